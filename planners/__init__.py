@@ -1,0 +1,3 @@
+"""Which actions are cheapest? One planning loop and many small methods."""
+
+__all__: list[str] = []

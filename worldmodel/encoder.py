@@ -5,6 +5,8 @@ Letters: B windows, T frames, C H W a frame, A action dims of one block, D embed
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
-class _PixelEncoder(nn.Module):
+class _PixelEncoder(nn.Module, ABC):
     """Checks, scales and normalises frames; what follows is up to the subclass's `_embed`."""
 
     mean: Tensor
@@ -31,22 +33,22 @@ class _PixelEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Embed frames [..., 3, H, W], each alone: [..., D]."""
         size = self.image_size
         if frames.shape[-3:] != (3, size, size) or frames.dim() < 4:
-            raise ValueError(
-                f"frames must be [..., 3, {size}, {size}], got {list(frames.shape)}"
-            )
+            raise ValueError(f"frames must be [..., 3, {size}, {size}], got {list(frames.shape)}")
         if not (frames.dtype == torch.uint8 or frames.dtype.is_floating_point):
             raise TypeError(
                 f"frames must be uint8 in 0…255 or floating point in 0…1, got {frames.dtype}"
             )
         x = frames.flatten(0, -4)
         x = x / 255 if x.dtype == torch.uint8 else x.to(self.mean.dtype)
-        return self._embed((x - self.mean) / self.std).unflatten(0, frames.shape[:-3])
+        out: Tensor = self._embed((x - self.mean) / self.std).unflatten(0, frames.shape[:-3])
+        return out
 
+    @abstractmethod
     def _embed(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] normalised -> [N, D]; each subclass is final."""
-        raise TypeError(f"{type(self).__name__} must define _embed")
+        """[N, 3, H, W] normalised -> [N, D]."""
 
 
 class FrameEncoder(_PixelEncoder):
@@ -196,9 +198,8 @@ class ActionEncoder(nn.Module):
         self.contract = nn.Linear(hidden_dim or 4 * dim, dim)
 
     def forward(self, actions: Tensor) -> Tensor:
+        """Embed blocks of actions [..., A]: [..., D]."""
         if actions.shape[-1] != self.action_dim:
-            raise ValueError(
-                f"actions must be [..., {self.action_dim}], got {list(actions.shape)}"
-            )
+            raise ValueError(f"actions must be [..., {self.action_dim}], got {list(actions.shape)}")
         out: Tensor = self.contract(F.silu(self.expand(self.mix(actions))))
         return out

@@ -32,6 +32,7 @@ class ProjectionHead(nn.Module):
         self.contract = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Project each vector of [..., D]."""
         h = F.gelu(self.norm(self.expand(x.flatten(0, -2))))
         out: Tensor = self.contract(h).unflatten(0, x.shape[:-1])
         return out
@@ -54,6 +55,7 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(heads * dim_head, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend within each sequence of [B, T, D]."""
         q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(
             q, k, v, is_causal=self.causal, dropout_p=self.dropout if self.training else 0.0
@@ -88,6 +90,7 @@ class ViTBlock(nn.Module):
         self.mlp = feed_forward(dim, hidden_dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform tokens [B, T, D]."""
         x = x + self.attention(self.norm1(x))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -119,6 +122,7 @@ class AdaLNBlock(nn.Module):
         self.mlp = feed_forward(dim, hidden_dim, dropout)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Transform tokens [B, T, D] under a condition [B, T, D]."""
         b1, s1, g1, b2, s2, g2 = self.modulation(F.silu(condition)).chunk(6, dim=-1)
         dim = x.shape[-1:]
         x = x + g1 * self.attention(self.norm1(torch.addcmul(b1, 1 + s1, _normalise(x, dim))))

@@ -62,6 +62,7 @@ class CausalPredictor(nn.Module):
         self.projector = ProjectionHead(dim, projector_dim)
 
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
+        """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""
         if embeddings.dim() != 3 or embeddings.shape != actions.shape:
             raise ValueError(
                 "embeddings and actions must both be [B, T, "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Episodes", "TwoRoom", "TwoRoomEnv", "TwoRoomExpert", "collect"]
+__all__ = ["TwoRoom", "TwoRoomEnv", "TwoRoomExpert", "Walks", "collect"]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -106,20 +106,20 @@ class TwoRoom:
         nearest = np.rint(centre).astype(np.int64)
         columns = np.clip(nearest[:, 0, None] + offsets, 0, side - 1)
         rows = np.clip(nearest[:, 1, None] + offsets, 0, side - 1)
-        distance = np.hypot(
-            rows[:, :, None] - centre[:, 1, None, None], columns[:, None, :] - centre[:, 0, None, None]
-        )
-        cover = np.clip(self.radius * scale + 0.5 - distance, 0.0, 1.0)[:, None]
-        index = (np.arange(len(states))[:, None, None], slice(None))
-        patch = frames[index[0], :, rows[:, :, None], columns[:, None, :]]
-        agent = np.asarray(_AGENT, np.float32)
-        blended = patch + np.moveaxis(cover, 1, -1) * (agent - patch)
-        frames[index[0], :, rows[:, :, None], columns[:, None, :]] = np.rint(blended)
+        down = rows[:, :, None] - centre[:, 1, None, None]
+        across = columns[:, None, :] - centre[:, 0, None, None]
+        distance = np.hypot(down, across)
+        cover = np.clip(self.radius * scale + 0.5 - distance, 0.0, 1.0)[..., None]
+        each = np.arange(len(states))[:, None, None]
+        where = (each, slice(None), rows[:, :, None], columns[:, None, :])
+        under = frames[where]
+        frames[where] = np.rint(under + cover * (np.asarray(_AGENT, np.float32) - under))
         return frames
 
     def distance(self, states: Floats, goals: Floats) -> Floats:
         """Distance between centres, in world units: [..., 2], [..., 2] -> [...]."""
-        return np.linalg.norm(states - goals, axis=-1).astype(np.float32)
+        out: Floats = np.linalg.norm(states - goals, axis=-1).astype(np.float32)
+        return out
 
     def success(self, states: Floats, goals: Floats) -> NDArray[np.bool_]:
         """Whether each state is within the success radius of its goal."""
@@ -149,7 +149,8 @@ class TwoRoom:
         colours = np.asarray(_FLOOR)[:, None, None] * (1 - cover) + (
             np.asarray(_WALL)[:, None, None] * cover
         )
-        return np.rint(colours).astype(np.uint8)
+        out: Pixels = np.rint(colours).astype(np.uint8)
+        return out
 
 
 class TwoRoomExpert:
@@ -224,7 +225,7 @@ class TwoRoomExpert:
         return np.where(blocked[:, None], door, self.targets).astype(np.float32)
 
 
-class Episodes(NamedTuple):
+class Walks(NamedTuple):
     """Recorded behaviour, equally long: T + 1 states around T actions.
 
     Attributes:
@@ -236,7 +237,7 @@ class Episodes(NamedTuple):
     actions: Floats
 
 
-def collect(world: TwoRoom, num: int, length: int, seed: int) -> Episodes:
+def collect(world: TwoRoom, num: int, length: int, seed: int) -> Walks:
     """Let the noisy expert walk `num` episodes of `length` actions.
 
     Raises: ValueError if `num` or `length` is not positive.
@@ -251,7 +252,7 @@ def collect(world: TwoRoom, num: int, length: int, seed: int) -> Episodes:
     for t in range(length):
         actions[:, t] = expert.act(states[:, t])
         states[:, t + 1] = world.step(states[:, t], actions[:, t])
-    return Episodes(states, actions)
+    return Walks(states, actions)
 
 
 class TwoRoomEnv:
@@ -299,7 +300,8 @@ class TwoRoomEnv:
 
     def render(self) -> Pixels:
         """The current frame, [H, W, 3]."""
-        return self.world.render(self.state[None])[0].transpose(1, 2, 0)
+        out: Pixels = self.world.render(self.state[None])[0].transpose(1, 2, 0)
+        return out
 
     def _info(self) -> dict[str, Any]:
         return {"state": self.state.copy(), "goal": self.goal.copy()}

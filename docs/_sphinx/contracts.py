@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SECTION = re.compile(r"(?P<name>[A-Z][a-z]+(?: [a-z]+){0,2}):(?:\s+(?P<text>.*))?$")
 NAMED = {"Args", "Attributes"}
 KNOWN = {
-    *NAMED, "Returns", "Yields", "Raises", "Source", "Shapes", "Example", "Examples", "Note",
+    *NAMED, "Returns", "Yields", "Raises", "Source", "Shape", "Shapes", "Example", "Examples", "Note",
     "Default", "Defaults", "When to choose", "Choose", "Letters", "References", "Warns",
 }  # fmt: skip
 ENTRY = re.compile(r"(?P<name>\*{0,2}[\w.]+(?:, \*{0,2}\w+)*)(?: \([^)]*\))?:\s+(?P<text>.*)$")

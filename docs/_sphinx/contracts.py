@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 
-SECTION = re.compile(r"(?P<name>[A-Z][a-z]+(?: [a-z]+){0,2}):(?:\s+(?P<text>.*))?$")
+SECTION = re.compile(r"(?P<name>[A-Z][a-z]+):(?:\s+(?P<text>.*))?$")
 NAMED = {"Args", "Attributes"}
-KNOWN = {
-    *NAMED, "Returns", "Yields", "Raises", "Source", "Shape", "Shapes", "Example", "Examples", "Note",
-    "Default", "Defaults", "When to choose", "Choose", "Letters", "References", "Warns",
-}  # fmt: skip
+KNOWN = NAMED | set(
+    "Returns Yields Raises Warns Source References Shape Shapes Letters Example Examples Note "
+    "Default Defaults Choose".split()
+)
 ENTRY = re.compile(r"(?P<name>\*{0,2}[\w.]+(?:, \*{0,2}\w+)*)(?: \([^)]*\))?:\s+(?P<text>.*)$")
 MARKUP = re.compile(r"(``[^`]+``|:[\w:]+:`[^`]+`|`[^`]+`_{0,2}|https?://[^\s,;)]+)")
 

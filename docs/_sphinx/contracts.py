@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 SECTION = re.compile(r"(?P<name>[A-Z][a-z]+):(?:\s+(?P<text>.*))?$")
 NAMED = {"Args", "Attributes"}
-KNOWN = NAMED | set(
-    "Returns Yields Raises Warns Source References Shape Shapes Letters Example Examples Note "
-    "Default Defaults Choose".split()
-)
 ENTRY = re.compile(r"(?P<name>\*{0,2}[\w.]+(?:, \*{0,2}\w+)*)(?: \([^)]*\))?:\s+(?P<text>.*)$")
 MARKUP = re.compile(r"(``[^`]+``|:[\w:]+:`[^`]+`|`[^`]+`_{0,2}|https?://[^\s,;)]+)")
 
@@ -44,7 +40,7 @@ def convert(lines: list[str]) -> list[str]:
     rest = list(lines)
     while rest:
         match = SECTION.match(rest[0])
-        if match and match["name"] in KNOWN:
+        if match:
             body = list(take_section(rest))
             out += ["", *section(match["name"], match["text"] or "", body), ""]
         elif rest[0].startswith((" ", "\t")) and (not out or not out[-1].strip()):

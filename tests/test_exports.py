@@ -156,8 +156,9 @@ def missing_parts(value: object) -> list[str]:
         ]
     assert callable(value)
     missing = []
-    is_protocol = getattr(value, "_is_protocol", False)
-    if not is_protocol and not issubclass_safe(value, Exception):
+    if getattr(value, "_is_protocol", False):
+        return []
+    if not issubclass_safe(value, Exception):
         parameters = inspect.signature(value).parameters
         missing += [f"{name}:" for name in parameters if not documented(name, text)]
     if inspect.isfunction(value) and value.__annotations__.get("return") not in (None, "None"):

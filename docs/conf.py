@@ -54,4 +54,5 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!sigreg|planners|worldmodel).*"),
     (r"py:.*", r".*\._\w+"),  # a private base class has no page
+    (r"py:.*", r".*\.\w*T"),  # type variables
 ]

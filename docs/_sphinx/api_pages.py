@@ -2,44 +2,61 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-
 PACKAGES = ("sigreg", "planners", "worldmodel")
 
 
-def public_modules(package: str) -> list[str]:
-    """The package and its modules, but for those with a leading underscore anywhere."""
-    path = importlib.import_module(package).__path__
-    names = [info.name for info in pkgutil.walk_packages(path, f"{package}.")]
-    return [package, *(n for n in names if not any(p.startswith("_") for p in n.split(".")))]
+def is_public(module: str) -> bool:
+    """No leading underscore anywhere on the path."""
+    return not any(part.startswith("_") for part in module.split("."))
 
 
-def page(module: str) -> str:
+def children(package: ModuleType) -> list[str]:
+    """The public modules one floor below a package."""
+    found = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    return [info.name for info in found if is_public(info.name)]
+
+
+def module_page(module: str) -> str:
     """A Markdown page that lets autodoc speak."""
-    return (
-        f"# {module}\n\n```{{eval-rst}}\n"
-        f".. currentmodule:: {module}\n\n.. automodule:: {module}\n```\n"
+    return f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n"
+
+
+def package_page(package: ModuleType) -> str:
+    """A package's public names, each linked to the module that explains it, and its modules."""
+    name = package.__name__
+    lines = [f"# {name}", "", str(package.__doc__).strip(), ""]
+    for node in ast.parse(Path(str(package.__file__)).read_text()).body:
+        if not isinstance(node, ast.ImportFrom) or node.module == "__future__":
+            continue
+        for alias in node.names:
+            # `from worldmodel import presets` exports a module, which is its own page.
+            role = "mod" if isinstance(getattr(package, alias.name), ModuleType) else "obj"
+            target = f"{node.module}.{alias.name}"
+            lines.append(f"- {{py:{role}}}`{name}.{alias.name} <{target}>`")
+    return "\n".join(
+        [*lines, "", "```{toctree}", ":maxdepth: 1", "", *children(package), "```", ""]
     )
 
 
-def package_page(package: str) -> str:
-    """A package's public names, each linked to the module that explains it."""
-    loaded = importlib.import_module(package)
-    lines = [f"# {package}", "", str(loaded.__doc__).strip(), ""]
-    for name in loaded.__all__:
-        # An alias such as planners.Cost knows no module of its own.
-        home = getattr(getattr(loaded, name), "__module__", None) or package
-        target = f"{home}.{name}" if home.startswith(f"{package}.") else f"{package}.{name}"
-        lines.append(f"- {{py:obj}}`{package}.{name} <{target}>`")
-    modules = [module for module in public_modules(package) if module != package]
-    return "\n".join([*lines, "", "```{toctree}", ":maxdepth: 1", "", *modules, "```", ""])
+def render(module: str) -> dict[str, str]:
+    """Module → its page, for a module and everything public below it."""
+    loaded = importlib.import_module(module)
+    if not hasattr(loaded, "__path__"):
+        return {module: module_page(module)}
+    pages = {module: package_page(loaded)}
+    for child in children(loaded):
+        pages |= render(child)
+    return pages
 
 
 def write_pages(folder: Path) -> dict[str, Path]:
@@ -50,8 +67,7 @@ def write_pages(folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     pages = {}
     for package in PACKAGES:
-        for module in public_modules(package):
-            text = package_page(package) if module == package else page(module)
+        for module, text in render(package).items():
             pages[module] = folder / f"{module}.md"
             if not pages[module].exists() or pages[module].read_text() != text:
                 pages[module].write_text(text)

@@ -21,6 +21,7 @@ extensions = [
     "api_pages",
     "contracts",
     "executed_examples",
+    "mathml",
     "result_tables",
 ]
 exclude_patterns = ["_build", "_sphinx", "examples/*.py"]
@@ -31,6 +32,7 @@ html_title = "sigreg"
 html_static_path = ["_static"]
 html_show_sphinx = False
 html_copy_source = False
+html_math_renderer = "mathml"
 
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3

@@ -1,4 +1,4 @@
-"""README.md runs as it stands, and names nothing that does not exist."""
+"""README.md and the guides run as they stand, and name nothing that does not exist."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from worldmodel import Batch
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
 
 
-def blocks(*languages: str) -> list[tuple[int, str]]:
-    """Line number and text of each fenced block in one of the languages."""
+def blocks(page: str, *languages: str) -> list[tuple[int, str]]:
+    """Line number and text of each fenced block of a page in one of the languages."""
     fence = re.compile(rf"^```(?:{'|'.join(languages)})\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-    return [(README.count("\n", 0, m.start(1)), m[1]) for m in fence.finditer(README)]
+    return [(page.count("\n", 0, m.start(1)), m[1]) for m in fence.finditer(page)]
 
 
 def commands() -> list[list[str]]:
     """Every shell command in the README, split at `&&`, prompts and comments removed."""
-    shell = [text for _, text in blocks("console", "bash", "sh", "shell")]
+    shell = [text for _, text in blocks(README, "console", "bash", "sh", "shell")]
     lines = "\n".join(shell).replace("\\\n", " ").splitlines()
     parts = [part for line in lines for part in line.removeprefix("$ ").split("&&")]
     split = [shlex.split(part, comments=True) for part in parts]
@@ -46,28 +47,38 @@ class Episode:
         self.taken.append(actions)
 
 
-@pytest.mark.slow
-def test_the_python_in_the_readme_runs() -> None:
-    """The README's code trains on a batch, plans at the published settings, and acts."""
-    episode = Episode()
+def run_blocks(path: Path) -> dict[str, object]:
+    """Run a page's Python from top to bottom, given the data that its reader would have."""
     frames = torch.randint(256, (2, 4, 3, 224, 224), dtype=torch.uint8)
     namespace: dict[str, object] = {
         "loader": [Batch(frames=frames, actions=torch.randn(2, 4, 10))],
-        "episode": episode,
+        "episode": Episode(),
         "goal": torch.rand(1, 3, 224, 224),
     }
-    code = blocks("python")
-    assert code
-    for line, text in code:
-        # Line numbers of a traceback are the README's.
-        exec(compile("\n" * line + text, str(ROOT / "README.md"), "exec"), namespace)
+    for line, text in blocks(path.read_text(), "python"):
+        # Line numbers of a traceback are the page's.
+        exec(compile("\n" * line + text, str(path), "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.slow
+def test_the_python_in_the_readme_runs() -> None:
+    """The README's code trains on a batch, plans at the published settings, and acts."""
+    namespace = run_blocks(ROOT / "README.md")
+    model, episode = namespace["model"], namespace["episode"]
+    assert isinstance(episode, Episode)
     (actions,) = episode.taken
     assert actions.shape[0] == 1
     assert actions.numel() == 5 * 10
     assert actions.isfinite().all()
-    model = namespace["model"]
     assert isinstance(model, torch.nn.Module)
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_the_python_in_a_guide_runs(guide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every block of a guide that is marked as Python runs; what is only shown is marked text."""
+    run_blocks(guide)
 
 
 def test_the_readme_names_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

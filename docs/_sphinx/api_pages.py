@@ -6,7 +6,7 @@ import ast
 import importlib
 import pkgutil
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ def module_page(module: str) -> str:
     return f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n"
 
 
+def summary(value: object) -> str:
+    """A docstring's first line, to stand behind a name; an alias such as planners.Cost has none."""
+    text = value.__doc__ if isinstance(value, (type, FunctionType, ModuleType)) else None
+    return f": {text.strip().splitlines()[0]}" if text else ""
+
+
 def package_page(package: ModuleType) -> str:
     """A package's public names, each linked to the module that explains it, and its modules."""
     name = package.__name__
@@ -39,10 +45,11 @@ def package_page(package: ModuleType) -> str:
         if not isinstance(node, ast.ImportFrom) or node.module == "__future__":
             continue
         for alias in node.names:
+            value = getattr(package, alias.name)
             # `from worldmodel import presets` exports a module, which is its own page.
-            role = "mod" if isinstance(getattr(package, alias.name), ModuleType) else "obj"
-            target = f"{node.module}.{alias.name}"
-            lines.append(f"- {{py:{role}}}`{name}.{alias.name} <{target}>`")
+            role = "mod" if isinstance(value, ModuleType) else "obj"
+            link = f"{{py:{role}}}`{name}.{alias.name} <{node.module}.{alias.name}>`"
+            lines.append(f"- {link}{summary(value)}")
     return "\n".join(
         [*lines, "", "```{toctree}", ":maxdepth: 1", "", *children(package), "```", ""]
     )

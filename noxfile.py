@@ -48,13 +48,13 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test, on the wheel that users install, away from the source tree."""
-    run_tests(session)
+    test_wheel(session)
 
 
 @nox.session(python=PYTHONS)
 def matrix(session: nox.Session) -> None:
     """The tests on every Python that pyproject.toml names (those installed here)."""
-    run_tests(session)
+    test_wheel(session)
 
 
 @nox.session
@@ -73,9 +73,9 @@ def gpu(session: nox.Session) -> None:
         todo = "".join(f"\n  python {script.relative_to(ROOT)}" for script in found)
         session.skip(f"no NVIDIA GPU on this machine; not run:\n  pytest -m gpu{todo}")
     # No constraints: a CUDA wheel of torch, whichever suits this machine's driver.
-    install_wheel(session, "worldmodel", *group("test"), constraints=())
+    install_wheel(session, "worldmodel,calibration", *group("test"), constraints=())
     session.run("python", "-c", "import torch; print(torch.cuda.get_device_name())")
-    session.run("pytest", "-m", "gpu", "-p", "no:cacheprovider", "tests")
+    run_pytest(session, str(ROOT / "tests"), "-m", "gpu")
     for script in found:
         session.run("python", str(script))
 
@@ -124,27 +124,25 @@ def build(session: nox.Session) -> None:
         session.error(f"[worldmodel] must stay under {EXTRA_LIMIT_MB} MB, got {size:.0f} MB")
 
 
-def run_tests(session: nox.Session) -> None:
-    """Install the wheel and run pytest from an empty folder, so only the wheel can be imported."""
+def test_wheel(session: nox.Session) -> None:
+    """Install the wheel and run the tests, or those that the arguments name."""
     install_wheel(session, "worldmodel,calibration", *group("test"))
+    # A path among the arguments is meant from the root, where nox was called.
+    given = [str(ROOT / a) if (ROOT / a.split("::")[0]).exists() else a for a in session.posargs]
+    named = any(argument.startswith(str(ROOT)) for argument in given)
+    run_pytest(session, *given, *([] if named else [str(ROOT / "tests")]))
+
+
+def run_pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest from an empty folder, so that only the wheel can be imported."""
     env = {"SIGREG_TESTS_ON_WHEEL": "1"}
     if shutil.which("nvidia-smi") is None:
         env["TRITON_INTERPRET"] = "1"
-    # A path among the arguments is meant from the root, where nox was called.
-    given = [str(ROOT / a) if (ROOT / a.split("::")[0]).exists() else a for a in session.posargs]
-    where = () if any(a.startswith(str(ROOT)) for a in given) else (str(ROOT / "tests"),)
-    with session.chdir(session.create_tmp()):
-        session.run(
-            "pytest",
-            "-c",
-            str(ROOT / "pyproject.toml"),
-            f"--rootdir={ROOT}",
-            "-p",
-            "no:cacheprovider",
-            *given,
-            *where,
-            env=env,
-        )
+    config = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}", "-p", "no:cacheprovider")
+    folder = Path(session.create_tmp()) / "empty"
+    folder.mkdir(exist_ok=True)
+    with session.chdir(folder):
+        session.run("pytest", *config, *arguments, env=env)
 
 
 def install_wheel(

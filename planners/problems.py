@@ -149,7 +149,7 @@ def valley(B: int = 8, H: int = 2, A: int = 2, steepness: float = 20.0) -> Probl
         now, following = x[..., :-1], x[..., 1:]
         return _sum(steepness * (following - now.square()).square() + (1 - now).square(), 1)
 
-    return Problem(score, (shift,), torch.zeros(B, H, A) - shift, torch.zeros(B), 1 - shift)
+    return Problem(score, (shift,), torch.zeros(B, H, A), torch.zeros(B), 1 - shift)
 
 
 def two_basins(B: int = 8, H: int = 2, A: int = 1, gap: float = 1.0) -> Problem:

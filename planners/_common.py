@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["as_row", "lowest", "require", "shift", "weighted_mean"]
+__all__ = ["as_row", "best", "lowest", "require", "shift", "spread", "weighted_mean"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -39,6 +39,20 @@ def lowest(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tenso
     index = torch.where(values.isinf(), index[:, :1], index)
     flat = candidates.flatten(2).transpose(1, 2)
     return flat.gather(2, index.unsqueeze(1).expand(-1, flat.shape[1], -1)), values
+
+
+def best(candidates: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
+    """The candidate of least cost, [B, H, A], and its cost [B]."""
+    least, values = lowest(candidates, costs, 1)
+    return least.view(candidates.shape[0], *candidates.shape[2:]), values[:, 0]
+
+
+def spread(candidates: Tensor) -> Tensor:
+    """Standard deviation over the samples, divisor S: [B, H, A]."""
+    flat = candidates.flatten(2).transpose(1, 2).contiguous()
+    deviation = flat - (flat.sum(-1) / flat.shape[-1]).unsqueeze(-1)
+    variance = (deviation * deviation).sum(-1) / flat.shape[-1]
+    return variance.sqrt().view(candidates.shape[0], *candidates.shape[2:])
 
 
 def weighted_mean(candidates: Tensor, weights: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from planners._common import as_row, lowest, require
+from planners.contract import Scored
 from planners.noise import Noise
 
 __all__ = ["CEM", "CEMState"]
@@ -61,8 +62,7 @@ class CEM:
     keep_mean: bool = True
     returns: Literal["mean", "best"] = "mean"
 
-    needs_grad: ClassVar[bool] = False
-    simplex: ClassVar[bool] = False
+    discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(
@@ -92,12 +92,9 @@ class CEM:
             candidates[:, 0] = state.mean
         return candidates
 
-    def tell(
-        self, state: CEMState, candidates: Tensor, costs: Tensor, grads: Tensor | None
-    ) -> CEMState:
+    def tell(self, state: CEMState, scored: Scored) -> CEMState:
         """Fit the Gaussian to the elites."""
-        del grads
-        elites, values = lowest(candidates, costs, self.num_elites)
+        elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
         mean = elites.sum(-1) / self.num_elites
         deviation = elites - mean.unsqueeze(-1)
         deviation *= deviation

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from planners.noise import Noise
 
-__all__ = ["Bounds", "Carried", "Cost", "Method", "Plan", "Progress", "State"]
+__all__ = ["Bounds", "Carried", "Cost", "Method", "Plan", "Progress", "Scored", "State"]
 
 Cost = Callable[[Tensor], Tensor]
 """[B, S, H, A] candidate actions -> [B, S] costs; lower is better, non-finite is worst."""
 
 
 class State(Protocol):
-    """What a method remembers between iterations: a record whose tensors start with [B].
+    """What a method remembers between iterations: a frozen record.
 
     Attributes:
         cost: [B], the cost that goes with `Method.plan`; see `Plan.cost`.
@@ -35,6 +35,23 @@ class State(Protocol):
 StateT = TypeVar("StateT", bound=State)
 
 
+class Scored(NamedTuple):
+    """What a method is told after its candidates were scored.
+
+    Attributes:
+        candidates: [B, S, H, A], as asked for and projected to the bounds.
+        costs: [B, S], +inf where the cost was not finite.
+        grads: [B, S, H, A], gradient of each cost, 0 where it was not finite; empty unless
+            the candidates required grad.
+        noise: the stream of this iteration, with lanes that `ask` has not drawn from.
+    """
+
+    candidates: Tensor
+    costs: Tensor
+    grads: Tensor
+    noise: Noise
+
+
 class Method(Protocol[StateT]):
     """A planner: a frozen dataclass of hyperparameters that knows only its own update.
 
@@ -43,27 +60,20 @@ class Method(Protocol[StateT]):
     """
 
     @property
-    def needs_grad(self) -> bool:
-        """Whether `tell` uses the gradient of the cost."""
-
-    @property
-    def simplex(self) -> bool:
-        """Whether a candidate's actions are probabilities of A choices; takes no bounds then."""
+    def discrete(self) -> bool:
+        """Whether actions are choices: each is a distribution over A options, and has no bounds."""
 
     def init(self, plan: Tensor) -> StateT:
         """The state before the first iteration, from a start [B, H, A]."""
 
     def ask(self, state: StateT, noise: Noise) -> Tensor:
-        """Candidates [B, S, H, A]; the loop projects them to the bounds and scores them."""
+        """Candidates [B, S, H, A]; the loop projects them to the bounds and scores them.
 
-    def tell(
-        self, state: StateT, candidates: Tensor, costs: Tensor, grads: Tensor | None
-    ) -> StateT:
-        """The next state, from what was scored.
-
-        `candidates` [B, S, H, A] are the projected ones; `costs` [B, S] hold +inf where the
-        cost was not finite; `grads` [B, S, H, A] come with `needs_grad` and are finite.
+        A tensor that requires grad asks for the gradients of its costs too.
         """
+
+    def tell(self, state: StateT, scored: Scored) -> StateT:
+        """The next state, from what was scored."""
 
     def plan(self, state: StateT) -> Tensor:
         """The actions to take, [B, H, A]; the loop projects them to the bounds."""
@@ -110,14 +120,14 @@ class Progress(NamedTuple):
         candidates: [B, S, H, A], as they were scored.
         costs: [B, S], +inf where the cost was not finite.
         plan: [B, H, A], what would be returned now.
-        cost: [B], as in `Plan`.
+        state: of the method; `state.cost` is `Plan.cost`.
     """
 
     iteration: int
     candidates: Tensor
     costs: Tensor
     plan: Tensor
-    cost: Tensor
+    state: State
 
 
 class Bounds:

@@ -176,11 +176,17 @@ class Noise(NamedTuple):
 
     Attributes:
         stream: the streams of the B problems.
-        iteration: which iteration is drawn for.
+        iteration: which iteration of the method is drawn for, from 0.
+        offset: iterations of other methods before.
     """
 
     stream: Stream
     iteration: int
+    offset: int = 0
+
+    def later(self, iterations: int) -> Noise:
+        """The same numbers for a method that began `iterations` ago."""
+        return Noise(self.stream, self.iteration - iterations, self.offset + iterations)
 
     def normal(
         self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
@@ -193,7 +199,8 @@ class Noise(NamedTuple):
             lane: draws with different lanes are independent.
         Returns: [B, *size].
         """
-        return self.stream.normal(self.iteration, math.prod(size), lane, dtype).view(-1, *size)
+        made = self.stream.normal(self.iteration + self.offset, math.prod(size), lane, dtype)
+        return made.view(-1, *size)
 
     def uniform(
         self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
@@ -206,4 +213,5 @@ class Noise(NamedTuple):
             lane: draws with different lanes are independent.
         Returns: [B, *size].
         """
-        return self.stream.uniform(self.iteration, math.prod(size), lane, dtype).view(-1, *size)
+        made = self.stream.uniform(self.iteration + self.offset, math.prod(size), lane, dtype)
+        return made.view(-1, *size)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from planners.contract import Bounds, Cost, Method, Plan, Progress, StateT
+from planners._common import spread
+from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, StateT
 from planners.noise import Noise, Stream, problem_seeds
 
 __all__ = ["optimize", "run"]
@@ -44,7 +45,7 @@ def optimize(
     Returns: Plan.
 
     Raises:
-        ValueError: on disagreeing shapes, or bounds for a method on the simplex.
+        ValueError: on disagreeing shapes, or bounds for a discrete method.
         FloatingPointError: if all costs of a problem were non-finite in some iteration; it names
             the problems. Checked once, after the loop, and left out while a CUDA graph is
             captured or the call is compiled: there, look for inf in `Plan.history`.
@@ -82,27 +83,29 @@ def run(
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
-    if bounds is not None and method.simplex:
-        raise ValueError(f"bounds must be None for {method}: its actions are probabilities")
+    if bounds is not None and method.discrete:
+        raise ValueError(f"bounds must be None for {method}: its actions are choices")
     box = None if bounds is None else bounds.box(plan)
     stream = Stream(streams)
     lowest: list[Tensor] = []
     history: list[Tensor] = []
     with torch.no_grad():
         for i in range(iterations):
-            candidates = _project(method.ask(state, Noise(stream, i)), box)
-            costs, grads = _score(cost, candidates, method.needs_grad)
-            state = method.tell(state, candidates, costs, grads)
+            noise = Noise(stream, i)
+            asked = method.ask(state, noise)
+            candidates = _project(asked.detach(), box)
+            costs, grads = _score(cost, candidates, asked.requires_grad)
+            state = method.tell(state, Scored(candidates, costs, grads, noise))
             lowest.append(costs.amin(1))
             history.append(state.cost)
             if callback is not None:
                 here = _project(method.plan(state), box)
-                callback(Progress(i, candidates, costs, here, state.cost))
+                callback(Progress(i, candidates, costs, here, state))
         result = Plan(
             actions=_project(method.plan(state), box),
             cost=state.cost,
             history=torch.stack(history),
-            spread=candidates.std(1, correction=0),
+            spread=spread(candidates),
         )
         if not _in_graph(plan):
             _check(torch.stack(lowest), candidates, box)
@@ -113,8 +116,8 @@ def _project(actions: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
     return actions if box is None else torch.clamp(actions, box[0], box[1])
 
 
-def _score(cost: Cost, candidates: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor | None]:
-    grads = None
+def _score(cost: Cost, candidates: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor]:
+    grads = candidates.new_empty(0)
     if needs_grad:
         with torch.enable_grad():
             leaf = candidates.detach().requires_grad_()

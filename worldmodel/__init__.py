@@ -1,6 +1,7 @@
 """What happens next, in latent space? JEPA world-model parts, data, worlds and apps."""
 
 from worldmodel import presets
+from worldmodel.cost import goal_cost
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
@@ -15,6 +16,7 @@ __all__ = [
     "FrameEncoder",
     "Losses",
     "WorldModel",
+    "goal_cost",
     "jepa_loss",
     "presets",
 ]

@@ -1,3 +1,8 @@
 """Which actions are cheapest? One planning loop and many small methods."""
 
-__all__: list[str] = []
+from planners.cem import CEM
+from planners.contract import Bounds, Cost, Method, Plan, Progress
+from planners.mpc import MPC, split_blocks
+from planners.optimize import optimize
+
+__all__ = ["CEM", "MPC", "Bounds", "Cost", "Method", "Plan", "Progress", "optimize", "split_blocks"]

@@ -1,3 +1,14 @@
 """Is this batch an isotropic Gaussian? The SIGReg regularizer, its kernels and read-outs."""
 
-__all__: list[str] = []
+from sigreg.directions import random_directions
+from sigreg.functional import sigreg_loss
+from sigreg.module import SIGReg
+from sigreg.quadrature import Quadrature, trapezoid
+
+__all__ = [
+    "Quadrature",
+    "SIGReg",
+    "random_directions",
+    "sigreg_loss",
+    "trapezoid",
+]

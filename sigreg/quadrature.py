@@ -39,7 +39,7 @@ def trapezoid(num_knots: int = 17, t_max: float = 3.0) -> Quadrature:
         t_max: largest frequency, positive and finite.
     Returns: Quadrature of float64 tensors on the CPU.
     Raises: ValueError if `num_knots` < 2 or `t_max` is not positive and finite.
-    Source: LeJEPA, arXiv:2511.08544, Algorithm 1; interval and weights as in LeWM, arXiv:2603.19312.
+    Source: LeJEPA, arXiv:2511.08544, Algorithm 1; interval as in the code of LeWM, 2603.19312.
     """
     if num_knots < 2:
         raise ValueError(f"num_knots must be at least 2, got {num_knots}")

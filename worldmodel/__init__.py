@@ -1,6 +1,7 @@
 """What happens next, in latent space? JEPA world-model parts, data, worlds and apps."""
 
 from worldmodel import presets
+from worldmodel.checkpoint import RunConfig, load, read_config, save
 from worldmodel.cost import goal_cost
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
 from worldmodel.loss import jepa_loss
@@ -15,8 +16,12 @@ __all__ = [
     "ConvEncoder",
     "FrameEncoder",
     "Losses",
+    "RunConfig",
     "WorldModel",
     "goal_cost",
     "jepa_loss",
+    "load",
     "presets",
+    "read_config",
+    "save",
 ]

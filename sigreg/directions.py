@@ -1,0 +1,83 @@
+"""Unit directions as a pure function of (seed, step): no generator, no communication."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["random_directions"]
+
+# Odd multipliers of splitmix64 (Steele, Lea & Flood, 2014), written as signed 64-bit numbers.
+_WEYL = -7046029254386353131
+_MIX_A = -4658895280553007687
+_MIX_B = -7723592293110705685
+_UNIT = 2.0**-23
+
+
+def _scramble(counter: Tensor) -> Tensor:
+    """Spread every bit of `counter` over bits 0..62, in place; bit 63 of the result is 0.
+
+    splitmix64 with arithmetic shifts, the only ones torch has for int64: each xor then clears the
+    top bit, which costs one bit of state per round and saves a mask.
+    """
+    counter ^= counter >> 30
+    counter *= _MIX_A
+    counter ^= counter >> 27
+    counter *= _MIX_B
+    counter ^= counter >> 31
+    return counter
+
+
+def _stream(seed: int, step: int | Tensor, device: torch.device) -> Tensor:
+    """[], where on the 64-bit circle the counters of this (seed, step) begin."""
+    step = torch.as_tensor(step, dtype=torch.int64, device=device)
+    folded = (seed * _WEYL + (1 << 63)) % (1 << 64) - (1 << 63)
+    return _scramble(_scramble(step * _MIX_B + folded) + _WEYL)
+
+
+def _gaussian(num: int, dim: int, stream: Tensor) -> Tensor:
+    """[num, dim], independent N(0, 1) by Box and Muller, two from each scrambled counter."""
+    half = (dim + 1) // 2
+    bits = torch.arange(num * half, dtype=torch.int64, device=stream.device)
+    bits = _scramble(bits.mul_(_WEYL).add_(stream)).view(num, half)
+    # 23 bits and a half: exact in float32 and never 0 or 1, so 0 < radius < 6 and no row is zero.
+    radius = (bits >> 40).to(torch.float32).add_(0.5).mul_(_UNIT).log_().mul_(-2).sqrt_()
+    angle = (bits & 0x7FFFFF).to(torch.float32).add_(0.5).mul_(2 * math.pi * _UNIT)
+    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :dim]
+
+
+def random_directions(
+    num: int,
+    dim: int,
+    *,
+    seed: int,
+    step: int | Tensor,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Unit vectors uniform on the sphere, the same wherever (seed, step) is the same.
+
+        a_m = g_m / |g_m|,   g_m ~ N(0, I) from a hash of (seed, step, m, d)
+
+    Nothing is stored and nothing synchronises: ranks, restarts and devices agree without a
+    message, on the hash exactly and on the rows up to the last bits of log, cos and sin. Fresh
+    directions at every step are what makes few of them enough (LeJEPA, Section 5).
+
+    Args:
+        num: M, how many directions.
+        dim: D, their length.
+        seed: any integer.
+        step: an integer or an integer tensor [], which may live on `device`.
+        device: where the rows are made; None means the step's device, or the CPU.
+    Returns: [M, D], float32, no row of norm zero.
+    Raises: ValueError if `num` or `dim` is below 1.
+    Source: LeJEPA, arXiv:2511.08544, Algorithm 1; counter-based as in Salmon et al. (2011).
+    """
+    if num < 1 or dim < 1:
+        raise ValueError(f"num and dim must be at least 1, got {num} and {dim}")
+    if device is None:
+        device = step.device if isinstance(step, Tensor) else "cpu"
+    g = _gaussian(num, dim, _stream(seed, step, torch.device(device)))
+    norm: Tensor = torch.linalg.vector_norm(g, dim=1, keepdim=True)
+    return g.div_(norm)

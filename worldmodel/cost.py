@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.model import WorldModel
+from worldmodel.rollout import rollout_plans
 
 __all__ = ["goal_cost"]
 
@@ -58,17 +59,15 @@ def goal_cost(
     with torch.no_grad():
         z = model.encode(frames)
         z_goal = model.encode(goal.unsqueeze(1))
+        past = model.action_encoder(past_actions)
 
     def cost(actions: Tensor) -> Tensor:
         if actions.dim() != 4 or actions.shape[0] != B or actions.shape[3] != A:
             raise ValueError(
                 f"actions must be [B, S, H, A] = [{B}, S, H, {A}], got {list(actions.shape)}"
             )
-        S = actions.shape[1]
-        past = past_actions.unsqueeze(1).expand(-1, S, -1, -1)
-        told = torch.cat([past, actions], dim=2).flatten(0, 1)
-        known = z.repeat_interleave(S, dim=0)
-        predicted = model.rollout(known, told).unflatten(0, (B, S))
+        plans = model.action_encoder(actions)
+        predicted = rollout_plans(model.predictor, z, past, plans)
         distance: Tensor = (predicted - z_goal.unsqueeze(1)).square().sum(-1)
         return distance[..., -1] if steps == "last" else distance.mean(-1)
 

@@ -102,13 +102,19 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         # weights_only: tensors and plain containers; anything else stops the reader.
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except pickle.UnpicklingError as error:
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path} holds more than tensors and was not read: {str(error).splitlines()[0]}"
+            f"{path} holds more than tensors, or is damaged, and was not read: {reason}"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or no state dict: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    except Exception as error:
+        # Damaged bytes reach the reader as IndexError, struct.error, AssertionError and more.
+        raise ValueError(f"{path} is damaged or no state dict: {error!r}") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise ValueError(f"{path} must hold a state dict, names to tensors, nothing else")
     return state
 

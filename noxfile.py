@@ -99,6 +99,20 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("transformers", ["<=5.8", ">5.8"], ids=["old-names", "new-names"])
+def parity(session: nox.Session, transformers: str) -> None:
+    """Our LeWM against the official packages, with both generations of weight names."""
+    install_wheel(
+        session,
+        "worldmodel",
+        "stable-worldmodel==0.1.1",
+        "stable-pretraining==0.1.8",
+        f"transformers{transformers}",
+    )
+    session.run("python", "benchmarks/parity.py", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel; check what they hold, what they pull in, and how much that weighs."""
     session.install(*CONSTRAINTS, *group("build"))

@@ -22,6 +22,7 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 PYTHONS = nox.project.python_versions(PROJECT)
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
+TESTED_EXTRAS = "worldmodel,data,calibration"
 EXTRA_LIMIT_MB = 150  # of [worldmodel], torch excluded
 
 
@@ -60,7 +61,7 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run benchmarks/bench_*.py, or those named; results land in benchmarks/results/."""
-    install_wheel(session, "worldmodel", *group("bench"))
+    install_wheel(session, TESTED_EXTRAS, *group("bench"))
     for script in scripts("bench", session.posargs):
         session.run("python", str(script))
 
@@ -73,7 +74,7 @@ def gpu(session: nox.Session) -> None:
         todo = "".join(f"\n  python {script.relative_to(ROOT)}" for script in found)
         session.skip(f"no NVIDIA GPU on this machine; not run:\n  pytest -m gpu{todo}")
     # No constraints: a CUDA wheel of torch, whichever suits this machine's driver.
-    install_wheel(session, "worldmodel,calibration", *group("test"), constraints=())
+    install_wheel(session, TESTED_EXTRAS, *group("test"), constraints=())
     session.run("python", "-c", "import torch; print(torch.cuda.get_device_name())")
     run_pytest(session, str(ROOT / "tests"), "-m", "gpu")
     for script in found:
@@ -83,7 +84,7 @@ def gpu(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the site with warnings as errors; every example is executed on the way."""
-    install_wheel(session, "worldmodel,calibration", *group("docs"))
+    install_wheel(session, TESTED_EXTRAS, *group("docs"))
     target = ROOT / "docs" / "_build" / "html"
     session.run(
         "sphinx-build", "-W", "--keep-going", "-n", "-q", *session.posargs, "docs", str(target)
@@ -96,6 +97,20 @@ def demo(session: nox.Session) -> None:
     """`worldmodel demo`: learn a world model from pixels and plan with it."""
     install_wheel(session, "worldmodel")
     session.run("worldmodel", "demo", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("transformers", ["<=5.8", ">5.8"], ids=["old-names", "new-names"])
+def parity(session: nox.Session, transformers: str) -> None:
+    """Our LeWM against the official packages, with both generations of weight names."""
+    install_wheel(
+        session,
+        "worldmodel",
+        "stable-worldmodel==0.1.1",
+        "stable-pretraining==0.1.8",
+        f"transformers{transformers}",
+    )
+    session.run("python", "benchmarks/parity.py", *session.posargs)
 
 
 @nox.session
@@ -126,7 +141,7 @@ def build(session: nox.Session) -> None:
 
 def test_wheel(session: nox.Session) -> None:
     """Install the wheel and run the tests, or those that the arguments name."""
-    install_wheel(session, "worldmodel,calibration", *group("test"))
+    install_wheel(session, TESTED_EXTRAS, *group("test"))
     # A path among the arguments is meant from the root, where nox was called.
     given = [str(ROOT / a) if (ROOT / a.split("::")[0]).exists() else a for a in session.posargs]
     named = any(argument.startswith(str(ROOT)) for argument in given)

@@ -2,6 +2,7 @@
 
 from worldmodel import presets
 from worldmodel.checkpoint import RunConfig, load, read_config, save
+from worldmodel.cost import goal_cost
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
@@ -17,6 +18,7 @@ __all__ = [
     "Losses",
     "RunConfig",
     "WorldModel",
+    "goal_cost",
     "jepa_loss",
     "load",
     "presets",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel._files import write_atomically
+from worldmodel._strict import check_tensors
 from worldmodel.data.episodes import ActionScale
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
 from worldmodel.model import WorldModel
@@ -119,7 +120,9 @@ def load(
             model = WorldModel(**parts)  # type: ignore[arg-type]
         except ValueError as error:
             raise ValueError(f"{path / CONFIG}: {error}") from error
-    fill(model, state, path / WEIGHTS)
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    check_tensors(state, own, path / WEIGHTS)
+    model.load_state_dict(state)
     return model.eval().to(map_location)
 
 
@@ -157,25 +160,6 @@ def read_config(folder: str | PathLike[str]) -> RunConfig:
 def digest(model: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of a model's state, on whatever device."""
     return _digest(model.state_dict())
-
-
-def fill(model: nn.Module, state: dict[str, Tensor], source: Path) -> None:
-    """Copy `state` into `model`, strict by name and shape; errors name `source`."""
-    own = model.state_dict()
-    if missing := sorted(own.keys() - state.keys()):
-        raise ValueError(f"{source} lacks {len(missing)} of {len(own)} tensors: {_few(missing)}")
-    if unknown := sorted(state.keys() - own.keys()):
-        raise ValueError(f"{source} has {len(unknown)} tensors too many: {_few(unknown)}")
-    wrong = [
-        f"{name} must be {list(value.shape)}, got {list(state[name].shape)}"
-        for name, value in own.items()
-        if value.shape != state[name].shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"{source} holds weights of another width than the configuration: {_few(wrong)}"
-        )
-    model.load_state_dict(state)
 
 
 def _describe(name: str, part: nn.Module) -> dict[str, Any]:
@@ -239,7 +223,3 @@ def _existing(folder: Path, name: str) -> Path:
 
 def _released(path: Path) -> bool:
     return (path.parent / "weights.pt").is_file()
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -184,17 +184,30 @@ class ActionEncoder(nn.Module):
         action_dim: A, raw action dims × frameskip.
         dim: D, width of the result.
         hidden_dim: width between; None means 4 × dim.
+        mix_dim: width of the linear mix; None means A. The released models all have 10, Cube's
+            with A = 25 too.
     Shapes: [..., A] -> [..., D].
     Raises: ValueError if the last dimension is not A.
     Source: LeWM, arXiv:2603.19312, released configuration (the mix is a convolution of width one).
     """
 
-    def __init__(self, action_dim: int, dim: int, hidden_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        action_dim: int,
+        dim: int,
+        hidden_dim: int | None = None,
+        mix_dim: int | None = None,
+    ) -> None:
         super().__init__()
-        self.config = {"action_dim": action_dim, "dim": dim, "hidden_dim": hidden_dim}
+        self.config = {
+            "action_dim": action_dim,
+            "dim": dim,
+            "hidden_dim": hidden_dim,
+            "mix_dim": mix_dim,
+        }
         self.action_dim = action_dim
-        self.mix = nn.Linear(action_dim, action_dim)
-        self.expand = nn.Linear(action_dim, hidden_dim or 4 * dim)
+        self.mix = nn.Linear(action_dim, mix_dim or action_dim)
+        self.expand = nn.Linear(mix_dim or action_dim, hidden_dim or 4 * dim)
         self.contract = nn.Linear(hidden_dim or 4 * dim, dim)
 
     def forward(self, actions: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ Letters: B sequences, T tokens, D dims, h heads, d dims of a head.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,6 +64,22 @@ class Attention(nn.Module):
         )
         out = self.to_out(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.dropout, self.training)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """q of tokens [..., D]: [..., h, d]."""
+        return self._rows(x, 0, 1).unflatten(-1, (self.heads, -1))
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """k and v of tokens [..., D]: each [..., h, d]."""
+        k, v = self._rows(x, 1, 3).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return k, v
+
+    def _rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Thirds `start` to `stop` of `to_qkv`."""
+        third = self.to_qkv.out_features // 3
+        rows = slice(start * third, stop * third)
+        bias = self.to_qkv.bias
+        return F.linear(x, self.to_qkv.weight[rows], None if bias is None else bias[rows])
 
 
 def feed_forward(dim: int, hidden_dim: int, dropout: float = 0.0) -> nn.Sequential:
@@ -123,11 +141,31 @@ class AdaLNBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Transform tokens [B, T, D] under a condition [B, T, D]."""
+        return self.advance(x, self.modulate(condition), self.attention)
+
+    def modulate(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """Shift, 1 + scale and gate of attention, then those of the MLP, each like [..., D]."""
         b1, s1, g1, b2, s2, g2 = self.modulation(F.silu(condition)).chunk(6, dim=-1)
+        return b1, 1 + s1, g1, b2, 1 + s2, g2
+
+    def advance(
+        self, x: Tensor, modulation: Sequence[Tensor], attend: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Transform tokens under a known modulation, with any way of attending.
+
+        Args:
+            x: [T, ..., D].
+            modulation: what `modulate` returns for these tokens.
+            attend: [T, ..., D] -> [n, ..., D]; where n < T, it and we answer for the last n alone.
+        Returns: [n, ..., D].
+        """
+        b1, s1, g1, b2, s2, g2 = modulation
         dim = x.shape[-1:]
-        x = x + g1 * self.attention(self.norm1(torch.addcmul(b1, 1 + s1, _normalise(x, dim))))
-        out: Tensor = x + g2 * self.mlp(self.norm2(torch.addcmul(b2, 1 + s2, _normalise(x, dim))))
-        return out
+        attended = attend(self.norm1(torch.addcmul(b1, s1, _normalise(x, dim))))
+        if len(attended) < len(x):
+            x, g1, b2, s2, g2 = (t[-len(attended) :] for t in (x, g1, b2, s2, g2))
+        x = torch.addcmul(x, g1, attended)
+        return torch.addcmul(x, g2, self.mlp(self.norm2(torch.addcmul(b2, s2, _normalise(x, dim)))))
 
 
 def _normalise(x: Tensor, dim: torch.Size) -> Tensor:

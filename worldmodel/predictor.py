@@ -74,5 +74,9 @@ class CausalPredictor(nn.Module):
         x = embeddings + self.positions[:, :length]
         for block in self.blocks:
             x = block(x, actions)
+        return self.read_out(x)
+
+    def read_out(self, x: Tensor) -> Tensor:
+        """From the last block's tokens [..., D] to predicted embeddings [..., D]."""
         out: Tensor = self.projector(self.norm(x))
         return out

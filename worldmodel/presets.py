@@ -10,7 +10,7 @@ __all__ = ["lewm", "small"]
 
 
 def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> WorldModel:
-    """LeWorldModel as released: 18,034,478 parameters with ten action dims.
+    """LeWorldModel as released: 18,034,478 parameters with ten action dims, 18,034,628 with 25.
 
     ViT-Tiny encoder (5,501,376), AdaLN-zero predictor (10,791,360), action encoder (156,206) and
     two projection heads (792,768 each), embedding width 192.
@@ -19,14 +19,15 @@ def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> Wo
     one L40S. Not yet trained to the end with this code.
 
     Args:
-        action_dim: A, raw action dims × frameskip (2 × 5 for Two-Room, Push-T and Reacher).
+        action_dim: A, raw action dims × frameskip (2 × 5 for Two-Room, Push-T and Reacher,
+            5 × 5 for Cube).
         image_size: frame side in pixels, a multiple of 14.
         history: frames the predictor looks back on.
     Source: LeWM, arXiv:2603.19312, Section 3, Figure 6 and released configuration.
     """
     return WorldModel(
         encoder=FrameEncoder(image_size=image_size, patch_size=14, dim=192),
-        action_encoder=ActionEncoder(action_dim=action_dim, dim=192),
+        action_encoder=ActionEncoder(action_dim=action_dim, dim=192, mix_dim=10),
         predictor=CausalPredictor(dim=192, depth=6, heads=16, history=history),
     )
 

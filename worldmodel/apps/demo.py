@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sigreg import noise_floor, trapezoid
+from sigreg import trapezoid
 from worldmodel import checkpoint, presets
 from worldmodel.apps.evaluate import (
     Outcome,
@@ -259,7 +259,8 @@ def _draw_curves(out: Path) -> None:
 
 
 def _floor() -> float:
-    return float(noise_floor(trapezoid()))
+    rule = trapezoid()
+    return float(rule.weight @ (1 - rule.target**2))
 
 
 @torch.no_grad()

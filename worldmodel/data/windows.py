@@ -6,21 +6,26 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from worldmodel.data.episodes import ActionScale, Episodes
+from worldmodel.data.frames import gather
 from worldmodel.records import Batch
 
 __all__ = ["Windows"]
 
 
-class Windows:
-    """Every window of the chosen episodes, indexable in batches.
+class Windows(Dataset[Batch]):
+    """Every window of the chosen episodes, indexable one by one or in batches.
 
     Window (e, s) holds the frames of rows s, s + k, …, s + (T − 1)k of episode e and, as block t,
     the k actions of rows s + tk … s + tk + k − 1 side by side, oldest first: all that was done
-    between frame t and frame t + 1. It exists if row s + Tk − 1 does, as in the published loader;
-    its very last action may be the missing one behind an episode, which is read as 0 before
-    normalisation and never enters the loss.
+    between frame t and frame t + 1. It exists if row s + Tk − 1 does, as in the published loader.
+    Its very last action may be the missing one behind an episode: as published, NaN becomes 0
+    after normalisation (an average action); no frame of the window shows its effect and the loss
+    never sees it.
+
+    `DataLoader(windows, batch_size=…)` works as for any data set; `loader` fetches whole batches.
 
     Args:
         episodes: Episodes.
@@ -28,7 +33,7 @@ class Windows:
         frameskip: k, rows between frames and raw actions in a block.
         scale: normalises the actions; None leaves raw units.
         subset: episode indices to draw from; None means all.
-    Raises: ValueError if every episode is shorter than a window of T·k rows.
+    Raises: ValueError if T or k is not positive, or every episode is shorter than T·k rows.
     """
 
     def __init__(
@@ -40,6 +45,10 @@ class Windows:
         scale: ActionScale | None = None,
         subset: Tensor | None = None,
     ) -> None:
+        if num_frames < 1 or frameskip < 1:
+            raise ValueError(
+                f"num_frames and frameskip must be at least 1, got {num_frames} and {frameskip}"
+            )
         self.episodes, self.scale = episodes, scale
         self.num_frames, self.frameskip = num_frames, frameskip
         chosen = torch.arange(len(episodes)) if subset is None else subset
@@ -60,14 +69,23 @@ class Windows:
     def __len__(self) -> int:
         return len(self._starts)
 
+    def __getitem__(self, index: int | Tensor) -> Batch:
+        """One window, frames [T, C, H, W] and actions [T, k·A]; or those of an index [B]."""
+        if isinstance(index, Tensor):
+            return self.batch(index)
+        frames, actions = self.batch(torch.as_tensor([index]))
+        return Batch(frames[0], actions[0])
+
     def batch(self, index: Tensor) -> Batch:
         """Gather windows [B] into a Batch of frames [B, T, C, H, W] and actions [B, T, k·A]."""
         start = self._starts[index][:, None]
         k, steps = self.frameskip, self.num_frames
-        frames = self.episodes.frames[start + k * torch.arange(steps)]
-        actions = self.episodes.actions[start + torch.arange(k * steps)].nan_to_num(nan=0.0)
-        blocks = actions.unflatten(1, (steps, k)).flatten(2)
-        return Batch(frames, blocks if self.scale is None else self.scale.normalise(blocks))
+        frames = gather(self.episodes.frames, start + k * torch.arange(steps))
+        actions = self.episodes.actions[start + torch.arange(k * steps)]
+        if self.scale is not None:
+            actions = self.scale.normalise(actions)
+        actions = actions.masked_fill(actions.isnan(), 0.0)
+        return Batch(frames, actions.unflatten(1, (steps, k)).flatten(2))
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Endless batches, each pass over all windows in a new order, the short rest left out.

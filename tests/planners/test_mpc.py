@@ -109,7 +109,7 @@ def test_a_full_reset_is_a_new_controller() -> None:
 
 
 def test_kept_elites_help_the_next_control_step() -> None:
-    """iCEM's shifted elites are among the candidates of the next call."""
+    """The shifted elites of iCEM are among the candidates of the next call."""
     seen: list[Tensor] = []
 
     def cost(candidates: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def test_normal_numbers_are_normal() -> None:
 
 @pytest.mark.parametrize("neighbour", ["seed", "iteration", "lane", "position"])
 def test_neighbouring_numbers_are_unrelated(neighbour: str) -> None:
-    """Numbers one seed, iteration, lane or position apart are uncorrelated, and so their squares."""
+    """Numbers one seed, iteration, lane or position apart are uncorrelated, as are squares."""
     n = 200_000
     base = draw(torch.tensor([5]), 3, (n + 1,))[0]
     if neighbour == "seed":

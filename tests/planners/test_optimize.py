@@ -140,7 +140,7 @@ def test_a_problem_without_a_finite_cost_is_named(value: float) -> None:
         costs[1::2] = value
         return costs
 
-    with pytest.raises(FloatingPointError, match="none for problem 1, 3$"):
+    with pytest.raises(FloatingPointError, match=r"none for problem 1, 3$"):
         optimize(CEM(16, 4), cost, torch.zeros(4, 2, 2), iterations=3)
 
 
@@ -213,14 +213,13 @@ def test_the_search_runs_in_the_plans_dtype(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("method", SAMPLERS, ids=["CEM", "MPPI"])
-def test_the_whole_loop_is_one_graph(method: CEM | MPPI) -> None:
+def test_the_whole_loop_is_one_graph() -> None:
     """torch.compile traces `optimize` without a break, and the graph gives the eager plan."""
     problem = quadratic(2)
     bounds = Bounds(-5.0, 5.0)
 
     def plan(start: Tensor) -> Plan:
-        return optimize(method, problem.cost, start, iterations=3, bounds=bounds, seed=1)
+        return optimize(CEM(16, 4), problem.cost, start, iterations=3, bounds=bounds, seed=1)
 
     torch._dynamo.reset()
     compiled = torch.compile(plan, fullgraph=True, backend="aot_eager")(problem.start)

@@ -33,7 +33,7 @@ def _scramble(counter: Tensor) -> Tensor:
 def _stream(seed: int, step: int | Tensor, device: torch.device) -> Tensor:
     """[], where on the 64-bit circle the counters of this (seed, step) begin."""
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
-    folded = (seed * _WEYL + (1 << 63)) % (1 << 64) - (1 << 63)
+    folded = (seed * _WEYL + (1 << 63)) % (1 << 64) - (1 << 63)  # wraps as int64 does
     return _scramble(_scramble(step * _MIX_B + folded) + _WEYL)
 
 
@@ -48,6 +48,16 @@ def _gaussian(num: int, dim: int, stream: Tensor) -> Tensor:
     return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :dim]
 
 
+def _orthogonal(num: int, dim: int, stream: Tensor) -> Tensor:
+    """[num, dim], unit rows, orthogonal within each block of `dim` consecutive rows."""
+    size = min(num, dim)
+    blocks = -(-num // size)
+    g = _gaussian(blocks * size, dim, stream).view(blocks, size, dim)
+    # Q is uniform up to the signs of its columns, and the statistic of −a is that of a.
+    q: Tensor = torch.linalg.qr(g.mT).Q
+    return q.mT.reshape(blocks * size, dim)[:num]
+
+
 def random_directions(
     num: int,
     dim: int,
@@ -55,6 +65,7 @@ def random_directions(
     seed: int,
     step: int | Tensor,
     device: torch.device | str | None = None,
+    sampler: str = "gaussian",
 ) -> Tensor:
     """Unit vectors uniform on the sphere, the same wherever (seed, step) is the same.
 
@@ -70,14 +81,26 @@ def random_directions(
         seed: any integer.
         step: an integer or an integer tensor [], which may live on `device`.
         device: where the rows are made; None means the step's device, or the CPU.
-    Returns: [M, D], float32, no row of norm zero.
-    Raises: ValueError if `num` or `dim` is below 1.
+        sampler: "gaussian", independent rows; or "orthogonal", blocks of D orthonormal rows, each
+            still uniform: they never look twice the same way, at the price of a QR per block.
+    Returns: [M, D], float32, unit rows; a row of norm zero cannot occur.
+    Raises: ValueError if `num` or `dim` is below 1 or the sampler is unknown.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; counter-based as in Salmon et al. (2011).
     """
     if num < 1 or dim < 1:
         raise ValueError(f"num and dim must be at least 1, got {num} and {dim}")
+    check_sampler(sampler)
     if device is None:
         device = step.device if isinstance(step, Tensor) else "cpu"
-    g = _gaussian(num, dim, _stream(seed, step, torch.device(device)))
+    stream = _stream(seed, step, torch.device(device))
+    if sampler == "orthogonal":
+        return _orthogonal(num, dim, stream)
+    g = _gaussian(num, dim, stream)
     norm: Tensor = torch.linalg.vector_norm(g, dim=1, keepdim=True)
     return g.div_(norm)
+
+
+def check_sampler(sampler: str) -> None:
+    """Raises: ValueError unless the sampler is one of `random_directions`."""
+    if sampler not in ("gaussian", "orthogonal"):
+        raise ValueError(f'sampler must be "gaussian" or "orthogonal", got {sampler!r}')

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
 import torch
 from torch import Tensor, nn
 
-from sigreg.directions import random_directions
-from sigreg.functional import sigreg_loss
+from sigreg._distributed import group_size
+from sigreg._kernels import check_backend
+from sigreg.directions import check_sampler, random_directions
+from sigreg.functional import check_samples, sigreg_loss
 from sigreg.quadrature import Quadrature, trapezoid
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["SIGReg"]
 
@@ -17,17 +26,30 @@ class SIGReg(nn.Module):
 
         L(x) = mean_m  N Σ_k weight_k |φ̂_m(t_k) − e^{−t_k²/2}|²,   m = 1..M random directions
 
-    Every call in training mode draws fresh directions and advances `step`; in evaluation mode
-    `step` stays, so equal inputs give equal losses.
+    Every call in training mode draws fresh directions and then advances the buffer `step`, which
+    is in the state dict; in evaluation mode `step` stays, so equal inputs give equal losses.
+    Directions are a pure function of (seed, step): ranks and restarts agree without a message.
+
+    Blind spots. The rule sees no shift of 2π/Δt, 33.5 by default, since its knots are Δt apart.
+    Samples collapsed on one point have no gradient at all, and samples within ε of each other one
+    that falls like ε: `scale` adds a term that does not.
 
     Args:
-        knots: K, frequencies of the quadrature. 17 as released; the cost is linear in it.
+        knots: K, frequencies of the quadrature. 17 as released; the fused cost is linear in it.
         num_proj: M, directions. 1024 as published for D = 192 to 2048.
-        t_max: largest frequency.
+        t_max: largest frequency, 3 in the released code.
+        sampler: "gaussian", independent directions, or "orthogonal", blocks of D orthonormal ones.
         scale_by_n: multiply by N, as all released code does and the LeWM paper's formula does not.
         seed: which sequence of directions.
+        sync: "auto" sums over the default process group if one is initialised when forward is
+            called; a process group; or False. See `sigreg_loss` for the gradient's convention.
+        backend: "auto", "reference", "cpu" or "triton".
+        chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
+        scale: weight of mean_d max(0, 1 − std_d), off by default; lets collapsed samples escape.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
-    Source: LeJEPA, arXiv:2511.08544; LeWorldModel, arXiv:2603.19312.
+    Raises: ValueError on arguments outside these ranges.
+    Source: LeJEPA, arXiv:2511.08544; LeWorldModel, arXiv:2603.19312; the scale term is VICReg's
+        variance hinge, arXiv:2105.04906, equation 1.
     """
 
     t: Tensor
@@ -41,25 +63,119 @@ class SIGReg(nn.Module):
         num_proj: int = 1024,
         t_max: float = 3.0,
         *,
+        sampler: Literal["gaussian", "orthogonal"] = "gaussian",
         scale_by_n: bool = True,
         seed: int = 0,
+        sync: ProcessGroup | Literal["auto", False] = "auto",
+        backend: str = "auto",
+        chunk: int | None = None,
+        scale: float = 0.0,
     ) -> None:
         super().__init__()
-        rule = trapezoid(knots, t_max)
+        if num_proj < 1:
+            raise ValueError(f"num_proj must be at least 1, got {num_proj}")
+        if not scale >= 0:
+            raise ValueError(f"scale must be 0 or more, got {scale}")
+        check_sampler(sampler)
+        check_backend(backend)
+        self.knots = knots
         self.num_proj = num_proj
+        self.t_max = t_max
+        self.sampler = sampler
         self.scale_by_n = scale_by_n
         self.seed = seed
-        self.register_buffer("t", rule.t, persistent=False)
-        self.register_buffer("phi", rule.target, persistent=False)
-        self.register_buffer("weights", rule.weight, persistent=False)
+        self.sync = sync
+        self.backend = backend
+        self.chunk = chunk
+        self.scale = scale
+        self._warned = False
+        # Names and layout of the released code, whose checkpoints hold these three.
+        for name in ("t", "phi", "weights"):
+            self.register_buffer(name, torch.empty(knots), persistent=False)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self._fill()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The regularizer of x [..., N, D], a scalar."""
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, directions: Tensor | None = None
+    ) -> Tensor:
+        """The regularizer of x.
+
+        Args:
+            x: [..., N, D], samples on axis −2; leading dims are separate batches, averaged.
+            mask: [..., N], true where a sample counts.
+            directions: [M, D], unit rows, instead of drawn ones; `step` then stays.
+        Returns: [], in float32 (float64 for float64 x) whatever autocast says.
+        Raises: see `sigreg_loss`.
+        """
+        check_samples(x)
+        self._warn_of_layout(x)
+        return sigreg_loss(
+            x,
+            self._draw(x) if directions is None else directions,
+            self._rule(x),
+            mask=mask,
+            scale_by_n=self.scale_by_n,
+            group=self.sync,
+            backend=self.backend,
+            chunk=self.chunk,
+        )
+
+    def reset_parameters(self) -> None:
+        """Rewind `step` to 0 and refill the buffers, for modules built on the meta device."""
+        self.step.zero_()
+        self._fill()
+
+    def extra_repr(self) -> str:
+        """What differs between two layers, for printing."""
+        return f"knots={self.knots}, num_proj={self.num_proj}, t_max={self.t_max}, seed={self.seed}"
+
+    def _draw(self, x: Tensor) -> Tensor:
         directions = random_directions(
-            self.num_proj, x.shape[-1], seed=self.seed, step=self.step, device=x.device
+            self.num_proj,
+            x.shape[-1],
+            seed=self.seed,
+            step=self.step,
+            device=x.device,
+            sampler=self.sampler,
         )
         if self.training:
             self.step += 1
-        rule = Quadrature(t=self.t, weight=self.weights, target=self.phi)
-        return sigreg_loss(x, directions, rule, scale_by_n=self.scale_by_n)
+        return directions
+
+    def _rule(self, x: Tensor) -> Quadrature:
+        rule = trapezoid(self.knots, self.t_max)
+        if x.dtype == torch.float64:
+            return rule
+        return Quadrature(t=self.t, weight=self.weights, target=self.phi, spacing=rule.spacing)
+
+    def _fill(self) -> None:
+        rule = trapezoid(self.knots, self.t_max)
+        like = self.t.new_empty(0, dtype=torch.float32)
+        self.t, self.phi, self.weights = (p.to(like) for p in (rule.t, rule.target, rule.weight))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SIGReg:
+        # .half(), .bfloat16() and .to_empty() must not touch the knots, only move them.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not self.t.is_meta:
+            self._fill()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Checkpoints of the released code hold the quadrature and no step: both are fine.
+        for name in ("t", "phi", "weights"):
+            state_dict.pop(prefix + name, None)
+        state_dict.setdefault(prefix + "step", self.step)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _warn_of_layout(self, x: Tensor) -> None:
+        if self._warned or torch.compiler.is_compiling() or x.ndim < 3:
+            return
+        n, lead = x.shape[-2] * group_size(self.sync), max(x.shape[:-2])
+        if n < 16 and lead >= 4 * n:
+            self._warned = True
+            warnings.warn(
+                f"SIGReg got {list(x.shape)}: {n} samples on axis -2 beside a leading axis of "
+                f"{lead}. Samples belong on axis -2; if x is [batch, time, dim], pass "
+                "x.transpose(0, 1).",
+                stacklevel=3,
+            )

@@ -18,11 +18,20 @@ class Quadrature(NamedTuple):
         t: [K], non-negative frequencies, ascending from 0.
         weight: [K], quadrature weight times the window e^{−t²/2}.
         target: [K], characteristic function of N(0, 1) at `t`, e^{−t²/2}.
+        spacing: Δt if t_k = k Δt, which the fused kernels need; None leaves the rule to the
+            reference. A number, so that no kernel has to read a device tensor to learn it.
     """
 
     t: Tensor
     weight: Tensor
     target: Tensor
+    spacing: float | None = None
+
+    def to(self, like: Tensor) -> Quadrature:
+        """The same rule in the dtype and on the device of `like`."""
+        return self._replace(
+            t=self.t.to(like), weight=self.weight.to(like), target=self.target.to(like)
+        )
 
 
 def trapezoid(num_knots: int = 17, t_max: float = 3.0) -> Quadrature:
@@ -46,8 +55,9 @@ def trapezoid(num_knots: int = 17, t_max: float = 3.0) -> Quadrature:
     if not (t_max > 0 and math.isfinite(t_max)):
         raise ValueError(f"t_max must be positive and finite, got {t_max}")
     t = torch.linspace(0.0, t_max, num_knots, dtype=torch.float64)
-    width = torch.full_like(t, 2.0 * t_max / (num_knots - 1))
+    spacing = t_max / (num_knots - 1)
+    width = torch.full_like(t, 2.0 * spacing)
     width[0] /= 2
     width[-1] /= 2
     target = torch.exp(-(t**2) / 2)
-    return Quadrature(t=t, weight=width * target, target=target)
+    return Quadrature(t=t, weight=width * target, target=target, spacing=spacing)

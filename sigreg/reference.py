@@ -15,7 +15,7 @@ from sigreg.quadrature import Quadrature
 __all__ = ["ecf_sums", "epps_pulley", "epps_pulley_exact"]
 
 
-def ecf_sums(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def ecf_sums(x: Tensor, t: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sums of the empirical characteristic function, one sine and cosine per knot.
 
         cos_mk = Σ_n cos(t_k x_nm),   sin_mk = Σ_n sin(t_k x_nm)
@@ -25,11 +25,16 @@ def ecf_sums(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         x: [..., N, M] projections.
         t: [K] frequencies.
+        mask: [..., N], True or 1 where a sample counts; None counts all.
     Returns: two tensors [..., M, K].
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
     angle = x.unsqueeze(-1) * t
-    return angle.cos().sum(-3), angle.sin().sum(-3)
+    cos, sin = angle.cos(), angle.sin()
+    if mask is not None:
+        counts = mask.to(x.dtype)[..., None, None]
+        cos, sin = cos * counts, sin * counts
+    return cos.sum(-3), sin.sum(-3)
 
 
 def epps_pulley(

@@ -1,0 +1,261 @@
+"""Sums of cos(k θ) and sin(k θ) on the CPU, in plain torch: few features and one small product.
+
+Write every knot as k = p ± j with a centre p ∈ {4, 12, 20, …} and an offset j ≤ 4. Then
+
+    cos (p ± j)θ = cos pθ cos jθ ∓ sin pθ sin jθ,   sin (p ± j)θ = sin pθ cos jθ ± cos pθ sin jθ
+
+so all 2K sums over samples are combinations of the products Σ_n F_p F_j of a few features, a
+batched matrix product [2P, N] @ [N, 9] per row, and the gradient is the transposed product. For
+17 knots that is 2 centres: eleven features by nine elementwise operations after one sine and one
+cosine, instead of a pass over memory per knot. Rows are walked in tiles that stay in cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["MAX_SAMPLES", "loss_and_gradient", "project", "sums", "sums_gradient"]
+
+_TILE = 1 << 16  # samples × directions per tile: its dozen features fit a 2 MiB cache per thread
+_PROJECTIONS = 1 << 20  # projections held at a time by loss_and_gradient, unless chunk says
+MAX_SAMPLES = _TILE  # of loss_and_gradient: more do not fit a tile
+_PAD = 112  # or a power-of-two N puts a sample of every feature in one cache set
+_OFFSETS = 9  # 1, and cos and sin of θ, 2θ, 3θ, 4θ
+_CENTRES = 7  # cos 4θ and sin 4θ are the first centre too
+_SCALE_4 = 4.0  # sin 4θ and the later centres' sines are kept divided by 4
+
+
+@functools.lru_cache(maxsize=32)
+def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """([2P·9, 2K], [2K, 2P·9]): products -> sums, and gradient of the sums -> product weights."""
+    centres = _centres(num_knots)
+    forward = torch.zeros(2 * centres, _OFFSETS, 2, num_knots, dtype=torch.float64)
+    backward = torch.zeros(2, num_knots, 2 * centres, _OFFSETS, dtype=torch.float64)
+    # What a stored feature must be multiplied with to be the true cosine or sine.
+    unit_j = [(1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (-1.0, 1.0), (1.0, _SCALE_4)]
+    for k in range(num_knots):
+        i = max(0, (k - 1) // 8)
+        p, c, s = 8 * i + 4, 2 * i, 2 * i + 1
+        j, sign = abs(k - p), 1.0 if k >= p else -1.0
+        cos_p, sin_p = (1.0 if i == 0 else -1.0), _SCALE_4
+        cos_j, sin_j = unit_j[j]
+        cos_at, sin_at = max(0, 2 * j - 1), 2 * j
+        forward[c, cos_at, 0, k] = cos_p * cos_j
+        forward[s, cos_at, 1, k] = sin_p * cos_j
+        # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
+        backward[1, k, c, cos_at] = k * cos_p * cos_j
+        backward[0, k, s, cos_at] = -k * sin_p * cos_j
+        if j:
+            forward[s, sin_at, 0, k] = -sign * sin_p * sin_j
+            forward[c, sin_at, 1, k] = sign * cos_p * sin_j
+            backward[1, k, s, sin_at] = -k * sign * sin_p * sin_j
+            backward[0, k, c, sin_at] = -k * sign * cos_p * sin_j
+    return forward.flatten(2).flatten(0, 1).to(dtype), backward.flatten(2).flatten(0, 1).to(dtype)
+
+
+def _centres(num_knots: int) -> int:
+    """P, how many centres 4, 12, 20, … reach the knots 0..K−1."""
+    return max(1, -(-(num_knots - 1) // 8))
+
+
+class _Tile:
+    """Buffers for the features of `rows` rows of `n` angles, reused from tile to tile."""
+
+    def __init__(self, rows: int, n: int, num_knots: int, like: Tensor) -> None:
+        self.rows = rows
+        self.centres = _centres(num_knots)
+        count = _CENTRES + 2 * self.centres
+        buffer = like.new_empty(count + 3, rows * n + _PAD)[:, : rows * n]
+        self.buffer = buffer.view(-1, rows, n)
+        self.buffer[0] = 1
+        self.product = like.new_empty(rows, 2 * self.centres, _OFFSETS)
+        self.pulled = like.new_empty(rows, 2 * self.centres, n)
+
+    def angles(self, x: Tensor, spacing: float) -> Tensor:
+        """Angles spacing · x [rows, n] in a buffer of its own, whatever the strides of x."""
+        return torch.mul(x, spacing, out=self.buffer[-1, : x.shape[0], : x.shape[1]])
+
+    def load(self, theta: Tensor, mask: Tensor | None) -> None:
+        """Fill the features of theta [rows, n]; mask, broadcast to it, multiplies the centres."""
+        rows, n = theta.shape
+        f = self.features = self.buffer[:-3, :rows, :n]
+        c8, s8 = self.buffer[-3:-1, :rows, :n]
+        one, c1, s1, c2, s2, c3, s3, c4, s4 = f[:_OFFSETS]
+        torch.cos(theta, out=c1)
+        torch.sin(theta, out=s1)
+        torch.addcmul(one, s1, s1, value=-2, out=c2)
+        torch.mul(s1, c1, out=s2)  # sin 2θ / 2
+        torch.addcmul(c1, c1, c2, value=-2, out=c3)  # −cos 3θ
+        torch.addcmul(s1, s1, c2, value=2, out=s3)
+        torch.addcmul(one, s2, s2, value=-8, out=c4)
+        torch.mul(s2, c2, out=s4)  # sin 4θ / 4
+        if self.centres > 1:
+            torch.addcmul(one, s4, s4, value=-32, out=c8)
+            torch.addcmul(c4, c4, c8, value=-2, out=f[9])  # −cos 12θ
+            torch.addcmul(s4, s4, c8, value=2, out=f[10])  # sin 12θ / 4
+        if self.centres > 2:
+            torch.mul(s4, c4, out=s8).mul_(2)  # sin 8θ / 4
+            for i in range(2, self.centres):  # rotated by 8θ: errors grow with i, not with i²
+                c, s, c_next, s_next = f[5 + 2 * i : 9 + 2 * i]
+                torch.mul(c, c8, out=c_next).addcmul_(s, s8, value=16)
+                torch.mul(s, c8, out=s_next).addcmul_(c, s8, value=-1)
+        if mask is not None:
+            f[_CENTRES:].mul_(mask)
+
+    def products(self) -> Tensor:
+        """[rows, 2P·9], Σ_n F_p F_j."""
+        f = self.features
+        out = self.product[: f.shape[1]]
+        torch.bmm(f[_CENTRES:].transpose(0, 1), f[:_OFFSETS].permute(1, 2, 0), out=out)
+        return out.flatten(1)
+
+    def pull(self, weights: Tensor, out: Tensor) -> Tensor:
+        """Σ_pj weights_pj F_p F_j, into out [rows, n]; weights [rows, 2P·9]."""
+        f = self.features
+        rows, n = out.shape
+        h = self.pulled[:rows, :, :n] if n == self.pulled.shape[2] else self.pulled.new_empty(0)
+        h = torch.bmm(weights.view(rows, -1, _OFFSETS), f[:_OFFSETS].transpose(0, 1), out=h)
+        torch.mul(f[_CENTRES], h[:, 0], out=out)
+        for i in range(1, 2 * self.centres):
+            out.addcmul_(f[_CENTRES + i], h[:, i])
+        return out
+
+
+def project(z: Tensor, directions: Tensor) -> Tensor:
+    """Projections z @ directionsᵀ, [..., N, M], a direction's samples side by side."""
+    return (directions @ z.mT).mT
+
+
+def _walk(x: Tensor, tile_rows: int, tile_samples: int) -> Iterator[tuple[int, slice, slice]]:
+    """(batch index, directions, samples) of every tile of x [B, N, M]."""
+    batch, n, num = x.shape
+    for b, i, j in itertools.product(
+        range(batch), range(0, num, tile_rows), range(0, n, tile_samples)
+    ):
+        yield b, slice(i, i + tile_rows), slice(j, j + tile_samples)
+
+
+def sums(x: Tensor, mask: Tensor | None, num_knots: int, spacing: float) -> Tensor:
+    """Σ_n cos(k·spacing·x_nm) in [..., :K] and Σ_n sin(k·spacing·x_nm) in [..., K:].
+
+    Args:
+        x: [B, N, M].
+        mask: [B, N], zeros and ones in x's dtype, or None.
+        num_knots: K.
+        spacing: distance of the knots.
+    Returns: [B, M, 2K].
+    """
+    batch, n, num = x.shape
+    out = x.new_zeros(batch, num, 2 * num_knots)
+    if x.numel():
+        forward, _ = _combinations(num_knots, x.dtype)
+        rows, samples = _tile_shape(num, n)
+        tile = _Tile(rows, samples, num_knots, x)
+        for b, m, s in _walk(x, rows, samples):
+            tile.load(tile.angles(x[b, s, m].T, spacing), None if mask is None else mask[b, s])
+            out[b, m].addmm_(tile.products(), forward)
+    return out
+
+
+def sums_gradient(
+    x: Tensor, mask: Tensor | None, gradient: Tensor, spacing: float, out: Tensor
+) -> Tensor:
+    """Gradient of Σ gradient · sums with respect to x, into out [B, N, M], which may be x.
+
+    Args:
+        x: [B, N, M].
+        mask: [B, N], zeros and ones in x's dtype, or None.
+        gradient: [B, M, 2K].
+        spacing: distance of the knots.
+        out: [B, N, M].
+    Returns: out.
+    """
+    if x.numel():
+        num_knots = gradient.shape[-1] // 2
+        _, backward = _combinations(num_knots, x.dtype)
+        weights = gradient @ (backward * spacing)
+        rows, samples = _tile_shape(x.shape[2], x.shape[1])
+        tile = _Tile(rows, samples, num_knots, x)
+        for b, m, s in _walk(x, rows, samples):
+            angles = tile.angles(x[b, s, m].T, spacing)
+            tile.load(angles, None if mask is None else mask[b, s])
+            out[b, s, m] = tile.pull(weights[b, m], angles).T
+    return out
+
+
+def _tile_shape(rows: int, n: int) -> tuple[int, int]:
+    """(rows, samples) of a tile: all samples if they fit, so that a row is walked once."""
+    samples = min(n, _TILE)
+    return max(1, min(rows, _TILE // samples)), samples
+
+
+def loss_and_gradient(
+    z: Tensor,
+    directions: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    target: Tensor,
+    spacing: float,
+    scale_by_n: bool,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """Mean statistic of z and its gradient in one walk: sums, coefficients and pull per tile.
+
+    A direction's gradient needs only that direction's sums, so it is taken while the features
+    are still in cache, and nothing of the size of all projections is kept.
+
+    Args:
+        z: [G, N, D] with N at most `MAX_SAMPLES`.
+        directions: [M, D].
+        mask: [G, N], zeros and ones in z's dtype, or None.
+        weight: [K].
+        target: [K].
+        spacing: distance of the knots.
+        scale_by_n: whether the statistic is multiplied by N.
+        chunk: directions projected at a time; 0 chooses.
+    Returns: [] and [G, N, D].
+    """
+    groups, n, dim = z.shape
+    num, num_knots = directions.shape[0], weight.numel()
+    chunk = min(num, chunk or max(128, _PROJECTIONS // (groups * n)))
+    forward, backward = _combinations(num_knots, z.dtype)
+    backward = backward * (2.0 / (num * groups))
+    flat, directions = z.reshape(groups * n, dim), directions * spacing
+    # With miss = n·(φ̂ − target) the statistic is factor · Σ weight · miss².
+    expected = torch.cat((target, torch.zeros_like(target)))
+    weight = torch.cat((weight, weight))
+    rows, _ = _tile_shape(chunk * groups, n)
+    if mask is None:
+        expected, weight = expected * n, weight * (1 / n if scale_by_n else 1 / n**2)
+    else:  # rows of a tile are (direction, group): repeat the groups past the last tile's end
+        mask = mask.repeat(rows // groups + 2, 1)
+        count = mask.sum(1, keepdim=True)
+        factor = (count if scale_by_n else count.sign()) / count.clamp(min=1).square()
+    tile = _Tile(rows, n, num_knots, z)
+    theta = z.new_empty(chunk, groups * n)
+    total, gradient = z.new_zeros(()), torch.zeros_like(flat)
+    for i in range(0, num, chunk):
+        a = directions[i : i + chunk]
+        angles = torch.mm(a, flat.T, out=theta[: a.shape[0]])
+        for j in range(0, a.shape[0] * groups, rows):
+            angle = angles.view(-1, n)[j : j + rows]
+            at = slice(j % groups, j % groups + angle.shape[0])
+            tile.load(angle, None if mask is None else mask[at])
+            miss = torch.addmm(
+                expected if mask is None else expected * count[at],
+                tile.products(),
+                forward,
+                beta=-1,
+            )
+            weighted = miss * weight
+            if mask is not None:
+                weighted *= factor[at]
+            total += torch.dot(weighted.view(-1), miss.view(-1))
+            tile.pull(weighted @ backward, angle)
+        gradient.addmm_(angles.T, a)
+    return total / (num * groups), gradient.view_as(z)

@@ -1,0 +1,5 @@
+"""Worlds that can be reset, stepped and drawn."""
+
+from worldmodel.worlds.two_room import TwoRoom, TwoRoomEnv, TwoRoomExpert, Walks, collect
+
+__all__ = ["TwoRoom", "TwoRoomEnv", "TwoRoomExpert", "Walks", "collect"]

@@ -67,7 +67,8 @@ class Attention(nn.Module):
 
     def queries(self, x: Tensor) -> Tensor:
         """q of tokens [..., D]: [..., h, d]."""
-        return self._rows(x, 0, 1).unflatten(-1, (self.heads, -1))
+        out: Tensor = self._rows(x, 0, 1).unflatten(-1, (self.heads, -1))
+        return out
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """k and v of tokens [..., D]: each [..., h, d]."""

@@ -112,7 +112,8 @@ class _Memory:
         queries = attention.queries(x[len(x) - last + len(seen) :])
         for end, query in enumerate(queries, first + len(seen) + 1):
             seen.append(_mix(query, self.keys[:end], self.values[:end]))
-        return attention.to_out(torch.stack(seen).flatten(-2))
+        out: Tensor = attention.to_out(torch.stack(seen).flatten(-2))
+        return out
 
 
 def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:

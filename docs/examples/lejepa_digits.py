@@ -54,10 +54,17 @@ def augment(images: Tensor) -> Tensor:
 def encoder() -> nn.Sequential:
     """Images [N, 1, 8, 8] -> features [N, 256]."""
     return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
-        nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
-        nn.AvgPool2d(2), nn.Flatten(),
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
     )
 
 
@@ -117,7 +124,9 @@ def main() -> dict[str, float]:
     for name, (encode, project) in models.items():
         if project is not None:
             with torch.no_grad():
-                print(f"\n{name}, embedding of the held-out images:\n{report(project(encode(test_x)))}")
+                print(
+                    f"\n{name}, embedding of the held-out images:\n{report(project(encode(test_x)))}"
+                )
     print(f"\n{time.perf_counter() - start:.0f} s")
     return accuracy
 

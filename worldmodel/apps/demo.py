@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sigreg import trapezoid
+from sigreg import noise_floor, trapezoid
 from worldmodel import checkpoint, presets
 from worldmodel.apps.evaluate import (
     Outcome,
@@ -55,6 +55,7 @@ class DemoConfig:
         steps: optimizer steps.
         episodes: collected for training.
         length: actions per episode.
+        bump: how often a training walker ignores the wall; held-out walkers never do.
         held_out: episodes collected for probes, starts and goals.
         pairs: start and goal pairs to evaluate.
         offset: raw steps between a start and its goal in the held-out episode.
@@ -71,9 +72,10 @@ class DemoConfig:
     """
 
     seed: int = 0
-    steps: int = 1000
+    steps: int = 600
     episodes: int = 800
     length: int = 80
+    bump: float = 0.4
     held_out: int = 200
     pairs: int = 200
     offset: int = 25
@@ -83,7 +85,7 @@ class DemoConfig:
     dim: int = 64
     batch_size: int = 64
     learning_rate: float = 1e-3
-    weight: float = 0.02
+    weight: float = 0.05
     warmup: float = 0.1
     num_proj: int = 256
     device: str = "cpu"
@@ -137,7 +139,9 @@ def run_demo(
     clock = _Clock()
     world = TwoRoom(config.image_size)
     with clock.phase("collect"):
-        walks = collect(world, config.episodes, config.length, _seed(config, "train"))
+        walks = collect(
+            world, config.episodes, config.length, _seed(config, "train"), bump=config.bump
+        )
         unseen = collect(world, config.held_out, config.length, _seed(config, "held out"))
         episodes = _draw(world, walks)
         scale = ActionScale.fit(episodes)
@@ -259,8 +263,7 @@ def _draw_curves(out: Path) -> None:
 
 
 def _floor() -> float:
-    rule = trapezoid()
-    return float(rule.weight @ (1 - rule.target**2))
+    return float(noise_floor(trapezoid()))
 
 
 @torch.no_grad()

@@ -121,10 +121,10 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(self.step)
         losses = jepa_loss(self.model, batch, self.regularizer, config.weight)
-        if not math.isfinite(float(losses.total)):
+        if not math.isfinite(float(losses.total.detach())):
             raise NonFiniteError(self._diagnose(losses, batch.frames, batch.actions))
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         return losses

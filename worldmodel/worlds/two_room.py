@@ -33,7 +33,7 @@ class TwoRoom:
     Attributes:
         size: side of the world, 224.
         radius: of the disc, 7.
-        speed: largest step along each axis, 7.
+        speed: largest step along each axis, 8.
         success_radius: 16; a goal is reached when the centres are closer than this.
         door: (centre, half height) of the door along y.
     Source: world size, disc and success radius as in stable-worldmodel's Two-Room
@@ -42,7 +42,7 @@ class TwoRoom:
 
     size = 224.0
     radius = 7.0
-    speed = 7.0
+    speed = 8.0
     success_radius = 16.0
     door = (112.0, 20.0)
     action_dim = 2

@@ -357,18 +357,14 @@ def _report(
     learned: dict[str, Any],
     out: Path,
 ) -> dict[str, Any]:
-    crosses = world.room(pairs.starts) != world.room(pairs.goals)
     distance = world.distance(pairs.starts, pairs.goals) / world.success_radius
     last = _curves(out)[-1]
     return {
-        "success_rate": _rate(outcome.success),
-        "success_interval": [round(b, 4) for b in wilson(*_counts(outcome.success))],
+        **_rates(world, pairs, outcome),
         "random_success_rate": _rate(control.success),
         "episodes": len(pairs.starts),
         "pairs_dropped_as_solved": pairs.dropped,
-        "same_room_success_rate": _rate(outcome.success[~crosses]),
-        "cross_room_success_rate": _rate(outcome.success[crosses]),
-        "cross_room_fraction": _rate(crosses),
+        "cross_room_fraction": _rate(world.room(pairs.starts) != world.room(pairs.goals)),
         "mean_start_goal_distance": round(float(distance.mean()), 3),
         "mean_steps_to_goal": _mean(outcome.steps[outcome.success]),
         "probe_r2": learned,
@@ -415,8 +411,7 @@ def _ablate(
     outcome, _ = _evaluate(without, model, world, pairs, scale, clock)
     return {
         "weight": 0.0,
-        "success_rate": _rate(outcome.success),
-        "success_interval": [round(b, 4) for b in wilson(*_counts(outcome.success))],
+        **_rates(world, pairs, outcome),
         "probe_r2": learned,
         "pred_loss": float(f"{float(last[0].prediction):.4g}"),
         "sigreg": float(f"{float(last[0].regularization):.4g}"),
@@ -433,8 +428,15 @@ def _save_model(model: WorldModel, config: DemoConfig, scale: ActionScale, out: 
     )
 
 
-def _counts(success: Any) -> tuple[int, int]:
-    return int(success.sum()), len(success)
+def _rates(world: TwoRoom, pairs: Pairs, outcome: Outcome) -> dict[str, Any]:
+    success = outcome.success
+    crosses = world.room(pairs.starts) != world.room(pairs.goals)
+    return {
+        "success_rate": _rate(success),
+        "success_interval": [round(b, 4) for b in wilson(int(success.sum()), len(success))],
+        "same_room_success_rate": _rate(success[~crosses]),
+        "cross_room_success_rate": _rate(success[crosses]),
+    }
 
 
 def _rate(flags: Any) -> float | None:

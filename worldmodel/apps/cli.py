@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from worldmodel.apps import data
-from worldmodel.apps.demo import DemoConfig, run_demo
+from worldmodel.apps.demo import run_demo
+from worldmodel.apps.material import DemoConfig
 from worldmodel.apps.progress import say
 from worldmodel.apps.train import NonFiniteError
 

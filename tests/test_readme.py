@@ -107,7 +107,7 @@ def test_ci_runs_the_command_that_the_readme_gives() -> None:
 
 def test_files_that_the_readme_links_exist() -> None:
     """Every relative link and picture of the README leads to a file of the repository."""
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", README)
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", README.read_text())
     targets = [target for pair in links for target in pair if target and "://" not in target]
     assert [target for target in targets if not (ROOT / target).exists()] == []
 

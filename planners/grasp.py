@@ -45,10 +45,10 @@ class GRASP:
 
     Each iteration takes one gradient step on the cost of the true rollout, then, in the first
     `lifted_iterations` iterations, `lifted_steps` steps on L, in which the horizon's H model calls
-    are independent and run as one batch. Choose it for long horizons, where the gradient of a
-    rollout explodes or vanishes and sampling runs out of candidates. It needs the dynamics, not
-    only a cost, and a goal in the space of their states. The plan is the best of the R plans as
-    scored in the last iteration.
+    are independent and run as one batch. The source recommends it for long horizons, where the
+    gradient of a rollout explodes or vanishes and sampling runs out of candidates. It needs the
+    dynamics, not only a cost, and a goal in the space of their states. The plan is the best of
+    the R plans as scored in the last iteration.
 
     Args:
         step: F, (states [N, D], actions [N, A]) -> next states [N, D].

@@ -195,7 +195,7 @@ def report(
         bad = int((~z.isfinite()).sum())
         raise ValueError(f"z must be finite, got {bad} non-finite of {z.numel()} values")
     rule = trapezoid() if quadrature is None else quadrature
-    statistics = _statistics(z, directions.to(z), Quadrature(*(part.to(z) for part in rule)))
+    statistics = _statistics(z, directions.to(z), rule.to(z))
     means = statistics.double().mean(-1)
     p_values = tail_probability(null_law(rule, directions), means)
     statistic, floor = float(means.mean()), noise_floor(rule)

@@ -65,7 +65,7 @@ def null_law(quadrature: Quadrature, directions: Tensor | None = None) -> ChiSqu
     dof = torch.ones_like(weight)
     mean = sum(mean for _, mean, _ in blocks)
     square = sum(square for _, _, square in blocks)
-    if mean > 1e-5 * float(weight.sum()):  # else what is left is rounding
+    if mean > 1e-6 * float(weight.sum()) and square > 0:  # else what is left is rounding
         # c·χ²(ν) with the mean cν and the variance 2c²ν of all eigenvalues left out.
         weight = torch.cat([weight, weight.new_tensor([square / mean])])
         dof = torch.cat([dof, dof.new_tensor([mean**2 / square])])
@@ -108,9 +108,7 @@ def _largest_eigenvalues(
     )
     # Off the diagonal high powers of the Gram matrix vanish: no product needed for those.
     split = sum(mean_power[2 * j] - 1 / m > 1e-10 for j in powers)
-    # float32 from here: the eigenvalues steer a p-value, and the two traces stay exact.
-    hadamard = [(gram ** powers[i] / m).float() for i in range(split)]
-    g = g.float()
+    hadamard = [gram ** powers[i] / m for i in range(split)]
     diagonal = g[split:].mT @ g[split:] / m
 
     def apply(x: Tensor) -> Tensor:
@@ -121,10 +119,11 @@ def _largest_eigenvalues(
         return out.reshape(m * r, -1)
 
     size = min(size, m * r)
-    x = torch.randn(m * r, size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(m * r, size, dtype=gram.dtype, generator=generator)
     for _ in range(2):
         x = torch.linalg.qr(apply(x)).Q
-    top = torch.linalg.eigvalsh((x.mT @ apply(x)).double()).clamp_min(0)
+    top = torch.linalg.eigvalsh(x.mT @ apply(x)).clamp_min(0)
     return (
         top,
         max(trace - float(top.sum()), 0.0),

@@ -108,7 +108,7 @@ def test_tail_matches_monte_carlo_to_one_percent(num, dim, n):
     """P(statistic > x) agrees within 1 % with the share of Gaussian batches that exceed x."""
     rule = trapezoid()
     directions = random_directions(num, dim, seed=2, step=0)
-    single = type(rule)(*(part.float() for part in rule))
+    single = rule.to(directions)
     generator = torch.Generator().manual_seed(3)
     draws, batch = 20_000, max(1, 60_000 // (num * n))
     values = torch.cat(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodel.data._extras import need
+from worldmodel.data.column import Column
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.hdf5_frames import (
     ChunkedFrames,
@@ -28,26 +29,10 @@ from worldmodel.data.hdf5_frames import (
     row_addresses,
 )
 
-__all__ = ["Column", "hdf5_columns", "open_hdf5"]
+__all__ = ["hdf5_columns", "open_hdf5"]
 
 _INDEX = ("ep_len", "ep_offset")
 _STATES = ("state", "proprio")
-
-
-class Column(NamedTuple):
-    """One column of a data set, as it is stored.
-
-    Attributes:
-        name: path inside the file.
-        shape: rows first.
-        dtype: of an entry.
-        storage: chunks and compression, in words.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    storage: str
 
 
 def open_hdf5(

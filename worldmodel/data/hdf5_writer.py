@@ -51,6 +51,8 @@ class HDF5Writer:
             self._go_on()
         elif self.path.exists():
             raise FileExistsError(f"the file to write must not exist yet, got {self.path}")
+        elif not self.path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {self.path.parent} to write into")
         elif not os.access(self.path.parent, os.W_OK | os.X_OK):
             raise PermissionError(f"cannot write into the folder {self.path.parent}")
 
@@ -101,16 +103,17 @@ class HDF5Writer:
     def _create(self, columns: dict[str, NDArray[Any]]) -> None:
         """A file with every column and no row, complete before it gets its name."""
         partial = self.path.with_name(f"{self.path.name}.partial")
-        with self._h5py.File(partial, "w", libver=_VERSION) as file:
-            for name, values in columns.items():
-                self._add(file, name, values.shape[1:], values.dtype)
-            self._add(file, "ep_offset", (), np.dtype(np.int64))
-            self._add(file, "ep_len", (), np.dtype(np.int32))
-        if self.path.exists():
-            partial.unlink()
-            raise FileExistsError(f"the file to write must not exist yet, got {self.path}")
-        partial.rename(self.path)
-        self._open()
+        try:
+            with self._h5py.File(partial, "w", libver=_VERSION) as file:
+                for name, values in columns.items():
+                    self._add(file, name, values.shape[1:], values.dtype)
+                self._add(file, "ep_offset", (), np.dtype(np.int64))
+                self._add(file, "ep_len", (), np.dtype(np.int32))
+            partial.rename(self.path)
+            self._open()
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(f"cannot write {self.path}: {error}") from error
 
     def _add(self, file: Any, name: str, row: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         # Small columns stay uncompressed: their last chunk is rewritten by every episode, and a
@@ -126,8 +129,14 @@ class HDF5Writer:
         )
 
     def _open(self) -> None:
-        self._file = self._h5py.File(self.path, "r+", libver=_VERSION)
-        self._file.swmr_mode = True
+        # Opened in this mode at once: a file caught between opening and `swmr_mode = True` bears a
+        # mark that no reader passes.
+        h5f, h5p = self._h5py.h5f, self._h5py.h5p
+        access = h5p.create(h5p.FILE_ACCESS)
+        access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
+        name = os.fsencode(self.path)
+        mode = h5f.ACC_RDWR | h5f.ACC_SWMR_WRITE
+        self._file = self._h5py.File(h5f.open(name, mode, fapl=access))
 
     def _go_on(self) -> None:
         if not self.path.is_file():

@@ -167,6 +167,8 @@ class TwoRoomExpert:
         noise: standard deviation added to each action component, in units of the full step.
         repeat: probability of repeating the last action.
         cross: probability that a new target lies in the other room.
+        bump: probability of walking to a new target in a straight line, wall or no wall; a model
+            that never saw the wall stop anybody plans through it.
     """
 
     def __init__(
@@ -178,19 +180,24 @@ class TwoRoomExpert:
         noise: float = 0.3,
         repeat: float = 0.05,
         cross: float = 0.6,
+        bump: float = 0.0,
     ) -> None:
         self.world, self.rng = world, rng
-        self.noise, self.repeat, self.cross = noise, repeat, cross
+        self.noise, self.repeat, self.cross, self.bump = noise, repeat, cross, bump
         self.targets = np.full((num, 2), np.nan, np.float32)
         self.last = np.zeros((num, 2), np.float32)
+        self.bumping = np.zeros(num, bool)
 
     def act(self, states: Floats) -> Floats:
         """Actions [N, 2] in [−1, 1] for the states [N, 2]."""
         world, rng = self.world, self.rng
         done = ~(world.distance(states, self.targets) >= world.speed)
+        # Who runs into the wall gives up after 20 steps on average.
+        done |= self.bumping & (rng.random(len(states)) < 0.05)
         if done.any():
             self.targets[done] = self._new_targets(states[done])
-        waypoint = self._waypoint(states)
+            self.bumping[done] = rng.random(int(done.sum())) < self.bump
+        waypoint = np.where(self.bumping[:, None], self.targets, self._waypoint(states))
         heading = waypoint - states
         length = np.maximum(np.abs(heading).max(-1, keepdims=True), 1e-6)
         actions = heading / length * np.minimum(length / world.speed, 1.0)
@@ -237,7 +244,7 @@ class Walks(NamedTuple):
     actions: Floats
 
 
-def collect(world: TwoRoom, num: int, length: int, seed: int) -> Walks:
+def collect(world: TwoRoom, num: int, length: int, seed: int, *, bump: float = 0.0) -> Walks:
     """Let the noisy expert walk `num` episodes of `length` actions.
 
     Raises: ValueError if `num` or `length` is not positive.
@@ -245,7 +252,7 @@ def collect(world: TwoRoom, num: int, length: int, seed: int) -> Walks:
     if num < 1 or length < 1:
         raise ValueError(f"num and length must be positive, got {num} and {length}")
     rng = np.random.default_rng(seed)
-    expert = TwoRoomExpert(world, num, rng)
+    expert = TwoRoomExpert(world, num, rng, bump=bump)
     states = np.empty((num, length + 1, 2), np.float32)
     actions = np.empty((num, length, 2), np.float32)
     states[:, 0] = world.sample_states(rng, num)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.model import WorldModel
-from worldmodel.rollout import rollout_plans
+from worldmodel.rollout import PlanRollout
 
 __all__ = ["goal_cost"]
 
@@ -62,6 +62,7 @@ def goal_cost(
         z = model.encode(frames)
         z_goal = model.encode(goal.unsqueeze(1))
         past = model.action_encoder(past_actions)
+    rollout = PlanRollout(model.predictor)
 
     def cost(actions: Tensor) -> Tensor:
         if actions.dim() != 4 or actions.shape[0] != B or actions.shape[3] != A:
@@ -69,7 +70,7 @@ def goal_cost(
                 f"actions must be [B, S, H, A] = [{B}, S, H, {A}], got {list(actions.shape)}"
             )
         plans = model.action_encoder(actions)
-        predicted = rollout_plans(model.predictor, z, past, plans)
+        predicted = rollout(z, past, plans)
         distance: Tensor = (predicted - z_goal.unsqueeze(1)).square().sum(-1)
         if steps == "last":
             return distance[..., -1]

@@ -30,11 +30,10 @@ def _scramble(counter: Tensor) -> Tensor:
     return counter
 
 
-def _stream(seed: int, step: int | Tensor, device: torch.device) -> Tensor:
+def _stream(seed: int, step: Tensor) -> Tensor:
     """[], where on the 64-bit circle the counters of this (seed, step) begin."""
-    step = torch.as_tensor(step, dtype=torch.int64, device=device)
-    folded = (seed * _WEYL + (1 << 63)) % (1 << 64) - (1 << 63)  # wraps as int64 does
-    return _scramble(_scramble(step * _MIX_B + folded) + _WEYL)
+    start = _scramble(torch.full_like(step, seed).mul_(_WEYL))
+    return _scramble(start.add_(step).mul_(_MIX_B)).add_(_WEYL)
 
 
 def _gaussian(num: int, dim: int, stream: Tensor) -> Tensor:
@@ -55,7 +54,7 @@ def _orthogonal(num: int, dim: int, stream: Tensor) -> Tensor:
     g = _gaussian(blocks * size, dim, stream).view(blocks, size, dim)
     # Q is uniform up to the signs of its columns, and the statistic of −a is that of a.
     q: Tensor = torch.linalg.qr(g.mT).Q
-    return q.mT.reshape(blocks * size, dim)[:num]
+    return q.mT.reshape(blocks * size, dim)[:num].contiguous()
 
 
 def random_directions(
@@ -92,12 +91,26 @@ def random_directions(
     check_sampler(sampler)
     if device is None:
         device = step.device if isinstance(step, Tensor) else "cpu"
-    stream = _stream(seed, step, torch.device(device))
-    if sampler == "orthogonal":
+    step = torch.as_tensor(step, dtype=torch.int64, device=device)
+    seed = (seed + (1 << 63)) % (1 << 64) - (1 << 63)  # any integer, wrapped as int64 does
+    drawn: Tensor = _directions_op(step, num, dim, seed, sampler == "orthogonal")
+    return drawn
+
+
+# An operator of its own because a compiler may not reassociate products that wrap around.
+@torch.library.custom_op("sigreg::directions", mutates_args=())
+def _directions_op(step: Tensor, num: int, dim: int, seed: int, orthogonal: bool) -> Tensor:
+    stream = _stream(seed, step)
+    if orthogonal:
         return _orthogonal(num, dim, stream)
     g = _gaussian(num, dim, stream)
     norm: Tensor = torch.linalg.vector_norm(g, dim=1, keepdim=True)
     return g.div_(norm)
+
+
+@_directions_op.register_fake
+def _(step: Tensor, num: int, dim: int, _seed: int, _orthogonal: bool) -> Tensor:
+    return step.new_empty(num, dim, dtype=torch.float32)
 
 
 def check_sampler(sampler: str) -> None:

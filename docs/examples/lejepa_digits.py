@@ -9,7 +9,6 @@ each encoder has learned, and `sigreg.report` what each embedding looks like.
 
 from __future__ import annotations
 
-import math
 import time
 
 import torch
@@ -124,9 +123,8 @@ def main() -> dict[str, float]:
     for name, (encode, project) in models.items():
         if project is not None:
             with torch.no_grad():
-                print(
-                    f"\n{name}, embedding of the held-out images:\n{report(project(encode(test_x)))}"
-                )
+                verdict = report(project(encode(test_x)))
+                print(f"\n{name}, embedding of the held-out images:\n{verdict}")
     print(f"\n{time.perf_counter() - start:.0f} s")
     return accuracy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 
 import torch
 from torch import Tensor
@@ -67,8 +68,9 @@ def ecf_sums(
     num_knots, spacing = quadrature.t.numel(), quadrature.spacing
     if chosen == "reference" or spacing is None:
         return reference.ecf_sums(x, quadrature.t.to(x), mask)
-    flat = x.reshape(-1, *x.shape[-2:])
-    counts = None if mask is None else mask.reshape(-1, x.shape[-2]).to(x.dtype)
+    lead = math.prod(x.shape[:-2])  # not -1, which an empty shard leaves open
+    flat = x.reshape(lead, *x.shape[-2:])
+    counts = None if mask is None else mask.reshape(lead, x.shape[-2]).to(x.dtype)
     sums = ecf_sums_op(flat, counts, num_knots, spacing, chosen)
     sums = sums.view(*x.shape[:-2], x.shape[-1], 2, num_knots)
     return sums[..., 0, :], sums[..., 1, :]

@@ -66,19 +66,23 @@ def official_outputs(model: nn.Module, frames: Tensor, actions: Tensor) -> dict[
     pixels = (frames / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     info = model.encode({"pixels": pixels, "action": actions[:, 0, :history]})
     predicted = model.predict(info["emb"], info["act_emb"])
+    faint = model.predict(info["emb"] / 1000, info["act_emb"])
     expanded = pixels[:, None].expand(-1, PLANS, -1, -1, -1, -1)
     rolled = model.rollout({"pixels": expanded}, actions)["predicted_emb"]
-    return {"z": info["emb"], "predicted": predicted, "rolled": rolled[:, :, history:]}
+    rolled = rolled[:, :, history:]
+    return {"z": info["emb"], "predicted": predicted, "faint": faint, "rolled": rolled}
 
 
 def our_outputs(folder: Path, frames: Tensor, actions: Tensor) -> dict[str, Tensor]:
     """The same by our model, from the folder that the official code left."""
     model = from_published(folder)
     z = model.encode(frames)
+    past = actions[:, 0, : frames.shape[1]]
     rolled = model.rollout(z.repeat_interleave(PLANS, 0), actions.flatten(0, 1))
     return {
         "z": z,
-        "predicted": model.predict(z, actions[:, 0, : frames.shape[1]]),
+        "predicted": model.predict(z, past),
+        "faint": model.predict(z / 1000, past),
         "rolled": rolled.unflatten(0, (-1, PLANS)),
     }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from worldmodel import Batch
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 
 
@@ -27,7 +27,7 @@ def blocks(page: str, *languages: str) -> list[tuple[int, str]]:
 
 def commands() -> list[list[str]]:
     """Every shell command in the README, split at `&&`, prompts and comments removed."""
-    shell = [text for _, text in blocks(README, "console", "bash", "sh", "shell")]
+    shell = [text for _, text in blocks(README.read_text(), "console", "bash", "sh", "shell")]
     lines = "\n".join(shell).replace("\\\n", " ").splitlines()
     parts = [part for line in lines for part in line.removeprefix("$ ").split("&&")]
     split = [shlex.split(part, comments=True) for part in parts]
@@ -64,7 +64,7 @@ def run_blocks(path: Path) -> dict[str, object]:
 @pytest.mark.slow
 def test_the_python_in_the_readme_runs() -> None:
     """The README's code trains on a batch, plans at the published settings, and acts."""
-    namespace = run_blocks(ROOT / "README.md")
+    namespace = run_blocks(README)
     model, episode = namespace["model"], namespace["episode"]
     assert isinstance(episode, Episode)
     (actions,) = episode.taken
@@ -107,7 +107,7 @@ def test_ci_runs_the_command_that_the_readme_gives() -> None:
 
 def test_files_that_the_readme_links_exist() -> None:
     """Every relative link and picture of the README leads to a file of the repository."""
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", README)
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", README.read_text())
     targets = [target for pair in links for target in pair if target and "://" not in target]
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
@@ -119,4 +119,4 @@ def test_tables_in_the_readme_are_the_newest() -> None:
     assert spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
-    assert tables.fill(README) == README
+    assert tables.fill(README.read_text()) == README.read_text()

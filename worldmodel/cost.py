@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.model import WorldModel
-from worldmodel.rollout import rollout_plans
+from worldmodel.rollout import PlanRollout
 
 __all__ = ["goal_cost"]
 
@@ -20,12 +20,13 @@ def goal_cost(
     goal: Tensor,
     *,
     past_actions: Tensor | None = None,
-    steps: Literal["last", "mean"] = "last",
+    steps: Literal["last", "mean", "nearest"] = "last",
 ) -> Callable[[Tensor], Tensor]:
     """Cost of plans: how far from the goal's embedding the model expects to end.
 
         cost(a) = ‖ẑ_H(a) − z_goal‖²                 steps = "last"
         cost(a) = mean_h ‖ẑ_h(a) − z_goal‖²          steps = "mean"
+        cost(a) = min_h ‖ẑ_h(a) − z_goal‖² + mean/20 steps = "nearest"
 
     Args:
         model: in eval mode; its dropout and batch statistics would make a cost noisy.
@@ -33,7 +34,8 @@ def goal_cost(
         goal: [B, C, H, W], what should be seen.
         past_actions: [B, T − 1, A], what was done between the frames; needed where T > 1.
         steps: which predictions are compared with the goal. "last" is the published cost; "mean"
-            also rewards arriving early.
+            also rewards arriving early, and shuns detours; "nearest" asks to come close at any
+            time, with just enough of the mean to come soon.
     Returns: a function of actions [B, S, H, A], in the units the model was trained on, to costs
         [B, S].
     Raises: ValueError if the model is in training mode or shapes disagree.
@@ -54,12 +56,13 @@ def goal_cost(
         raise ValueError(
             f"past_actions must be [B, T - 1, A] = {[B, T - 1, A]}, got {list(past_actions.shape)}"
         )
-    if steps not in ("last", "mean"):
-        raise ValueError(f'steps must be "last" or "mean", got {steps!r}')
+    if steps not in ("last", "mean", "nearest"):
+        raise ValueError(f'steps must be "last", "mean" or "nearest", got {steps!r}')
     with torch.no_grad():
         z = model.encode(frames)
         z_goal = model.encode(goal.unsqueeze(1))
         past = model.action_encoder(past_actions)
+    rollout = PlanRollout(model.predictor)
 
     def cost(actions: Tensor) -> Tensor:
         if actions.dim() != 4 or actions.shape[0] != B or actions.shape[3] != A:
@@ -67,8 +70,11 @@ def goal_cost(
                 f"actions must be [B, S, H, A] = [{B}, S, H, {A}], got {list(actions.shape)}"
             )
         plans = model.action_encoder(actions)
-        predicted = rollout_plans(model.predictor, z, past, plans)
+        predicted = rollout(z, past, plans)
         distance: Tensor = (predicted - z_goal.unsqueeze(1)).square().sum(-1)
-        return distance[..., -1] if steps == "last" else distance.mean(-1)
+        if steps == "last":
+            return distance[..., -1]
+        mean = distance.mean(-1)
+        return mean if steps == "mean" else distance.amin(-1) + mean / 20
 
     return cost

@@ -35,7 +35,7 @@ class ProjectionHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project each vector of [..., D]."""
-        h = F.gelu(self.norm(self.expand(x.flatten(0, -2))))
+        h = _gelu(self.norm(self.expand(x.flatten(0, -2))))
         out: Tensor = self.contract(h).unflatten(0, x.shape[:-1])
         return out
 
@@ -65,28 +65,23 @@ class Attention(nn.Module):
         out = self.to_out(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.dropout, self.training)
 
-    def queries(self, x: Tensor) -> Tensor:
-        """q of tokens [..., D]: [..., h, d]."""
-        return self._rows(x, 0, 1).unflatten(-1, (self.heads, -1))
 
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """k and v of tokens [..., D]: each [..., h, d]."""
-        k, v = self._rows(x, 1, 3).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        return k, v
+class _GELU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return _gelu(x)
 
-    def _rows(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Thirds `start` to `stop` of `to_qkv`."""
-        third = self.to_qkv.out_features // 3
-        rows = slice(start * third, stop * third)
-        bias = self.to_qkv.bias
-        return F.linear(x, self.to_qkv.weight[rows], None if bias is None else bias[rows])
+
+def _gelu(x: Tensor) -> Tensor:
+    """GELU of a tensor nobody else holds: in place where no gradient is recorded."""
+    out: Tensor = F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+    return out
 
 
 def feed_forward(dim: int, hidden_dim: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear, GELU, linear, with dropout behind each half."""
     return nn.Sequential(
         nn.Linear(dim, hidden_dim),
-        nn.GELU(),
+        _GELU(),
         nn.Dropout(dropout),
         nn.Linear(hidden_dim, dim),
         nn.Dropout(dropout),
@@ -145,8 +140,9 @@ class AdaLNBlock(nn.Module):
 
     def modulate(self, condition: Tensor) -> tuple[Tensor, ...]:
         """Shift, 1 + scale and gate of attention, then those of the MLP, each like [..., D]."""
-        b1, s1, g1, b2, s2, g2 = self.modulation(F.silu(condition)).chunk(6, dim=-1)
-        return b1, 1 + s1, g1, b2, 1 + s2, g2
+        weight, bias = self.modulation.weight, self.modulation.bias.unflatten(0, (6, -1)).clone()
+        bias[[1, 4]] += 1
+        return F.linear(F.silu(condition), weight, bias.flatten()).chunk(6, dim=-1)
 
     def advance(
         self, x: Tensor, modulation: Sequence[Tensor], attend: Callable[[Tensor], Tensor]

@@ -77,10 +77,12 @@ def test_outputs_are_the_official_ones(tmp_path: Path, case: str, generation: st
     with torch.inference_mode():
         z = model.encode(frames)
         predicted = model.predict(z, actions[:, 0, :history])
+        faint = model.predict(z / 1000, actions[:, 0, :history])
         rolled = model.rollout(z.repeat_interleave(plans, 0), actions.flatten(0, 1))
 
     torch.testing.assert_close(z, golden["z"], **CLOSE)
     torch.testing.assert_close(predicted, golden["predicted"], **CLOSE)
+    torch.testing.assert_close(faint, golden["faint"], **CLOSE)
     torch.testing.assert_close(rolled.unflatten(0, (windows, plans)), golden["rolled"], **CLOSE)
     assert not model.training
 

@@ -42,6 +42,13 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [first + i * step for i in range(int((high - first) / step + 1e-9) + 1)]
 
 
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, with their twos and fives where there are few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) <= 4 else (1,)
+    return [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
+
+
 class _Axes:
     """A frame with ticks: where numbers land on the picture."""
 
@@ -62,10 +69,7 @@ class _Axes:
         self.draw = ImageDraw.Draw(self.image)
         self.box = (64 * _OVER, 40 * _OVER, width - 16 * _OVER, height - 46 * _OVER)
         left, _, right, bottom = self.box
-        if log_y:
-            y_ticks = [10.0**p for p in range(math.ceil(self.y[0]), math.floor(self.y[1]) + 1)]
-        else:
-            y_ticks = _ticks(*y)
+        y_ticks = _log_ticks(*y) if log_y else _ticks(*y)
         for value in y_ticks:
             row = self.at(x[0], value)[1]
             self.draw.line((left, row, right, row), GRID, _OVER)
@@ -141,7 +145,7 @@ def line_chart(
         for start in range(int(left), int(right), 10 * _OVER):
             axes.draw.line((start, row, start + 5 * _OVER, row), FAINT, _OVER)
         axes.draw.text((right, row - 2 * _OVER), name, FAINT, _font(11), anchor="rb")
-    end = right
+    end = float(right)
     for colour, line in reversed(list(zip(PALETTE, drawn, strict=False))):
         points = [axes.at(float(x), float(y)) for x, y in zip(line.x, line.y, strict=True)]
         axes.draw.line(points, colour, 2 * _OVER, joint="curve")
@@ -163,7 +167,7 @@ def point_chart(
     axes = _Axes(size, title, (x_label, y_label), _span(points[:, 0]), _span(points[:, 1]))
     for (x, y), colour in zip(points, colours, strict=True):
         column, row = axes.at(float(x), float(y))
-        r = 2.2 * _OVER
+        r = 2.5 * _OVER
         axes.draw.ellipse((column - r, row - r, column + r, row + r), tuple(map(int, colour)))
     return axes.finish()
 
@@ -176,7 +180,7 @@ def stack(images: Sequence[Image.Image], *, across: bool = False, gap: int = 8) 
     else:
         size = (max(widths), sum(heights) + gap * (len(images) - 1))
     sheet = Image.new("RGB", size, PAPER)
-    place = 0
+    place = 0  # where the next picture begins
     for image in images:
         sheet.paste(image, (place, 0) if across else (0, place))
         place += (image.width if across else image.height) + gap

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from worldmodel.apps.demo import DemoConfig, run_demo
+from worldmodel.apps import data
+from worldmodel.apps.demo import run_demo
+from worldmodel.apps.material import DemoConfig
 from worldmodel.apps.progress import say
 from worldmodel.apps.train import NonFiniteError
 
@@ -54,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_demo(commands)
+    data.add_parser(commands)
     return parser
 
 

@@ -5,8 +5,9 @@
 
 A tensor of a state dict is filled by the kind its name tells: matrices and convolutions with
 √(3 / fan_in) · u, which keeps variances near one; norm weights with 1 + u/4; biases and running
-means with u/4; running variances with 1 + u/2; tokens and positions with u. No entry is zero or
-one by default, so no part of the architecture can hide.
+means with u/4; running variances with 1 + u/2; tokens and positions with u, those of the predictor
+with u/1000. No entry is zero or one by default, so no part of the architecture can hide; and faint
+embeddings stay faint behind the predictor's positions, so that the ε of its norms shows.
 """
 
 from __future__ import annotations
@@ -57,4 +58,4 @@ def _tensor(name: str, shape: tuple[int, ...]) -> Tensor:
         return 1 + u / 4
     if leaf == "weight":
         return math.sqrt(3 / math.prod(shape[1:])) * u
-    return u
+    return u / 1000 if leaf == "pos_embedding" else u

@@ -123,7 +123,14 @@ class MPC(Generic[StateT]):
 
 
 def split_blocks(actions: Tensor, block: int) -> Tensor:
-    """Actions [..., k, block · A] as environment steps [..., k · block, A], in time order."""
+    """Actions that are blocks of environment steps, one by one, in time order.
+
+    Args:
+        actions: [..., k, block · A].
+        block: steps per action.
+    Returns: [..., k · block, A].
+    Raises: ValueError if `block` does not divide the width of an action.
+    """
     *lead, k, width = actions.shape
     require(width % block == 0, f"block must divide the action's width {width}, got {block}")
     return actions.reshape(*lead, k * block, width // block)

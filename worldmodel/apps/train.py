@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sigreg import SIGReg
-from worldmodel.data import Windows
+from worldmodel.data import BatchOrder, Windows
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
 from worldmodel.records import Losses
@@ -91,10 +91,7 @@ class Training:
     def __init__(
         self, model: WorldModel, windows: Windows, config: TrainConfig, device: str = "cpu"
     ) -> None:
-        if len(windows) < config.batch_size:
-            raise ValueError(
-                f"batch_size must be at most the {len(windows)} windows, got {config.batch_size}"
-            )
+        self.order = BatchOrder(len(windows), config.batch_size, seed=config.seed)
         self.model, self.windows, self.config = model, windows, config
         self.device = torch.device(device)
         self.regularizer: nn.Module = SIGReg(num_proj=config.num_proj, seed=config.seed)
@@ -103,8 +100,6 @@ class Training:
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.step = 0
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
 
     def run(self, on_step: Callable[[int, Losses], None]) -> None:
         """Train to the last step, calling `on_step(step, losses)` after each."""
@@ -116,7 +111,7 @@ class Training:
 
     def _advance(self) -> Losses:
         config = self.config
-        batch = self.windows.batch(self._index(self.step))
+        batch = self.windows.batch(self.order.batch(self.step))
         batch = type(batch)(*(part.to(self.device) for part in batch))
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(self.step)
@@ -128,17 +123,6 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         return losses
-
-    def _index(self, step: int) -> Tensor:
-        """Window indices of a step: each pass over the data in an order of its own."""
-        per_epoch = len(self.windows) // self.config.batch_size
-        epoch, position = divmod(step, per_epoch)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-            self._order = torch.randperm(len(self.windows), generator=generator)
-            self._epoch = epoch
-        start = position * self.config.batch_size
-        return self._order[start : start + self.config.batch_size]
 
     def _diagnose(self, losses: Losses, frames: Tensor, actions: Tensor) -> str:
         terms = {"prediction loss": losses.prediction, "SIGReg": losses.regularization}
@@ -153,7 +137,7 @@ class Training:
         return (
             f"training stopped at step {self.step + 1} of {self.config.steps}: "
             f"{' and '.join(bad) or 'the total loss'} is not finite on batch {self.step} "
-            f"(windows {self._index(self.step)[:4].tolist()}…); {source}"
+            f"(windows {self.order.batch(self.step)[:4].tolist()}…); {source}"
         )
 
     def save(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sigreg._kernels.choice import HAS_TRITON
 
-__all__ = ["random_directions"]
+__all__ = ["check_sampler", "random_directions"]
 
 # Odd multipliers of splitmix64 (Steele, Lea & Flood, 2014), written as signed 64-bit numbers.
 _WEYL = -7046029254386353131

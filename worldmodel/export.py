@@ -166,9 +166,16 @@ def export_torch(
 ) -> list[Path]:
     """Write encoder.pt2, predictor.pt2 and planning_step.pt2 for `torch.export.load`.
 
-    Arguments, inputs and outputs are those of `export_onnx`.
+    The three graphs have the inputs and outputs of `export_onnx`, in its order.
 
+    Args:
+        model: any device; exported in eval mode from a copy on the CPU.
+        folder: made if absent.
+        horizon: H of the planning step.
+        num_elites: K of the planning step.
+        known: T of the planning step.
     Returns: the files.
+    Raises: ValueError if `horizon` or `known` is below 1, or K below 2.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)

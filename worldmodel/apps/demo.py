@@ -188,12 +188,22 @@ def _open_folder(config: DemoConfig, out: Path, resume: bool) -> None:
             raise FileExistsError(
                 f"--out must not exist yet, got {out}: {remedy}choose another folder"
             )
-        out.mkdir(parents=True)
-        _write_json(asdict(config), settings)
+        try:
+            out.mkdir(parents=True)
+            _write_json(asdict(config), settings)
+        except OSError as error:
+            raise OSError(
+                f"--out must be a folder that can be made, got {out}: {error.strerror}"
+            ) from error
         return
     if not settings.is_file():
         raise FileNotFoundError(f"--resume needs a run folder with demo.json, got {out}")
-    before = json.loads(settings.read_text())
+    if (out / "report.json").exists():
+        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its report.json")
+    try:
+        before = json.loads(settings.read_text())
+    except ValueError as error:
+        raise ValueError(f"{settings} is damaged: {error}") from error
     if before != asdict(config):
         changed = [f"{k} {before.get(k)} → {v}" for k, v in asdict(config).items()
                    if before.get(k) != v]  # fmt: skip

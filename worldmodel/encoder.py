@@ -189,7 +189,7 @@ class ActionEncoder(nn.Module):
         mix_dim: width of the linear mix; None means A. The released models all have 10, Cube's
             with A = 25 too.
     Shapes: [..., A] -> [..., D].
-    Raises: ValueError if the last dimension is not A.
+    Raises: ValueError if the last dimension is not A; TypeError if actions are not floating point.
     Source: LeWM, arXiv:2603.19312, released configuration (the mix is a convolution of width one).
     """
 
@@ -216,5 +216,7 @@ class ActionEncoder(nn.Module):
         """Embed blocks of actions [..., A]: [..., D]."""
         if actions.shape[-1] != self.action_dim:
             raise ValueError(f"actions must be [..., {self.action_dim}], got {list(actions.shape)}")
+        if not actions.dtype.is_floating_point:
+            raise TypeError(f"actions must be floating point, got {actions.dtype}")
         out: Tensor = self.contract(F.silu(self.expand(self.mix(actions))))
         return out

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sigreg import SIGReg
+from worldmodel.apps._interrupt import whole_steps
 from worldmodel.data import BatchOrder, Windows
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
@@ -33,7 +34,7 @@ class TrainConfig:
     learning rate and weight belong together, for the regularizer's strength grows with the batch.
 
     Attributes:
-        steps: optimizer steps; the learning rate reaches 0 at the last.
+        steps: optimizer steps; behind the last the learning rate would be 0.
         batch_size: windows per step.
         learning_rate: peak of the schedule.
         weight: λ of the regularizer.
@@ -60,10 +61,14 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("weight", "weight_decay", "warmup"):
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        for name in ("weight", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be finite and not negative, got {getattr(self, name)}"
+                )
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup must be between 0 and 1, got {self.warmup}")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then a cosine to 0."""
@@ -102,12 +107,18 @@ class Training:
         self.step = 0
 
     def run(self, on_step: Callable[[int, Losses], None]) -> None:
-        """Train to the last step, calling `on_step(step, losses)` after each."""
+        """Train to the last step, calling `on_step(step, losses)` after each.
+
+        Raises: NonFiniteError if a loss is not finite; KeyboardInterrupt between two steps, so that
+            `save` finds a whole one.
+        """
         self.model.train()
-        while self.step < self.config.steps:
-            losses = self._advance()
-            self.step += 1
-            on_step(self.step, losses)
+        with whole_steps() as release:
+            while self.step < self.config.steps:
+                losses = self._advance()
+                self.step += 1
+                on_step(self.step, losses)
+                release()
 
     def _advance(self) -> Losses:
         config = self.config
@@ -175,8 +186,11 @@ class Training:
                 f"a resumed run must keep its settings, got other ones than {path} holds: "
                 + ", ".join(changed)
             )
-        self.model.load_state_dict(_under("model.", tensors))
-        self.regularizer.load_state_dict(_under("regularizer.", tensors))
+        try:
+            self.model.load_state_dict(_under("model.", tensors))
+            self.regularizer.load_state_dict(_under("regularizer.", tensors))
+        except RuntimeError as error:
+            raise ValueError(f"{path} is of another model: {error}") from error
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
             index, key = name.split(".", 1)

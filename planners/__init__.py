@@ -1,3 +1,47 @@
 """Which actions are cheapest? One planning loop and many small methods."""
 
-__all__: list[str] = []
+from planners.best_so_far import BestSoFar
+from planners.categorical import CategoricalCEM
+from planners.cem import CEM
+from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored
+from planners.correlation import Colored, Integrated, Kernel
+from planners.dynamics import from_dynamics
+from planners.gradient import GradientDescent
+from planners.grasp import GRASP
+from planners.icem import ICEM
+from planners.lagrangian import AugmentedLagrangian
+from planners.mpc import MPC, split_blocks
+from planners.mppi import MPPI
+from planners.optimize import optimize
+from planners.platform import PlatformSolver
+from planners.predictive_sampling import PredictiveSampling
+from planners.refine import Refine
+from planners.simplex import SimplexGradient
+
+__all__ = [
+    "CEM",
+    "GRASP",
+    "ICEM",
+    "MPC",
+    "MPPI",
+    "AugmentedLagrangian",
+    "BestSoFar",
+    "Bounds",
+    "CategoricalCEM",
+    "Colored",
+    "Cost",
+    "GradientDescent",
+    "Integrated",
+    "Kernel",
+    "Method",
+    "Plan",
+    "PlatformSolver",
+    "PredictiveSampling",
+    "Progress",
+    "Refine",
+    "Scored",
+    "SimplexGradient",
+    "from_dynamics",
+    "optimize",
+    "split_blocks",
+]

@@ -1,0 +1,93 @@
+"""Tables in README and docs, made from benchmarks/results/*.json and from nothing else.
+
+A Markdown file asks for a table by a comment, and what follows it up to the end comment is ours:
+
+    <!-- table: sigreg_cpu -->
+    <!-- end table -->
+
+`python benchmarks/tables.py` fills README.md in; `--check` fails if it is out of date. The docs
+are filled as Sphinx reads them, so their sources hold the two comments alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+FILLED = [ROOT / "README.md"]
+REQUEST = re.compile(r"<!-- table: ([\w.-]+) -->\n(?:.*?)<!-- end table -->", re.DOTALL)
+
+
+def fill(text: str, results: Path = RESULTS) -> str:
+    """The text with every requested table renewed."""
+
+    def renew(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"<!-- table: {name} -->\n{table(name, results)}\n<!-- end table -->"
+
+    return REQUEST.sub(renew, text)
+
+
+def table(name: str, results: Path = RESULTS) -> str:
+    """One result as Markdown, with where it comes from; a plain line if it was never run."""
+    path = results / f"{name}.json"
+    if not path.exists():
+        script = f"benchmarks/{name if name.startswith('gpu_') else f'bench_{name}'}.py"
+        return f"*Not run yet: `python {script}` writes `benchmarks/results/{name}.json`.*"
+    record = json.loads(path.read_text())
+    parts = [f"*{record['question']}*"]
+    if "table" in record:
+        parts.append(markdown(record["table"]["columns"], record["table"]["rows"]))
+    parts.append(provenance(record))
+    return "\n\n".join(parts)
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; columns of numbers are set to the right."""
+    right = [all(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]
+    lines = [columns, ["---:" if r else "---" for r in right], *rows]
+    return "\n".join(f"| {' | '.join(cell(value) for value in line)} |" for line in lines)
+
+
+def cell(value: object) -> str:
+    """A cell's text; a bar inside it must not end it."""
+    return "" if value is None else str(value).replace("|", "\\|")
+
+
+def provenance(record: Mapping[str, object]) -> str:
+    """The line under a table: command, commit, date, machine, versions, note."""
+    versions, machine = record["versions"], record["machine"]
+    assert isinstance(versions, dict)
+    assert isinstance(machine, dict)
+    where = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
+    flags = " ".join(machine["flags"])
+    day = str(record["created"])[:10]
+    line = f"`{record['command']}` at {record['commit']}, {day}, torch {versions['torch']}, {where}"
+    line += f" ({flags})." if flags and not machine["gpu"] else "."
+    note = record.get("note")
+    return f"<sub>{line}{f' {note}' if note else ''}</sub>"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fill the files in, or with --check only say which are out of date."""
+    stale = 0
+    for path in FILLED:
+        old = path.read_text()
+        new = fill(old)
+        if new == old:
+            continue
+        if "--check" in arguments:
+            print(f"{path.relative_to(ROOT)} is out of date: run `python benchmarks/tables.py`")
+            stale += 1
+        else:
+            path.write_text(new)
+    return int(stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

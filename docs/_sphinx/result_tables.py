@@ -1,0 +1,27 @@
+"""Tables of measurements, filled in as Sphinx reads a page (benchmarks/tables.py)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import tables
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+
+def fill(_app: Sphinx, name: str, source: list[str]) -> None:
+    """Replace every requested table by the newest result; results.md shows all of them."""
+    text = tables.fill(source[0])
+    if name == "results":
+        shown = set(re.findall(tables.REQUEST, source[0]))
+        others = sorted({path.stem for path in tables.RESULTS.glob("*.json")} - shown)
+        text += "".join(f"\n\n## {other}\n\n{tables.table(other)}\n" for other in others)
+    source[0] = text
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("source-read", fill)
+    return {"parallel_read_safe": True}

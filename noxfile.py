@@ -1,0 +1,209 @@
+"""One command for everything: `nox`. Each session builds what it needs and says what it checks.
+
+`nox -l` lists the sessions; `nox -s tests -- tests/sigreg -k floor` passes arguments on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "build", "docs", "tests"]
+
+ROOT = Path(__file__).resolve().parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+PYTHONS = nox.project.python_versions(PROJECT)
+CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
+TESTED_EXTRAS = "worldmodel,data,calibration"
+EXTRA_LIMIT_MB = 150  # of [worldmodel], torch excluded
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, spelling, metadata, and tables that still match their results."""
+    session.install(*CONSTRAINTS, *group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
+    session.run("validate-pyproject", "pyproject.toml")
+    session.run("python", "benchmarks/tables.py", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict mypy on the three packages."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    needed = [requirement for extra in extras for requirement in extra]
+    session.install(*CONSTRAINTS, *group("types"), *PROJECT["project"]["dependencies"], *needed)
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test, on the wheel that users install, away from the source tree."""
+    test_wheel(session)
+
+
+@nox.session(python=PYTHONS)
+def matrix(session: nox.Session) -> None:
+    """The tests on every Python that pyproject.toml names (those installed here)."""
+    test_wheel(session)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run benchmarks/bench_*.py, or those named; results land in benchmarks/results/."""
+    install_wheel(session, TESTED_EXTRAS, *group("bench"))
+    for script in scripts("bench", session.posargs):
+        session.run("python", str(script))
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Run the GPU tests and benchmarks/gpu_*.py; says so where there is no GPU."""
+    found = scripts("gpu", session.posargs)
+    if shutil.which("nvidia-smi") is None:
+        todo = "".join(f"\n  python {script.relative_to(ROOT)}" for script in found)
+        session.skip(f"no NVIDIA GPU on this machine; not run:\n  pytest -m gpu{todo}")
+    # No constraints: a CUDA wheel of torch, whichever suits this machine's driver.
+    install_wheel(session, TESTED_EXTRAS, *group("test"), constraints=())
+    session.run("python", "-c", "import torch; print(torch.cuda.get_device_name())")
+    run_pytest(session, str(ROOT / "tests"), "-m", "gpu")
+    for script in found:
+        session.run("python", str(script))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site with warnings as errors; every example is executed on the way."""
+    install_wheel(session, TESTED_EXTRAS, *group("docs"))
+    target = ROOT / "docs" / "_build" / "html"
+    session.run(
+        "sphinx-build", "-W", "--keep-going", "-n", "-q", *session.posargs, "docs", str(target)
+    )
+    session.log(f"{target / 'index.html'}")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """`worldmodel demo`: learn a world model from pixels and plan with it."""
+    install_wheel(session, "worldmodel")
+    session.run("worldmodel", "demo", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("transformers", ["<=5.8", ">5.8"], ids=["old-names", "new-names"])
+def parity(session: nox.Session, transformers: str) -> None:
+    """Our LeWM against the official packages, with both generations of weight names."""
+    install_wheel(
+        session,
+        "worldmodel",
+        "stable-worldmodel==0.1.1",
+        "stable-pretraining==0.1.8",
+        f"transformers{transformers}",
+    )
+    session.run("python", "benchmarks/parity.py", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel; check what they hold, what they pull in, and how much that weighs."""
+    session.install(*CONSTRAINTS, *group("build"))
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), str(ROOT), silent=True)
+    (wheel,) = dist.glob("*.whl")
+    check_contents(session, wheel)
+
+    torch = would_install(session, "torch")
+    base = would_install(session, str(wheel))
+    if unexpected := set(base) - set(torch) - {"sigreg"}:
+        session.error(f"the base package must add nothing to torch, got {sorted(unexpected)}")
+    extra = would_install(session, f"{wheel}[worldmodel]")
+    added = {name: extra[name] for name in extra if name not in base}
+    target = Path(session.create_tmp()) / "extra"
+    shutil.rmtree(target, ignore_errors=True)
+    pins = [f"{name}=={version}" for name, version in sorted(added.items())]
+    session.install("--quiet", "--no-deps", "--target", str(target), *pins)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
+    session.log(f"beside torch, sigreg[worldmodel] adds {size:.0f} MB: {', '.join(pins)}")
+    if size > EXTRA_LIMIT_MB:
+        session.error(f"[worldmodel] must stay under {EXTRA_LIMIT_MB} MB, got {size:.0f} MB")
+
+
+def test_wheel(session: nox.Session) -> None:
+    """Install the wheel and run the tests, or those that the arguments name."""
+    install_wheel(session, TESTED_EXTRAS, *group("test"))
+    # A path among the arguments is meant from the root, where nox was called.
+    given = [str(ROOT / a) if (ROOT / a.split("::")[0]).exists() else a for a in session.posargs]
+    named = any(argument.startswith(str(ROOT)) for argument in given)
+    run_pytest(session, *given, *([] if named else [str(ROOT / "tests")]))
+
+
+def run_pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest from an empty folder, so that only the wheel can be imported."""
+    env = {"SIGREG_TESTS_ON_WHEEL": "1"}
+    if shutil.which("nvidia-smi") is None:
+        env["TRITON_INTERPRET"] = "1"
+    config = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}", "-p", "no:cacheprovider")
+    folder = Path(session.create_tmp()) / "empty"
+    folder.mkdir(exist_ok=True)
+    with session.chdir(folder):
+        session.run("pytest", *config, *arguments, env=env)
+
+
+def install_wheel(
+    session: nox.Session, extras: str, *also: str, constraints: tuple[str, ...] = CONSTRAINTS
+) -> None:
+    """Build the wheel and install it with its extras: what is tested is what is shipped."""
+    folder = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = ("python", "-m", "pip", "--quiet", "--disable-pip-version-check")
+    session.run(*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+    (wheel,) = folder.glob("*.whl")
+    session.install(*constraints, f"{wheel}[{extras}]", *also)
+    # pip keeps an installed version that bears the same number.
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+
+
+def check_contents(session: nox.Session, wheel: Path) -> None:
+    """The wheel holds the packages, their py.typed and the licence, and nothing else."""
+    names = zipfile.ZipFile(wheel).namelist()
+    for package in PACKAGES:
+        if f"{package}/py.typed" not in names:
+            session.error(f"{wheel.name} must hold {package}/py.typed")
+    if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
+        session.error(f"{wheel.name} must hold the licence")
+    tops = {name.split("/")[0] for name in names}
+    foreign = {top for top in tops if top not in PACKAGES and not top.endswith(".dist-info")}
+    if foreign:
+        session.error(f"{wheel.name} must hold {PACKAGES} alone, got {sorted(foreign)}")
+
+
+def would_install(session: nox.Session, requirement: str) -> dict[str, str]:
+    """Names and versions that pip would install for a requirement in an empty environment."""
+    report = Path(session.create_tmp()) / "report.json"
+    pip = ("python", "-m", "pip", "--quiet", "--disable-pip-version-check")
+    options = ("--dry-run", "--ignore-installed", "--report", str(report))
+    session.run(*pip, "install", *options, *CONSTRAINTS, requirement)
+    installs = json.loads(report.read_text())["install"]
+    return {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in installs}
+
+
+def group(name: str) -> list[str]:
+    """One dependency group of pyproject.toml."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def scripts(kind: str, names: list[str]) -> list[Path]:
+    """benchmarks/<kind>_*.py, or those whose name holds one of the given words."""
+    found = sorted((ROOT / "benchmarks").glob(f"{kind}_*.py"))
+    return [path for path in found if not names or any(name in path.name for name in names)]

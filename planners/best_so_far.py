@@ -1,0 +1,75 @@
+"""Wraps any method: the plan is the best candidate of all iterations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from planners._common import best
+from planners.contract import Method, Scored, StateT
+from planners.noise import Noise
+
+__all__ = ["BestSoFar", "BestSoFarState"]
+
+
+@dataclass(frozen=True)
+class BestSoFarState(Generic[StateT]):
+    """The wrapped method's state, and the best candidate.
+
+    Attributes:
+        inner: of the wrapped method.
+        nominal: [B, H, A].
+        cost: [B], its cost.
+    """
+
+    inner: StateT
+    nominal: Tensor
+    cost: Tensor
+
+
+@dataclass(frozen=True)
+class BestSoFar(Generic[StateT]):
+    """The cheapest candidate ever scored, whatever the method makes of it.
+
+    Choose it when the plan is executed as it is and the cost can be trusted: the result has a
+    scored cost, which never rises. An average (CEM's mean, MPPI) is the safer choice where the
+    cost has errors that a search finds and exploits.
+
+    Args:
+        method: any method.
+    """
+
+    method: Method[StateT]
+
+    @property
+    def discrete(self) -> bool:
+        """As the wrapped method."""
+        return self.method.discrete
+
+    def init(self, plan: Tensor) -> BestSoFarState[StateT]:
+        """Nothing is scored yet: the start stands in."""
+        return BestSoFarState(
+            self.method.init(plan), plan, plan.new_full(plan.shape[:1], torch.inf)
+        )
+
+    def ask(self, state: BestSoFarState[StateT], noise: Noise) -> Tensor:
+        """As the wrapped method."""
+        return self.method.ask(state.inner, noise)
+
+    def tell(self, state: BestSoFarState[StateT], scored: Scored) -> BestSoFarState[StateT]:
+        """Compare this iteration's best candidate with the best so far."""
+        candidate, cost = best(scored.candidates, scored.costs)
+        better = cost < state.cost
+        inner = self.method.tell(state.inner, scored)
+        return BestSoFarState(
+            inner,
+            torch.where(better[:, None, None], candidate, state.nominal),
+            torch.where(better, cost, state.cost),
+        )
+
+    def plan(self, state: BestSoFarState[StateT]) -> Tensor:
+        """The best candidate so far."""
+        return state.nominal

@@ -1,0 +1,122 @@
+"""Cross-entropy method for discrete actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from planners._common import lowest, require
+from planners.contract import Scored
+from planners.noise import Noise
+
+__all__ = ["CategoricalCEM", "CategoricalState", "distributions", "round_to_choices"]
+
+
+def distributions(plan: Tensor, choices: int) -> Tensor:
+    """A start [B, H, A] as distributions [B, H, A / choices, choices]; zero rows become uniform."""
+    require(
+        choices >= 2 and plan.shape[-1] % choices == 0,
+        f"choices must be at least 2 and divide A = {plan.shape[-1]}, got {choices}",
+    )
+    rows = plan.unflatten(-1, (-1, choices)).clamp_min(0)
+    total = rows.sum(-1, keepdim=True)
+    return torch.where(total > 0, rows / total.clamp_min(1e-12), 1.0 / choices)
+
+
+def round_to_choices(actions: Tensor, choices: int) -> Tensor:
+    """One-hot of the likeliest choice of each group, the same shape as `actions` [..., A]."""
+    rows = actions.unflatten(-1, (-1, choices))
+    options = torch.arange(choices, device=actions.device)
+    chosen: Tensor = rows.argmax(-1, keepdim=True) == options
+    return chosen.to(actions.dtype).flatten(-2)
+
+
+class CategoricalState(NamedTuple):
+    """One distribution per choice to make, and the best candidate.
+
+    Attributes:
+        probability: [B, H, G, C], G = A / C groups.
+        nominal: [B, H, A], best candidate of the last iteration.
+        cost: [B], its cost.
+    """
+
+    probability: Tensor
+    nominal: Tensor
+    cost: Tensor
+
+
+@dataclass(frozen=True)
+class CategoricalCEM:
+    """Cross-entropy method over independent categorical distributions.
+
+        a_s ~ Π_h Categorical(p_h), one-hot
+        p   ← α p + (1 − α) frequency of each choice among the K elites,  kept above `floor` / C
+
+    Choose it for discrete actions. Actions are one-hot over A choices; with `choices = C` an
+    action is A / C of them side by side (blocks of steps, or several discrete controls). A start
+    of zeros means uniform; a start of one-hot rows (a shifted plan) is mixed with uniform. The
+    plan is the best candidate of the last iteration.
+
+    Args:
+        num_samples: S, candidates per iteration.
+        num_elites: K, in [1, S].
+        choices: C; None means A.
+        momentum: α, in [0, 1).
+        floor: share of the uniform distribution in p, in [0, 1]; above 0 no choice dies out.
+        restart: share of the uniform distribution in the start, in [0, 1].
+    Raises: ValueError on a value outside these ranges.
+    Source: Rubinstein & Kroese, The Cross-Entropy Method (2004), Section 2; S and K as in `CEM`,
+        the rest is our choice.
+    """
+
+    num_samples: int = 300
+    num_elites: int = 30
+    choices: int | None = None
+    momentum: float = 0.1
+    floor: float = 0.01
+    restart: float = 0.5
+
+    discrete: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(
+            1 <= self.num_elites <= self.num_samples,
+            f"num_elites must be in [1, num_samples = {self.num_samples}], got {self.num_elites}",
+        )
+        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
+        require(0 <= self.floor <= 1, f"floor must be in [0, 1], got {self.floor}")
+        require(0 <= self.restart <= 1, f"restart must be in [0, 1], got {self.restart}")
+
+    def init(self, plan: Tensor) -> CategoricalState:
+        """The start, mixed with uniform."""
+        C = self.choices or plan.shape[-1]
+        p = (1 - self.restart) * distributions(plan, C) + self.restart / C
+        return CategoricalState(
+            p, round_to_choices(p.flatten(-2), C), plan.new_full(plan.shape[:1], torch.inf)
+        )
+
+    def ask(self, state: CategoricalState, noise: Noise) -> Tensor:
+        """Draw S candidates by inverting the distribution function."""
+        p = state.probability
+        H, G, C = p.shape[1:]
+        u = noise.uniform((self.num_samples, H, G), dtype=p.dtype)
+        # The last edge is 1 by definition, not by summation.
+        edges = p.cumsum(-1)[..., :-1].unsqueeze(1)
+        choice = (u.unsqueeze(-1) >= edges).sum(-1, keepdim=True)
+        return (choice == torch.arange(C, device=p.device)).to(p.dtype).flatten(-2)
+
+    def tell(self, state: CategoricalState, scored: Scored) -> CategoricalState:
+        """Count the elites' choices."""
+        elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
+        shape, p = state.nominal.shape, state.probability
+        frequency = (elites.sum(-1) / self.num_elites).view(p.shape)
+        p = self.momentum * p + (1 - self.momentum) * frequency
+        p = (1 - self.floor) * p + self.floor / p.shape[-1]
+        return CategoricalState(p, elites[..., 0].reshape(shape), values[:, 0])
+
+    def plan(self, state: CategoricalState) -> Tensor:
+        """The best candidate of the last iteration, one-hot."""
+        return state.nominal

@@ -1,0 +1,149 @@
+"""Noise that is alike from one action to the next: smooth exploration, few ways to move.
+
+A correlation is a matrix L [H, J] that turns J independent numbers per action dim into H.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from planners._common import require
+from planners.noise import Noise
+
+__all__ = ["Colored", "Correlation", "Integrated", "Kernel", "correlated"]
+
+
+class Correlation(Protocol):
+    """How noise at one step of the horizon goes with noise at another; hashable."""
+
+    def matrix(self, horizon: int) -> Tensor:
+        """L, [H, J], float64 on the CPU: noise = L · (J independent standard normal numbers)."""
+
+
+@dataclass(frozen=True)
+class Colored:
+    """Stationary noise whose power falls with frequency as 1 / f^β, with variance 1 at every step.
+
+        noise_h = Σ_f c_f (u_f cos 2πfh + v_f sin 2πfh),  f = 0, 1/H, … 1/2
+        c_f     ∝ max(f, 1/H)^{−β/2}
+
+    β = 0 is white noise, 1 pink, 2 Brownian; large β pushes all steps the same way.
+
+    Args:
+        beta: β, at least 0.
+    Source: Timmer & König (1995); for planning: iCEM, arXiv:2008.06389, Section 3.1.
+    """
+
+    beta: float
+
+    def __post_init__(self) -> None:
+        require(self.beta >= 0, f"beta must be at least 0, got {self.beta}")
+
+    def matrix(self, horizon: int) -> Tensor:
+        """Cosines and sines, [H, H]: one pair per frequency, one alone at 0 and at 1/2."""
+        h = torch.arange(horizon, dtype=torch.float64)
+        columns, power = [], 0.0
+        for k in range(horizon // 2 + 1):
+            alone = k in (0, horizon / 2)
+            weight = max(k, 1) ** -self.beta
+            # A pair carries twice the power of a lone cosine.
+            power += weight * (1 if alone else 2)
+            angle = 2 * math.pi * k / horizon * h
+            scale = math.sqrt(weight * (1 if alone else 2))
+            columns += [scale * angle.cos()] + ([] if alone else [scale * angle.sin()])
+        return torch.stack(columns, 1) / math.sqrt(power)
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """A random walk: noise is drawn for the change of the action and summed up.
+
+        noise_h = H^{−1/2} Σ_{j ≤ h} ε_j
+
+    The first action barely moves, so consecutive control steps agree; the last has variance 1.
+
+    Source: smooth MPPI, arXiv:2112.09988, where the change of the action is the decision.
+    """
+
+    def matrix(self, horizon: int) -> Tensor:
+        """Lower triangle of ones over √H, [H, H]."""
+        return torch.ones(horizon, horizon, dtype=torch.float64).tril() / math.sqrt(horizon)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Noise at a few support points, interpolated by a Gaussian kernel.
+
+        L = K(t, τ) K(τ, τ)⁻¹,  K(s, t) = exp(−(s − t)² / 2ℓ²),  τ: J points over the horizon
+
+    Args:
+        num_support: J, how many points carry noise, in [2, H].
+        length: ℓ, in units of the distance between support points.
+    Source: kernel MPPI of the pytorch_mppi package.
+    """
+
+    num_support: int
+    length: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.num_support >= 2, f"num_support must be at least 2, got {self.num_support}")
+        require(self.length > 0, f"length must be positive, got {self.length}")
+
+    def matrix(self, horizon: int) -> Tensor:
+        """Interpolation weights, [H, J]."""
+        require(
+            self.num_support <= horizon,
+            f"num_support must be at most the horizon, {horizon}, got {self.num_support}",
+        )
+        t = torch.linspace(0, self.num_support - 1, horizon, dtype=torch.float64)
+        tau = torch.arange(self.num_support, dtype=torch.float64)
+
+        def kernel(a: Tensor, b: Tensor) -> Tensor:
+            return torch.exp(-((a[:, None] - b) ** 2) / (2 * self.length**2))
+
+        weights: Tensor = torch.linalg.solve(kernel(tau, tau), kernel(t, tau), left=False)
+        return weights
+
+
+# One per (correlation, horizon, dtype, device) ever used: copying a matrix to a device inside the
+# loop would wait for it.
+_MATRICES: dict[tuple[Correlation, int, torch.dtype, torch.device], Tensor] = {}
+
+
+def _matrix(
+    correlation: Correlation, horizon: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    key = (correlation, horizon, dtype, device)
+    if key not in _MATRICES:
+        _MATRICES[key] = correlation.matrix(horizon).to(dtype=dtype, device=device)
+    return _MATRICES[key]
+
+
+def correlated(
+    noise: Noise, correlation: Correlation | None, num_samples: int, like: Tensor
+) -> Tensor:
+    """Standard normal noise along the horizon of a plan.
+
+    Args:
+        noise: where it is drawn.
+        correlation: None for independent steps.
+        num_samples: S.
+        like: [B, H, A], for H, A, dtype and device.
+    Returns: [B, S, H, A].
+    """
+    H, A = like.shape[1:]
+    if correlation is None:
+        return noise.normal((num_samples, H, A), dtype=like.dtype)
+    L = _matrix(correlation, H, like.dtype, like.device)
+    z = noise.normal((num_samples, L.shape[1], A), dtype=like.dtype)
+    # Column by column: a matrix product would round differently in another batch.
+    columns = [L[:, j, None] * z[:, :, j, None] for j in range(L.shape[1])]
+    total = columns[0]
+    for column in columns[1:]:
+        total += column
+    return total

@@ -1,0 +1,127 @@
+"""Gradient descent through the cost, with any rule of torch.optim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from planners._common import as_row, best, require
+from planners.contract import Scored
+from planners.noise import Noise
+
+__all__ = ["ADAM", "GradientDescent", "GradientState", "Memory", "Rule", "descend"]
+
+Rule = Callable[[list[Tensor]], torch.optim.Optimizer]
+"""Makes an optimizer for tensors, e.g. functools.partial(torch.optim.Adam, lr=0.1)."""
+
+ADAM: Rule = partial(torch.optim.Adam, lr=0.1)
+"""The rule unless another is given."""
+
+Memory = tuple[Mapping[str, Any], ...]
+"""What an optimizer remembers of each tensor between two steps; empty before the first."""
+
+
+def descend(
+    rule: Rule, tensors: Sequence[Tensor], grads: Sequence[Tensor], memory: Memory
+) -> tuple[list[Tensor], Memory]:
+    """One step of an optimizer as a function: the arguments stay as they are.
+
+    Args:
+        rule: makes the optimizer.
+        tensors: to step from.
+        grads: one per tensor.
+        memory: of the last step, or ().
+    Returns: the new tensors, and the memory for the next step.
+    """
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    optimizer = rule(leaves)
+    for leaf, grad in zip(leaves, grads, strict=True):
+        leaf.grad = grad
+    for leaf, kept in zip(leaves, memory, strict=False):
+        optimizer.state[leaf] = {
+            name: value.clone() if isinstance(value, Tensor) else value
+            for name, value in kept.items()
+        }
+    optimizer.step()
+    return [leaf.detach() for leaf in leaves], tuple(optimizer.state[leaf] for leaf in leaves)
+
+
+class GradientState(NamedTuple):
+    """R plans on their way down, and the best that was scored.
+
+    Attributes:
+        actions: [B, R, H, A], to be scored next.
+        memory: of the optimizer.
+        nominal: [B, H, A], the best of the last iteration, as scored.
+        cost: [B], its cost.
+    """
+
+    actions: Tensor
+    memory: Memory
+    nominal: Tensor
+    cost: Tensor
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """Follow the gradient of the cost from one or several starts.
+
+        a_r ← project(rule(a_r, ∇cost(a_r)) + noise_std ε)
+
+    Choose it where the cost is smooth and the start is near a good plan: its steps use the model
+    best per evaluation, but it ends in the nearest valley. Restarts and noise help against that;
+    so does starting it from CEM, see `Refine`. A box is kept by projection after each step. The
+    plan is the best of the R plans as scored in the last iteration, so its cost is known.
+    Rules that couple all coordinates (LBFGS) are refused by torch: they need a closure.
+
+    Args:
+        rule: of torch.optim, as a function of the list of tensors. A `fused=True` rule is not the
+            same bit for bit in another batch; a CUDA graph needs `capturable=True`.
+        num_restarts: R; the first starts at the plan, the others around it.
+        init_std: how far around, a number or one per action dim, in planning units.
+        noise_std: of the noise added before each iteration but the first.
+    Raises: ValueError if `num_restarts` < 1 or `noise_std` < 0.
+    Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
+    """
+
+    rule: Rule = ADAM
+    num_restarts: int = 1
+    init_std: float | tuple[float, ...] = 1.0
+    noise_std: float = 0.0
+
+    discrete: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require(self.num_restarts >= 1, f"num_restarts must be at least 1, got {self.num_restarts}")
+        require(self.noise_std >= 0, f"noise_std must be at least 0, got {self.noise_std}")
+
+    def init(self, plan: Tensor) -> GradientState:
+        """R copies of the start; `ask` moves them apart."""
+        actions = plan.unsqueeze(1).expand(-1, self.num_restarts, -1, -1)
+        return GradientState(actions, (), plan, plan.new_full(plan.shape[:1], torch.inf))
+
+    def ask(self, state: GradientState, noise: Noise) -> Tensor:
+        """The R plans, with noise; they require grad."""
+        actions, (R, H, A) = state.actions, state.actions.shape[1:]
+        if noise.iteration == 0 and R > 1:
+            around = noise.normal((R - 1, H, A), dtype=actions.dtype)
+            around = around * as_row(self.init_std, state.nominal, "init_std")
+            actions = torch.cat([actions[:, :1], actions[:, 1:] + around], 1)
+        elif noise.iteration > 0 and self.noise_std:
+            actions = actions + self.noise_std * noise.normal((R, H, A), dtype=actions.dtype)
+        return actions.detach().clone().requires_grad_()
+
+    def tell(self, state: GradientState, scored: Scored) -> GradientState:
+        """One step of the rule for each plan."""
+        (actions,), memory = descend(self.rule, [scored.candidates], [scored.grads], state.memory)
+        nominal, cost = best(scored.candidates, scored.costs)
+        return GradientState(actions, memory, nominal, cost)
+
+    def plan(self, state: GradientState) -> Tensor:
+        """The best plan as scored in the last iteration."""
+        return state.nominal

@@ -1,0 +1,180 @@
+"""Constraints for any method, by augmented Lagrangian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from planners._common import require
+from planners.contract import Cost, Method, Scored, StateT
+from planners.noise import Noise
+
+__all__ = ["AugmentedLagrangian", "LagrangianState"]
+
+
+@dataclass(frozen=True)
+class LagrangianState(Generic[StateT]):
+    """The wrapped method's state, the multipliers, and the best candidate.
+
+    Attributes:
+        inner: of the wrapped method.
+        iteration: how many iterations are done.
+        multiplier: [B, C], λ ≥ 0.
+        penalty: [B], ρ.
+        residual: [B], largest max(c, −λ/ρ) at the last update, which falls to 0 at a solution.
+        total: [B], least cost with penalties since the last update.
+        limits: [B, C], the constraints there.
+        nominal: [B, H, A], the best candidate so far.
+        cost: [B], its cost, without penalties.
+        violation: [B], how far its worst constraint is beyond `tolerance`; 0 if feasible.
+    """
+
+    inner: StateT
+    iteration: int
+    multiplier: Tensor
+    penalty: Tensor
+    residual: Tensor
+    total: Tensor
+    limits: Tensor
+    nominal: Tensor
+    cost: Tensor
+    violation: Tensor
+
+
+@dataclass(frozen=True)
+class AugmentedLagrangian(Generic[StateT]):
+    """Least cost subject to c(a) ≤ 0, for any method.
+
+        method minimises  cost + ρ/2 Σ_j max(0, λ_j/ρ + c_j)² − Σ_j λ_j²/2ρ
+        every `every` iterations:  λ_j ← max(0, λ_j + ρ c_j),  ρ ← γρ where c has not shrunk
+        enough, and the method starts again from its plan
+
+    Choose it when a plan must keep out of somewhere, not merely be charged for it. Penalties alone
+    need a weight that is large (a stiff problem) yet never large enough; multipliers find the
+    price of each constraint. The plan is the cheapest candidate so far whose constraints hold up
+    to `tolerance`; while there is none, the one that breaks them least, so read
+    `LagrangianState.violation` (a callback sees it) before trusting it. Wrap the method directly:
+    `BestSoFar` outside would not know the constraints.
+
+    Args:
+        method: any method.
+        constraint: [B, S, H, A] -> [B, S, C]; satisfied where ≤ 0. Called once per iteration.
+        every: iterations between two updates of λ, enough for the method to converge roughly.
+        penalty: ρ at the start, in units of cost per squared constraint.
+        growth: γ, at least 1.
+        tolerance: largest c that still counts as satisfied.
+    Raises: ValueError on a value outside these ranges, or a constraint of another shape.
+    Source: Hestenes (1969), Powell (1969); inequality form and the rule for ρ: Nocedal & Wright,
+        Numerical Optimization, Section 17.4.
+    """
+
+    method: Method[StateT]
+    constraint: Cost
+    every: int = 10
+    penalty: float = 10.0
+    growth: float = 2.0
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, f"every must be at least 1, got {self.every}")
+        require(self.penalty > 0, f"penalty must be positive, got {self.penalty}")
+        require(self.growth >= 1, f"growth must be at least 1, got {self.growth}")
+        require(self.tolerance >= 0, f"tolerance must be at least 0, got {self.tolerance}")
+
+    @property
+    def discrete(self) -> bool:
+        """As the wrapped method."""
+        return self.method.discrete
+
+    def init(self, plan: Tensor) -> LagrangianState[StateT]:
+        """No prices yet."""
+        inf = plan.new_full(plan.shape[:1], torch.inf)
+        zero = plan.new_zeros(plan.shape[0], 1)
+        ρ = plan.new_full(plan.shape[:1], self.penalty)
+        return LagrangianState(self.method.init(plan), 0, zero, ρ, inf, inf, zero, plan, inf, inf)
+
+    def ask(self, state: LagrangianState[StateT], noise: Noise) -> Tensor:
+        """As the wrapped method."""
+        return self.method.ask(state.inner, self._local(state, noise))
+
+    def tell(self, state: LagrangianState[StateT], scored: Scored) -> LagrangianState[StateT]:
+        """Add the penalties, pass on, and update the multipliers when it is time."""
+        a = scored.candidates
+        λ, ρ = state.multiplier[:, None], state.penalty[:, None, None]
+        wants_grad = scored.grads.numel() > 0
+        with torch.set_grad_enabled(wants_grad):
+            leaf = a.detach().requires_grad_(wants_grad)
+            c = self.constraint(leaf)
+            require(
+                c.ndim == 3 and c.shape[:2] == a.shape[:2],
+                f"constraint must map [B, S, H, A] = {list(a.shape)} to [B, S, C], "
+                f"got {list(c.shape)}",
+            )
+            added = (ρ / 2 * (λ / ρ + c).clamp_min(0).square() - λ.square() / (2 * ρ)).sum(-1)
+            grads = scored.grads
+            if wants_grad:
+                grads = grads + torch.autograd.grad(added.sum(), leaf)[0].nan_to_num(0, 0, 0)
+        # A constraint without a value is broken.
+        c = c.detach().nan_to_num(torch.inf, torch.inf, -torch.inf)
+        total = (scored.costs + added.detach()).nan_to_num(torch.inf, torch.inf, torch.inf)
+        local = Scored(a, total, grads, self._local(state, scored.noise))
+        inner = self.method.tell(state.inner, local)
+        index = total.argmin(1, keepdim=True)
+        least = total.gather(1, index)[:, 0]
+        limits = c.gather(1, index[..., None].expand(-1, 1, c.shape[-1]))[:, 0]
+        better = least < state.total
+        state = replace(
+            self._better(state, scored, c),
+            inner=inner,
+            iteration=state.iteration + 1,
+            total=torch.where(better, least, state.total),
+            limits=torch.where(better[:, None], limits, state.limits),
+        )
+        return state if state.iteration % self.every else self._update(state)
+
+    def plan(self, state: LagrangianState[StateT]) -> Tensor:
+        """The best candidate so far."""
+        return state.nominal
+
+    def _local(self, state: LagrangianState[StateT], noise: Noise) -> Noise:
+        return noise.later(state.iteration - state.iteration % self.every)
+
+    def _better(
+        self, state: LagrangianState[StateT], scored: Scored, c: Tensor
+    ) -> LagrangianState[StateT]:
+        """The best candidate of this iteration, if it beats the best so far."""
+        worst = c.amax(-1)
+        violation = torch.where(worst <= self.tolerance, 0.0, worst)
+        violation = torch.where(scored.costs.isinf(), torch.inf, violation)
+        least = violation.amin(1, keepdim=True)
+        index = torch.where(violation == least, scored.costs, torch.inf).argmin(1, keepdim=True)
+        cost, violation = scored.costs.gather(1, index)[:, 0], least[:, 0]
+        chosen = index[:, :, None, None].expand(-1, 1, *scored.candidates.shape[2:])
+        nominal = scored.candidates.gather(1, chosen)[:, 0]
+        better = (violation < state.violation) | (
+            (violation == state.violation) & (cost < state.cost)
+        )
+        return replace(
+            state,
+            nominal=torch.where(better[:, None, None], nominal, state.nominal),
+            cost=torch.where(better, cost, state.cost),
+            violation=torch.where(better, violation, state.violation),
+        )
+
+    def _update(self, state: LagrangianState[StateT]) -> LagrangianState[StateT]:
+        """New prices, from the constraints at the cheapest candidate since the last update."""
+        λ, ρ, c = state.multiplier, state.penalty[:, None], state.limits
+        residual = torch.maximum(c, -λ / ρ).abs().amax(-1)
+        # Nocedal & Wright ask for a quarter of the last violation before they let ρ be.
+        slow = residual > torch.clamp(0.25 * state.residual, min=self.tolerance)
+        return replace(
+            state,
+            inner=self.method.init(self.method.plan(state.inner)),
+            multiplier=(λ + ρ * c).clamp_min(0),
+            penalty=torch.where(slow, self.growth * state.penalty, state.penalty),
+            residual=residual,
+            total=torch.full_like(state.total, torch.inf),
+        )

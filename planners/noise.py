@@ -1,0 +1,217 @@
+"""Random numbers as a pure function of (seed, iteration, position): one stream per problem.
+
+Only integer arithmetic, a table lookup and one exact addition are used, so a number has the same
+bits for every batch size and order of problems, on every device, compiled or not.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Noise", "Stream", "fold_in", "problem_seeds"]
+
+# Levels of the quantile table and the grid its entries lie on. Entries are multiples of 2⁻²⁰
+# below 4, so the sum of two is below 8 and exact in float32: no rounding, no fused product.
+_LEVELS = 1 << 16
+_GRID = 1 << 20
+
+# How many numbers are made by one pass: a pass over more than this leaves the processor's cache,
+# a pass over less is dominated by the cost of calling an operation.
+_PASS_CPU = 1 << 16
+_PASS_GPU = 1 << 24
+_AHEAD = 32
+
+
+def _quantile_table() -> Tensor:
+    """[2¹⁶] float32: midpoint quantiles of N(0, 1/2), symmetric, variance scaled to 1/2 exactly."""
+    p = (torch.arange(_LEVELS // 2, dtype=torch.float64) + 0.5) / _LEVELS
+    lower = torch.special.ndtri(p)
+    # Midpoints lose a little of the tails' variance; the scale gives it back.
+    lower = lower * (0.5 / lower.square().mean()).sqrt()
+    lower = (lower * _GRID).round() / _GRID
+    return torch.cat([lower, -lower.flip(0)]).to(torch.float32)
+
+
+# Filled when imported: building it inside a captured or compiled loop would put it in the graph.
+_TABLES: dict[torch.device, Tensor] = {torch.device("cpu"): _quantile_table()}
+
+
+def _table(device: torch.device) -> Tensor:
+    if device not in _TABLES:
+        _TABLES[device] = _TABLES[torch.device("cpu")].to(device)
+    return _TABLES[device]
+
+
+def _signed(value: int, bits: int) -> int:
+    """The signed integer with the same `bits` low bits: torch has no unsigned arithmetic."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15, 64)
+_MIX64 = (_signed(0xBF58476D1CE4E5B9, 64), _signed(0x94D049BB133111EB, 64))
+_LANE = 0xD1B54A32D192ED03
+_MIX32 = (0x7FEB352D, _signed(0x846CA68B, 32))
+
+
+def _mix64(x: Tensor) -> Tensor:
+    """Finalizer of splitmix64: every input bit changes every output bit with probability 1/2."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX64[0]
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX64[1]
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+def _mix32(x: Tensor, key: Tensor) -> Tensor:
+    """Two rounds of multiply and xor-shift on int32, the key added between them."""
+    x = x * _MIX32[0]
+    x ^= (x >> 15) & 0x1FFFF
+    x += key
+    x *= _MIX32[1]
+    x ^= (x >> 16) & 0xFFFF
+    return x
+
+
+def fold_in(seed: Tensor, data: Tensor | int) -> Tensor:
+    """New seeds from seeds and a number; different numbers give unrelated streams.
+
+    Args:
+        seed: integer tensor.
+        data: integer, or an integer tensor that broadcasts with `seed`.
+    Returns: int64 tensor of the broadcast shape.
+    Source: splitmix64, Steele, Lea & Flood, OOPSLA 2014.
+    """
+    mixed = _mix64(seed.to(torch.int64) + _GOLDEN)
+    offset = data * _GOLDEN if isinstance(data, Tensor) else _signed(data * _GOLDEN, 64)
+    return _mix64(mixed + offset)
+
+
+def problem_seeds(seed: int | Tensor, num_problems: int, device: torch.device) -> Tensor:
+    """One seed per problem: a tensor is taken as it is, an int s becomes fold_in(s, 0 … B−1).
+
+    Args:
+        seed: int, or [B] integer tensor.
+        num_problems: B.
+        device: where the streams are drawn.
+    Returns: [B], int64.
+    Raises: ValueError if `seed` is a tensor of another shape, TypeError if it is not integer.
+    """
+    if isinstance(seed, Tensor):
+        if seed.is_floating_point() or seed.is_complex() or seed.dtype == torch.bool:
+            raise TypeError(f"seed must be an integer tensor, got {seed.dtype}")
+        if seed.shape != (num_problems,):
+            raise ValueError(
+                f"seed must be [{num_problems}] to match plan [{num_problems}, H, A], "
+                f"got {list(seed.shape)}"
+            )
+        return seed.to(device=device, dtype=torch.int64)
+    index = torch.arange(num_problems, dtype=torch.int64, device=device)
+    return fold_in(torch.full_like(index, _signed(seed, 64)), index)
+
+
+class Stream:
+    """The random numbers of one `optimize` call.
+
+    Numbers are made several iterations ahead when an iteration needs few of them: what is kept
+    is a cache, the numbers do not depend on it.
+
+    Args:
+        seed: [B], int64, one seed per problem.
+    """
+
+    def __init__(self, seed: Tensor) -> None:
+        self._seed = seed
+        self._ahead: dict[tuple[int, int, torch.dtype], tuple[int, Tensor]] = {}
+
+    def normal(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
+        """[B, count] standard normal numbers of one iteration and lane."""
+        B = self._seed.shape[0]
+        limit = _PASS_CPU if self._seed.device.type == "cpu" else _PASS_GPU
+        wanted = (count, lane, dtype)
+        first, made = self._ahead.get(wanted, (0, None))
+        if made is None or not first <= iteration < first + made.shape[0]:
+            first, steps = iteration, min(max(limit // max(B * count, 1), 1), _AHEAD)
+            iterations = torch.arange(
+                first, first + steps, dtype=torch.int64, device=self._seed.device
+            )
+            problems = max(limit // max(steps * count, 1), 1)
+            made = torch.empty(steps, B, count, dtype=dtype, device=self._seed.device)
+            for b in range(0, B, problems):
+                bits = _bits(self._seed[b : b + problems], iterations, count, lane)
+                made[:, b : b + problems] = _normal(bits)
+            self._ahead[wanted] = (first, made)
+        return made[iteration - first]
+
+    def uniform(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
+        """[B, count] multiples of 2⁻²⁴ in [0, 1) of one iteration and lane."""
+        iterations = torch.tensor([iteration], dtype=torch.int64, device=self._seed.device)
+        bits = _bits(self._seed, iterations, count, lane)[0]
+        return (((bits >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24).to(dtype)
+
+
+def _bits(seed: Tensor, iterations: Tensor, count: int, lane: int) -> Tensor:
+    """[I, B, count] int32: 32 random bits per (iteration, problem, position)."""
+    key = fold_in(seed, iterations[:, None])
+    key = _mix64(key + _signed(lane * _LANE, 64))
+    low, high = key.to(torch.int32), (key >> 32).to(torch.int32)
+    position = torch.arange(count, dtype=torch.int32, device=seed.device)
+    position = _mix32(position, position)
+    return _mix32(position ^ low[..., None], high[..., None])
+
+
+def _normal(bits: Tensor) -> Tensor:
+    """The sum of two table entries, one per half of the bits: standard normal up to 6σ."""
+    table = _table(bits.device)
+    flat = bits.flatten()
+    z = table.index_select(0, flat & 0xFFFF)
+    z += table.index_select(0, (flat >> 16) & 0xFFFF)
+    return z.view(bits.shape)
+
+
+class Noise(NamedTuple):
+    """What a method draws from in one iteration: the same arguments give the same numbers.
+
+    Attributes:
+        stream: the streams of the B problems.
+        iteration: which iteration of the method is drawn for, from 0.
+        offset: iterations of other methods before.
+    """
+
+    stream: Stream
+    iteration: int
+    offset: int = 0
+
+    def later(self, iterations: int) -> Noise:
+        """The same numbers for a method that began `iterations` ago."""
+        return Noise(self.stream, self.iteration - iterations, self.offset + iterations)
+
+    def normal(
+        self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
+    ) -> Tensor:
+        """Standard normal numbers.
+
+        Args:
+            size: (S, H, A) or any other shape; a problem's numbers are those of its own stream.
+            dtype: of the result; the numbers are made in float32.
+            lane: draws with different lanes are independent.
+        Returns: [B, *size].
+        """
+        made = self.stream.normal(self.iteration + self.offset, math.prod(size), lane, dtype)
+        return made.view(-1, *size)
+
+    def uniform(
+        self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
+    ) -> Tensor:
+        """Uniform numbers in [0, 1), multiples of 2⁻²⁴.
+
+        Args:
+            size: (S, H, A) or any other shape.
+            dtype: of the result.
+            lane: draws with different lanes are independent.
+        Returns: [B, *size].
+        """
+        made = self.stream.uniform(self.iteration + self.offset, math.prod(size), lane, dtype)
+        return made.view(-1, *size)

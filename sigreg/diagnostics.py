@@ -1,0 +1,238 @@
+"""Reading the number: noise floor, p-value, effective rank and a verdict in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sigreg.directions import random_directions
+from sigreg.null_law import null_law, tail_probability
+from sigreg.quadrature import Quadrature, trapezoid
+from sigreg.reference import ecf_sums, epps_pulley
+
+__all__ = ["Report", "collapse_value", "effective_rank", "noise_floor", "report"]
+
+
+def noise_floor(quadrature: Quadrature | None = None) -> float:
+    """Expected statistic of N(0, I) samples: where a perfect embedding stops.
+
+        Σ_k weight_k (1 − target_k²),   the same for every N, D and M
+
+    Args:
+        quadrature: K nodes; None means `trapezoid()`, whose floor is 1.0525.
+    Returns: a float.
+    Source: E|φ̂ − φ|² = (1 − φ²)/N for the empirical characteristic function of N(0, 1).
+    """
+    rule = trapezoid() if quadrature is None else quadrature
+    return float((rule.weight.double() * (1 - rule.target.double().square())).sum())
+
+
+def collapse_value(num_samples: int, quadrature: Quadrature | None = None) -> float:
+    """Statistic of N samples that all sit on the origin.
+
+        N Σ_k weight_k (1 − target_k)²,   0.402 N for the default rule
+
+    Args:
+        num_samples: N.
+        quadrature: K nodes; None means `trapezoid()`.
+    Returns: a float.
+    Source: the statistic with φ̂ = 1.
+    """
+    rule = trapezoid() if quadrature is None else quadrature
+    return float(num_samples * (rule.weight.double() * (1 - rule.target.double()).square()).sum())
+
+
+def effective_rank(covariance: Tensor) -> Tensor:
+    """How many directions share the variance.
+
+        exp(−Σ_i p_i ln p_i),   p_i = eigenvalue_i / Σ eigenvalues
+
+    Eigenvalues of the covariance, not their roots: a thin fog around a plane then counts as the
+    plane. Between 1 and D; 0 if there is no variance at all.
+
+    Args:
+        covariance: [..., D, D], symmetric, positive semi-definite.
+    Returns: [...], float64 on the CPU.
+    Source: Roy & Vetterli (2007), there with singular values of the data.
+    """
+    values = torch.linalg.eigvalsh(covariance.detach().to("cpu", torch.float64)).clamp_min(0)
+    total = values.sum(-1, keepdim=True)
+    p = values / total.clamp_min(torch.finfo(torch.float64).tiny)
+    rank: Tensor = torch.special.entr(p).sum(-1).exp() * (total.squeeze(-1) > 0)
+    return rank
+
+
+def _gaussian_rank(num_samples: int, dim: int) -> float:
+    """Effective rank that N samples of N(0, I) show on average (Page, 1993: ln m − m / 2n)."""
+    small, large = sorted((max(num_samples - 1, 1), dim))
+    return max(small * math.exp(-small / (2 * large)), 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `report` found. Leading dims of z are separate batches; scalars average over them.
+
+    Attributes:
+        num_samples: N.
+        dim: D.
+        num_batches: how many batches the leading dims hold.
+        statistic: SIGReg of z, with the factor N.
+        floor: its expectation for N(0, I) samples.
+        excess: statistic − floor.
+        collapse: excess as a fraction of what total collapse on the origin would give; a
+            collapse far from the origin can exceed 1.
+        p_value: probability of so large a statistic from N(0, I) samples. Calibrated for one
+            batch; with B batches, which may depend on each other, B times the smallest, at most 1.
+            Never below 1e-8, the resolution.
+        effective_rank: exponential entropy of the covariance spectrum.
+        gaussian_rank: the effective rank that N samples of N(0, I) show on average.
+        scale: root mean square standard deviation of the coordinates; 1 is the target.
+        mean_error: |mean| / √D; about 1 / √N for N(0, I).
+        covariance_error: ‖C − I‖_F / √D; about √((D + 1) / N) for N(0, I), 1 at total collapse.
+        per_direction: [..., M], the statistic along every direction.
+        worst_direction: [D], the direction of the largest statistic in any batch.
+        worst_statistic: that statistic.
+        worst_p_value: probability that any of the M directions and B batches scores so much, by
+            Bonferroni: valid however they depend, hence on the large side.
+    """
+
+    num_samples: int
+    dim: int
+    num_batches: int
+    statistic: float
+    floor: float
+    excess: float
+    collapse: float
+    p_value: float
+    effective_rank: float
+    gaussian_rank: float
+    scale: float
+    mean_error: float
+    covariance_error: float
+    per_direction: Tensor
+    worst_direction: Tensor
+    worst_statistic: float
+    worst_p_value: float
+
+    @property
+    def verdict(self) -> str:
+        """One line in words: the first of these that applies."""
+        if self.scale < 1e-3:
+            return f"collapsed to a point: standard deviation {self.scale:.1e}"
+        if self.effective_rank < 0.5 * self.gaussian_rank and self.p_value < 0.01:
+            # Half of what Gaussian samples would show: no accident at any N.
+            return f"collapsed to rank {self.effective_rank:.3g} of {self.dim}"
+        if self.p_value >= 0.01:
+            return f"isotropic Gaussian as far as N={self.num_samples} can tell"
+        n, d = self.num_samples, self.dim
+        causes = []
+        if self.mean_error > 2 / math.sqrt(n):
+            causes.append(f"mean off by {self.mean_error:.2g} per coordinate")
+        if abs(self.scale - 1) > 3 / math.sqrt(2 * n * d):
+            causes.append(f"standard deviation {self.scale:.3g} instead of 1")
+        if self.covariance_error > 1.2 * math.sqrt((d + 1) / n):
+            causes.append(f"covariance off by {self.covariance_error:.2g}")
+        return "not an isotropic Gaussian: " + ("; ".join(causes) or "its shape differs")
+
+    def __str__(self) -> str:
+        n, d = self.num_samples, self.dim
+        p = "< 1e-8" if self.p_value <= 1e-8 else f"= {self.p_value:.2g}"
+        m = self.per_direction.shape[-1]
+        batches = "" if self.num_batches == 1 else f", mean of {self.num_batches} batches"
+        lines = [
+            self.verdict,
+            f"  statistic {self.statistic:.4g} (floor {self.floor:.4g}, excess {self.excess:+.3g}, "
+            f"{self.collapse:.1%} of collapse), p {p}{batches}",
+            f"  effective rank {self.effective_rank:.4g} "
+            f"(N={n} Gaussian samples in D={d}: {self.gaussian_rank:.4g})",
+            f"  standard deviation {self.scale:.3g}, mean error {self.mean_error:.2g} "
+            f"(Gaussian: {1 / math.sqrt(n):.2g}), covariance error {self.covariance_error:.2g} "
+            f"(Gaussian: {math.sqrt((d + 1) / n):.2g})",
+            f"  worst of {m} directions {self.worst_statistic:.4g}, p = {self.worst_p_value:.2g}",
+        ]
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def report(
+    z: Tensor,
+    directions: Tensor | None = None,
+    quadrature: Quadrature | None = None,
+    *,
+    num_proj: int = 1024,
+    seed: int = 0,
+) -> Report:
+    """How far is z from an isotropic Gaussian, and in which way?
+
+    Computed without autograd, in float32 (float64 if z is). The p-value compares the statistic,
+    averaged over the directions, with its own null law for exactly those directions
+    (`null_law`), so directions that see the same data are not counted as independent evidence.
+
+    Args:
+        z: [..., N, D], samples on axis −2. Leading dims are separate batches.
+        directions: [M, D], unit rows; None draws `num_proj` random ones.
+        quadrature: K nodes; None means `trapezoid()`, the rule of `SIGReg()`.
+        num_proj: M, if `directions` is None. 1024 as `SIGReg()`.
+        seed: of the random directions.
+    Returns: Report.
+    Raises: ValueError on disagreeing shapes, on fewer than 2 samples or on non-finite values.
+    Source: LeJEPA, arXiv:2511.08544, Section 4, for the statistic; the read-outs are ours.
+    """
+    if z.ndim < 2 or z.shape[-2] < 2:
+        raise ValueError(f"z must be [..., N, D] with N at least 2, got {list(z.shape)}")
+    n, d = z.shape[-2:]
+    if directions is None:
+        directions = random_directions(num_proj, d, seed=seed, step=0, device=z.device)
+    if directions.ndim != 2 or directions.shape[1] != d:
+        raise ValueError(
+            f"directions must be [M, {d}] to match z [..., {d}], got {list(directions.shape)}"
+        )
+    z = z.detach() if z.dtype == torch.float64 else z.detach().float()
+    if not z.isfinite().all():
+        bad = int((~z.isfinite()).sum())
+        raise ValueError(f"z must be finite, got {bad} non-finite of {z.numel()} values")
+    rule = trapezoid() if quadrature is None else quadrature
+    statistics = _statistics(z, directions.to(z), rule.to(z))
+    means = statistics.double().mean(-1)
+    p_values = tail_probability(null_law(rule, directions), means)
+    statistic, floor = float(means.mean()), noise_floor(rule)
+
+    mean = z.mean(-2, keepdim=True)
+    covariance = (z - mean).mT @ (z - mean) / n
+    eye = torch.eye(d, dtype=z.dtype, device=z.device)
+    error = torch.linalg.matrix_norm(covariance - eye) / math.sqrt(d)
+    worst = int(statistics.argmax())
+    worst_tail = float(tail_probability(null_law(rule), statistics.flatten()[worst]))
+    return Report(
+        num_samples=n,
+        dim=d,
+        num_batches=means.numel(),
+        statistic=statistic,
+        floor=floor,
+        excess=statistic - floor,
+        collapse=(statistic - floor) / (collapse_value(n, rule) - floor),
+        # Bonferroni: views and time steps of one batch of data are anything but independent.
+        p_value=min(1.0, means.numel() * float(p_values.min())),
+        effective_rank=float(effective_rank(covariance).mean()),
+        gaussian_rank=_gaussian_rank(n, d),
+        scale=float(covariance.diagonal(dim1=-2, dim2=-1).mean().sqrt()),
+        mean_error=float(torch.linalg.vector_norm(mean, dim=-1).mean() / math.sqrt(d)),
+        covariance_error=float(error.mean()),
+        per_direction=statistics,
+        worst_direction=directions[worst % statistics.shape[-1]],
+        worst_statistic=float(statistics.flatten()[worst]),
+        worst_p_value=min(1.0, statistics.numel() * worst_tail),
+    )
+
+
+def _statistics(z: Tensor, directions: Tensor, quadrature: Quadrature, chunk: int = 128) -> Tensor:
+    """Statistic along each direction, [..., M], a few directions at a time to bound memory."""
+    n = z.shape[-2]
+    parts = []
+    for rows in torch.split(directions, chunk):
+        cos, sin = ecf_sums(z @ rows.mT, quadrature.t)
+        parts.append(epps_pulley(cos / n, sin / n, n, quadrature))
+    return torch.cat(parts, -1)

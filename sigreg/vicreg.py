@@ -1,0 +1,106 @@
+"""VICReg: variance, invariance and covariance, the regularizer that SIGReg succeeds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["VCReg", "covariance_term", "variance_term", "vicreg_loss"]
+
+
+def variance_term(z: Tensor, gamma: float = 1.0, eps: float = 1e-4) -> Tensor:
+    """Hinge that keeps the standard deviation of every coordinate above gamma.
+
+        mean_d max(0, γ − √(Var z_d + ε))
+
+    Args:
+        z: [..., N, D], N at least 2; averaged over leading dims.
+        gamma: γ, the standard deviation from which on the term is 0.
+        eps: ε, keeps the gradient finite at zero variance.
+    Returns: [].
+    Source: VICReg, arXiv:2105.04906, equation 1.
+    """
+    z = _checked(z)
+    return torch.relu(gamma - (z.var(-2) + eps).sqrt()).mean()
+
+
+def covariance_term(z: Tensor) -> Tensor:
+    """Squared covariances between different coordinates.
+
+        1/D Σ_{i≠j} C_ij²,   C the sample covariance
+
+    Args:
+        z: [..., N, D], N at least 2; averaged over leading dims.
+    Returns: [].
+    Source: VICReg, arXiv:2105.04906, equations 3 and 4.
+    """
+    z = _checked(z)
+    n, d = z.shape[-2:]
+    z = z - z.mean(-2, keepdim=True)
+    c = z.mT @ z / (n - 1)
+    return (c.square().sum((-2, -1)) - c.diagonal(dim1=-2, dim2=-1).square().sum(-1)).mean() / d
+
+
+class VCReg(nn.Module):
+    """Variance and covariance terms as one regularizer, for use wherever `SIGReg` stands.
+
+        L(x) = μ · variance_term(x) + ν · covariance_term(x)
+
+    It fixes two moments and leaves the rest free. It sees this process's samples only.
+
+    Args:
+        variance: μ. 25 as published.
+        covariance: ν. 1 as published.
+    Shape: x [..., N, D] with the samples on axis −2 -> [].
+    Source: VICReg, arXiv:2105.04906, Section 4.
+    """
+
+    def __init__(self, variance: float = 25.0, covariance: float = 1.0) -> None:
+        super().__init__()
+        self.variance = variance
+        self.covariance = covariance
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The regularizer of x [..., N, D], a scalar."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.variance * variance_term(x) + self.covariance * covariance_term(x)
+
+
+def vicreg_loss(
+    z: Tensor,
+    other: Tensor,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+) -> Tensor:
+    """VICReg of two views.
+
+        λ mean (z − z′)² + μ [v(z) + v(z′)] / 2 + ν [c(z) + c(z′)]
+
+    The published weights belong to the released code's averages: the invariance over N and D
+    (the paper prints a sum over D) and the variance over both views (the paper prints a sum).
+
+    Args:
+        z: [..., N, D], embeddings of one view.
+        other: the same shape, embeddings of the same samples in another view.
+        invariance: λ.
+        variance: μ.
+        covariance: ν.
+    Returns: [].
+    Raises: ValueError if the shapes differ.
+    Source: VICReg, arXiv:2105.04906, equation 6 and Section 4.
+    """
+    if z.shape != other.shape:
+        raise ValueError(f"other must be {list(z.shape)} like z, got {list(other.shape)}")
+    spread = (variance_term(z) + variance_term(other)) / 2
+    mixing = covariance_term(z) + covariance_term(other)
+    return invariance * (z - other).square().mean() + variance * spread + covariance * mixing
+
+
+def _checked(z: Tensor) -> Tensor:
+    if not z.is_floating_point():
+        raise TypeError(f"z must be floating point, got {z.dtype}")
+    if z.ndim < 2 or z.shape[-2] < 2:
+        raise ValueError(f"z must be [..., N, D] with N at least 2, got {list(z.shape)}")
+    return z if z.dtype == torch.float64 else z.float()

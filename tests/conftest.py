@@ -1,0 +1,43 @@
+"""Seeds, hypothesis settings, and GPU tests that say why they are skipped."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+# A failing example must fail everywhere: derandomised, and no deadline on a loaded machine.
+hypothesis.settings.register_profile(
+    "project", deadline=None, derandomize=True, max_examples=25, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test starts from the same generator, whatever ran before it."""
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests that do not say what is true; skip GPU tests aloud where there is no GPU."""
+    mute = {item.nodeid for item in items if not (getattr(item, "obj", None) or item).__doc__}
+    if mute:
+        raise pytest.UsageError(f"every test needs a one-sentence docstring: {sorted(mute)}")
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device; `nox -s gpu` runs it where there is one")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(skip)
+
+
+def pytest_report_header() -> str:
+    """Which code is under test, and on what."""
+    import sigreg
+
+    interpreter = "interpreter" if os.environ.get("TRITON_INTERPRET") else "compiler"
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"sigreg: {sigreg.__file__}; torch {torch.__version__}; {cuda}; triton {interpreter}"

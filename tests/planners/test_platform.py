@@ -1,0 +1,148 @@
+"""The platform's solver protocol: what it calls, it gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from planners import CEM, ICEM, Bounds, PlatformSolver, optimize
+
+np = pytest.importorskip("numpy")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The fields of the platform's PlanConfig that a solver reads."""
+
+    horizon: int = 4
+    action_block: int = 3
+    receding_horizon: int = 4
+    warm_start: bool = True
+
+
+@dataclass(frozen=True)
+class Space:
+    """A vectorised action space of n environments with two controls."""
+
+    shape: tuple[int, ...]
+
+
+class Model:
+    """Scores candidates against a target in `info`; keeps an encoding in it, as LeWM does."""
+
+    def __init__(self) -> None:
+        self.encoded = 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.kinds: dict[str, torch.dtype] = {}
+
+    def get_cost(self, info_dict: dict[str, Any], action_candidates: Tensor) -> Tensor:
+        """[B, S]."""
+        for name in ("target", "pixels", "step"):
+            self.shapes[name] = tuple(info_dict[name].shape)
+            self.kinds[name] = info_dict[name].dtype
+        if "code" not in info_dict:
+            self.encoded += 1
+            info_dict["code"] = 2 * info_dict["target"]
+        difference = action_candidates - info_dict["code"] / 2
+        return difference.square().flatten(2).sum(-1)
+
+
+def make(method: Any = None, **given: Any) -> tuple[PlatformSolver[Any], Model, dict[str, Any]]:
+    """A configured solver for 2 environments, its model, and an info dictionary."""
+    model = Model()
+    solver = PlatformSolver(method or CEM(), model, iterations=20, **given)
+    solver.configure(action_space=Space((2, 2)), n_envs=2, config=Config())
+    info = {
+        "target": torch.linspace(-0.5, 0.5, 48).view(2, 4, 6).double(),
+        "pixels": np.zeros((2, 1, 3, 8, 8), dtype=np.uint8),
+        "step": torch.zeros(2, 1, dtype=torch.int64),
+        "name": ["a", "b"],
+    }
+    return solver, model, info
+
+
+def test_it_has_the_platforms_properties() -> None:
+    """action_dim counts the block, n_envs and horizon are as configured."""
+    solver, _, _ = make()
+    assert (solver.action_dim, solver.n_envs, solver.horizon) == (6, 2, 4)
+
+
+def test_it_plans_all_environments_and_returns_the_platforms_keys() -> None:
+    """Actions [n, H, A·block] find the target; mean, var and costs come along, on the CPU."""
+    solver, model, info = make()
+    out = solver(info)
+    torch.testing.assert_close(out["actions"].double(), info["target"], atol=0.05, rtol=0)
+    assert out["actions"].device.type == "cpu"
+    assert set(out) == {"actions", "mean", "var", "costs"}
+    assert len(out["costs"]) == 2
+    assert model.shapes == {
+        "target": (2, 300, 4, 6),
+        "pixels": (2, 300, 1, 3, 8, 8),
+        "step": (2, 300, 1),
+    }
+    assert model.kinds == {
+        "target": torch.float32,
+        "pixels": torch.uint8,
+        "step": torch.int64,
+    }
+    assert set(info) == {"target", "pixels", "step", "name"}
+
+
+def test_encodings_are_kept_between_iterations() -> None:
+    """What a model writes into the expanded dictionary is there in the next iteration."""
+    solver, model, info = make()
+    solver.solve(info)
+    assert model.encoded == 1
+    solver.solve(info)
+    assert model.encoded == 2
+    shrinking, model, info = make(ICEM(64, 8))
+    shrinking.solve(info)
+    assert model.encoded > 1
+
+
+def test_a_warm_start_leads() -> None:
+    """A partial plan is the start of the search, the rest is zero."""
+    solver, _, info = make()
+    out = solver.solve(info, torch.full((2, 2, 6), 0.3))
+    start = torch.zeros(2, 4, 6)
+    start[:, :2] = 0.3
+    target = info["target"].float()
+    same = optimize(
+        CEM(),
+        lambda a: (a - target[:, None]).square().flatten(2).sum(-1),
+        start,
+        iterations=20,
+        seed=1234,
+    )
+    torch.testing.assert_close(out["actions"], same.actions)
+    with pytest.raises(ValueError, match="init_action must be"):
+        solver.solve(info, torch.zeros(2, 5, 6))
+
+
+@pytest.mark.filterwarnings("ignore:most candidates")
+def test_bounds_are_the_environments() -> None:
+    """With the scaler's mean and std no planned action leaves the box once undone."""
+    solver, _, info = make(bounds=Bounds(-0.1, 0.1, mean=[0.05, 0.0], std=[0.5, 0.5]))
+    out = solver.solve(info)
+    raw = out["actions"].view(2, 12, 2) * 0.5 + torch.tensor([0.05, 0.0])
+    assert raw.abs().max() <= 0.1 + 1e-6
+
+
+def test_calls_differ_and_repeat_from_the_start() -> None:
+    """Each call draws anew; a second solver with the same seed repeats the first."""
+    one, _, info = make(seed=3)
+    two, _, _ = make(seed=3)
+    first, second = one.solve(info), one.solve(info)
+    assert not torch.equal(first["actions"], second["actions"])
+    assert torch.equal(first["actions"], two.solve(info)["actions"])
+
+
+def test_configure_comes_first() -> None:
+    """Solving before sizes are known is an error."""
+    solver = PlatformSolver(CEM(), Model(), iterations=1)
+    with pytest.raises(RuntimeError, match="configure must be called before solve"):
+        solver.solve({"target": torch.zeros(1)})

@@ -1,0 +1,88 @@
+"""The cost of a plan is the squared distance between where it leads and the goal."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+
+from worldmodel import WorldModel, goal_cost, presets
+
+B, S, H, A = 2, 5, 4, 4
+
+
+@pytest.fixture(scope="module")
+def model() -> WorldModel:
+    """A small model whose blocks have left the identity."""
+    torch.manual_seed(0)
+    model = presets.small(action_dim=A)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modulation" in name:
+                parameter.normal_(0, 0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize("T", [1, 2, 4])
+@pytest.mark.parametrize("steps", ["last", "mean"])
+def test_definition(model: WorldModel, T: int, steps: Literal["last", "mean"]) -> None:
+    """Each cost is ‖ẑ − z_goal‖², of the last prediction or averaged over all of them."""
+    frames, goal = torch.rand(B, T, 3, 64, 64), torch.rand(B, 3, 64, 64)
+    past, actions = torch.randn(B, T - 1, A), torch.randn(B, S, H, A)
+    cost = goal_cost(model, frames, goal, past_actions=past, steps=steps)
+    with torch.no_grad():
+        costs = cost(actions)
+        z, z_goal = model.encode(frames), model.encode(goal.unsqueeze(1))
+        for b in range(B):
+            for s in range(S):
+                told = torch.cat([past[b], actions[b, s]]).unsqueeze(0)
+                distances = (model.rollout(z[b : b + 1], told) - z_goal[b]).square().sum(-1)[0]
+                expected = distances[-1] if steps == "last" else distances.mean()
+                torch.testing.assert_close(costs[b, s], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_doing_nothing_where_nothing_happens() -> None:
+    """A new predictor ignores the plan, so every plan costs the same for the same frames."""
+    model = presets.small(action_dim=A).eval()
+    frames, goal = torch.rand(B, 1, 3, 64, 64), torch.rand(B, 3, 64, 64)
+    with torch.no_grad():
+        costs = goal_cost(model, frames, goal)(torch.randn(B, S, H, A))
+    torch.testing.assert_close(costs, costs[:, :1].expand(-1, S), rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_reaches_the_actions_alone(model: WorldModel) -> None:
+    """The cost is differentiable in the actions, and no graph leads to the frames."""
+    frames, goal = torch.rand(B, 1, 3, 64, 64), torch.rand(B, 3, 64, 64)
+    frames.requires_grad_()
+    actions = torch.randn(B, S, H, A, requires_grad=True)
+    goal_cost(model, frames, goal)(actions).sum().backward()
+    assert actions.grad is not None
+    assert (actions.grad != 0).any(-1).all()
+    assert frames.grad is None
+
+
+def test_problems_do_not_see_each_other(model: WorldModel) -> None:
+    """A problem's costs in a batch are its costs alone."""
+    frames, goal = torch.rand(B, 1, 3, 64, 64), torch.rand(B, 3, 64, 64)
+    actions = torch.randn(B, S, H, A)
+    with torch.no_grad():
+        together = goal_cost(model, frames, goal)(actions)
+        for b in range(B):
+            alone = goal_cost(model, frames[b : b + 1], goal[b : b + 1])(actions[b : b + 1])
+            torch.testing.assert_close(together[b : b + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_says_what_is_wrong(model: WorldModel) -> None:
+    """Training mode, missing past actions, other shapes and unknown steps are named errors."""
+    frames, goal = torch.rand(B, 2, 3, 64, 64), torch.rand(B, 3, 64, 64)
+    with pytest.raises(ValueError, match="eval mode"):
+        goal_cost(presets.small(), frames, goal)
+    with pytest.raises(ValueError, match=r"past_actions must be .* \[2, 1, 4\], got \[2, 0, 4\]"):
+        goal_cost(model, frames, goal)
+    with pytest.raises(ValueError, match="frames and goal must be"):
+        goal_cost(model, frames, goal[:1])
+    with pytest.raises(ValueError, match="steps must be"):
+        goal_cost(model, frames[:, :1], goal, steps="first")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"actions must be \[B, S, H, A\]"):
+        goal_cost(model, frames[:, :1], goal)(torch.randn(B, S, H, A + 1))

@@ -1,0 +1,241 @@
+"""`worldmodel data`: collect episodes, look into a data set, convert one to HDF5."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from worldmodel.apps.contact_sheet import contact_sheet
+from worldmodel.apps.progress import Progress, say
+from worldmodel.data import Episodes, HDF5Writer
+from worldmodel.data.frames import gather
+from worldmodel.data.opening import columns_of, format_of, open_episodes
+from worldmodel.worlds import TwoRoom, collect
+
+__all__ = ["add_parser"]
+
+_ABOUT = """\
+Episodes on disk: flat rows of pixels and actions, in the layout that LeWM publishes (HDF5).
+Minari and LeRobot data sets can be read and converted.
+"""
+_EXAMPLES = """\
+examples:
+  worldmodel data collect --env two-room --episodes 500 --out walks.h5
+  worldmodel data inspect walks.h5
+  worldmodel data convert my_lerobot_folder robot.h5 --size 224
+"""
+_SOURCE = "HDF5 file, LeRobot folder, Minari folder or id"
+_PREVIEW = (4, 5)  # frames and frameskip of the windows that inspect counts
+
+
+def add_parser(commands: Any) -> None:
+    """Register `data` and its verbs; each sets `run`, a function of the parsed arguments."""
+    data = commands.add_parser(
+        "data",
+        help="collect episodes, inspect a data set, convert one",
+        description=_ABOUT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = data.add_subparsers(dest="verb", required=True, metavar="verb")
+    _add_collect(verbs)
+    _add_inspect(verbs)
+    _add_convert(verbs)
+
+
+def _add_collect(verbs: Any) -> None:
+    about = "let a noisy expert walk, and write what it sees and does"
+    parser = verbs.add_parser("collect", help=about, description=about, allow_abbrev=False)
+    parser.add_argument("--env", choices=["two-room"], default="two-room", help="the world")
+    parser.add_argument(
+        "--episodes", type=_positive, required=True, metavar="N", help="episodes to walk"
+    )
+    parser.add_argument(
+        "--length", type=_positive, default=100, metavar="N",
+        help="actions in an episode, one fewer than its frames (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", type=_positive, default=64, metavar="PX",
+        help="side of a frame (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=_natural, default=0, metavar="N",
+        help="decides starts, targets and noise (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to create")
+    _add_compression(parser)
+    parser.set_defaults(run=_collect)
+
+
+def _add_inspect(verbs: Any) -> None:
+    about = "say what is in a data set, and draw a contact sheet of it"
+    parser = verbs.add_parser("inspect", help=about, description=about, allow_abbrev=False)
+    parser.add_argument(
+        "path", metavar="DATA", help="HDF5 file, LeRobot folder, Minari folder or id"
+    )
+    _add_columns(parser)
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE.png",
+        help="where to draw the contact sheet (default: DATA.sheet.png in this folder)",
+    )  # fmt: skip
+    parser.set_defaults(run=_inspect)
+
+
+def _add_convert(verbs: Any) -> None:
+    about = "write pixels, actions and states of any data set we read as HDF5"
+    parser = verbs.add_parser("convert", help=about, description=about, allow_abbrev=False)
+    parser.add_argument("path", metavar="IN", help=_SOURCE)
+    parser.add_argument("out", type=Path, metavar="OUT", help="HDF5 file to create")
+    _add_columns(parser)
+    parser.add_argument(
+        "--size", type=_positive, metavar="PX", help="resize frames to this side (default: as is)"
+    )
+    _add_compression(parser)
+    parser.set_defaults(run=_convert)
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pixels", metavar="NAME", help="column of the frames")
+    parser.add_argument("--action", metavar="NAME", help="column of the actions")
+    parser.add_argument("--state", metavar="NAME", nargs="+", help="columns of the states")
+
+
+def _add_compression(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--compression", choices=["gzip", "lzf"],
+        help="smaller files that read far more slowly (default: none)",
+    )  # fmt: skip
+
+
+def _collect(arguments: argparse.Namespace) -> int:
+    world = TwoRoom(arguments.size)
+    with HDF5Writer(arguments.out, compression=arguments.compression) as writer:
+        walks = collect(world, arguments.episodes, arguments.length, arguments.seed)
+        with (
+            _tells_when_interrupted(writer),
+            Progress("collect", arguments.episodes, unit="episode") as progress,
+        ):
+            for states, actions in zip(walks.states, walks.actions, strict=True):
+                writer.write(world.render(states), actions, states)
+                progress.update()
+    say(f"{arguments.out}: {len(writer)} episodes of {arguments.length + 1} frames")
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    episodes = _open(arguments)
+    with (
+        HDF5Writer(arguments.out, compression=arguments.compression) as writer,
+        _tells_when_interrupted(writer),
+        Progress("convert", len(episodes), unit="episode") as progress,
+    ):
+        for e in range(len(episodes)):
+            rows = episodes.rows(torch.tensor([e]))
+            frames = gather(episodes.frames, rows)
+            if arguments.size:
+                frames = _resize(frames, arguments.size)
+            states = None if episodes.states is None else episodes.states[rows].numpy()
+            writer.write(frames.numpy(), episodes.actions[rows].numpy(), states)
+            progress.update()
+    kept = "pixels and action" if episodes.states is None else "pixels, action and state"
+    say(f"{arguments.out}: {kept} of {len(writer)} episodes; other columns stay behind")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    episodes = _open(arguments)
+    for line in _describe(arguments.path, episodes):
+        say(line)
+    name = f"{Path(arguments.path).resolve().name}.sheet.png"
+    sheet = Path(name) if arguments.sheet is None else arguments.sheet
+    contact_sheet(episodes, sheet)
+    say(f"  contact sheet  {sheet}")
+    return 0
+
+
+def _describe(path: str, episodes: Episodes) -> list[str]:
+    lengths = episodes.lengths
+    rows, C, H, W = episodes.frames.shape
+    columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(path)]
+    widths = [max(len(cell) for cell in column) for column in zip(*columns, strict=True)]
+    ends = episodes.offsets + lengths - 1
+    at_end = int(episodes.actions[ends].isnan().any(-1).sum())
+    num_frames, frameskip = _PREVIEW
+    windows = int((lengths - num_frames * frameskip + 1).clamp(min=0).sum())
+    return [
+        f"{path}  ({format_of(path)})",
+        *(
+            "    " + "  ".join(c.ljust(w) for c, w in zip(column, widths, strict=True)).rstrip()
+            for column in columns
+        ),
+        f"  episodes       {len(episodes):,}, {rows:,} rows; "
+        f"{int(lengths.min())} to {int(lengths.max())} each, median {int(lengths.median())}",
+        f"  frames         {W} × {H} pixels, {C} channels",
+        *_ranges("actions", episodes.actions),
+        f"  NaN actions    {episodes.num_missing:,} rows, {at_end:,} at the end of an episode",
+        *([] if episodes.states is None else _ranges("states", episodes.states)),
+        f"  windows        {windows:,} of {num_frames} frames, {frameskip} rows apart",
+    ]
+
+
+def _ranges(name: str, values: Tensor) -> list[str]:
+    """Lowest, mean, highest and standard deviation per dim, NaN rows left out."""
+    known = values[values.isfinite().all(-1)].double()
+    lines = [f"  {name:<14} {values.shape[1]} dims       lowest      mean   highest       std"]
+    for dim, column in enumerate(known.T):
+        low, mean, high, std = column.min(), column.mean(), column.max(), column.std(correction=0)
+        shown = "".join(f"{float(v):>10.4g}" for v in (low, mean, high, std))
+        lines.append(f"    dim {dim:<16}{shown}")
+    return lines
+
+
+def _open(arguments: argparse.Namespace) -> Episodes:
+    return open_episodes(
+        arguments.path, pixels=arguments.pixels, action=arguments.action, state=arguments.state
+    )
+
+
+def _resize(frames: Tensor, size: int) -> Tensor:
+    """Frames [L, C, H, W] at another size, each pixel an average over its area."""
+    small = [
+        np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BILINEAR))
+        for channel in frames.flatten(0, 1).contiguous().numpy()
+    ]
+    resized: Tensor = torch.from_numpy(np.stack(small)).unflatten(0, frames.shape[:2])
+    return resized
+
+
+@contextmanager
+def _tells_when_interrupted(writer: HDF5Writer) -> Iterator[None]:
+    """On Ctrl-C, say what the file holds before passing it on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\ninterrupted; {writer.path} holds {len(writer)} whole episodes")
+        raise
+
+
+def _positive(text: str) -> int:
+    value = _natural(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _natural(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value

@@ -1,0 +1,284 @@
+"""The main job: from nothing to an agent that plans in latent space, in minutes.
+
+Collect episodes of a noisy walker in Two-Room, train a world model on their pixels by the two-term
+loss, plan to goals of unseen episodes, and write down what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodel import checkpoint
+from worldmodel._files import write_atomically
+from worldmodel.apps.evaluate import Outcome, RandomPolicy, attempt
+from worldmodel.apps.findings import (
+    Knowledge,
+    crossing,
+    floor,
+    learned,
+    plan,
+    provenance,
+    rate,
+    rates,
+)
+from worldmodel.apps.material import DemoConfig, Material, gather, new_training
+from worldmodel.apps.pictures import episodes_gif, latent_map, training_curves
+from worldmodel.apps.progress import Progress, say
+from worldmodel.model import WorldModel
+from worldmodel.records import Losses
+from worldmodel.study import principal_components
+
+__all__ = ["run_demo"]
+
+
+class _Clock:
+    """Seconds per phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - began, 2)
+
+
+def run_demo(
+    config: DemoConfig, out: Path, *, resume: bool = False, ablate: bool = False
+) -> dict[str, Any]:
+    """Run the whole pipeline and leave a run folder behind.
+
+    The folder holds `report.json`, `model.safetensors` and `config.json`, `curves.csv` and
+    `curves.png`, `latent.png` and `episodes.gif`. An interrupted training leaves
+    `training.safetensors`, from which `resume=True` goes on.
+
+    Args:
+        config: DemoConfig.
+        out: the run folder; must not exist, unless `resume`.
+        resume: go on with an interrupted run.
+        ablate: train a second model with λ = 0 and report it beside the first.
+    Returns: the report.
+    Raises: FileExistsError, FileNotFoundError, NonFiniteError; KeyboardInterrupt is passed on
+        after the state has been written.
+    """
+    _open_folder(config, out, resume)
+    clock = _Clock()
+    with clock.phase("collect"):
+        material = gather(config)
+    say(
+        f"collected {config.episodes} episodes, {len(material.windows.episodes.frames):,} frames "
+        f"of {config.image_size} px, and {config.pairs} goals from {config.held_out} unseen ones"
+    )
+    with clock.phase("train"):
+        model = _train(config, material, out, resume)
+    checkpoint.save(
+        model,
+        out,
+        action_scale=material.scale,
+        extra={"world": "two-room", "frameskip": config.frameskip, "demo": asdict(config)},
+    )
+    with clock.phase("probe"):
+        knowledge = learned(config, material, model)
+    with clock.phase("plan"):
+        outcome = plan(config, material, model)
+        policy = RandomPolicy(config.seed_for("random policy"))
+        control = attempt(material.world, material.pairs, policy, budget=config.budget)
+    with clock.phase("pictures"):
+        _draw_pictures(material, knowledge, outcome, out)
+    report = _report(config, material, knowledge, outcome, control, out)
+    if ablate:
+        with clock.phase("ablation"):
+            report["ablation"] = _ablate(config, material)
+    report["wall_seconds"] = clock.seconds | {"total": round(sum(clock.seconds.values()), 2)}
+    _write_json(report, out / "report.json")
+    (out / "training.safetensors").unlink(missing_ok=True)
+    return report
+
+
+def _open_folder(config: DemoConfig, out: Path, resume: bool) -> None:
+    settings = out / "demo.json"
+    if not resume:
+        if out.exists():
+            unfinished = (out / "demo.json").exists() and not (out / "report.json").exists()
+            remedy = "add --resume to go on with it, or " if unfinished else ""
+            raise FileExistsError(
+                f"--out must not exist yet, got {out}: {remedy}choose another folder"
+            )
+        try:
+            out.mkdir(parents=True)
+        except OSError as error:
+            raise OSError(
+                f"--out must be a folder that can be made, got {out}: {error.strerror}"
+            ) from error
+        _write_json(asdict(config), settings)
+        return
+    if not settings.is_file():
+        raise FileNotFoundError(f"--resume needs a run folder with demo.json, got {out}")
+    if (out / "report.json").exists():
+        raise FileExistsError(f"--resume needs an unfinished run, got {out}, which has its report")
+    before = json.loads(settings.read_text())
+    if before != asdict(config):
+        changed = [f"{k} {before.get(k)} → {v}" for k, v in asdict(config).items()
+                   if before.get(k) != v]  # fmt: skip
+        raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
+
+
+def _train(config: DemoConfig, material: Material, out: Path, resume: bool) -> WorldModel:
+    training = new_training(config, material.windows)
+    state, curves = out / "training.safetensors", out / "curves.csv"
+    if resume and state.is_file():
+        training.restore(state)
+        say(f"resumed at step {training.step} of {config.steps}")
+    _start_curves(curves, training.step)
+    every = max(config.steps // 200, 1)
+    recent: list[tuple[float, float]] = []
+    with (
+        curves.open("a") as table,
+        Progress("train", config.steps, start=training.step) as bar,
+        _interrupts() as interrupted,
+    ):
+
+        def on_step(step: int, losses: Losses) -> None:
+            recent.append((float(losses.prediction), float(losses.regularization)))
+            if step % every == 0 or step == config.steps:
+                prediction, regularization = np.mean(recent, axis=0)
+                table.write(f"{step},{prediction:.6g},{regularization:.6g}\n")
+                recent.clear()
+            bar.update(prediction=float(losses.prediction), sigreg=float(losses.regularization))
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+
+        try:
+            training.run(on_step)
+        except KeyboardInterrupt:
+            training.save(state)
+            raise
+    training.save(state)
+    return training.model.eval()
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Hold Ctrl-C back until a step is whole; a second one interrupts at once."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        signal.signal(signal.SIGINT, before)
+        interrupted.set()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _start_curves(path: Path, step: int) -> None:
+    """Keep the rows up to `step`, or begin the table."""
+    rows = path.read_text().splitlines()[1:] if path.exists() else []
+    kept = [row for row in rows if int(row.split(",")[0]) <= step]
+    path.write_text("\n".join(["step,prediction,sigreg", *kept]) + "\n")
+
+
+def _curves(out: Path) -> NDArray[np.float64]:
+    table: NDArray[np.float64] = np.loadtxt(out / "curves.csv", delimiter=",", skiprows=1, ndmin=2)
+    return table
+
+
+def _draw_pictures(material: Material, knowledge: Knowledge, outcome: Outcome, out: Path) -> None:
+    coordinates, share = principal_components(knowledge.z)
+    latent_map(
+        coordinates.double().numpy(),
+        share.tolist(),
+        knowledge.states,
+        material.world,
+        out / "latent.png",
+    )
+    steps, prediction, regularization = _curves(out).T
+    training_curves(steps, prediction, regularization, floor(), out / "curves.png")
+    # Three across the wall, three within a room, the first drawn of each: none is picked.
+    crosses = crossing(material)
+    chosen = np.concatenate([np.flatnonzero(crosses)[:3], np.flatnonzero(~crosses)[:3]])
+    episodes_gif(
+        outcome.paths[chosen],
+        material.pairs.goals[chosen],
+        outcome.success[chosen],
+        outcome.steps[chosen],
+        out / "episodes.gif",
+    )
+
+
+def _report(
+    config: DemoConfig,
+    material: Material,
+    knowledge: Knowledge,
+    outcome: Outcome,
+    control: Outcome,
+    out: Path,
+) -> dict[str, Any]:
+    pairs, world = material.pairs, material.world
+    distance = world.distance(pairs.starts, pairs.goals) / world.success_radius
+    taken = outcome.steps[outcome.success]
+    last = _curves(out)[-1]
+    return {
+        **rates(material, outcome),
+        "random_success_rate": rate(control.success),
+        "episodes": len(pairs.starts),
+        "pairs_dropped_as_solved": pairs.dropped,
+        "cross_room_fraction": rate(crossing(material)),
+        "mean_start_goal_distance": round(float(distance.mean()), 3),
+        "mean_steps_to_goal": round(float(taken.mean()), 2) if len(taken) else None,
+        "probe_r2": knowledge.r2(),
+        "pred_loss": float(f"{last[1]:.4g}"),
+        "sigreg": float(f"{last[2]:.4g}"),
+        "sigreg_floor": round(floor(), 4),
+        **provenance(config),
+    }
+
+
+def _ablate(config: DemoConfig, material: Material) -> dict[str, Any]:
+    """The same run with λ = 0: what the regularizer is worth."""
+    say("once more without SIGReg, λ = 0")
+    without = replace(config, weight=0.0)
+    training = new_training(without, material.windows)
+    last: list[Losses] = []
+    with Progress("train, λ = 0", config.steps) as bar:
+
+        def on_step(step: int, losses: Losses) -> None:
+            del step
+            last[:] = [losses]
+            bar.update(prediction=float(losses.prediction), sigreg=float(losses.regularization))
+
+        training.run(on_step)
+    model = training.model.eval()
+    knowledge = learned(without, material, model)
+    return {
+        "weight": 0.0,
+        **rates(material, plan(without, material, model)),
+        "probe_r2": knowledge.r2(),
+        "pred_loss": float(f"{float(last[0].prediction):.4g}"),
+        "sigreg": float(f"{float(last[0].regularization):.4g}"),
+        "embedding_std": float(f"{float(knowledge.z.std(0).mean()):.3g}"),
+    }
+
+
+def _write_json(content: dict[str, Any], path: Path) -> None:
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())

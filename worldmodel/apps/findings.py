@@ -1,0 +1,152 @@
+"""What a trained model turns out to know and to do: probes, planning, and the report of both."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sigreg import noise_floor, trapezoid
+from worldmodel.apps.evaluate import Outcome, PlannerPolicy, attempt, wilson
+from worldmodel.apps.material import DemoConfig, Material
+from worldmodel.apps.progress import Progress
+from worldmodel.model import WorldModel
+from worldmodel.study import Probe, probe
+from worldmodel.worlds import TwoRoom, Walks
+
+__all__ = ["Knowledge", "floor", "learned", "plan", "provenance", "rates"]
+
+
+class Knowledge(NamedTuple):
+    """What the embeddings of held-out frames say about the true position.
+
+    Attributes:
+        probe: R² for x and y.
+        z: [N, D], held-out embeddings.
+        states: [N, 2], where they were.
+    """
+
+    probe: Probe
+    z: Tensor
+    states: NDArray[np.float32]
+
+    def r2(self) -> dict[str, dict[str, float]]:
+        """Rounded, by probe and axis."""
+        return {
+            name: {axis: round(v, 4) for axis, v in zip(("x", "y"), values.tolist(), strict=True)}
+            for name, values in (("linear", self.probe.linear), ("mlp", self.probe.mlp))
+        }
+
+
+def learned(config: DemoConfig, material: Material, model: WorldModel) -> Knowledge:
+    """Fit probes on training episodes, score them on the held-out ones."""
+    few = Walks(*(part[: config.held_out] for part in material.walks))
+    train_z, train_states = _embed(config, model, material.world, few, every=4)
+    z, states = _embed(config, model, material.world, material.unseen, every=8)
+    found = probe(
+        train_z,
+        torch.from_numpy(train_states),
+        z,
+        torch.from_numpy(states),
+        seed=config.seed_for("probe"),
+    )
+    return Knowledge(found, z, states)
+
+
+@torch.no_grad()
+def _embed(
+    config: DemoConfig, model: WorldModel, world: TwoRoom, walks: Walks, every: int
+) -> tuple[Tensor, NDArray[np.float32]]:
+    """Embeddings and states of every `every`-th observation."""
+    states = walks.states[:, ::every].reshape(-1, 2)
+    frames = torch.from_numpy(world.render(states))
+    parts = [
+        model.encode(part[:, None].to(config.device))[:, 0].cpu() for part in frames.split(512)
+    ]
+    return torch.cat(parts), states
+
+
+def plan(config: DemoConfig, material: Material, model: WorldModel) -> Outcome:
+    """Try every pair by planning in latent space."""
+    with Progress("plan", config.budget) as bar:
+        planner = PlannerPolicy(
+            model,
+            material.world,
+            material.pairs.goals,
+            material.scale,
+            frameskip=config.frameskip,
+            seed=config.seed_for("planner"),
+            device=config.device,
+        )
+        return attempt(
+            material.world, material.pairs, planner, budget=config.budget, on_steps=bar.update
+        )
+
+
+def rates(material: Material, outcome: Outcome) -> dict[str, Any]:
+    """Success over all pairs with its interval, and on either side of the wall."""
+    success = outcome.success
+    crosses = crossing(material)
+    return {
+        "success_rate": rate(success),
+        "success_interval": [round(b, 4) for b in wilson(int(success.sum()), len(success))],
+        "same_room_success_rate": rate(success[~crosses]),
+        "cross_room_success_rate": rate(success[crosses]),
+    }
+
+
+def crossing(material: Material) -> NDArray[np.bool_]:
+    """Which pairs lie across the wall."""
+    world, pairs = material.world, material.pairs
+    out: NDArray[np.bool_] = world.room(pairs.starts) != world.room(pairs.goals)
+    return out
+
+
+def rate(flags: NDArray[np.bool_]) -> float | None:
+    """Share of true ones, or None of nothing."""
+    return round(float(flags.mean()), 4) if len(flags) else None
+
+
+def floor() -> float:
+    """What a Gaussian batch scores under the default rule."""
+    return float(noise_floor(trapezoid()))
+
+
+def provenance(config: DemoConfig) -> dict[str, Any]:
+    """Seed, settings, versions, commit and machine."""
+    try:
+        own = version("sigreg")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {
+        "seed": config.seed,
+        "config": asdict(config),
+        "versions": {
+            "sigreg": own,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "git_commit": _commit(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {config.device}",
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the source tree this file lies in, or None for an installed package."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(  # noqa: S603 - fixed words
+            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607 - from the PATH
+            capture_output=True, text=True, check=True, timeout=5,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,60 @@
+"""How an app tells what it is doing: a bar on a terminal, quiet lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["Progress", "say"]
+
+
+def say(text: str) -> None:
+    """Print one line, above a bar if there is one."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+class Progress:
+    """Counts to `total`: with a bar, rate, time left and values, or in ten quiet lines.
+
+    Args:
+        title: what is being done.
+        total: steps to come.
+        start: steps done before.
+        unit: name of a step.
+    """
+
+    def __init__(self, title: str, total: int, *, start: int = 0, unit: str = "step") -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done, self.began, self.first = start, time.monotonic(), start
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, initial=start, desc=title, unit=unit, smoothing=0.1)
+        self.next = start + max((total - start) // 10, 1)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, steps: int = 1, **values: float) -> None:
+        """Count `steps` more and show the values."""
+        self.done += steps
+        if self.bar is not None:
+            self.bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
+            self.bar.update(steps)
+        elif self.done >= self.next or self.done == self.total:
+            self.next = self.done + max((self.total - self.first) // 10, 1)
+            elapsed = time.monotonic() - self.began
+            rate = (self.done - self.first) / max(elapsed, 1e-9)
+            left = (self.total - self.done) / max(rate, 1e-9)
+            shown = "".join(f"  {k} {v:.3g}" for k, v in values.items())
+            say(
+                f"{self.title}  {self.done}/{self.total} {self.unit}s{shown}  "
+                f"{rate:.1f}/s  {left:.0f} s left"
+            )

@@ -1,0 +1,20 @@
+"""Episodes to windows of frames and actions."""
+
+from worldmodel.data.episodes import ActionScale, Episodes, split
+from worldmodel.data.frames import Frames
+from worldmodel.data.hdf5 import open_hdf5
+from worldmodel.data.hdf5_writer import HDF5Writer
+from worldmodel.data.loading import BatchOrder, loader
+from worldmodel.data.windows import Windows
+
+__all__ = [
+    "ActionScale",
+    "BatchOrder",
+    "Episodes",
+    "Frames",
+    "HDF5Writer",
+    "Windows",
+    "loader",
+    "open_hdf5",
+    "split",
+]

@@ -1,0 +1,156 @@
+"""Episodes as flat rows: the one record every reader produces and every window is cut from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from worldmodel.data.frames import Frames, gather
+
+__all__ = ["ActionScale", "Episodes", "split"]
+
+_BLOCK = 256  # frames copied at a time when a whole data set is read
+
+
+@dataclass(frozen=True, eq=False)
+class Episodes:
+    """Episodes laid end to end, one row per observation.
+
+    Row r holds an observation and the action taken there; it leads to row r + 1 of the same
+    episode. The last row of an episode leads nowhere: its action is NaN, or one whose effect was
+    not recorded. An episode of L rows thus has L observations and L − 1 actions that lead
+    somewhere.
+
+    Attributes:
+        frames: [R, C, H, W], uint8: a tensor, or a reader that fetches rows from disk.
+        actions: [R, A], float32, raw units.
+        lengths: [E], int64, rows of each episode; they sum to R.
+        states: [R, S], float32, for probes and success, or None.
+        offsets: [E], first row of each episode; computed.
+    Raises: ValueError if there is no episode, shapes disagree, an episode is shorter than two rows,
+        an action that leads somewhere is not finite, or any is infinite.
+    """
+
+    frames: Frames
+    actions: Tensor
+    lengths: Tensor
+    states: Tensor | None = None
+    offsets: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        if len(self.lengths) == 0:
+            raise ValueError("episodes must be at least one, got an empty data set")
+        if int(self.lengths.min()) < 2:
+            e = int(self.lengths.argmin())
+            raise ValueError(
+                f"lengths must be at least 2 rows, two observations around an action, "
+                f"got {int(self.lengths[e])} in episode {e}"
+            )
+        rows = int(self.lengths.sum())
+        shapes = {"frames": tuple(self.frames.shape), "actions": tuple(self.actions.shape)}
+        if self.states is not None:
+            shapes["states"] = tuple(self.states.shape)
+        for name, shape in shapes.items():
+            if shape[0] != rows:
+                raise ValueError(
+                    f"{name} must have {rows} rows, the sum of lengths, got {shape[0]}"
+                )
+        if self.frames.dtype != torch.uint8 or len(shapes["frames"]) != 4:
+            raise ValueError(
+                f"frames must be uint8 [R, C, H, W], got {self.frames.dtype} "
+                f"{list(shapes['frames'])}"
+            )
+        if self.actions.dtype != torch.float32 or len(shapes["actions"]) != 2:
+            raise ValueError(
+                f"actions must be float32 [R, A], got {self.actions.dtype} "
+                f"{list(shapes['actions'])}"
+            )
+        ends = self.lengths.cumsum(0)
+        object.__setattr__(self, "offsets", ends - self.lengths)
+        leads = torch.ones(rows, dtype=torch.bool)
+        leads[ends - 1] = False
+        bad = self.actions.isinf() | (self.actions.isnan() & leads[:, None])
+        if bad.any():
+            row = int(bad.any(-1).nonzero()[0])
+            raise ValueError(
+                f"actions must be finite inside an episode, got {self.actions[row].tolist()} "
+                f"in row {row}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def num_missing(self) -> int:
+        """Rows whose action is NaN: one per episode as published, at its end."""
+        return int(self.actions.isnan().any(-1).sum())
+
+    def rows(self, subset: Tensor | None = None) -> Tensor:
+        """Row numbers of the episodes `subset`, in its order; all by default.
+
+        Raises: ValueError if `subset` is empty.
+        """
+        chosen = torch.arange(len(self)) if subset is None else subset
+        if len(chosen) == 0:
+            raise ValueError("subset must name at least one episode, got none")
+        lengths = self.lengths[chosen]
+        first = self.offsets[chosen] - (lengths.cumsum(0) - lengths)
+        return torch.repeat_interleave(first, lengths) + torch.arange(int(lengths.sum()))
+
+    def in_memory(self) -> Episodes:
+        """The same episodes with every frame in one uint8 tensor: the fastest source of windows."""
+        if isinstance(self.frames, Tensor):
+            return self
+        out = torch.empty(tuple(self.frames.shape), dtype=torch.uint8)
+        for block in torch.arange(len(out)).split(_BLOCK):
+            out[int(block[0]) : int(block[-1]) + 1] = gather(self.frames, block)
+        return replace(self, frames=out)
+
+
+@dataclass(frozen=True)
+class ActionScale:
+    """Standardises raw actions: (a − mean) / std, per raw action dim.
+
+    Attributes:
+        mean: [A].
+        std: [A], positive; a dim that never moved has 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def fit(cls, episodes: Episodes, subset: Tensor | None = None) -> ActionScale:
+        """Statistics over the actions of the episodes `subset`, NaN rows left out.
+
+        Give the training episodes, and store the result with the model.
+        """
+        actions = episodes.actions[episodes.rows(subset)]
+        actions = actions[actions.isfinite().all(-1)]
+        std = actions.std(0, correction=0)
+        return cls(actions.mean(0), torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def normalise(self, actions: Tensor) -> Tensor:
+        """Raw blocks [..., n × A] to the model's units; NaN stays NaN."""
+        single = actions.unflatten(-1, (-1, len(self.mean)))
+        out: Tensor = ((single - self.mean) / self.std).flatten(-2)
+        return out
+
+
+def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split episode indices: train and held out, never a window of one in the other.
+
+    Args:
+        num: number of episodes, at least 2.
+        held_out: fraction kept out, between 0 and 1; at least one episode lands on each side.
+        seed: of the permutation.
+    Returns: two sorted index tensors.
+    Raises: ValueError if `num` < 2 or `held_out` is not inside (0, 1).
+    """
+    if num < 2 or not 0 < held_out < 1:
+        raise ValueError(f"a split needs num >= 2 and 0 < held_out < 1, got {num} and {held_out}")
+    order = torch.randperm(num, generator=torch.Generator().manual_seed(seed))
+    kept = min(max(round(num * held_out), 1), num - 1)
+    return order[kept:].sort().values, order[:kept].sort().values

@@ -1,0 +1,206 @@
+"""Write episodes as HDF5 in the published layout, so that a killed writer leaves whole episodes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from worldmodel.data._extras import need
+
+__all__ = ["HDF5Writer"]
+
+_ROWS = 1024  # per chunk of a small column
+_VERSION = ("v110", "v110")  # the oldest file format that one may read while another writes
+
+
+class HDF5Writer:
+    """Appends whole episodes; whatever kills it, the file ends at the last one it finished.
+
+    Rows go to disk first, then `ep_offset`, then `ep_len`: an episode counts from the moment its
+    length is there. HDF5's single-writer/multiple-reader mode keeps the file's own index whole in
+    between, so others may read while this writes. After a kill `open_hdf5` reads the file, as does
+    `h5py.File(path, swmr=True)`, the published loader's way; `worldmodel data convert` makes a
+    clean copy. The file appears at `path` with its first episode.
+
+    Frames are stored one per chunk and uncompressed as published, unless told otherwise: that is
+    what `open_hdf5` can map.
+
+    Args:
+        path: file to create, which must not exist.
+        compression: of the frames, "gzip" or "lzf"; None stores them as they are.
+        append: go on with a file that an earlier writer closed.
+    Raises: FileExistsError or FileNotFoundError, by `append`; ImportError without h5py; OSError if
+        the folder cannot be written.
+    """
+
+    def __init__(
+        self, path: str | Path, *, compression: str | None = None, append: bool = False
+    ) -> None:
+        self._h5py = need("h5py", "data", "writing HDF5")
+        self.path, self._compression = Path(path), compression
+        if compression not in (None, "gzip", "lzf"):
+            raise ValueError(f'compression must be None, "gzip" or "lzf", got {compression!r}')
+        self._file: Any = None
+        self._rows = self._episodes = 0
+        if append:
+            self._go_on()
+        elif self.path.exists():
+            raise FileExistsError(f"the file to write must not exist yet, got {self.path}")
+        elif not self.path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {self.path.parent} to write into")
+        elif not os.access(self.path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(f"cannot write into the folder {self.path.parent}")
+
+    def __len__(self) -> int:
+        return self._episodes
+
+    def __enter__(self) -> HDF5Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def write(self, frames: ArrayLike, actions: ArrayLike, states: ArrayLike | None = None) -> None:
+        """Append one episode and make it count.
+
+        Args:
+            frames: [L, C, H, W], uint8, L at least 2.
+            actions: [L, A], or [L − 1, A] without the one behind the last frame, stored as NaN.
+            states: [L, S], or None; the same choice for every episode of a file.
+        Raises: ValueError if shapes disagree with each other or with earlier episodes; OSError if
+            the disk is full.
+        """
+        columns = _columns(np.asarray(frames), np.asarray(actions), states)
+        if self._file is None:
+            self._create(columns)
+        self._check(columns)
+        first, last = self._rows, self._rows + len(columns["pixels"])
+        try:
+            for name, values in columns.items():
+                self._put(name, first, last, values)
+            self._put("ep_offset", self._episodes, self._episodes + 1, first)
+            self._put("ep_len", self._episodes, self._episodes + 1, last - first)
+        except OSError as error:
+            raise OSError(f"cannot write {self.path}: {error}") from error
+        self._rows, self._episodes = last, self._episodes + 1
+
+    def close(self) -> None:
+        """Close the file; it needs no special mode to be read from now on."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _create(self, columns: dict[str, NDArray[Any]]) -> None:
+        """A file with every column and no row, complete before it gets its name."""
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        try:
+            with self._h5py.File(partial, "w", libver=_VERSION) as file:
+                for name, values in columns.items():
+                    self._add(file, name, values.shape[1:], values.dtype)
+                self._add(file, "ep_offset", (), np.dtype(np.int64))
+                self._add(file, "ep_len", (), np.dtype(np.int32))
+            partial.rename(self.path)
+            self._open()
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(f"cannot write {self.path}: {error}") from error
+
+    def _add(self, file: Any, name: str, row: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        # Small columns stay uncompressed: their last chunk is rewritten by every episode, and a
+        # torn write must not spoil the rows that were there.
+        is_frames = name == "pixels"
+        file.create_dataset(
+            name,
+            (0, *row),
+            dtype,
+            maxshape=(None, *row),
+            chunks=(1 if is_frames else _ROWS, *row),
+            compression=self._compression if is_frames else None,
+        )
+
+    def _open(self) -> None:
+        # Opened in this mode at once: a file caught between opening and `swmr_mode = True` bears a
+        # mark that no reader passes.
+        h5f, h5p = self._h5py.h5f, self._h5py.h5p
+        access = h5p.create(h5p.FILE_ACCESS)
+        access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
+        name = os.fsencode(self.path)
+        mode = h5f.ACC_RDWR | h5f.ACC_SWMR_WRITE
+        self._file = self._h5py.File(h5f.open(name, mode, fapl=access))
+
+    def _go_on(self) -> None:
+        if not self.path.is_file():
+            raise FileNotFoundError(f"there is no file {self.path} to append to")
+        try:
+            self._open()
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"{self.path} cannot be appended to: another writer holds it or was killed, or it "
+                f"is not HDF5 of version 1.10; copy it with `worldmodel data convert` ({error})"
+            ) from error
+        for name in ("pixels", "action", "ep_len", "ep_offset"):
+            if name not in self._file or self._file[name].maxshape[0] is not None:
+                self.close()
+                raise ValueError(f"{self.path} must have a column {name!r} that can grow")
+        lengths, offsets = self._file["ep_len"], self._file["ep_offset"]
+        self._episodes = len(lengths)
+        if self._episodes:
+            self._rows = int(lengths[-1]) + int(offsets[-1])
+
+    def _check(self, columns: dict[str, NDArray[Any]]) -> None:
+        known = set(self._file) - {"ep_len", "ep_offset"}
+        if set(columns) != known:
+            raise ValueError(
+                f"every episode must have the columns {sorted(known)}, got {sorted(columns)}"
+            )
+        for name, values in columns.items():
+            row = self._file[name].shape[1:]
+            if values.shape[1:] != row:
+                raise ValueError(
+                    f"every episode must have {name} [L, {', '.join(map(str, row))}], as the "
+                    f"first has, got {list(values.shape)} in episode {self._episodes}"
+                )
+
+    def _put(self, name: str, first: int, last: int, values: Any) -> None:
+        dataset = self._file[name]
+        if len(dataset) != last:
+            dataset.resize(last, 0)
+        dataset[first:last] = values
+        dataset.flush()
+
+
+def _columns(
+    frames: NDArray[Any], actions: NDArray[Any], states: ArrayLike | None
+) -> dict[str, NDArray[Any]]:
+    """What is stored of an episode: column name -> rows."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) < 2:
+        raise ValueError(
+            f"frames must be uint8 [L >= 2, C, H, W], got {frames.dtype} {list(frames.shape)}"
+        )
+    rows = len(frames)
+    if actions.ndim != 2 or len(actions) not in (rows - 1, rows):
+        raise ValueError(
+            f"actions must be [{rows}, A] or [{rows - 1}, A] beside {rows} frames, "
+            f"got {list(actions.shape)}"
+        )
+    stored = np.full((rows, actions.shape[1]), np.nan, np.float32)
+    stored[: len(actions)] = actions
+    columns: dict[str, NDArray[Any]] = {"pixels": frames.transpose(0, 2, 3, 1), "action": stored}
+    if states is not None:
+        columns["state"] = np.asarray(states, np.float32)
+        if columns["state"].ndim != 2 or len(columns["state"]) != rows:
+            raise ValueError(
+                f"states must be [{rows}, S] beside {rows} frames, "
+                f"got {list(columns['state'].shape)}"
+            )
+    return columns

@@ -1,0 +1,197 @@
+"""Minari data sets: T + 1 observations around T actions, one record per episode.
+
+Source: Minari's documented EpisodeData (https://minari.farama.org).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldmodel.data._extras import need
+from worldmodel.data.column import Column
+from worldmodel.data.episodes import Episodes
+from worldmodel.data.frames import EpisodeFrames
+
+__all__ = ["is_minari", "minari_columns", "open_minari"]
+
+_STATES = ("state", "proprio")
+_ID = re.compile(r"([-_\w/]+/)?[-_\w]+-v\d+")
+
+
+def open_minari(
+    dataset: str | Path,
+    *,
+    pixels: str | None = None,
+    state: str | Sequence[str] | None = None,
+) -> Episodes:
+    """Episodes of a Minari data set on this machine.
+
+    Observation t becomes a row with action t; the row behind the last action gets NaN. Discrete
+    actions become one-hot vectors. Opening reads every episode once for its actions; frames are
+    then decoded episode by episode, so convert to HDF5 before training.
+
+    Args:
+        dataset: folder of the data set, or its id among the local ones (`namespace/name-v0`).
+        pixels: observation that holds the frames, `a/b` inside nested spaces; may be left out if
+            only one is an image. An observation space that is an image needs no name.
+        state: observations laid side by side as `states`; by default `state`, else `proprio`, else
+            none.
+    Returns: Episodes.
+    Raises: FileNotFoundError; ImportError without minari; ValueError if there is no such
+        observation, an episode is not T + 1 observations around T actions, or sizes differ.
+    """
+    source = _Source(_folder(dataset))
+    leaves = _leaves(source.open().observation_space)
+    pixels = _choose_pixels(leaves, pixels, source.folder)
+    names = _choose_states(leaves, state, source.folder)
+    lengths, actions, states = [], [], []
+    shape: tuple[int, ...] = ()
+    for e, episode in enumerate(source.open()):
+        frames = _leaf(episode.observations, pixels)
+        taken = _vectors(episode.actions, source.open().action_space)
+        if len(frames) != len(taken) + 1:
+            raise ValueError(
+                f"an episode must be T + 1 observations around T actions, got {len(frames)} and "
+                f"{len(taken)} in episode {e} of {source.folder}"
+            )
+        shape = shape or frames.shape[1:]
+        if frames.shape[1:] != shape:
+            raise ValueError(
+                f"every frame must have one size, {list(shape)} in episode 0, "
+                f"got {list(frames.shape[1:])} in episode {e}"
+            )
+        lengths.append(len(frames))
+        actions.append(np.vstack([taken, np.full_like(taken[:1], np.nan)]))
+        parts = [_leaf(episode.observations, name) for name in names]
+        states.append([part.reshape(len(frames), -1).astype(np.float32) for part in parts])
+    if not lengths:
+        raise ValueError(f"{source.folder} must hold at least one episode, got none")
+    source.pixels = pixels
+    rows = torch.tensor(lengths)
+    H, W, C = shape
+    return Episodes(
+        EpisodeFrames(source, rows, (C, H, W)),
+        torch.from_numpy(np.vstack(actions)),
+        rows,
+        torch.from_numpy(np.vstack([np.hstack(parts) for parts in states])) if names else None,
+    )
+
+
+def minari_columns(dataset: str | Path) -> list[Column]:
+    """Observations and actions of a Minari data set, shapes of a single step."""
+    source = _Source(_folder(dataset)).open()
+    found = [
+        Column(f"observations/{name}" if name else "observations", tuple(s.shape), str(s.dtype), "")
+        for name, s in _leaves(source.observation_space).items()
+    ]
+    space = source.action_space
+    return [*found, Column("actions", tuple(space.shape or ()), str(space.dtype), str(space))]
+
+
+def is_minari(dataset: str | Path) -> bool:
+    """Whether this is a Minari folder, or could be the id of a data set."""
+    path = Path(dataset)
+    if path.exists():
+        return any((path / f / "metadata.json").is_file() for f in (".", "data"))
+    return _ID.fullmatch(str(dataset)) is not None
+
+
+class _Source:
+    """Reads the frames of one episode; opened anew in each process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.pixels = folder, ""
+        self._dataset: Any = None
+
+    def __call__(self, e: int) -> NDArray[np.uint8]:
+        frames: NDArray[np.uint8] = _leaf(self.open()[e].observations, self.pixels)
+        return frames
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_dataset": None}
+
+    def open(self) -> Any:
+        if self._dataset is None:
+            minari = need("minari", "minari", "reading Minari data sets")
+            self._dataset = minari.MinariDataset(self.folder)
+        return self._dataset
+
+
+def _folder(dataset: str | Path) -> Path:
+    """The folder that holds metadata.json."""
+    path = Path(dataset)
+    if not path.exists():
+        root = os.environ.get("MINARI_DATASETS_PATH", Path.home() / ".minari" / "datasets")
+        path = Path(root) / str(dataset)
+    for folder in (path, path / "data"):
+        if (folder / "metadata.json").is_file():
+            return folder
+    raise FileNotFoundError(f"there is no Minari data set at {path}")
+
+
+def _leaves(space: Any, prefix: str = "") -> dict[str, Any]:
+    """Name -> space of every observation in nested dictionaries; "" if there is only one."""
+    spaces = need("gymnasium.spaces", "minari", "reading Minari data sets")
+    if not isinstance(space, spaces.Dict):
+        return {prefix: space}
+    found: dict[str, Any] = {}
+    for name, inner in space.spaces.items():
+        found |= _leaves(inner, f"{prefix}/{name}" if prefix else name)
+    return found
+
+
+def _leaf(observations: Any, name: str) -> NDArray[Any]:
+    for part in name.split("/") if name else ():
+        observations = observations[part]
+    return np.asarray(observations)
+
+
+def _is_image(space: Any) -> bool:
+    shape = tuple(space.shape or ())
+    return space.dtype == np.uint8 and len(shape) == 3 and shape[-1] in (1, 3, 4)
+
+
+def _choose_pixels(leaves: dict[str, Any], pixels: str | None, folder: Path) -> str:
+    images = [name for name, space in leaves.items() if _is_image(space)]
+    chosen = images if pixels is None else [name for name in images if name == pixels]
+    if len(chosen) != 1:
+        raise ValueError(
+            f"pixels must name one image (uint8 [H, W, C]) among the observations of {folder}, "
+            f"got {pixels!r} and images {images} among {sorted(leaves)}"
+        )
+    return chosen[0]
+
+
+def _choose_states(
+    leaves: dict[str, Any], state: str | Sequence[str] | None, folder: Path
+) -> list[str]:
+    if state is None:
+        return [name for name in _STATES if name in leaves][:1]
+    names = [state] if isinstance(state, str) else list(state)
+    missing = [name for name in names if name not in leaves]
+    if missing:
+        raise ValueError(
+            f"state must name observations of {folder}, got {missing[0]!r} among {sorted(leaves)}"
+        )
+    return names
+
+
+def _vectors(actions: Any, space: Any) -> NDArray[np.float32]:
+    """Actions as float32 [T, A]."""
+    spaces = need("gymnasium.spaces", "minari", "reading Minari data sets")
+    if isinstance(space, spaces.Discrete):
+        index = np.asarray(actions).reshape(-1) - int(space.start)
+        one_hot: NDArray[np.float32] = np.eye(int(space.n), dtype=np.float32)[index]
+        return one_hot
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"actions must be a Box or Discrete space, got {space}")
+    values = np.asarray(actions, np.float32)
+    return values.reshape(len(values), -1)

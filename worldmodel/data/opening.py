@@ -1,0 +1,67 @@
+"""Open any data set we can read, by what lies at its path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from worldmodel.data.column import Column
+from worldmodel.data.episodes import Episodes
+from worldmodel.data.hdf5 import hdf5_columns, open_hdf5
+from worldmodel.data.lerobot import is_lerobot, lerobot_columns, open_lerobot
+from worldmodel.data.minari import is_minari, minari_columns, open_minari
+
+__all__ = ["columns_of", "format_of", "open_episodes"]
+
+
+def format_of(path: str | Path) -> str:
+    """What lies at `path`: "hdf5", "lerobot" or "minari".
+
+    Raises: FileNotFoundError if nothing does; ValueError if it is a folder of neither kind.
+    """
+    if is_lerobot(path):
+        return "lerobot"
+    if is_minari(path):
+        return "minari"
+    if Path(path).is_dir():
+        raise ValueError(
+            f"path must be an HDF5 file, a LeRobot folder (meta/info.json) or a Minari folder "
+            f"(data/metadata.json), got {path}"
+        )
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no data set at {path}")
+    return "hdf5"
+
+
+def open_episodes(
+    path: str | Path,
+    *,
+    pixels: str | None = None,
+    action: str | None = None,
+    state: str | Sequence[str] | None = None,
+) -> Episodes:
+    """Episodes of an HDF5 file, a LeRobot folder, or a Minari folder or id.
+
+    Args:
+        path: of the data set.
+        pixels: column of the frames; None takes the format's usual one.
+        action: column of the actions; None takes the format's usual one.
+        state: columns of the states; None takes the format's usual one, if there.
+    Returns: Episodes, frames on disk.
+    Raises: what `open_hdf5`, `open_lerobot` and `open_minari` raise; ValueError if `action` is
+        given for Minari, which has one.
+    """
+    kind = format_of(path)
+    if kind == "minari":
+        if action is not None:
+            raise ValueError(f"a Minari data set has one action, got action {action!r}")
+        return open_minari(path, pixels=pixels, state=state)
+    if kind == "lerobot":
+        return open_lerobot(path, pixels=pixels, action=action or "action", state=state)
+    return open_hdf5(path, pixels=pixels or "pixels", action=action or "action", state=state)
+
+
+def columns_of(path: str | Path) -> list[Column]:
+    """Every column that lies at `path`, read or not."""
+    readers = {"hdf5": hdf5_columns, "lerobot": lerobot_columns, "minari": minari_columns}
+    return readers[format_of(path)](path)

@@ -1,0 +1,218 @@
+"""Encoders: a frame, or a block of actions, to one vector.
+
+Letters: B windows, T frames, C H W a frame, A action dims of one block, D embedding dims.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodel.layers import ProjectionHead, ViTBlock
+
+__all__ = ["ActionEncoder", "ConvEncoder", "FrameEncoder"]
+
+# Channel statistics of ImageNet, as the published data pipeline uses them.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class _PixelEncoder(nn.Module, ABC):
+    """Checks, scales and normalises frames; what follows is up to the subclass's `_embed`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Embed frames [..., 3, H, W], each alone: [..., D]."""
+        size = self.image_size
+        if frames.shape[-3:] != (3, size, size) or frames.dim() < 4:
+            raise ValueError(f"frames must be [..., 3, {size}, {size}], got {list(frames.shape)}")
+        if not (frames.dtype == torch.uint8 or frames.dtype.is_floating_point):
+            raise TypeError(
+                f"frames must be uint8 in 0…255 or floating point in 0…1, got {frames.dtype}"
+            )
+        x = frames.flatten(0, -4)
+        x = x / 255 if x.dtype == torch.uint8 else x.to(self.mean.dtype)
+        out: Tensor = self._embed((x - self.mean) / self.std).unflatten(0, frames.shape[:-3])
+        return out
+
+    @abstractmethod
+    def _embed(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] normalised -> [N, D]."""
+
+
+class FrameEncoder(_PixelEncoder):
+    """Vision Transformer: the class token behind the last norm, then a projection head.
+
+    The defaults are ViT-Tiny as published: 12 layers, 3 heads, 5,501,376 parameters at 224 px and
+    patch 14, and 792,768 in the head.
+
+    Args:
+        image_size: H = W, a multiple of `patch_size`.
+        patch_size: side of a patch in pixels.
+        dim: D, token width and embedding width.
+        depth: number of blocks.
+        heads: attention heads; divides `dim`.
+        mlp_dim: hidden width of a block; None means 4 × dim.
+        projector_dim: hidden width of the projection head.
+    Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., D].
+    Raises: ValueError if sizes do not divide or frames have another shape; TypeError for frames of
+        another dtype.
+    Source: LeWM, arXiv:2603.19312, Section 3 and released configuration.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        patch_size: int = 14,
+        dim: int = 192,
+        depth: int = 12,
+        heads: int = 3,
+        mlp_dim: int | None = None,
+        projector_dim: int = 2048,
+    ) -> None:
+        super().__init__(image_size)
+        if image_size % patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of patch_size {patch_size}, got {image_size}"
+            )
+        if dim % heads:
+            raise ValueError(f"dim must be a multiple of heads {heads}, got {dim}")
+        self.config = {
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "dim": dim,
+            "depth": depth,
+            "heads": heads,
+            "mlp_dim": mlp_dim,
+            "projector_dim": projector_dim,
+        }
+        self.dim = dim
+        tokens = (image_size // patch_size) ** 2 + 1
+        self.patches = nn.Conv2d(3, dim, patch_size, stride=patch_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.positions = nn.Parameter(torch.zeros(1, tokens, dim))
+        self.blocks = nn.ModuleList(ViTBlock(dim, heads, mlp_dim or 4 * dim) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-12)
+        self.projector = ProjectionHead(dim, projector_dim)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        for part in (self.patches, *self.blocks.modules()):
+            if isinstance(part, (nn.Linear, nn.Conv2d)):
+                nn.init.trunc_normal_(part.weight, std=0.02)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        out: Tensor = self.projector(self.norm(tokens[:, 0]))
+        return out
+
+
+class ConvEncoder(_PixelEncoder):
+    """Strided convolutions, then a projection head: small worlds, laptops, no GPU.
+
+    The first layer cuts the frame into patches without overlap, which is where a convolution on a
+    CPU saves most; each further layer halves the side until it is 4 or less.
+
+    Args:
+        image_size: H = W, a power of two times `patch_size`.
+        patch_size: side and stride of the first layer.
+        width: channels behind the first layer; they double with every halving, up to 4 × width.
+        dim: D, embedding width.
+        projector_dim: hidden width of the projection head.
+    Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., D].
+    Raises: ValueError if sizes do not divide or frames have another shape; TypeError for frames of
+        another dtype.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        patch_size: int = 4,
+        width: int = 32,
+        dim: int = 64,
+        projector_dim: int = 256,
+    ) -> None:
+        super().__init__(image_size)
+        side, rest = divmod(image_size, patch_size)
+        if rest or side & (side - 1):
+            raise ValueError(
+                f"image_size must be a power of two times patch_size {patch_size}, got {image_size}"
+            )
+        self.config = {
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "width": width,
+            "dim": dim,
+            "projector_dim": projector_dim,
+        }
+        self.dim = dim
+        layers: list[nn.Module] = [nn.Conv2d(3, width, patch_size, stride=patch_size), nn.GELU()]
+        channels = width
+        while side > 4:
+            wider = min(2 * channels, 4 * width)
+            layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1), nn.GELU()]
+            channels, side = wider, side // 2
+        self.features = nn.Sequential(*layers)
+        self.embed = nn.Linear(channels * side * side, dim)
+        self.projector = ProjectionHead(dim, projector_dim)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        h = self.features(x.contiguous(memory_format=torch.channels_last))
+        out: Tensor = self.projector(self.embed(h.flatten(1)))
+        return out
+
+
+class ActionEncoder(nn.Module):
+    """A block of actions to one vector: a linear mix, then an MLP with SiLU.
+
+    Args:
+        action_dim: A, raw action dims × frameskip.
+        dim: D, width of the result.
+        hidden_dim: width between; None means 4 × dim.
+        mix_dim: width of the linear mix; None means A. The released models all have 10, Cube's
+            with A = 25 too.
+    Shapes: [..., A] -> [..., D].
+    Raises: ValueError if the last dimension is not A.
+    Source: LeWM, arXiv:2603.19312, released configuration (the mix is a convolution of width one).
+    """
+
+    def __init__(
+        self,
+        action_dim: int,
+        dim: int,
+        hidden_dim: int | None = None,
+        mix_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "action_dim": action_dim,
+            "dim": dim,
+            "hidden_dim": hidden_dim,
+            "mix_dim": mix_dim,
+        }
+        self.action_dim = action_dim
+        self.mix = nn.Linear(action_dim, mix_dim or action_dim)
+        self.expand = nn.Linear(mix_dim or action_dim, hidden_dim or 4 * dim)
+        self.contract = nn.Linear(hidden_dim or 4 * dim, dim)
+
+    def forward(self, actions: Tensor) -> Tensor:
+        """Embed blocks of actions [..., A]: [..., D]."""
+        if actions.shape[-1] != self.action_dim:
+            raise ValueError(f"actions must be [..., {self.action_dim}], got {list(actions.shape)}")
+        out: Tensor = self.contract(F.silu(self.expand(self.mix(actions))))
+        return out

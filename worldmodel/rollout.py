@@ -1,0 +1,165 @@
+"""The rollout of many plans from few pasts, with the least work that gives the same numbers.
+
+Letters: B problems, S plans of each, T known frames, H steps, D embedding dims; h heads of d dims.
+Tokens come first in every tensor here, [T, B, S, D], so that a run of tokens is one block of
+memory and one matrix product. What all plans of a problem share has S = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worldmodel.layers import AdaLNBlock
+from worldmodel.predictor import CausalPredictor
+
+__all__ = ["PlanRollout"]
+
+
+class PlanRollout:
+    """`WorldModel.rollout` for S plans of each of B problems, no product computed twice.
+
+    The plain rollout sends the whole window through the predictor at every step. Here
+
+    * a token's modulations are computed once, though it appears in up to `history` windows;
+    * keys and values stay while the window grows; once it slides, every token has a new position
+      and starts afresh;
+    * the last block answers for the newest token alone;
+    * what lies before the first planned action is the same for all plans of a problem;
+    * the oldest token of a window needs no query, key or value. Softmax weights sum to one and do
+      not change when a constant is added to all scores, so with x₀ the oldest token's input
+
+          Σⱼ aⱼ W_v xⱼ = W_v x₀ + Σ_{j>0} aⱼ W_v (xⱼ − x₀),    a = softmax(0, qᵀW_k (xⱼ − x₀), …)
+
+      and W_o W_v x₀ is a single D × D product.
+
+    Args:
+        predictor: in eval mode; its weights are read when this object is made.
+        rows: plans that go through all steps together; their tensors should fit into the
+            processor's cache. None means all at once.
+    Source: the rollout of LeWM, arXiv:2603.19312, Section 3.
+    """
+
+    def __init__(self, predictor: CausalPredictor, *, rows: int | None = None) -> None:
+        self.predictor = predictor
+        self.rows = rows
+        with torch.no_grad():
+            self.blocks = [_Block(cast(AdaLNBlock, block)) for block in predictor.blocks]
+
+    def __call__(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+        """Predicted embeddings of every plan.
+
+        Args:
+            z: [B, T, D], known embeddings.
+            past: [B, T − 1, D], encoded actions between them.
+            plans: [B, S, H, D], encoded actions to try.
+        Returns: [B, S, H, D], equal to the plain rollout up to rounding.
+        """
+        B, S = plans.shape[:2]
+        z, past = z.transpose(0, 1).unsqueeze(2), past.transpose(0, 1).unsqueeze(2)
+        plans = plans.permute(2, 0, 1, 3)
+        rows = self.rows or B * S
+        out = []
+        for some in torch.arange(B).split(max(1, rows // S)):
+            b = slice(int(some[0]), int(some[-1]) + 1)
+            parts = [self._rollout(z[:, b], past[:, b], p) for p in plans[:, b].split(rows, dim=2)]
+            out.append(torch.cat(parts, dim=2))
+        return torch.cat(out, dim=1).permute(1, 2, 0, 3)
+
+    def _rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+        """On [T, B, 1, D], [T − 1, B, 1, D] and [H, B, S, D]: [H, B, S, D]."""
+        shared, steps = len(past), len(plans)
+        positions, history = self.predictor.positions[0, :, None, None], self.predictor.history
+        by_past = [part.block.modulate(past) for part in self.blocks]
+        by_plan = [part.block.modulate(plans) for part in self.blocks]
+        tokens = list(z)
+        start = done = -1
+        for end in range(shared + 1, shared + 1 + steps):
+            if start != max(0, end - history):
+                start = done = max(0, end - history)
+                windows = [_Window(part) for part in self.blocks]
+                if done < shared:
+                    x = z[done:shared] + positions[: shared - done]
+                    _advance(windows, x, by_past, slice(done, shared))
+                    done = shared
+            x = torch.stack(torch.broadcast_tensors(*tokens[done:end]))
+            x = x + positions[done - start : end - start]
+            newest = _advance(windows, x, by_plan, slice(done - shared, end - shared))
+            tokens.append(self.predictor.read_out(newest))
+            done = end
+        return torch.stack(tokens[-steps:])
+
+
+def _advance(
+    windows: Sequence[_Window], x: Tensor, modulations: Sequence[Sequence[Tensor]], at: slice
+) -> Tensor:
+    """Send tokens x [n, B, S, D] through all blocks: the newest, [B, S, D]."""
+    for window, modulation in zip(windows, modulations, strict=True):
+        last = 1 if window is windows[-1] else len(x)
+        attend = partial(window.attend, last=last)
+        x = window.part.block.advance(x, [m[at] for m in modulation], attend)
+    return x[-1]
+
+
+class _Block:
+    """A block, and the weights of its attention as `_Window` uses them."""
+
+    def __init__(self, block: AdaLNBlock) -> None:
+        self.block = block
+        attention = block.attention
+        self.heads = attention.heads
+        self.query, key, value = attention.to_qkv.weight.chunk(3)
+        self.key_value = torch.cat([key, value])
+        self.out = attention.to_out.weight
+        self.alone = self.out @ value
+        self.bias = attention.to_out.bias
+
+
+class _Window:
+    """What one block remembers of the window's tokens, relative to the oldest of them."""
+
+    def __init__(self, part: _Block) -> None:
+        self.part = part
+        self.oldest: Tensor | None = None
+        self.alone: Tensor | None = None
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def attend(self, x: Tensor, last: int) -> Tensor:
+        """Take in tokens x [n, B, S, D]; what the last of them see, [last, B, S, D]."""
+        part, seen = self.part, []
+        if self.oldest is None or self.alone is None:
+            self.oldest, x = x[0], x[1:]
+            self.alone = F.linear(self.oldest, part.alone, part.bias)
+            if last > len(x):
+                seen, last = [self.alone.unsqueeze(0)], len(x)
+        if len(x):
+            key_value = F.linear(x - self.oldest, part.key_value)
+            key, value = key_value.unflatten(-1, (2, part.heads, -1)).unbind(-3)
+            self.keys += key.unbind()
+            self.values += value.unbind()
+            query = F.linear(x[-last:], part.query).unflatten(-1, (part.heads, -1))
+            mixed = _mix(query, self.keys, self.values)
+            seen.append(F.linear(mixed.flatten(-2), part.out) + self.alone)
+        return torch.cat(seen)
+
+
+def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+    """Σ_{j>0} aⱼ vⱼ for the newest n tokens, each [B, S, h, d]; a has a score of 0 in front."""
+    n, seen = len(query), len(keys)
+    # Written out: an attention kernel costs more than it computes for three tokens.
+    scores = query.new_full((1 + seen, *query.shape[:-1]), -torch.inf)
+    scores[0] = 0
+    first = [max(0, j - (seen - n)) for j in range(seen)]
+    for j, (i, key) in enumerate(zip(first, keys, strict=True)):
+        scores[1 + j, i:] = torch.linalg.vecdot(query[i:], key)
+    weights = (scores * query.shape[-1] ** -0.5).softmax(0)[1:].unsqueeze(-1)
+    out: Tensor = weights[0] * values[0]
+    for j in range(1, seen):
+        out[first[j] :].addcmul_(weights[j, first[j] :], values[j])
+    return out

@@ -1,0 +1,205 @@
+"""Two-Room: a disc, two rooms, a wall and a door, simulated and drawn for many agents at once.
+
+Lengths are in the published world's units, a square of 224; a frame of any size shows all of it.
+The core is vectorised: states [N, 2] in, states [N, 2] out. `TwoRoomEnv` is one agent behind the
+interface of gymnasium.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TwoRoom", "TwoRoomEnv"]
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+_FLOOR = (244, 241, 234)
+_WALL = (62, 68, 84)
+_AGENT = (222, 73, 55)
+_BORDER, _THICKNESS = 4.0, 10.0
+
+
+class TwoRoom:
+    """The rules and the pictures of Two-Room, for N agents that do not see each other.
+
+    A state is the centre (x, y) of a disc, y downwards. An action in [−1, 1]² moves it by
+    `speed` × action, first along x, then along y, and the wall stops it; only the door lets it
+    through. There is no randomness.
+
+    Attributes:
+        size: side of the world, 224.
+        radius: of the disc, 7.
+        speed: largest step along each axis, 8.
+        success_radius: 16; a goal is reached when the centres are closer than this.
+        door: (centre, half height) of the door along y.
+    Source: world size, disc and success radius as in stable-worldmodel's Two-Room
+        (LeWM, arXiv:2603.19312, Section 4); rules and pictures are our own.
+    """
+
+    size = 224.0
+    radius = 7.0
+    speed = 8.0
+    success_radius = 16.0
+    door = (112.0, 20.0)
+    action_dim = 2
+
+    def __init__(self, image_size: int = 64) -> None:
+        if image_size < 16:
+            raise ValueError(f"image_size must be at least 16, got {image_size}")
+        self.image_size = image_size
+        self._empty = self._draw_rooms()
+
+    def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
+        """Positions drawn evenly over both rooms, clear of the walls: [num, 2]."""
+        low, high, left, right = self.limits()
+        states = rng.uniform(low, high, (num, 2))
+        inside = (states[:, 0] > left) & (states[:, 0] < right)
+        states[inside, 0] = np.where(
+            rng.random(inside.sum()) < 0.5,
+            rng.uniform(low, left, inside.sum()),
+            rng.uniform(right, high, inside.sum()),
+        )
+        return states.astype(np.float32)
+
+    def step(self, states: Floats, actions: Floats) -> Floats:
+        """Move every agent once: [N, 2], [N, 2] -> [N, 2].
+
+        Raises: ValueError if the shapes disagree or an action is not finite.
+        """
+        if states.shape != actions.shape or states.shape[-1] != 2:
+            raise ValueError(
+                f"states and actions must both be [N, 2], got {states.shape} and {actions.shape}"
+            )
+        if not np.isfinite(actions).all():
+            raise ValueError("actions must be finite, got NaN or inf")
+        low, high, left, right = self.limits()
+        centre, half = self.door
+        x, y = states[:, 0], states[:, 1]
+        delta = self.speed * np.clip(actions, -1.0, 1.0)
+
+        to_x = np.clip(x + delta[:, 0], low, high)
+        in_gap = np.abs(y - centre) <= half - self.radius
+        in_wall = (to_x > left) & (to_x < right) & ~in_gap
+        to_x = np.where(in_wall, np.where(x <= left, left, right), to_x)
+
+        to_y = np.clip(y + delta[:, 1], low, high)
+        in_door = (to_x > left) & (to_x < right)
+        gap = half - self.radius
+        to_y = np.where(in_door, np.clip(to_y, centre - gap, centre + gap), to_y)
+        return np.stack([to_x, to_y], axis=-1).astype(np.float32)
+
+    def render(self, states: Floats) -> Pixels:
+        """Draw every agent in its own frame: [N, 2] -> [N, 3, H, W], uint8.
+
+        The disc's edge is anti-aliased, so that a move of a fraction of a pixel shows.
+        """
+        side = self.image_size
+        scale = side / self.size
+        reach = int(np.ceil(self.radius * scale + 1))
+        frames = np.repeat(self._empty[None], len(states), axis=0)
+        centre = states * scale - 0.5
+        offsets = np.arange(-reach, reach + 1)
+        nearest = np.rint(centre).astype(np.int64)
+        columns = np.clip(nearest[:, 0, None] + offsets, 0, side - 1)
+        rows = np.clip(nearest[:, 1, None] + offsets, 0, side - 1)
+        down = rows[:, :, None] - centre[:, 1, None, None]
+        across = columns[:, None, :] - centre[:, 0, None, None]
+        distance = np.hypot(down, across)
+        cover = np.clip(self.radius * scale + 0.5 - distance, 0.0, 1.0)[..., None]
+        each = np.arange(len(states))[:, None, None]
+        where = (each, slice(None), rows[:, :, None], columns[:, None, :])
+        under = frames[where]
+        frames[where] = np.rint(under + cover * (np.asarray(_AGENT, np.float32) - under))
+        return frames
+
+    def distance(self, states: Floats, goals: Floats) -> Floats:
+        """Distance between centres, in world units: [..., 2], [..., 2] -> [...]."""
+        out: Floats = np.linalg.norm(states - goals, axis=-1).astype(np.float32)
+        return out
+
+    def success(self, states: Floats, goals: Floats) -> NDArray[np.bool_]:
+        """Whether each state is within the success radius of its goal."""
+        return self.distance(states, goals) < self.success_radius
+
+    def room(self, states: Floats) -> NDArray[np.int64]:
+        """0 for the left room, 1 for the right one."""
+        return (states[..., 0] > self.size / 2).astype(np.int64)
+
+    def limits(self) -> tuple[float, float, float, float]:
+        """Lowest and highest centre along an axis, and the centre's two edges at the wall."""
+        low = _BORDER + self.radius
+        reach = _THICKNESS / 2 + self.radius
+        return low, self.size - low, self.size / 2 - reach, self.size / 2 + reach
+
+    def _draw_rooms(self) -> Pixels:
+        """Rooms without an agent, each pixel the average over its area: [3, H, W]."""
+        fine = 8
+        grid = (np.arange(self.image_size * fine) + 0.5) * self.size / (self.image_size * fine)
+        x, y = grid[None, :], grid[:, None]
+        centre, half = self.door
+        border = (np.minimum(x, self.size - x) < _BORDER) | (np.minimum(y, self.size - y) < _BORDER)
+        wall = (np.abs(x - self.size / 2) < _THICKNESS / 2) & (np.abs(y - centre) > half)
+        solid = (border | wall).astype(np.float32)
+        side = self.image_size
+        cover = solid.reshape(side, fine, side, fine).mean((1, 3))
+        colours = np.asarray(_FLOOR)[:, None, None] * (1 - cover) + (
+            np.asarray(_WALL)[:, None, None] * cover
+        )
+        out: Pixels = np.rint(colours).astype(np.uint8)
+        return out
+
+
+class TwoRoomEnv:
+    """One agent of Two-Room behind gymnasium's `reset` and `step`.
+
+    Observations are frames [H, W, 3], uint8; `info` carries "state" and "goal", each [2].
+    Reward is 1 on the step that reaches the goal, which also terminates the episode.
+
+    Args:
+        image_size: frame side in pixels.
+    """
+
+    def __init__(self, image_size: int = 64) -> None:
+        self.world = TwoRoom(image_size)
+        self.rng = np.random.default_rng()
+        self.state = self.world.sample_states(self.rng, 1)[0]
+        self.goal = self.world.sample_states(self.rng, 1)[0]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Floats] | None = None
+    ) -> tuple[Pixels, dict[str, Any]]:
+        """Start anew; `options` may fix "state" and "goal", each [2] in world units.
+
+        Raises: ValueError for other option names or shapes.
+        """
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        chosen = dict(options or {})
+        if not set(chosen) <= {"state", "goal"}:
+            raise ValueError(f"options must be among 'state' and 'goal', got {sorted(chosen)}")
+        for name in ("state", "goal"):
+            value = np.asarray(
+                chosen.get(name, self.world.sample_states(self.rng, 1)[0]), np.float32
+            )
+            if value.shape != (2,):
+                raise ValueError(f"options[{name!r}] must be [2], got {list(value.shape)}")
+            setattr(self, name, value)
+        return self.render(), self._info()
+
+    def step(self, action: Floats) -> tuple[Pixels, float, bool, bool, dict[str, Any]]:
+        """Act once: observation, reward, terminated, truncated (never), info."""
+        self.state = self.world.step(self.state[None], np.asarray(action, np.float32)[None])[0]
+        reached = bool(self.world.success(self.state, self.goal))
+        return self.render(), float(reached), reached, False, self._info()
+
+    def render(self) -> Pixels:
+        """The current frame, [H, W, 3]."""
+        out: Pixels = self.world.render(self.state[None])[0].transpose(1, 2, 0)
+        return out
+
+    def _info(self) -> dict[str, Any]:
+        return {"state": self.state.copy(), "goal": self.goal.copy()}

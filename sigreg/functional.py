@@ -16,7 +16,7 @@ from sigreg.quadrature import Quadrature
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["sigreg_loss"]
+__all__ = ["check_samples", "sigreg_loss"]
 
 
 def sigreg_loss(

@@ -163,7 +163,7 @@ def heavy_at_import(imports: list[Import]) -> list[str]:
     for found in imports:
         package, top = found.by.partition(".")[0], found.target.partition(".")[0]
         allowed = AT_IMPORT[package] | set(sys.stdlib_module_names) | set(PACKAGES)
-        at_home = HOMES.get(top) == found.by
+        at_home = top in HOMES and inside(found.by, HOMES[top])
         if found.at_import and top not in allowed and not at_home:
             heavy.append(str(found))
     return heavy
@@ -175,7 +175,7 @@ def away_from_home(imports: list[Import]) -> list[str]:
         str(found)
         for found in imports
         for name, home in HOMES.items()
-        if inside(found.target, name) and found.by != home and not is_app(found.by)
+        if inside(found.target, name) and not inside(found.by, home) and not is_app(found.by)
         # A name in an annotation loads nothing.
         if not found.for_types
     ]

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from sigreg._kernels.choice import HAS_TRITON
-
-__all__ = ["check_sampler", "random_directions"]
+__all__ = [
+    "HASH",
+    "check_sampler",
+    "directions_op",
+    "draw",
+    "gaussian_rows",
+    "hash_start",
+    "random_directions",
+]
 
 # Odd multipliers of splitmix64 (Steele, Lea & Flood, 2014), written as signed 64-bit numbers.
 _WEYL = -7046029254386353131
 _MIX_A = -4658895280553007687
 _MIX_B = -7723592293110705685
 _UNIT = 2.0**-23
+HASH = (_WEYL, _MIX_A, _MIX_B)
 
 
 def _scramble(counter: Tensor) -> Tensor:
@@ -37,7 +45,7 @@ def _wrap(number: int) -> int:
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def _start(seed: int) -> int:
+def hash_start(seed: int) -> int:
     """Where the counters of a seed begin: `_scramble` of seed · _WEYL on python's integers."""
     counter = _wrap(seed * _WEYL)
     counter = _wrap((counter ^ (counter >> 30)) * _MIX_A)
@@ -45,14 +53,10 @@ def _start(seed: int) -> int:
     return counter ^ (counter >> 31)
 
 
-def _gaussian(num: int, dim: int, seed: int, step: Tensor, *, unit: bool) -> Tensor:
-    """[num, dim], independent N(0, 1) by Box and Muller, two from each scrambled counter."""
-    if step.is_cuda and HAS_TRITON:
-        from sigreg._kernels.triton_directions import gaussian_rows
-
-        return gaussian_rows(step, num, dim, _start(seed), (_WEYL, _MIX_A, _MIX_B), unit)
+def gaussian_rows(num: int, dim: int, seed: int, step: Tensor, *, unit: bool) -> Tensor:
+    """[num, dim], independent N(0, 1) by Box and Muller, two from each counter; or unit rows."""
     half = (dim + 1) // 2
-    stream = _scramble((step + _start(seed)).mul_(_MIX_B)).add_(_WEYL)
+    stream = _scramble((step + hash_start(seed)).mul_(_MIX_B)).add_(_WEYL)
     bits = torch.arange(num * half, dtype=torch.int64, device=step.device)
     bits = _scramble(bits.mul_(_WEYL).add_(stream)).view(num, half)
     # 23 bits and a half: exact in float32 and never 0 or 1, so 0 < radius < 6 and no row is zero.
@@ -62,11 +66,15 @@ def _gaussian(num: int, dim: int, seed: int, step: Tensor, *, unit: bool) -> Ten
     return g / torch.linalg.vector_norm(g, dim=1, keepdim=True) if unit else g
 
 
-def _orthogonal(num: int, dim: int, seed: int, step: Tensor) -> Tensor:
-    """[num, dim], unit rows, orthogonal within each block of `dim` consecutive rows."""
+def draw(
+    rows: Callable[..., Tensor], num: int, dim: int, seed: int, step: Tensor, orthogonal: bool
+) -> Tensor:
+    """[num, dim], unit rows, from a source of Gaussian rows like `gaussian_rows`."""
+    if not orthogonal:
+        return rows(num, dim, seed, step, unit=True)
     size = min(num, dim)
     blocks = -(-num // size)
-    g = _gaussian(blocks * size, dim, seed, step, unit=False).reshape(blocks, size, dim)
+    g = rows(blocks * size, dim, seed, step, unit=False).reshape(blocks, size, dim)
     # Q is uniform up to the signs of its columns, and the statistic of −a is that of a.
     q: Tensor = torch.linalg.qr(g.mT).Q
     return q.mT.reshape(blocks * size, dim)[:num].contiguous()
@@ -107,19 +115,19 @@ def random_directions(
     if device is None:
         device = step.device if isinstance(step, Tensor) else "cpu"
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
-    drawn: Tensor = _directions_op(step, num, dim, _wrap(seed), sampler == "orthogonal")
+    drawn: Tensor = directions_op(step, num, dim, _wrap(seed), sampler == "orthogonal")
     return drawn
 
 
-# An operator of its own because a compiler may not reassociate products that wrap around.
+# An operator of its own because a compiler may not reassociate products that wrap around, and
+# because a GPU has a kernel for it (`sigreg._kernels`).
 @torch.library.custom_op("sigreg::directions", mutates_args=())
-def _directions_op(step: Tensor, num: int, dim: int, seed: int, orthogonal: bool) -> Tensor:
-    if orthogonal:
-        return _orthogonal(num, dim, seed, step)
-    return _gaussian(num, dim, seed, step, unit=True)
+def directions_op(step: Tensor, num: int, dim: int, seed: int, orthogonal: bool) -> Tensor:
+    """[num, dim], unit rows."""
+    return draw(gaussian_rows, num, dim, seed, step, orthogonal)
 
 
-@_directions_op.register_fake
+@directions_op.register_fake
 def _(step: Tensor, num: int, dim: int, _seed: int, _orthogonal: bool) -> Tensor:
     return step.new_empty(num, dim, dtype=torch.float32)
 

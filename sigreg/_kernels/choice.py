@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import torch
 from torch import Tensor
 
 from sigreg import reference
-from sigreg._kernels.ops import ecf_sums_op
+from sigreg._kernels.ops import HAS_TRITON, ecf_sums_op
 from sigreg.quadrature import Quadrature
 
-__all__ = ["HAS_TRITON", "check_backend", "choose_backend", "ecf_sums"]
+__all__ = ["check_backend", "choose_backend", "ecf_sums"]
 
 _BACKENDS = ("auto", "reference", "cpu", "triton")
-# Found, not imported: `import sigreg` must work and stay light without it.
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def check_backend(backend: str) -> None:

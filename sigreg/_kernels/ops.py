@@ -8,6 +8,7 @@ product with a number and nothing of the size of the projections outlives the ca
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -16,8 +17,12 @@ from torch import Tensor
 
 from sigreg._distributed import resolve, sum_over_ranks, world_size
 from sigreg._kernels import ecf_cpu
+from sigreg.directions import directions_op, draw, gaussian_rows
 
-__all__ = ["ecf_sums_op", "loss_op"]
+__all__ = ["HAS_TRITON", "ecf_sums_op", "loss_op"]
+
+# Found, not imported: `import sigreg` must work and stay light without it.
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 _NO_SECOND = (
     "sigreg's fused kernels have no second derivative; use backend='reference' where a gradient "
@@ -27,6 +32,12 @@ _NO_SECOND = (
 
 def _kernel(backend: str) -> ModuleType:
     return importlib.import_module(f"sigreg._kernels.ecf_{backend}")
+
+
+@directions_op.register_kernel("cuda")
+def _(step: Tensor, num: int, dim: int, seed: int, orthogonal: bool) -> Tensor:
+    rows = _kernel("triton").gaussian_rows if HAS_TRITON else gaussian_rows
+    return draw(rows, num, dim, seed, step, orthogonal)
 
 
 @torch.library.custom_op("sigreg::ecf_sums", mutates_args=())

@@ -7,7 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sigreg._kernels.triton_math import accumulate, features, nine, place, store_nine, weigh
+from sigreg._kernels.ecf_triton.angles import accumulate, features, nine, place, store_nine, weigh
 
 __all__ = ["combine_kernel", "finish_kernel", "products_kernel", "pull_kernel"]
 

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sigreg._kernels.triton_kernels import (
+from sigreg._kernels.ecf_triton.kernels import (
     combine_kernel,
     finish_kernel,
     products_kernel,

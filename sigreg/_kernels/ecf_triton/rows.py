@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sigreg._kernels.triton_math import sincos
+from sigreg._kernels.ecf_triton.angles import sincos
+from sigreg.directions import HASH, hash_start
 
 __all__ = ["gaussian_rows"]
 
@@ -46,15 +47,13 @@ def _rows_kernel(
     tl.store(out_ptr + row * D + half + i, b, mask=i < D - half)
 
 
-def gaussian_rows(
-    step: Tensor, num: int, dim: int, start: int, constants: tuple[int, int, int], unit: bool
-) -> Tensor:
+def gaussian_rows(num: int, dim: int, seed: int, step: Tensor, *, unit: bool) -> Tensor:
     """[num, dim] on the step's GPU: N(0, 1), or unit rows."""
     half = (dim + 1) // 2
-    weyl, mix_a, mix_b = constants
+    weyl, mix_a, mix_b = HASH
     out = torch.empty(num, dim, dtype=torch.float32, device=step.device)
     _rows_kernel[(num,)](
-        step, out, start, dim, half, UNIT=unit, WEYL=weyl, MIX_A=mix_a, MIX_B=mix_b,
+        step, out, hash_start(seed), dim, half, UNIT=unit, WEYL=weyl, MIX_A=mix_a, MIX_B=mix_b,
         BLOCK=triton.next_power_of_2(half), num_warps=4,
     )  # fmt: skip
     return out

@@ -70,12 +70,17 @@ def _mix64(x: Tensor) -> Tensor:
 
 
 def _mix32(x: Tensor, key: Tensor) -> Tensor:
-    """Two rounds of multiply and xor-shift on int32, the key added between them."""
-    x = x * _MIX32[0]
-    x ^= (x >> 15) & 0x1FFFF
+    """Two rounds of multiply and xor-shift on int32, in place, the key added between them."""
+    shifted = torch.empty_like(x)
+    x *= _MIX32[0]
+    torch.bitwise_right_shift(x, 15, out=shifted)
+    shifted &= 0x1FFFF
+    x ^= shifted
     x += key
     x *= _MIX32[1]
-    x ^= (x >> 16) & 0xFFFF
+    torch.bitwise_right_shift(x, 16, out=shifted)
+    shifted &= 0xFFFF
+    x ^= shifted
     return x
 
 
@@ -129,49 +134,52 @@ class Stream:
     def __init__(self, seed: Tensor) -> None:
         self._seed = seed
         self._ahead: dict[tuple[int, int, torch.dtype], tuple[int, Tensor]] = {}
+        self._positions: dict[int, Tensor] = {}
 
     def normal(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
         """[B, count] standard normal numbers of one iteration and lane."""
-        B = self._seed.shape[0]
-        limit = _PASS_CPU if self._seed.device.type == "cpu" else _PASS_GPU
+        B, device = self._seed.shape[0], self._seed.device
+        limit = _PASS_CPU if device.type == "cpu" else _PASS_GPU
         wanted = (count, lane, dtype)
         first, made = self._ahead.get(wanted, (0, None))
         if made is None or not first <= iteration < first + made.shape[0]:
             first, steps = iteration, min(max(limit // max(B * count, 1), 1), _AHEAD)
-            iterations = torch.arange(
-                first, first + steps, dtype=torch.int64, device=self._seed.device
-            )
             problems = max(limit // max(steps * count, 1), 1)
-            made = torch.empty(steps, B, count, dtype=dtype, device=self._seed.device)
-            for b in range(0, B, problems):
-                bits = _bits(self._seed[b : b + problems], iterations, count, lane)
-                made[:, b : b + problems] = _normal(bits)
+            if problems >= B:
+                made = _normal(self._bits(self._seed, first, steps, count, lane)).to(dtype)
+            else:
+                made = torch.empty(steps, B, count, dtype=dtype, device=device)
+                for b in range(0, B, problems):
+                    some = self._seed[b : b + problems]
+                    made[:, b : b + problems] = _normal(self._bits(some, first, steps, count, lane))
             self._ahead[wanted] = (first, made)
         return made[iteration - first]
 
     def uniform(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
         """[B, count] multiples of 2⁻²⁴ in [0, 1) of one iteration and lane."""
-        iterations = torch.tensor([iteration], dtype=torch.int64, device=self._seed.device)
-        bits = _bits(self._seed, iterations, count, lane)[0]
+        bits = self._bits(self._seed, iteration, 1, count, lane)[0]
         return (((bits >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24).to(dtype)
 
-
-def _bits(seed: Tensor, iterations: Tensor, count: int, lane: int) -> Tensor:
-    """[I, B, count] int32: 32 random bits per (iteration, problem, position)."""
-    key = fold_in(seed, iterations[:, None])
-    key = _mix64(key + _signed(lane * _LANE, 64))
-    low, high = key.to(torch.int32), (key >> 32).to(torch.int32)
-    position = torch.arange(count, dtype=torch.int32, device=seed.device)
-    position = _mix32(position, position)
-    return _mix32(position ^ low[..., None], high[..., None])
+    def _bits(self, seed: Tensor, first: int, steps: int, count: int, lane: int) -> Tensor:
+        """[steps, B, count] int32: 32 random bits per (iteration, problem, position)."""
+        iterations = torch.arange(first, first + steps, dtype=torch.int64, device=seed.device)
+        key = fold_in(seed, iterations[:, None])
+        key = _mix64(key + _signed(lane * _LANE, 64))
+        low, high = key.to(torch.int32), (key >> 32).to(torch.int32)
+        if count not in self._positions:
+            position = torch.arange(count, dtype=torch.int32, device=seed.device)
+            self._positions[count] = _mix32(position.clone(), position)
+        return _mix32(self._positions[count] ^ low[..., None], high[..., None])
 
 
 def _normal(bits: Tensor) -> Tensor:
     """The sum of two table entries, one per half of the bits: standard normal up to 6σ."""
-    table = _table(bits.device)
-    flat = bits.flatten()
-    z = table.index_select(0, flat & 0xFFFF)
-    z += table.index_select(0, (flat >> 16) & 0xFFFF)
+    table, flat = _table(bits.device), bits.flatten()
+    index = flat & 0xFFFF
+    z = table.index_select(0, index)
+    torch.bitwise_right_shift(flat, 16, out=index)
+    index &= 0xFFFF
+    z += table.index_select(0, index)
     return z.view(bits.shape)
 
 

@@ -23,7 +23,7 @@ _LEVELS = 1 << 16
 _GRID = 1 << 20
 
 # How many numbers are made by one pass: a pass over more than this leaves the processor's cache,
-# a pass over less is dominated by the cost of calling an operation.
+# a pass over less is dominated by the cost of calling an operation. Never more than 32 iterations.
 _PASS_CPU = 1 << 16
 _PASS_GPU = 1 << 24
 _AHEAD = 32
@@ -141,6 +141,7 @@ class Stream:
         self._seed = seed
         self._ahead: dict[tuple[int, int, torch.dtype], tuple[int, Tensor]] = {}
         self._positions: dict[int, Tensor] = {}
+        self._keys: dict[tuple[int, int], Tensor] = {}
 
     def normal(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
         """[B, count] standard normal numbers of one iteration and lane."""
@@ -150,30 +151,44 @@ class Stream:
         first, made = self._ahead.get(wanted, (0, None))
         pairs = -(-count // (2 * _RUN)) * _RUN
         if made is None or not first <= iteration < first + made.shape[0]:
-            first, steps = iteration, min(max(limit // max(B * count, 1), 1), _AHEAD)
+            # Not beyond the iterations that share a block of keys.
+            most = _AHEAD - iteration % _AHEAD
+            first, steps = iteration, min(max(limit // max(B * count, 1), 1), most)
             problems = max(limit // max(steps * count, 1), 1)
             made = torch.empty(steps, B, 2 * pairs, dtype=dtype, device=device)
             for b in range(0, B, problems):
-                bits = self._bits(self._seed[b : b + problems], first, steps, pairs, lane)
+                bits = self._bits(slice(b, b + problems), first, steps, pairs, lane)
                 _normal(bits, out=made[:, b : b + problems])
             self._ahead[wanted] = (first, made)
         return made[iteration - first, :, :count]
 
     def uniform(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
         """[B, count] multiples of 2⁻²⁴ in [0, 1) of one iteration and lane."""
-        bits = self._bits(self._seed, iteration, 1, count, lane)[0]
+        bits = self._bits(slice(None), iteration, 1, count, lane)[0]
         return (((bits >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24).to(dtype)
 
-    def _bits(self, seed: Tensor, first: int, steps: int, count: int, lane: int) -> Tensor:
+    def _bits(self, b: slice, first: int, steps: int, count: int, lane: int) -> Tensor:
         """[steps, B, count] int32: 32 random bits per (iteration, problem, position)."""
-        iterations = torch.arange(first, first + steps, dtype=torch.int64, device=seed.device)
-        key = fold_in(seed, iterations[:, None])
-        key = _mix64(key + _signed(lane * _LANE, 64))
-        low, high = key.to(torch.int32), (key >> 32).to(torch.int32)
+        low, high = self._key(first // _AHEAD, lane)[:, :, b, None]
+        start = first % _AHEAD
         if count not in self._positions:
-            position = torch.arange(count, dtype=torch.int32, device=seed.device)
+            position = torch.arange(count, dtype=torch.int32, device=self._seed.device)
             self._positions[count] = _mix32(position.clone(), position)
-        return _mix32(self._positions[count] ^ low[..., None], high[..., None])
+        bits = self._positions[count] ^ low[start : start + steps]
+        return _mix32(bits, high[start : start + steps])
+
+    def _key(self, block: int, lane: int) -> Tensor:
+        """[2, 32, B] int32: two words per problem for each iteration of a block of 32."""
+        if (block, lane) not in self._keys:
+            first = block * _AHEAD
+            iterations = torch.arange(
+                first, first + _AHEAD, dtype=torch.int64, device=self._seed.device
+            )
+            key = _mix64(fold_in(self._seed, iterations[:, None]) + _signed(lane * _LANE, 64))
+            self._keys[block, lane] = torch.stack(
+                [key.to(torch.int32), (key >> 32).to(torch.int32)]
+            )
+        return self._keys[block, lane]
 
 
 def _normal(bits: Tensor, out: Tensor) -> None:

@@ -117,7 +117,7 @@ def peak_memory(call: Call, *, device: torch.device | str = "cpu", warmup: int =
     """Most bytes of tensors alive at once inside `call`, beyond those alive before it.
 
     CUDA: the caching allocator's own count. CPU: the sum over torch's allocation events, exact
-    for tensors and blind to scratch that a library allocates for itself (`peak_resident` sees it).
+    for tensors and blind to scratch that a library allocates for itself.
     """
     for _ in range(warmup):
         call()
@@ -141,20 +141,6 @@ def peak_memory(call: Call, *, device: torch.device | str = "cpu", warmup: int =
         now += event.nbytes()
         peak = max(peak, now)
     return peak
-
-
-def peak_resident(call: Call) -> int:
-    """Growth of this process's resident set at its highest inside `call`, in bytes (Linux).
-
-    Counts everything, pages the allocator keeps included, to about a megabyte. Call it in a fresh
-    process for a clean figure.
-    """
-    gc.collect()
-    # Writing 5 resets the high-water mark (proc(5), clear_refs).
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status_bytes("VmRSS")
-    call()
-    return max(0, _status_bytes("VmHWM") - before)
 
 
 def save(
@@ -296,13 +282,6 @@ def _waiter(device: torch.device | str) -> Callable[[], None]:
     if torch.device(device).type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return lambda: None
-
-
-def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no field {field}")
 
 
 def _command() -> str:

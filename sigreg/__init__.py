@@ -1,5 +1,6 @@
 """Is this batch an isotropic Gaussian? The SIGReg regularizer, its kernels and read-outs."""
 
+from sigreg._distributed import DistributedCheck, check_distributed
 from sigreg.diagnostics import Report, collapse_value, effective_rank, noise_floor, report
 from sigreg.directions import random_directions
 from sigreg.edf_tests import anderson_darling, cramer_von_mises, watson
@@ -17,6 +18,7 @@ from sigreg.weak import WeakSIGReg, weak_sigreg_loss
 
 __all__ = [
     "ChiSquareSum",
+    "DistributedCheck",
     "LeJEPALoss",
     "LeJEPALosses",
     "Quadrature",
@@ -28,6 +30,7 @@ __all__ = [
     "WeakSIGReg",
     "additive_weight",
     "anderson_darling",
+    "check_distributed",
     "collapse_value",
     "covariance_term",
     "cramer_von_mises",

@@ -119,19 +119,21 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One line in words: the first of these that applies."""
-        if self.scale < 1e-3:
-            return f"collapsed to a point: standard deviation {self.scale:.1e}"
-        if self.effective_rank < 0.5 * self.gaussian_rank and self.p_value < 0.01:
-            # Half of what Gaussian samples would show: no accident at any N.
-            return f"collapsed to rank {self.effective_rank:.3g} of {self.dim}"
-        if self.p_value >= 0.01:
-            return f"isotropic Gaussian as far as N={self.num_samples} can tell"
+        """One line in words."""
         n, d = self.num_samples, self.dim
+        if self.scale < 0.05:
+            return f"collapsed to a point: standard deviation {self.scale:.2g} instead of 1"
+        if self.p_value >= 0.01:
+            return f"isotropic Gaussian as far as N={n} can tell"
+        # A third of what Gaussian samples would show is no accident at any N.
+        if self.effective_rank < self.gaussian_rank / 3:
+            return f"collapsed to rank {self.effective_rank:.3g} of {d}"
         causes = []
+        if self.effective_rank < 0.8 * self.gaussian_rank:
+            causes.append(f"effective rank {self.effective_rank:.3g} of {d}")
         if self.mean_error > 2 / math.sqrt(n):
             causes.append(f"mean off by {self.mean_error:.2g} per coordinate")
-        if abs(self.scale - 1) > 3 / math.sqrt(2 * n * d):
+        if abs(self.scale - 1) > max(0.02, 3 / math.sqrt(2 * n * d)):
             causes.append(f"standard deviation {self.scale:.3g} instead of 1")
         if self.covariance_error > 1.2 * math.sqrt((d + 1) / n):
             causes.append(f"covariance off by {self.covariance_error:.2g}")

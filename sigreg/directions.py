@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["random_directions"]
+from sigreg._kernels.choice import HAS_TRITON
+
+__all__ = ["check_sampler", "random_directions"]
 
 # Odd multipliers of splitmix64 (Steele, Lea & Flood, 2014), written as signed 64-bit numbers.
 _WEYL = -7046029254386353131
@@ -30,28 +32,41 @@ def _scramble(counter: Tensor) -> Tensor:
     return counter
 
 
-def _stream(seed: int, step: Tensor) -> Tensor:
-    """[], where on the 64-bit circle the counters of this (seed, step) begin."""
-    start = _scramble(torch.full_like(step, seed).mul_(_WEYL))
-    return _scramble(start.add_(step).mul_(_MIX_B)).add_(_WEYL)
+def _wrap(number: int) -> int:
+    """The integer that 64 bits keep of it."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def _gaussian(num: int, dim: int, stream: Tensor) -> Tensor:
+def _start(seed: int) -> int:
+    """Where the counters of a seed begin: `_scramble` of seed · _WEYL on python's integers."""
+    counter = _wrap(seed * _WEYL)
+    counter = _wrap((counter ^ (counter >> 30)) * _MIX_A)
+    counter = _wrap((counter ^ (counter >> 27)) * _MIX_B)
+    return counter ^ (counter >> 31)
+
+
+def _gaussian(num: int, dim: int, seed: int, step: Tensor, *, unit: bool) -> Tensor:
     """[num, dim], independent N(0, 1) by Box and Muller, two from each scrambled counter."""
+    if step.is_cuda and HAS_TRITON:
+        from sigreg._kernels.triton_directions import gaussian_rows
+
+        return gaussian_rows(step, num, dim, _start(seed), (_WEYL, _MIX_A, _MIX_B), unit)
     half = (dim + 1) // 2
-    bits = torch.arange(num * half, dtype=torch.int64, device=stream.device)
+    stream = _scramble((step + _start(seed)).mul_(_MIX_B)).add_(_WEYL)
+    bits = torch.arange(num * half, dtype=torch.int64, device=step.device)
     bits = _scramble(bits.mul_(_WEYL).add_(stream)).view(num, half)
     # 23 bits and a half: exact in float32 and never 0 or 1, so 0 < radius < 6 and no row is zero.
     radius = (bits >> 40).to(torch.float32).add_(0.5).mul_(_UNIT).log_().mul_(-2).sqrt_()
     angle = (bits & 0x7FFFFF).to(torch.float32).add_(0.5).mul_(2 * math.pi * _UNIT)
-    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :dim]
+    g = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :dim]
+    return g / torch.linalg.vector_norm(g, dim=1, keepdim=True) if unit else g
 
 
-def _orthogonal(num: int, dim: int, stream: Tensor) -> Tensor:
+def _orthogonal(num: int, dim: int, seed: int, step: Tensor) -> Tensor:
     """[num, dim], unit rows, orthogonal within each block of `dim` consecutive rows."""
     size = min(num, dim)
     blocks = -(-num // size)
-    g = _gaussian(blocks * size, dim, stream).view(blocks, size, dim)
+    g = _gaussian(blocks * size, dim, seed, step, unit=False).reshape(blocks, size, dim)
     # Q is uniform up to the signs of its columns, and the statistic of −a is that of a.
     q: Tensor = torch.linalg.qr(g.mT).Q
     return q.mT.reshape(blocks * size, dim)[:num].contiguous()
@@ -92,20 +107,16 @@ def random_directions(
     if device is None:
         device = step.device if isinstance(step, Tensor) else "cpu"
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
-    seed = (seed + (1 << 63)) % (1 << 64) - (1 << 63)  # any integer, wrapped as int64 does
-    drawn: Tensor = _directions_op(step, num, dim, seed, sampler == "orthogonal")
+    drawn: Tensor = _directions_op(step, num, dim, _wrap(seed), sampler == "orthogonal")
     return drawn
 
 
 # An operator of its own because a compiler may not reassociate products that wrap around.
 @torch.library.custom_op("sigreg::directions", mutates_args=())
 def _directions_op(step: Tensor, num: int, dim: int, seed: int, orthogonal: bool) -> Tensor:
-    stream = _stream(seed, step)
     if orthogonal:
-        return _orthogonal(num, dim, stream)
-    g = _gaussian(num, dim, stream)
-    norm: Tensor = torch.linalg.vector_norm(g, dim=1, keepdim=True)
-    return g.div_(norm)
+        return _orthogonal(num, dim, seed, step)
+    return _gaussian(num, dim, seed, step, unit=True)
 
 
 @_directions_op.register_fake

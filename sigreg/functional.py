@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -15,7 +16,7 @@ from sigreg.quadrature import Quadrature
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["sigreg_loss"]
+__all__ = ["check_samples", "sigreg_loss"]
 
 
 def sigreg_loss(
@@ -66,10 +67,11 @@ def sigreg_loss(
         if chosen == "reference" or directions.requires_grad:
             return _four_lines(z, directions, rule, mask, scale_by_n, name, chosen)
         assert rule.spacing is not None
+        groups = math.prod(z.shape[:-2])  # not -1, which an empty shard leaves open
         loss: Tensor = loss_op(
-            z.reshape(-1, *z.shape[-2:]),
+            z.reshape(groups, *z.shape[-2:]),
             directions,
-            None if mask is None else mask.reshape(-1, mask.shape[-1]).to(z.dtype),
+            None if mask is None else mask.reshape(groups, mask.shape[-1]).to(z.dtype),
             rule.weight,
             rule.target,
             rule.spacing,

@@ -112,7 +112,7 @@ class SIGReg(nn.Module):
         return sigreg_loss(
             x,
             self._draw(x) if directions is None else directions,
-            self._rule(x),
+            self.quadrature(x),
             mask=mask,
             scale_by_n=self.scale_by_n,
             group=self.sync,
@@ -142,7 +142,8 @@ class SIGReg(nn.Module):
             self.step += 1
         return directions
 
-    def _rule(self, x: Tensor) -> Quadrature:
+    def quadrature(self, x: Tensor) -> Quadrature:
+        """The layer's rule for x: from its buffers, or exact for float64."""
         rule = trapezoid(self.knots, self.t_max)
         if x.dtype == torch.float64:
             return rule

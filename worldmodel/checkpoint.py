@@ -129,6 +129,9 @@ def load(
 def read_config(folder: str | PathLike[str]) -> RunConfig:
     """Read what a run folder says about its model, without the weights.
 
+    Args:
+        folder: as `save` left it.
+    Returns: RunConfig.
     Raises: FileNotFoundError or ValueError, naming the file at fault.
     """
     path = _existing(Path(folder), CONFIG)

@@ -115,7 +115,9 @@ class FrameEncoder(_PixelEncoder):
 
     def _embed(self, x: Tensor) -> Tensor:
         tokens = self.patches(x).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1) + self.positions
+        tokens = (
+            torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], dim=1) + self.positions
+        )
         for block in self.blocks:
             tokens = block(tokens)
         out: Tensor = self.projector(self.norm(tokens[:, 0]))
@@ -187,7 +189,7 @@ class ActionEncoder(nn.Module):
         mix_dim: width of the linear mix; None means A. The released models all have 10, Cube's
             with A = 25 too.
     Shapes: [..., A] -> [..., D].
-    Raises: ValueError if the last dimension is not A.
+    Raises: ValueError if the last dimension is not A; TypeError if actions are not floating point.
     Source: LeWM, arXiv:2603.19312, released configuration (the mix is a convolution of width one).
     """
 
@@ -214,5 +216,7 @@ class ActionEncoder(nn.Module):
         """Embed blocks of actions [..., A]: [..., D]."""
         if actions.shape[-1] != self.action_dim:
             raise ValueError(f"actions must be [..., {self.action_dim}], got {list(actions.shape)}")
+        if not actions.dtype.is_floating_point:
+            raise TypeError(f"actions must be floating point, got {actions.dtype}")
         out: Tensor = self.contract(F.silu(self.expand(self.mix(actions))))
         return out

@@ -33,12 +33,14 @@ def jepa_loss(
         weight: λ. Released code has 0.09; success stays high from 0.01 to 0.2 (paper, λ figure).
             The error is a mean over D: summing it instead would divide λ by D.
     Returns: Losses.
-    Raises: ValueError if the batch has fewer than two frames or disagreeing shapes.
+    Raises: ValueError if the batch is empty, has fewer than two frames or disagreeing shapes.
     Source: LeWM, arXiv:2603.19312, Eq. 1 and Appendix A.
     """
     frames, actions = batch
-    if frames.dim() != 5 or frames.shape[1] < 2:
-        raise ValueError(f"batch.frames must be [B, T >= 2, C, H, W], got {list(frames.shape)}")
+    if frames.dim() != 5 or frames.shape[0] < 1 or frames.shape[1] < 2:
+        raise ValueError(
+            f"batch.frames must be [B >= 1, T >= 2, C, H, W], got {list(frames.shape)}"
+        )
     if actions.dim() != 3 or actions.shape[:2] != frames.shape[:2]:
         raise ValueError(
             f"batch.actions must be [B, T, A] with [B, T] = {list(frames.shape[:2])}, "

@@ -63,7 +63,8 @@ class CausalPredictor(nn.Module):
 
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""
-        if embeddings.dim() != 3 or embeddings.shape != actions.shape:
+        wrong = embeddings.dim() != 3 or embeddings.shape[-1] != self.dim
+        if wrong or embeddings.shape != actions.shape:
             raise ValueError(
                 "embeddings and actions must both be [B, T, "
                 f"{self.dim}], got {list(embeddings.shape)} and {list(actions.shape)}"

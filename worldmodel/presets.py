@@ -23,6 +23,7 @@ def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> Wo
             5 × 5 for Cube).
         image_size: frame side in pixels, a multiple of 14.
         history: frames the predictor looks back on.
+    Returns: WorldModel with fresh weights, in training mode.
     Source: LeWM, arXiv:2603.19312, Section 3, Figure 6 and released configuration.
     """
     return WorldModel(
@@ -41,6 +42,7 @@ def small(action_dim: int = 10, *, image_size: int = 64, dim: int = 64) -> World
         action_dim: A, raw action dims × frameskip.
         image_size: frame side in pixels, a power of two.
         dim: D, embedding width.
+    Returns: WorldModel with fresh weights, in training mode.
     """
     return WorldModel(
         encoder=ConvEncoder(image_size=image_size, dim=dim),

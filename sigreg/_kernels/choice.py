@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 
 import torch
 from torch import Tensor
@@ -11,11 +12,11 @@ from sigreg import reference
 from sigreg._kernels.ops import ecf_sums_op
 from sigreg.quadrature import Quadrature
 
-__all__ = ["check_backend", "choose_backend", "ecf_sums"]
+__all__ = ["HAS_TRITON", "check_backend", "choose_backend", "ecf_sums"]
 
 _BACKENDS = ("auto", "reference", "cpu", "triton")
 # Found, not imported: `import sigreg` must work and stay light without it.
-_TRITON = importlib.util.find_spec("triton") is not None
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def check_backend(backend: str) -> None:
@@ -36,7 +37,7 @@ def choose_backend(backend: str, device: torch.device, quadrature: Quadrature) -
     if backend == "auto":
         if quadrature.spacing is None:
             return "reference"
-        if device.type == "cuda" and _TRITON:
+        if device.type == "cuda" and HAS_TRITON:
             return "triton"
         return "cpu" if device.type == "cpu" else "reference"
     if backend == "reference":
@@ -46,7 +47,7 @@ def choose_backend(backend: str, device: torch.device, quadrature: Quadrature) -
             f"backend={backend!r} needs a quadrature with equally spaced knots from 0 (its "
             "`spacing` is None); use 'auto' or 'reference'"
         )
-    if backend == "triton" and not _TRITON:
+    if backend == "triton" and not HAS_TRITON:
         raise ValueError("backend='triton' needs the triton package, which is not installed")
     return backend
 
@@ -67,8 +68,9 @@ def ecf_sums(
     num_knots, spacing = quadrature.t.numel(), quadrature.spacing
     if chosen == "reference" or spacing is None:
         return reference.ecf_sums(x, quadrature.t.to(x), mask)
-    flat = x.reshape(-1, *x.shape[-2:])
-    counts = None if mask is None else mask.reshape(-1, x.shape[-2]).to(x.dtype)
+    lead = math.prod(x.shape[:-2])  # not -1, which an empty shard leaves open
+    flat = x.reshape(lead, *x.shape[-2:])
+    counts = None if mask is None else mask.reshape(lead, x.shape[-2]).to(x.dtype)
     sums = ecf_sums_op(flat, counts, num_knots, spacing, chosen)
     sums = sums.view(*x.shape[:-2], x.shape[-1], 2, num_knots)
     return sums[..., 0, :], sums[..., 1, :]

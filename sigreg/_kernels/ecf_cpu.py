@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_SAMPLES", "loss_and_gradient", "project", "sums", "sums_gradient"]
+__all__ = ["MAX_SAMPLES", "finish", "loss_and_gradient", "project", "sums", "sums_gradient"]
 
 _TILE = 1 << 16  # samples × directions per tile: its dozen features fit a 2 MiB cache per thread
 _PROJECTIONS = 1 << 20  # projections held at a time by loss_and_gradient, unless chunk says
@@ -186,6 +186,29 @@ def sums_gradient(
             tile.load(angles, None if mask is None else mask[b, s])
             out[b, s, m] = tile.pull(weights[b, m], angles).T
     return out
+
+
+def finish(
+    sums: Tensor, count: Tensor, weight: Tensor, target: Tensor, scale_by_n: bool, ranks: int
+) -> tuple[Tensor, Tensor]:
+    """Loss, and its gradient with respect to the sums, which DDP will divide by `ranks`.
+
+    Args:
+        sums: [B, M, 2K] over all ranks.
+        count: [B], samples behind them.
+        weight: [K].
+        target: [K].
+        scale_by_n: whether the statistic is multiplied by N.
+        ranks: how many ranks.
+    Returns: [] and [B, M, 2K].
+    """
+    batch, num, _ = sums.shape
+    n = count[:, None, None]
+    # With miss = n·(φ̂ − target) the statistic is factor · Σ weight · miss².
+    miss = sums - n * torch.cat((target, torch.zeros_like(target)))
+    factor = (n if scale_by_n else n.sign()) / n.clamp(min=1).square() / (num * batch)
+    weighted = miss * torch.cat((weight, weight)) * factor
+    return (weighted * miss).sum(), weighted.mul_(2 * ranks)
 
 
 def _tile_shape(rows: int, n: int) -> tuple[int, int]:

@@ -92,31 +92,27 @@ def _loss_in_two_phases(
     """Sums of all directions, then one message between ranks, then the gradient."""
     groups, n, _ = z.shape
     num, num_knots = directions.shape[0], weight.numel()
+    ranks = resolve(group)
     blocks = torch.split(directions, chunk or num)
-    count = z.new_full((groups,), n) if mask is None else mask.sum(1)
-    packed = []
+    x = z.new_empty(0)
+    parts = []
     for a in blocks:
         x = kernel.project(z, a)
-        packed.append(kernel.sums(x, mask, num_knots, spacing).flatten(1))
-    packed.append(count[:, None])
-    total = sum_over_ranks(torch.cat(packed, 1), resolve(group))
-    sums, count = total[:, :-1].view(groups, num, -1), total[:, -1:, None]
-    miss = sums - count * torch.cat((target, torch.zeros_like(target)))
-    factor = (count if scale_by_n else count.sign()) / count.clamp(min=1).square()
-    weighted = miss * torch.cat((weight, weight)) * factor
-    loss = (weighted * miss).sum() / (num * groups)
+        parts.append(kernel.sums(x, mask, num_knots, spacing))
+    sums = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+    count = z.new_full((groups,), n) if mask is None else mask.sum(1)
+    if ranks is not None:
+        packed = sum_over_ranks(torch.cat((sums.flatten(1), count[:, None]), 1), ranks)
+        sums, count = packed[:, :-1].view_as(sums).contiguous(), packed[:, -1].contiguous()
+    loss, pulls = kernel.finish(sums, count, weight, target, scale_by_n, world_size(ranks))
     if not want_gradient:
         return loss, z.new_empty(0)
-    # The gradient of this rank's samples; DDP and FSDP will divide by the number of ranks.
-    weighted *= 2 * world_size(resolve(group)) / (num * groups)
     gradient = torch.zeros_like(z, memory_format=torch.contiguous_format)
-    start = 0
-    for a in blocks:
+    for a, pull in zip(blocks, torch.split(pulls, chunk or num, 1), strict=True):
         if len(blocks) > 1:
             x = kernel.project(z, a)
-        part = weighted[:, start : start + a.shape[0]]
-        start += a.shape[0]
-        gradient += kernel.sums_gradient(x, mask, part, spacing, x) @ a
+        # The last use of x: its gradient may take its place.
+        gradient += kernel.sums_gradient(x, mask, pull.contiguous(), spacing, x) @ a
     return loss, gradient
 
 

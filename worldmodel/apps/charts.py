@@ -5,6 +5,7 @@ A plotting library would be the apps' largest dependency by far; these two need 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,10 +44,11 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, with their twos and fives where there are few."""
+    """Powers of ten, with their twos and fives where there are few; even steps within a decade."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if len(powers) <= 4 else (1,)
-    return [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
+    found = [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
+    return found if len(found) > 1 else _ticks(low, high)
 
 
 class _Axes:
@@ -125,10 +127,13 @@ def line_chart(
         log_y: logarithmic y axis.
         marks: heights to mark, each with a name.
         size: in pixels.
+    Raises: ValueError if there is nothing to draw.
     """
     if log_y:
         lines = [Series(s.x[s.y > 0], s.y[s.y > 0], s.name) for s in lines]
     drawn = [s for s in lines if len(s.x)]
+    if not drawn:
+        raise ValueError("lines must hold a point, above 0 on a logarithmic axis, got none")
     heights = np.concatenate([s.y for s in drawn] + [np.asarray([m[0] for m in marks])])
     if log_y:
         low, high = _span(np.log10(heights))
@@ -146,7 +151,7 @@ def line_chart(
             axes.draw.line((start, row, start + 5 * _OVER, row), FAINT, _OVER)
         axes.draw.text((right, row - 2 * _OVER), name, FAINT, _font(11), anchor="rb")
     end = float(right)
-    for colour, line in reversed(list(zip(PALETTE, drawn, strict=False))):
+    for colour, line in reversed(list(zip(itertools.cycle(PALETTE), drawn, strict=False))):
         points = [axes.at(float(x), float(y)) for x, y in zip(line.x, line.y, strict=True)]
         axes.draw.line(points, colour, 2 * _OVER, joint="curve")
         axes.draw.text((end, 14 * _OVER), line.name, colour, _font(12), anchor="rm")

@@ -75,7 +75,7 @@ def _add_demo(commands: Any) -> None:
         help="run folder to create (default: %(default)s)",
     )  # fmt: skip
     demo.add_argument(
-        "--seed", type=_natural, default=default.seed, metavar="N",
+        "--seed", type=_seed, default=default.seed, metavar="N",
         help="decides data, weights, pairs and plans (default: %(default)s)",
     )  # fmt: skip
     demo.add_argument(
@@ -202,6 +202,13 @@ def _natural(text: str) -> int:
     return value
 
 
+def _seed(text: str) -> int:
+    value = _natural(text)
+    if value >= 2**31:
+        raise argparse.ArgumentTypeError(f"must be below 2^31, got {text}")
+    return value
+
+
 def _weight(text: str) -> float:
     try:
         value = float(text)
@@ -214,8 +221,9 @@ def _weight(text: str) -> float:
 
 def _device(text: str) -> str:
     try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # There and back: "meta" makes tensors and holds none.
+        torch.zeros(1, device=text).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise argparse.ArgumentTypeError(
             f"must be a device torch can use, got {text!r} ({reason})"

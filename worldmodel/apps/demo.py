@@ -7,14 +7,11 @@ loss, plan to goals of unseen episodes, and write down what came of it.
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -119,17 +116,20 @@ def _open_folder(config: DemoConfig, out: Path, resume: bool) -> None:
             )
         try:
             out.mkdir(parents=True)
+            _write_json(asdict(config), settings)
         except OSError as error:
             raise OSError(
                 f"--out must be a folder that can be made, got {out}: {error.strerror}"
             ) from error
-        _write_json(asdict(config), settings)
         return
     if not settings.is_file():
         raise FileNotFoundError(f"--resume needs a run folder with demo.json, got {out}")
     if (out / "report.json").exists():
-        raise FileExistsError(f"--resume needs an unfinished run, got {out}, which has its report")
-    before = json.loads(settings.read_text())
+        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its report.json")
+    try:
+        before = json.loads(settings.read_text())
+    except ValueError as error:
+        raise ValueError(f"{settings} is damaged: {error}") from error
     if before != asdict(config):
         changed = [f"{k} {before.get(k)} → {v}" for k, v in asdict(config).items()
                    if before.get(k) != v]  # fmt: skip
@@ -148,7 +148,6 @@ def _train(config: DemoConfig, material: Material, out: Path, resume: bool) -> W
     with (
         curves.open("a") as table,
         Progress("train", config.steps, start=training.step) as bar,
-        _interrupts() as interrupted,
     ):
 
         def on_step(step: int, losses: Losses) -> None:
@@ -158,8 +157,6 @@ def _train(config: DemoConfig, material: Material, out: Path, resume: bool) -> W
                 table.write(f"{step},{prediction:.6g},{regularization:.6g}\n")
                 recent.clear()
             bar.update(prediction=float(losses.prediction), sigreg=float(losses.regularization))
-            if interrupted.is_set():
-                raise KeyboardInterrupt
 
         try:
             training.run(on_step)
@@ -168,27 +165,6 @@ def _train(config: DemoConfig, material: Material, out: Path, resume: bool) -> W
             raise
     training.save(state)
     return training.model.eval()
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Hold Ctrl-C back until a step is whole; a second one interrupts at once."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        signal.signal(signal.SIGINT, before)
-        interrupted.set()
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _start_curves(path: Path, step: int) -> None:

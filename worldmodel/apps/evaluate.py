@@ -83,9 +83,10 @@ def attempt(
     paths = [pairs.starts]
     while len(paths) <= budget:
         actions = policy(paths[-1])
-        for t in range(min(actions.shape[1], budget + 1 - len(paths))):
+        taken = min(actions.shape[1], budget + 1 - len(paths))
+        for t in range(taken):
             paths.append(world.step(paths[-1], actions[:, t]))
-        on_steps(min(actions.shape[1], budget))
+        on_steps(taken)
     stacked = np.stack(paths, axis=1)
     reached = world.success(stacked[:, 1:], pairs.goals[:, None])
     success: NDArray[np.bool_] = np.any(reached, axis=1)

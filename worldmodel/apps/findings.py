@@ -22,7 +22,7 @@ from worldmodel.model import WorldModel
 from worldmodel.study import Probe, probe
 from worldmodel.worlds import TwoRoom, Walks
 
-__all__ = ["Knowledge", "floor", "learned", "plan", "provenance", "rates"]
+__all__ = ["Knowledge", "crossing", "floor", "learned", "plan", "provenance", "rate", "rates"]
 
 
 class Knowledge(NamedTuple):

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sigreg import SIGReg
-from worldmodel.data import Windows
+from worldmodel.apps._interrupt import whole_steps
+from worldmodel.data import BatchOrder, Windows
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
 from worldmodel.records import Losses
@@ -33,7 +34,7 @@ class TrainConfig:
     learning rate and weight belong together, for the regularizer's strength grows with the batch.
 
     Attributes:
-        steps: optimizer steps; the learning rate reaches 0 at the last.
+        steps: optimizer steps; behind the last the learning rate would be 0.
         batch_size: windows per step.
         learning_rate: peak of the schedule.
         weight: λ of the regularizer.
@@ -60,10 +61,14 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("weight", "weight_decay", "warmup"):
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        for name in ("weight", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be finite and not negative, got {getattr(self, name)}"
+                )
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup must be between 0 and 1, got {self.warmup}")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then a cosine to 0."""
@@ -91,10 +96,7 @@ class Training:
     def __init__(
         self, model: WorldModel, windows: Windows, config: TrainConfig, device: str = "cpu"
     ) -> None:
-        if len(windows) < config.batch_size:
-            raise ValueError(
-                f"batch_size must be at most the {len(windows)} windows, got {config.batch_size}"
-            )
+        self.order = BatchOrder(len(windows), config.batch_size, seed=config.seed)
         self.model, self.windows, self.config = model, windows, config
         self.device = torch.device(device)
         self.regularizer: nn.Module = SIGReg(num_proj=config.num_proj, seed=config.seed)
@@ -103,20 +105,24 @@ class Training:
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.step = 0
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
 
     def run(self, on_step: Callable[[int, Losses], None]) -> None:
-        """Train to the last step, calling `on_step(step, losses)` after each."""
+        """Train to the last step, calling `on_step(step, losses)` after each.
+
+        Raises: NonFiniteError if a loss is not finite; KeyboardInterrupt between two steps, so that
+            `save` finds a whole one.
+        """
         self.model.train()
-        while self.step < self.config.steps:
-            losses = self._advance()
-            self.step += 1
-            on_step(self.step, losses)
+        with whole_steps() as release:
+            while self.step < self.config.steps:
+                losses = self._advance()
+                self.step += 1
+                on_step(self.step, losses)
+                release()
 
     def _advance(self) -> Losses:
         config = self.config
-        batch = self.windows.batch(self._index(self.step))
+        batch = self.windows.batch(self.order.batch(self.step))
         batch = type(batch)(*(part.to(self.device) for part in batch))
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(self.step)
@@ -128,17 +134,6 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         return losses
-
-    def _index(self, step: int) -> Tensor:
-        """Window indices of a step: each pass over the data in an order of its own."""
-        per_epoch = len(self.windows) // self.config.batch_size
-        epoch, position = divmod(step, per_epoch)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-            self._order = torch.randperm(len(self.windows), generator=generator)
-            self._epoch = epoch
-        start = position * self.config.batch_size
-        return self._order[start : start + self.config.batch_size]
 
     def _diagnose(self, losses: Losses, frames: Tensor, actions: Tensor) -> str:
         terms = {"prediction loss": losses.prediction, "SIGReg": losses.regularization}
@@ -153,7 +148,7 @@ class Training:
         return (
             f"training stopped at step {self.step + 1} of {self.config.steps}: "
             f"{' and '.join(bad) or 'the total loss'} is not finite on batch {self.step} "
-            f"(windows {self._index(self.step)[:4].tolist()}…); {source}"
+            f"(windows {self.order.batch(self.step)[:4].tolist()}…); {source}"
         )
 
     def save(self, path: Path) -> None:
@@ -191,8 +186,11 @@ class Training:
                 f"a resumed run must keep its settings, got other ones than {path} holds: "
                 + ", ".join(changed)
             )
-        self.model.load_state_dict(_under("model.", tensors))
-        self.regularizer.load_state_dict(_under("regularizer.", tensors))
+        try:
+            self.model.load_state_dict(_under("model.", tensors))
+            self.regularizer.load_state_dict(_under("regularizer.", tensors))
+        except RuntimeError as error:
+            raise ValueError(f"{path} is of another model: {error}") from error
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
             index, key = name.split(".", 1)

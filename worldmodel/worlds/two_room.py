@@ -7,12 +7,12 @@ interface of gymnasium.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TwoRoom", "TwoRoomEnv", "TwoRoomExpert", "Walks", "collect"]
+__all__ = ["TwoRoom", "TwoRoomEnv"]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -55,7 +55,7 @@ class TwoRoom:
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Positions drawn evenly over both rooms, clear of the walls: [num, 2]."""
-        low, high, left, right = self._limits()
+        low, high, left, right = self.limits()
         states = rng.uniform(low, high, (num, 2))
         inside = (states[:, 0] > left) & (states[:, 0] < right)
         states[inside, 0] = np.where(
@@ -76,7 +76,7 @@ class TwoRoom:
             )
         if not np.isfinite(actions).all():
             raise ValueError("actions must be finite, got NaN or inf")
-        low, high, left, right = self._limits()
+        low, high, left, right = self.limits()
         centre, half = self.door
         x, y = states[:, 0], states[:, 1]
         delta = self.speed * np.clip(actions, -1.0, 1.0)
@@ -129,8 +129,8 @@ class TwoRoom:
         """0 for the left room, 1 for the right one."""
         return (states[..., 0] > self.size / 2).astype(np.int64)
 
-    def _limits(self) -> tuple[float, float, float, float]:
-        """Lowest and highest centre, and the centre's edges at the wall."""
+    def limits(self) -> tuple[float, float, float, float]:
+        """Lowest and highest centre along an axis, and the centre's two edges at the wall."""
         low = _BORDER + self.radius
         reach = _THICKNESS / 2 + self.radius
         return low, self.size - low, self.size / 2 - reach, self.size / 2 + reach
@@ -151,115 +151,6 @@ class TwoRoom:
         )
         out: Pixels = np.rint(colours).astype(np.uint8)
         return out
-
-
-class TwoRoomExpert:
-    """A scripted, noisy walker: to a random target, through the door if it must.
-
-    Targets lie in the other room with probability `cross`; a new one is drawn when the old one is
-    reached. The heading is disturbed by Gaussian noise and the last action is repeated with
-    probability `repeat`, so that the data holds more than straight lines.
-
-    Args:
-        world: the world it walks in.
-        num: N agents.
-        rng: source of all its randomness.
-        noise: standard deviation added to each action component, in units of the full step.
-        repeat: probability of repeating the last action.
-        cross: probability that a new target lies in the other room.
-        bump: probability of walking to a new target in a straight line, wall or no wall; a model
-            that never saw the wall stop anybody plans through it.
-    """
-
-    def __init__(
-        self,
-        world: TwoRoom,
-        num: int,
-        rng: np.random.Generator,
-        *,
-        noise: float = 0.3,
-        repeat: float = 0.05,
-        cross: float = 0.6,
-        bump: float = 0.0,
-    ) -> None:
-        self.world, self.rng = world, rng
-        self.noise, self.repeat, self.cross, self.bump = noise, repeat, cross, bump
-        self.targets = np.full((num, 2), np.nan, np.float32)
-        self.last = np.zeros((num, 2), np.float32)
-        self.bumping = np.zeros(num, bool)
-
-    def act(self, states: Floats) -> Floats:
-        """Actions [N, 2] in [−1, 1] for the states [N, 2]."""
-        world, rng = self.world, self.rng
-        done = ~(world.distance(states, self.targets) >= world.speed)
-        # Who runs into the wall gives up after 20 steps on average.
-        done |= self.bumping & (rng.random(len(states)) < 0.05)
-        if done.any():
-            self.targets[done] = self._new_targets(states[done])
-            self.bumping[done] = rng.random(int(done.sum())) < self.bump
-        waypoint = np.where(self.bumping[:, None], self.targets, self._waypoint(states))
-        heading = waypoint - states
-        length = np.maximum(np.abs(heading).max(-1, keepdims=True), 1e-6)
-        actions = heading / length * np.minimum(length / world.speed, 1.0)
-        actions = actions + self.noise * rng.standard_normal(actions.shape)
-        again = rng.random(len(states)) < self.repeat
-        actions = np.where(again[:, None], self.last, np.clip(actions, -1, 1))
-        self.last = actions.astype(np.float32)
-        return self.last
-
-    def _new_targets(self, states: Floats) -> Floats:
-        targets = self.world.sample_states(self.rng, len(states))
-        room = self.world.room(states)
-        wanted = np.where(self.rng.random(len(states)) < self.cross, 1 - room, room)
-        mirror = self.world.room(targets) != wanted
-        targets[mirror, 0] = self.world.size - targets[mirror, 0]
-        return targets
-
-    def _waypoint(self, states: Floats) -> Floats:
-        """The target, or the near or far mouth of the door while the wall is in between."""
-        world = self.world
-        _, _, left, right = world._limits()
-        centre, half = world.door
-        side, goal_side = world.room(states), world.room(self.targets)
-        x, y = states[:, 0], states[:, 1]
-        near = np.where(side == 0, left - 2.0, right + 2.0)
-        far = np.where(goal_side == 0, left - 2.0, right + 2.0)
-        lined_up = np.abs(y - centre) < 0.8 * (half - world.radius)
-        in_door = (x > left) & (x < right)
-        door_x = np.where(lined_up | in_door, far, near)
-        door = np.stack([door_x, np.full_like(door_x, centre)], axis=-1)
-        blocked = (side != goal_side) | (in_door & (np.abs(self.targets[:, 1] - centre) > half))
-        return np.where(blocked[:, None], door, self.targets).astype(np.float32)
-
-
-class Walks(NamedTuple):
-    """Recorded behaviour, equally long: T + 1 states around T actions.
-
-    Attributes:
-        states: [E, T + 1, 2], world units.
-        actions: [E, T, 2]; `actions[:, t]` leads from `states[:, t]` to `states[:, t + 1]`.
-    """
-
-    states: Floats
-    actions: Floats
-
-
-def collect(world: TwoRoom, num: int, length: int, seed: int, *, bump: float = 0.0) -> Walks:
-    """Let the noisy expert walk `num` episodes of `length` actions.
-
-    Raises: ValueError if `num` or `length` is not positive.
-    """
-    if num < 1 or length < 1:
-        raise ValueError(f"num and length must be positive, got {num} and {length}")
-    rng = np.random.default_rng(seed)
-    expert = TwoRoomExpert(world, num, rng, bump=bump)
-    states = np.empty((num, length + 1, 2), np.float32)
-    actions = np.empty((num, length, 2), np.float32)
-    states[:, 0] = world.sample_states(rng, num)
-    for t in range(length):
-        actions[:, t] = expert.act(states[:, t])
-        states[:, t + 1] = world.step(states[:, t], actions[:, t])
-    return Walks(states, actions)
 
 
 class TwoRoomEnv:

@@ -1,0 +1,265 @@
+"""Training: its schedule, its batches, a state that resumes bit for bit, and when it stops."""
+
+from __future__ import annotations
+
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, Losses, WorldModel
+from worldmodel.apps import train
+from worldmodel.apps.train import NonFiniteError, TrainConfig, Training
+from worldmodel.data import ActionScale, Episodes, Windows
+from worldmodel.worlds import TwoRoom, collect
+
+
+def make_model(dim: int = 8) -> WorldModel:
+    """A model that trains in milliseconds a step; seeded, so that two of them are equal."""
+    torch.manual_seed(1)
+    return WorldModel(
+        encoder=ConvEncoder(image_size=16, patch_size=4, width=4, dim=dim, projector_dim=16),
+        action_encoder=ActionEncoder(action_dim=4, dim=dim, hidden_dim=16),
+        predictor=CausalPredictor(
+            dim=dim, depth=1, heads=2, history=3, dim_head=4, mlp_dim=16, projector_dim=16
+        ),
+    )
+
+
+def make_windows(num: int = 6, size: int = 16) -> Windows:
+    """Walks in Two-Room."""
+    world = TwoRoom(size)
+    walks = collect(world, num, 12, seed=0, bump=0.5)
+    nowhere = np.full((num, 1, 2), np.nan, np.float32)
+    episodes = Episodes(
+        frames=torch.from_numpy(world.render(walks.states.reshape(-1, 2))),
+        actions=torch.from_numpy(np.concatenate([walks.actions, nowhere], 1).reshape(-1, 2)),
+        lengths=torch.full((num,), 13),
+    )
+    return Windows(episodes, num_frames=4, frameskip=2, scale=ActionScale.fit(episodes))
+
+
+CONFIG = TrainConfig(steps=6, batch_size=8, learning_rate=1e-3, num_proj=8, warmup=0.3, seed=5)
+
+
+def ignore(step: int, losses: Losses) -> None:
+    """Nothing to report."""
+
+
+def weights(training: Training) -> dict[str, Tensor]:
+    """A copy of everything the model holds, batch statistics too."""
+    return {k: v.clone() for k, v in training.model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    """Whether two states are bit-identical."""
+    return all(torch.equal(one[k], two[k]) for k in one | two)
+
+
+def stop_after(last: int) -> Any:
+    """A callback that interrupts training behind a step."""
+
+    def on_step(step: int, losses: Losses) -> None:
+        if step == last:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+def test_rate_rises_linearly_then_falls_as_a_cosine_to_zero() -> None:
+    """Ten steps of warm-up to the peak, half of it halfway down, 0 behind the last step."""
+    config = TrainConfig(steps=110, learning_rate=0.4, warmup=10 / 110)
+    for step in range(10):
+        assert config.rate(step) == pytest.approx(0.4 * (step + 1) / 10)
+    assert config.rate(10) == pytest.approx(0.4)
+    assert config.rate(60) == pytest.approx(0.2)
+    assert config.rate(10 + 25) == pytest.approx(0.2 * (1 + math.sqrt(0.5)))
+    assert config.rate(110) == pytest.approx(0, abs=1e-12)
+    falling = [config.rate(step) for step in range(10, 111)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_each_step_uses_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimizer's learning rate at step s is `rate(s)`."""
+    training, seen = Training(make_model(), make_windows(), CONFIG), []
+    step = training.optimizer.step
+    monkeypatch.setattr(
+        training.optimizer,
+        "step",
+        lambda: (seen.append(training.optimizer.param_groups[0]["lr"]), step()),
+    )
+    training.run(ignore)
+    assert seen == [CONFIG.rate(s) for s in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 0), ("batch_size", 0), ("num_proj", 0), ("learning_rate", 0.0), ("clip", math.nan),
+     ("learning_rate", math.inf), ("weight", math.nan), ("weight", -0.1),
+     ("weight_decay", math.inf), ("warmup", 1.5)],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
+    """The message names the setting and what came, NaN and infinity too."""
+    with pytest.raises(ValueError, match=rf"^{name} must be .*got {value}"):
+        TrainConfig(**{"steps": 1, name: value})
+
+
+def test_batches_are_a_function_of_seed_and_step() -> None:
+    """Asked in any order, a step has its windows; another seed has others."""
+    windows = make_windows()
+    training = Training(make_model(), windows, CONFIG)
+    forward = [training._index(step).tolist() for step in range(12)]
+    twin = Training(make_model(), windows, CONFIG)
+    assert [twin._index(step).tolist() for step in range(11, -1, -1)] == forward[::-1]
+    other = Training(make_model(), windows, TrainConfig(steps=6, batch_size=8, seed=6))
+    assert other._index(0).tolist() != forward[0]
+
+
+def test_each_epoch_visits_every_window_once_in_an_order_of_its_own() -> None:
+    """With a batch that divides the data nothing is left out and nothing repeated."""
+    windows = make_windows()
+    assert len(windows) == 36
+    training = Training(make_model(), windows, TrainConfig(steps=18, batch_size=6))
+    epochs = [torch.cat([training._index(6 * e + i) for i in range(6)]) for e in range(3)]
+    for order in epochs:
+        assert sorted(order.tolist()) == list(range(36))
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_more_batch_than_windows_is_refused() -> None:
+    """The message holds both numbers."""
+    with pytest.raises(ValueError, match="batch_size must be at most the 36 windows, got 37"):
+        Training(make_model(), make_windows(), TrainConfig(steps=1, batch_size=37))
+
+
+def test_training_is_deterministic_and_reports_every_step() -> None:
+    """Two runs of one seed end in the same weights; `on_step` counts from 1 to the last."""
+    seen: list[int] = []
+    ends = []
+    for _ in range(2):
+        training = Training(make_model(), make_windows(), CONFIG)
+        training.run(lambda step, _: seen.append(step))
+        ends.append(weights(training))
+    assert same(*ends)
+    assert seen == [1, 2, 3, 4, 5, 6] * 2
+    assert not same(ends[0], make_model().state_dict())
+
+
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Weights, batch statistics, moments, dropout and directions all go on where they were."""
+    whole = Training(make_model(), make_windows(), CONFIG)
+    whole.run(ignore)
+    first = Training(make_model(), make_windows(), CONFIG)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(stop_after(3))
+    first.save(tmp_path / "state.safetensors")
+    torch.manual_seed(99)
+    torch.rand(7)
+    second = Training(make_model(), make_windows(), CONFIG)
+    second.restore(tmp_path / "state.safetensors")
+    assert second.step == 3
+    second.run(ignore)
+    assert same(weights(whole), weights(second))
+    assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def test_ctrl_c_inside_a_step_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in the middle of step 3 raises behind it, and the resumed run ends the same."""
+    whole = Training(make_model(), make_windows(), CONFIG)
+    whole.run(ignore)
+    first = Training(make_model(), make_windows(), CONFIG)
+    loss = train.jepa_loss
+
+    def interrupted(*args: Any) -> Losses:
+        losses = loss(*args)  # batch statistics, dropout and directions have moved on by now
+        if first.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return losses
+
+    monkeypatch.setattr(train, "jepa_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(ignore)
+    assert first.step == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.undo()
+    first.save(tmp_path / "state.safetensors")
+    second = Training(make_model(), make_windows(), CONFIG)
+    second.restore(tmp_path / "state.safetensors")
+    second.run(ignore)
+    assert same(weights(whole), weights(second))
+
+
+def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """A missing file, other settings, another model and a damaged file are each named."""
+    path = tmp_path / "state.safetensors"
+    training = Training(make_model(), make_windows(), CONFIG)
+    with pytest.raises(FileNotFoundError, match=r"no training state .*state\.safetensors"):
+        training.restore(path)
+    training.save(path)
+    other = Training(make_model(), make_windows(), TrainConfig(steps=6, batch_size=8, num_proj=8))
+    with pytest.raises(ValueError, match=r"keep its settings.*learning_rate 0\.001 → 5e-05"):
+        other.restore(path)
+    with pytest.raises(ValueError, match=r"state\.safetensors is of another model"):
+        Training(make_model(dim=12), make_windows(), CONFIG).restore(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"state\.safetensors is damaged"):
+        training.restore(path)
+
+
+def test_nan_in_the_data_stops_training_and_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the term, the step, the batch and the input, and no step is taken."""
+    training, windows = Training(make_model(), make_windows(), CONFIG), make_windows()
+    monkeypatch.setattr(training, "windows", windows)
+    clean = windows.batch
+
+    def dirty(index: Tensor) -> Batch:
+        batch = clean(index)
+        if training.step == 2:
+            batch.actions[3, 1, 0] = math.nan
+        return batch
+
+    monkeypatch.setattr(windows, "batch", dirty)
+    with pytest.raises(NonFiniteError) as error:
+        training.run(ignore)
+    text = str(error.value)
+    assert "stopped at step 3 of 6: prediction loss is not finite on batch 2" in text
+    assert "its actions hold NaN or inf" in text
+    assert "SIGReg" not in text
+    assert training.step == 2
+    assert all(bool(p.isfinite().all()) for p in training.model.parameters())
+
+
+def test_diverged_weights_stop_training_and_are_told_from_bad_data() -> None:
+    """Where the data are finite the message blames the weights and says what to lower."""
+    training = Training(make_model(), make_windows(), CONFIG)
+    with torch.no_grad():
+        training.model.encoder.embed.weight.fill_(math.inf)
+    with pytest.raises(NonFiniteError, match=r"prediction loss and SIGReg.*weights have diverged"):
+        training.run(ignore)
+
+
+@pytest.mark.slow
+def test_without_sigreg_the_embeddings_collapse() -> None:
+    """With λ = 0 their spread shrinks to a fraction of what SIGReg keeps on the same batches.
+
+    All directions shrink alike at this size: the effective rank of what is left does not tell.
+    """
+    windows, spread = make_windows(40), {}
+    for weight in (0.0, 0.1):
+        config = TrainConfig(
+            steps=100, batch_size=64, learning_rate=3e-3, weight=weight, num_proj=64, warmup=0.1
+        )
+        training = Training(make_model(dim=16), windows, config)
+        training.run(ignore)
+        with torch.no_grad():
+            z = training.model.eval().encode(windows.batch(torch.arange(200)).frames).flatten(0, 1)
+        spread[weight] = float(z.std(0).mean())
+    assert spread[0.1] > 0.5
+    assert spread[0.0] < 0.2 * spread[0.1]

@@ -170,29 +170,39 @@ class Bounds:
             )
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {self.std.tolist()}")
+        # Rows per (width, dtype, device) ever asked for: a copy to a device would wait for it,
+        # which a CUDA graph forbids.
+        self._rows: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     def __repr__(self) -> str:
         rows = ((k, getattr(self, k).tolist()) for k in ("low", "high", "mean", "std"))
         return f"Bounds({', '.join(f'{name}={row}' for name, row in rows)})"
 
-    def _tile(self, row: Tensor, like: Tensor) -> Tensor:
-        A, size = like.shape[-1], row.numel()
-        if A % size:
-            raise ValueError(f"bounds have {size} entries, which must divide A, got A = {A}")
-        return row.repeat(A // size).to(device=like.device, dtype=like.dtype)
+    def _tiled(self, like: Tensor) -> tuple[Tensor, ...]:
+        """Low and high in planning units, then low, high, mean, std as given: [A] each."""
+        key = (like.shape[-1], like.dtype, like.device)
+        if key not in self._rows:
+            A, size = like.shape[-1], self.low.numel()
+            if A % size:
+                raise ValueError(f"bounds have {size} entries, which must divide A, got A = {A}")
+            inner = ((edge - self.mean) / self.std for edge in (self.low, self.high))
+            rows = (*inner, self.low, self.high, self.mean, self.std)
+            self._rows[key] = tuple(
+                row.repeat(A // size).to(device=like.device, dtype=like.dtype) for row in rows
+            )
+        return self._rows[key]
 
     def box(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The box in planning units, low and high [A], for actions like `like` [..., A]."""
-        low, high = (self.low - self.mean) / self.std, (self.high - self.mean) / self.std
-        return self._tile(low, like), self._tile(high, like)
+        low, high = self._tiled(like)[:2]
+        return low, high
 
     def to_environment(self, actions: Tensor) -> Tensor:
         """Actions [..., A] in the environment's units, inside the box to the last bit."""
-        low, high, mean, std = (
-            self._tile(row, actions) for row in (self.low, self.high, self.mean, self.std)
-        )
+        low, high, mean, std = self._tiled(actions)[2:]
         return (actions * std + mean).clamp(low, high)
 
     def from_environment(self, actions: Tensor) -> Tensor:
         """Actions [..., A] in planning units, (a − mean) / std."""
-        return (actions - self._tile(self.mean, actions)) / self._tile(self.std, actions)
+        mean, std = self._tiled(actions)[4:]
+        return (actions - mean) / std

@@ -2,6 +2,9 @@
 
 Only integer arithmetic, a table lookup and one exact addition are used, so a number has the same
 bits for every batch size and order of problems, on every device, compiled or not.
+
+    x, y  = quantiles of N(0, 1/2) at the two halves of 32 random bits
+    z, z′ = x + y, x − y                   two independent N(0, 1), up to 6σ
 """
 
 from __future__ import annotations
@@ -20,10 +23,13 @@ _LEVELS = 1 << 16
 _GRID = 1 << 20
 
 # How many numbers are made by one pass: a pass over more than this leaves the processor's cache,
-# a pass over less is dominated by the cost of calling an operation.
+# a pass over less is dominated by the cost of calling an operation. Never more than 32 iterations.
 _PASS_CPU = 1 << 16
 _PASS_GPU = 1 << 24
 _AHEAD = 32
+
+# Sums and differences alternate in runs of this length, long enough for vector instructions.
+_RUN = 64
 
 
 def _quantile_table() -> Tensor:
@@ -70,12 +76,17 @@ def _mix64(x: Tensor) -> Tensor:
 
 
 def _mix32(x: Tensor, key: Tensor) -> Tensor:
-    """Two rounds of multiply and xor-shift on int32, the key added between them."""
-    x = x * _MIX32[0]
-    x ^= (x >> 15) & 0x1FFFF
+    """Two rounds of multiply and xor-shift on int32, in place, the key added between them."""
+    shifted = torch.empty_like(x)
+    x *= _MIX32[0]
+    torch.bitwise_right_shift(x, 15, out=shifted)
+    shifted &= 0x1FFFF
+    x ^= shifted
     x += key
     x *= _MIX32[1]
-    x ^= (x >> 16) & 0xFFFF
+    torch.bitwise_right_shift(x, 16, out=shifted)
+    shifted &= 0xFFFF
+    x ^= shifted
     return x
 
 
@@ -129,50 +140,68 @@ class Stream:
     def __init__(self, seed: Tensor) -> None:
         self._seed = seed
         self._ahead: dict[tuple[int, int, torch.dtype], tuple[int, Tensor]] = {}
+        self._positions: dict[int, Tensor] = {}
+        self._keys: dict[tuple[int, int], Tensor] = {}
 
     def normal(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
         """[B, count] standard normal numbers of one iteration and lane."""
-        B = self._seed.shape[0]
-        limit = _PASS_CPU if self._seed.device.type == "cpu" else _PASS_GPU
+        B, device = self._seed.shape[0], self._seed.device
+        limit = _PASS_CPU if device.type == "cpu" else _PASS_GPU
         wanted = (count, lane, dtype)
         first, made = self._ahead.get(wanted, (0, None))
+        pairs = -(-count // (2 * _RUN)) * _RUN
         if made is None or not first <= iteration < first + made.shape[0]:
-            first, steps = iteration, min(max(limit // max(B * count, 1), 1), _AHEAD)
-            iterations = torch.arange(
-                first, first + steps, dtype=torch.int64, device=self._seed.device
-            )
+            # Not beyond the iterations that share a block of keys.
+            most = _AHEAD - iteration % _AHEAD
+            first, steps = iteration, min(max(limit // max(B * count, 1), 1), most)
             problems = max(limit // max(steps * count, 1), 1)
-            made = torch.empty(steps, B, count, dtype=dtype, device=self._seed.device)
+            made = torch.empty(steps, B, 2 * pairs, dtype=dtype, device=device)
             for b in range(0, B, problems):
-                bits = _bits(self._seed[b : b + problems], iterations, count, lane)
-                made[:, b : b + problems] = _normal(bits)
+                bits = self._bits(slice(b, b + problems), first, steps, pairs, lane)
+                _normal(bits, out=made[:, b : b + problems])
             self._ahead[wanted] = (first, made)
-        return made[iteration - first]
+        return made[iteration - first, :, :count]
 
     def uniform(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
         """[B, count] multiples of 2⁻²⁴ in [0, 1) of one iteration and lane."""
-        iterations = torch.tensor([iteration], dtype=torch.int64, device=self._seed.device)
-        bits = _bits(self._seed, iterations, count, lane)[0]
+        bits = self._bits(slice(None), iteration, 1, count, lane)[0]
         return (((bits >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24).to(dtype)
 
+    def _bits(self, b: slice, first: int, steps: int, count: int, lane: int) -> Tensor:
+        """[steps, B, count] int32: 32 random bits per (iteration, problem, position)."""
+        low, high = self._key(first // _AHEAD, lane)[:, :, b, None]
+        start = first % _AHEAD
+        if count not in self._positions:
+            position = torch.arange(count, dtype=torch.int32, device=self._seed.device)
+            self._positions[count] = _mix32(position.clone(), position)
+        bits = self._positions[count] ^ low[start : start + steps]
+        return _mix32(bits, high[start : start + steps])
 
-def _bits(seed: Tensor, iterations: Tensor, count: int, lane: int) -> Tensor:
-    """[I, B, count] int32: 32 random bits per (iteration, problem, position)."""
-    key = fold_in(seed, iterations[:, None])
-    key = _mix64(key + _signed(lane * _LANE, 64))
-    low, high = key.to(torch.int32), (key >> 32).to(torch.int32)
-    position = torch.arange(count, dtype=torch.int32, device=seed.device)
-    position = _mix32(position, position)
-    return _mix32(position ^ low[..., None], high[..., None])
+    def _key(self, block: int, lane: int) -> Tensor:
+        """[2, 32, B] int32: two words per problem for each iteration of a block of 32."""
+        if (block, lane) not in self._keys:
+            first = block * _AHEAD
+            iterations = torch.arange(
+                first, first + _AHEAD, dtype=torch.int64, device=self._seed.device
+            )
+            key = _mix64(fold_in(self._seed, iterations[:, None]) + _signed(lane * _LANE, 64))
+            self._keys[block, lane] = torch.stack(
+                [key.to(torch.int32), (key >> 32).to(torch.int32)]
+            )
+        return self._keys[block, lane]
 
 
-def _normal(bits: Tensor) -> Tensor:
-    """The sum of two table entries, one per half of the bits: standard normal up to 6σ."""
-    table = _table(bits.device)
-    flat = bits.flatten()
-    z = table.index_select(0, flat & 0xFFFF)
-    z += table.index_select(0, (flat >> 16) & 0xFFFF)
-    return z.view(bits.shape)
+def _normal(bits: Tensor, out: Tensor) -> None:
+    """Two normal numbers for each of the bits [I, B, n]: runs of sums and of differences."""
+    table, flat = _table(bits.device), bits.flatten()
+    index = flat & 0xFFFF
+    x = table.index_select(0, index).view(*bits.shape[:2], -1, _RUN)
+    torch.bitwise_right_shift(flat, 16, out=index)
+    index &= 0xFFFF
+    y = table.index_select(0, index).view(x.shape)
+    z = out.unflatten(-1, (-1, 2, _RUN))
+    z[:, :, :, 0] = x + y
+    z[:, :, :, 1] = x - y
 
 
 class Noise(NamedTuple):

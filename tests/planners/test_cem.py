@@ -24,7 +24,7 @@ def published_rule(
     candidates = z * std + mean
     candidates[0] = mean
     costs = cost(candidates[None])[0]
-    elites = candidates[costs.argsort()[:topk]]
+    elites = candidates[torch.topk(costs, topk, largest=False).indices]
     return elites.mean(0), torch.std(elites, 0), costs.min()
 
 

@@ -82,7 +82,7 @@ def test_a_package_exports_what_it_imports_and_nothing_else(package: str) -> Non
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_lists_its_public_names(module: str) -> None:
-    """Every name in a module's __all__ exists, and a public definition is in it."""
+    """A module says what it offers: one __all__, every name of which it defines or imports."""
     package = module.partition(".")[0]
     tree = ast.parse(module_files(package)[module].read_text())
     assert ast.get_docstring(tree), f"{module} needs a docstring"
@@ -102,13 +102,7 @@ def test_a_module_lists_its_public_names(module: str) -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    functions_and_classes = {
-        node.name
-        for node in tree.body
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
-    }
     assert set(values[0]) <= defined_names(tree) | imported
-    assert functions_and_classes <= set(values[0])
 
 
 def is_alias(value: object) -> bool:

@@ -115,7 +115,9 @@ class FrameEncoder(_PixelEncoder):
 
     def _embed(self, x: Tensor) -> Tensor:
         tokens = self.patches(x).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1) + self.positions
+        tokens = (
+            torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], dim=1) + self.positions
+        )
         for block in self.blocks:
             tokens = block(tokens)
         out: Tensor = self.projector(self.norm(tokens[:, 0]))

@@ -158,8 +158,10 @@ class AdaLNBlock(nn.Module):
         b1, s1, g1, b2, s2, g2 = modulation
         dim = x.shape[-1:]
         attended = attend(self.norm1(torch.addcmul(b1, s1, _normalise(x, dim))))
-        if len(attended) < len(x):
-            x, g1, b2, s2, g2 = (t[-len(attended) :] for t in (x, g1, b2, s2, g2))
+        # shape[0], because len() would fix the number of sequences in an exported graph.
+        last = attended.shape[0]
+        if last < x.shape[0]:
+            x, g1, b2, s2, g2 = (t[-last:] for t in (x, g1, b2, s2, g2))
         x = torch.addcmul(x, g1, attended)
         return torch.addcmul(x, g2, self.mlp(self.norm2(torch.addcmul(b2, s2, _normalise(x, dim)))))
 

@@ -15,7 +15,7 @@ from worldmodel.data.frames import gather
 
 __all__ = ["contact_sheet"]
 
-_SIDE, _GAP, _LABEL = 112, 6, 18
+_SIDE, _GAP, _LABEL = 128, 6, 18
 
 
 def contact_sheet(episodes: Episodes, path: Path, *, lines: int = 6, columns: int = 8) -> None:
@@ -44,12 +44,14 @@ def contact_sheet(episodes: Episodes, path: Path, *, lines: int = 6, columns: in
         frames = gather(episodes.frames, int(episodes.offsets[e]) + torch.from_numpy(within))
         for column, frame in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
             picture = Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame)
-            small = max(picture.size) < _SIDE
-            how = Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR
-            scale = _SIDE / max(picture.size)
-            size = [max(round(side * scale), 1) for side in picture.size]
+            longest = max(picture.size)
+            if longest <= _SIDE:  # whole multiples keep pixels square
+                scale, how = float(_SIDE // longest), Image.Resampling.NEAREST
+            else:
+                scale, how = _SIDE / longest, Image.Resampling.BILINEAR
+            W, H = (max(round(side * scale), 1) for side in picture.size)
             place = (_GAP + column * (_SIDE + _GAP), top + _LABEL)
-            sheet.paste(picture.resize((size[0], size[1]), how).convert("RGB"), place)
+            sheet.paste(picture.resize((W, H), how).convert("RGB"), place)
     content = io.BytesIO()
     sheet.save(content, "PNG")
     write_atomically(path, content.getvalue())

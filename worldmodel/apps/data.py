@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def _add_collect(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to create")
     _add_compression(parser)
-    parser.set_defaults(run=_collect)
+    parser.set_defaults(run=_plainly(_collect))
 
 
 def _add_inspect(verbs: Any) -> None:
@@ -87,7 +87,7 @@ def _add_inspect(verbs: Any) -> None:
         "--sheet", type=Path, metavar="FILE.png",
         help="where to draw the contact sheet (default: DATA.sheet.png in this folder)",
     )  # fmt: skip
-    parser.set_defaults(run=_inspect)
+    parser.set_defaults(run=_plainly(_inspect))
 
 
 def _add_convert(verbs: Any) -> None:
@@ -100,7 +100,7 @@ def _add_convert(verbs: Any) -> None:
         "--size", type=_positive, metavar="PX", help="resize frames to this side (default: as is)"
     )
     _add_compression(parser)
-    parser.set_defaults(run=_convert)
+    parser.set_defaults(run=_plainly(_convert))
 
 
 def _add_columns(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +114,18 @@ def _add_compression(parser: argparse.ArgumentParser) -> None:
         "--compression", choices=["gzip", "lzf"],
         help="smaller files that read far more slowly (default: none)",
     )  # fmt: skip
+
+
+def _plainly(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A missing extra is told like any other mistake of the command line."""
+
+    def runner(arguments: argparse.Namespace) -> int:
+        try:
+            return run(arguments)
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+
+    return runner
 
 
 def _collect(arguments: argparse.Namespace) -> int:
@@ -207,7 +219,7 @@ def _open(arguments: argparse.Namespace) -> Episodes:
 def _resize(frames: Tensor, size: int) -> Tensor:
     """Frames [L, C, H, W] at another size, each pixel an average over its area."""
     small = [
-        np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BILINEAR))
+        np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BOX))
         for channel in frames.flatten(0, 1).contiguous().numpy()
     ]
     resized: Tensor = torch.from_numpy(np.stack(small)).unflatten(0, frames.shape[:2])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ __all__ = [
     "ChunkedFrames",
     "MappedFrames",
     "ensure_filters",
+    "filter_available",
     "filters",
     "open_for_reading",
     "raw_rows",
@@ -37,11 +40,16 @@ def open_for_reading(path: Path) -> Any:
         raise FileNotFoundError(f"there is no file {path}")
     if not h5py.is_hdf5(path):
         raise ValueError(f"path must be an HDF5 file, got {path}, which is not one")
-    try:
-        return h5py.File(path, "r")
-    except OSError:
-        # A living or killed writer left its mark: this mode reads what is whole beside it.
-        return h5py.File(path, "r", swmr=True)
+    # Where a writer lives, or was killed, this mode reads what is whole. It must not be tried on
+    # any other file: HDF5 would wait for a writer to mend what is broken.
+    return h5py.File(path, "r", swmr=_has_writer(path))
+
+
+def _has_writer(path: Path) -> bool:
+    """Whether the file bears the mark of a single writer beside readers (superblock 3, bit 2)."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return len(head) == 12 and head[8] >= 3 and bool(head[11] & 4)
 
 
 def filters(dataset: Any) -> list[tuple[int, str]]:
@@ -51,25 +59,26 @@ def filters(dataset: Any) -> list[tuple[int, str]]:
     return [(code, name.decode() or f"filter {code}") for code, _, _, name in found]
 
 
+def filter_available(code: int) -> bool:
+    """Whether HDF5 can undo a filter in this process."""
+    return bool(need("h5py", "data", "reading HDF5").h5z.filter_avail(code))
+
+
 def ensure_filters(dataset: Any, path: Path) -> None:
     """Load hdf5plugin if a compression filter of the dataset needs it.
 
     Raises: ImportError naming hdf5plugin and the filter.
     """
-    h5z = need("h5py", "data", "reading HDF5").h5z
-    for code, name in filters(dataset):
-        if h5z.filter_avail(code):
-            continue
-        try:
-            need("hdf5plugin", "data", "")
-        except ImportError:
-            present = False
-        else:
-            present = bool(h5z.filter_avail(code))
-        if not present:
+    missing = [(code, name) for code, name in filters(dataset) if not filter_available(code)]
+    if missing:
+        # Importing it registers its filters.
+        with suppress(ImportError):
+            importlib.import_module("hdf5plugin")
+    for code, name in missing:
+        if not filter_available(code):
             raise ImportError(
                 f"{dataset.name!r} of {path} is compressed by {name!r} (HDF5 filter {code}), which "
-                f"h5py does not read alone: pip install hdf5plugin"
+                f"h5py cannot read alone: pip install hdf5plugin"
             )
 
 

@@ -1,0 +1,150 @@
+"""Truths of `worldmodel data`: what it collects, says, draws and converts."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from worldmodel.apps import data
+from worldmodel.data import open_hdf5
+from worldmodel.worlds import TwoRoom, collect
+
+pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+
+
+def worldmodel_data(*words: object) -> int:
+    """Run `worldmodel data …` without the program around it."""
+    parser = argparse.ArgumentParser()
+    data.add_parser(parser.add_subparsers())
+    arguments = parser.parse_args(["data", *map(str, words)])
+    return int(arguments.run(arguments))
+
+
+@pytest.fixture
+def walks(tmp_path: Path) -> Path:
+    """A small collected file."""
+    out = tmp_path / "walks.h5"
+    options = ("--episodes", 3, "--length", 20, "--size", 32, "--seed", 5)
+    assert worldmodel_data("collect", "--env", "two-room", *options, "--out", out) == 0
+    return out
+
+
+def test_collect_writes_what_the_world_shows(walks: Path) -> None:
+    """The file holds the expert's walk of that seed: states, actions, and a picture of each."""
+    wanted = collect(TwoRoom(32), 3, 20, 5)
+    episodes = open_hdf5(walks)
+    assert episodes.lengths.tolist() == [21, 21, 21]
+    assert episodes.num_missing == 3
+    assert episodes.states is not None
+    states = episodes.states.unflatten(0, (3, 21)).numpy()
+    assert np.array_equal(states, wanted.states)
+    assert np.array_equal(episodes.actions.unflatten(0, (3, 21))[:, :-1].numpy(), wanted.actions)
+    frames = episodes.frames[torch.arange(63)].numpy()
+    assert np.array_equal(frames, TwoRoom(32).render(wanted.states.reshape(-1, 2)))
+
+
+def test_inspect_tells_what_is_there(
+    walks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names format, columns, lengths, ranges, NaN rows and windows, and draws frames as PNG."""
+    capsys.readouterr()
+    sheet = tmp_path / "sheet.png"
+    assert worldmodel_data("inspect", walks, "--sheet", sheet) == 0
+    said = capsys.readouterr().out
+    for line in (
+        r"walks\.h5  \(hdf5\)",
+        r"pixels +\[63, 32, 32, 3\] +uint8 +chunks \[1, 32, 32, 3\]",
+        r"episodes +3, 63 rows; 21 to 21 each, median 21",
+        r"frames +32 × 32 pixels, 3 channels",
+        r"actions +2 dims",
+        r"NaN actions +3 rows, 3 at the end of an episode",
+        r"states +2 dims",
+        r"windows +6 of 4 frames, 5 rows apart",
+    ):
+        assert re.search(line, said), line
+    lowest, mean, highest, _ = map(float, re.search(r"dim 0 +(.*)", said)[1].split())  # type: ignore[index]
+    actions = open_hdf5(walks).actions[:, 0]
+    known = actions[actions.isfinite()]
+    assert [lowest, mean, highest] == pytest.approx(
+        [float(known.min()), float(known.mean()), float(known.max())], rel=1e-2, abs=1e-3
+    )
+    picture = np.asarray(Image.open(sheet))
+    first = TwoRoom(32).render(collect(TwoRoom(32), 3, 20, 5).states[0, :1])[0].transpose(1, 2, 0)
+    enlarged = first.repeat(4, 0).repeat(4, 1)
+    assert np.array_equal(picture[24:152, 6:134], enlarged)  # the first frame, four times as wide
+
+
+def test_convert_copies_and_resizes(walks: Path, tmp_path: Path) -> None:
+    """A converted file holds the same rows; a resized one their averages, compressed or not."""
+    out, small = tmp_path / "copy.h5", tmp_path / "small.h5"
+    assert worldmodel_data("convert", walks, out) == 0
+    assert worldmodel_data("convert", walks, small, "--size", 16, "--compression", "gzip") == 0
+    one, two, half = open_hdf5(walks), open_hdf5(out), open_hdf5(small)
+    rows = torch.arange(63)
+    assert torch.equal(one.frames[rows], two.frames[rows])
+    torch.testing.assert_close(one.actions, two.actions, equal_nan=True)
+    assert half.frames.shape == (63, 3, 16, 16)
+    means = [e.frames[rows].float().mean((2, 3)) for e in (one, half)]
+    torch.testing.assert_close(means[0], means[1], atol=1.0, rtol=0)
+
+
+def test_an_interrupted_collection_says_what_it_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C leaves a readable file with the whole episodes so far, and the number is told."""
+    drawn: list[int] = []
+
+    def draw(self: TwoRoom, states: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        drawn.append(1)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return np.zeros((len(states), 3, 32, 32), np.uint8)
+
+    monkeypatch.setattr(TwoRoom, "render", draw)
+    out = tmp_path / "walks.h5"
+    with pytest.raises(KeyboardInterrupt):
+        worldmodel_data("collect", "--episodes", 5, "--length", 4, "--size", 32, "--out", out)
+    assert "walks.h5 holds 2 whole episodes" in capsys.readouterr().out
+    assert len(open_hdf5(out)) == 2
+
+
+def test_mistakes_are_named_before_any_work(walks: Path, tmp_path: Path) -> None:
+    """An existing output, an absent input, no folder and a wrong column end in one error each."""
+    with pytest.raises(FileExistsError, match=r"must not exist yet, got .*walks\.h5"):
+        worldmodel_data("collect", "--episodes", 1, "--out", walks)
+    with pytest.raises(FileExistsError, match="must not exist yet"):
+        worldmodel_data("convert", walks, walks)
+    with pytest.raises(FileNotFoundError, match="no data set at"):
+        worldmodel_data("inspect", tmp_path / "absent.h5")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        worldmodel_data("convert", walks, tmp_path / "absent" / "out.h5")
+    with pytest.raises(ValueError, match="must have a column 'torque'"):
+        worldmodel_data("inspect", walks, "--action", "torque")
+    with pytest.raises(OSError, match=r"cannot write .*absent/sheet\.png"):
+        worldmodel_data("inspect", walks, "--sheet", tmp_path / "absent" / "sheet.png")
+    (tmp_path / "text.h5").write_text("no")
+    with pytest.raises(ValueError, match="which is not one"):
+        worldmodel_data("inspect", tmp_path / "text.h5")
+
+
+@pytest.mark.parametrize("words", [("--episodes", "0"), ("--episodes", "two"), ("--seed", "-1")])
+def test_numbers_are_checked_by_the_parser(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A count below 1, a word and a negative seed are refused with the option's name."""
+    with pytest.raises(SystemExit):
+        worldmodel_data("collect", "--episodes", "1", "--out", "a.h5", *words)
+    assert f"argument {words[0]}: must" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_told_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without h5py the command says what to install, as an error it can print in one line."""
+    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    with pytest.raises(ValueError, match=r"needs h5py: pip install 'sigreg\[data\]'"):
+        worldmodel_data("collect", "--episodes", 1, "--out", tmp_path / "a.h5")

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from sigreg import LeJEPALoss, SIGReg, report
 
-VIEWS, BATCH, STEPS, WEIGHT = 4, 256, 200, 0.1
+VIEWS, BATCH, STEPS, WEIGHT = 4, 256, 300, 0.02
 HELD_OUT = 497
 
 

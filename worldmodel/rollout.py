@@ -40,16 +40,28 @@ class PlanRollout:
 
     Args:
         predictor: in eval mode; its weights are read when this object is made.
-        rows: plans that go through all steps together; their tensors should fit into the
-            processor's cache. None means all at once.
+        rows: plans that go through all steps together; None means all at once on a GPU, and on a
+            CPU as many as keep a block's widest tensor near 12 MiB.
+        compile: send the steps through `torch.compile`.
     Source: the rollout of LeWM, arXiv:2603.19312, Section 3.
     """
 
-    def __init__(self, predictor: CausalPredictor, *, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        predictor: CausalPredictor,
+        *,
+        rows: int | None = None,
+        compile: bool = False,  # noqa: A002, torch's own word
+    ) -> None:
         self.predictor = predictor
-        self.rows = rows
         with torch.no_grad():
             self.blocks = [_Block(cast(AdaLNBlock, block)) for block in predictor.blocks]
+        self.rows = rows
+        if rows is None and predictor.positions.device.type == "cpu":
+            token = max(part.width for part in self.blocks) * predictor.positions.itemsize
+            self.rows = max(1, 12 * 2**20 // (predictor.history * token))
+            _keep_pages()
+        self._steps = torch.compile(self._rollout, dynamic=False) if compile else self._rollout
 
     def __call__(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
         """Predicted embeddings of every plan.
@@ -65,9 +77,10 @@ class PlanRollout:
         plans = plans.permute(2, 0, 1, 3)
         rows = self.rows or B * S
         out = []
-        for some in torch.arange(B).split(max(1, rows // S)):
-            b = slice(int(some[0]), int(some[-1]) + 1)
-            parts = [self._rollout(z[:, b], past[:, b], p) for p in plans[:, b].split(rows, dim=2)]
+        for some in zip(
+            *(t.split(max(1, rows // S), dim=1) for t in (z, past, plans)), strict=True
+        ):
+            parts = [self._steps(some[0], some[1], part) for part in some[2].split(rows, dim=2)]
             out.append(torch.cat(parts, dim=2))
         return torch.cat(out, dim=1).permute(1, 2, 0, 3)
 
@@ -118,6 +131,7 @@ class _Block:
         self.out = attention.to_out.weight
         self.alone = self.out @ value
         self.bias = attention.to_out.bias
+        self.width = max(len(attention.to_qkv.weight), *(len(p) for p in block.mlp.parameters()))
 
 
 class _Window:
@@ -163,3 +177,12 @@ def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     for j in range(1, seen):
         out[first[j] :].addcmul_(weights[j, first[j] :], values[j])
     return out
+
+
+def _keep_pages() -> None:
+    """Let later calls find their memory mapped, rather than fault it in page by page.
+
+    glibc returns freed memory to the system above twice the largest block it has unmapped, 64 MiB
+    at most; freeing one of nearly 32 MiB, never touched, raises that line. Elsewhere it is idle.
+    """
+    torch.empty(2**25 - 2**13, dtype=torch.uint8)

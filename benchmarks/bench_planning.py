@@ -1,0 +1,244 @@
+"""How long does one LeWM plan take: 300 candidates, 30 iterations, horizon 5, block 5?
+
+Against the official solver and model where stable_worldmodel can be imported, and otherwise
+against `plain_plan`, the same rule in a few lines. Both are the later published version: start and
+goal are encoded once per plan, actions once per iteration, and the predictor sees the whole window
+at every step.
+
+    python benchmarks/bench_planning.py                one plan, float32 and lower precision
+    python benchmarks/bench_planning.py batch          50 problems at once, or one after another
+    python benchmarks/bench_planning.py small          the demo's model, one call of its cost
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import harness
+import torch
+from torch import Tensor
+
+from planners import CEM, optimize
+from worldmodel import WorldModel, goal_cost, presets
+
+SAMPLES, ELITES, ITERATIONS, HORIZON, A = 300, 30, 30, 5, 10
+
+
+def trained_like(model: WorldModel) -> WorldModel:
+    """Gates away from zero: a new block is the identity, which would be timed just the same."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modulation" in name:
+                parameter.normal_(0, 0.05)
+    return model.eval()
+
+
+@torch.inference_mode()
+def plain_plan(model: WorldModel, frames: Tensor, goal: Tensor, iterations: int) -> Tensor:
+    """The official rule: CEM from N(0, 1), candidate 0 the mean, plain rollout, last mean."""
+    generator = torch.Generator(frames.device).manual_seed(1234)
+    z, z_goal = model.encode(frames), model.encode(goal[:, None])
+    mean = torch.zeros(1, HORIZON, A, device=frames.device)
+    std = torch.ones_like(mean)
+    for _ in range(iterations):
+        shape = (SAMPLES, HORIZON, A)
+        candidates = torch.randn(shape, generator=generator, device=frames.device) * std + mean
+        candidates[0] = mean[0]
+        predicted = model.rollout(z.expand(SAMPLES, -1, -1), candidates)
+        costs = (predicted[:, -1] - z_goal[0]).square().sum(-1)
+        values, best = costs.topk(ELITES, largest=False)
+        mean, std = candidates[best].mean(0, keepdim=True), candidates[best].std(0, keepdim=True)
+        values.mean().item()
+    return mean
+
+
+def our_plan(
+    model: WorldModel, frames: Tensor, goal: Tensor, iterations: int, **options: Any
+) -> Tensor:
+    """The same by `goal_cost` and `optimize`, encoding included."""
+    cost = goal_cost(model, frames, goal, **options)
+    start = torch.zeros(len(frames), HORIZON, A, device=frames.device)
+    method = CEM(num_samples=SAMPLES, num_elites=ELITES)
+    return optimize(method, cost, start, iterations=iterations).actions
+
+
+def official(device: str = "cpu") -> tuple[Callable[..., Any], Any, str] | None:
+    """The real solver and model, filled with weights of its own; None where not installed."""
+    if importlib.util.find_spec("stable_worldmodel") is None:
+        return None
+    import parity
+
+    library = parity.declare_torchvision()
+    import gymnasium
+    import numpy as np
+    from hydra.utils import instantiate
+    from stable_worldmodel.solver import CEMSolver
+
+    parity.kept = library
+    model = instantiate(json.loads((parity.GOLDEN / "lewm" / "config.json").read_text())).eval()
+    keys = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    model.load_state_dict(parity.hashed.state_dict(keys))
+    model.to(device).requires_grad_(False)
+    mean = torch.tensor(parity.MEAN, device=device).view(3, 1, 1)
+    std = torch.tensor(parity.STD, device=device).view(3, 1, 1)
+
+    def plan(frames: Tensor, goal: Tensor, iterations: int) -> Tensor:
+        solver = CEMSolver(
+            model=model, num_samples=SAMPLES, n_steps=iterations, topk=ELITES, device=device
+        )
+        box = gymnasium.spaces.Box(-np.inf, np.inf, (1, 2))
+        solver.configure(
+            action_space=box,
+            n_envs=1,
+            config=types.SimpleNamespace(horizon=HORIZON, action_block=5),
+        )
+        info = {"pixels": (frames - mean) / std, "goal": (goal[:, None] - mean) / std}
+        info["action"] = torch.zeros(1, 1, A, device=device)
+        with contextlib.redirect_stdout(io.StringIO()):
+            return solver.solve(info)["actions"]
+
+    name = f"stable_worldmodel {importlib.metadata.version('stable-worldmodel')}"
+    return plan, model, name
+
+
+def published_twin(model: Any) -> WorldModel:
+    """Our model with the official model's weights."""
+    import tempfile
+    from pathlib import Path
+
+    import parity
+
+    from worldmodel.published import from_published
+
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(model.state_dict(), Path(folder) / "weights.pt")
+        config = (parity.GOLDEN / "lewm" / "config.json").read_text()
+        (Path(folder) / "config.json").write_text(config)
+        return from_published(folder)
+
+
+def bench_plan(rounds: int, iterations: int) -> None:
+    """One plan at the paper's settings."""
+    real = official()
+    model = published_twin(real[1]) if real else trained_like(presets.lewm())
+    frames, goal = torch.rand(1, 1, 3, 224, 224), torch.rand(1, 3, 224, 224)
+    calls = {"plain": lambda: plain_plan(model, frames, goal, iterations)}
+    if real:
+        calls["official"] = lambda: real[0](frames, goal, iterations)
+    baseline = "official" if real else "plain"
+    calls["float32"] = lambda: our_plan(model, frames, goal, iterations)
+    for dtype in (torch.bfloat16, torch.float16):
+        name = str(dtype).removeprefix("torch.")
+        calls[name] = lambda dtype=dtype: our_plan(model, frames, goal, iterations, dtype=dtype)
+    check(model, frames, goal)
+    timings = harness.interleave(calls, rounds=rounds, warmup=0, min_seconds=0)
+    ratios = {name: harness.speedup(timings, name, baseline) for name in calls}
+    labels = {"plain": "plain rule, our model", "official": real[2] if real else ""}
+    labels |= {n: f"goal_cost and CEM, {n}" for n in calls if n not in labels}
+    harness.save(
+        "planning",
+        f"One LeWM plan on the CPU: {SAMPLES} candidates, {iterations} iterations, horizon 5, "
+        "18 M parameters",
+        [{"case": n, **t.record(), "speedup": ratios[n].median} for n, t in timings.items()],
+        columns=("what", "time", "times faster"),
+        rows=[(labels[n], str(t), f"{ratios[n].median:.2f}") for n, t in timings.items()],
+        note=(
+            f"Compared with {real[2] + ', the real package' if real else 'the plain rule'}; one "
+            "problem, one frame of history, encoding included."
+        ),
+    )
+
+
+def check(model: WorldModel, frames: Tensor, goal: Tensor) -> None:
+    """Refuse to time two things that differ: the same costs to 1e-4 of their size."""
+    actions = torch.randn(1, 20, HORIZON, A)
+    with torch.no_grad():
+        z, z_goal = model.encode(frames), model.encode(goal[:, None])
+        plain = model.rollout(z.expand(20, -1, -1), actions[0])[:, -1] - z_goal[0]
+        ours = goal_cost(model, frames, goal)(actions)[0]
+    torch.testing.assert_close(ours, plain.square().sum(-1), rtol=1e-4, atol=1e-5)
+
+
+def bench_batch(rounds: int, iterations: int, problems: int = 50) -> None:
+    """Many problems at once, or one plan after another."""
+    model = trained_like(presets.lewm())
+    frames, goal = torch.rand(problems, 1, 3, 224, 224), torch.rand(problems, 3, 224, 224)
+
+    def one_after_another() -> None:
+        for b in range(problems):
+            our_plan(model, frames[b : b + 1], goal[b : b + 1], iterations)
+
+    calls = {
+        "one after another": one_after_another,
+        "at once": lambda: our_plan(model, frames, goal, iterations),
+    }
+    timings = harness.interleave(calls, rounds=rounds, warmup=0, min_seconds=0)
+    ratio = harness.speedup(timings, "at once", "one after another")
+    harness.save(
+        "planning_batch",
+        f"{problems} LeWM plans on the CPU, {iterations} of 30 iterations each",
+        [{"case": n, **t.record()} for n, t in timings.items()] + [{"speedup": ratio.median}],
+        columns=("what", "time", "times faster"),
+        rows=[
+            ("one after another", str(timings["one after another"]), "1.00"),
+            ("at once", str(timings["at once"]), f"{ratio.median:.2f}"),
+        ],
+        note="float32; encoding included.",
+    )
+
+
+def bench_small(rounds: int, problems: int = 100, samples: int = 128) -> None:
+    """One call of the demo's cost against the plain rollout of the same plans."""
+    model = trained_like(presets.small())
+    frames, goal = torch.rand(problems, 1, 3, 64, 64), torch.rand(problems, 3, 64, 64)
+    actions = torch.randn(problems, samples, HORIZON, A)
+    cost = goal_cost(model, frames, goal)
+    with torch.no_grad():
+        z = model.encode(frames).repeat_interleave(samples, dim=0)
+
+        def plain() -> None:
+            model.rollout(z, actions.flatten(0, 1))
+
+        calls = {"plain rollout": plain, "goal_cost": lambda: cost(actions)}
+        timings = harness.interleave(calls, rounds=rounds, warmup=1, min_seconds=0)
+    ratio = harness.speedup(timings, "goal_cost", "plain rollout")
+    harness.save(
+        "planning_small",
+        f"One cost call of the demo's model: {problems} problems, {samples} candidates, horizon 5",
+        [{"case": n, **t.record()} for n, t in timings.items()] + [{"speedup": ratio.median}],
+        columns=("what", "time", "times faster"),
+        rows=[
+            ("plain rollout", str(timings["plain rollout"]), "1.00"),
+            ("goal_cost", str(timings["goal_cost"]), f"{ratio.median:.2f}"),
+        ],
+        note="float32; frames and goal already encoded on both sides.",
+    )
+
+
+def main() -> None:
+    """Run the named part, or all of them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("part", nargs="?", choices=("plan", "batch", "small"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, help="of CEM; fewer for a first look")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    if arguments.part in (None, "plan"):
+        bench_plan(arguments.rounds, arguments.iterations or ITERATIONS)
+    if arguments.part in (None, "batch"):
+        bench_batch(arguments.rounds, arguments.iterations or 2)
+    if arguments.part in (None, "small"):
+        bench_small(5 * arguments.rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,7 +22,8 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 PYTHONS = nox.project.python_versions(PROJECT)
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
-TESTED_EXTRAS = "worldmodel,data,calibration"
+EXTRAS = "worldmodel,data,calibration"
+TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export"
 EXTRA_LIMIT_MB = 150  # of [worldmodel], torch excluded
 
 
@@ -61,7 +62,7 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run benchmarks/bench_*.py, or those named; results land in benchmarks/results/."""
-    install_wheel(session, TESTED_EXTRAS, *group("bench"))
+    install_wheel(session, EXTRAS, *group("bench"))
     for script in scripts("bench", session.posargs):
         session.run("python", str(script))
 
@@ -84,7 +85,7 @@ def gpu(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the site with warnings as errors; every example is executed on the way."""
-    install_wheel(session, TESTED_EXTRAS, *group("docs"))
+    install_wheel(session, EXTRAS, *group("docs"))
     target = ROOT / "docs" / "_build" / "html"
     session.run(
         "sphinx-build", "-W", "--keep-going", "-n", "-q", *session.posargs, "docs", str(target)

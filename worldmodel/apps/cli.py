@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from worldmodel.apps import data
+from worldmodel.apps._arguments import natural, positive
 from worldmodel.apps.demo import run_demo
 from worldmodel.apps.material import DemoConfig
 from worldmodel.apps.progress import say
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
         return 130
-    except (ValueError, TypeError, OSError, NonFiniteError) as error:
+    except (ValueError, TypeError, OSError, ImportError, NonFiniteError) as error:
         sys.stderr.write(f"worldmodel {arguments.command}: error: {error}\n")
         return 2
 
@@ -79,11 +80,11 @@ def _add_demo(commands: Any) -> None:
         help="decides data, weights, pairs and plans (default: %(default)s)",
     )  # fmt: skip
     demo.add_argument(
-        "--steps", type=_positive, default=default.steps, metavar="N",
+        "--steps", type=positive, default=default.steps, metavar="N",
         help="training steps; fewer is quicker and worse (default: %(default)s)",
     )  # fmt: skip
     demo.add_argument(
-        "--pairs", type=_positive, default=default.pairs, metavar="N",
+        "--pairs", type=positive, default=default.pairs, metavar="N",
         help="start and goal pairs to try (default: %(default)s)",
     )  # fmt: skip
     demo.add_argument(
@@ -185,25 +186,8 @@ def _pair(values: dict[str, float]) -> str:
     return f"{values['x']:.3f} / {values['y']:.3f}"
 
 
-def _positive(text: str) -> int:
-    value = _natural(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
-
-
-def _natural(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
-    return value
-
-
 def _seed(text: str) -> int:
-    value = _natural(text)
+    value = natural(text)
     if value >= 2**31:
         raise argparse.ArgumentTypeError(f"must be below 2^31, got {text}")
     return value

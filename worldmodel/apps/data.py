@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from worldmodel.apps._arguments import natural, positive
 from worldmodel.apps.contact_sheet import contact_sheet
 from worldmodel.apps.progress import Progress, say
 from worldmodel.data import Episodes, HDF5Writer
@@ -57,18 +58,18 @@ def _add_collect(verbs: Any) -> None:
     parser = verbs.add_parser("collect", help=about, description=about, allow_abbrev=False)
     parser.add_argument("--env", choices=["two-room"], default="two-room", help="the world")
     parser.add_argument(
-        "--episodes", type=_positive, required=True, metavar="N", help="episodes to walk"
+        "--episodes", type=positive, required=True, metavar="N", help="episodes to walk"
     )
     parser.add_argument(
-        "--length", type=_positive, default=100, metavar="N",
+        "--length", type=positive, default=100, metavar="N",
         help="actions in an episode, one fewer than its frames (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--size", type=_positive, default=64, metavar="PX",
+        "--size", type=positive, default=64, metavar="PX",
         help="side of a frame (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=_natural, default=0, metavar="N",
+        "--seed", type=natural, default=0, metavar="N",
         help="decides starts, targets and noise (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to create")
@@ -97,7 +98,7 @@ def _add_convert(verbs: Any) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="HDF5 file to create")
     _add_columns(parser)
     parser.add_argument(
-        "--size", type=_positive, metavar="PX", help="resize frames to this side (default: as is)"
+        "--size", type=positive, metavar="PX", help="resize frames to this side (default: as is)"
     )
     _add_compression(parser)
     parser.set_defaults(run=_plainly(_convert))
@@ -234,20 +235,3 @@ def _tells_when_interrupted(writer: HDF5Writer) -> Iterator[None]:
     except KeyboardInterrupt:
         say(f"\ninterrupted; {writer.path} holds {len(writer)} whole episodes")
         raise
-
-
-def _positive(text: str) -> int:
-    value = _natural(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
-
-
-def _natural(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
-    return value

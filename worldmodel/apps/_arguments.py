@@ -1,0 +1,26 @@
+"""What numbers on the command line must be."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["natural", "positive"]
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = natural(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value

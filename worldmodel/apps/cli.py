@@ -116,6 +116,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     try:
         report = run_demo(config, arguments.out, resume=arguments.resume, ablate=arguments.ablate)
     except KeyboardInterrupt:
+        if not arguments.out.exists():
+            say("\ninterrupted; nothing was written yet")
+            raise
         say(f"\ninterrupted; the folder {arguments.out} is readable and holds the state so far")
         say(f"go on with: {_again(arguments)}")
         raise

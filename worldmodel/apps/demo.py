@@ -71,10 +71,12 @@ def run_demo(
     Raises: FileExistsError, FileNotFoundError, NonFiniteError; KeyboardInterrupt is passed on
         after the state has been written.
     """
-    _open_folder(config, out, resume)
+    _check_folder(config, out, resume)
     clock = _Clock()
     with clock.phase("collect"):
         material = gather(config)
+    if not resume:
+        _make_folder(config, out)
     say(
         f"collected {config.episodes} episodes, {len(material.windows.episodes.frames):,} frames "
         f"of {config.image_size} px, and {config.pairs} goals from {config.held_out} unseen ones"
@@ -105,7 +107,7 @@ def run_demo(
     return report
 
 
-def _open_folder(config: DemoConfig, out: Path, resume: bool) -> None:
+def _check_folder(config: DemoConfig, out: Path, resume: bool) -> None:
     settings = out / "demo.json"
     if not resume:
         if out.exists():
@@ -114,13 +116,6 @@ def _open_folder(config: DemoConfig, out: Path, resume: bool) -> None:
             raise FileExistsError(
                 f"--out must not exist yet, got {out}: {remedy}choose another folder"
             )
-        try:
-            out.mkdir(parents=True)
-            _write_json(asdict(config), settings)
-        except OSError as error:
-            raise OSError(
-                f"--out must be a folder that can be made, got {out}: {error.strerror}"
-            ) from error
         return
     if not settings.is_file():
         raise FileNotFoundError(f"--resume needs a run folder with demo.json, got {out}")
@@ -134,6 +129,16 @@ def _open_folder(config: DemoConfig, out: Path, resume: bool) -> None:
         changed = [f"{k} {before.get(k)} → {v}" for k, v in asdict(config).items()
                    if before.get(k) != v]  # fmt: skip
         raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
+
+
+def _make_folder(config: DemoConfig, out: Path) -> None:
+    try:
+        out.mkdir(parents=True)
+        _write_json(asdict(config), out / "demo.json")
+    except OSError as error:
+        raise OSError(
+            f"--out must be a folder that can be made, got {out}: {error.strerror}"
+        ) from error
 
 
 def _train(config: DemoConfig, material: Material, out: Path, resume: bool) -> WorldModel:

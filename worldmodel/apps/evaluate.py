@@ -65,7 +65,9 @@ def make_pairs(world: TwoRoom, walks: Walks, num: int, *, offset: int = 25, seed
     starts, goals = walks.states[episode, time], walks.states[episode, time + offset]
     open_ = ~world.success(starts, goals)
     if int(open_.sum()) < num:
-        raise ValueError(f"num must be at most the {int(open_.sum())} unsolved pairs, got {num}")
+        raise ValueError(
+            f"num (--pairs) must be at most the {int(open_.sum())} unsolved pairs, got {num}"
+        )
     last = int(np.flatnonzero(open_)[num - 1])
     kept = np.flatnonzero(open_)[:num]
     return Pairs(starts[kept], goals[kept], dropped=last + 1 - num)

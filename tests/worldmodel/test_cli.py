@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from worldmodel.apps import cli, demo
+from worldmodel.apps import cli
 from worldmodel.apps.cli import main
-from worldmodel.apps.demo import DemoConfig
+from worldmodel.apps.material import DemoConfig
+from worldmodel.apps.train import Training
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_an_interrupted_demo_prints_the_command_that_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Status 130 and a command which, typed as printed, finishes the run."""
-    out, run = tmp_path / "run", demo.Training.run
+    out, run = tmp_path / "run", Training.run
 
     def interrupted(self: Any, on_step: Any) -> None:
         def stop(step: int, losses: Any) -> None:
@@ -72,14 +73,14 @@ def test_an_interrupted_demo_prints_the_command_that_goes_on(
 
         run(self, stop)
 
-    monkeypatch.setattr(demo.Training, "run", interrupted)
+    monkeypatch.setattr(Training, "run", interrupted)
     words = ["--steps", "2", "--pairs", "4", "--weight", "0.1", "--out", str(out)]
     assert main(["demo", *words]) == 130
     text = capsys.readouterr().out
     assert "readable" in text
     command = text.split("go on with: ")[1].splitlines()[0]
     assert command.endswith("--resume")
-    monkeypatch.setattr(demo.Training, "run", run)
+    monkeypatch.setattr(Training, "run", run)
     assert main(command.split()[1:]) == 0
     assert "resumed at step 1 of 2" in capsys.readouterr().out
     assert (out / "report.json").is_file()

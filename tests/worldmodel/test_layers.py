@@ -73,15 +73,6 @@ def test_attention_equals_softmax_by_hand() -> None:
         torch.testing.assert_close(attention(x), expected)
 
 
-def test_queries_keys_values_are_the_projections_of_forward() -> None:
-    """The parts handed to the fast rollout attend to the same result as `forward`."""
-    attention = Attention(6, heads=2, dim_head=5, bias=True, causal=False)
-    x = torch.randn(3, 4, 6)
-    k, v = attention.keys_values(x)
-    out = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (attention.queries(x), k, v)))
-    torch.testing.assert_close(attention.to_out(out.transpose(1, 2).flatten(2)), attention(x))
-
-
 def test_attention_without_order_permutes_with_its_tokens() -> None:
     """A ViT block has no positions of its own: permuted tokens give permuted outputs."""
     block, x = ViTBlock(dim=8, heads=2, hidden_dim=16), torch.randn(2, 5, 8)

@@ -113,11 +113,11 @@ def test_batches_are_a_function_of_seed_and_step() -> None:
     """Asked in any order, a step has its windows; another seed has others."""
     windows = make_windows()
     training = Training(make_model(), windows, CONFIG)
-    forward = [training._index(step).tolist() for step in range(12)]
+    forward = [training.order.batch(step).tolist() for step in range(12)]
     twin = Training(make_model(), windows, CONFIG)
-    assert [twin._index(step).tolist() for step in range(11, -1, -1)] == forward[::-1]
+    assert [twin.order.batch(step).tolist() for step in range(11, -1, -1)] == forward[::-1]
     other = Training(make_model(), windows, TrainConfig(steps=6, batch_size=8, seed=6))
-    assert other._index(0).tolist() != forward[0]
+    assert other.order.batch(0).tolist() != forward[0]
 
 
 def test_each_epoch_visits_every_window_once_in_an_order_of_its_own() -> None:
@@ -125,7 +125,7 @@ def test_each_epoch_visits_every_window_once_in_an_order_of_its_own() -> None:
     windows = make_windows()
     assert len(windows) == 36
     training = Training(make_model(), windows, TrainConfig(steps=18, batch_size=6))
-    epochs = [torch.cat([training._index(6 * e + i) for i in range(6)]) for e in range(3)]
+    epochs = [torch.cat([training.order.batch(6 * e + i) for i in range(6)]) for e in range(3)]
     for order in epochs:
         assert sorted(order.tolist()) == list(range(36))
     assert not torch.equal(epochs[0], epochs[1])
@@ -133,7 +133,7 @@ def test_each_epoch_visits_every_window_once_in_an_order_of_its_own() -> None:
 
 def test_more_batch_than_windows_is_refused() -> None:
     """The message holds both numbers."""
-    with pytest.raises(ValueError, match="batch_size must be at most the 36 windows, got 37"):
+    with pytest.raises(ValueError, match="batch_size must be between 1 and the 36 windows, got 37"):
         Training(make_model(), make_windows(), TrainConfig(steps=1, batch_size=37))
 
 

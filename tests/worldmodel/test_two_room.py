@@ -202,7 +202,9 @@ def test_bad_input_is_named(call: Any, message: str) -> None:
 def test_the_environment_is_the_world() -> None:
     """Options fix start and goal, steps follow the world, reward 1 ends the episode at the goal."""
     env = TwoRoomEnv(64)
-    start, goal = at((60.0, 60.0))[0], at((90.0, 60.0))[0]
+    step = world.speed
+    away = world.success_radius + 2.5 * step  # within reach after the third step
+    start, goal = at((30.0, 60.0))[0], at((30.0 + away, 60.0))[0]
     frame, info = env.reset(seed=0, options={"state": start, "goal": goal})
     assert np.array_equal(frame, world.render(start[None])[0].transpose(1, 2, 0))
     assert np.array_equal(info["state"], start)
@@ -212,7 +214,7 @@ def test_the_environment_is_the_world() -> None:
         frame, reward, terminated, truncated, info = env.step(at((1.0, 0.0))[0])
         rewards.append((reward, terminated, truncated))
     assert rewards == [(0.0, False, False), (0.0, False, False), (1.0, True, False)]
-    assert np.array_equal(info["state"], start + at((21, 0))[0])
+    assert np.array_equal(info["state"], start + at((3 * step, 0))[0])
     assert np.array_equal(frame, env.render())
     info["state"][:] = 0
     assert env.step(at((0.0, 0.0))[0])[4]["state"].any()  # what a caller is given is a copy

@@ -90,3 +90,38 @@ def test_says_what_is_wrong(model: WorldModel) -> None:
         goal_cost(model, frames[:, :1], goal, steps="first")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"actions must be \[B, S, H, A\]"):
         goal_cost(model, frames[:, :1], goal)(torch.randn(B, S, H, A + 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lower_precision_moves_costs_by_its_own_rounding(
+    model: WorldModel, dtype: torch.dtype
+) -> None:
+    """A cost moves by no more than two of the dtype's own steps, and the model keeps its dtype."""
+    frames, goal = torch.rand(1, 1, 3, 64, 64), torch.rand(1, 3, 64, 64)
+    actions = torch.randn(1, 50, H, A)
+    with torch.no_grad():
+        exact = goal_cost(model, frames, goal)(actions)
+        rough = goal_cost(model, frames, goal, dtype=dtype)(actions)
+    assert (rough != exact).any()
+    torch.testing.assert_close(rough, exact, rtol=2 * torch.finfo(dtype).eps, atol=0)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_cuda_graph_needs_cuda(model: WorldModel) -> None:
+    """A model on the CPU cannot be recorded, and the error says where it is."""
+    frames, goal = torch.rand(1, 1, 3, 64, 64), torch.rand(1, 3, 64, 64)
+    with pytest.raises(ValueError, match="CUDA device, got cpu"):
+        goal_cost(model, frames, goal, cuda_graph=True)
+
+
+@pytest.mark.gpu
+def test_cuda_graph_changes_nothing() -> None:
+    """A recorded cost answers for new actions, and for a second shape, as the unrecorded one."""
+    model = presets.small(action_dim=A).eval().cuda()
+    frames = torch.rand(B, 1, 3, 64, 64, device="cuda")
+    goal = torch.rand(B, 3, 64, 64, device="cuda")
+    with torch.no_grad():
+        plain, recorded = (goal_cost(model, frames, goal, cuda_graph=g) for g in (False, True))
+        for candidates in (S, S, S + 3, S):
+            actions = torch.randn(B, candidates, H, A, device="cuda")
+            torch.testing.assert_close(recorded(actions), plain(actions), rtol=1e-5, atol=1e-5)

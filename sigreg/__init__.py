@@ -11,6 +11,7 @@ from sigreg.moment_tests import extended_jarque_bera, hermite_moments, jarque_be
 from sigreg.null_law import ChiSquareSum, null_law, tail_probability
 from sigreg.quadrature import Quadrature, trapezoid
 from sigreg.reference import epps_pulley_exact
+from sigreg.scale import scale_term
 from sigreg.sliced import SlicedTest, sliced_loss
 from sigreg.subspace import SubspaceRegularizer
 from sigreg.vicreg import VCReg, covariance_term, variance_term, vicreg_loss
@@ -44,6 +45,7 @@ __all__ = [
     "null_law",
     "random_directions",
     "report",
+    "scale_term",
     "sigreg_loss",
     "sliced_loss",
     "tail_probability",

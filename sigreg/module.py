@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sigreg._distributed import group_size
+from sigreg._distributed import group_name, group_size
 from sigreg._kernels import check_backend
 from sigreg.directions import check_sampler, random_directions
 from sigreg.functional import check_samples, sigreg_loss
 from sigreg.quadrature import Quadrature, trapezoid
+from sigreg.scale import scale_term
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -45,11 +46,10 @@ class SIGReg(nn.Module):
             called; a process group; or False. See `sigreg_loss` for the gradient's convention.
         backend: "auto", "reference", "cpu" or "triton".
         chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
-        scale: weight of mean_d max(0, 1 − std_d), off by default; lets collapsed samples escape.
+        scale: weight of `scale_term`, off by default; lets collapsed samples escape.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
     Raises: ValueError on arguments outside these ranges.
-    Source: LeJEPA, arXiv:2511.08544; LeWorldModel, arXiv:2603.19312; the scale term is VICReg's
-        variance hinge, arXiv:2105.04906, equation 1.
+    Source: LeJEPA, arXiv:2511.08544; LeWorldModel, arXiv:2603.19312.
     """
 
     t: Tensor
@@ -76,6 +76,9 @@ class SIGReg(nn.Module):
             raise ValueError(f"num_proj must be at least 1, got {num_proj}")
         if not scale >= 0:
             raise ValueError(f"scale must be 0 or more, got {scale}")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {chunk}")
+        group_name(sync)
         check_sampler(sampler)
         check_backend(backend)
         self.knots = knots
@@ -109,7 +112,7 @@ class SIGReg(nn.Module):
         """
         check_samples(x)
         self._warn_of_layout(x)
-        return sigreg_loss(
+        loss = sigreg_loss(
             x,
             self._draw(x) if directions is None else directions,
             self.quadrature(x),
@@ -119,6 +122,9 @@ class SIGReg(nn.Module):
             backend=self.backend,
             chunk=self.chunk,
         )
+        if self.scale:
+            loss = loss + self.scale * scale_term(x, mask=mask, group=self.sync)
+        return loss
 
     def reset_parameters(self) -> None:
         """Rewind `step` to 0 and refill the buffers, for modules built on the meta device."""

@@ -62,6 +62,8 @@ def ecf_sums(
     Returns: two tensors [..., M, K], in float32 (float64 for float64 x).
     """
     chosen = choose_backend(backend, x.device, quadrature)
+    if chosen != "triton" and x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()  # the GPU kernel reads them as they are and sums in float32
     num_knots, spacing = quadrature.t.numel(), quadrature.spacing
     if chosen == "reference" or spacing is None:
         return reference.ecf_sums(x, quadrature.t.to(x), mask)

@@ -24,6 +24,7 @@ __all__ = ["MAX_SAMPLES", "finish", "loss_and_gradient", "project", "sums", "sum
 _TILE = 1 << 16  # samples × directions per tile: its dozen features fit a 2 MiB cache per thread
 _PROJECTIONS = 1 << 20  # projections held at a time by loss_and_gradient, unless chunk says
 MAX_SAMPLES = _TILE  # of loss_and_gradient: more do not fit a tile
+_RUN = 2048  # samples per product: sums of sums round less than one long sum
 _PAD = 112  # or a power-of-two N puts a sample of every feature in one cache set
 _OFFSETS = 9  # 1, and cos and sin of θ, 2θ, 3θ, 4θ
 _CENTRES = 7  # cos 4θ and sin 4θ are the first centre too
@@ -110,8 +111,9 @@ class _Tile:
     def products(self) -> Tensor:
         """[rows, 2P·9], Σ_n F_p F_j."""
         f = self.features
-        out = self.product[: f.shape[1]]
-        torch.bmm(f[_CENTRES:].transpose(0, 1), f[:_OFFSETS].permute(1, 2, 0), out=out)
+        out = self.product[: f.shape[1]].zero_()
+        for part in torch.split(f, _RUN, -1):
+            out.baddbmm_(part[_CENTRES:].transpose(0, 1), part[:_OFFSETS].permute(1, 2, 0))
         return out.flatten(1)
 
     def pull(self, weights: Tensor, out: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ def _ecf_sums_gradient_op(
 
 @ecf_sums_op.register_fake
 def _(x: Tensor, _mask: Tensor | None, num_knots: int, _spacing: float, _backend: str) -> Tensor:
-    return x.new_empty(x.shape[0], x.shape[2], 2 * num_knots)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(x.shape[0], x.shape[2], 2 * num_knots, dtype=dtype)
 
 
 @_ecf_sums_gradient_op.register_fake

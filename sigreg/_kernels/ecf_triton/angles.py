@@ -1,6 +1,6 @@
 """What the Triton kernels share: cosines and sines of multiples of an angle, nine at a time."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, import-not-found, import-untyped"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 

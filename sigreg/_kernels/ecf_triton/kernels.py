@@ -1,6 +1,6 @@
 """The Triton kernels of `ecf_triton`: 36 products, their combination, the loss, the gradient."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, import-not-found, import-untyped"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 

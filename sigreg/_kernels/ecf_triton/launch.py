@@ -7,8 +7,6 @@ centres, 16 knots, stay in its registers; nothing is reduced across threads, and
 atomic whose order could change a bit. More knots take one launch per pair of centres.
 """
 
-# mypy: disable-error-code="import-not-found, import-untyped"
-
 from __future__ import annotations
 
 import os

@@ -1,6 +1,6 @@
 """The Gaussian rows of `sigreg.directions` in one Triton kernel, from the same hash."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, import-not-found, import-untyped"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 

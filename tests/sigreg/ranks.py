@@ -1,0 +1,202 @@
+"""What two gloo processes do in `test_distributed`: each function returns plain results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from sigreg import SIGReg, check_distributed, random_directions, sigreg_loss, trapezoid
+from sigreg.scale import scale_term
+
+RANKS, DIM = 2, 6
+RULE = trapezoid()
+DIRECTIONS = random_directions(24, DIM, seed=0, step=0)
+
+
+def batch(lead: tuple[int, ...] = (), n: int = 20) -> Tensor:
+    """[*lead, n, DIM], the same everywhere."""
+    rows = random_directions(max(1, n * torch.Size(lead).numel()), DIM, seed=1, step=n)
+    return 3 * rows[: n * torch.Size(lead).numel()].view(*lead, n, DIM)
+
+
+def shard(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """This rank's part of axis −2."""
+    return x.split(sizes, -2)[dist.get_rank()]
+
+
+def encoder() -> nn.Linear:
+    """The same parameters everywhere."""
+    torch.manual_seed(3)
+    return nn.Linear(DIM, DIM)
+
+
+def loss_and_gradient(model: nn.Module, loss: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss and the first parameter's gradient."""
+    model.zero_grad()
+    loss.backward()
+    gradient = next(model.parameters()).grad
+    assert gradient is not None
+    return loss.detach(), gradient.clone()
+
+
+def data_parallel(sizes: tuple[int, ...], lead: tuple[int, ...], **options: Any) -> list[Any]:
+    """[(loss, gradient) of all samples in one process, the same under DDP]."""
+    x = batch(lead, sum(sizes))
+    mask = (x[..., 0] > -0.5) if options.pop("masked", False) else None
+    single, ddp = encoder(), DistributedDataParallel(encoder())
+    whole = sigreg_loss(single(x), DIRECTIONS, RULE, mask=mask, **options)
+    part_mask = None if mask is None else mask.split(sizes, -1)[dist.get_rank()]
+    part = sigreg_loss(
+        ddp(shard(x, sizes)), DIRECTIONS, RULE, mask=part_mask, group="auto", **options
+    )
+    return [loss_and_gradient(single, whole), loss_and_gradient(ddp, part)]
+
+
+def learned_directions() -> list[Tensor]:
+    """Gradient of directions that all ranks share, alone and averaged over the ranks."""
+    x, found = batch(), []
+    for z, group in ((x, None), (shard(x, (13, 7)), "auto")):
+        a = DIRECTIONS.clone().requires_grad_()
+        sigreg_loss(z, a, RULE, group=group).backward()  # type: ignore[arg-type]
+        assert a.grad is not None
+        found.append(a.grad)
+    dist.all_reduce(found[1])
+    return [found[0], found[1] / RANKS]
+
+
+def scale() -> list[Any]:
+    """The scale term of one process and under DDP."""
+    x = 0.1 * batch((3,))
+    single, ddp = encoder(), DistributedDataParallel(encoder())
+    return [
+        loss_and_gradient(single, scale_term(0.1 * single(x))),
+        loss_and_gradient(ddp, scale_term(0.1 * ddp(shard(x, (13, 7))), group="auto")),
+    ]
+
+
+def sharded_parameters() -> list[Any]:
+    """The same with parameters sharded by FSDP2."""
+    x = batch()
+    single, sharded = encoder(), encoder()
+    whole = loss_and_gradient(single, sigreg_loss(single(x), DIRECTIONS, RULE))
+    fully_shard(sharded, mesh=dist.init_device_mesh("cpu", (RANKS,)))
+    loss = sigreg_loss(sharded(shard(x, (13, 7))), DIRECTIONS, RULE, group="auto")
+    loss.backward()
+    gradient: Any = next(sharded.parameters()).grad
+    return [whole, (loss.detach(), gradient.full_tensor())]
+
+
+def layers() -> dict[str, Any]:
+    """Losses of one layer with each `sync`; it was built before the group was."""
+    x = shard(batch(), (13, 7))
+    alone = dist.new_group([dist.get_rank()], use_local_synchronization=True)
+    found = {}
+    for name, sync in (
+        ("auto", "auto"),
+        ("off", False),
+        ("world", dist.group.WORLD),
+        ("one", alone),
+    ):
+        EARLY.sync = sync
+        found[name] = EARLY(x).detach()
+    EARLY.sync = "auto"
+    found["all"] = sigreg_loss(batch(), early_directions(), RULE)
+    found["part"] = sigreg_loss(x, early_directions(), RULE)
+    return found
+
+
+EARLY = SIGReg(num_proj=16).eval()
+
+
+def early_directions() -> Tensor:
+    """The directions of EARLY."""
+    return random_directions(16, DIM, seed=0, step=0)
+
+
+def messages() -> dict[str, list[int]]:
+    """Sizes of the messages of a forward and of a backward pass."""
+    sent: list[int] = []
+    real = dist.all_reduce
+
+    def counted(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        sent.append(tensor.numel())
+        return real(tensor, *args, **kwargs)
+
+    torch.distributed.all_reduce = counted
+    try:
+        found = {}
+        for backend in ("cpu", "reference"):
+            x = shard(batch(), (13, 7)).requires_grad_()
+            loss = sigreg_loss(x, DIRECTIONS, RULE, group="auto", backend=backend)
+            found[f"{backend} forward"] = sent.copy()
+            sent.clear()
+            loss.backward()
+            found[f"{backend} backward"] = sent.copy()
+            sent.clear()
+        return found
+    finally:
+        torch.distributed.all_reduce = real
+
+
+def own_check() -> dict[str, Any]:
+    """What `check_distributed` says of healthy layers and of layers at different steps."""
+    found: dict[str, Any] = {"default": tuple(check_distributed())}
+    layer = SIGReg(num_proj=16, chunk=5, sampler="orthogonal", scale_by_n=False)
+    found["own"] = tuple(check_distributed(layer))
+    layer.step += dist.get_rank()
+    found["astray"] = caught(lambda: check_distributed(layer))
+    broken = SIGReg(num_proj=16, sync=False)
+    found["off"] = tuple(check_distributed(broken))
+    return found
+
+
+def caught(call: Callable[[], object]) -> str:
+    """The message of the RuntimeError that a call raises."""
+    try:
+        call()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def main(rank: int, folder: str) -> None:
+    """One rank: run everything, leave the results in a file."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(
+        "gloo",
+        init_method=Path(folder, "meeting").as_uri(),
+        rank=rank,
+        world_size=RANKS,
+        timeout=timedelta(seconds=120),
+    )
+    try:
+        results = {
+            "uneven": data_parallel((13, 7), ()),
+            "leading dims": data_parallel((13, 7), (3, 2)),
+            "an empty shard": data_parallel((0, 20), (3,)),
+            "reference": data_parallel((13, 7), (3,), backend="reference"),
+            "reference, an empty shard": data_parallel((0, 20), (3,), backend="reference"),
+            "chunks": data_parallel((13, 7), (3,), chunk=5),
+            "a mask": data_parallel((13, 7), (3,), masked=True),
+            "a mask, reference": data_parallel((13, 7), (3,), masked=True, backend="reference"),
+            "without N": data_parallel((13, 7), (3,), scale_by_n=False),
+            "learned directions": learned_directions(),
+            "scale": scale(),
+            "sharded parameters": sharded_parameters(),
+            "layers": layers(),
+            "messages": messages(),
+            "own check": own_check(),
+        }
+        torch.save(results, Path(folder, f"rank{rank}.pt"))
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,94 @@
+"""Two processes compute what one with all samples would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+
+from sigreg import check_distributed
+
+from . import ranks
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="this torch has no torch.distributed"
+)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two gloo ranks found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(ranks.main, args=(str(folder),), nprocs=ranks.RANKS)
+    return [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(ranks.RANKS)]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "uneven",
+        "leading dims",
+        "an empty shard",
+        "reference",
+        "reference, an empty shard",
+        "chunks",
+        "a mask",
+        "a mask, reference",
+        "without N",
+        "scale",
+        "sharded parameters",
+    ],
+)
+def test_many_processes_are_one(results: list[dict[str, Any]], case: str) -> None:
+    """Loss and averaged parameter gradient are those of a single process, on every rank."""
+    for found in results:
+        (loss, gradient), (shared_loss, shared_gradient) = found[case]
+        torch.testing.assert_close(shared_loss, loss, rtol=1e-5, atol=0)
+        scale = float(gradient.norm())
+        assert float((shared_gradient - gradient).norm()) < 1e-5 * scale
+
+
+def test_directions_that_are_learned(results: list[dict[str, Any]]) -> None:
+    """Directions shared by all ranks get, averaged, the gradient of all samples."""
+    for found in results:
+        alone, averaged = found["learned directions"]
+        assert float((averaged - alone).norm()) < 1e-5 * float(alone.norm())
+
+
+def test_who_is_asked_is_decided_at_the_call(results: list[dict[str, Any]]) -> None:
+    """A layer built before the group uses it with "auto"; False and a group of one do not."""
+    for found in results:
+        layers = found["layers"]
+        for name, expected in (("auto", "all"), ("world", "all"), ("off", "part"), ("one", "part")):
+            torch.testing.assert_close(layers[name], layers[expected])
+        assert not torch.isclose(layers["all"], layers["part"], rtol=1e-3)
+
+
+def test_one_message_forward_and_none_backward(results: list[dict[str, Any]]) -> None:
+    """The message holds 2·M·K + 1 numbers: 24 directions, 17 knots."""
+    for found in results:
+        for backend in ("cpu", "reference"):
+            assert found["messages"][f"{backend} forward"] == [2 * 24 * 17 + 1]
+            assert found["messages"][f"{backend} backward"] == []
+
+
+def test_users_can_check_their_own_setup(results: list[dict[str, Any]]) -> None:
+    """`check_distributed` reports ranks and errors, and names layers that went astray."""
+    for found in results:
+        check = found["own check"]
+        for name in ("default", "own"):
+            ranks, loss_error, gradient_error = check[name]
+            assert ranks == 2
+            assert max(loss_error, gradient_error) < 1e-5
+        assert "seed and step of SIGReg differ between ranks" in check["astray"]
+        assert "at most [0, 1], at least [0, 0]" in check["astray"]
+        assert check["off"][0] == 1
+
+
+def test_the_check_runs_without_a_group() -> None:
+    """In one process it compares that process with itself."""
+    ranks, loss_error, gradient_error = check_distributed()
+    assert (ranks, loss_error, gradient_error) == (1, 0.0, 0.0)

@@ -1,0 +1,123 @@
+"""The kernels as torch operators: traced, compiled, and honest about what they do to inputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sigreg import SIGReg, random_directions, trapezoid
+from sigreg._kernels.ops import ecf_sums_op, loss_op
+from sigreg.directions import directions_op
+
+RULE = trapezoid()
+
+
+def loss_arguments(*, want_gradient: bool, mask: bool) -> tuple[object, ...]:
+    """A call of `sigreg::loss`."""
+    z = torch.randn(2, 20, 6, requires_grad=want_gradient)
+    a = random_directions(9, 6, seed=0, step=0)
+    count = (torch.rand(2, 20) > 0.5).float() if mask else None
+    weight, target = RULE.weight.float(), RULE.target.float()
+    return z, a, count, weight, target, RULE.spacing, True, 0, "cpu", "", want_gradient
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("want_gradient", [False, True])
+def test_the_loss_operator_is_what_it_declares(mask: bool, want_gradient: bool) -> None:
+    """Schema, aliasing, mutation and fake shapes are as registered."""
+    torch.library.opcheck(
+        loss_op,
+        loss_arguments(want_gradient=want_gradient, mask=mask),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )
+
+
+def test_the_other_operators_are_what_they_declare() -> None:
+    """Sums and directions pass every check torch has, dynamic shapes included."""
+    x = torch.randn(2, 20, 3, requires_grad=True)
+    torch.library.opcheck(ecf_sums_op, (x, None, 17, 0.1875, "cpu"))
+    torch.library.opcheck(directions_op, (torch.tensor(3), 5, 4, 7, False))
+    torch.library.opcheck(directions_op, (torch.tensor(3), 5, 4, 7, True))
+
+
+class Step(nn.Module):
+    """An encoder and its regularizer, as a training step holds them."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(6, 6)
+        self.regularizer = SIGReg(num_proj=8, backend=backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[]."""
+        loss: Tensor = self.regularizer(self.encoder(x))
+        return loss
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_one_graph(backend: str, autocast: bool) -> None:
+    """Traced as a single graph, loss, gradient and step counter are those of eager code."""
+    torch.compiler.reset()
+    eager, traced = Step(backend), Step(backend)
+    traced.load_state_dict(eager.state_dict())
+    compiled = torch.compile(traced, fullgraph=True, backend="aot_eager")
+    for n in (20, 20, 21):
+        x = torch.randn(2, n, 6)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            losses = eager(x), compiled(x)
+        torch.testing.assert_close(losses[1], losses[0])
+        for loss in losses:
+            loss.backward()
+    assert eager.regularizer.step == traced.regularizer.step == 3
+    # A compiler runs a traced backward under the autocast of the forward around it, so only the
+    # fused loss, which has its gradient when the forward ends, keeps it in float32.
+    rtol = 0.1 if autocast and backend == "reference" else 1e-4
+    for a, b in zip(eager.parameters(), traced.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, rtol=rtol, atol=rtol / 2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+def test_generated_code() -> None:
+    """Through the default compiler too the step computes what eager code does."""
+    torch.compiler.reset()
+    eager, traced = Step("cpu"), Step("cpu")
+    traced.load_state_dict(eager.state_dict())
+    compiled = torch.compile(traced, fullgraph=True)
+    x = torch.randn(2, 20, 6)
+    for _ in range(2):
+        torch.testing.assert_close(compiled(x), eager(x))
+
+
+def test_inputs_are_not_written() -> None:
+    """Samples, mask and directions are the same after forward and backward."""
+    x = torch.randn(2, 20, 6, requires_grad=True)
+    mask, a = torch.rand(2, 20) > 0.5, random_directions(9, 6, seed=0, step=0)
+    kept = [t.detach().clone() for t in (x, mask, a)]
+    SIGReg()(x, mask=mask, directions=a).backward()
+    for before, after in zip(kept, (x, mask, a), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_a_graph_may_be_walked_twice() -> None:
+    """With retain_graph a second backward adds the same gradient again, scaled by its upstream."""
+    x = torch.randn(20, 6, requires_grad=True)
+    loss = SIGReg(num_proj=8)(x)
+    (first,) = torch.autograd.grad(loss, x, retain_graph=True)
+    (second,) = torch.autograd.grad(2 * loss, x)
+    torch.testing.assert_close(second, 2 * first)
+
+
+def test_transposed_samples() -> None:
+    """Non-contiguous samples give the same bits as their copies."""
+    x = torch.randn(20, 3, 6, dtype=torch.float64)
+    a = random_directions(9, 6, seed=0, step=0)
+    view = x.transpose(0, 1).requires_grad_()
+    copy = view.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    layer = SIGReg()
+    losses = [layer(t, directions=a) for t in (view, copy)]
+    assert torch.equal(*losses)
+    pulls = [torch.autograd.grad(loss, t)[0] for loss, t in zip(losses, (view, copy), strict=True)]
+    assert torch.equal(*pulls)

@@ -41,6 +41,7 @@ def package_page(package: ModuleType) -> str:
     """A package's public names, each linked to the module that explains it, and its modules."""
     name = package.__name__
     lines = [f"# {name}", "", str(package.__doc__).strip(), ""]
+    here: list[str] = []
     for node in ast.parse(Path(str(package.__file__)).read_text()).body:
         if not isinstance(node, ast.ImportFrom) or node.module == "__future__":
             continue
@@ -48,10 +49,16 @@ def package_page(package: ModuleType) -> str:
             value = getattr(package, alias.name)
             # `from worldmodel import presets` exports a module, which is its own page.
             role = "mod" if isinstance(value, ModuleType) else "obj"
-            link = f"{{py:{role}}}`{name}.{alias.name} <{node.module}.{alias.name}>`"
-            lines.append(f"- {link}{summary(value)}")
+            shown = f"{name}.{alias.name}"
+            home = f"{node.module}.{alias.name}"
+            if not is_public(str(node.module)):
+                # A private module has no page: its public names are explained on this one.
+                kind = "class" if isinstance(value, type) else "function"
+                here += ["```{eval-rst}", f".. auto{kind}:: {shown}", "```", ""]
+                home = shown
+            lines.append(f"- {{py:{role}}}`{shown} <{home}>`{summary(value)}")
     return "\n".join(
-        [*lines, "", "```{toctree}", ":maxdepth: 1", "", *children(package), "```", ""]
+        [*lines, "", *here, "```{toctree}", ":maxdepth: 1", "", *children(package), "```", ""]
     )
 
 

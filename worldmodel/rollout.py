@@ -24,19 +24,18 @@ __all__ = ["PlanRollout"]
 class PlanRollout:
     """`WorldModel.rollout` for S plans of each of B problems, no product computed twice.
 
-    The plain rollout sends the whole window through the predictor at every step. Here
+    The plain rollout sends the whole window through the predictor at every step. Here a token's
+    modulations are computed once, though it appears in up to `history` windows. Keys and values
+    stay while the window grows; once it slides, every token has a new position and starts afresh.
+    The last block answers for the newest token alone, and what lies before the first planned
+    action is the same for all plans of a problem.
 
-    * a token's modulations are computed once, though it appears in up to `history` windows;
-    * keys and values stay while the window grows; once it slides, every token has a new position
-      and starts afresh;
-    * the last block answers for the newest token alone;
-    * what lies before the first planned action is the same for all plans of a problem;
-    * the oldest token of a window needs no query, key or value. Softmax weights sum to one and do
-      not change when a constant is added to all scores, so with x₀ the oldest token's input
+    The oldest token of a window needs no query, key or value: softmax weights sum to one and do
+    not change when a constant is added to all scores, so with x₀ the oldest token's input
 
-          Σⱼ aⱼ W_v xⱼ = W_v x₀ + Σ_{j>0} aⱼ W_v (xⱼ − x₀),    a = softmax(0, qᵀW_k (xⱼ − x₀), …)
+        Σⱼ aⱼ W_v xⱼ = W_v x₀ + Σ_{j>0} aⱼ W_v (xⱼ − x₀),    a = softmax(0, qᵀW_k (xⱼ − x₀), …)
 
-      and W_o W_v x₀ is a single D × D product.
+    and W_o W_v x₀ is a single D × D product.
 
     Args:
         predictor: in eval mode; its weights are read when this object is made.

@@ -45,7 +45,7 @@ class DemoConfig:
     """
 
     seed: int = 0
-    steps: int = 900
+    steps: int = 600
     episodes: int = 800
     length: int = 80
     bump: float = 0.4

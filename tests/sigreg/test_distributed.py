@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch.multiprocessing
 
 from sigreg import check_distributed
 
-from . import ranks
+# By its own name: a spawned process has this path, but no package that the tests belong to.
+sys.path.insert(0, str(Path(__file__).parent))
+import ranks  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="this torch has no torch.distributed"

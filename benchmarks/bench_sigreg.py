@@ -7,6 +7,7 @@ Each takes about a minute on two quiet cores and writes its own record.
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import torch
@@ -70,7 +71,7 @@ def compare() -> None:
 
         small = shape == SHAPES[0]
         calls = {"published": eager, "fused": fused}
-        times = interleave(calls, rounds=11 if small else 5, warmup=2 if small else 1)
+        times = interleave(calls, rounds=9 if small else 3, warmup=1)
         memory = {name: peak_memory(call) for name, call in calls.items()}
         faster = speedup(times, of="fused", over="published")
         plain_error, fused_error = gradient_error(shape)
@@ -160,10 +161,8 @@ def samplers() -> None:
         spectrum = {"isotropic": torch.ones(dim), "rank 16": (torch.arange(dim) < 16).float()}
         z0 = torch.randn(256, dim)
         names = ("gaussian", "orthogonal")
-        calls = {
-            name: (lambda name=name: random_directions(dim * 2, dim, seed=0, step=0, sampler=name))
-            for name in names
-        }
+        draw = functools.partial(random_directions, 2 * dim, dim, seed=0, step=0)
+        calls = {name: functools.partial(draw, sampler=name) for name in names}
         times = interleave(calls, rounds=9)
         for kind, scale in spectrum.items():
             spread = {}

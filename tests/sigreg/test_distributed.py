@@ -14,7 +14,7 @@ from sigreg import check_distributed
 
 # By its own name: a spawned process has this path, but no package that the tests belong to.
 sys.path.insert(0, str(Path(__file__).parent))
-import ranks  # noqa: E402
+import ranks
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="this torch has no torch.distributed"

@@ -21,8 +21,10 @@ from torch import Tensor
 
 __all__ = ["MAX_SAMPLES", "finish", "loss_and_gradient", "project", "sums", "sums_gradient"]
 
-_TILE = 1 << 16  # samples × directions per tile: its dozen features fit a 2 MiB cache per thread
-_PROJECTIONS = 1 << 20  # projections held at a time by loss_and_gradient, unless chunk says
+# Samples × directions per tile: a dozen features fit a 2 MiB cache per thread, and torch splits an
+# elementwise operation between two threads only beyond 32,768 elements.
+_TILE = 3 << 14
+_PROJECTIONS = 1 << 17  # held at a time by loss_and_gradient, or 256 directions if that is more
 MAX_SAMPLES = _TILE  # of loss_and_gradient: more do not fit a tile
 _RUN = 2048  # samples per product: sums of sums round less than one long sum
 _PAD = 112  # or a power-of-two N puts a sample of every feature in one cache set
@@ -68,24 +70,27 @@ class _Tile:
     """Buffers for the features of `rows` rows of `n` angles, reused from tile to tile."""
 
     def __init__(self, rows: int, n: int, num_knots: int, like: Tensor) -> None:
-        self.rows = rows
         self.centres = _centres(num_knots)
+        self.angle: Tensor | None = None
         count = _CENTRES + 2 * self.centres
-        buffer = like.new_empty(count + 3, rows * n + _PAD)[:, : rows * n]
-        self.buffer = buffer.view(-1, rows, n)
+        buffer = like.new_empty(count, rows * n + _PAD)[:, : rows * n]
+        self.buffer = buffer.view(count, rows, n)
         self.buffer[0] = 1
         self.product = like.new_empty(rows, 2 * self.centres, _OFFSETS)
         self.pulled = like.new_empty(rows, 2 * self.centres, n)
 
     def angles(self, x: Tensor, spacing: float) -> Tensor:
         """Angles spacing · x [rows, n] in a buffer of its own, whatever the strides of x."""
-        return torch.mul(x, spacing, out=self.buffer[-1, : x.shape[0], : x.shape[1]])
+        if self.angle is None:
+            self.angle = torch.empty_like(self.buffer[0])
+        return torch.mul(x, spacing, out=self.angle[: x.shape[0], : x.shape[1]])
 
     def load(self, theta: Tensor, mask: Tensor | None) -> None:
         """Fill the features of theta [rows, n]; mask, broadcast to it, multiplies the centres."""
         rows, n = theta.shape
-        f = self.features = self.buffer[:-3, :rows, :n]
-        c8, s8 = self.buffer[-3:-1, :rows, :n]
+        f = self.features = self.buffer[:, :rows, :n]
+        # Scratch, in memory that `pull` fills only when the features are ready.
+        c8, s8 = self.pulled.view(-1)[: 2 * rows * n].view(2, rows, n)
         one, c1, s1, c2, s2, c3, s3, c4, s4 = f[:_OFFSETS]
         torch.cos(theta, out=c1)
         torch.sin(theta, out=s1)
@@ -247,10 +252,10 @@ def loss_and_gradient(
     """
     groups, n, dim = z.shape
     num, num_knots = directions.shape[0], weight.numel()
-    chunk = min(num, chunk or max(128, _PROJECTIONS // (groups * n)))
+    chunk = min(num, chunk or max(256, _PROJECTIONS // (groups * n)))
     forward, backward = _combinations(num_knots, z.dtype)
     backward = backward * (2.0 / (num * groups))
-    flat, directions = z.reshape(groups * n, dim), directions * spacing
+    flat = z.reshape(groups * n, dim)
     # With miss = n·(φ̂ − target) the statistic is factor · Σ weight · miss².
     expected = torch.cat((target, torch.zeros_like(target)))
     weight = torch.cat((weight, weight))
@@ -265,7 +270,7 @@ def loss_and_gradient(
     theta = z.new_empty(chunk, groups * n)
     total, gradient = z.new_zeros(()), torch.zeros_like(flat)
     for i in range(0, num, chunk):
-        a = directions[i : i + chunk]
+        a = directions[i : i + chunk] * spacing
         angles = torch.mm(a, flat.T, out=theta[: a.shape[0]])
         for j in range(0, a.shape[0] * groups, rows):
             angle = angles.view(-1, n)[j : j + rows]

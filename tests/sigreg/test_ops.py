@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -121,3 +123,30 @@ def test_transposed_samples() -> None:
     assert torch.equal(*losses)
     pulls = [torch.autograd.grad(loss, t)[0] for loss, t in zip(losses, (view, copy), strict=True)]
     assert torch.equal(*pulls)
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Most bytes of tensors alive at once inside a call, beyond those alive before it."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profiler:
+        call()
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+@pytest.mark.parametrize("shape", [(4, 128, 192), (8, 512, 64), (1, 20_000, 16)], ids=str)
+def test_memory_is_bounded_by_the_projections(shape: tuple[int, ...]) -> None:
+    """Forward and backward together take at most three times the projections, and chunks less."""
+    x = torch.randn(shape, requires_grad=True)
+    projections = 4 * shape[0] * shape[1] * 1024
+    layer = SIGReg(num_proj=1024)
+    assert peak_bytes(lambda: layer(x).backward()) < 3 * projections
+    small = SIGReg(num_proj=1024, chunk=64)
+    assert peak_bytes(lambda: small(x).backward()) <= peak_bytes(lambda: layer(x).backward())

@@ -40,7 +40,7 @@ class PlanRollout:
     Args:
         predictor: in eval mode; its weights are read when this object is made.
         rows: plans that go through all steps together; None means all at once on a GPU, and on a
-            CPU as many as keep a block's widest tensor near 12 MiB.
+            CPU as many as keep a block's widest tensor near 24 MiB.
         compile: send the steps through `torch.compile`.
     Source: the rollout of LeWM, arXiv:2603.19312, Section 3.
     """
@@ -58,7 +58,7 @@ class PlanRollout:
         self.rows = rows
         if rows is None and predictor.positions.device.type == "cpu":
             token = max(part.width for part in self.blocks) * predictor.positions.itemsize
-            self.rows = max(1, 12 * 2**20 // (predictor.history * token))
+            self.rows = max(1, 24 * 2**20 // (predictor.history * token))
             _keep_pages()
         self._steps = torch.compile(self._rollout, dynamic=False) if compile else self._rollout
 

@@ -22,7 +22,8 @@ TINY = DemoConfig(
     batch_size=16, num_proj=8,
 )  # fmt: skip
 FILES = {
-    "config.json", "curves.csv", "curves.png", "demo.json", "episodes.gif", "latent.png",
+    "config.json", "curves.csv", "curves.png", "demo.json", "episodes.gif", "episodes.json",
+    "latent.png",
     "model.safetensors", "report.json",
 }  # fmt: skip
 

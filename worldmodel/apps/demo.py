@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel import checkpoint
 from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate import Outcome, RandomPolicy, attempt
 from worldmodel.apps.findings import (
@@ -33,6 +32,8 @@ from worldmodel.apps.findings import (
 from worldmodel.apps.material import DemoConfig, Material, gather, new_training
 from worldmodel.apps.pictures import episodes_gif, latent_map, training_curves
 from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.runs import save_run
+from worldmodel.data import action_digest, episode_digests
 from worldmodel.model import WorldModel
 from worldmodel.records import Losses
 from worldmodel.study import principal_components
@@ -83,11 +84,15 @@ def run_demo(
     )
     with clock.phase("train"):
         model = _train(config, material, out, resume)
-    checkpoint.save(
+    save_run(
         model,
         out,
-        action_scale=material.scale,
-        extra={"world": "two-room", "frameskip": config.frameskip, "demo": asdict(config)},
+        scale=material.scale,
+        frameskip=config.frameskip,
+        world="two-room",
+        trained_on=episode_digests(material.windows.episodes),
+        held_out=[action_digest(actions) for actions in material.unseen.actions],
+        settings=asdict(config),
     )
     with clock.phase("probe"):
         knowledge = learned(config, material, model)

@@ -4,6 +4,7 @@ from worldmodel.data.episodes import ActionScale, Episodes, split
 from worldmodel.data.frames import Frames
 from worldmodel.data.hdf5 import open_hdf5
 from worldmodel.data.hdf5_writer import HDF5Writer
+from worldmodel.data.identity import action_digest, episode_digests
 from worldmodel.data.loading import BatchOrder, loader
 from worldmodel.data.windows import Windows
 
@@ -14,6 +15,8 @@ __all__ = [
     "Frames",
     "HDF5Writer",
     "Windows",
+    "action_digest",
+    "episode_digests",
     "loader",
     "open_hdf5",
     "split",

@@ -1,0 +1,105 @@
+"""A run folder: the model, how it sees and acts, and which episodes it was trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from worldmodel import checkpoint
+from worldmodel._files import write_atomically
+from worldmodel.data import ActionScale
+from worldmodel.model import WorldModel
+
+__all__ = ["Run", "open_run", "save_run"]
+
+EPISODES = "episodes.json"
+
+
+class Run(NamedTuple):
+    """What `train` and `demo` leave for `study` and `evaluate`.
+
+    Attributes:
+        folder: where it lies.
+        model: WorldModel in evaluation mode.
+        scale: of the training actions.
+        frameskip: raw actions between two frames the model sees.
+        world: its name, or None if the data came from somewhere else.
+        objective: what the model was trained for, "lewm" unless it is a baseline.
+        data: path of the training file, or None if it was collected on the fly.
+        trained_on: digests of the training episodes (`worldmodel.data.episode_digests`).
+        held_out: digests of the episodes kept apart.
+        settings: everything else that decided the run.
+    """
+
+    folder: Path
+    model: WorldModel
+    scale: ActionScale
+    frameskip: int
+    world: str | None
+    objective: str
+    data: str | None
+    trained_on: frozenset[str]
+    held_out: frozenset[str]
+    settings: dict[str, Any]
+
+
+def save_run(
+    model: WorldModel,
+    folder: Path,
+    *,
+    scale: ActionScale,
+    frameskip: int,
+    world: str | None,
+    objective: str = "lewm",
+    data: str | None = None,
+    trained_on: Sequence[str],
+    held_out: Sequence[str],
+    settings: dict[str, Any],
+) -> None:
+    """Write a run folder that `open_run` reads; each file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"train": list(trained_on), "held_out": list(held_out)}
+    write_atomically(folder / EPISODES, json.dumps(names).encode() + b"\n")
+    extra = {
+        "world": world,
+        "frameskip": frameskip,
+        "objective": objective,
+        "data": data,
+        "settings": settings,
+    }
+    checkpoint.save(model, folder, action_scale=scale, extra=extra)
+
+
+def open_run(folder: str | Path, device: str = "cpu") -> Run:
+    """Read what `save_run` wrote.
+
+    Raises: FileNotFoundError or ValueError, naming the file at fault.
+    """
+    path = Path(folder)
+    config = checkpoint.read_config(path)
+    extra = config.extra
+    missing = {"world", "frameskip", "objective", "data", "settings"} - set(extra)
+    if missing or config.action_scale is None:
+        raise ValueError(
+            f"{path / checkpoint.CONFIG} must be of a run that train or demo wrote, "
+            f"it lacks {', '.join(sorted(missing)) or 'action_scale'}"
+        )
+    try:
+        names = json.loads((path / EPISODES).read_text())
+        train, held_out = frozenset(names["train"]), frozenset(names["held_out"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / EPISODES} is damaged: {error}") from error
+    return Run(
+        folder=path,
+        model=checkpoint.load(path, device),
+        scale=config.action_scale,
+        frameskip=int(extra["frameskip"]),
+        world=extra["world"],
+        objective=extra["objective"],
+        data=extra["data"],
+        trained_on=train,
+        held_out=held_out,
+        settings=extra["settings"],
+    )

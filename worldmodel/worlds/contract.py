@@ -1,0 +1,70 @@
+"""What a world must offer to be collected from, studied and evaluated on.
+
+Letters: N agents side by side that do not see each other, S state dims, A action dims.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Session", "World"]
+
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+Pixels = NDArray[np.uint8]
+
+
+class Session(Protocol):
+    """N agents on their way, from the states they were started in."""
+
+    def step(self, actions: Floats) -> Floats:
+        """Act once everywhere: [N, A] in the world's units -> states [N, S]."""
+
+    def render(self, agents: NDArray[np.int64] | None = None) -> Pixels:
+        """Frames as they are now, of all agents or of those named: [n, 3, H, W]."""
+
+    def close(self) -> None:
+        """Give back whatever runs behind the session; closing twice is harmless."""
+
+
+class World(Protocol):
+    """The rules of a world: what a state is, where it may start, and what counts as arrived.
+
+    A state holds all that `start` needs to go on from it, as stored by the published data sets;
+    the same state, actions and versions give the same states again.
+
+    Attributes:
+        name: as the command line calls it, "two-room", "push-t", ….
+        image_size: side H = W of the frames.
+        state_dim: S.
+        action_dim: A, of one raw step.
+        action_low: [A], lowest action.
+        action_high: [A], highest action.
+        criterion: success in one line, with its source.
+    """
+
+    name: str
+    image_size: int
+    state_dim: int
+    action_dim: int
+    action_low: Floats
+    action_high: Floats
+    criterion: str
+
+    def start(self, states: Floats) -> Session:
+        """Put one agent into each state [N, S]."""
+
+    def draw(self, states: Floats) -> Pixels:
+        """Pictures of states, of a goal for instance: [N, S] -> [N, 3, H, W], uint8."""
+
+    def success(self, states: Floats, goals: Floats) -> Flags:
+        """Whether each state counts as its goal reached: [..., S], [..., S] -> [...]."""
+
+    def distance(self, states: Floats, goals: Floats) -> Floats:
+        """How far each state is from its goal, in the unit `success` measures: [...]."""
+
+    def versions(self) -> dict[str, str]:
+        """Packages and rendering backend that decide what happens and how it looks."""

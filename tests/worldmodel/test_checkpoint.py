@@ -75,6 +75,14 @@ def test_what_was_saved_is_loaded_bit_for_bit(
     assert digest(again) == digest(model)
 
 
+def test_the_same_model_is_the_same_file(tmp_path: Path) -> None:
+    """Equal weights give equal bytes, in every one of many saves."""
+    for i in range(8):
+        worldmodel.save(MODEL, tmp_path / str(i))
+    files = {(tmp_path / str(i) / "model.safetensors").read_bytes() for i in range(8)}
+    assert len(files) == 1
+
+
 def test_the_digest_tells_models_apart() -> None:
     """One changed bit, or one tensor under another name, gives another digest."""
     model = nn.Linear(3, 2)

@@ -109,6 +109,7 @@ class Training:
             directions and the seed of `config`.
         workers: processes that fetch batches ahead; the batches are the same with any number.
         ranks: who shares the batches; this process alone by default.
+
     Attributes:
         step: optimizer steps taken.
         gradient_norm: of the last step, before it was clipped.

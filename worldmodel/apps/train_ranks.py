@@ -47,6 +47,11 @@ class Ranks:
         torch.distributed.all_reduce(total)
         return total.cpu() / self.size
 
+    def wait(self) -> None:
+        """Go on when every rank has come here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
 
 ALONE = Ranks()
 
@@ -128,10 +133,13 @@ class SharedBatchNorm(nn.BatchNorm1d):
         # Two passes: squares of centred values do not cancel.
         variance = _Sum.apply(centred.square().sum(0)) / n
         with torch.no_grad():
-            momentum = self.momentum if self.momentum is not None else 0.1
-            self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+            assert self.momentum is not None
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
             unbiased = variance * (n / (n - 1).clamp_min(1))
-            self.running_var.lerp_(unbiased.to(self.running_var), momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
             self.num_batches_tracked += 1
         out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
         return out.to(x.dtype)
@@ -169,6 +177,8 @@ def _shared(norm: nn.BatchNorm1d) -> SharedBatchNorm:
             f"a batch norm to be shared must have momentum, weights and running values, got {norm}"
         )
     shared = SharedBatchNorm(norm.num_features, norm.eps, norm.momentum)
-    shared.to(norm.weight)
-    shared.load_state_dict(norm.state_dict())
-    return shared
+    # The same tensors, so that an optimizer made before still holds them.
+    shared.weight, shared.bias = norm.weight, norm.bias
+    for name, buffer in norm.named_buffers():
+        setattr(shared, name, buffer)
+    return shared.train(norm.training)

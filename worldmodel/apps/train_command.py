@@ -40,7 +40,7 @@ examples:
 
 what is in the run folder:
   train.json         every setting, also those you did not give; --config reads it
-  checkpoints/       the last two states of the run; --resume goes on from them, bit for bit on a CPU
+  checkpoints/       the last two states; --resume goes on from them, bit for bit on a CPU
   model.safetensors, config.json, episodes.json
                      the model of the newest checkpoint, for worldmodel.load and other commands
   curves.csv, held_out.csv, tensorboard/
@@ -104,10 +104,8 @@ def _add(group: Any, setting: Field[Any], hint: Any) -> None:
         shown = f" (default: {'none' if setting.default is None else setting.default})"
     else:
         shown = f" (default: {small} for small, {setting.default} for lewm)"
-    choices = {"preset": PRESETS, "objective": OBJECTIVES}.get(setting.name)
-    metavar = (
-        "|".join(choices) if choices else "PATH" if setting.name == "data" else _METAVARS[kind]
-    )
+    words = {"preset": "|".join(PRESETS), "objective": "|".join(OBJECTIVES), "data": "PATH"}
+    metavar = words.get(setting.name, _METAVARS[kind])
     group.add_argument(flag, metavar=metavar, help=(text + shown).replace("%", "%%"))
 
 

@@ -50,7 +50,7 @@ def build_world_model(
     Raises: ValueError if a part has no such argument or refuses its value.
     """
     with torch.device("meta"):
-        plan = {"lewm": presets.lewm, "small": presets.small}[preset](action_dim)
+        plan = presets.lewm(action_dim) if preset == "lewm" else presets.small(action_dim)
     parts: dict[str, Any] = {}
     for name in ("encoder", "action_encoder", "predictor"):
         part: Any = getattr(plan, name)

@@ -72,7 +72,7 @@ def launch(device: str) -> Ranks:
         raise ValueError(f'device must be "cpu" or "cuda" on {size} processes, got {device!r}')
     try:
         from lightning_fabric import Fabric
-        from lightning_fabric.strategies import DDPStrategy
+        from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise ImportError(
             "training on several processes needs Lightning Fabric: pip install 'sigreg[train]'"
@@ -107,15 +107,20 @@ class _Sum(torch.autograd.Function):
         return total
 
 
+def _sum(x: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+    return total
+
+
 class SharedBatchNorm(nn.BatchNorm1d):
     """BatchNorm1d whose batch is that of all ranks together.
 
         y = (x − μ) / √(σ² + ε) · γ + β,   μ, σ² over the rows of every rank
 
     In training the moments are summed over the default process group, forward and backward; alone,
-    or in evaluation mode, it is BatchNorm1d. Names and shapes of its state are BatchNorm1d's. Unlike
-    torch's SyncBatchNorm it runs on the CPU (gloo) and in float64. Every rank must call it equally
-    often, with at least one row over all.
+    or in evaluation mode, it is BatchNorm1d. Names and shapes of its state are BatchNorm1d's.
+    Unlike torch's SyncBatchNorm it runs on the CPU (gloo) and in float64. Every rank must call it
+    equally often.
 
     Shapes: [N, C] -> [N, C].
     Source: Ioffe & Szegedy, arXiv:1502.03167; moments by Chan, Golub & LeVeque (1979).
@@ -127,11 +132,11 @@ class SharedBatchNorm(nn.BatchNorm1d):
             return super().forward(x)
         # Reduced precision would lose the variance: moments are float32 at least, as in torch.
         wide = x if x.dtype == torch.float64 else x.float()
-        first = _Sum.apply(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))
+        first = _sum(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))
         n, mean = first[0].detach(), first[1:] / first[0].detach()
         centred = wide - mean
         # Two passes: squares of centred values do not cancel.
-        variance = _Sum.apply(centred.square().sum(0)) / n
+        variance = _sum(centred.square().sum(0)) / n
         with torch.no_grad():
             assert self.momentum is not None
             assert self.running_mean is not None
@@ -142,7 +147,8 @@ class SharedBatchNorm(nn.BatchNorm1d):
             self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
             self.num_batches_tracked += 1
         out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
-        return out.to(x.dtype)
+        normalised: Tensor = out.to(x.dtype)
+        return normalised
 
 
 def _many() -> bool:

@@ -98,7 +98,7 @@ class Reports:
         if step % self.every == 0 or step == self.training.config.steps:
             self._row(step, losses)
         if self.bar is not None:
-            self.bar.update(**self.shown)
+            self.bar.update(1, **self.shown)
 
     def held_out(self, step: int, scores: tuple[float, float]) -> None:
         """Take note of the losses on held-out episodes."""

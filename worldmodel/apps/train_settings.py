@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -28,7 +29,7 @@ _PARTS = ("encoder", "action_encoder", "predictor")
 
 
 def _option(text: str, default: Any, *, small: Any = None) -> Any:
-    """A setting with its help, its default (published where there is one) and the small preset's."""
+    """A setting: its help, its default (published where there is one), the small preset's."""
     return field(default=default, metadata={"help": text, "small": small})
 
 
@@ -168,10 +169,8 @@ def _value(text: str) -> Any:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 

@@ -239,12 +239,14 @@ class Training:
         bad = [name for name, value in terms.items() if not math.isfinite(float(value))]
         inputs = {"frames": batch.frames, "actions": batch.actions}
         dirty = [name for name, value in inputs.items() if not bool(value.isfinite().all())]
-        source = (
-            f"its {' and '.join(dirty)} hold NaN or inf"
-            if dirty
-            else "its data are finite, so the weights have diverged: lower learning_rate or weight"
-        )
-        where = "" if self.ranks.size == 1 else f", seen by rank {self.ranks.rank}"
+        diverged = "the weights have diverged: lower learning_rate or weight"
+        if dirty:
+            source = f"its {' and '.join(dirty)} hold NaN or inf"
+        elif self.ranks.size == 1:
+            source = f"its data are finite, so {diverged}"
+        else:
+            source = f"this rank's data are finite: unless another rank's are not, {diverged}"
+        where = "" if self.ranks.size == 1 else f" of rank {self.ranks.rank}"
         if math.isfinite(float(losses.total.detach())):
             bad = ["the gradient"]
         return (

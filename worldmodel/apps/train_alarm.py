@@ -17,7 +17,8 @@ class Alarm:
 
     A collapse is one of three: all embeddings near one point, all near one line or plane, or a
     statistic half as large as that of a single point. It counts when it is seen in three read-outs
-    in a row behind the warm-up: fresh weights may show any of them for a while.
+    in a row behind the warm-up, the first tenth of the run and 50 steps: fresh weights may show any
+    of them for a while.
 
     Args:
         config: of the run; its weight and rate are named as suspects.
@@ -31,7 +32,7 @@ class Alarm:
     def look(self, step: int, found: Report) -> str | None:
         """What to tell the user about a read-out, None if there is nothing new."""
         signs = self.signs(found)
-        if step <= self.config.warmup * self.config.steps:
+        if step <= max(50, max(self.config.warmup, 0.1) * self.config.steps):
             return None
         self.seen = self.seen + 1 if signs else 0
         if self.raised and not signs:

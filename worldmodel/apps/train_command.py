@@ -81,7 +81,10 @@ def add_parser(commands: Any) -> None:
         "--config", type=Path, metavar="FILE", help="JSON file of settings, as RUN/train.json"
     )
     parser.add_argument(
-        "pairs", nargs="*", metavar="key=value", help="any setting, and arguments of model parts"
+        "pairs",
+        nargs="*",
+        metavar="key=value",
+        help="any setting, and arguments of the model's parts; all of them in one place",
     )
     known, hints = {f.name: f for f in fields(TrainSettings)}, get_type_hints(TrainSettings)
     for title, names in _GROUPS.items():
@@ -111,10 +114,6 @@ def _add(group: Any, setting: Field[Any], hint: Any) -> None:
 
 def _train(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    if settings.objective not in OBJECTIVES:
-        raise ValueError(
-            f"objective must be one of {', '.join(OBJECTIVES)}, got {settings.objective!r}"
-        )
     try:
         report = run_train(settings, arguments.out, resume=arguments.resume)
     except ImportError as error:

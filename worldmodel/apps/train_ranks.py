@@ -82,8 +82,7 @@ def launch(device: str) -> Ranks:
         accelerator=device,
         devices=local,
         num_nodes=size // local,
-        # Every rank holds the same buffers already: their moments are summed over all of them.
-        strategy=DDPStrategy(broadcast_buffers=False),
+        strategy=DDPStrategy(),
     )
     fabric.launch()
     return Ranks(fabric.global_rank, fabric.world_size, str(fabric.device), fabric)

@@ -19,7 +19,7 @@ from worldmodel.apps.train_alarm import Alarm
 from worldmodel.apps.train_events import EventFile
 from worldmodel.records import Losses
 
-__all__ = ["COLUMNS", "HELD_OUT", "Reports", "floor_of", "open_wandb", "read_table"]
+__all__ = ["COLUMNS", "HELD_OUT", "Reports", "floor_of", "need_wandb", "read_table"]
 
 COLUMNS = (
     "step",
@@ -142,8 +142,8 @@ class Reports:
             self.wandb.log(dict(values), step=step)
 
 
-def open_wandb(folder: Path, settings: Mapping[str, Any]) -> Any:
-    """A run of Weights & Biases named after the folder.
+def need_wandb() -> Any:
+    """The module of Weights & Biases.
 
     Raises: ImportError if it is not installed.
     """
@@ -151,9 +151,7 @@ def open_wandb(folder: Path, settings: Mapping[str, Any]) -> Any:
         import wandb
     except ImportError as error:
         raise ImportError("wandb=true needs Weights & Biases: pip install wandb") from error
-    return wandb.init(
-        project="worldmodel", name=folder.name, dir=str(folder), config=dict(settings)
-    )
+    return wandb
 
 
 def read_table(path: Path) -> dict[str, list[float]]:

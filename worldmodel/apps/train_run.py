@@ -20,7 +20,7 @@ from worldmodel.apps.train import NonFiniteError, Training
 from worldmodel.apps.train_objectives import OBJECTIVES
 from worldmodel.apps.train_picture import draw_curves
 from worldmodel.apps.train_ranks import Ranks, launch, synchronise
-from worldmodel.apps.train_reports import Reports, floor_of, open_wandb
+from worldmodel.apps.train_reports import Reports, floor_of, need_wandb
 from worldmodel.apps.train_settings import FREE, TrainSettings, device_of, precision_of
 from worldmodel.apps.train_state import Checkpoints
 from worldmodel.data import (
@@ -122,6 +122,12 @@ def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> di
     Raises: FileExistsError, FileNotFoundError, ValueError, ImportError, OSError; NonFiniteError
         after the last good state was written; KeyboardInterrupt is passed on after that.
     """
+    if settings.objective not in OBJECTIVES:
+        raise ValueError(
+            f"objective must be one of {', '.join(OBJECTIVES)}, got {settings.objective!r}"
+        )
+    if settings.wandb:
+        need_wandb()
     ranks = launch(device_of(settings.device))
     first = ranks.rank == 0
     if first:
@@ -140,7 +146,11 @@ def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> di
     if first:
         for line in _introduction(whole, material, training):
             say(line)
-    log = open_wandb(out, whole.to_json()) if settings.wandb and first else None
+    log = None
+    if settings.wandb and first:
+        log = need_wandb().init(
+            project="worldmodel", name=out.name, dir=str(out), config=whole.to_json()
+        )
     began = time.monotonic()
     keep = _Keep(whole, material, training, checkpoints, out)
     with Reports(training, out, every, log) as reports:

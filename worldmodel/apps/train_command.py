@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from dataclasses import Field, fields
 from pathlib import Path
@@ -12,7 +11,13 @@ from typing import Any, get_type_hints
 from worldmodel.apps.progress import say
 from worldmodel.apps.train_objectives import OBJECTIVES
 from worldmodel.apps.train_run import run_train, settings_of
-from worldmodel.apps.train_settings import PRESETS, TrainSettings, parse_pairs, read_settings_file
+from worldmodel.apps.train_settings import (
+    PRESETS,
+    TrainSettings,
+    check_model,
+    parse_pairs,
+    read_settings_file,
+)
 
 __all__ = ["add_parser"]
 
@@ -150,7 +155,7 @@ def _settings(arguments: argparse.Namespace) -> TrainSettings:
 
 def _over(values: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     """Values with later ones over them, arguments of the model's parts one by one."""
-    parts = json.loads(json.dumps(values.get("model", {})))
-    for part, changes in later.get("model", {}).items():
+    parts = check_model(values.get("model", {}))
+    for part, changes in check_model(later.get("model", {})).items():
         parts[part] = parts.get(part, {}) | changes
     return values | later | ({"model": parts} if parts else {})

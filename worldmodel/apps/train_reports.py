@@ -69,6 +69,7 @@ class Reports:
         self.wandb, self.events, self.bar = wandb, None, None
         self.paths = folder / "curves.csv", folder / "held_out.csv"
         if self.writes:
+            folder.mkdir(parents=True, exist_ok=True)
             for path, header in zip(self.paths, (COLUMNS, HELD_OUT), strict=True):
                 _begin(path, header, training.step)
             self.events = EventFile(folder / "tensorboard")

@@ -17,6 +17,7 @@ __all__ = [
     "FREE",
     "PRESETS",
     "TrainSettings",
+    "check_model",
     "device_of",
     "parse_pairs",
     "precision_of",
@@ -95,7 +96,8 @@ class TrainSettings:
             raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
-        self.training(self.steps or 1, self.precision if self.precision != "auto" else "float32")
+        steps = 1 if self.steps is None else self.steps
+        self.training(steps, "float32" if self.precision == "auto" else self.precision)
 
     def training(self, steps: int, precision: str) -> TrainConfig:
         """The part that the loop itself is told."""
@@ -145,7 +147,7 @@ _WORDS = {"true": True, "false": False, "none": None, "null": None}
 def _typed(name: str, value: Any) -> Any:
     """A value as the setting `name` holds it, from JSON or from the words of a command line."""
     if name == "model":
-        return _model(value)
+        return check_model(value)
     if name not in _HINTS:
         raise ValueError(f"there is no setting {name!r}; known are {', '.join(sorted(_HINTS))}")
     kinds = getattr(_HINTS[name], "__args__", (_HINTS[name],))
@@ -174,7 +176,11 @@ def _value(text: str) -> Any:
     return text
 
 
-def _model(value: Any) -> dict[str, dict[str, Any]]:
+def check_model(value: Any) -> dict[str, dict[str, Any]]:
+    """Arguments of the model's parts, by part and name.
+
+    Raises: ValueError if they are not.
+    """
     known = isinstance(value, dict) and all(
         part in _PARTS and isinstance(arguments, dict) for part, arguments in value.items()
     )

@@ -8,14 +8,14 @@ from worldmodel.apps.train import TrainConfig
 __all__ = ["Alarm"]
 
 POINT = 0.1  # standard deviation of a coordinate; SIGReg's target is 1
-RANK = 0.1  # effective rank, as a fraction of what Gaussian samples of that number show
+RANK = 2.0  # effective rank; a world of two coordinates fills a few directions and is no collapse
 EXCESS = 0.5  # SIGReg's excess, as a fraction of what a single point would score
 
 
 class Alarm:
     """Watches the read-outs of a run and speaks once per collapse.
 
-    A collapse is one of three: all embeddings near one point, all near one line or plane, or a
+    A collapse is one of three: all embeddings near one point, all near one line, or a
     statistic half as large as that of a single point. It counts when it is seen in three read-outs
     in a row behind the warm-up, the first tenth of the run and 50 steps: fresh weights may show any
     of them for a while.
@@ -52,7 +52,7 @@ class Alarm:
         signs = []
         if found.scale < POINT:
             signs.append("all embeddings lie near one point")
-        elif found.effective_rank < RANK * found.gaussian_rank:
+        elif found.effective_rank < RANK:
             signs.append(f"they fill {found.effective_rank:.1f} of {found.dim} directions")
         if found.collapse > EXCESS:
             signs.append(f"SIGReg's excess is {found.collapse:.0%} of a single point's")

@@ -32,6 +32,7 @@ from worldmodel.data import (
     split,
 )
 from worldmodel.data.frames import EpisodeFrames
+from worldmodel.data.hdf5_frames import open_for_reading
 from worldmodel.data.opening import open_episodes
 
 __all__ = ["SETTINGS", "Material", "open_material", "run_train", "score", "settings_of"]
@@ -128,6 +129,7 @@ def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> di
         )
     if settings.wandb:
         need_wandb()
+    settings = replace(settings, world=settings.world or _world_of(settings.data))
     ranks = launch(device_of(settings.device))
     first = ranks.rank == 0
     if first:
@@ -265,8 +267,8 @@ def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Trainin
         synchronise(model)
     if settings.batch_size < 2 * ranks.size or settings.batch_size % ranks.size:
         raise ValueError(
-            f"batch_size must be a multiple of the {ranks.size} processes and at least 2 for each, "
-            f"got {settings.batch_size}"
+            f"batch_size must be at least 2 for each process, all alike, got {settings.batch_size} "
+            f"for {ranks.size}"
         )
     if len(material.held_out) < 2 * ranks.size:
         raise ValueError(
@@ -287,6 +289,15 @@ def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Trainin
         workers=settings.workers,
         ranks=ranks,
     )
+
+
+def _world_of(data: str) -> str | None:
+    """The world an HDF5 file says it comes from, in its attribute `world`."""
+    if not Path(data).is_file():
+        return None
+    with open_for_reading(Path(data)) as file:
+        name = file.attrs.get("world")
+    return name if isinstance(name, str) else None
 
 
 def _check_folder(settings: TrainSettings, out: Path, *, resume: bool) -> None:

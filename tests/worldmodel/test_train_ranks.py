@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_the_command_on_two_ranks_ends_as_on_one(found: Found, tmp_path: Path) -
     one_run, two_run = open_run(out), open_run(shared)
     assert one_run.trained_on == two_run.trained_on
     assert one_run.model.state_dict().keys() == two_run.model.state_dict().keys()
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_stopped(found: Found, tmp_path: Path) -> None:
+    """A checkpoint knows nothing of ranks: resumed alone, the run ends with the same losses."""
+    out, shared = tmp_path / "run", found.folder / "run"
+    shutil.copytree(shared, out)
+    (out / "report.json").unlink()
+    (out / "checkpoints" / "step-000000004.safetensors").unlink()
+    assert main(["train", "--resume", "--out", str(out)]) == 0
+    one, two = read_table(out / "held_out.csv"), read_table(shared / "held_out.csv")
+    assert one["step"] == two["step"] == [2, 4]
+    assert one["prediction"] == pytest.approx(two["prediction"], rel=2e-3)
 
 
 def test_sharing_a_batch_norm_changes_nothing_for_a_process_alone() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -164,8 +165,8 @@ class Training:
             two steps, so that `save` finds a whole one.
         """
         self.model.train()
-        with whole_steps() as release:
-            batches = self._batches()
+        # Closed at the end, so that no worker outlives the run.
+        with whole_steps() as release, closing(self._batches()) as batches:
             while self.step < self.config.steps:
                 losses = self._advance(next(batches))
                 self.step += 1
@@ -182,7 +183,7 @@ class Training:
         low = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch, None, None]:
         if self.workers:
             pinned = self.device.type == "cuda"
             order = self._order(start=self.step)

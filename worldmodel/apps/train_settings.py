@@ -73,7 +73,7 @@ class TrainSettings:
     pixels: str | None = _option("column of the frames; none: the format's usual one", None)
     action: str | None = _option("column of the actions; none: the format's usual one", None)
     device: str = _option("cpu, cuda, cuda:1, …; auto: a GPU if there is one", "auto")
-    workers: int = _option("processes that load data ahead; decides no number", 2)
+    workers: int = _option("processes that load data ahead; decides no number", 2, small=1)
     wandb: bool = _option("also log to Weights & Biases, if installed", False)
     model: dict[str, dict[str, Any]] = field(default_factory=dict)
 

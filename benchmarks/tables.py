@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FILLED = [ROOT / "README.md"]
+CURVES = ("sigreg_curves",)  # drawn above their table
 REQUEST = re.compile(r"<!-- table: ([\w.-]+) -->\n(?:.*?)<!-- end table -->", re.DOTALL)
 
 
@@ -41,6 +42,10 @@ def table(name: str, results: Path = RESULTS) -> str:
         return f"*Not run yet: `python {script}` writes `benchmarks/results/{name}.json`.*"
     record = json.loads(path.read_text())
     parts = [f"*{record['question']}*"]
+    if name in CURVES:
+        from plots import cost_curves
+
+        parts.append(cost_curves(record["results"]))
     if "table" in record:
         parts.append(markdown(record["table"]["columns"], record["table"]["rows"]))
     parts.append(provenance(record))

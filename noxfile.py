@@ -22,7 +22,7 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 PYTHONS = nox.project.python_versions(PROJECT)
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
-EXTRAS = "worldmodel,data,calibration"
+EXTRAS = "worldmodel,data"
 TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export"
 EXTRA_LIMIT_MB = 150  # of [worldmodel], torch excluded
 

@@ -1,13 +1,19 @@
 """How fast is the fused SIGReg beside the published formula, and how much memory does it take?
 
-Half a minute on two quiet cores. What grows with which size, what orthogonal directions are worth
-and what SIGReg costs in a training step are three scripts of their own.
+`python benchmarks/bench_sigreg.py processor` counts the processor time of one thread, which other
+programs hardly move; `... wall` times two threads by the clock and wants a quiet machine; without
+a word both run. What grows with which size, what orthogonal directions are worth and what SIGReg
+costs in a training step are three scripts of their own.
 """
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Mapping
+
 import torch
-from harness import interleave, mebibytes, peak_memory, save, speedup
+from harness import Call, Timing, interleave, mebibytes, peak_memory, save, speedup
 from torch import Tensor
 
 from sigreg import Quadrature, SIGReg, random_directions, sigreg_loss, trapezoid
@@ -33,6 +39,23 @@ def step(z: Tensor, loss: Tensor) -> None:
     loss.backward()
 
 
+def processor_time(calls: Mapping[str, Call], rounds: int) -> dict[str, Timing]:
+    """`interleave` on one thread, in seconds that the thread has run: waiting does not count."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    try:
+        for i in range(rounds + 1):
+            for name, call in calls.items():
+                start = time.thread_time()
+                call()
+                if i:  # the first round warms caches and allocator
+                    seconds[name].append(time.thread_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
 def gradient_error(shape: tuple[int, ...]) -> tuple[float, float]:
     """Relative errors of the float32 gradients, published and fused, against float64."""
     z = torch.randn(shape, dtype=torch.float64)
@@ -54,7 +77,7 @@ def gradient_error(shape: tuple[int, ...]) -> tuple[float, float]:
     return plain, fused
 
 
-def compare() -> None:
+def compare(wall: bool) -> None:
     """Both formulas, forward and backward, directions drawn inside."""
     results, rows = [], []
     rule = trapezoid().to(torch.zeros(()))
@@ -70,7 +93,8 @@ def compare() -> None:
 
         small = shape == SHAPES[0]
         calls = {"published": eager, "fused": fused}
-        times = interleave(calls, rounds=15 if small else 5, warmup=1)
+        rounds = 15 if small else 5
+        times = interleave(calls, rounds=rounds) if wall else processor_time(calls, rounds)
         memory = {name: peak_memory(call) for name, call in calls.items()}
         faster = speedup(times, of="fused", over="published")
         plain_error, fused_error = gradient_error(shape)
@@ -99,9 +123,10 @@ def compare() -> None:
             ]
         )
     save(
-        "sigreg",
+        "sigreg_wall" if wall else "sigreg",
         "The fused SIGReg beside the published eager formula: forward and backward, directions "
-        f"included, M = {NUM_PROJ}, K = {KNOTS}, float32.",
+        f"included, M = {NUM_PROJ}, K = {KNOTS}, float32, "
+        + ("by the clock." if wall else "processor time of one thread."),
         results,
         columns=(
             "[..., N, D]",
@@ -122,7 +147,8 @@ def compare() -> None:
 def main() -> None:
     """The comparison at both shapes."""
     torch.manual_seed(0)
-    compare()
+    for clock in sys.argv[1:] or ["processor", "wall"]:
+        compare(wall=clock == "wall")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 import torch
-from bench_sigreg import step
-from harness import interleave, mebibytes, peak_memory, save
+from bench_sigreg import processor_time, step
+from harness import mebibytes, peak_memory, save
 from torch import Tensor
 
 from sigreg import SIGReg
@@ -37,7 +37,7 @@ def main() -> None:
             label = f"{name} = {value}"
             cases[label] = {"sweep": name, **size}
             calls[label] = functools.partial(fused, z, SIGReg(size["K"], size["M"]))
-    times = interleave(calls, rounds=9)
+    times = processor_time(calls, rounds=9)
     results, rows = [], []
     for label, call in calls.items():
         memory = peak_memory(call)
@@ -49,7 +49,7 @@ def main() -> None:
     save(
         "sigreg_curves",
         f"Cost of the fused SIGReg against each size: forward and backward of [{BATCHES}, N, D], "
-        "otherwise N = 128, M = 1024, K = 17, D = 192.",
+        "otherwise N = 128, M = 1024, K = 17, D = 192; processor time of one thread.",
         results,
         columns=("size", "time", "peak memory", "of all projections"),
         rows=rows,

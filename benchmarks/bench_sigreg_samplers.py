@@ -6,8 +6,8 @@ import functools
 import math
 
 import torch
-from bench_sigreg import step
-from harness import interleave, save, speedup
+from bench_sigreg import processor_time, step
+from harness import save, speedup
 from torch import Tensor
 
 from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
@@ -47,7 +47,7 @@ def main() -> None:
         for name in NAMES:
             layer = SIGReg(num_proj=num_proj, sampler=name)
             calls[name] = functools.partial(lambda x, f: step(x, f(x)), leaf, layer)
-        times = interleave(calls, rounds=15)
+        times = processor_time(calls, rounds=15)
         slower = speedup(times, of="gaussian", over="orthogonal").median
         for kind, rank in (("isotropic", dim), (f"rank {dim // 12}", dim // 12)):
             batch = z * (torch.arange(dim) < rank)
@@ -82,7 +82,7 @@ def main() -> None:
             "gradient, gaussian",
             "orthogonal",
             "worth as many directions, loss / gradient",
-            "time of loss and gradient",
+            "processor time of loss and gradient",
         ),
         rows=rows,
         note=f"Standard deviation over {DRAWS} draws, relative to the mean. Noise falls like "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from bench_sigreg import published
-from harness import interleave, save, speedup
+from bench_sigreg import processor_time, published
+from harness import save, speedup
 from torch import Tensor
 
 from sigreg import SIGReg, trapezoid
@@ -40,13 +40,13 @@ def main() -> None:
     }
     results, rows = [], []
     for name, model, side, size, rounds in (
-        ("LeWM, 18 million parameters", presets.lewm(), 224, 8, 3),
-        ("the demo's model", presets.small(), 64, 64, 7),
+        ("LeWM, 18 million parameters", presets.lewm(), 224, 4, 5),
+        ("the demo's model", presets.small(), 64, 64, 9),
     ):
         frames = torch.randint(256, (size, FRAMES, 3, side, side), dtype=torch.uint8)
         batch = Batch(frames=frames, actions=torch.randn(size, FRAMES, 10))
         calls = {kind: training_step(model, batch, f) for kind, f in regularizers.items()}
-        times = interleave(calls, rounds=rounds, warmup=1)
+        times = processor_time(calls, rounds)
         added = {
             kind: speedup(times, of="without", over=kind).median - 1
             for kind in ("published", "fused")
@@ -64,7 +64,7 @@ def main() -> None:
     save(
         "sigreg_training",
         f"A training step on windows of {FRAMES} frames, float32: without a regularizer, with the "
-        "published formula, with the fused one; M = 1024, K = 17.",
+        "published formula, with the fused one; M = 1024, K = 17; processor time of one thread.",
         results,
         columns=("model", "without", "published", "fused", "published adds", "fused adds"),
         rows=rows,

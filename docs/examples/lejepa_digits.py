@@ -128,4 +128,9 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    accuracy = main()
+    assert accuracy["features, SIGReg"] > 0.97, "the features have not learned digits"
+    assert accuracy["features, SIGReg"] > max(
+        accuracy["raw pixels"], accuracy["features, untrained"]
+    ), "training has not helped"
+    assert accuracy["embedding, SIGReg"] > 0.95 > 0.8 > accuracy["embedding, no SIGReg"]

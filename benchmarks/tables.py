@@ -47,7 +47,7 @@ def table(name: str, results: Path = RESULTS) -> str:
     if name in CURVES:
         from plots import cost_curves
 
-        parts.append(cost_curves(record["results"]))
+        parts.append(f"<div>\n{cost_curves(record['results'])}\n</div>")
     if "table" in record:
         parts.append(markdown(record["table"]["columns"], record["table"]["rows"]))
     parts.append(provenance(record))

@@ -129,8 +129,7 @@ def main() -> dict[str, float]:
 
 if __name__ == "__main__":
     accuracy = main()
-    assert accuracy["features, SIGReg"] > 0.97, "the features have not learned digits"
-    assert accuracy["features, SIGReg"] > max(
-        accuracy["raw pixels"], accuracy["features, untrained"]
-    ), "training has not helped"
-    assert accuracy["embedding, SIGReg"] > 0.95 > 0.8 > accuracy["embedding, no SIGReg"]
+    others = max(accuracy["raw pixels"], accuracy["features, untrained"])
+    assert accuracy["features, SIGReg"] > max(0.97, others), "the features have not improved"
+    assert accuracy["embedding, SIGReg"] > 0.95, "the embedding has lost the digits"
+    assert accuracy["embedding, no SIGReg"] < 0.8, "nothing has collapsed"

@@ -18,6 +18,9 @@ from planners.noise import Noise
 __all__ = ["SimplexGradient", "SimplexState", "project_to_simplex"]
 
 
+_RULE: Rule = partial(torch.optim.Adam, lr=0.3)
+
+
 def project_to_simplex(rows: Tensor) -> Tensor:
     """The nearest probability vector to each row [..., C].
 
@@ -74,7 +77,7 @@ class SimplexGradient:
 
     num_restarts: int = 64
     choices: int | None = None
-    rule: Rule = partial(torch.optim.Adam, lr=0.3)
+    rule: Rule = _RULE
     init_std: float = 1.0
 
     discrete: ClassVar[bool] = True

@@ -14,8 +14,7 @@ from typing import Any
 
 import harness
 
-STEPS = (150, 300)
-RUNS = 7
+SEARCHES = {150: ("0.001", "1", "7"), 300: ("0.03", "1", "5")}  # steps: low, high, runs
 COLUMNS = (
     "steps", "runs", "λ", "between", "shortfalls there: prediction", "distribution",
     "changes sign once", "demo at this λ: success", "95 % interval", "linear R² x, y",
@@ -50,58 +49,69 @@ def main() -> None:
     """Search, then plan with what was found."""
     folder = harness.ROOT / "runs" / f"bench-tune-{harness._commit()}"
     folder.mkdir(parents=True, exist_ok=True)
-    results, rows = [], []
-    for steps in STEPS:
+    results = []
+    for steps in SEARCHES:
         found = search(folder, steps)
-        answer = found["result"]
-        report = demo(folder, answer["weight"])
-        # The trial nearest to the answer: one end of the last bracket.
-        ends = [t for t in found["trials"] if t["weight"] in (answer["low"], answer["high"])]
-        near = min(ends, key=lambda t: abs(t["gap"]))
-        low, high = report["success_interval"]
-        linear = report["probe_r2"]["linear"]
+        report = demo(folder, found["result"]["weight"])
         results.append({"steps": steps, **found, "demo": report})
-        rows.append([
-            steps,
-            len(found["trials"]),
-            f"{answer['weight']:.3g}",
-            f"{answer['low']:.3g} – {answer['high']:.3g}",
-            f"{near['prediction']:.3f}",
-            f"{near['distribution']:.3f}",
-            "yes" if answer["monotone"] else "no",
-            f"{report['success_rate']:.1%}",
-            f"{low:.1%} – {high:.1%}",
-            f"{linear['x']:.3f}, {linear['y']:.3f}",
-        ])  # fmt: skip
-    (harness.ROOT / "docs" / "_static" / "tune.png").write_bytes(
-        (folder / f"tune-{STEPS[0]}" / "tune.png").read_bytes()
-    )
+        save(results)
+    first = folder / f"tune-{next(iter(SEARCHES))}" / "tune.png"
+    (harness.ROOT / "docs" / "_static" / "tune.png").write_bytes(first.read_bytes())
+
+
+def save(results: list[dict[str, Any]]) -> None:
+    """Two tables: the searches with the demo at their answers, and every short run."""
     harness.save(
         "tune",
         "worldmodel tune-lambda on the built-in world, and worldmodel demo at the λ it chose",
         results,
         columns=COLUMNS,
-        rows=rows,
-        note="Bisection on log λ between 0.001 and 1. One seed; the demo trains for 600 steps.",
+        rows=[row(result) for result in results],
+        note="Bisection on log λ. One seed; the demo trains for 600 steps.",
     )
-    every = [(r["steps"], t) for r in results for t in sorted(r["trials"], key=by_weight)]
+    trials = [
+        {"steps": result["steps"], **trial}
+        for result in results
+        for trial in sorted(result["trials"], key=by_weight)
+    ]
     harness.save(
         "tune_trials",
         "Every short run of these searches",
-        [{"steps": steps, **trial} for steps, trial in every],
+        trials,
         columns=("steps", "λ", "prediction", "distribution", "SIGReg", "effective rank"),
         rows=[
             (
-                steps,
+                t["steps"],
                 f"{t['weight']:.3g}",
                 f"{t['prediction']:.3f}",
                 f"{t['distribution']:.3f}",
                 f"{t['sigreg']:.1f}",
                 f"{t['effective_rank']:.1f}",
             )
-            for steps, t in every
+            for t in trials
         ],
         note="Shortfalls on held-out episodes; collapsed embeddings have a distribution of 1.",
+    )
+
+
+def row(result: dict[str, Any]) -> tuple[harness.Cell, ...]:
+    """One search: its answer, the shortfalls at the nearest trial, and the demo there."""
+    answer, report = result["result"], result["demo"]
+    ends = [t for t in result["trials"] if t["weight"] in (answer["low"], answer["high"])]
+    near = min(ends, key=lambda t: abs(t["gap"]))
+    low, high = report["success_interval"]
+    linear = report["probe_r2"]["linear"]
+    return (
+        result["steps"],
+        len(result["trials"]),
+        f"{answer['weight']:.3g}",
+        f"{answer['low']:.3g} – {answer['high']:.3g}",
+        f"{near['prediction']:.3f}",
+        f"{near['distribution']:.3f}",
+        "yes" if answer["monotone"] else "no",
+        f"{report['success_rate']:.1%}",
+        f"{low:.1%} – {high:.1%}",
+        f"{linear['x']:.3f}, {linear['y']:.3f}",
     )
 
 

@@ -30,7 +30,9 @@ def search(folder: Path, steps: int) -> dict[str, Any]:
     """What tune.json says in the end."""
     out = folder / f"tune-{steps}"
     again = ["--resume"] if (out / "tune.json").exists() else []
-    worldmodel("tune-lambda", "--steps", str(steps), "--runs", str(RUNS), "--out", str(out), *again)
+    low, high, runs = SEARCHES[steps]
+    span = ("--low", low, "--high", high, "--runs", runs)
+    worldmodel("tune-lambda", "--steps", str(steps), *span, "--out", str(out), *again)
     content: dict[str, Any] = json.loads((out / "tune.json").read_text())
     return content
 

@@ -429,6 +429,29 @@ def test_what_is_no_hdf5_file_is_refused(tmp_path: Path, counter_walks: Walks) -
         open_hdf5(path)
 
 
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_damaged_file_is_named(
+    tmp_path: Path, counter_walks: Walks, compression: str | None
+) -> None:
+    """Wherever a bit turns, the file is read or an error with its name says why not."""
+    good, bad = tmp_path / "good.h5", tmp_path / "bad.h5"
+    write(good, counter_walks([6, 5]), compression=compression)
+    content = good.read_bytes()
+    rng, errors = np.random.default_rng(0), []
+    for trial in range(80):
+        spoiled = bytearray(content)
+        spoiled[rng.integers(len(content) if trial % 3 == 0 else 4096)] ^= 1 << rng.integers(8)
+        bad.write_bytes(spoiled)
+        try:
+            episodes = open_hdf5(bad)
+            episodes.frames[torch.arange(len(episodes.frames))]
+        except (ValueError, OSError) as error:
+            errors.append(str(error))
+    assert len(errors) > 20
+    # An action that became NaN is told with its row.
+    assert [e for e in errors if str(bad) not in e and "inside an episode" not in e] == []
+
+
 def test_a_missing_filter_is_named(
     tmp_path: Path, counter_walks: Walks, counter_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldmodel.data._extras import need
+from worldmodel.data._space import ensure_room
 
 __all__ = ["HDF5Writer"]
 
 _ROWS = 1024  # per chunk of a small column
+_INDEX = 64  # bytes per row, more than HDF5's index of chunks takes when it doubles
+_OVERHEAD = 1 << 16  # headers
 _VERSION = ("v110", "v110")  # the oldest file format that one may read while another writes
 
 
@@ -68,7 +71,12 @@ class HDF5Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except OSError:
+            # The error that ended the block is the one to tell.
+            if error is None:
+                raise
 
     def write(self, frames: ArrayLike, actions: ArrayLike, states: ArrayLike | None = None) -> None:
         """Append one episode and make it count.
@@ -85,6 +93,8 @@ class HDF5Writer:
             self._create(columns)
         self._check(columns)
         first, last = self._rows, self._rows + len(columns["pixels"])
+        # HDF5 that is refused a write cannot close its file any more, and may crash at exit.
+        ensure_room(self.path, self._file.id.get_filesize() + self._room(columns))
         try:
             for name, values in columns.items():
                 self._put(name, first, last, values)
@@ -104,6 +114,7 @@ class HDF5Writer:
         """A file with every column and no row, complete before it gets its name."""
         partial = self.path.with_name(f"{self.path.name}.partial")
         try:
+            ensure_room(partial, self._room(columns))
             with self._h5py.File(partial, "w", libver=_VERSION) as file:
                 for name, values in columns.items():
                     self._add(file, name, values.shape[1:], values.dtype)
@@ -114,6 +125,14 @@ class HDF5Writer:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise OSError(f"cannot write {self.path}: {error}") from error
+
+    def _room(self, columns: dict[str, NDArray[Any]]) -> int:
+        """Bytes by which an episode may make the file grow, at most."""
+        rows = len(columns["pixels"])
+        pixels = int(columns["pixels"].nbytes)
+        small = sum(int(v[0].nbytes) for name, v in columns.items() if name != "pixels") + 12
+        chunks = -(-rows // _ROWS) + 1
+        return pixels + chunks * _ROWS * small + _INDEX * (self._rows + rows) + _OVERHEAD
 
     def _add(self, file: Any, name: str, row: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         # Small columns stay uncompressed: their last chunk is rewritten by every episode, and a

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from worldmodel.apps import data
+from worldmodel.apps import data, train_command
 from worldmodel.apps._arguments import device, natural, positive
 from worldmodel.apps.demo import run_demo
 from worldmodel.apps.material import DemoConfig
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     add_tune(commands)
     data.add_parser(commands)
+    train_command.add_parser(commands)
     return parser
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from worldmodel.apps._arguments import natural, positive
+from worldmodel.apps._arguments import fraction, natural, positive
 from worldmodel.apps.contact_sheet import contact_sheet
 from worldmodel.apps.progress import Progress, say
 from worldmodel.data import Episodes, HDF5Writer
@@ -71,6 +71,11 @@ def _add_collect(verbs: Any) -> None:
     parser.add_argument(
         "--seed", type=natural, default=0, metavar="N",
         help="decides starts, targets and noise (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bump", type=fraction, default=0.0, metavar="P",
+        help="how often the walker heads straight at a target, wall or no wall; the demo has 0.4, "
+        "for a model that never saw the wall stop anybody plans through it (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to create")
     _add_compression(parser)
@@ -132,7 +137,9 @@ def _plainly(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
 def _collect(arguments: argparse.Namespace) -> int:
     world = TwoRoom(arguments.size)
     with HDF5Writer(arguments.out, compression=arguments.compression) as writer:
-        walks = collect(world, arguments.episodes, arguments.length, arguments.seed)
+        walks = collect(
+            world, arguments.episodes, arguments.length, arguments.seed, bump=arguments.bump
+        )
         with (
             _tells_when_interrupted(writer),
             Progress("collect", arguments.episodes, unit="episode") as progress,

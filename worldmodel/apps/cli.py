@@ -11,6 +11,7 @@ from typing import Any
 from worldmodel.apps import data, train_command
 from worldmodel.apps._arguments import device, natural, positive
 from worldmodel.apps.demo import run_demo
+from worldmodel.apps.evaluate import commands as control
 from worldmodel.apps.material import DemoConfig
 from worldmodel.apps.progress import say
 from worldmodel.apps.train import NonFiniteError
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add_tune(commands)
     data.add_parser(commands)
     train_command.add_parser(commands)
+    control.add_parsers(commands)
     return parser
 
 

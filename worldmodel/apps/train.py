@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,9 +18,12 @@ from worldmodel.apps._interrupt import whole_steps
 from worldmodel.data import BatchOrder, Windows
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
-from worldmodel.records import Losses
+from worldmodel.records import Batch, Losses
 
-__all__ = ["NonFiniteError", "TrainConfig", "Training"]
+__all__ = ["NonFiniteError", "Objective", "TrainConfig", "Training"]
+
+# (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
+Objective = Callable[[Any, Batch, Any, float], Losses]
 
 
 class NonFiniteError(FloatingPointError):
@@ -90,16 +94,29 @@ class Training:
         windows: where batches come from.
         config: TrainConfig.
         device: where the model and the batches live.
+        objective: what a step minimises; None means `jepa_loss`.
+        regularizer: what the objective is given as its third argument; None means SIGReg with the
+            directions and the seed of `config`.
     Raises: ValueError if there are fewer windows than the batch needs.
     """
 
     def __init__(
-        self, model: WorldModel, windows: Windows, config: TrainConfig, device: str = "cpu"
+        self,
+        model: WorldModel,
+        windows: Windows,
+        config: TrainConfig,
+        device: str = "cpu",
+        *,
+        objective: Objective | None = None,
+        regularizer: nn.Module | None = None,
     ) -> None:
         self.order = BatchOrder(len(windows), config.batch_size, seed=config.seed)
         self.model, self.windows, self.config = model, windows, config
         self.device = torch.device(device)
-        self.regularizer: nn.Module = SIGReg(num_proj=config.num_proj, seed=config.seed)
+        self.objective: Objective = objective or jepa_loss
+        self.regularizer: nn.Module = regularizer or SIGReg(
+            num_proj=config.num_proj, seed=config.seed
+        )
         self.regularizer.to(self.device)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -126,7 +143,7 @@ class Training:
         batch = type(batch)(*(part.to(self.device) for part in batch))
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(self.step)
-        losses = jepa_loss(self.model, batch, self.regularizer, config.weight)
+        losses = self.objective(self.model, batch, self.regularizer, config.weight)
         if not math.isfinite(float(losses.total.detach())):
             raise NonFiniteError(self._diagnose(losses, batch.frames, batch.actions))
         self.optimizer.zero_grad(set_to_none=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from worldmodel.apps import data
+from worldmodel.apps import data, study
 from worldmodel.apps._arguments import natural, positive
 from worldmodel.apps.demo import run_demo
 from worldmodel.apps.material import DemoConfig
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_demo(commands)
     data.add_parser(commands)
+    study.add_parser(commands)
     return parser
 
 

@@ -12,7 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Estimate", "PairedTest", "bootstrap", "mean_estimate", "paired_test", "proportion"]
+__all__ = [
+    "Estimate",
+    "PairedTest",
+    "bootstrap",
+    "jackknife",
+    "mean_estimate",
+    "paired_test",
+    "proportion",
+]
 
 _ROUNDS = 2000
 _Z = 1.959964  # 97.5 % point of N(0, 1)
@@ -84,6 +92,32 @@ def bootstrap(sums: Tensor, figure: Callable[[Tensor], Tensor], *, seed: int = 0
         return Estimate(value, math.nan, math.nan, num)
     low, high = torch.quantile(again, torch.tensor([0.025, 0.975], dtype=again.dtype)).tolist()
     return Estimate(value, low, high, num)
+
+
+def jackknife(sums: Tensor, figure: Callable[[Tensor], Tensor]) -> Estimate:
+    """As `bootstrap`, by leaving out one episode at a time.
+
+        value ± 1.96 √((E − 1) / E · Σ_e (f₋ₑ − f̄₋)²)
+
+    For figures that repeated draws distort: an effective rank falls when episodes come twice.
+
+    Args:
+        sums: [E, K], what each episode adds to each of K totals.
+        figure: totals [..., K] -> [...].
+    Returns: Estimate.
+    Raises: ValueError if `sums` is not [E, K] with at least one episode.
+    Source: Efron & Tibshirani (1993), Chapter 11.
+    """
+    if sums.dim() != 2 or len(sums) < 1:
+        raise ValueError(f"sums must be [E >= 1, K], got {list(sums.shape)}")
+    sums, num = sums.double().cpu(), len(sums)
+    total = sums.sum(0)
+    value = float(figure(total))
+    if num < 2 or not math.isfinite(value):
+        return Estimate(value, math.nan, math.nan, num)
+    without = figure(total - sums)
+    half = _Z * math.sqrt((num - 1) / num * float((without - without.mean()).square().sum()))
+    return Estimate(value, value - half, value + half, num)
 
 
 def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:

@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
         help="episodes to measure, and as many again to fit probes on (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--steps", type=positive, default=800, metavar="N",
+        "--steps", type=positive, default=400, metavar="N",
         help="training steps of the decoder (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -92,7 +92,7 @@ def run_study(
     *,
     data: str | None = None,
     episodes: int = 100,
-    steps: int = 800,
+    steps: int = 400,
     seed: int = 0,
     device: str = "cpu",
 ) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _summary(report: dict[str, Any], out: Path) -> list[str]:
             f"copying {_words(f['copy'][-1])}"
         )
     for name, test in parts["violations"].get("tests", {}).items():
-        lines.append(f"  {name}  effect {_words(test['effect'])} σ, p {test['p_value']:.2g}")
+        lines.append(f"  {name}  effect {_words(test['effect'])} σ, p {max(test['p_value'], 1e-12):.2g}")
     if "trained" in parts["straightness"]:
         lines.append(f"  straightness {_words(parts['straightness']['trained'])}")
     if "verdict" in parts["spread"]:

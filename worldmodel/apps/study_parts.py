@@ -432,8 +432,8 @@ def _checkpoints(run: Run) -> list[tuple[int, Any]]:
 
 
 def _small(frames: Tensor) -> Tensor:
-    """Frames at a power of two of pixels, 64 at most, each an average over its area."""
-    side = min(64, 2 ** int(math.log2(max(frames.shape[-1], 8))))
+    """Frames of 64 pixels a side at most, a multiple of 16, each an average over its area."""
+    side = min(64, max(frames.shape[-1] // 16, 1) * 16)
     if frames.shape[-2:] == (side, side):
         return frames
     flat = frames.flatten(0, 1)

@@ -19,7 +19,7 @@ from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.study_material import Material, gather_material
 from worldmodel.apps.study_page import page
-from worldmodel.apps.study_parts import PARTS, Study, Unavailable, lens_of, plain
+from worldmodel.apps.study_parts import PARTS, Study, UnavailableError, lens_of, plain
 
 __all__ = ["add_parser", "run_study"]
 
@@ -120,7 +120,7 @@ def run_study(
         for name, measure in PARTS.items():
             try:
                 parts[name] = plain(measure(study))
-            except Unavailable as reason:
+            except UnavailableError as reason:
                 parts[name] = {"unavailable": str(reason)}
             bar.update()
     report = {
@@ -168,7 +168,9 @@ def _begin(run: Run, material: Material, seed: int, steps: int) -> tuple[Study, 
             "The model has nearly collapsed: embeddings differ by less than a hundredth of their "
             "length.",
         )
-    return Study(run, material, lens_of(material.fit or material.test), variance, seed, steps), notes
+    return Study(
+        run, material, lens_of(material.fit or material.test), variance, seed, steps
+    ), notes
 
 
 def _without_pictures(part: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +205,9 @@ def _summary(report: dict[str, Any], out: Path) -> list[str]:
             f"copying {_words(f['copy'][-1])}"
         )
     for name, test in parts["violations"].get("tests", {}).items():
-        lines.append(f"  {name}  effect {_words(test['effect'])} σ, p {max(test['p_value'], 1e-12):.2g}")
+        lines.append(
+            f"  {name}  effect {_words(test['effect'])} σ, p {max(test['p_value'], 1e-12):.2g}"
+        )
     if "trained" in parts["straightness"]:
         lines.append(f"  straightness {_words(parts['straightness']['trained'])}")
     if "verdict" in parts["spread"]:

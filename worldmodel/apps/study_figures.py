@@ -55,10 +55,10 @@ class _Axes:
             self.parts.append(
                 f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{row}" y2="{row}"/>'
             )
-            self.text(_LEFT - 7, float(row) + 4, f"{value:g}", "end")
+            self.text(_LEFT - 7, float(row) + 4, _say(value), "end")
         for value in _ticks(*self.x):
             if not (whole_x and value % 1):
-                self.text(float(self.column(value)), _HEIGHT - _BOTTOM + 17, f"{value:g}")
+                self.text(float(self.column(value)), _HEIGHT - _BOTTOM + 17, _say(value))
         self.text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, labels[0])
         self.text(_LEFT, _TOP - 2, labels[1], "start")
 
@@ -153,7 +153,7 @@ def intervals(
     for value in _ticks(*span):
         x = f"{column(value):.1f}"
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="6" y2="{height - 26}"/>')
-        parts.append(f'<text x="{x}" y="{height - 8}" text-anchor="middle">{value:g}</text>')
+        parts.append(f'<text x="{x}" y="{height - 8}" text-anchor="middle">{_say(value)}</text>')
     for i, (name, e, colour) in enumerate(rows):
         y = 22 + 30 * i
         parts.append(
@@ -218,6 +218,10 @@ def png(pixels: Any) -> str:
     memory = io.BytesIO()
     Image.fromarray(pixels).save(memory, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(memory.getvalue()).decode()}"
+
+
+def _say(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:

@@ -160,4 +160,5 @@ def embed(model: WorldModel, frames: Tensor, chunk: int = 256) -> Tensor:
     """Embeddings of frames [E, T, 3, H, W], a few at a time: [E, T, D], on the model's device."""
     device = next(model.parameters()).device
     parts = [model.encode(p[None].to(device))[0] for p in frames.flatten(0, 1).split(chunk)]
-    return torch.cat(parts).unflatten(0, frames.shape[:2])
+    out: Tensor = torch.cat(parts).unflatten(0, frames.shape[:2])
+    return out

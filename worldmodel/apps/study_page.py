@@ -6,6 +6,7 @@ Each section says what was measured, shows it, and reads it; what could not be m
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -61,9 +62,7 @@ def _glance(parts: dict[str, Part]) -> str:
     if "model" in parts["foresight"]:
         f = parts["foresight"]
         ratio = f["model"][-1]["value"] / max(f["copy"][-1]["value"], 1e-12)
-        tiles.append(
-            (f"{ratio:.2f}×", f"the error of copying, {_steps(f['horizons'][-1])} ahead")
-        )
+        tiles.append((f"{ratio:.2f}×", f"the error of copying, {_steps(f['horizons'][-1])} ahead"))
     if "tests" in parts["violations"]:
         effect = parts["violations"]["tests"]["teleport against undisturbed"]["effect"]
         tiles.append((_short(effect), "effect of a teleport on surprise, in σ"))
@@ -81,15 +80,15 @@ def _probes(part: Part) -> str:
     for q in part["quantities"]:
         name = html.escape(q["name"])
         if not q["varies"]:
-            rows.append(f"<tr><td>{name}</td><td colspan=4>does not vary in these episodes</td>")
+            rows.append(f"<tr><td>{name}</td><td colspan=3>does not vary here</td></tr>")
             continue
         for kind, words, colour in _KINDS:
             s = q[kind]
             if kind != "constant":
                 chart.append((f"{q['name']}, {words}", s["r2"], colour))
             rows.append(
-                f"<tr><td>{name}</td><td>{words}</td>"
-                + "".join(f"<td>{_figure(s[k])}</td>" for k in ("mse", "r", "r2"))
+                f"<tr><td>{name}<small>{words}</small></td>"
+                + "".join(f"<td>{_figure(s[k])}</td>" for k in ("r2", "r", "mse"))
                 + "</tr>"
             )
     lowest = min([e["low"] for _, e, _ in chart if e["low"] is not None] + [0.9])
@@ -101,7 +100,7 @@ def _probes(part: Part) -> str:
         "it, the state lies in plain view; if only a small network can, it is there but folded.</p>"
         f"<figure>{figure}<figcaption>R² on episodes the probes never saw, with 95 % intervals over"
         f" {part['test_episodes']} episodes.</figcaption></figure>"
-        '<div class="wide"><table><thead><tr><th>quantity<th>probe<th>MSE<th>r<th>R²</tr></thead>'
+        '<div class="wide"><table><thead><tr><th>probe of<th>R²<th>r<th>MSE</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
         f'<p class="small">MSE in units of the {html.escape(part["unit"])}, squared. '
         f"Fitted on {part['train_episodes']} other episodes. The blind guess is their mean.</p>"
@@ -182,7 +181,7 @@ def _straight(part: Part) -> str:
         rows.append(("fresh weights", part["untrained"], 3))
     if "true_states" in part:
         rows.append(("true states", part["true_states"], 2))
-    lowest = min([e["low"] or 0.0 for _, e, _ in rows] + [0.0])
+    lowest = math.floor(2 * min([e["low"] or 0.0 for _, e, _ in rows] + [0.0])) / 2
     figure = intervals(rows, title="Straightness", span=(max(-1.0, lowest), 1.0))
     course = ""
     if part["checkpoints"]:
@@ -204,16 +203,15 @@ def _straight(part: Part) -> str:
 
 def _spread(part: Part) -> str:
     r = part["report"]
-    chart = area(
-        part["spectrum"], title="Spectrum", labels=("direction", "share of the variance")
-    )
+    chart = area(part["spectrum"], title="Spectrum", labels=("direction", "share of the variance"))
     p = "p < 10⁻⁸" if r["p_value"] <= 1e-8 else f"p = {r['p_value']:.2g}"
     return (
-        f"<p><strong>{html.escape(part['verdict'][:1].upper() + part['verdict'][1:])}.</strong> "
-        f"Effective rank {_figure(part['effective_rank'])} of {part['embedding_dims']:,}.</p>"
+        f"<p>Effective rank {_figure(part['effective_rank'])} of {part['embedding_dims']:,} "
+        "dimensions: 1 is a line, all of them an even ball.</p>"
         f"<figure>{chart}<figcaption>How the variance of held-out embeddings is shared out, over "
         f"{part['effective_rank']['n']} episodes (interval by jackknife).</figcaption></figure>"
-        f'<p class="small">SIGReg of {r["num_batches"]} batches of {r["num_samples"]} episodes: '
+        f'<p class="small">SIGReg of {r["num_batches"]} batches, one frame of each of '
+        f"{r['num_samples']} episodes: <em>{html.escape(part['verdict'])}</em>. It scores "
         f"{r['statistic']:.3g}, where Gaussian samples score {r['floor']:.3g} and total collapse "
         f"is 100 % ({100 * r['collapse']:.1f} % here); {p}. Standard deviation "
         f"{r['scale']:.3g}, mean off by {r['mean_error']:.2g}, covariance by "
@@ -275,7 +273,10 @@ def _map(part: Part) -> str:
         charts = (
             f'<div class="two"><div>{charts}</div><div>'
             + scatter(
-                [(s[0], -s[1]) for s in states], colours, title="True states", labels=("x", "−y")
+                [(s[0], -s[1]) for s in states],
+                colours,
+                title="True states",
+                labels=("x", "y, upwards"),
             )
             + "</div></div>"
         )
@@ -322,7 +323,9 @@ def _number(value: float | None) -> str:
     if value is None:
         return "–"
     size = abs(value)
-    text = f"{value:.3f}" if 0.01 <= size < 10 else f"{value:.3g}" if size else "0"
+    text = f"{value:.3f}" if 0.1 <= size < 10 else f"{value:.2g}" if size >= 1e-4 else "0"
+    if size >= 10:
+        text = f"{value:.4g}"
     return text.replace("-", "−")
 
 
@@ -333,6 +336,8 @@ def _short(estimate: dict[str, Any]) -> str:
 
 def _figure(estimate: dict[str, Any]) -> str:
     value = _number(estimate["value"])
+    if estimate["value"] is None:
+        return value
     if estimate["low"] is None:
         return f"{value}<small> n = {estimate['n']}, no interval</small>"
     return f"{value}<small> {_number(estimate['low'])} … {_number(estimate['high'])}</small>"

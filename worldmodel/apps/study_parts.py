@@ -1,6 +1,6 @@
 """The parts of a study, each a function of the run and its material to plain JSON values.
 
-A part that cannot be measured raises `Unavailable` with the reason; the others go on.
+A part that cannot be measured raises `UnavailableError` with the reason; the others go on.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from worldmodel.study import (
 )
 from worldmodel.worlds import TwoRoom
 
-__all__ = ["PARTS", "Study", "Unavailable", "lens_of", "plain"]
+__all__ = ["PARTS", "Study", "UnavailableError", "lens_of", "plain"]
 
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 
 
-class Unavailable(ValueError):
+class UnavailableError(ValueError):
     """A part of the study has nothing to measure; the message says why."""
 
 
@@ -117,10 +117,10 @@ def probes(study: Study) -> dict[str, Any]:
     """Is the true state in the embedding, and is it easy to read?"""
     fit, test = _both(study, "probes need an episode to learn from and another to be tried on")
     if fit.states is None or test.states is None:
-        raise Unavailable("the data hold no states, so there is nothing to compare embeddings with")
+        raise UnavailableError("the data hold no states, so there is nothing to compare embeddings with")
     train_z, test_z = (study.lens(s.z).flatten(0, 1) for s in (fit, test))
     if len(train_z) < train_z.shape[1] + 1:
-        raise Unavailable(
+        raise UnavailableError(
             f"a linear probe of {train_z.shape[1]} coordinates needs more than as many frames, "
             f"got {len(train_z)}"
         )
@@ -154,9 +154,9 @@ def foresight(study: Study) -> dict[str, Any]:
     T, history = test.z.shape[1], study.run.model.predictor.history
     known = min(history, T - 2)
     if known < 1:
-        raise Unavailable(f"episodes of {T} frames leave no future to predict")
+        raise UnavailableError(f"episodes of {T} frames leave no future to predict")
     if study.variance <= 0:
-        raise Unavailable("all embeddings are the same, so any guess is perfect")
+        raise UnavailableError("all embeddings are the same, so any guess is perfect")
     others = study.material.fit or test
     errors = open_loop(
         study.run.model, test.z, test.actions, known=known, mean=others.z.flatten(0, 1).mean(0)
@@ -183,11 +183,11 @@ def violations(study: Study) -> dict[str, Any]:
     E, T = test.z.shape[:2]
     at = T // 2
     if T < 3:
-        raise Unavailable(f"episodes of {T} frames have no middle")
+        raise UnavailableError(f"episodes of {T} frames have no middle")
     if study.variance <= 0:
-        raise Unavailable("all embeddings are the same: nothing can be a surprise")
+        raise UnavailableError("all embeddings are the same: nothing can be a surprise")
     if E < 2:
-        raise Unavailable("a paired test needs at least two episodes, got one")
+        raise UnavailableError("a paired test needs at least two episodes, got one")
     still = background(test.frames[:, :: max(T // 4, 1)])
     conditions = {
         "undisturbed": (test.frames, test.actions),
@@ -205,7 +205,7 @@ def violations(study: Study) -> dict[str, Any]:
         for name in ("recolour", "teleport")
     }
     if changed["recolour"].value == 0:
-        raise Unavailable("nothing stands out from the background, so nothing could be recoloured")
+        raise UnavailableError("nothing stands out from the background, so nothing could be recoloured")
     return {
         "at_frame": at,
         "frames": list(range(1, T)),
@@ -223,10 +223,10 @@ def violations(study: Study) -> dict[str, Any]:
         },
         "pixels_changed": changed,
         "teleport_is": (
-            "the agent moved to a place at least a quarter of the world away, and went on from "
+            "the agent is somewhere else, at least a quarter of the world away, and goes on from "
             "there under the same actions"
             if study.material.world
-            else "the episode went on as another one does"
+            else "the episode goes on as another one does"
         ),
         "unit": "variance of the held-out embeddings",
         "pictures": {
@@ -240,11 +240,11 @@ def straight(study: Study) -> dict[str, Any]:
     """Do latent paths become straighter with training?"""
     test = study.material.test
     if test.z.shape[1] < 3:
-        raise Unavailable(f"a path of {test.z.shape[1]} frames has no two moves")
+        raise UnavailableError(f"a path of {test.z.shape[1]} frames has no two moves")
     now = mean_estimate(straightness(test.z), seed=study.seed)
     out: dict[str, Any] = {"trained": now}
     if now.n == 0:
-        raise Unavailable("the embeddings do not move, so their paths have no direction")
+        raise UnavailableError("the embeddings do not move, so their paths have no direction")
     if test.states is not None:
         out["true_states"] = mean_estimate(straightness(test.states), seed=study.seed)
     fresh = _untrained(study)
@@ -265,8 +265,11 @@ def spread(study: Study) -> dict[str, Any]:
     z = study.lens(test.z)
     E, T, K = z.shape
     if E < 2:
-        raise Unavailable("a covariance needs at least two episodes, got one")
+        raise UnavailableError("a covariance needs at least two episodes, got one")
     centred = (z - z.flatten(0, 1).mean(0)).double()
+    if study.variance <= 0:
+        # What is left of one point is rounding, which has a rank of its own.
+        centred = torch.zeros_like(centred)
     sums = torch.cat(
         [
             torch.einsum("etk,etl->ekl", centred, centred).flatten(1),
@@ -318,18 +321,17 @@ def pictures(study: Study) -> dict[str, Any]:
     blind = (decoder.mean - truth).square().flatten(1).mean(1)
     sums = torch.stack([error, blind, torch.ones_like(error)], dim=1)
     columns = _columns(known, test.z.shape[1])
-    rows = []
-    for e in range(min(3, len(test.z))):
-        rows.append(
-            {
-                "truth": _array(truth[e, columns]),
-                "seen": _array(painted[e, columns]),
-                "dreamt": [
-                    None if t < known else _array(future[e, t - known : t - known + 1])[0]
-                    for t in columns
-                ],
-            }
-        )
+    rows = [
+        {
+            "truth": _array(truth[e, columns]),
+            "seen": _array(painted[e, columns]),
+            "dreamt": [
+                None if t < known else _array(future[e, t - known : t - known + 1])[0]
+                for t in columns
+            ],
+        }
+        for e in range(min(3, len(test.z)))
+    ]
     return {
         "explained_share": bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=study.seed),
         "pixel_mse": bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=study.seed),
@@ -350,8 +352,8 @@ def latent_map(study: Study) -> dict[str, Any]:
     coordinates, share = principal_components(z)
     states = None if test.states is None else test.states.flatten(0, 1)[::every]
     time = torch.arange(test.z.shape[1]).repeat(len(test.z))[::every]
-    if float(share.sum()) == 0:
-        raise Unavailable("all embeddings are the same point")
+    if study.variance <= 0:
+        raise UnavailableError("all embeddings are the same point")
     return {
         "share": share.tolist(),
         "points": coordinates[::every].tolist(),
@@ -374,7 +376,7 @@ PARTS: dict[str, Callable[[Study], dict[str, Any]]] = {
 
 def _both(study: Study, why: str) -> tuple[Sequences, Sequences]:
     if study.material.fit is None:
-        raise Unavailable(f"{why}, got one in all")
+        raise UnavailableError(f"{why}, got one in all")
     return study.material.fit, study.material.test
 
 
@@ -441,13 +443,15 @@ def _small(frames: Tensor) -> Tensor:
         torch.nn.functional.interpolate(p.float(), (side, side), mode="area").round().byte()
         for p in flat.split(256)
     ]
-    return torch.cat(parts).unflatten(0, frames.shape[:2])
+    out: Tensor = torch.cat(parts).unflatten(0, frames.shape[:2])
+    return out
 
 
 def _paint(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """[E, T, K] -> [E, T, 3, S, S]."""
     parts = [decoder(part) for part in z.flatten(0, 1).split(256)]
-    return torch.cat(parts).unflatten(0, z.shape[:2])
+    out: Tensor = torch.cat(parts).unflatten(0, z.shape[:2])
+    return out
 
 
 def _columns(known: int, frames: int) -> list[int]:

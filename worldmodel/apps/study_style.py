@@ -26,7 +26,7 @@ section{margin-top:3.4rem}
 p{margin:0 0 1rem;text-wrap:pretty}
 figure{margin:1.2rem 0 1rem}
 figcaption,.small{color:var(--faint);font-size:.84rem;line-height:1.5}
-svg{display:block;width:100%;max-width:36rem;height:auto;margin:0 auto}
+svg{display:block;width:100%;max-width:31rem;height:auto;margin:0 auto}
 svg text{font-size:12.5px;fill:var(--faint);font-variant-numeric:tabular-nums}
 svg .ink{fill:var(--ink)}
 svg .grid{stroke:var(--hair)}
@@ -52,7 +52,7 @@ table{border-collapse:collapse;width:100%;font-size:.86rem;line-height:1.4;
 font-variant-numeric:tabular-nums}
 th{font-weight:500;color:var(--faint);text-align:left}
 th,td{padding:.42rem .7rem .42rem 0;border-bottom:1px solid var(--hair);vertical-align:top}
-td small{display:block;color:var(--faint);font-size:.92em;white-space:nowrap}
+td small{display:block;letter-spacing:-.01em;color:var(--faint);font-size:.92em;white-space:nowrap}
 p small{color:var(--faint)}
 .film{table-layout:fixed;margin:0 0 1.4rem;font-size:.78rem}
 .film th,.film td{border:0;padding:1px;text-align:center;vertical-align:middle}

@@ -122,9 +122,7 @@ def probe_guesses(train_z: Tensor, train_y: Tensor, test_z: Tensor, *, seed: int
     network = _fit_network(z, y, seed)
     with torch.no_grad():
         curved = network(held_z)
-    return Guesses(
-        middle.expand(len(test_z), -1), linear * scale + middle, curved * scale + middle
-    )
+    return Guesses(middle.expand(len(test_z), -1), linear * scale + middle, curved * scale + middle)
 
 
 def score_guesses(

@@ -117,7 +117,9 @@ def probes(study: Study) -> dict[str, Any]:
     """Is the true state in the embedding, and is it easy to read?"""
     fit, test = _both(study, "probes need an episode to learn from and another to be tried on")
     if fit.states is None or test.states is None:
-        raise UnavailableError("the data hold no states, so there is nothing to compare embeddings with")
+        raise UnavailableError(
+            "the data hold no states, so there is nothing to compare embeddings with"
+        )
     train_z, test_z = (study.lens(s.z).flatten(0, 1) for s in (fit, test))
     if len(train_z) < train_z.shape[1] + 1:
         raise UnavailableError(
@@ -205,7 +207,9 @@ def violations(study: Study) -> dict[str, Any]:
         for name in ("recolour", "teleport")
     }
     if changed["recolour"].value == 0:
-        raise UnavailableError("nothing stands out from the background, so nothing could be recoloured")
+        raise UnavailableError(
+            "nothing stands out from the background, so nothing could be recoloured"
+        )
     return {
         "at_frame": at,
         "frames": list(range(1, T)),
@@ -419,7 +423,7 @@ def _untrained(study: Study) -> WorldModel | None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(study.run.settings.get("seed", 0)))
         fresh = copy.deepcopy(model)
-        fresh.encoder = type(model.encoder)(**model.encoder.config)  # type: ignore[arg-type]
+        fresh.encoder = type(model.encoder)(**model.encoder.config)
     return fresh.eval().to(next(model.parameters()).device)
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,23 @@ from worldmodel._files import write_atomically
 from worldmodel.apps._arguments import natural, positive
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.runs import Run, open_run
+from worldmodel.apps.study_embeddings import latent_map, probes, spread, straight
+from worldmodel.apps.study_futures import foresight, pictures, violations
 from worldmodel.apps.study_material import Material, gather_material
 from worldmodel.apps.study_page import page
-from worldmodel.apps.study_parts import PARTS, Study, UnavailableError, lens_of, plain
+from worldmodel.apps.study_parts import Study, UnavailableError, lens_of, plain
 
-__all__ = ["add_parser", "run_study"]
+__all__ = ["PARTS", "add_parser", "run_study"]
+
+PARTS: dict[str, Callable[[Study], dict[str, Any]]] = {
+    "probes": probes,
+    "foresight": foresight,
+    "violations": violations,
+    "straightness": straight,
+    "spread": spread,
+    "pictures": pictures,
+    "map": latent_map,
+}
 
 _ABOUT = """\
 Measure what a run has learned, on episodes it was not trained on: probes of the true state,

@@ -23,7 +23,7 @@ PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 PYTHONS = nox.project.python_versions(PROJECT)
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
 EXTRAS = "worldmodel,data"
-TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export"
+TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export,dino"
 EXTRA_LIMIT_MB = 150  # of [worldmodel], torch excluded
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from worldmodel.apps import data, train_command
+from worldmodel.apps import data, study, train_command
 from worldmodel.apps._arguments import device, natural, positive
 from worldmodel.apps.demo import run_demo
 from worldmodel.apps.evaluate import commands as control
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_parser(commands)
     train_command.add_parser(commands)
     control.add_parsers(commands)
+    study.add_parser(commands)
     return parser
 
 

@@ -1,0 +1,44 @@
+"""What the two MuJoCo worlds share: which graphics library draws, and what to do without one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["choose_backend", "gl_renderer", "named_when_it_fails"]
+
+_REMEDY = (
+    "MUJOCO_GL=egl needs libEGL (Debian: libegl1 and libgl1-mesa-dri, or NVIDIA's driver), "
+    "MUJOCO_GL=osmesa needs libosmesa6"
+)
+
+
+def choose_backend() -> None:
+    """Draw without a screen on Linux unless MUJOCO_GL says otherwise; before mujoco is imported."""
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        # PyOpenGL looks for its platform by itself, and finds X11.
+        os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
+        # One worker per core: Mesa's own threads would fight over them.
+        os.environ.setdefault("LP_NUM_THREADS", "1")
+
+
+@contextmanager
+def named_when_it_fails() -> Iterator[None]:
+    """Whatever goes wrong while drawing becomes one error that names the remedy."""
+    try:
+        yield
+    except Exception as error:
+        used = os.environ.get("MUJOCO_GL", "the system's default")
+        raise OSError(
+            f"cannot draw with MUJOCO_GL={used} ({type(error).__name__}: {error}); {_REMEDY}"
+        ) from error
+
+
+def gl_renderer(gl: Any) -> str:
+    """The graphics driver's name, in the context that is current."""
+    name = gl.glGetString(gl.GL_RENDERER)
+    return f"{os.environ.get('MUJOCO_GL', 'default')}: {name.decode() if name else 'unknown'}"

@@ -88,6 +88,10 @@ class Workers:
         """[N, S] -> [N, 3, H, W]."""
         return self._share("draw", states)
 
+    def begin(self, seeds: NDArray[np.int64]) -> Floats:
+        """Starts of a simulator that makes them itself, with its `begin`: [N] -> [N, S]."""
+        return self._share("begin", seeds)
+
     def renderer(self) -> str:
         """What draws the pictures, as the simulator says."""
         if self._num == 0:
@@ -185,7 +189,7 @@ class SimulatedSession:
 def _each(simulator: Simulator, what: str, arrays: tuple[NDArray[Any], ...]) -> Any:
     if what == "renderer":
         return simulator.renderer()
-    act = simulator.step if what == "step" else simulator.draw
+    act = getattr(simulator, what)
     return np.stack([act(*row) for row in zip(*arrays, strict=True)])
 
 
@@ -197,7 +201,7 @@ def _serve(pipe: Connection, make: Callable[[], Simulator]) -> None:
         try:
             what, arrays = pipe.recv()
         except EOFError:
-            return
+            os._exit(0)  # at once: graphics drivers complain when an interpreter is taken down
         try:
             simulator = simulator or make()
             answer: tuple[bool, Any] = (False, _each(simulator, what, arrays))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodel.worlds.contract import World
+from worldmodel.worlds.cube_picker import CubeCollector
 from worldmodel.worlds.push_t_pusher import PushTExplorer, PushTNearBlock
 from worldmodel.worlds.reacher_reach import ReacherReach
 from worldmodel.worlds.two_room_walks import TwoRoomExpert
@@ -50,6 +51,7 @@ _SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Behavio
         "near-block": lambda _, num, rng: PushTNearBlock(num, rng),
     },
     "reacher": {"reach": lambda _, num, rng: ReacherReach(num, rng)},
+    "cube": {"picker": lambda _, num, rng: CubeCollector(num, rng)},
 }
 
 

@@ -76,6 +76,12 @@ GRIDS: dict[str, tuple[Grid, ...]] = {
         Grid("shoulder, wrist", (0, 1), -np.pi, np.pi, _TURN),
         Grid("velocities", (2, 3), -20.0, 20.0),
     ),
+    "cube": (
+        Grid("cube x, y", (14, 15), -0.4, 0.8),
+        Grid("cube height", (16,), 0.0, 0.4),
+        Grid("effector x, y", (41, 42), -0.4, 0.8),
+        Grid("effector height", (43,), 0.0, 0.4),
+    ),
 }
 """What is counted in each world."""
 

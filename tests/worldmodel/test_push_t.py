@@ -34,7 +34,6 @@ def test_one_step_is_the_packages_own_step() -> None:
     assert abs(after[1, 3] - 256) > 5  # the block was pushed
     for state, action, wanted in zip(states, actions, after, strict=True):
         env = PushTEnv()
-        env.reset()
         env._setup()
         env.agent.position = state[:2].tolist()
         env.block.angle = float(state[4])
@@ -49,7 +48,7 @@ def test_pictures_are_the_packages_own() -> None:
 
     state = pose(150, 200, 320, 300, 0.7)
     env = PushTEnv(observation_width=512, observation_height=512)
-    env.reset()
+    env._setup()
     env.agent.position, env.block.angle = [150, 200], float(np.float32(0.7))
     env.block.position = [320, 300]
     for body in (env.agent, env.block):

@@ -10,16 +10,18 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SimulatedSession", "Simulator", "Workers", "check_states", "cores", "require"]
+__all__ = ["SimulatedSession", "Simulator", "Workers", "check_states", "cores", "require", "serve"]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -62,6 +64,24 @@ def check_states(states: Floats, dims: int) -> Floats:
     if not np.isfinite(states).all():
         raise ValueError("states must be finite, got NaN or inf")
     return states.astype(np.float32)
+
+
+# A worker imports its simulator and nothing else of ours: not the package's face, which would bring
+# torch and triton along, seconds and hundreds of megabytes for each, and a crash next to OpenGL.
+_BOOT = """
+import sys, types
+from multiprocessing.connection import Connection
+for name, folder in zip(("worldmodel", "worldmodel.worlds"), sys.argv[2:]):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
+from worldmodel.worlds._processes import serve
+serve(Connection(int(sys.argv[1])))
+"""
+
+
+def _folders() -> tuple[str, str]:
+    here = Path(__file__).resolve().parent
+    return str(here.parent), str(here)
 
 
 class Workers:
@@ -139,14 +159,19 @@ class Workers:
         return failed, result
 
     def _start(self) -> None:
-        # Not forked: threads and CUDA of this process must not leak into a simulator.
-        context = multiprocessing.get_context("spawn")
-        processes: list[BaseProcess] = []
+        if os.name != "posix":
+            raise OSError(
+                f"worker processes need Linux or macOS, this is {sys.platform}; workers=0"
+            )
+        processes = []
         for _ in range(self._num):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, self._make), daemon=True)
-            process.start()
+            ours, theirs = multiprocessing.Pipe()
+            command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), *_folders()]
+            process = subprocess.Popen(  # noqa: S603  our own words, no shell
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            )
             theirs.close()
+            ours.send(self._make)
             self._pipes.append(ours)
             processes.append(process)
         self._stop = weakref.finalize(self, _stop, list(self._pipes), processes)
@@ -193,10 +218,11 @@ def _each(simulator: Simulator, what: str, arrays: tuple[NDArray[Any], ...]) -> 
     return np.stack([act(*row) for row in zip(*arrays, strict=True)])
 
 
-def _serve(pipe: Connection, make: Callable[[], Simulator]) -> None:
-    """What a worker does all day."""
+def serve(pipe: Connection) -> None:
+    """What a worker does all day: first it is told its simulator, then one call after another."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asked
     simulator: Simulator | None = None
+    make: Callable[[], Simulator] = pipe.recv()
     while True:
         try:
             what, arrays = pipe.recv()
@@ -212,10 +238,16 @@ def _serve(pipe: Connection, make: Callable[[], Simulator]) -> None:
         pipe.send(answer)
 
 
-def _stop(pipes: list[Connection], processes: list[BaseProcess]) -> None:
+def _stop(pipes: list[Connection], processes: list[subprocess.Popen[bytes]]) -> None:
     for pipe in pipes:
-        pipe.close()
+        pipe.close()  # which a worker takes as the end of its day
     for process in processes:
-        process.join(timeout=5)
-        if process.is_alive():
-            process.terminate()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -102,15 +102,18 @@ class Workers:
 
     def step(self, states: Floats, actions: Floats) -> Floats:
         """[N, S], [N, A] -> [N, S]."""
-        return self._share("step", states, actions)
+        moved: Floats = self._share("step", states, actions)
+        return moved
 
     def draw(self, states: Floats) -> Pixels:
         """[N, S] -> [N, 3, H, W]."""
-        return self._share("draw", states)
+        drawn: Pixels = self._share("draw", states)
+        return drawn
 
     def begin(self, seeds: NDArray[np.int64]) -> Floats:
         """Starts of a simulator that makes them itself, with its `begin`: [N] -> [N, S]."""
-        return self._share("begin", seeds)
+        starts: Floats = self._share("begin", seeds)
+        return starts
 
     def renderer(self) -> str:
         """What draws the pictures, as the simulator says."""

@@ -44,7 +44,8 @@ def clearance(points: Array) -> Array:
         beyond = np.abs(points - centre) - half
         outside = np.linalg.norm(np.maximum(beyond, 0), axis=-1)
         gaps.append(outside + np.minimum(beyond.max(-1), 0))
-    return np.minimum(*gaps)
+    gap: Array = np.minimum(*gaps)
+    return gap
 
 
 def _turn(angle: Array) -> Array:

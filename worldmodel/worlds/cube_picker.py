@@ -88,7 +88,8 @@ class CubePicker:
         wanted = cube_yaw if self.yaws is None else _quarter(self.yaws, s[:, _YAW])
         turn = np.where(which < 7, cube_yaw - s[:, _YAW], wanted - cube_yaw)
         turn[placed] = 0.0
-        return np.clip(np.column_stack([move, 3 * turn, gripper]), -1, 1).astype(np.float32)
+        actions: Floats = np.column_stack([move, 3 * turn, gripper]).clip(-1, 1).astype(np.float32)
+        return actions
 
 
 class CubeCollector:
@@ -122,19 +123,21 @@ class CubeCollector:
             picker.yaws[new], picker.rests[new] = yaws[new], rests[new]
         self.age = np.where(new, 0, self.age + 1)
         noise = self.noise * self.rng.standard_normal(clean.shape)
-        return np.clip(clean + noise, -1, 1).astype(np.float32)
+        actions: Floats = np.clip(clean + noise, -1, 1).astype(np.float32)
+        return actions
 
     def _targets(self, num: int) -> tuple[Floats, Array, Array]:
         rng = self.rng
-        xy = rng.uniform(*_TABLE, (num, 2))
+        xy = rng.uniform(_TABLE[0], _TABLE[1], (num, 2))
         targets = np.concatenate([xy, np.full((num, 1), 0.02)], axis=1).astype(np.float32)
-        return targets, rng.uniform(-np.pi, np.pi, num), rng.uniform(*_AIR, (num, 3))
+        return targets, rng.uniform(-np.pi, np.pi, num), rng.uniform(_AIR[0], _AIR[1], (num, 3))
 
 
 def _yaw(quaternion: Array) -> Array:
     """Rotation about the vertical of w, x, y, z: [N, 4] -> [N]."""
     w, x, y, z = quaternion.T
-    return np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    yaw: Array = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    return yaw
 
 
 def _quarter(yaw: Array, near: Array) -> Array:

@@ -21,7 +21,8 @@ def steer(goals: Floats, states: Floats) -> Floats:
         states: [N, 4].
     """
     pull = _STIFFNESS * (goals[:, :2] - states[:, :2]) - _DAMPING * states[:, 2:4]
-    return np.clip(pull, -1, 1).astype(np.float32)
+    torques: Floats = np.clip(pull, -1, 1).astype(np.float32)
+    return torques
 
 
 class ReacherReach:

@@ -13,6 +13,7 @@ import torch
 from worldmodel.apps import data
 from worldmodel.apps._arguments import natural, positive
 from worldmodel.apps.demo import run_demo
+from worldmodel.apps.evaluate import commands as control
 from worldmodel.apps.material import DemoConfig
 from worldmodel.apps.progress import say
 from worldmodel.apps.train import NonFiniteError
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_demo(commands)
     data.add_parser(commands)
+    control.add_parsers(commands)
     return parser
 
 

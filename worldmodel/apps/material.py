@@ -116,7 +116,11 @@ def gather(config: DemoConfig) -> Material:
         windows=Windows(episodes, frameskip=config.frameskip, scale=scale),
         scale=scale,
         pairs=make_pairs(
-            world, unseen, config.pairs, offset=config.offset, seed=config.seed_for("pairs")
+            world,
+            list(unseen.states),
+            config.pairs,
+            offset=config.offset,
+            seed=config.seed_for("pairs"),
         ),
     )
 

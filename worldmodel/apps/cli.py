@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from worldmodel.apps import data
+from worldmodel.apps import data, train_command
 from worldmodel.apps._arguments import natural, positive
 from worldmodel.apps.demo import run_demo
 from worldmodel.apps.evaluate import commands as control
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_demo(commands)
     data.add_parser(commands)
+    train_command.add_parser(commands)
     control.add_parsers(commands)
     return parser
 

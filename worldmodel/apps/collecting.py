@@ -60,15 +60,22 @@ def open_writer(
 
 
 def episodes(
-    world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0
+    world: World,
+    policy: str,
+    num: int,
+    *,
+    length: int,
+    seed: int,
+    first: int = 0,
+    bump: float = 0.0,
 ) -> Iterator[tuple[Floats, Floats]]:
     """Episodes `first` to `num`: states [length + 1, S] and actions [length, A] of each.
 
     Episode e is the same whatever `first` and `num` are, but for Two-Room's expert, all of whose
-    walks share one stream of random numbers: there it depends on `num`.
+    walks share one stream of random numbers: there it depends on `num`. `bump` is that expert's.
     """
     if isinstance(world, TwoRoom) and policy == "expert":
-        walks = collect(world, num, length, seed)
+        walks = collect(world, num, length, seed, bump=bump)
         yield from zip(walks.states[first:], walks.actions[first:], strict=True)
         return
     for block in range(first // _TOGETHER, -(-num // _TOGETHER)):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from worldmodel.apps import collecting
-from worldmodel.apps._arguments import natural, positive
+from worldmodel.apps._arguments import fraction, natural, positive
 from worldmodel.apps.contact_sheet import contact_sheet
 from worldmodel.apps.progress import Progress, say
 from worldmodel.data import Episodes, HDF5Writer
@@ -86,6 +86,11 @@ def _add_collect(verbs: Any) -> None:
     parser.add_argument(
         "--seed", type=natural, default=0, metavar="N",
         help="decides starts, targets and noise (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bump", type=fraction, default=0.0, metavar="P",
+        help="how often the walker heads straight at a target, wall or no wall; the demo has 0.4, "
+        "for a model that never saw the wall stop anybody plans through it (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to create")
     parser.add_argument(
@@ -179,6 +184,9 @@ def _collect(arguments: argparse.Namespace) -> int:
     origin = collecting.origin_of(world, policy, **wanted)
     if isinstance(world, TwoRoom) and policy == "expert":
         origin["episodes"] = arguments.episodes  # every walk depends on how many there are
+        origin["bump"] = str(arguments.bump)
+    elif arguments.bump:
+        raise ValueError(f"--bump is for two-room's expert, got it with {world.name}, {policy}")
     with collecting.open_writer(
         arguments.out, origin, resume=arguments.resume, compression=arguments.compression
     ) as writer:
@@ -193,7 +201,7 @@ def _collect(arguments: argparse.Namespace) -> int:
             Progress("collect", arguments.episodes, start=first, unit="episode") as progress,
         ):
             for states, actions in collecting.episodes(
-                world, policy, arguments.episodes, first=first, **wanted
+                world, policy, arguments.episodes, first=first, bump=arguments.bump, **wanted
             ):
                 writer.write(world.draw(states), actions, states)
                 progress.update()

@@ -20,6 +20,7 @@ from worldmodel._strict import check_tensors
 from worldmodel.data.episodes import ActionScale
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
 from worldmodel.model import WorldModel
+from worldmodel.patches import DinoPatches, PatchPredictor
 from worldmodel.predictor import CausalPredictor
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
 _PARTS = ("encoder", "action_encoder", "predictor")
-_CLASSES: tuple[type[nn.Module], ...] = (FrameEncoder, ConvEncoder, ActionEncoder, CausalPredictor)
+_CLASSES: tuple[type[nn.Module], ...] = (
+    FrameEncoder, ConvEncoder, DinoPatches, ActionEncoder, CausalPredictor, PatchPredictor,
+)  # fmt: skip
 
 
 class RunConfig(NamedTuple):

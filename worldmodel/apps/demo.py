@@ -100,7 +100,7 @@ def run_demo(
         knowledge = learned(config, material, model)
     with clock.phase("plan"):
         outcome = plan(config, material, model)
-        policy = RandomPolicy(config.seed_for("random policy"))
+        policy = RandomPolicy(np.random.default_rng(config.seed_for("random policy")))
         control = attempt(material.world, material.pairs, policy, budget=config.budget)
     with clock.phase("pictures"):
         _draw_pictures(material, knowledge, outcome, out)

@@ -165,7 +165,7 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
         (["batch_size=9999"], "batch_size must be between 1 and the"),
         (["objective=gan"], "objective must be one of lewm"),
         (["pixels=depth"], "must have a column 'depth', got action, ep_len"),
-        (["device=cuda:99"], "device must be one torch can use here, got 'cuda:99'"),
+        (["device=cuda:99"], "device must be a device torch can use, got 'cuda:99'"),
         (["data=nothing.h5"], "there is no data set at nothing.h5"),
     ],
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.progress import say
+from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.runs import EPISODES, save_run
 from worldmodel.apps.train import NonFiniteError, Training
 from worldmodel.apps.train_objectives import OBJECTIVES
@@ -390,7 +391,8 @@ def _report(
         "floor": None if floor is None else round(floor, 4),
         "collapse_alarms": reports.alarms,
         "processes": training.ranks.size,
-        "device": str(training.device),
         "wall_seconds": round(seconds, 2),
-        "torch": torch.__version__,
+        "versions": versions(),
+        "git_commit": commit(),
+        "machine": machine(str(training.device)),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any, get_type_hints
 
 import torch
 
+from worldmodel.apps._arguments import device
 from worldmodel.apps.train import TrainConfig
 
 __all__ = [
@@ -236,13 +238,9 @@ def device_of(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        # There and back: "meta" makes tensors and holds none.
-        torch.zeros(1, device=name).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(
-            f"device must be one torch can use here, got {name!r}: {str(error).splitlines()[0]}"
-        ) from error
-    return name
+        return device(name)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"device {error}") from error
 
 
 def precision_of(name: str, device: str) -> str:

@@ -53,7 +53,8 @@ what is in the run folder:
   curves.png, report.json
                      at the end
 
-on several processes the batch is shared out: N processes with batch B train as one with batch B.
+on several processes the batch is shared out: N of them with batch B train as one with batch B;
+--sharded shares out the weights too.
 """
 _GROUPS = {
     "data": ("data", "pixels", "action", "world", "num_frames", "frameskip", "held_out"),
@@ -62,7 +63,8 @@ _GROUPS = {
         "weight_decay", "clip", "warmup", "num_proj", "precision",
     ),
     "run": (
-        "checkpoint_every", "report_every", "held_out_windows", "device", "workers", "wandb",
+        "checkpoint_every", "report_every", "held_out_windows", "device", "workers", "sharded",
+        "wandb",
     ),
 }  # fmt: skip
 _METAVARS = {int: "N", float: "X", str: "NAME"}

@@ -20,7 +20,7 @@ from worldmodel.apps.runs import EPISODES, save_run
 from worldmodel.apps.train import NonFiniteError, Training
 from worldmodel.apps.train_objectives import OBJECTIVES
 from worldmodel.apps.train_picture import draw_curves
-from worldmodel.apps.train_ranks import Ranks, launch, synchronise
+from worldmodel.apps.train_ranks import Ranks, launch, synchronise, whole
 from worldmodel.apps.train_reports import Reports, floor_of, need_wandb
 from worldmodel.apps.train_settings import FREE, TrainSettings, device_of, precision_of
 from worldmodel.apps.train_state import Checkpoints
@@ -35,6 +35,7 @@ from worldmodel.data import (
 from worldmodel.data.frames import EpisodeFrames
 from worldmodel.data.hdf5_frames import open_for_reading
 from worldmodel.data.opening import open_episodes
+from worldmodel.model import WorldModel
 
 __all__ = ["SETTINGS", "Material", "open_material", "run_train", "score", "settings_of"]
 
@@ -131,7 +132,7 @@ def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> di
     if settings.wandb:
         need_wandb()
     settings = replace(settings, world=settings.world or _world_of(settings.data))
-    ranks = launch(device_of(settings.device))
+    ranks = launch(device_of(settings.device), sharded=settings.sharded)
     first = ranks.rank == 0
     if first:
         _check_folder(settings, out, resume=resume)
@@ -203,12 +204,13 @@ class _Keep(NamedTuple):
 
     def __call__(self) -> None:
         """The checkpoint first, then the model that others read."""
-        if self.training.ranks.rank:
+        material, settings, training = self.material, self.settings, self.training
+        self.checkpoints.write(training)
+        model = _gathered(settings, material, training) if training.ranks.sharded else None
+        if training.ranks.rank:
             return
-        self.checkpoints.write(self.training)
-        material, settings = self.material, self.settings
         save_run(
-            self.training.model,
+            model or training.model,
             self.out,
             scale=material.scale,
             frameskip=settings.frameskip,
@@ -254,16 +256,29 @@ def _loop(
     return scores
 
 
-def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Training:
-    recipe = OBJECTIVES[settings.objective]
-    torch.manual_seed(settings.seed)
-    model = recipe.build(
+def _model(settings: TrainSettings, material: Material) -> WorldModel:
+    return OBJECTIVES[settings.objective].build(
         settings.preset,
         material.episodes.actions.shape[1] * settings.frameskip,
         material.episodes.frames.shape[-1],
         settings.num_frames,
         settings.model,
-    ).to(ranks.device)
+    )
+
+
+def _gathered(settings: TrainSettings, material: Material, training: Training) -> WorldModel:
+    """A model of whole weights; every rank must call it."""
+    state = {name: whole(value) for name, value in training.model.state_dict().items()}
+    with torch.random.fork_rng(devices=[]):
+        model = _model(settings, material)
+    model.load_state_dict(state)
+    return model
+
+
+def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Training:
+    recipe = OBJECTIVES[settings.objective]
+    torch.manual_seed(settings.seed)
+    model = _model(settings, material).to(ranks.device)
     if ranks.size > 1:
         synchronise(model)
     if settings.batch_size < 2 * ranks.size or settings.batch_size % ranks.size:

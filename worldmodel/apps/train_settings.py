@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 # What may differ between a run and its continuation: it decides no weight on one device.
-FREE = ("data", "workers", "device", "wandb", "pixels", "action")
+FREE = ("data", "workers", "device", "sharded", "wandb", "pixels", "action")
 _PARTS = ("encoder", "action_encoder", "predictor")
 
 
@@ -76,6 +76,7 @@ class TrainSettings:
     action: str | None = _option("column of the actions; none: the format's usual one", None)
     device: str = _option("cpu, cuda, cuda:1, …; auto: a GPU if there is one", "auto")
     workers: int = _option("processes that load data ahead; decides no number", 2, small=1)
+    sharded: bool = _option("each process holds a part of the weights (FSDP2), not all", False)
     wandb: bool = _option("also log to Weights & Biases, if installed", False)
     model: dict[str, dict[str, Any]] = field(default_factory=dict)
 

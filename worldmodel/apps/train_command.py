@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from worldmodel.apps.progress import say
+from worldmodel.apps.train_folder import settings_of
 from worldmodel.apps.train_objectives import OBJECTIVES
-from worldmodel.apps.train_run import run_train, settings_of
+from worldmodel.apps.train_run import run_train
 from worldmodel.apps.train_settings import (
     PRESETS,
     TrainSettings,

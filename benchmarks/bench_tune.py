@@ -1,6 +1,7 @@
 """Which λ does `worldmodel tune-lambda` choose on the built-in world, and is it a good one?
 
-A search at the default settings, and the whole demo at its answer. Everything lies in runs/bench-tune-<commit>, so an interrupted benchmark goes on where it stopped.
+A search at the default settings, and the whole demo at its answer. Everything lies in
+runs/bench-tune-<commit>, so an interrupted benchmark goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -119,6 +119,52 @@ def test_storage_does_not_matter(
     assert torch.equal(episodes.in_memory().frames[rows], wanted.frames[rows])
 
 
+def test_rows_may_have_been_written_in_any_order(
+    tmp_path: Path, counter_walks: Walks, counter_world: World
+) -> None:
+    """Chunks that lie backwards in the file are read as those that lie in order."""
+
+    def backwards(file: Any) -> None:
+        rows = file["pixels"][()]
+        del file["pixels"]
+        pixels = file.create_dataset("pixels", rows.shape, np.uint8, chunks=(1, 16, 16, 3))
+        for row in reversed(range(len(rows))):
+            pixels[row] = rows[row]
+            file.flush()
+
+    publish(tmp_path / "a.h5", counter_walks(LENGTHS), spoil=backwards)
+    assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS))
+
+
+def test_state_goes_before_proprio(tmp_path: Path, counter_walks: Walks) -> None:
+    """Where a file has both, `state` is what the episodes' states are."""
+
+    def both(file: Any) -> None:
+        file["state"] = np.arange(sum(LENGTHS), dtype=np.float64)[:, None]
+
+    publish(tmp_path / "a.h5", counter_walks(LENGTHS), spoil=both)
+    states = open_hdf5(tmp_path / "a.h5").states
+    assert states is not None
+    assert states[:, 0].tolist() == list(range(sum(LENGTHS)))
+
+
+def test_nothing_open_or_large_is_pickled(
+    tmp_path: Path, counter_walks: Walks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames pickle to less than they are, and another process opens a file of its own."""
+    write(tmp_path / "a.h5", counter_walks([300]))
+    write(tmp_path / "b.h5", counter_walks([300]), compression="gzip")
+    mapped, chunked = (open_hdf5(tmp_path / name).frames for name in ("a.h5", "b.h5"))
+    for frames in (mapped, chunked):
+        frames[torch.arange(300)]
+        assert len(pickle.dumps(frames)) < 300 * 16 * 16
+    assert isinstance(chunked, ChunkedFrames)
+    mine = chunked._open()
+    assert chunked._open() is mine
+    monkeypatch.setattr(os, "getpid", lambda: -7)
+    assert chunked._open() is not mine
+
+
 def test_channels_may_come_first(
     tmp_path: Path, counter_walks: Walks, counter_world: World
 ) -> None:
@@ -143,7 +189,9 @@ def test_episodes_may_lie_anywhere(
         for name in ("pixels", "action", "proprio/a", "proprio/b"):
             values = file[name][()][rows]
             del file[name]
-            file.create_dataset(name, data=values, chunks=(1, *values.shape[1:]))
+            packed = "gzip" if name == "action" else None
+            chunks = (1, *values.shape[1:])
+            file.create_dataset(name, data=values, chunks=chunks, compression=packed)
         del file["ep_offset"], file["ep_len"]
         file["ep_offset"], file["ep_len"] = [35, 56, 5], [21, 4, 30]
 
@@ -289,6 +337,50 @@ def test_others_read_while_one_writes(
             writer.write(walk.frames, walk.actions, walk.states)
             assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS[:done]))
             assert len(writer) == done
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_an_episode_counts_when_all_of_it_is_there(
+    tmp_path: Path,
+    counter_walks: Walks,
+    counter_world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    writes: int,
+) -> None:
+    """Stopped after any of its five writes but the last, the second episode is not there."""
+    first, second = counter_walks(LENGTHS[:2])
+    put = HDF5Writer._put
+    left = [5 + writes]
+
+    def stopped(self: HDF5Writer, name: str, low: int, high: int, values: Any) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        put(self, name, low, high, values)
+
+    monkeypatch.setattr(HDF5Writer, "_put", stopped)
+    with HDF5Writer(tmp_path / "a.h5") as file:
+        file.write(first.frames, first.actions, first.states)
+        with pytest.raises(KeyboardInterrupt):
+            file.write(second.frames, second.actions, second.states)
+    assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS[:1]))
+
+
+def test_asking_for_room_leaves_no_room_behind(tmp_path: Path, counter_walks: Walks) -> None:
+    """A file takes what its rows, one chunk of each small column and headers take, no more."""
+    write(tmp_path / "a.h5", counter_walks(LENGTHS))
+    assert (tmp_path / "a.h5").stat().st_size < sum(LENGTHS) * 16 * 16 * 3 + 1024 * 32 + 20_000
+
+
+def test_a_file_cut_short_beside_its_writer_is_named(tmp_path: Path, counter_walks: Walks) -> None:
+    """A copy that lacks its end is refused even with the mark that lets HDF5 open it."""
+    with HDF5Writer(tmp_path / "a.h5") as file:
+        for walk in counter_walks([40, 40]):
+            file.write(walk.frames, walk.actions, walk.states)
+        content = (tmp_path / "a.h5").read_bytes()
+    (tmp_path / "b.h5").write_bytes(content[:-20_000])
+    with pytest.raises((ValueError, OSError), match=r"b\.h5.*cut short|b\.h5.*truncated"):
+        open_hdf5(tmp_path / "b.h5")
 
 
 def test_rows_of_an_unfinished_episode_do_not_count(

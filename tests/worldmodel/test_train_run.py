@@ -169,6 +169,7 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
         (["objective=gan"], "objective must be one of lewm"),
         (["pixels=depth"], "must have a column 'depth', got action, ep_len"),
         (["device=cuda:99"], "device must be a device torch can use, got 'cuda:99'"),
+        (["seed=1", "--seed", "2", "weight=-1"], "weight must be finite and not negative, got -1"),
         (["data=nothing.h5"], "there is no data set at nothing.h5"),
     ],
 )
@@ -183,6 +184,14 @@ def test_mistakes_end_in_one_line_and_leave_no_folder(
     assert line.startswith("worldmodel train: error: ")
     assert message in line
     assert not out.exists()
+
+
+def test_other_words_than_key_value_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Settings may stand anywhere; an unknown flag among them is still an unknown flag."""
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "a=1", "--out", "x", "b=2", "--colour", "c=3"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: b=2 --colour c=3" in capsys.readouterr().err
 
 
 def test_data_that_cannot_be_split_or_seen_are_refused(

@@ -39,7 +39,10 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; user mistakes end in one line and status 2, never in a traceback."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not train_command.take_pairs(arguments, rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:

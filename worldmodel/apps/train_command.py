@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -20,7 +21,7 @@ from worldmodel.apps.train_settings import (
     read_settings_file,
 )
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "take_pairs"]
 
 _ABOUT = """\
 Train a world model on episodes of pixels and actions, and leave a run folder.
@@ -92,7 +93,7 @@ def add_parser(commands: Any) -> None:
         "pairs",
         nargs="*",
         metavar="key=value",
-        help="any setting, and arguments of the model's parts; all of them in one place",
+        help="any setting, and arguments of the model's parts",
     )
     known, hints = {f.name: f for f in fields(TrainSettings)}, get_type_hints(TrainSettings)
     for title, names in _GROUPS.items():
@@ -100,6 +101,17 @@ def add_parser(commands: Any) -> None:
         for name in names:
             _add(group, known[name], hints[name])
     parser.set_defaults(run=_train)
+
+
+def take_pairs(arguments: argparse.Namespace, rest: Sequence[str]) -> bool:
+    """Add key=value words that argparse left over behind others; False if they are none of that.
+
+    Argparse takes positional words from one place only.
+    """
+    if arguments.command != "train" or any(w.startswith("-") or "=" not in w for w in rest):
+        return False
+    arguments.pairs = [*arguments.pairs, *rest]
+    return True
 
 
 def _add(group: Any, setting: Field[Any], hint: Any) -> None:

@@ -17,7 +17,7 @@ from worldmodel.apps import train_material, train_run
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.train import Training
-from worldmodel.apps.train_material import Material, open_material
+from worldmodel.apps.train_material import TrainMaterial, open_material
 from worldmodel.apps.train_ranks import ALONE
 from worldmodel.apps.train_reports import read_table
 from worldmodel.apps.train_run import run_train, score
@@ -61,7 +61,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def built(given: TrainSettings) -> tuple[Training, Material]:
+def built(given: TrainSettings) -> tuple[Training, TrainMaterial]:
     """The training of some settings, before its first step."""
     material = open_material(given)
     return train_run._build(given, material, ALONE), material

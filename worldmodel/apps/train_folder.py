@@ -9,7 +9,7 @@ from typing import Any
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.runs import EPISODES
-from worldmodel.apps.train_material import Material
+from worldmodel.apps.train_material import TrainMaterial
 from worldmodel.apps.train_settings import FREE, TrainSettings
 
 __all__ = ["REPORT", "SETTINGS", "begin", "check_data", "check_folder", "settings_of"]
@@ -64,7 +64,7 @@ def settings_of(out: Path) -> TrainSettings:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def check_data(material: Material, out: Path) -> None:
+def check_data(material: TrainMaterial, out: Path) -> None:
     """Refuse to go on with other episodes than the folder names.
 
     Raises: ValueError naming episodes.json.
@@ -80,7 +80,7 @@ def check_data(material: Material, out: Path) -> None:
         raise ValueError(f"--resume must train on the same episodes, got others than {path} names")
 
 
-def begin(settings: TrainSettings, material: Material, out: Path, *, resume: bool) -> None:
+def begin(settings: TrainSettings, material: TrainMaterial, out: Path, *, resume: bool) -> None:
     """Make the folder and write what is decided before the first step.
 
     Raises: OSError naming the folder or the file.

@@ -14,12 +14,12 @@ from worldmodel.data.frames import EpisodeFrames
 from worldmodel.data.hdf5_frames import open_for_reading
 from worldmodel.data.opening import open_episodes
 
-__all__ = ["Material", "open_material", "world_of"]
+__all__ = ["TrainMaterial", "open_material", "world_of"]
 
 _MEMORY = 8 * 2**30  # bytes of frames that are read into memory where a file cannot be mapped
 
 
-class Material(NamedTuple):
+class TrainMaterial(NamedTuple):
     """What a run learns from and is scored on.
 
     Attributes:
@@ -39,7 +39,7 @@ class Material(NamedTuple):
     kept_apart: list[str]
 
 
-def open_material(settings: TrainSettings) -> Material:
+def open_material(settings: TrainSettings) -> TrainMaterial:
     """Open a data set and split it by episode.
 
     Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has fewer than two
@@ -73,7 +73,7 @@ def open_material(settings: TrainSettings) -> Material:
             subset=subset,
         )
 
-    return Material(
+    return TrainMaterial(
         episodes=episodes,
         train=windows(train),
         held_out=windows(held_out),

@@ -17,7 +17,7 @@ from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.runs import save_run
 from worldmodel.apps.train import NonFiniteError, Training
 from worldmodel.apps.train_folder import REPORT, begin, check_data, check_folder
-from worldmodel.apps.train_material import Material, open_material, world_of
+from worldmodel.apps.train_material import TrainMaterial, open_material, world_of
 from worldmodel.apps.train_objectives import OBJECTIVES
 from worldmodel.apps.train_picture import draw_curves
 from worldmodel.apps.train_ranks import Ranks, launch, synchronise, whole
@@ -120,7 +120,7 @@ class _Keep(NamedTuple):
     """Everything that is written when a state is kept."""
 
     settings: TrainSettings
-    material: Material
+    material: TrainMaterial
     training: Training
     checkpoints: Checkpoints
     out: Path
@@ -148,7 +148,7 @@ class _Keep(NamedTuple):
 
 def _loop(
     training: Training,
-    material: Material,
+    material: TrainMaterial,
     reports: Reports,
     keep: _Keep,
     settings: TrainSettings,
@@ -179,7 +179,7 @@ def _loop(
     return scores
 
 
-def _model(settings: TrainSettings, material: Material) -> WorldModel:
+def _model(settings: TrainSettings, material: TrainMaterial) -> WorldModel:
     return OBJECTIVES[settings.objective].build(
         settings.preset,
         material.episodes.actions.shape[1] * settings.frameskip,
@@ -189,7 +189,7 @@ def _model(settings: TrainSettings, material: Material) -> WorldModel:
     )
 
 
-def _gathered(settings: TrainSettings, material: Material, training: Training) -> WorldModel:
+def _gathered(settings: TrainSettings, material: TrainMaterial, training: Training) -> WorldModel:
     """A model of whole weights; every rank must call it."""
     state = {name: whole(value) for name, value in training.model.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
@@ -198,7 +198,7 @@ def _gathered(settings: TrainSettings, material: Material, training: Training) -
     return model
 
 
-def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Training:
+def _build(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Training:
     recipe = OBJECTIVES[settings.objective]
     torch.manual_seed(settings.seed)
     model = _model(settings, material).to(ranks.device)
@@ -230,7 +230,9 @@ def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Trainin
     )
 
 
-def _introduction(settings: TrainSettings, material: Material, training: Training) -> list[str]:
+def _introduction(
+    settings: TrainSettings, material: TrainMaterial, training: Training
+) -> list[str]:
     weights = sum(p.numel() for p in training.model.parameters())
     config, ranks = training.config, training.ranks
     processes = "" if ranks.size == 1 else f" on {ranks.size} processes"

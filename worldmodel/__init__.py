@@ -5,27 +5,36 @@ from worldmodel.checkpoint import RunConfig, load, read_config, save
 from worldmodel.cost import goal_cost
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
 from worldmodel.export import export_onnx, export_torch
+from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
+from worldmodel.patches import DinoPatches, PatchPredictor
+from worldmodel.pldm import PLDMTerms, pldm_loss
 from worldmodel.predictor import CausalPredictor
 from worldmodel.published import from_published
 from worldmodel.records import Batch, Losses
 
 __all__ = [
+    "GCBC",
     "ActionEncoder",
     "Batch",
     "CausalPredictor",
     "ConvEncoder",
+    "DinoPatches",
     "FrameEncoder",
     "Losses",
+    "PLDMTerms",
+    "PatchPredictor",
     "RunConfig",
     "WorldModel",
     "export_onnx",
     "export_torch",
     "from_published",
+    "gcbc_loss",
     "goal_cost",
     "jepa_loss",
     "load",
+    "pldm_loss",
     "presets",
     "read_config",
     "save",

@@ -20,6 +20,7 @@ from worldmodel._strict import check_tensors
 from worldmodel.data.episodes import ActionScale
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
 from worldmodel.model import WorldModel
+from worldmodel.patches import DinoPatches, PatchPredictor
 from worldmodel.predictor import CausalPredictor
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
 _PARTS = ("encoder", "action_encoder", "predictor")
-_CLASSES: tuple[type[nn.Module], ...] = (FrameEncoder, ConvEncoder, ActionEncoder, CausalPredictor)
+_CLASSES: tuple[type[nn.Module], ...] = (
+    FrameEncoder, ConvEncoder, DinoPatches, ActionEncoder, CausalPredictor, PatchPredictor,
+)  # fmt: skip
 
 
 class RunConfig(NamedTuple):
@@ -85,7 +88,8 @@ def save(
         raise TypeError(f"extra must hold JSON values only: {error}") from error
     # Contiguous, because safetensors knows no strides (channels_last convolutions have them).
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    weights = safetensors.torch.save(state, {"format": "pt", "sha256": _digest(state)})
+    metadata = {"format": "pt", "sha256": _digest(state)}
+    weights = _in_order(safetensors.torch.save(state, metadata))
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     # Config last: its absence shows that a first save did not finish.
@@ -187,6 +191,14 @@ def _build(
         return known[kind](**config)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: cannot build {name} {kind}: {error}") from error
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its header sorted: safetensors shuffles the metadata."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from worldmodel.model import WorldModel
+from worldmodel.patches import PatchPredictor, PatchRollout
+from worldmodel.predictor import CausalPredictor
 from worldmodel.rollout import PlanRollout
 
 __all__ = ["goal_cost"]
@@ -38,7 +40,8 @@ def goal_cost(
     differentiable in the actions. Weights are read here: make a new cost after a training step.
 
     Args:
-        model: in eval mode; dropout and batch statistics would make a cost noisy.
+        model: in eval mode; dropout and batch statistics would make a cost noisy. Over patches
+            (DINO-WM) the sum runs over the D = P · d coordinates of all of them.
         frames: [B, T, C, H, W], what has been seen, the newest last.
         goal: [B, C, H, W], what should be seen.
         past_actions: [B, T − 1, A], what was done between the frames; needed where T > 1.
@@ -80,7 +83,7 @@ def goal_cost(
         z = model.encode(frames).to(kept)
         z_goal = model.encode(goal.unsqueeze(1)).unsqueeze(1)
         past = action_encoder(past_actions.to(kept))
-    rollout = PlanRollout(predictor, rows=rows, compile=compile)
+    rollout = _rollout_of(predictor, rows, compile)
 
     def cost(actions: Tensor) -> Tensor:
         if actions.dim() != 4 or actions.shape[0] != B or actions.shape[3] != A:
@@ -95,6 +98,19 @@ def goal_cost(
         return distance.amin(-1) + mean / 20 if steps == "nearest" else mean
 
     return _Graph(cost) if cuda_graph else cost
+
+
+def _rollout_of(
+    predictor: CausalPredictor | PatchPredictor,
+    rows: int | None,
+    compile: bool,  # noqa: A002
+) -> PlanRollout | PatchRollout:
+    """The quick rollout that suits a predictor."""
+    if isinstance(predictor, CausalPredictor):
+        return PlanRollout(predictor, rows=rows, compile=compile)
+    if compile:
+        raise ValueError("compile must be False for a PatchPredictor, got True")
+    return PatchRollout(predictor, rows=rows)
 
 
 def _check(model: WorldModel, frames: Tensor, goal: Tensor) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
+from worldmodel.patches import DinoPatches, PatchPredictor
 from worldmodel.predictor import CausalPredictor
 
 __all__ = ["WorldModel"]
@@ -18,7 +19,7 @@ class WorldModel(nn.Module):
 
     Args:
         encoder: frames [B, T, C, H, W] -> [B, T, D].
-        action_encoder: actions [B, T, A] -> [B, T, D].
+        action_encoder: actions [B, T, A] -> [B, T, D]; for a PatchPredictor its action width.
         predictor: embeddings and encoded actions [B, T, D] -> [B, T, D], T ≤ history.
     Raises: ValueError if the three widths differ.
     Source: LeWM, arXiv:2603.19312, Section 3.
@@ -26,13 +27,20 @@ class WorldModel(nn.Module):
 
     def __init__(
         self,
-        encoder: FrameEncoder | ConvEncoder,
+        encoder: FrameEncoder | ConvEncoder | DinoPatches,
         action_encoder: ActionEncoder,
-        predictor: CausalPredictor,
+        predictor: CausalPredictor | PatchPredictor,
     ) -> None:
         super().__init__()
         widths = (encoder.dim, action_encoder.config["dim"], predictor.dim)
-        if len(set(widths)) != 1:
+        if isinstance(predictor, PatchPredictor):
+            wanted = (predictor.dim, predictor.action_width, predictor.dim)
+            if widths != wanted:
+                raise ValueError(
+                    "encoder, action_encoder and predictor must have widths "
+                    f"{wanted} (patches side by side, action, patches), got {widths}"
+                )
+        elif len(set(widths)) != 1:
             raise ValueError(
                 f"encoder, action_encoder and predictor must share one dim, got {widths}"
             )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
+from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
+from worldmodel.patches import DinoPatches, PatchPredictor
 from worldmodel.predictor import CausalPredictor
 
-__all__ = ["lewm", "small"]
+__all__ = ["dino_wm", "gcbc", "lewm", "small"]
 
 
 def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> WorldModel:
@@ -50,4 +52,49 @@ def small(action_dim: int = 10, *, image_size: int = 64, dim: int = 64) -> World
         predictor=CausalPredictor(
             dim=dim, depth=2, heads=4, history=3, dim_head=32, mlp_dim=256, projector_dim=256
         ),
+    )
+
+
+def dino_wm(encoder: DinoPatches, action_dim: int = 10, *, history: int = 3) -> WorldModel:
+    """DINO-WM: a frozen DINOv2 and a predictor over all its patches, at the published sizes.
+
+    Train it by `jepa_loss` with weight 0: the encoder is frozen, so there is nothing to keep from
+    collapse. Published: 100 epochs, batch 32, learning rate 5e-4; success 92 on Push-T with
+    proprioception, 74 without (LeWM, arXiv:2603.19312). Actions go through our ActionEncoder where
+    the original has one linear map. Not yet trained to the end with this code.
+
+    Args:
+        encoder: `DinoPatches.from_folder("dinov2-small")`, 196 patches of 384.
+        action_dim: A, raw action dims × frameskip.
+        history: frames the predictor looks back on.
+    Returns: WorldModel with a fresh predictor, in training mode.
+    Source: DINO-WM, arXiv:2411.04983, Section 3 and released configuration.
+    """
+    return WorldModel(
+        encoder=encoder,
+        action_encoder=ActionEncoder(action_dim=action_dim, dim=10),
+        predictor=PatchPredictor(
+            token_dim=encoder.token_dim, tokens=encoder.tokens, action_width=10, history=history
+        ),
+    )
+
+
+def gcbc(action_dim: int = 2, *, image_size: int = 224, history: int = 3) -> GCBC:
+    """Goal-conditioned behaviour cloning with LeWM's encoder and a trunk of six blocks.
+
+    The published baseline has a frozen DINOv2-S in front of its six layers, batch 128, learning
+    rate 1e-4, 100 epochs and frameskip 1: success 75 on Push-T, 84 on Cube and 100 on Two-Room
+    (LeWM, arXiv:2603.19312). Not yet trained to the end with this code.
+
+    Args:
+        action_dim: A, raw action dims × frameskip.
+        image_size: frame side in pixels, a multiple of 14.
+        history: frames the policy looks back on.
+    Returns: GCBC with fresh weights, in training mode.
+    Source: LeWM, arXiv:2603.19312, Section 4 (baselines).
+    """
+    return GCBC(
+        FrameEncoder(image_size=image_size, patch_size=14, dim=192),
+        CausalPredictor(dim=192, depth=6, heads=16, history=history),
+        action_dim,
     )

@@ -164,7 +164,7 @@ METHODS = [
     Case(
         "SimplexGradient",
         known.chain,
-        fixed(SimplexGradient(num_restarts=64)),
+        fixed(SimplexGradient()),
         30,
         1e-6,
         fixed(SimplexGradient(num_restarts=4)),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.data import Episodes
+from worldmodel.data import ActionScale, Episodes, Windows
+from worldmodel.worlds import TwoRoom, collect
 
 SIDE = 16
 RESET = 255  # shown where an action would be, in the first frame of an episode
@@ -64,3 +65,23 @@ def counter_walks() -> Callable[[Sequence[int]], list[CounterEpisode]]:
 def counter_world() -> Callable[[Sequence[int]], Episodes]:
     """Lengths -> the walks as Episodes in memory."""
     return lambda lengths: as_episodes([counter_episode(e, n) for e, n in enumerate(lengths)])
+
+
+@pytest.fixture
+def two_room_windows() -> Callable[[int], Windows]:
+    """Frame side -> windows of a few walks through Two-Room, actions standardised."""
+
+    def windows(side: int) -> Windows:
+        walks, world = collect(TwoRoom(side), 30, 40, seed=3), TwoRoom(side)
+        nowhere = np.full((30, 1, 2), np.nan, np.float32)
+        actions = np.concatenate([walks.actions, nowhere], axis=1).reshape(-1, 2)
+        states = walks.states.reshape(-1, 2)
+        episodes = Episodes(
+            torch.from_numpy(world.render(states)),
+            torch.from_numpy(actions),
+            torch.full((30,), 41),
+            torch.from_numpy(states),
+        )
+        return Windows(episodes, scale=ActionScale.fit(episodes))
+
+    return windows

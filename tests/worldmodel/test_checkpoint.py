@@ -75,6 +75,17 @@ def test_what_was_saved_is_loaded_bit_for_bit(
     assert digest(again) == digest(model)
 
 
+def test_the_same_model_is_the_same_file(tmp_path: Path) -> None:
+    """Equal weights give equal bytes: nothing in the header is in chance order."""
+    for name in ("a", "b"):
+        worldmodel.save(MODEL, tmp_path / name)
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b"))
+    assert one == two
+    header = json.loads(one[8 : 8 + int.from_bytes(one[:8], "little")])
+    assert list(header) == sorted(header)
+    assert list(header["__metadata__"]) == ["format", "sha256"]
+
+
 def test_the_digest_tells_models_apart() -> None:
     """One changed bit, or one tensor under another name, gives another digest."""
     model = nn.Linear(3, 2)

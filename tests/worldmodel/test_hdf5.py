@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -228,6 +229,56 @@ def test_a_killed_writer_leaves_whole_episodes(tmp_path: Path) -> None:
     assert trial == 7
 
 
+FULL = """
+import resource, sys
+import numpy as np
+from worldmodel.data import HDF5Writer
+
+# Python ignores the signal that comes with this limit: writing beyond it fails as on a full disk.
+for name, compression, room in (("plain", None, 700_000), ("gzip", "gzip", 700_000),
+                                ("nothing", None, 50_000)):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    done = 0
+    try:
+        with HDF5Writer(f"{sys.argv[1]}/{name}.h5", compression=compression) as file:
+            while True:
+                frames = np.random.default_rng(done).integers(0, 256, (12, 3, 32, 32), np.uint8)
+                file.write(frames, np.full((11, 2), done))
+                done += 1
+    except OSError as error:
+        print(f"{name} {done} {error}")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only a disk can be full")
+def test_a_full_disk_leaves_whole_episodes(tmp_path: Path) -> None:
+    """The error names the file, the process ends well, and every finished episode can be read."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert run.stderr == ""
+    for line, name in zip(run.stdout.splitlines(), ("plain", "gzip", "nothing"), strict=True):
+        told, done, message = line.split(maxsplit=2)
+        assert told == name
+        assert re.search(rf"cannot write .*{name}\.h5(\.partial)?: File too large", message)
+        if name == "nothing":
+            continue
+        path, last = tmp_path / f"{name}.h5", int(done) - 1
+        episodes = open_hdf5(path)
+        assert len(episodes) == int(done) > 3
+        wanted = np.random.default_rng(last).integers(0, 256, (12, 3, 32, 32), np.uint8)
+        assert np.array_equal(episodes.frames[episodes.rows(torch.tensor([last]))], wanted)
+        del episodes  # which may hold the file open
+        with HDF5Writer(path, append=True) as file:  # the file was closed in order
+            file.write(wanted, np.zeros((11, 2)))
+        assert len(open_hdf5(path)) == int(done) + 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["gzip.h5", "plain.h5"]
+
+
 def test_others_read_while_one_writes(
     tmp_path: Path, counter_walks: Walks, counter_world: World
 ) -> None:
@@ -379,6 +430,29 @@ def test_what_is_no_hdf5_file_is_refused(tmp_path: Path, counter_walks: Walks) -
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises((OSError, ValueError), match=r"truncated|cut short"):
         open_hdf5(path)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_damaged_file_is_named(
+    tmp_path: Path, counter_walks: Walks, compression: str | None
+) -> None:
+    """Wherever a bit turns, the file is read or an error with its name says why not."""
+    good, bad = tmp_path / "good.h5", tmp_path / "bad.h5"
+    write(good, counter_walks([6, 5]), compression=compression)
+    content = good.read_bytes()
+    rng, errors = np.random.default_rng(0), []
+    for trial in range(80):
+        spoiled = bytearray(content)
+        spoiled[rng.integers(len(content) if trial % 3 == 0 else 4096)] ^= 1 << rng.integers(8)
+        bad.write_bytes(spoiled)
+        try:
+            episodes = open_hdf5(bad)
+            episodes.frames[torch.arange(len(episodes.frames))]
+        except (ValueError, OSError) as error:
+            errors.append(str(error))
+    assert len(errors) > 20
+    # An action that became NaN is told with its row.
+    assert [e for e in errors if str(bad) not in e and "inside an episode" not in e] == []
 
 
 def test_a_missing_filter_is_named(

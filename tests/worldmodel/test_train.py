@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, Losses, WorldModel
-from worldmodel.apps import train
 from worldmodel.apps.train import NonFiniteError, TrainConfig, Training
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
@@ -175,7 +174,7 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(
     whole = Training(make_model(), make_windows(), CONFIG)
     whole.run(ignore)
     first = Training(make_model(), make_windows(), CONFIG)
-    loss = train.jepa_loss
+    loss = first.objective
 
     def interrupted(*args: Any) -> Losses:
         losses = loss(*args)  # batch statistics, dropout and directions have moved on by now
@@ -183,7 +182,7 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(
             signal.raise_signal(signal.SIGINT)
         return losses
 
-    monkeypatch.setattr(train, "jepa_loss", interrupted)
+    monkeypatch.setattr(first, "objective", interrupted)
     with pytest.raises(KeyboardInterrupt):
         first.run(ignore)
     assert first.step == 3
@@ -194,6 +193,27 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(
     second.restore(tmp_path / "state.safetensors")
     second.run(ignore)
     assert same(weights(whole), weights(second))
+
+
+def test_another_objective_takes_the_place_of_the_default() -> None:
+    """It is given the model, the batch, the regularizer and λ, and its total is descended."""
+    seen: list[tuple[Any, ...]] = []
+
+    def objective(*args: Any) -> Losses:
+        seen.append(args)
+        model, batch, _, _ = args
+        error = (model.encode(batch.frames) - 1).square().mean()
+        return Losses(error, error.detach(), torch.zeros(()), torch.zeros(8, 4, 8))
+
+    regularizer, totals = torch.nn.Identity(), []
+    training = Training(
+        make_model(), make_windows(), CONFIG, objective=objective, regularizer=regularizer
+    )
+    training.run(lambda step, losses: totals.append(float(losses.total.detach())))
+    assert all(args[0] is training.model for args in seen)
+    assert all(args[2] is regularizer and args[3] == CONFIG.weight for args in seen)
+    assert [args[1].frames.shape[0] for args in seen] == [CONFIG.batch_size] * CONFIG.steps
+    assert totals[-1] < totals[0]
 
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,51 @@
-"""What has the model learned? Probes and maps of the latent space."""
+"""What has the model learned? Probes, surprise, straight paths, foresight, pictures and maps."""
 
-from worldmodel.study.probes import Probe, principal_components, probe
+from worldmodel.study.decoder import Decoder, fit_decoder
+from worldmodel.study.estimates import (
+    Estimate,
+    PairedTest,
+    bootstrap,
+    jackknife,
+    mean_estimate,
+    paired_test,
+    proportion,
+)
+from worldmodel.study.prediction import HorizonErrors, LatentModel, open_loop, surprise
+from worldmodel.study.probes import (
+    Guesses,
+    Probe,
+    ProbeScore,
+    principal_components,
+    probe,
+    probe_guesses,
+    score_guesses,
+)
+from worldmodel.study.straightness import straightness
+from worldmodel.study.violations import background, recolour, splice
 
-__all__ = ["Probe", "principal_components", "probe"]
+__all__ = [
+    "Decoder",
+    "Estimate",
+    "Guesses",
+    "HorizonErrors",
+    "LatentModel",
+    "PairedTest",
+    "Probe",
+    "ProbeScore",
+    "background",
+    "bootstrap",
+    "fit_decoder",
+    "jackknife",
+    "mean_estimate",
+    "open_loop",
+    "paired_test",
+    "principal_components",
+    "probe",
+    "probe_guesses",
+    "proportion",
+    "recolour",
+    "score_guesses",
+    "splice",
+    "straightness",
+    "surprise",
+]

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Probe", "principal_components", "probe"]
+from worldmodel.study.estimates import Estimate, bootstrap
+
+__all__ = [
+    "Guesses",
+    "Probe",
+    "ProbeScore",
+    "principal_components",
+    "probe",
+    "probe_guesses",
+    "score_guesses",
+]
 
 
 class Probe(NamedTuple):
@@ -21,6 +32,34 @@ class Probe(NamedTuple):
 
     linear: Tensor
     mlp: Tensor
+
+
+class Guesses(NamedTuple):
+    """What probes say of embeddings they were not fitted on.
+
+    Attributes:
+        constant: [P, Q], the mean of the training quantities, whatever the embedding.
+        linear: [P, Q], of the least-squares fit.
+        mlp: [P, Q], of a small network.
+    """
+
+    constant: Tensor
+    linear: Tensor
+    mlp: Tensor
+
+
+class ProbeScore(NamedTuple):
+    """How good a probe's guesses of one quantity are.
+
+    Attributes:
+        mse: mean squared error in units of `scale`².
+        r: Pearson's correlation between guess and truth.
+        r2: share of the variance explained.
+    """
+
+    mse: Estimate
+    r: Estimate
+    r2: Estimate
 
 
 def probe(
@@ -52,6 +91,26 @@ def probe(
         raise ValueError(
             f"train_z must have at least D + 1 = {train_z.shape[1] + 1} rows, got {len(train_z)}"
         )
+    guesses = probe_guesses(train_z, train_y, test_z, seed=seed)
+    return Probe(_r_squared(guesses.linear, test_y), _r_squared(guesses.mlp, test_y))
+
+
+def probe_guesses(train_z: Tensor, train_y: Tensor, test_z: Tensor, *, seed: int = 0) -> Guesses:
+    """Fit probes of `train_y` on `train_z`; what they say of `test_z`, and a guess that is blind.
+
+    Args:
+        train_z: [N, D] embeddings.
+        train_y: [N, Q] quantities.
+        test_z: [P, D] embeddings of other episodes.
+        seed: of the network's first weights.
+    Returns: Guesses.
+    Raises: ValueError if there are fewer training rows than D + 1.
+    Source: as `probe`.
+    """
+    if len(train_z) < train_z.shape[1] + 1:
+        raise ValueError(
+            f"train_z must have at least D + 1 = {train_z.shape[1] + 1} rows, got {len(train_z)}"
+        )
     centre, spread = train_z.mean(0), train_z.std(0).clamp_min(1e-8)
     middle, scale = train_y.mean(0), train_y.std(0).clamp_min(1e-8)
     z, held_z = (train_z - centre) / spread, (test_z - centre) / spread
@@ -63,9 +122,68 @@ def probe(
     network = _fit_network(z, y, seed)
     with torch.no_grad():
         curved = network(held_z)
-    return Probe(
-        _r_squared(linear * scale + middle, test_y), _r_squared(curved * scale + middle, test_y)
-    )
+    return Guesses(middle.expand(len(test_z), -1), linear * scale + middle, curved * scale + middle)
+
+
+def score_guesses(
+    guess: Tensor, truth: Tensor, episode: Tensor, scale: Tensor, *, seed: int = 0
+) -> list[ProbeScore]:
+    """Error, correlation and explained variance of each quantity, with intervals over episodes.
+
+        MSE = mean ((ŷ − y) / scale)²,   R² = 1 − Σ (y − ŷ)² / Σ (y − ȳ)²
+
+    Args:
+        guess: [P, Q], of a probe.
+        truth: [P, Q].
+        episode: [P], int64, which episode a row is of.
+        scale: [Q], the unit of the errors; standard deviations of the training quantities make
+            the blind guess score about 1.
+        seed: of the bootstrap.
+    Returns: one ProbeScore per quantity; r is NaN where guess or truth do not vary, R² where the
+        truth does not.
+    Raises: ValueError if shapes disagree.
+    """
+    if guess.shape != truth.shape or guess.dim() != 2 or episode.shape != truth.shape[:1]:
+        raise ValueError(
+            "guess and truth must be [P, Q] and episode [P], got "
+            f"{list(guess.shape)}, {list(truth.shape)} and {list(episode.shape)}"
+        )
+    _, index = episode.unique(return_inverse=True)
+    found = []
+    for column in range(truth.shape[1]):
+        unit = float(scale[column].double().clamp_min(1e-8))
+        middle = truth[:, column].double().mean()
+        y = (truth[:, column].double() - middle) / unit
+        x = (guess[:, column].double() - middle) / unit
+        rows = torch.stack([torch.ones_like(y), y, x, y * y, x * x, x * y], dim=1)
+        sums = rows.new_zeros(int(index.max()) + 1, 6).index_add_(0, index, rows)
+        found.append(
+            ProbeScore(
+                bootstrap(sums, _mse, seed=seed),
+                bootstrap(sums, _correlation, seed=seed),
+                bootstrap(sums, _explained, seed=seed),
+            )
+        )
+    return found
+
+
+def _mse(total: Tensor) -> Tensor:
+    n, _, _, yy, xx, xy = total.unbind(-1)
+    return (yy - 2 * xy + xx) / n
+
+
+def _explained(total: Tensor) -> Tensor:
+    n, y, _, yy, xx, xy = total.unbind(-1)
+    # Where the truth does not vary its variance is rounding, of about 1e-16 in these units.
+    variance = yy - y * y / n
+    return torch.where(variance > 1e-12 * n, 1 - (yy - 2 * xy + xx) / variance, math.nan)
+
+
+def _correlation(total: Tensor) -> Tensor:
+    n, y, x, yy, xx, xy = total.unbind(-1)
+    of_y, of_x = yy - y * y / n, xx - x * x / n
+    varies = (of_y > 1e-12 * n) & (of_x > 1e-12 * n)
+    return torch.where(varies, (xy - x * y / n) / (of_y * of_x).clamp_min(1e-300).sqrt(), math.nan)
 
 
 def _fit_network(z: Tensor, y: Tensor, seed: int) -> nn.Module:

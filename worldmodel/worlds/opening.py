@@ -18,23 +18,28 @@ WORLDS = ("two-room", *_ADAPTERS)
 """Names that `open_world` knows; the first needs no package of its own."""
 
 
-def open_world(name: str, *, image_size: int = 64) -> World:
+def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -> World:
     """The world of that name.
 
     Args:
         name: one of `WORLDS`.
         image_size: side of its frames.
+        workers: processes that simulate and draw, for worlds that go one agent at a time; None
+            leaves the number to the world.
     Returns: World.
-    Raises: ValueError for another name; ImportError naming the extra if its package is missing, and
-        whatever the world raises where it cannot draw.
+    Raises: ValueError for another name, or for workers in Two-Room; ImportError naming the extra if
+        its package is missing, and whatever the world raises where it cannot draw.
     """
     if name == TwoRoom.name:
+        if workers is not None:
+            raise ValueError(f"two-room is simulated all at once, without workers, got {workers}")
         return TwoRoom(image_size)
     if name not in _ADAPTERS:
         raise ValueError(f"env must be one of {', '.join(WORLDS)}, got {name!r}")
     module, kind = _ADAPTERS[name]
+    options = {} if workers is None else {"workers": workers}
     try:
-        world: World = getattr(importlib.import_module(module), kind)(image_size)
+        world: World = getattr(importlib.import_module(module), kind)(image_size, **options)
     except ModuleNotFoundError as error:
         raise ImportError(
             f'{name} needs the package {error.name}: pip install "sigreg[envs]"'

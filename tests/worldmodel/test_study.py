@@ -1,0 +1,254 @@
+"""A study from a run folder to its page: whole, honest where it cannot measure, and readable."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from worldmodel import WorldModel, presets
+from worldmodel.apps.cli import main
+from worldmodel.apps.runs import save_run
+from worldmodel.apps.study import run_study
+from worldmodel.data import ActionScale, Episodes, HDF5Writer, episode_digests
+from worldmodel.worlds import TwoRoom, collect
+
+PARTS = {"probes", "foresight", "violations", "straightness", "spread", "pictures", "map"}
+
+
+def save_small(folder: Path, *, world: str | None = "two-room", **changes: Any) -> WorldModel:
+    """An untrained run of the small preset at 16 pixels."""
+    torch.manual_seed(1)
+    model = presets.small(10, image_size=16, dim=8).eval()
+    arguments: dict[str, Any] = {
+        "scale": ActionScale(torch.zeros(2), torch.ones(2)), "frameskip": 5, "world": world,
+        "trained_on": [], "held_out": [], "settings": {"seed": 0, "length": 40},
+    } | changes  # fmt: skip
+    edit: Callable[[WorldModel], None] = arguments.pop("edit", lambda _: None)
+    edit(model)
+    save_run(model, folder, **arguments)
+    return model
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run, with its study."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    save_small(folder)
+    for step in (10, 2):
+        save_small(folder / f"step-{step}")
+    run_study(folder, folder, episodes=12, steps=2)
+    return folder
+
+
+def estimates(value: Any) -> list[dict[str, Any]]:
+    """Every figure of a report, however deep."""
+    if isinstance(value, dict):
+        if set(value) == {"value", "low", "high", "n"}:
+            return [value]
+        return [e for v in value.values() for e in estimates(v)]
+    return [e for v in value for e in estimates(v)] if isinstance(value, list) else []
+
+
+def test_every_part_is_measured_and_every_figure_has_n_and_an_interval(studied: Path) -> None:
+    """All parts are there; each figure has 12 episodes behind it and its value in its interval."""
+    report = json.loads((studied / "study.json").read_text())
+    assert set(report["parts"]) == PARTS
+    assert [n for n, p in report["parts"].items() if "unavailable" in p] == []
+    found = [e for e in estimates(report) if e["value"] is not None]
+    assert len(found) > 60
+    for e in found:
+        assert e["n"] == 12
+        assert e["low"] - 1e-6 <= e["value"] <= e["high"] + 1e-6
+    assert report["data"]["test_episodes"] == 12
+    assert report["data"]["frames_per_episode"] == 9
+
+
+def test_a_study_is_a_function_of_run_and_seed(studied: Path, tmp_path: Path) -> None:
+    """The same run and seed give the same figures; another seed other episodes."""
+    report = json.loads((studied / "study.json").read_text())
+    again = run_study(studied, tmp_path / "a", episodes=12, steps=2)
+    other = run_study(studied, tmp_path / "b", episodes=12, steps=2, seed=1)
+    assert again["parts"]["probes"] == report["parts"]["probes"]
+    assert again["parts"]["violations"]["tests"] == report["parts"]["violations"]["tests"]
+    assert other["parts"]["foresight"]["model"] != report["parts"]["foresight"]["model"]
+
+
+def test_checkpoints_tell_straightness_against_training(studied: Path) -> None:
+    """Models saved in numbered folders of the run appear in the order of their numbers."""
+    report = json.loads((studied / "study.json").read_text())
+    course = report["parts"]["straightness"]["checkpoints"]
+    assert [c["step"] for c in course] == [2, 10]
+    assert course[0]["straightness"] == report["parts"]["straightness"]["trained"]
+
+
+def test_the_command_writes_both_files_and_says_where(
+    studied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`worldmodel study RUN --out DIR` ends with status 0 and names what it wrote."""
+    out = tmp_path / "out"
+    options = ["--episodes", "3", "--steps", "1"]
+    assert main(["study", str(studied), "--out", str(out), *options]) == 0
+    assert {p.name for p in out.iterdir()} == {"study.html", "study.json"}
+    assert "study.html" in capsys.readouterr().out
+
+
+def test_mistakes_end_in_one_line(
+    studied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder without a run, an absent file and an unknown device are told, not traced back."""
+    for words, said in (
+        ([str(tmp_path / "no")], "is not a folder"),
+        ([str(studied), "--data", str(tmp_path / "no.h5")], "there is no data set at"),
+        ([str(studied), "--device", "abacus"], "abacus"),
+    ):
+        assert main(["study", *words]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+def test_only_episodes_new_to_the_run_are_used(tmp_path: Path) -> None:
+    """Episodes whose digest the run was trained on are left out, with a note; none left is told."""
+    pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+    episodes = write_walks(tmp_path / "walks.h5", num=10)
+    digests = episode_digests(episodes)
+    save_small(tmp_path / "run", world=None, data=str(tmp_path / "walks.h5"),
+               trained_on=digests[:6])  # fmt: skip
+    report = run_study(tmp_path / "run", tmp_path / "out", steps=1)
+    assert report["data"]["fit_episodes"] + report["data"]["test_episodes"] == 4
+    assert "6 episodes of the file were trained on: left out." in report["notes"]
+    assert any("Only 4 unseen episodes" in note for note in report["notes"])
+    save_small(tmp_path / "all", world=None, data=str(tmp_path / "walks.h5"), trained_on=digests)
+    with pytest.raises(ValueError, match=r"all 10 episodes of .* were trained on"):
+        run_study(tmp_path / "all", tmp_path / "out")
+
+
+def test_one_episode_without_states_still_gives_a_study(tmp_path: Path) -> None:
+    """What needs two episodes or states says so; the rest has values and no intervals."""
+    pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+    write_walks(tmp_path / "one.h5", num=1, states=False)
+    save_small(tmp_path / "run", world=None)
+    report = run_study(tmp_path / "run", tmp_path / "out", data=str(tmp_path / "one.h5"), steps=1)
+    missing = {n: p["unavailable"] for n, p in report["parts"].items() if "unavailable" in p}
+    assert set(missing) == {"probes", "violations", "spread", "pictures"}
+    assert "got one in all" in missing["probes"]
+    assert report["parts"]["foresight"]["model"][0]["n"] == 1
+    assert report["parts"]["foresight"]["model"][0]["low"] is None
+    page = (tmp_path / "out" / "study.html").read_text()
+    assert page.count("Not measured:") == 4
+
+
+def test_data_without_states_say_so(tmp_path: Path) -> None:
+    """Without state columns there are no probes and the map is coloured by time."""
+    pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+    write_walks(tmp_path / "walks.h5", num=6, states=False)
+    save_small(tmp_path / "run", world=None)
+    report = run_study(tmp_path / "run", tmp_path / "out", data=str(tmp_path / "walks.h5"), steps=1)
+    missing = {n for n, p in report["parts"].items() if "unavailable" in p}
+    assert missing == {"probes"}
+    assert "no states" in report["parts"]["probes"]["unavailable"]
+    assert report["parts"]["map"]["coloured_by"] == "time"
+
+
+def test_a_collapsed_model_is_called_collapsed(tmp_path: Path) -> None:
+    """One embedding for every frame: a note on top, blind probes, and no ratio of roundings."""
+
+    def collapse(model: WorldModel) -> None:
+        with torch.no_grad():
+            model.encoder.projector.contract.weight.zero_()
+
+    save_small(tmp_path / "run", edit=collapse)
+    report = run_study(tmp_path / "run", tmp_path / "out", episodes=6, steps=1)
+    assert "collapsed" in report["notes"][0]
+    parts = report["parts"]
+    for name in ("foresight", "violations", "straightness", "map"):
+        assert "unavailable" in parts[name]
+    for quantity in parts["probes"]["quantities"]:
+        assert quantity["linear"]["r2"]["value"] < 0.01
+    assert "collapsed" in parts["spread"]["verdict"]
+    assert "The model has collapsed" in (tmp_path / "out" / "study.html").read_text()
+
+
+def test_a_model_of_nan_is_refused(tmp_path: Path) -> None:
+    """Weights that are not numbers are named instead of studied."""
+
+    def spoil(model: WorldModel) -> None:
+        with torch.no_grad():
+            model.encoder.projector.contract.bias.fill_(float("nan"))
+
+    save_small(tmp_path / "run", edit=spoil)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        run_study(tmp_path / "run", tmp_path / "out", episodes=2, steps=1)
+
+
+def test_a_world_that_cannot_be_collected_from_asks_for_data(tmp_path: Path) -> None:
+    """A run of another world without a file says what to give."""
+    save_small(tmp_path / "run", world="push-t")
+    with pytest.raises(ValueError, match=r"'push-t', which study cannot collect from.*--data"):
+        run_study(tmp_path / "run", tmp_path / "out")
+
+
+def test_the_page_fetches_nothing(studied: Path) -> None:
+    """No script and no address: styles, charts and pictures are all in the file."""
+    page = (studied / "study.html").read_text()
+    assert "<script" not in page
+    assert re.findall(r"(?:src|href)=[\"'](?!data:)", page) == []
+    assert "url(" not in page
+    assert "@import" not in page
+    assert page.count("<section>") == len(PARTS)
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_opens_in_a_browser(studied: Path, tmp_path: Path, width: int) -> None:
+    """Chromium draws it at the width of a phone and of a desk, nothing sticking out sideways."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no chromium on this machine (apt-get install chromium)")
+    # Chromium has a least window width; a frame has none. Its title tells what the script measured.
+    (tmp_path / "frame.html").write_text(
+        f'<body style="margin:0"><iframe style="width:{width}px;height:900px;border:0"></iframe>'
+        "<script>const f=document.querySelector('iframe');f.onload=()=>{const d=f.contentDocument;"
+        "document.title=[d.documentElement.scrollWidth,d.querySelectorAll('svg').length,"
+        "[...d.images].filter(i=>!i.naturalWidth).length].join(' ')};"
+        f"f.srcdoc={json.dumps((studied / 'study.html').read_text()).replace('</', '<' + chr(92) + '/')}"  # noqa: E501
+        "</script>"
+    )
+    shot = tmp_path / "shot.png"
+    common = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/user",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--window-size={max(width, 600)},1000",
+    ]  # fmt: skip
+    address = (tmp_path / "frame.html").as_uri()
+    options = {"capture_output": True, "text": True, "timeout": 120, "check": True}
+    done: Any = subprocess.run([*common, "--dump-dom", address], **options)  # type: ignore[call-overload]
+    title = re.search(r"<title>(\d+) (\d+) (\d+)</title>", done.stdout)
+    assert title is not None
+    wide, charts, broken = map(int, title.groups())
+    assert wide <= width
+    assert charts >= 6
+    assert broken == 0
+    subprocess.run([*common, f"--screenshot={shot}", address], **options)  # type: ignore[call-overload]
+    with Image.open(shot) as image:
+        assert len(set(np.asarray(image.convert("L")).ravel().tolist())) > 30
+
+
+def write_walks(path: Path, *, num: int, states: bool = True) -> Episodes:
+    """Episodes of Two-Room at 16 pixels as an HDF5 file, and as what it holds."""
+    from worldmodel.data import open_hdf5
+
+    world = TwoRoom(16)
+    walks = collect(world, num, 40, seed=9)
+    with HDF5Writer(path) as writer:
+        for s, a in zip(walks.states, walks.actions, strict=True):
+            writer.write(world.render(s), a, s if states else None)
+    return open_hdf5(path)

@@ -1,0 +1,221 @@
+"""What the model expects: open-loop errors, surprise at the impossible, decoded rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.apps.study_material import embed
+from worldmodel.apps.study_parts import Study, UnavailableError, both_sides
+from worldmodel.study import (
+    background,
+    bootstrap,
+    fit_decoder,
+    mean_estimate,
+    open_loop,
+    paired_test,
+    recolour,
+    splice,
+    surprise,
+)
+from worldmodel.worlds import TwoRoom
+
+__all__ = ["foresight", "pictures", "violations"]
+
+
+def foresight(study: Study) -> dict[str, Any]:
+    """How far ahead can the model see without looking again?"""
+    test = study.material.test
+    T, history = test.z.shape[1], study.run.model.predictor.history
+    known = min(history, T - 2)
+    if known < 1:
+        raise UnavailableError(f"episodes of {T} frames leave no future to predict")
+    if study.variance <= 0:
+        raise UnavailableError("all embeddings are the same, so any guess is perfect")
+    others = study.material.fit or test
+    errors = open_loop(
+        study.run.model, test.z, test.actions, known=known, mean=others.z.flatten(0, 1).mean(0)
+    )
+    steps = errors.model.shape[1]
+    curves = {
+        name: [mean_estimate(e[:, h] / study.variance, seed=study.seed) for h in range(steps)]
+        for name, e in errors._asdict().items()
+    }
+    worse = [h + 1 for h in range(steps) if curves["model"][h].value >= curves["copy"][h].value]
+    return {
+        "known_frames": known,
+        "horizons": list(range(1, steps + 1)),
+        "raw_steps_per_horizon": study.run.frameskip,
+        **curves,
+        "first_horizon_no_better_than_copying": worse[0] if worse else None,
+        "unit": "variance of the held-out embeddings (1 is what their mean scores)",
+    }
+
+
+def violations(study: Study) -> dict[str, Any]:
+    """Is the model surprised by the impossible, and more by a jump than by a colour?"""
+    test, model = study.material.test, study.run.model
+    E, T = test.z.shape[:2]
+    at = T // 2
+    if T < 3:
+        raise UnavailableError(f"episodes of {T} frames have no middle")
+    if study.variance <= 0:
+        raise UnavailableError("all embeddings are the same: nothing can be a surprise")
+    if E < 2:
+        raise UnavailableError("a paired test needs at least two episodes, got one")
+    still = background(test.frames[:, :: max(T // 4, 1)])
+    conditions = {
+        "undisturbed": (test.frames, test.actions),
+        "recolour": (recolour(test.frames, still, at), test.actions),
+        "teleport": _teleported(study, at),
+    }
+    curves = {}
+    for name, (frames, actions) in conditions.items():
+        z = test.z if name == "undisturbed" else embed(model, frames)
+        found = surprise(model, z, actions, history=model.predictor.history)
+        curves[name] = (found / study.variance).cpu()
+    now = {name: values[:, at - 1] for name, values in curves.items()}
+    changed = {
+        name: mean_estimate(_changed(conditions[name][0][:, at], test.frames[:, at]))
+        for name in ("recolour", "teleport")
+    }
+    if changed["recolour"].value == 0:
+        raise UnavailableError(
+            "nothing stands out from the background, so nothing could be recoloured"
+        )
+    return {
+        "at_frame": at,
+        "frames": list(range(1, T)),
+        "surprise": {
+            name: [mean_estimate(values[:, t], seed=study.seed) for t in range(T - 1)]
+            for name, values in curves.items()
+        },
+        "tests": {
+            f"{a} against {b}": paired_test(now[a], now[b], seed=study.seed)
+            for a, b in (
+                ("teleport", "undisturbed"),
+                ("recolour", "undisturbed"),
+                ("teleport", "recolour"),
+            )
+        },
+        "pixels_changed": changed,
+        "teleport_is": (
+            "the agent is somewhere else, at least a quarter of the world away, and goes on from "
+            "there under the same actions"
+            if study.material.world
+            else "the episode goes on as another one does"
+        ),
+        "unit": "variance of the held-out embeddings",
+        "pictures": {
+            name: frames[0, at - 1 : at + 1].permute(0, 2, 3, 1).numpy()
+            for name, (frames, _) in conditions.items()
+        },
+    }
+
+
+def pictures(study: Study) -> dict[str, Any]:
+    """What does an embedding know of its frame, and a rollout of the future?"""
+    fit, test = both_sides(study, "a decoder needs an episode to learn from and another to paint")
+    shrunk, small = _small(fit.frames), _small(test.frames)
+    decoder = fit_decoder(
+        study.lens(fit.z).flatten(0, 1).cpu(), shrunk.flatten(0, 1), steps=study.steps,
+        seed=study.seed,
+    )  # fmt: skip
+    known = min(study.run.model.predictor.history, test.z.shape[1] - 1)
+    with torch.no_grad():
+        dreamt = study.run.model.rollout(test.z[:, :known], test.actions)
+        painted = _paint(decoder, study.lens(test.z).cpu())
+        future = _paint(decoder, study.lens(dreamt).cpu())
+    truth = small.float() / 255
+    error = (painted - truth).square().flatten(1).mean(1)
+    blind = (decoder.mean - truth).square().flatten(1).mean(1)
+    sums = torch.stack([error, blind, torch.ones_like(error)], dim=1)
+    columns = _columns(known, test.z.shape[1])
+    rows = [
+        {
+            "truth": _array(truth[e, columns]),
+            "seen": _array(painted[e, columns]),
+            "dreamt": [
+                None if t < known else _array(future[e, t - known : t - known + 1])[0]
+                for t in columns
+            ],
+        }
+        for e in range(min(3, len(test.z)))
+    ]
+    return {
+        "explained_share": bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=study.seed),
+        "pixel_mse": bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=study.seed),
+        "mean_picture_mse": bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=study.seed),
+        "side": small.shape[-1],
+        "known_frames": known,
+        "columns": [t - known + 1 for t in columns],
+        "steps": study.steps,
+        "pictures": rows,
+    }
+
+
+def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
+    """Frames and actions of episodes whose agent is elsewhere from frame `at` on."""
+    test, world = study.material.test, study.material.world
+    if world is None or test.states is None:
+        return splice(test.frames, at), splice(test.actions, at)
+    here = test.states[:, at].numpy()
+    there = _far_from(world, here, study.seed)
+    k, frames, now = study.run.frameskip, test.frames.clone(), there
+    for t in range(at, test.z.shape[1]):
+        frames[:, t] = torch.from_numpy(world.render(now))
+        for action in test.raw[:, t * k : (t + 1) * k].unbind(1):
+            now = world.step(now, action.numpy())
+    return frames, test.actions
+
+
+def _far_from(world: TwoRoom, states: Any, seed: int) -> Any:
+    """Places at least a quarter of the world away, one for each state [N, 2]."""
+    rng, out = np.random.default_rng(seed), states.copy()
+    near = np.ones(len(states), bool)
+    while near.any():
+        out[near] = world.sample_states(rng, int(near.sum()))
+        near = world.distance(out, states) < world.size / 4
+    return out
+
+
+def _changed(first: Tensor, second: Tensor) -> Tensor:
+    """Share of each frame's pixels that differ visibly: [E]."""
+    differs = (first.short() - second.short()).abs().amax(1) > 24
+    return differs.flatten(1).float().mean(1)
+
+
+def _small(frames: Tensor) -> Tensor:
+    """Frames of 64 pixels a side at most, a multiple of 16, each an average over its area."""
+    side = min(64, max(frames.shape[-1] // 16, 1) * 16)
+    if frames.shape[-2:] == (side, side):
+        return frames
+    flat = frames.flatten(0, 1)
+    parts = [
+        torch.nn.functional.interpolate(p.float(), (side, side), mode="area").round().byte()
+        for p in flat.split(256)
+    ]
+    out: Tensor = torch.cat(parts).unflatten(0, frames.shape[:2])
+    return out
+
+
+def _paint(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """[E, T, K] -> [E, T, 3, S, S]."""
+    parts = [decoder(part) for part in z.flatten(0, 1).split(256)]
+    out: Tensor = torch.cat(parts).unflatten(0, z.shape[:2])
+    return out
+
+
+def _columns(known: int, frames: int) -> list[int]:
+    """Frames to show: the last that was known, and up to seven after it, evenly."""
+    ahead = torch.linspace(known, frames - 1, min(6, frames - known)).round().int().tolist()
+    return [known - 1, *ahead]
+
+
+def _array(pictures_: Tensor) -> Any:
+    """[n, 3, S, S] in 0…1 -> uint8 [n, S, S, 3]."""
+    return (pictures_ * 255).round().byte().permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,164 @@
+"""What a study looks at: episodes the run was not trained on, encoded once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.apps.runs import Run
+from worldmodel.data import Episodes, action_digest, episode_digests
+from worldmodel.data.frames import gather
+from worldmodel.data.opening import open_episodes
+from worldmodel.model import WorldModel
+from worldmodel.worlds import TwoRoom, Walks, collect
+
+__all__ = ["Material", "Sequences", "embed", "gather_material"]
+
+_MOST_FRAMES = 24  # of an episode
+_COLLECT_SEED = 7_368_787  # far from the seeds of demo and train, and checked by digest anyway
+
+
+class Sequences(NamedTuple):
+    """Episodes of one length, cut at the pace of the model. E of them, T frames each.
+
+    Attributes:
+        frames: [E, T, 3, H, W], uint8.
+        raw: [E, (T − 1) · k, A], raw actions.
+        actions: [E, T − 1, k · A], blocks as the model expects them.
+        states: [E, T, S], or None.
+        z: [E, T, D], embeddings.
+    """
+
+    frames: Tensor
+    raw: Tensor
+    actions: Tensor
+    states: Tensor | None
+    z: Tensor
+
+
+class Material(NamedTuple):
+    """What is studied.
+
+    Attributes:
+        fit: episodes that probes and decoder learn from, or None if there was only one.
+        test: episodes that every figure is about.
+        world: the built-in world, where the episodes were collected in it.
+        names: of the state's dims.
+        source: where the episodes are from, in words.
+        notes: what a reader should know about them.
+    """
+
+    fit: Sequences | None
+    test: Sequences
+    world: TwoRoom | None
+    names: list[str]
+    source: str
+    notes: list[str]
+
+
+def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Material:
+    """Fresh episodes of the built-in world, or the unseen ones of a data set.
+
+    Raises: ValueError if there is no source, or nothing in it that the run was not trained on.
+    """
+    source = data or (None if run.world == "two-room" else run.data)
+    if source is not None:
+        return _from_data(run, source, episodes, seed)
+    if run.world != "two-room":
+        raise ValueError(
+            f"{run.folder} is of the world {run.world!r}, which study cannot collect from: "
+            "give episodes with --data"
+        )
+    return _from_world(run, episodes, seed)
+
+
+def _from_world(run: Run, episodes: int, seed: int) -> Material:
+    world = TwoRoom(int(run.model.encoder.image_size))
+    length = max(int(run.settings.get("length", 80)), 4 * run.frameskip)
+    walks = collect(world, 2 * episodes, length, _COLLECT_SEED + seed)
+    fresh = np.asarray([action_digest(a) not in run.trained_on for a in walks.actions])
+    walks = Walks(*(part[fresh] for part in walks))
+    fit, test = (Walks(*(part[i::2] for part in walks)) for i in (0, 1))
+    return Material(
+        _walked(run, world, fit) if len(fit.states) else None,
+        _walked(run, world, test),
+        world,
+        ["x", "y"],
+        f"{len(walks.states)} fresh episodes of Two-Room, collected for this study",
+        [],
+    )
+
+
+def _walked(run: Run, world: TwoRoom, walks: Walks) -> Sequences:
+    k = run.frameskip
+    states = torch.from_numpy(walks.states)[:, ::k][:, :_MOST_FRAMES]
+    T = states.shape[1]
+    frames = torch.from_numpy(world.render(states.reshape(-1, 2).numpy()))
+    raw = torch.from_numpy(walks.actions)[:, : (T - 1) * k]
+    return _sequences(run, frames.unflatten(0, (-1, T)), raw, states)
+
+
+def _from_data(run: Run, source: str, episodes: int, seed: int) -> Material:
+    data = open_episodes(source)
+    k, digests = run.frameskip, episode_digests(data)
+    unseen = torch.tensor([e for e, d in enumerate(digests) if d not in run.trained_on]).long()
+    if len(unseen) == 0:
+        raise ValueError(
+            f"all {len(data)} episodes of {source} were trained on: give others with --data"
+        )
+    frames = (data.lengths[unseen] - 1) // k + 1
+    T = min(int(frames.median()), _MOST_FRAMES)
+    if T < 2:
+        raise ValueError(
+            f"episodes must be longer than frameskip = {k} rows, got a median of "
+            f"{int(data.lengths[unseen].median())} in {source}"
+        )
+    long = unseen[frames >= T]
+    order = torch.randperm(len(long), generator=torch.Generator().manual_seed(seed))
+    chosen = long[order][: 2 * episodes]
+    notes = []
+    if len(unseen) < len(data):
+        notes.append(f"{len(data) - len(unseen)} episodes of the file were trained on: left out.")
+    if len(long) < len(unseen):
+        notes.append(f"{len(unseen) - len(long)} are shorter than {T} frames: left out.")
+    if len(chosen) < 20:
+        notes.append(
+            f"Only {len(chosen)} unseen episode{'s' * (len(chosen) != 1)}: intervals are wide and "
+            "rough below about ten a side."
+        )
+    few = len(chosen) < 2
+    num_states = 0 if data.states is None else data.states.shape[1]
+    return Material(
+        None if few else _cut(run, data, chosen[::2], T),
+        _cut(run, data, chosen if few else chosen[1::2], T),
+        None,
+        [f"state {i}" for i in range(num_states)],
+        f"{len(chosen)} unseen episodes of {source}",
+        notes,
+    )
+
+
+def _cut(run: Run, data: Episodes, subset: Tensor, T: int) -> Sequences:
+    k, start = run.frameskip, data.offsets[subset][:, None]
+    rows = start + k * torch.arange(T)
+    states = None if data.states is None else data.states[rows]
+    raw = data.actions[start + torch.arange((T - 1) * k)]
+    return _sequences(run, gather(data.frames, rows), raw, states)
+
+
+def _sequences(run: Run, frames: Tensor, raw: Tensor, states: Tensor | None) -> Sequences:
+    z = embed(run.model, frames)
+    blocks = raw.unflatten(1, (-1, run.frameskip)).flatten(2)
+    return Sequences(frames, raw, run.scale.normalise(blocks).to(z.device), states, z)
+
+
+@torch.no_grad()
+def embed(model: WorldModel, frames: Tensor, chunk: int = 256) -> Tensor:
+    """Embeddings of frames [E, T, 3, H, W], a few at a time: [E, T, D], on the model's device."""
+    device = next(model.parameters()).device
+    parts = [model.encode(p[None].to(device))[0] for p in frames.flatten(0, 1).split(chunk)]
+    out: Tensor = torch.cat(parts).unflatten(0, frames.shape[:2])
+    return out

@@ -1,0 +1,106 @@
+"""Goal-conditioned behaviour cloning: do what the data did on the way to such a picture."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodel.encoder import ConvEncoder, FrameEncoder
+from worldmodel.patches import DinoPatches
+from worldmodel.predictor import CausalPredictor
+from worldmodel.records import Batch, Losses
+
+__all__ = ["GCBC", "gcbc_loss"]
+
+
+class GCBC(nn.Module):
+    """A policy: the last frames and a goal picture to the next block of actions.
+
+    The trunk is the predictor of a world model; where that is steered by actions, this is steered
+    by the goal's embedding. There is no model of the world in it and no search.
+
+    Args:
+        encoder: frames [..., C, H, W] -> [..., D]; freeze it by `requires_grad_(False)`.
+        trunk: CausalPredictor of the same D; its history is the policy's.
+        action_dim: A of one block, raw action dims × frameskip.
+    Raises: ValueError if the widths differ.
+    Source: Ghosh et al., arXiv:1912.06088; as a baseline in LeWM, arXiv:2603.19312, Section 4.
+    """
+
+    def __init__(
+        self,
+        encoder: FrameEncoder | ConvEncoder | DinoPatches,
+        trunk: CausalPredictor,
+        action_dim: int,
+    ) -> None:
+        super().__init__()
+        if encoder.dim != trunk.dim:
+            raise ValueError(
+                f"encoder and trunk must share one dim, got {encoder.dim} and {trunk.dim}"
+            )
+        self.encoder, self.trunk, self.action_dim = encoder, trunk, action_dim
+        self.head = nn.Linear(trunk.dim, action_dim)
+
+    def forward(self, frames: Tensor, goal: Tensor) -> Tensor:
+        """The next block for frames [B, T, C, H, W], newest last, and goals [B, C, H, W]: [B, A].
+
+        Shorter pasts than the history are lengthened by their first frame, as in training.
+        """
+        history = self.trunk.history
+        if frames.shape[1] < history:
+            first = frames[:, :1].expand(-1, history - frames.shape[1], -1, -1, -1)
+            frames = torch.cat([first, frames], dim=1)
+        z = self.encoder(torch.cat([frames[:, -history:], goal.unsqueeze(1)], dim=1))
+        return self.decide(z)
+
+    def decide(self, z: Tensor) -> Tensor:
+        """The next block from embeddings [B, history + 1, D], the goal's last: [B, A]."""
+        steered = self.trunk(z[:, :-1], z[:, -1:].expand(-1, z.shape[1] - 1, -1))
+        out: Tensor = self.head(steered[:, -1])
+        return out
+
+    @torch.no_grad()
+    def act(self, frames: Tensor, goal: Tensor) -> Tensor:
+        """As `forward`, in evaluation mode: actions in the units of the training data."""
+        if self.training:
+            raise ValueError("model must be in eval mode, call model.eval() first")
+        out: Tensor = self(frames, goal)
+        return out
+
+
+def gcbc_loss(
+    model: GCBC, batch: Batch, regularizer: nn.Module | None = None, weight: float = 0.0
+) -> Losses:
+    """Squared error of the block that was done, with a later frame of the window as the goal.
+
+        mean (π(o_{≤t}, o_g) − a_t)²,   t uniform in 0…T − 2,  g uniform in t + 1…T − 1
+
+    One (t, g) per window, drawn from the global generator. Goals reach as far as the window: take
+    windows as long as the distance that will be asked for (T = 6 at frameskip 5 for 25 steps).
+
+    Args:
+        model: GCBC.
+        batch: Batch with T ≥ 2 frames.
+        regularizer: of the embeddings [history + 1, B, D]; None for none.
+        weight: of the regularizer.
+    Returns: Losses; `prediction` is the error of the actions, embeddings are those of the last
+        frames and of the goal, [B, history + 1, D].
+    Raises: ValueError if there are fewer than two frames, or a weight without a regularizer.
+    """
+    frames, actions = batch
+    if frames.dim() != 5 or frames.shape[1] < 2:
+        raise ValueError(f"batch.frames must be [B, T >= 2, C, H, W], got {list(frames.shape)}")
+    if weight and regularizer is None:
+        raise ValueError(f"weight must be 0 without a regularizer, got {weight}")
+    B, T = frames.shape[:2]
+    chance = torch.rand(2, B, device=frames.device)
+    now = (chance[0] * (T - 1)).long()
+    goal = now + 1 + (chance[1] * (T - 1 - now)).long()
+    rows = torch.arange(B, device=frames.device)
+    past = torch.arange(1 - model.trunk.history, 1, device=frames.device)
+    seen = torch.cat([(now[:, None] + past).clamp_min(0), goal[:, None]], dim=1)
+    z = model.encoder(frames[rows[:, None], seen])
+    error = F.mse_loss(model.decide(z), actions[rows, now])
+    extra = z.new_zeros(()) if regularizer is None else regularizer(z.transpose(0, 1))
+    return Losses(error + weight * extra, error.detach(), extra.detach(), z.detach())

@@ -1,0 +1,290 @@
+"""DINO-WM's parts: a frozen encoder that keeps every patch, and a predictor over all of them.
+
+Embeddings are the patches of a frame side by side, D = P · d, so that everything that takes an
+embedding [B, T, D] takes these. Letters: P patches of d dims, n sequences, w token width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodel.layers import feed_forward
+
+__all__ = ["DinoPatches", "PatchPredictor", "PatchRollout"]
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_ARCHITECTURE = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "hidden_act",
+    "layer_norm_eps", "image_size", "patch_size", "num_channels", "qkv_bias", "layerscale_value",
+    "use_swiglu_ffn",
+)  # fmt: skip
+
+
+class DinoPatches(nn.Module):
+    """DINOv2's patch tokens behind the last norm, never trained.
+
+    Made by `from_folder` from weights on disk; this constructor draws random ones, which `load`
+    then replaces.
+
+    Args:
+        architecture: of `transformers.Dinov2Config`.
+        image_size: side to which frames are resized, a multiple of the patch; 196 as published,
+            14 × 14 patches.
+    Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., P · d].
+    Raises: ImportError without transformers; ValueError if sizes do not divide or frames have
+        another shape.
+    Source: DINO-WM, arXiv:2411.04983, Section 3; DINOv2, arXiv:2304.07193.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: dict[str, Any], image_size: int = 196) -> None:
+        super().__init__()
+        model = _transformers()
+        self.backbone = model.Dinov2Model(model.Dinov2Config(**architecture))
+        patch = int(architecture["patch_size"])
+        if image_size < patch or image_size % patch:
+            raise ValueError(f"image_size must be a multiple of {patch}, got {image_size}")
+        self.config = {"architecture": dict(architecture), "image_size": image_size}
+        self.image_size = image_size
+        self.tokens = (image_size // patch) ** 2
+        self.token_dim = int(architecture["hidden_size"])
+        self.dim = self.tokens * self.token_dim
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.train(False)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, image_size: int = 196) -> DinoPatches:
+        """Weights as `transformers` saves them: config.json beside model.safetensors.
+
+        Nothing is downloaded. `facebook/dinov2-small` is the published encoder.
+
+        Raises: FileNotFoundError if the folder lacks either file; ValueError if it is of another
+            architecture, or weights are missing.
+        """
+        path = Path(folder)
+        for name in ("config.json", "model.safetensors"):
+            if not (path / name).is_file():
+                raise FileNotFoundError(f"{path / name} is missing: give a folder of DINOv2")
+        library = _transformers()
+        settings = library.AutoConfig.from_pretrained(str(path), local_files_only=True)
+        if settings.model_type != "dinov2":
+            raise ValueError(f"{path} must hold a dinov2 model, got {settings.model_type}")
+        backbone, found = library.Dinov2Model.from_pretrained(
+            str(path), local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        if missing := sorted(found["missing_keys"]):
+            raise ValueError(f"{path} lacks {len(missing)} tensors: {', '.join(missing[:3])}")
+        architecture = {name: getattr(settings, name) for name in _ARCHITECTURE}
+        with torch.random.fork_rng(devices=[]):
+            out = cls(architecture, image_size)
+        out.backbone.load_state_dict(backbone.state_dict())
+        return out
+
+    def train(self, mode: bool = True) -> DinoPatches:
+        """Stays in evaluation mode: a frozen encoder has nothing to drop or count."""
+        del mode
+        super().train(False)
+        return self
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Embed frames [..., 3, H, W], each alone: [..., P · d]."""
+        if frames.dim() < 4 or frames.shape[-3] != 3:
+            raise ValueError(f"frames must be [..., 3, H, W], got {list(frames.shape)}")
+        x = frames.flatten(0, -4)
+        x = x / 255 if x.dtype == torch.uint8 else x.to(self.mean.dtype)
+        side = (self.image_size, self.image_size)
+        if x.shape[-2:] != side:
+            x = F.interpolate(x, side, mode="bilinear", antialias=True)
+        with torch.no_grad():
+            tokens = self.backbone(pixel_values=(x - self.mean) / self.std).last_hidden_state
+        out: Tensor = tokens[:, 1:].flatten(1).unflatten(0, frames.shape[:-3])
+        return out
+
+
+class _PatchBlock(nn.Module):
+    """Pre-norm transformer block that takes a sequence frame by frame."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int, mlp_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm1 = nn.LayerNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Linear(heads * dim_head, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = feed_forward(dim, mlp_dim, dropout)
+
+    def extend(self, x: Tensor, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Transform one more frame [n, P, w], which sees itself and the frames in `seen`."""
+        q, k, v = (
+            self.to_qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
+        seen.append((k, v))
+        keys, values = (torch.cat(part, dim=2) for part in zip(*seen, strict=True))
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, keys, values, dropout_p=dropout)
+        mixed = self.to_out(mixed.transpose(1, 2).flatten(2))
+        x = x + F.dropout(mixed, self.dropout, self.training)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class PatchPredictor(nn.Module):
+    """Transformer over the patches of a short history; a patch sees its own frame and earlier ones.
+
+    The encoded action is put beside every patch of its frame, so a token is d + a wide; of what
+    comes out, the first d are the predicted patch. Frames are taken one after another, each
+    attending to the keys of those before it: causal without a mask. The defaults are the published
+    ones for ViT-S/14 at 196 pixels.
+
+    Args:
+        token_dim: d.
+        tokens: P.
+        action_width: a, width of an encoded action.
+        depth: number of blocks.
+        heads: attention heads.
+        history: most frames it looks back on.
+        dim_head: width of a head.
+        mlp_dim: hidden width of a block.
+        dropout: in attention and MLP.
+    Shapes: embeddings [B, T, P · d], actions [B, T, a] (encoded), T ≤ history -> [B, T, P · d].
+    Raises: ValueError if T exceeds `history` or shapes disagree.
+    Source: DINO-WM, arXiv:2411.04983, Section 3 and released configuration.
+    """
+
+    def __init__(
+        self,
+        token_dim: int = 384,
+        tokens: int = 196,
+        action_width: int = 10,
+        depth: int = 6,
+        heads: int = 16,
+        history: int = 3,
+        dim_head: int = 64,
+        mlp_dim: int = 2048,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "token_dim": token_dim,
+            "tokens": tokens,
+            "action_width": action_width,
+            "depth": depth,
+            "heads": heads,
+            "history": history,
+            "dim_head": dim_head,
+            "mlp_dim": mlp_dim,
+            "dropout": dropout,
+        }
+        self.token_dim, self.tokens, self.action_width = token_dim, tokens, action_width
+        self.dim, self.history, self.dropout = token_dim * tokens, history, dropout
+        width = token_dim + action_width
+        self.positions = nn.Parameter(torch.randn(history, tokens, width))
+        self.blocks = nn.ModuleList(
+            _PatchBlock(width, heads, dim_head, mlp_dim, dropout) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
+        """Predict each next embedding from [B, T, P · d] and encoded actions [B, T, a]."""
+        T = embeddings.shape[1] if embeddings.dim() == 3 else 0
+        if embeddings.shape != (*actions.shape[:2], self.dim) or actions.shape[-1:] != (
+            self.action_width,
+        ):
+            raise ValueError(
+                f"embeddings and actions must be [B, T, {self.dim}] and [B, T, "
+                f"{self.action_width}], got {list(embeddings.shape)} and {list(actions.shape)}"
+            )
+        if not 0 < T <= self.history:
+            raise ValueError(f"T must be between 1 and history {self.history}, got {T}")
+        seen = self.no_frames()
+        following = [self.extend(embeddings[:, t], actions[:, t], t, seen) for t in range(T)]
+        return torch.stack(following, dim=1)
+
+    def no_frames(self) -> list[list[tuple[Tensor, Tensor]]]:
+        """What has been seen at the start of a window: nothing, in any block."""
+        return [[] for _ in self.blocks]
+
+    def extend(
+        self, z: Tensor, action: Tensor, place: int, seen: list[list[tuple[Tensor, Tensor]]]
+    ) -> Tensor:
+        """Take in the frame at a place of the window, z [n, P · d] and action [n, a].
+
+        Its keys and values are added to `seen`. Returns: the next embedding, [n, P · d].
+        """
+        beside = action.unsqueeze(1).expand(-1, self.tokens, -1)
+        x = torch.cat([z.unflatten(1, (self.tokens, -1)), beside], dim=-1) + self.positions[place]
+        x = F.dropout(x, self.dropout, self.training)
+        for block, cache in zip(self.blocks, seen, strict=True):
+            x = block.extend(x, cache)  # type: ignore[operator]
+        out: Tensor = self.norm(x)[..., : self.token_dim].flatten(1)
+        return out
+
+
+class PatchRollout:
+    """The rollout of S plans of each of B problems, a few at a time.
+
+    Keys and values stay while the window grows; once it slides, every frame has a new place.
+
+    Args:
+        predictor: PatchPredictor in evaluation mode.
+        rows: plans that go through all steps together; None means all at once on a GPU, and on a
+            CPU as many as keep a block's widest tensor near 24 MiB.
+    """
+
+    def __init__(self, predictor: PatchPredictor, *, rows: int | None = None) -> None:
+        self.predictor, self.rows = predictor, rows
+        if rows is None and predictor.positions.device.type == "cpu":
+            widest = max(len(p) for p in predictor.blocks[0].parameters())
+            token = predictor.tokens * widest * predictor.positions.itemsize
+            self.rows = max(1, 24 * 2**20 // token)
+
+    def __call__(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+        """Predicted embeddings of every plan.
+
+        Args:
+            z: [B, T, D], known embeddings.
+            past: [B, T − 1, a], encoded actions between them.
+            plans: [B, S, H, a], encoded actions to try.
+        Returns: [B, S, H, D], equal to the plain rollout up to rounding.
+        """
+        B, S = plans.shape[:2]
+        problem = torch.arange(B, device=z.device).repeat_interleave(S)
+        flat, out = plans.flatten(0, 1), []
+        for rows in torch.arange(B * S, device=z.device).split(self.rows or B * S):
+            mine = problem[rows]
+            out.append(self._rollout(z[mine], torch.cat([past[mine], flat[rows]], dim=1)))
+        together: Tensor = torch.cat(out).unflatten(0, (B, S))
+        return together
+
+    def _rollout(self, z: Tensor, actions: Tensor) -> Tensor:
+        """On [n, T, D] and [n, T − 1 + H, a]: [n, H, D]."""
+        frames, known = list(z.unbind(1)), z.shape[1]
+        start = done = -1
+        for end in range(known, actions.shape[1] + 1):
+            first = max(0, end - self.predictor.history)
+            if first != start:
+                start = done = first
+                seen = self.predictor.no_frames()
+            for t in range(done, end):
+                following = self.predictor.extend(frames[t], actions[:, t], t - start, seen)
+            frames.append(following)
+            done = end
+        return torch.stack(frames[known:], dim=1)
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError('DINOv2 needs transformers: pip install "sigreg[dino]"') from error
+    return transformers

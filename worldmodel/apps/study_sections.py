@@ -148,8 +148,8 @@ def straight(part: Part) -> str:
     table = "".join(f"<tr><td>{n}</td><td>{_figure(e)}</td></tr>" for n, e, _ in rows)
     return (
         "<p>The mean cosine between one latent step and the next: 1 on a straight line, about 0 on "
-        "a random walk, −½ on points that have nothing to do with each other. Nothing in the loss "
-        "asks for it.</p>"
+        "a random walk, −½ on points that have nothing to do with each other. LeWM’s loss does not "
+        "ask for it.</p>"
         f"<figure>{figure}{course}<figcaption>Mean over {part['trained']['n']} episodes, 95 % "
         "intervals.</figcaption></figure>"
         f'<div class="wide"><table><tbody>{table}</tbody></table></div>'

@@ -20,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FILLED = [ROOT / "README.md"]
+CURVES = ("sigreg_curves",)  # drawn above their table
+COMMANDS = {"sigreg_wall": "benchmarks/bench_sigreg.py wall"}  # where a name does not say it
 REQUEST = re.compile(r"<!-- table: ([\w.-]+) -->\n(?:.*?)<!-- end table -->", re.DOTALL)
 
 
@@ -37,10 +39,15 @@ def table(name: str, results: Path = RESULTS) -> str:
     """One result as Markdown, with where it comes from; a plain line if it was never run."""
     path = results / f"{name}.json"
     if not path.exists():
-        script = f"benchmarks/{name if name.startswith('gpu_') else f'bench_{name}'}.py"
+        stem = name if name.startswith("gpu_") else f"bench_{name}"
+        script = COMMANDS.get(name, f"benchmarks/{stem}.py")
         return f"*Not run yet: `python {script}` writes `benchmarks/results/{name}.json`.*"
     record = json.loads(path.read_text())
     parts = [f"*{record['question']}*"]
+    if name in CURVES:
+        from plots import cost_curves
+
+        parts.append(f"<div>\n{cost_curves(record['results'])}\n</div>")
     if "table" in record:
         parts.append(markdown(record["table"]["columns"], record["table"]["rows"]))
     parts.append(provenance(record))

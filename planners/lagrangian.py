@@ -22,9 +22,10 @@ class LagrangianState(Generic[StateT]):
     Attributes:
         inner: of the wrapped method.
         iteration: how many iterations are done.
+        since: the iteration the wrapped method last started anew in.
         multiplier: [B, C], λ ≥ 0.
         penalty: [B], ρ.
-        residual: [B], largest max(c, −λ/ρ) at the last update, which falls to 0 at a solution.
+        broken: [B], largest max(c, 0) at the last update.
         total: [B], least cost with penalties since the last update.
         limits: [B, C], the constraints there.
         nominal: [B, H, A], the best candidate so far.
@@ -34,9 +35,10 @@ class LagrangianState(Generic[StateT]):
 
     inner: StateT
     iteration: int
+    since: int
     multiplier: Tensor
     penalty: Tensor
-    residual: Tensor
+    broken: Tensor
     total: Tensor
     limits: Tensor
     nominal: Tensor
@@ -49,8 +51,12 @@ class AugmentedLagrangian(Generic[StateT]):
     """Least cost subject to c(a) ≤ 0, for any method.
 
         method minimises  cost + ρ/2 Σ_j max(0, λ_j/ρ + c_j)² − Σ_j λ_j²/2ρ
-        every `every` iterations:  λ_j ← max(0, λ_j + ρ c_j),  ρ ← γρ where c has not shrunk
-        enough, and the method starts again from its plan
+        every `every` iterations:  λ_j ← max(0, λ_j + ρ c_j),  ρ ← γρ where c stays broken
+
+    A sampling method, whose spread has shrunk by then, starts again from its plan; a gradient
+    method goes on with what its rule remembers, because the first steps of a new Adam are long
+    ones. "Stays broken" is two updates in a row with less than half of c gone: a rule that still
+    swings through c = 0 is not to be answered with a stiffer problem.
 
     Choose it when a plan must keep out of somewhere, not merely be charged for it. Penalties alone
     need a weight that is large (a stiff problem) yet never large enough; multipliers find the
@@ -67,8 +73,9 @@ class AugmentedLagrangian(Generic[StateT]):
         growth: γ, at least 1.
         tolerance: largest c that still counts as satisfied.
     Raises: ValueError on a value outside these ranges, or a constraint of another shape.
-    Source: Hestenes (1969), Powell (1969); inequality form and the rule for ρ: Nocedal & Wright,
-        Numerical Optimization, Section 17.4.
+    Source: Hestenes (1969), Powell (1969); inequality form: Nocedal & Wright, Numerical
+        Optimization, Section 17.4. Their rule for ρ expects a converged method at each update; ours
+        does not.
     """
 
     method: Method[StateT]
@@ -92,13 +99,14 @@ class AugmentedLagrangian(Generic[StateT]):
     def init(self, plan: Tensor) -> LagrangianState[StateT]:
         """No prices yet."""
         inf = plan.new_full(plan.shape[:1], torch.inf)
-        zero = plan.new_zeros(plan.shape[0], 1)
+        none = plan.new_zeros(plan.shape[:1])
+        λ = plan.new_zeros(plan.shape[0], 1)
         ρ = plan.new_full(plan.shape[:1], self.penalty)
-        return LagrangianState(self.method.init(plan), 0, zero, ρ, inf, inf, zero, plan, inf, inf)
+        return LagrangianState(self.method.init(plan), 0, 0, λ, ρ, none, inf, λ, plan, inf, inf)
 
     def ask(self, state: LagrangianState[StateT], noise: Noise) -> Tensor:
         """As the wrapped method."""
-        return self.method.ask(state.inner, self._local(state, noise))
+        return self.method.ask(state.inner, noise.later(state.since))
 
     def tell(self, state: LagrangianState[StateT], scored: Scored) -> LagrangianState[StateT]:
         """Add the penalties, pass on, and update the multipliers when it is time."""
@@ -120,7 +128,7 @@ class AugmentedLagrangian(Generic[StateT]):
         # A constraint without a value is broken.
         c = c.detach().nan_to_num(torch.inf, torch.inf, -torch.inf)
         total = (scored.costs + added.detach()).nan_to_num(torch.inf, torch.inf, torch.inf)
-        local = Scored(a, total, grads, self._local(state, scored.noise))
+        local = Scored(a, total, grads, scored.noise.later(state.since))
         inner = self.method.tell(state.inner, local)
         index = total.argmin(1, keepdim=True)
         least = total.gather(1, index)[:, 0]
@@ -133,14 +141,11 @@ class AugmentedLagrangian(Generic[StateT]):
             total=torch.where(better, least, state.total),
             limits=torch.where(better[:, None], limits, state.limits),
         )
-        return state if state.iteration % self.every else self._update(state)
+        return state if state.iteration % self.every else self._update(state, wants_grad)
 
     def plan(self, state: LagrangianState[StateT]) -> Tensor:
         """The best candidate so far."""
         return state.nominal
-
-    def _local(self, state: LagrangianState[StateT], noise: Noise) -> Noise:
-        return noise.later(state.iteration - state.iteration % self.every)
 
     def _better(
         self, state: LagrangianState[StateT], scored: Scored, c: Tensor
@@ -164,17 +169,20 @@ class AugmentedLagrangian(Generic[StateT]):
             violation=torch.where(better, violation, state.violation),
         )
 
-    def _update(self, state: LagrangianState[StateT]) -> LagrangianState[StateT]:
+    def _update(self, state: LagrangianState[StateT], goes_on: bool) -> LagrangianState[StateT]:
         """New prices, from the constraints at the cheapest candidate since the last update."""
         λ, ρ, c = state.multiplier, state.penalty[:, None], state.limits
-        residual = torch.maximum(c, -λ / ρ).abs().amax(-1)
-        # Nocedal & Wright ask for a quarter of the last violation before they let ρ be.
-        slow = residual > torch.clamp(0.25 * state.residual, min=self.tolerance)
+        broken = c.amax(-1).clamp_min(0)
+        stays = (state.broken > self.tolerance) & (
+            broken > torch.clamp(0.5 * state.broken, min=self.tolerance)
+        )
+        if not goes_on:
+            inner = self.method.init(self.method.plan(state.inner))
+            state = replace(state, inner=inner, since=state.iteration)
         return replace(
             state,
-            inner=self.method.init(self.method.plan(state.inner)),
             multiplier=(λ + ρ * c).clamp_min(0),
-            penalty=torch.where(slow, self.growth * state.penalty, state.penalty),
-            residual=residual,
+            penalty=torch.where(stays, self.growth * state.penalty, state.penalty),
+            broken=broken,
             total=torch.full_like(state.total, torch.inf),
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, Generic, Protocol
 
 import torch
 from torch import Tensor
 
 from planners._common import require
-from planners.contract import Bounds, Method, StateT
+from planners.contract import Bounds, Method, Plan, StateT
+from planners.noise import problem_seeds
 from planners.optimize import optimize
 
 __all__ = ["Costable", "PlatformSolver"]
@@ -25,18 +26,22 @@ class Costable(Protocol):
 class PlatformSolver(Generic[StateT]):
     """Satisfies stable-worldmodel's `Solver` protocol, so that `WorldModelPolicy` can use it.
 
-    Unlike the platform's own solvers it plans all environments at once, gives each its own random
-    stream, keeps to `bounds` in the environment's units, and neither prints nor synchronises
-    inside the loop.
+    Unlike the platform's own solvers it gives each environment its own random stream, so that
+    `batch_size` is a matter of speed alone, keeps to `bounds` in the environment's units, and
+    neither prints nor synchronises inside the loop.
 
     Args:
         method: which planner.
         cost: the platform's model or evaluator, with `get_cost(info, candidates)`.
         iterations: of the method, per plan.
         bounds: in the environment's units; give the mean and std of the platform's action scaler.
-        seed: int, or [n_envs] integers. Every call of `solve` draws anew.
+        seed: every call of `solve` draws anew, and each of its problems from its own stream. The
+            platform plans for the environments that need it, so a problem is its place among them.
+        batch_size: environments planned at once; None means all. 1 is the platform's own default,
+            and all that LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
         device: of the search.
         dtype: of the search.
+    Raises: ValueError if `batch_size` < 1.
     """
 
     def __init__(
@@ -47,11 +52,17 @@ class PlatformSolver(Generic[StateT]):
         iterations: int,
         bounds: Bounds | None = None,
         seed: int = 1234,
+        batch_size: int | None = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        require(
+            batch_size is None or batch_size >= 1,
+            f"batch_size must be at least 1, got {batch_size}",
+        )
         self.method, self.cost, self.iterations, self.bounds = method, cost, iterations, bounds
         self.seed, self.device, self.dtype = seed, torch.device(device), dtype
+        self.batch_size = batch_size
         self._calls = 0
         self._action_dim = self._n_envs = self._horizon = 0
 
@@ -110,6 +121,24 @@ class PlatformSolver(Generic[StateT]):
                 f"got {list(init_action.shape)}",
             )
             start[:, :T] = init_action.to(start)
+        streams = problem_seeds(self.seed + self._calls, B, self.device)
+        self._calls += 1
+        size = self.batch_size or B
+        plans = [
+            self._plan(
+                {name: _some(value, at, B) for name, value in info_dict.items()},
+                start[at],
+                streams[at],
+            )
+            for at in (slice(b, b + size) for b in range(0, B, size))
+        ]
+        actions = torch.cat([plan.actions for plan in plans]).cpu()
+        spread = torch.cat([plan.spread for plan in plans]).cpu()
+        costs = torch.cat([plan.cost for plan in plans]).tolist()
+        return {"actions": actions, "mean": [actions], "var": [spread], "costs": costs}
+
+    def _plan(self, info: Mapping[str, Any], start: Tensor, streams: Tensor) -> Plan:
+        """Plan for some environments at once."""
         expanded: dict[str, Any] = {}
         size = 0
 
@@ -118,17 +147,13 @@ class PlatformSolver(Generic[StateT]):
             if candidates.shape[1] != size:
                 size = candidates.shape[1]
                 expanded.clear()
-                expanded.update({k: self._expand(v, size) for k, v in info_dict.items()})
+                expanded.update({k: self._expand(v, size) for k, v in info.items()})
             # The same dictionary in every iteration: the platform's models keep encodings in it.
             return self.cost.get_cost(expanded, candidates)
 
-        seed = self.seed + self._calls
-        self._calls += 1
-        plan = optimize(
-            self.method, cost, start, iterations=self.iterations, bounds=self.bounds, seed=seed
+        return optimize(
+            self.method, cost, start, iterations=self.iterations, bounds=self.bounds, seed=streams
         )
-        actions, spread = plan.actions.cpu(), plan.spread.cpu()
-        return {"actions": actions, "mean": [actions], "var": [spread], "costs": plan.cost.tolist()}
 
     def _expand(self, value: Any, size: int) -> Any:
         """[B, …] to [B, S, …], on the search's device; floats in its dtype."""
@@ -141,3 +166,10 @@ class PlatformSolver(Generic[StateT]):
         dtype = self.dtype if value.is_floating_point() else value.dtype
         value = value.to(device=self.device, dtype=dtype).unsqueeze(1)
         return value.expand(-1, size, *value.shape[2:])
+
+
+def _some(value: Any, at: slice, total: int) -> Any:
+    """The part of [B, …] that belongs to some environments; anything else as it is."""
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Sized) or len(value) != total:
+        return value
+    return value[at]  # type: ignore[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor
 from planners._common import best, require
 from planners.categorical import distributions, round_to_choices
 from planners.contract import Scored
-from planners.gradient import ADAM, Memory, Rule, descend
+from planners.gradient import Memory, Rule, descend
 from planners.noise import Noise
 
 __all__ = ["SimplexGradient", "SimplexState", "project_to_simplex"]
+
+
+_RULE: Rule = partial(torch.optim.Adam, lr=0.3)
 
 
 def project_to_simplex(rows: Tensor) -> Tensor:
@@ -58,6 +62,10 @@ class SimplexGradient:
     candidate is scored together with its rounding, S = 2R, and the plan is the best rounded one of
     the last iteration. Actions and `choices` as in `CategoricalCEM`.
 
+    Each start ends in a minimum near it, and choices that only pay together make many of those,
+    so a search with few starts misses the best plan often. The default solves the chains of the
+    test suite; take more for longer ones.
+
     Args:
         num_restarts: R; the first starts at the plan, the others at random mixtures.
         choices: C, options per choice; None means A.
@@ -67,10 +75,10 @@ class SimplexGradient:
     Source: projected gradient, Levitin & Polyak (1966); the rule and its lr are our choice.
     """
 
-    num_restarts: int = 16
+    num_restarts: int = 64
     choices: int | None = None
-    rule: Rule = ADAM
-    init_std: float = 0.5
+    rule: Rule = _RULE
+    init_std: float = 1.0
 
     discrete: ClassVar[bool] = True
 

@@ -23,6 +23,7 @@ _WEYL = -7046029254386353131
 _MIX_A = -4658895280553007687
 _MIX_B = -7723592293110705685
 _UNIT = 2.0**-23
+_BLOCK = 1 << 16  # counters at a time: they and what is made of them stay in cache
 HASH = (_WEYL, _MIX_A, _MIX_B)
 
 
@@ -57,13 +58,21 @@ def gaussian_rows(num: int, dim: int, seed: int, step: Tensor, *, unit: bool) ->
     """[num, dim], independent N(0, 1) by Box and Muller, two from each counter; or unit rows."""
     half = (dim + 1) // 2
     stream = _scramble((step + hash_start(seed)).mul_(_MIX_B)).add_(_WEYL)
-    bits = torch.arange(num * half, dtype=torch.int64, device=step.device)
-    bits = _scramble(bits.mul_(_WEYL).add_(stream)).view(num, half)
-    # 23 bits and a half: exact in float32 and never 0 or 1, so 0 < radius < 6 and no row is zero.
-    radius = (bits >> 40).to(torch.float32).add_(0.5).mul_(_UNIT).log_().mul_(-2).sqrt_()
-    angle = (bits & 0x7FFFFF).to(torch.float32).add_(0.5).mul_(2 * math.pi * _UNIT)
-    g = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :dim]
-    return g / torch.linalg.vector_norm(g, dim=1, keepdim=True) if unit else g
+    g = torch.empty(num, dim, device=step.device)
+    block = max(1, _BLOCK // half)
+    for i in range(0, num, block):
+        rows = g[i : i + block]
+        first, last = i * half, (i + len(rows)) * half
+        bits = torch.arange(first, last, dtype=torch.int64, device=step.device)
+        bits = _scramble(bits.mul_(_WEYL).add_(stream)).view(-1, half)
+        # 23 bits and a half: exact in float32 and never 0 or 1, so 0 < radius < 6 and no row is 0.
+        radius = (bits >> 40).to(torch.float32).add_(0.5).mul_(_UNIT).log_().mul_(-2).sqrt_()
+        angle = (bits & 0x7FFFFF).to(torch.float32).add_(0.5).mul_(2 * math.pi * _UNIT)
+        torch.mul(radius, angle.cos(), out=rows[:, :half])
+        torch.mul(radius[:, : dim - half], angle[:, : dim - half].sin(), out=rows[:, half:])
+        if unit:
+            rows /= torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return g
 
 
 def draw(

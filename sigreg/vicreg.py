@@ -37,7 +37,8 @@ def covariance_term(z: Tensor) -> Tensor:
     z = _checked(z)
     n, d = z.shape[-2:]
     z = z - z.mean(-2, keepdim=True)
-    c = z.mT @ z / (n - 1)
+    with torch.autocast(z.device.type, enabled=False):
+        c = z.mT @ z / (n - 1)
     return (c.square().sum((-2, -1)) - c.diagonal(dim1=-2, dim2=-1).square().sum(-1)).mean() / d
 
 
@@ -62,8 +63,7 @@ class VCReg(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The regularizer of x [..., N, D], a scalar."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self.variance * variance_term(x) + self.covariance * covariance_term(x)
+        return self.variance * variance_term(x) + self.covariance * covariance_term(x)
 
 
 def vicreg_loss(
@@ -95,7 +95,8 @@ def vicreg_loss(
         raise ValueError(f"other must be {list(z.shape)} like z, got {list(other.shape)}")
     spread = (variance_term(z) + variance_term(other)) / 2
     mixing = covariance_term(z) + covariance_term(other)
-    return invariance * (z - other).square().mean() + variance * spread + covariance * mixing
+    distance = (_checked(z) - _checked(other)).square().mean()
+    return invariance * distance + variance * spread + covariance * mixing
 
 
 def _checked(z: Tensor) -> Tensor:

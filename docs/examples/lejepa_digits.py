@@ -128,4 +128,8 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    accuracy = main()
+    others = max(accuracy["raw pixels"], accuracy["features, untrained"])
+    assert accuracy["features, SIGReg"] > max(0.97, others), "the features have not improved"
+    assert accuracy["embedding, SIGReg"] > 0.95, "the embedding has lost the digits"
+    assert accuracy["embedding, no SIGReg"] < 0.8, "nothing has collapsed"

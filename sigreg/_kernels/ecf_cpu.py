@@ -24,7 +24,7 @@ __all__ = ["MAX_SAMPLES", "finish", "loss_and_gradient", "project", "sums", "sum
 # Samples × directions per tile: a dozen features fit a 2 MiB cache per thread, and torch splits an
 # elementwise operation between two threads only beyond 32,768 elements.
 _TILE = 3 << 14
-_PROJECTIONS = 1 << 17  # held at a time by loss_and_gradient, or 256 directions if that is more
+_PROJECTIONS = 1 << 18  # held at a time by loss_and_gradient, or 256 directions if that is more
 MAX_SAMPLES = _TILE  # of loss_and_gradient: more do not fit a tile
 _RUN = 2048  # samples per product: sums of sums round less than one long sum
 _PAD = 112  # or a power-of-two N puts a sample of every feature in one cache set
@@ -116,9 +116,11 @@ class _Tile:
     def products(self) -> Tensor:
         """[rows, 2P·9], Σ_n F_p F_j."""
         f = self.features
-        out = self.product[: f.shape[1]].zero_()
-        for part in torch.split(f, _RUN, -1):
-            out.baddbmm_(part[_CENTRES:].transpose(0, 1), part[:_OFFSETS].permute(1, 2, 0))
+        out = self.product[: f.shape[1]]
+        for i, part in enumerate(torch.split(f, _RUN, -1)):
+            out.baddbmm_(
+                part[_CENTRES:].transpose(0, 1), part[:_OFFSETS].permute(1, 2, 0), beta=min(i, 1)
+            )
         return out.flatten(1)
 
     def pull(self, weights: Tensor, out: Tensor) -> Tensor:

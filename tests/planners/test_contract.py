@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -164,7 +165,7 @@ METHODS = [
     Case(
         "SimplexGradient",
         known.chain,
-        fixed(SimplexGradient(num_restarts=64)),
+        fixed(SimplexGradient()),
         30,
         1e-6,
         fixed(SimplexGradient(num_restarts=4)),
@@ -347,6 +348,22 @@ def test_non_finite_costs_are_never_chosen(case: Case) -> None:
     plan = search(case.small(problem), problem, 6, cost=cost)
     assert plan.actions.isfinite().all()
     assert plan.history.isfinite().all()
+
+
+@EVERY
+def test_nothing_in_the_loop_asks_for_a_number(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search runs on tensors that hold no data, so no step of it waits for the device."""
+    problem = case.problem(2)
+    empty = replace(
+        problem,
+        parameters=tuple(parameter.to("meta") for parameter in problem.parameters),
+        start=problem.start.to("meta"),
+    )
+    # The two questions after the loop do ask.
+    monkeypatch.setattr(sys.modules["planners.optimize"], "_in_graph", lambda plan: True)
+    plan = search(case.small(empty), empty, 3, cost=lambda a: (a * a).flatten(2).sum(-1))
+    assert plan.actions.shape == problem.start.shape
+    assert plan.actions.is_meta
 
 
 def test_every_public_method_is_in_the_suite() -> None:

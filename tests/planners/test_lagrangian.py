@@ -16,7 +16,13 @@ SGD = GradientDescent(partial(torch.optim.SGD, lr=0.02))
 
 
 @pytest.mark.parametrize(
-    ("method", "every", "rounds", "error"), [(CEM(), 15, 8, 0.01), (SGD, 30, 6, 1e-3)]
+    ("method", "every", "rounds", "error"),
+    [
+        (CEM(), 15, 8, 0.01),
+        (SGD, 30, 6, 1e-3),
+        (GradientDescent(), 10, 12, 0.05),
+        (GradientDescent(num_restarts=4), 15, 8, 0.02),
+    ],
 )
 def test_the_known_multiplier_is_found(method: CEM, every: int, rounds: int, error: float) -> None:
     """λ converges to the price of the constraint, and the plan to the constrained minimiser."""
@@ -93,6 +99,47 @@ def test_several_constraints_have_a_price_each() -> None:
     torch.testing.assert_close(
         states[-1].state.multiplier[0], torch.tensor([2.0, 1.0]), atol=1e-3, rtol=0
     )
+
+
+def test_a_gradient_method_goes_on_and_a_sampling_method_starts_anew() -> None:
+    """At an update CEM gets its spread back; Adam keeps counting its steps."""
+    problem = constrained()
+    states: list[Progress] = []
+    for method in (CEM(), GradientDescent()):
+        wrapped = AugmentedLagrangian(method, problem.limit, every=4)
+        optimize(wrapped, problem.cost, problem.start, iterations=4, callback=states.append)
+    anew, on = (progress.state for progress in (states[3], states[7]))
+    assert isinstance(anew, LagrangianState)
+    assert isinstance(on, LagrangianState)
+    assert (anew.since, on.since) == (4, 0)
+    assert (anew.inner.std == 1).all()
+    assert on.inner.memory[0]["step"] == 4
+
+
+def test_the_penalty_grows_only_where_a_constraint_stays_broken() -> None:
+    """ρ doubles when two updates in a row leave c broken by more than half, and not by one."""
+    states: list[LagrangianState[object]] = []  # type: ignore[type-var]
+
+    def watch(progress: Progress) -> None:
+        assert isinstance(progress.state, LagrangianState)
+        states.append(progress.state)
+
+    # Problem 0 can never satisfy c, problem 1 always does.
+    def limit(candidates: Tensor) -> Tensor:
+        c = torch.tensor([1.0, -1.0])[:, None, None]
+        return c.expand(-1, candidates.shape[1], -1)
+
+    wrapped = AugmentedLagrangian(CEM(20, 5), limit, every=2, growth=3.0)
+    optimize(
+        wrapped,
+        lambda a: a.square().sum((-1, -2)),
+        torch.zeros(2, 1, 1),
+        iterations=8,
+        callback=watch,
+    )
+    seen = torch.stack([state.penalty for state in states[1::2]])
+    assert torch.equal(seen[:, 0], 10 * torch.tensor([1.0, 3.0, 9.0, 27.0]))
+    assert torch.equal(seen[:, 1], torch.full((4,), 10.0))
 
 
 def test_candidates_without_a_value_are_broken() -> None:

@@ -54,6 +54,7 @@ class Model:
 def make(method: Any = None, **given: Any) -> tuple[PlatformSolver[Any], Model, dict[str, Any]]:
     """A configured solver for 2 environments, its model, and an info dictionary."""
     model = Model()
+    given = {"batch_size": None} | given
     solver = PlatformSolver(method or CEM(), model, iterations=20, **given)
     solver.configure(action_space=Space((2, 2)), n_envs=2, config=Config())
     info = {
@@ -139,6 +140,19 @@ def test_calls_differ_and_repeat_from_the_start() -> None:
     first, second = one.solve(info), one.solve(info)
     assert not torch.equal(first["actions"], second["actions"])
     assert torch.equal(first["actions"], two.solve(info)["actions"])
+
+
+def test_the_batch_size_is_a_matter_of_speed_alone() -> None:
+    """One environment after another, or all at once: the same plans, costs and spreads."""
+    together, _, info = make()
+    alone, model, _ = make(batch_size=1)
+    expected, found = together.solve(info), alone.solve(info)
+    torch.testing.assert_close(found["actions"], expected["actions"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found["var"][0], expected["var"][0], rtol=0, atol=1e-5)
+    assert found["costs"] == pytest.approx(expected["costs"], abs=1e-5)
+    assert model.shapes["pixels"] == (1, 300, 1, 3, 8, 8)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        make(batch_size=0)
 
 
 def test_configure_comes_first() -> None:

@@ -73,3 +73,21 @@ def test_wrong_settings_are_named() -> None:
         Refine(CEM(), MPPI(), after=0)
     with pytest.raises(ValueError, match="both be discrete or both not"):
         Refine(CategoricalCEM(), GradientDescent(), after=1)
+
+
+def test_the_second_methods_restarts_are_moved_apart() -> None:
+    """The second method counts from its own start: its restarts are drawn when it begins."""
+    problem = quadratic(2)
+    seen: list[Tensor] = []
+
+    def cost(candidates: Tensor) -> Tensor:
+        seen.append(candidates.detach())
+        return problem.cost(candidates)
+
+    both = Refine(CEM(20, 5), GradientDescent(num_restarts=3), after=2)
+    optimize(both, cost, problem.start, iterations=4)
+    apart = (seen[2][:, 1:] - seen[2][:, :1]).abs().amax((2, 3))
+    assert apart.shape == (2, 2)
+    assert (apart > 0.1).all()
+    # Drawn once: the next step moves each by no more than Adam's learning rate.
+    assert (seen[3] - seen[2]).abs().max() <= 0.1 + 1e-6

@@ -28,6 +28,16 @@ def test_the_hash_is_pinned() -> None:
     torch.testing.assert_close(rows, expected, rtol=0, atol=2e-7)
 
 
+def test_rows_do_not_depend_on_how_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of any size, and beside any number of others, a row is the same."""
+    for dim in (1, 6, 7):
+        whole = random_directions(50, dim, seed=3, step=9)
+        torch.testing.assert_close(random_directions(20, dim, seed=3, step=9), whole[:20])
+        with monkeypatch.context() as patch:
+            patch.setattr("sigreg.directions._BLOCK", 16)
+            torch.testing.assert_close(random_directions(50, dim, seed=3, step=9), whole)
+
+
 def test_step_may_live_in_a_tensor() -> None:
     """A step counter that is a tensor draws what its integer draws."""
     a = random_directions(4, 5, seed=1, step=2**40 + 3)

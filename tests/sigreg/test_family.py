@@ -180,6 +180,15 @@ def test_vicreg_terms_by_hand():
     assert float(VCReg()(z)) == pytest.approx(25 * hinge + 1, rel=1e-9)
 
 
+def test_vicreg_is_computed_in_float32():
+    """Half precision rounds the samples and no more; autocast changes nothing."""
+    z, other = _gaussian(64, 6).half(), _gaussian(64, 6, seed=1).half()
+    plain = vicreg_loss(z.float(), other.float())
+    assert torch.equal(vicreg_loss(z, other), plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(vicreg_loss(z.float(), other.float()), plain)
+
+
 def test_vicreg_vanishes_for_equal_white_views():
     """Equal views of unit variance and no correlation cost nothing but the hinge's ε."""
     z = 1.001 * _white(50, 6)

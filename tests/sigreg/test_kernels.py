@@ -292,6 +292,19 @@ def test_more_samples_than_a_tile(backend: str, monkeypatch: pytest.MonkeyPatch)
     assert error(fused, plain) < 2e-6
 
 
+def test_tiles_need_not_begin_with_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tiles cut across batches, each row still has the mask and the count of its own."""
+    monkeypatch.setattr("sigreg._kernels.ecf_cpu._TILE", 20 * 4)  # four rows of twenty samples
+    z = torch.randn(3, 20, 6, dtype=torch.float64, requires_grad=True)
+    mask = torch.arange(20) < torch.tensor([[20], [11], [3]])
+    a = random_directions(9, 6, seed=0, step=0)
+    results = []
+    for backend in ("reference", "cpu"):
+        loss = sigreg_loss(z, a, trapezoid(), mask=mask, backend=backend)
+        results.append((loss.detach(), torch.autograd.grad(loss, z)[0]))
+    torch.testing.assert_close(results[1], results[0])
+
+
 @pytest.mark.skipif(CUDA, reason="there is a GPU")
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter needs none")

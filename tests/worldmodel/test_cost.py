@@ -7,7 +7,14 @@ from typing import Literal
 import pytest
 import torch
 
-from worldmodel import WorldModel, goal_cost, presets
+from worldmodel import (
+    ActionEncoder,
+    CausalPredictor,
+    FrameEncoder,
+    WorldModel,
+    goal_cost,
+    presets,
+)
 
 B, S, H, A = 2, 5, 4, 4
 
@@ -105,6 +112,27 @@ def test_lower_precision_moves_costs_by_its_own_rounding(
     assert (rough != exact).any()
     torch.testing.assert_close(rough, exact, rtol=2 * torch.finfo(dtype).eps, atol=0)
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiling_changes_nothing() -> None:
+    """A compiled rollout answers as the eager one, for actions it was not compiled with too."""
+    torch.manual_seed(0)
+    tiny = WorldModel(
+        encoder=FrameEncoder(image_size=16, patch_size=8, dim=8, depth=1, heads=1),
+        action_encoder=ActionEncoder(action_dim=A, dim=8),
+        predictor=CausalPredictor(
+            dim=8, depth=1, heads=2, history=2, dim_head=4, mlp_dim=8, projector_dim=8
+        ),
+    ).eval()
+    torch.nn.init.normal_(tiny.predictor.blocks[0].modulation.weight, 0, 0.3)
+    frames, goal = torch.rand(1, 1, 3, 16, 16), torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        eager, compiled = (goal_cost(tiny, frames, goal, compile=c) for c in (False, True))
+        for _ in range(2):
+            actions = torch.randn(1, S, 2, A)
+            torch.testing.assert_close(compiled(actions), eager(actions), rtol=1e-5, atol=1e-5)
 
 
 def test_cuda_graph_needs_cuda(model: WorldModel) -> None:

@@ -16,6 +16,7 @@ from worldmodel import load
 from worldmodel.apps import train
 from worldmodel.apps.demo import DemoConfig, run_demo
 from worldmodel.apps.train import NonFiniteError
+from worldmodel.apps.train_state import read_state
 
 TINY = DemoConfig(
     steps=4, episodes=12, length=30, held_out=10, pairs=6, budget=10, image_size=16, dim=8,
@@ -133,8 +134,14 @@ def test_a_damaged_settings_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_diverging_run_stops_and_says_where(tmp_path: Path) -> None:
-    """An absurd learning rate ends in an error that names the step, not in a report."""
+    """An absurd learning rate ends in an error that names the step, not in a report.
+
+    The state before that step is kept, batch statistics and all: every value is finite.
+    """
     config = replace(TINY, steps=20, learning_rate=1e30, warmup=0.0)
     with pytest.raises(NonFiniteError, match=r"stopped at step \d+ of 20: .* is not finite on"):
         run_demo(config, tmp_path / "run")
     assert not (tmp_path / "run" / "report.json").exists()
+    tensors, words = read_state(tmp_path / "run" / "training.safetensors")
+    assert 0 < int(words["step"]) < 20
+    assert all(bool(value.isfinite().all()) for value in tensors.values())

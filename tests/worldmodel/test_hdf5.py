@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,6 +119,52 @@ def test_storage_does_not_matter(
     assert torch.equal(episodes.in_memory().frames[rows], wanted.frames[rows])
 
 
+def test_rows_may_have_been_written_in_any_order(
+    tmp_path: Path, counter_walks: Walks, counter_world: World
+) -> None:
+    """Chunks that lie backwards in the file are read as those that lie in order."""
+
+    def backwards(file: Any) -> None:
+        rows = file["pixels"][()]
+        del file["pixels"]
+        pixels = file.create_dataset("pixels", rows.shape, np.uint8, chunks=(1, 16, 16, 3))
+        for row in reversed(range(len(rows))):
+            pixels[row] = rows[row]
+            file.flush()
+
+    publish(tmp_path / "a.h5", counter_walks(LENGTHS), spoil=backwards)
+    assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS))
+
+
+def test_state_goes_before_proprio(tmp_path: Path, counter_walks: Walks) -> None:
+    """Where a file has both, `state` is what the episodes' states are."""
+
+    def both(file: Any) -> None:
+        file["state"] = np.arange(sum(LENGTHS), dtype=np.float64)[:, None]
+
+    publish(tmp_path / "a.h5", counter_walks(LENGTHS), spoil=both)
+    states = open_hdf5(tmp_path / "a.h5").states
+    assert states is not None
+    assert states[:, 0].tolist() == list(range(sum(LENGTHS)))
+
+
+def test_nothing_open_or_large_is_pickled(
+    tmp_path: Path, counter_walks: Walks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames pickle to less than they are, and another process opens a file of its own."""
+    write(tmp_path / "a.h5", counter_walks([300]))
+    write(tmp_path / "b.h5", counter_walks([300]), compression="gzip")
+    mapped, chunked = (open_hdf5(tmp_path / name).frames for name in ("a.h5", "b.h5"))
+    for frames in (mapped, chunked):
+        frames[torch.arange(300)]
+        assert len(pickle.dumps(frames)) < 300 * 16 * 16
+    assert isinstance(chunked, ChunkedFrames)
+    mine = chunked._open()
+    assert chunked._open() is mine
+    monkeypatch.setattr(os, "getpid", lambda: -7)
+    assert chunked._open() is not mine
+
+
 def test_channels_may_come_first(
     tmp_path: Path, counter_walks: Walks, counter_world: World
 ) -> None:
@@ -142,7 +189,9 @@ def test_episodes_may_lie_anywhere(
         for name in ("pixels", "action", "proprio/a", "proprio/b"):
             values = file[name][()][rows]
             del file[name]
-            file.create_dataset(name, data=values, chunks=(1, *values.shape[1:]))
+            packed = "gzip" if name == "action" else None
+            chunks = (1, *values.shape[1:])
+            file.create_dataset(name, data=values, chunks=chunks, compression=packed)
         del file["ep_offset"], file["ep_len"]
         file["ep_offset"], file["ep_len"] = [35, 56, 5], [21, 4, 30]
 
@@ -228,6 +277,56 @@ def test_a_killed_writer_leaves_whole_episodes(tmp_path: Path) -> None:
     assert trial == 7
 
 
+FULL = """
+import resource, sys
+import numpy as np
+from worldmodel.data import HDF5Writer
+
+# Python ignores the signal that comes with this limit: writing beyond it fails as on a full disk.
+for name, compression, room in (("plain", None, 700_000), ("gzip", "gzip", 700_000),
+                                ("nothing", None, 50_000)):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    done = 0
+    try:
+        with HDF5Writer(f"{sys.argv[1]}/{name}.h5", compression=compression) as file:
+            while True:
+                frames = np.random.default_rng(done).integers(0, 256, (12, 3, 32, 32), np.uint8)
+                file.write(frames, np.full((11, 2), done))
+                done += 1
+    except OSError as error:
+        print(f"{name} {done} {error}")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only a disk can be full")
+def test_a_full_disk_leaves_whole_episodes(tmp_path: Path) -> None:
+    """The error names the file, the process ends well, and every finished episode can be read."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert run.stderr == ""
+    for line, name in zip(run.stdout.splitlines(), ("plain", "gzip", "nothing"), strict=True):
+        told, done, message = line.split(maxsplit=2)
+        assert told == name
+        assert re.search(rf"cannot write .*{name}\.h5(\.partial)?: File too large", message)
+        if name == "nothing":
+            continue
+        path, last = tmp_path / f"{name}.h5", int(done) - 1
+        episodes = open_hdf5(path)
+        assert len(episodes) == int(done) > 3
+        wanted = np.random.default_rng(last).integers(0, 256, (12, 3, 32, 32), np.uint8)
+        assert np.array_equal(episodes.frames[episodes.rows(torch.tensor([last]))], wanted)
+        del episodes  # which may hold the file open
+        with HDF5Writer(path, append=True) as file:  # the file was closed in order
+            file.write(wanted, np.zeros((11, 2)))
+        assert len(open_hdf5(path)) == int(done) + 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["gzip.h5", "plain.h5"]
+
+
 def test_others_read_while_one_writes(
     tmp_path: Path, counter_walks: Walks, counter_world: World
 ) -> None:
@@ -238,6 +337,50 @@ def test_others_read_while_one_writes(
             writer.write(walk.frames, walk.actions, walk.states)
             assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS[:done]))
             assert len(writer) == done
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_an_episode_counts_when_all_of_it_is_there(
+    tmp_path: Path,
+    counter_walks: Walks,
+    counter_world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    writes: int,
+) -> None:
+    """Stopped after any of its five writes but the last, the second episode is not there."""
+    first, second = counter_walks(LENGTHS[:2])
+    put = HDF5Writer._put
+    left = [5 + writes]
+
+    def stopped(self: HDF5Writer, name: str, low: int, high: int, values: Any) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        put(self, name, low, high, values)
+
+    monkeypatch.setattr(HDF5Writer, "_put", stopped)
+    with HDF5Writer(tmp_path / "a.h5") as file:
+        file.write(first.frames, first.actions, first.states)
+        with pytest.raises(KeyboardInterrupt):
+            file.write(second.frames, second.actions, second.states)
+    assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS[:1]))
+
+
+def test_asking_for_room_leaves_no_room_behind(tmp_path: Path, counter_walks: Walks) -> None:
+    """A file takes what its rows, one chunk of each small column and headers take, no more."""
+    write(tmp_path / "a.h5", counter_walks(LENGTHS))
+    assert (tmp_path / "a.h5").stat().st_size < sum(LENGTHS) * 16 * 16 * 3 + 1024 * 32 + 20_000
+
+
+def test_a_file_cut_short_beside_its_writer_is_named(tmp_path: Path, counter_walks: Walks) -> None:
+    """A copy that lacks its end is refused even with the mark that lets HDF5 open it."""
+    with HDF5Writer(tmp_path / "a.h5") as file:
+        for walk in counter_walks([40, 40]):
+            file.write(walk.frames, walk.actions, walk.states)
+        content = (tmp_path / "a.h5").read_bytes()
+    (tmp_path / "b.h5").write_bytes(content[:-20_000])
+    with pytest.raises((ValueError, OSError), match=r"b\.h5.*cut short|b\.h5.*truncated"):
+        open_hdf5(tmp_path / "b.h5")
 
 
 def test_rows_of_an_unfinished_episode_do_not_count(
@@ -379,6 +522,29 @@ def test_what_is_no_hdf5_file_is_refused(tmp_path: Path, counter_walks: Walks) -
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises((OSError, ValueError), match=r"truncated|cut short"):
         open_hdf5(path)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_damaged_file_is_named(
+    tmp_path: Path, counter_walks: Walks, compression: str | None
+) -> None:
+    """Wherever a bit turns, the file is read or an error with its name says why not."""
+    good, bad = tmp_path / "good.h5", tmp_path / "bad.h5"
+    write(good, counter_walks([6, 5]), compression=compression)
+    content = good.read_bytes()
+    rng, errors = np.random.default_rng(0), []
+    for trial in range(80):
+        spoiled = bytearray(content)
+        spoiled[rng.integers(len(content) if trial % 3 == 0 else 4096)] ^= 1 << rng.integers(8)
+        bad.write_bytes(spoiled)
+        try:
+            episodes = open_hdf5(bad)
+            episodes.frames[torch.arange(len(episodes.frames))]
+        except (ValueError, OSError) as error:
+            errors.append(str(error))
+    assert len(errors) > 20
+    # An action that became NaN is told with its row.
+    assert [e for e in errors if str(bad) not in e and "inside an episode" not in e] == []
 
 
 def test_a_missing_filter_is_named(

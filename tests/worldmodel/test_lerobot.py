@@ -170,8 +170,15 @@ def test_what_is_missing_is_named(
     with pytest.raises(FileNotFoundError, match=r"episode 0 must lie in .*mp4, got no file"):
         open_lerobot(root)
     info = root / "meta/info.json"
-    info.write_text(info.read_text().replace("v2.1", "v1.6"))
-    with pytest.raises(ValueError, match=r"must be v2.x or v3.x, got v1.6"):
-        open_lerobot(root)
+    told = info.read_text()
+    for content, message in (
+        (told.replace("v2.1", "v1.6"), r"must be v2.x or v3.x, got v1.6"),
+        (told.replace('"fps"', '"speed"'), r"info\.json lacks fps"),
+        (told[:40], r"info\.json is damaged or of no data set: JSONDecodeError"),
+        ("[]", r"info\.json is damaged or of no data set: TypeError"),
+    ):
+        info.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            open_lerobot(root)
     with pytest.raises(FileNotFoundError, match="no LeRobot data set at"):
         open_lerobot(tmp_path)

@@ -110,6 +110,34 @@ def test_discrete_actions_become_one_hot(
     assert episodes.states is None
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("actions", np.asarray([1, 0]), r"T \+ 1 observations around T actions, got 4 and 2 in ep"),
+        ("observations", np.zeros((4, 8, 8, 3), np.uint8), r"\[16, 16, 3\] in episode 0, got \[8"),
+    ],
+)
+def test_an_episode_that_does_not_fit_is_named(
+    make: Callable[..., Path],
+    counter_walks: Callable[[list[int]], list[Any]],
+    column: str,
+    values: Any,
+    message: str,
+) -> None:
+    """A missing action, and frames of another size than the first episode's, are refused."""
+    walks = counter_walks([5, 4])
+    seen = [walk.frames.transpose(0, 2, 3, 1) for walk in walks]
+    done = [np.asarray([2, 0, 1, 2]), np.asarray([1, 0, 2])]
+    folder = make(seen, done, spaces.Box(*IMAGE), spaces.Discrete(3))
+    with pytest.importorskip("h5py").File(folder / "data" / "main_data.hdf5", "r+") as file:
+        episode = file["episode_1"]
+        del episode[column]
+        episode[column] = values
+        episode.attrs["total_steps"] = len(episode["actions"])
+    with pytest.raises(ValueError, match=message):
+        open_minari(folder)
+
+
 def test_a_data_set_that_is_not_there_is_named(tmp_path: Path) -> None:
     """Neither a folder of no kind we know nor an absent id passes for a data set."""
     with pytest.raises(FileNotFoundError, match="no Minari data set at"):

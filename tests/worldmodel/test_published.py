@@ -113,6 +113,17 @@ def test_a_converted_folder_is_the_same_model(tmp_path: Path, state: dict[str, T
     assert torch.equal(model.encode(frames), again.encode(frames))
 
 
+def test_dropout_is_that_of_the_configuration(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    """Training that goes on from released weights drops as many values as it did before."""
+
+    def more(config: dict[str, Any]) -> None:
+        config["predictor"]["dropout"] = 0.35
+
+    model = from_published(release(tmp_path, state, more))
+    rates = {m.p for m in model.predictor.modules() if isinstance(m, torch.nn.Dropout)}
+    assert rates == {0.35}
+
+
 def test_older_class_names_mean_the_same_model(tmp_path: Path, state: dict[str, Tensor]) -> None:
     """The repository's own class names and the platform's describe one architecture."""
 

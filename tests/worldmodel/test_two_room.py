@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldmodel.worlds import TwoRoom, TwoRoomEnv, TwoRoomExpert, collect
+from worldmodel.worlds import TwoRoom, TwoRoomEnv, TwoRoomExpert, World, collect, open_world
 
 world = TwoRoom(64)
 DOOR, HALF = world.door
@@ -245,3 +246,53 @@ def test_gymnasium_accepts_the_environment() -> None:
             return self.inner.render()
 
     check_env(Adapter(), skip_render_check=True)
+
+
+def test_a_session_is_the_functional_core_and_draws_whom_it_is_asked_to() -> None:
+    """Stepping a session gives the states of `step`, its frames are those of `render`."""
+    rng = np.random.default_rng(0)
+    states = world.sample_states(rng, 5)
+    session = world.start(states)
+    for _ in range(3):
+        actions = rng.uniform(-1, 1, states.shape).astype(np.float32)
+        states = world.step(states, actions)
+        assert np.array_equal(session.step(actions), states)
+    assert np.array_equal(session.render(), world.draw(states))
+    assert np.array_equal(session.render(np.asarray([3, 1])), world.render(states[[3, 1]]))
+    assert np.array_equal(world.step(states, world.idle(states)), states)
+    session.close()
+
+
+def test_the_noiseless_expert_always_arrives() -> None:
+    """From anywhere to anywhere, within the 70 steps that the longest way takes."""
+    rng = np.random.default_rng(1)
+    states, goals = world.sample_states(rng, 500), world.sample_states(rng, 500)
+    act = world.expert(goals)
+    for _ in range(70):
+        states = world.step(states, act(states))
+    assert world.success(states, goals).all()
+
+
+def test_a_world_is_opened_by_its_name() -> None:
+    """The built-in one comes at the size asked for; another name is refused with those known."""
+    opened: World = open_world("two-room", image_size=32)
+    assert opened.draw(at((40, 40))).shape == (1, 3, 32, 32)
+    assert opened.name == "two-room"
+    with pytest.raises(ValueError, match=r"env must be one of two-room, push-t, .*, got 'maze'"):
+        open_world("maze")
+
+
+def test_a_world_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which package is missing and which extra brings it."""
+    for package in ("gym_pusht", "worldmodel.worlds.push_t"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r'push-t needs the package .*"sigreg\[envs\]"'):
+        open_world("push-t")
+
+
+def test_a_session_refuses_states_that_are_none() -> None:
+    """One agent is [1, 2], and NaN is nowhere."""
+    with pytest.raises(ValueError, match=r"states must be finite \[N, 2\], got \[2\]"):
+        world.start(np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match="states must be finite"):
+        world.start(np.full((1, 2), np.nan, np.float32))

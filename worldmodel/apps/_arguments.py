@@ -1,10 +1,23 @@
-"""What numbers on the command line must be."""
+"""What words on the command line must be."""
 
 from __future__ import annotations
 
 import argparse
 
-__all__ = ["natural", "positive"]
+import torch
+
+__all__ = ["device", "fraction", "natural", "positive"]
+
+
+def fraction(text: str) -> float:
+    """A number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
+    return value
 
 
 def positive(text: str) -> int:
@@ -24,3 +37,16 @@ def natural(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
     return value
+
+
+def device(text: str) -> str:
+    """A device that torch can use here."""
+    try:
+        # There and back: "meta" makes tensors and holds none.
+        torch.zeros(1, device=text).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(
+            f"must be a device torch can use, got {text!r} ({reason})"
+        ) from None
+    return text

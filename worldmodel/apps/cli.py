@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from worldmodel.apps import data, study
-from worldmodel.apps._arguments import natural, positive
+from worldmodel.apps import data, study, train_command
+from worldmodel.apps._arguments import device, natural, positive
 from worldmodel.apps.demo import run_demo
+from worldmodel.apps.evaluate import commands as control
 from worldmodel.apps.material import DemoConfig
 from worldmodel.apps.progress import say
 from worldmodel.apps.train import NonFiniteError
+from worldmodel.apps.tune_cli import add_parser as add_tune
 
 __all__ = ["main"]
 
@@ -57,7 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_demo(commands)
+    add_tune(commands)
     data.add_parser(commands)
+    train_command.add_parser(commands)
+    control.add_parsers(commands)
     study.add_parser(commands)
     return parser
 
@@ -93,7 +96,7 @@ def _add_demo(commands: Any) -> None:
         help="weight of SIGReg; 0 leaves it out (default: %(default)s)",
     )  # fmt: skip
     demo.add_argument(
-        "--device", type=_device, default=default.device, metavar="D",
+        "--device", type=device, default=default.device, metavar="D",
         help="cpu, cuda, cuda:1, mps … (default: %(default)s)",
     )  # fmt: skip
     demo.add_argument(
@@ -205,15 +208,3 @@ def _weight(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be finite and not negative, got {text}")
     return value
-
-
-def _device(text: str) -> str:
-    try:
-        # There and back: "meta" makes tensors and holds none.
-        torch.zeros(1, device=text).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(
-            f"must be a device torch can use, got {text!r} ({reason})"
-        ) from None
-    return text

@@ -1,8 +1,9 @@
-"""`worldmodel data`: collect episodes, look into a data set, convert one to HDF5."""
+"""`worldmodel data`: collect episodes, look into a data set, convert one to HDF5, draw it anew."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from worldmodel.apps._arguments import natural, positive
+from worldmodel.apps import collecting
+from worldmodel.apps._arguments import fraction, natural, positive
 from worldmodel.apps.contact_sheet import contact_sheet
 from worldmodel.apps.progress import Progress, say
 from worldmodel.data import Episodes, HDF5Writer
 from worldmodel.data.frames import gather
+from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.data.opening import columns_of, format_of, open_episodes
-from worldmodel.worlds import TwoRoom, collect
+from worldmodel.worlds import WORLDS, TwoRoom, World, open_world
+from worldmodel.worlds.behaviours import policies
 
 __all__ = ["add_parser"]
 
@@ -30,6 +34,8 @@ Minari and LeRobot data sets can be read and converted.
 _EXAMPLES = """\
 examples:
   worldmodel data collect --env two-room --episodes 500 --out walks.h5
+  worldmodel data collect --env push-t --policy pusher --episodes 200 --out pushes.h5
+  worldmodel data render pushes.h5 pushes224.h5 --size 224
   worldmodel data inspect walks.h5
   worldmodel data convert my_lerobot_folder robot.h5 --size 224
 """
@@ -41,7 +47,7 @@ def add_parser(commands: Any) -> None:
     """Register `data` and its verbs; each sets `run`, a function of the parsed arguments."""
     data = commands.add_parser(
         "data",
-        help="collect episodes, inspect a data set, convert one",
+        help="collect episodes, inspect a data set, convert one, draw it anew",
         description=_ABOUT,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -51,15 +57,24 @@ def add_parser(commands: Any) -> None:
     _add_collect(verbs)
     _add_inspect(verbs)
     _add_convert(verbs)
+    _add_render(verbs)
 
 
 def _add_collect(verbs: Any) -> None:
-    about = "let a noisy expert walk, and write what it sees and does"
+    about = "let a scripted or random policy act, and write what it sees and does"
     parser = verbs.add_parser("collect", help=about, description=about, allow_abbrev=False)
-    parser.add_argument("--env", choices=["two-room"], default="two-room", help="the world")
     parser.add_argument(
-        "--episodes", type=positive, required=True, metavar="N", help="episodes to walk"
+        "--env", choices=WORLDS, default=WORLDS[0], help="the world (default: %(default)s)"
     )
+    parser.add_argument(
+        "--policy", metavar="NAME",
+        help="who acts: " + "; ".join(f"{w}: {', '.join(policies(w))}" for w in WORLDS)
+        + " (default: the first named)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--episodes", type=positive, required=True, metavar="N",
+        help="episodes the file shall hold",
+    )  # fmt: skip
     parser.add_argument(
         "--length", type=positive, default=100, metavar="N",
         help="actions in an episode, one fewer than its frames (default: %(default)s)",
@@ -72,7 +87,17 @@ def _add_collect(verbs: Any) -> None:
         "--seed", type=natural, default=0, metavar="N",
         help="decides starts, targets and noise (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--bump", type=fraction, default=0.0, metavar="P",
+        help="how often the walker heads straight at a target, wall or no wall; the demo has 0.4, "
+        "for a model that never saw the wall stop anybody plans through it (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to create")
+    parser.add_argument(
+        "--resume", action="store_true",
+        help="go on with --out if it is there: after an interruption, or to more episodes",
+    )  # fmt: skip
+    _add_workers(parser)
     _add_compression(parser)
     parser.set_defaults(run=_plainly(_collect))
 
@@ -104,6 +129,26 @@ def _add_convert(verbs: Any) -> None:
     parser.set_defaults(run=_plainly(_convert))
 
 
+def _add_render(verbs: Any) -> None:
+    about = "draw the states of a collected file at another size"
+    parser = verbs.add_parser("render", help=about, description=about, allow_abbrev=False)
+    parser.add_argument("path", type=Path, metavar="IN", help="HDF5 file that collect wrote")
+    parser.add_argument("out", type=Path, metavar="OUT", help="HDF5 file to create")
+    parser.add_argument(
+        "--size", type=positive, required=True, metavar="PX", help="side of a frame"
+    )
+    _add_workers(parser)
+    _add_compression(parser)
+    parser.set_defaults(run=_plainly(_render))
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=natural, metavar="N",
+        help="processes that simulate and draw, not for two-room (default: the world's choice)",
+    )  # fmt: skip
+
+
 def _add_columns(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pixels", metavar="NAME", help="column of the frames")
     parser.add_argument("--action", metavar="NAME", help="column of the actions")
@@ -130,24 +175,82 @@ def _plainly(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
 
 
 def _collect(arguments: argparse.Namespace) -> int:
-    world = TwoRoom(arguments.size)
-    with HDF5Writer(arguments.out, compression=arguments.compression) as writer:
-        walks = collect(world, arguments.episodes, arguments.length, arguments.seed)
+    world = open_world(arguments.env, image_size=arguments.size, workers=arguments.workers)
+    policy = arguments.policy or policies(world.name)[0]
+    if policy not in policies(world.name):
+        known = ", ".join(policies(world.name))
+        raise ValueError(f"--policy must be one of {known} for {world.name}, got {policy!r}")
+    wanted = {"length": arguments.length, "seed": arguments.seed}
+    origin = collecting.origin_of(world, policy, **wanted)
+    if isinstance(world, TwoRoom) and policy == "expert":
+        origin["episodes"] = arguments.episodes  # every walk depends on how many there are
+        origin["bump"] = str(arguments.bump)
+    elif arguments.bump:
+        raise ValueError(f"--bump is for two-room's expert, got it with {world.name}, {policy}")
+    with collecting.open_writer(
+        arguments.out, origin, resume=arguments.resume, compression=arguments.compression
+    ) as writer:
+        first = len(writer)
+        if first > arguments.episodes:
+            raise ValueError(
+                f"--episodes must be at least the {first} in {arguments.out}, "
+                f"got {arguments.episodes}"
+            )
         with (
             _tells_when_interrupted(writer),
-            Progress("collect", arguments.episodes, unit="episode") as progress,
+            Progress("collect", arguments.episodes, start=first, unit="episode") as progress,
         ):
-            for states, actions in zip(walks.states, walks.actions, strict=True):
-                writer.write(world.render(states), actions, states)
+            for states, actions in collecting.episodes(
+                world, policy, arguments.episodes, first=first, bump=arguments.bump, **wanted
+            ):
+                writer.write(world.draw(states), actions, states)
                 progress.update()
     say(f"{arguments.out}: {len(writer)} episodes of {arguments.length + 1} frames")
+    for line in collecting.describe_coverage(world, arguments.out):
+        say(line)
     return 0
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    origin = read_origin(arguments.path)
+    if origin.get("world") not in WORLDS:
+        raise ValueError(
+            f"{arguments.path} must say which world it comes from, as files of collect do"
+        )
+    episodes = open_episodes(arguments.path)
+    if episodes.states is None:
+        raise ValueError(f"{arguments.path} must hold the column 'state' to draw from")
+    world = open_world(str(origin["world"]), image_size=arguments.size, workers=arguments.workers)
+    _tell_other_versions(world, origin)
+    origin["image_size"] = arguments.size
+    with (
+        HDF5Writer(arguments.out, compression=arguments.compression, origin=origin) as writer,
+        _tells_when_interrupted(writer),
+        Progress("render", len(episodes), unit="episode") as progress,
+    ):
+        for e in range(len(episodes)):
+            rows = episodes.rows(torch.tensor([e]))
+            states = episodes.states[rows].numpy()
+            writer.write(world.draw(states), episodes.actions[rows].numpy(), states)
+            progress.update()
+    say(f"{arguments.out}: {len(writer)} episodes at {arguments.size} × {arguments.size} pixels")
+    return 0
+
+
+def _tell_other_versions(world: World, origin: dict[str, str | int]) -> None:
+    then, now = json.loads(str(origin.get("versions", "{}"))), world.versions()
+    changed = [f"{k} {then[k]} → {now[k]}" for k in sorted(then) if now.get(k, then[k]) != then[k]]
+    if changed:
+        say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
 
 
 def _convert(arguments: argparse.Namespace) -> int:
     episodes = _open(arguments)
+    # What is said about the frames holds no longer once they are resized.
+    is_copy = format_of(arguments.path) == "hdf5" and arguments.size is None
+    origin = read_origin(arguments.path) if is_copy else {}
     with (
-        HDF5Writer(arguments.out, compression=arguments.compression) as writer,
+        HDF5Writer(arguments.out, compression=arguments.compression, origin=origin) as writer,
         _tells_when_interrupted(writer),
         Progress("convert", len(episodes), unit="episode") as progress,
     ):

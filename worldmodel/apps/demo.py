@@ -33,6 +33,7 @@ from worldmodel.apps.material import DemoConfig, Material, gather, new_training
 from worldmodel.apps.pictures import episodes_gif, latent_map, training_curves
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.runs import save_run
+from worldmodel.apps.train import NonFiniteError
 from worldmodel.data import action_digest, episode_digests
 from worldmodel.model import WorldModel
 from worldmodel.records import Losses
@@ -61,7 +62,8 @@ def run_demo(
 
     The folder holds `report.json`, `model.safetensors` and `config.json`, `curves.csv` and
     `curves.png`, `latent.png` and `episodes.gif`. An interrupted training leaves
-    `training.safetensors`, from which `resume=True` goes on.
+    `training.safetensors`, from which `resume=True` goes on; one that diverged leaves its last
+    finite state there.
 
     Args:
         config: DemoConfig.
@@ -98,7 +100,7 @@ def run_demo(
         knowledge = learned(config, material, model)
     with clock.phase("plan"):
         outcome = plan(config, material, model)
-        policy = RandomPolicy(config.seed_for("random policy"))
+        policy = RandomPolicy(np.random.default_rng(config.seed_for("random policy")))
         control = attempt(material.world, material.pairs, policy, budget=config.budget)
     with clock.phase("pictures"):
         _draw_pictures(material, knowledge, outcome, out)
@@ -170,7 +172,8 @@ def _train(config: DemoConfig, material: Material, out: Path, resume: bool) -> W
 
         try:
             training.run(on_step)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, NonFiniteError):
+            # After a loss that is not finite: the state before the step that had it.
             training.save(state)
             raise
     training.save(state)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from planners.noise import problem_seeds
 from sigreg import noise_floor, trapezoid
-from worldmodel.apps.evaluate import Outcome, PlannerPolicy, attempt, wilson
+from worldmodel.apps.evaluate import Outcome, Planner, PlannerPolicy, attempt, wilson
 from worldmodel.apps.material import DemoConfig, Material
 from worldmodel.apps.progress import Progress
+from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.model import WorldModel
 from worldmodel.study import Probe, probe
 from worldmodel.worlds import TwoRoom, Walks
@@ -77,17 +75,21 @@ def _embed(
 def plan(config: DemoConfig, material: Material, model: WorldModel) -> Outcome:
     """Try every pair by planning in latent space."""
     with Progress("plan", config.budget) as bar:
-        planner = PlannerPolicy(
+        policy = PlannerPolicy(
             model,
-            material.world,
-            material.pairs.goals,
             material.scale,
             frameskip=config.frameskip,
-            seed=config.seed_for("planner"),
+            planner=Planner(together=None),
             device=config.device,
         )
+        seeds = problem_seeds(config.seed_for("planner"), config.pairs, torch.device("cpu"))
         return attempt(
-            material.world, material.pairs, planner, budget=config.budget, on_steps=bar.update
+            material.world,
+            material.pairs,
+            policy,
+            budget=config.budget,
+            seeds=seeds.numpy(),
+            on_steps=bar.update,
         )
 
 
@@ -122,31 +124,10 @@ def floor() -> float:
 
 def provenance(config: DemoConfig) -> dict[str, Any]:
     """Seed, settings, versions, commit and machine."""
-    try:
-        own = version("sigreg")
-    except PackageNotFoundError:
-        own = "not installed"
     return {
         "seed": config.seed,
         "config": asdict(config),
-        "versions": {
-            "sigreg": own,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "git_commit": _commit(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {config.device}",
+        "versions": versions(),
+        "git_commit": commit(),
+        "machine": machine(config.device),
     }
-
-
-def _commit() -> str | None:
-    """Commit of the source tree this file lies in, or None for an installed package."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(  # noqa: S603 - fixed words
-            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607 - from the PATH
-            capture_output=True, text=True, check=True, timeout=5,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

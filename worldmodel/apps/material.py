@@ -14,7 +14,7 @@ from worldmodel.apps.train import TrainConfig, Training
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, Walks, collect
 
-__all__ = ["DemoConfig", "Material", "gather", "new_training"]
+__all__ = ["DemoConfig", "Material", "draw", "gather", "new_training"]
 
 _PURPOSES = ("train", "held out", "pairs", "random policy", "planner", "probe")
 
@@ -107,7 +107,7 @@ def gather(config: DemoConfig) -> Material:
         world, config.episodes, config.length, config.seed_for("train"), bump=config.bump
     )
     unseen = collect(world, config.held_out, config.length, config.seed_for("held out"))
-    episodes = _draw(world, walks)
+    episodes = draw(world, walks)
     scale = ActionScale.fit(episodes)
     return Material(
         world=world,
@@ -116,12 +116,16 @@ def gather(config: DemoConfig) -> Material:
         windows=Windows(episodes, frameskip=config.frameskip, scale=scale),
         scale=scale,
         pairs=make_pairs(
-            world, unseen, config.pairs, offset=config.offset, seed=config.seed_for("pairs")
+            world,
+            list(unseen.states),
+            config.pairs,
+            offset=config.offset,
+            seed=config.seed_for("pairs"),
         ),
     )
 
 
-def _draw(world: TwoRoom, walks: Walks) -> Episodes:
+def draw(world: TwoRoom, walks: Walks) -> Episodes:
     """Walks to episodes of frames."""
     num, length = walks.states.shape[:2]
     states = walks.states.reshape(-1, 2)

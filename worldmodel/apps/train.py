@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sigreg import SIGReg
 from worldmodel.apps._interrupt import whole_steps
-from worldmodel.data import BatchOrder, Windows
+from worldmodel.apps.train_ranks import ALONE, Ranks
+from worldmodel.apps.train_state import read_state, write_state
+from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
 from worldmodel.records import Batch, Losses
@@ -46,6 +46,8 @@ class TrainConfig:
         clip: largest norm of the gradient.
         warmup: fraction of the steps with a rising learning rate.
         num_proj: directions of the regularizer.
+        precision: "float32", or "bfloat16" for the network under autocast; weights, losses and
+            SIGReg stay float32.
         seed: of batches, dropout and directions.
     """
 
@@ -57,6 +59,7 @@ class TrainConfig:
     clip: float = 1.0
     warmup: float = 0.01
     num_proj: int = 1024
+    precision: str = "float32"
     seed: int = 3072
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class TrainConfig:
                 )
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup must be between 0 and 1, got {self.warmup}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f'precision must be "float32" or "bfloat16", got {self.precision!r}')
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then a cosine to 0."""
@@ -89,6 +94,11 @@ class Training:
     Batches and the learning rate are functions of (seed, step), so a state holds no sampler and no
     scheduler: model, optimizer, regularizer, random state and the step are all.
 
+    On several ranks each computes its part of every batch, and the gradients are averaged: with
+    batch statistics and regularizer summed over the ranks (`train_ranks.synchronise`, SIGReg's own
+    sync) they are those of one process with the whole batch. Dropout alone differs: a rank draws
+    its masks from a stream of its own, a function of (seed, step, rank).
+
     Args:
         model: WorldModel, trained in place, on `device`.
         windows: where batches come from.
@@ -97,7 +107,14 @@ class Training:
         objective: what a step minimises; None means `jepa_loss`.
         regularizer: what the objective is given as its third argument; None means SIGReg with the
             directions and the seed of `config`.
-    Raises: ValueError if there are fewer windows than the batch needs.
+        workers: processes that fetch batches ahead; the batches are the same with any number.
+        ranks: who shares the batches; this process alone by default.
+
+    Attributes:
+        step: optimizer steps taken.
+        gradient_norm: of the last step, before it was clipped.
+    Raises: ValueError if there are fewer windows than the batch needs, or the ranks do not divide
+        it.
     """
 
     def __init__(
@@ -105,96 +122,155 @@ class Training:
         model: WorldModel,
         windows: Windows,
         config: TrainConfig,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         *,
         objective: Objective | None = None,
         regularizer: nn.Module | None = None,
+        workers: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.order = BatchOrder(len(windows), config.batch_size, seed=config.seed)
         self.model, self.windows, self.config = model, windows, config
+        self.workers, self.ranks = workers, ranks
         self.device = torch.device(device)
+        self.order = self._order(start=0)
         self.objective: Objective = objective or jepa_loss
         self.regularizer: nn.Module = regularizer or SIGReg(
             num_proj=config.num_proj, seed=config.seed
         )
         self.regularizer.to(self.device)
+        self._shared = ranks.share(_Pass(self)) if ranks.size > 1 else None
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.step = 0
+        self.gradient_norm = math.nan
+
+    def _order(self, start: int) -> BatchOrder:
+        return BatchOrder(
+            len(self.windows),
+            self.config.batch_size,
+            seed=self.config.seed,
+            start=start,
+            stop=self.config.steps,
+            rank=self.ranks.rank,
+            ranks=self.ranks.size,
+        )
 
     def run(self, on_step: Callable[[int, Losses], None]) -> None:
         """Train to the last step, calling `on_step(step, losses)` after each.
 
-        Raises: NonFiniteError if a loss is not finite; KeyboardInterrupt between two steps, so that
-            `save` finds a whole one.
+        Raises: NonFiniteError if a loss or its gradient is not finite: the model, the regularizer
+            and the random state are then as they were before that step; KeyboardInterrupt between
+            two steps, so that `save` finds a whole one.
         """
         self.model.train()
         with whole_steps() as release:
+            batches = self._batches()
             while self.step < self.config.steps:
-                losses = self._advance()
+                losses = self._advance(next(batches))
                 self.step += 1
                 on_step(self.step, losses)
                 release()
 
-    def _advance(self) -> Losses:
+    def losses(self, batch: Batch) -> Losses:
+        """The objective of a batch on any device, in the precision of the run."""
+        batch = Batch(*(part.to(self.device, non_blocking=True) for part in batch))
+        with self._precision():
+            return self.objective(self.model, batch, self.regularizer, self.config.weight)
+
+    def _precision(self) -> torch.autocast:
+        low = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
+
+    def _batches(self) -> Iterator[Batch]:
+        if self.workers:
+            pinned = self.device.type == "cuda"
+            order = self._order(start=self.step)
+            yield from loader(self.windows, order, workers=self.workers, pin_memory=pinned)
+        while True:
+            yield self.windows.batch(self.order.batch(self.step))
+
+    def _advance(self, batch: Batch) -> Losses:
         config = self.config
-        batch = self.windows.batch(self.order.batch(self.step))
-        batch = type(batch)(*(part.to(self.device) for part in batch))
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(self.step)
-        losses = self.objective(self.model, batch, self.regularizer, config.weight)
-        if not math.isfinite(float(losses.total.detach())):
-            raise NonFiniteError(self._diagnose(losses, batch.frames, batch.actions))
+        undo = self._remember()
+        if self._shared is not None:
+            torch.manual_seed((config.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank)
         self.optimizer.zero_grad(set_to_none=True)
+        losses = self.losses(batch) if self._shared is None else self._shared(*batch)
         losses.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        # Averaged over the ranks, the gradient is finite on all of them or on none.
+        self.gradient_norm = float(norm)
+        if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):
+            undo()
+            raise NonFiniteError(self._diagnose(losses, batch))
         self.optimizer.step()
         return losses
 
-    def _diagnose(self, losses: Losses, frames: Tensor, actions: Tensor) -> str:
+    def _remember(self) -> Callable[[], None]:
+        """A function that takes back what a forward pass moves: buffers and random state."""
+        buffers = [*self.model.buffers(), *self.regularizer.buffers()]
+        before = [buffer.clone() for buffer in buffers]
+        random = self._random()
+
+        def undo() -> None:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+            self._set_random(random)
+            self.optimizer.zero_grad(set_to_none=True)
+
+        return undo
+
+    def _random(self) -> dict[str, Tensor]:
+        state = {"random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def _set_random(self, state: dict[str, Tensor]) -> None:
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and "random.cuda" in state:
+            torch.cuda.set_rng_state(state["random.cuda"], self.device)
+
+    def _diagnose(self, losses: Losses, batch: Batch) -> str:
         terms = {"prediction loss": losses.prediction, "SIGReg": losses.regularization}
         bad = [name for name, value in terms.items() if not math.isfinite(float(value))]
-        inputs = {"frames": frames, "actions": actions}
+        inputs = {"frames": batch.frames, "actions": batch.actions}
         dirty = [name for name, value in inputs.items() if not bool(value.isfinite().all())]
-        source = (
-            f"its {' and '.join(dirty)} hold NaN or inf"
-            if dirty
-            else "its data are finite, so the weights have diverged: lower learning_rate or weight"
-        )
+        diverged = "the weights have diverged: lower learning_rate or weight"
+        if dirty:
+            source = f"its {' and '.join(dirty)} hold NaN or inf"
+        elif self.ranks.size == 1:
+            source = f"its data are finite, so {diverged}"
+        else:
+            source = f"this rank's data are finite: unless another rank's are not, {diverged}"
+        where = "" if self.ranks.size == 1 else f" of rank {self.ranks.rank}"
+        if math.isfinite(float(losses.total.detach())):
+            bad = ["the gradient"]
         return (
             f"training stopped at step {self.step + 1} of {self.config.steps}: "
             f"{' and '.join(bad) or 'the total loss'} is not finite on batch {self.step} "
-            f"(windows {self.order.batch(self.step)[:4].tolist()}…); {source}"
+            f"(windows {self.order.batch(self.step)[:4].tolist()}…{where}); {source}"
         )
 
     def save(self, path: Path) -> None:
-        """Write the state, under a temporary name first: safetensors, nothing pickled."""
+        """Write the state, whole or not at all: safetensors, nothing pickled."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"regularizer.{k}": v for k, v in self.regularizer.state_dict().items()}
-        tensors["random"] = torch.get_rng_state()
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         metadata = {k: str(v) for k, v in asdict(self.config).items()} | {"step": str(self.step)}
-        temporary = path.with_suffix(".tmp")
-        save_file(tensors, temporary, metadata=metadata)
-        temporary.replace(path)
+        write_state(path, tensors | self._random(), metadata)
 
     def restore(self, path: Path) -> None:
         """Go on from a file that `save` wrote with the same config.
 
-        Raises: FileNotFoundError if there is none; ValueError if it is damaged, of another config
-            or of another model.
+        Raises: FileNotFoundError if there is none; DamagedStateError if it is not what was
+            written; ValueError if it is of another config or of another model.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no training state to resume from at {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = dict(file.metadata() or {})
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        tensors, metadata = read_state(path)
         step = int(metadata.pop("step", "0"))
         mine = {k: str(v) for k, v in asdict(self.config).items()}
         changed = [f"{k} {metadata.get(k)} → {v}" for k, v in mine.items() if metadata.get(k) != v]
@@ -214,8 +290,20 @@ class Training:
             moments.setdefault(int(index), {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        torch.set_rng_state(tensors["random"])
+        self._set_random(tensors)
         self.step = step
+
+
+class _Pass(nn.Module):
+    """One whole forward pass as a module, so that what wraps it sees every parameter in use."""
+
+    def __init__(self, training: Training) -> None:
+        super().__init__()
+        self.model, self.regularizer = training.model, training.regularizer
+        self._losses = training.losses
+
+    def forward(self, frames: Tensor, actions: Tensor) -> Losses:
+        return self._losses(Batch(frames, actions))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

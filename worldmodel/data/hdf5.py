@@ -24,6 +24,7 @@ from worldmodel.data.hdf5_frames import (
     MappedFrames,
     ensure_filters,
     filters,
+    naming_damage,
     open_for_reading,
     raw_rows,
     row_addresses,
@@ -57,10 +58,11 @@ def open_hdf5(
             `proprio`, else none.
     Returns: Episodes.
     Raises: FileNotFoundError; ImportError if h5py or a compression filter is missing; ValueError
-        if the file is not HDF5, a column is missing or has another shape, or there is no episode.
+        if the file is not HDF5 or damaged, a column is missing or has another shape, or there is no
+        episode; OSError if it was cut short.
     """
     path = Path(path)
-    with open_for_reading(path) as file:
+    with naming_damage(path), open_for_reading(path) as file:
         columns = {column.name for column in _columns(file)}
         for name in (pixels, action, *_INDEX):
             if name not in columns:
@@ -78,7 +80,7 @@ def open_hdf5(
 
 def hdf5_columns(path: str | Path) -> list[Column]:
     """Every column of an HDF5 file, the index included."""
-    with open_for_reading(Path(path)) as file:
+    with naming_damage(Path(path)), open_for_reading(Path(path)) as file:
         return _columns(file)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "ensure_filters",
     "filter_available",
     "filters",
+    "naming_damage",
     "open_for_reading",
     "raw_rows",
     "row_addresses",
@@ -43,6 +44,22 @@ def open_for_reading(path: Path) -> Any:
     # Where a writer lives, or was killed, this mode reads what is whole. It must not be tried on
     # any other file: HDF5 would wait for a writer to mend what is broken.
     return h5py.File(path, "r", swmr=_has_writer(path))
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Let whatever HDF5 stumbles over end in an error that names the file.
+
+    Raises: ValueError for a structure that is broken, OSError for bytes that cannot be read.
+    """
+    try:
+        yield
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        if str(path) in str(error):
+            raise
+        raise OSError(f"cannot read {path}: {error}") from error
 
 
 def _has_writer(path: Path) -> bool:
@@ -218,7 +235,8 @@ class ChunkedFrames:
         for part in np.split(np.arange(len(wanted)), edges):
             if len(part):
                 stored = wanted[part]
-                block = dataset[int(stored[0]) : int(stored[-1]) + 1]
+                with naming_damage(self._path):
+                    block = dataset[int(stored[0]) : int(stored[-1]) + 1]
                 out[part] = block[stored - stored[0]]
         return _as_frames(out[back], rows)
 
@@ -227,7 +245,8 @@ class ChunkedFrames:
 
     def _open(self) -> Any:
         if self._process != os.getpid():
-            dataset = open_for_reading(self._path)[self._name]
+            with naming_damage(self._path):
+                dataset = open_for_reading(self._path)[self._name]
             ensure_filters(dataset, self._path)
             self._dataset, self._process = dataset, os.getpid()
         return self._dataset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,10 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldmodel.data._extras import need
+from worldmodel.data._space import ensure_room
 
-__all__ = ["HDF5Writer"]
+__all__ = ["HDF5Writer", "read_origin"]
 
 _ROWS = 1024  # per chunk of a small column
+_INDEX = 64  # bytes per row, more than HDF5's index of chunks takes when it doubles
+_OVERHEAD = 1 << 16  # headers
 _VERSION = ("v110", "v110")  # the oldest file format that one may read while another writes
 
 
@@ -33,16 +37,23 @@ class HDF5Writer:
     Args:
         path: file to create, which must not exist.
         compression: of the frames, "gzip" or "lzf"; None stores them as they are.
+        origin: where the episodes come from, stored as attributes of the file (`read_origin`).
         append: go on with a file that an earlier writer closed.
     Raises: FileExistsError or FileNotFoundError, by `append`; ImportError without h5py; OSError if
         the folder cannot be written.
     """
 
     def __init__(
-        self, path: str | Path, *, compression: str | None = None, append: bool = False
+        self,
+        path: str | Path,
+        *,
+        compression: str | None = None,
+        append: bool = False,
+        origin: Mapping[str, str | int] | None = None,
     ) -> None:
         self._h5py = need("h5py", "data", "writing HDF5")
         self.path, self._compression = Path(path), compression
+        self._origin = dict(origin or {})
         if compression not in (None, "gzip", "lzf"):
             raise ValueError(f'compression must be None, "gzip" or "lzf", got {compression!r}')
         self._file: Any = None
@@ -68,7 +79,12 @@ class HDF5Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except OSError:
+            # The error that ended the block is the one to tell.
+            if error is None:
+                raise
 
     def write(self, frames: ArrayLike, actions: ArrayLike, states: ArrayLike | None = None) -> None:
         """Append one episode and make it count.
@@ -85,6 +101,8 @@ class HDF5Writer:
             self._create(columns)
         self._check(columns)
         first, last = self._rows, self._rows + len(columns["pixels"])
+        # HDF5 that is refused a write cannot close its file any more, and may crash at exit.
+        ensure_room(self.path, self._file.id.get_filesize() + self._room(columns))
         try:
             for name, values in columns.items():
                 self._put(name, first, last, values)
@@ -104,16 +122,26 @@ class HDF5Writer:
         """A file with every column and no row, complete before it gets its name."""
         partial = self.path.with_name(f"{self.path.name}.partial")
         try:
+            ensure_room(partial, self._room(columns))
             with self._h5py.File(partial, "w", libver=_VERSION) as file:
                 for name, values in columns.items():
                     self._add(file, name, values.shape[1:], values.dtype)
                 self._add(file, "ep_offset", (), np.dtype(np.int64))
                 self._add(file, "ep_len", (), np.dtype(np.int32))
+                file.attrs.update(self._origin)
             partial.rename(self.path)
             self._open()
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise OSError(f"cannot write {self.path}: {error}") from error
+
+    def _room(self, columns: dict[str, NDArray[Any]]) -> int:
+        """Bytes by which an episode may make the file grow, at most."""
+        rows = len(columns["pixels"])
+        pixels = int(columns["pixels"].nbytes)
+        small = sum(int(v[0].nbytes) for name, v in columns.items() if name != "pixels") + 12
+        chunks = -(-rows // _ROWS) + 1
+        return pixels + chunks * _ROWS * small + _INDEX * (self._rows + rows) + _OVERHEAD
 
     def _add(self, file: Any, name: str, row: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         # Small columns stay uncompressed: their last chunk is rewritten by every episode, and a
@@ -177,6 +205,17 @@ class HDF5Writer:
             dataset.resize(last, 0)
         dataset[first:last] = values
         dataset.flush()
+
+
+def read_origin(path: str | Path) -> dict[str, str | int]:
+    """What `HDF5Writer` was told about where a file's episodes come from; empty for other files.
+
+    Raises: ImportError without h5py; OSError if there is no such HDF5 file.
+    """
+    h5py = need("h5py", "data", "reading HDF5")
+    with h5py.File(path, "r", swmr=True) as file:
+        known = {key: file.attrs[key] for key in file.attrs}
+    return {k: v if isinstance(v, str) else int(v) for k, v in known.items() if np.ndim(v) == 0}
 
 
 def _columns(

@@ -121,10 +121,16 @@ class _Layout:
         """The layout of a folder, if we know its version."""
         if not (root / _INFO).is_file():
             raise FileNotFoundError(f"there is no LeRobot data set at {root}: no {_INFO}")
-        info = json.loads((root / _INFO).read_text())
-        version = str(info.get("codebase_version"))
+        try:
+            info = json.loads((root / _INFO).read_text())
+            version = str(info["codebase_version"])
+            missing = {"features", "fps", "data_path"} - set(info)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{root / _INFO} is damaged or of no data set: {error!r}") from error
         if not version.startswith(("v2.", "v3.")):
             raise ValueError(f"codebase_version must be v2.x or v3.x, got {version} in {root}")
+        if missing:
+            raise ValueError(f"{root / _INFO} lacks {', '.join(sorted(missing))}")
         return cls(root, info)
 
     @property

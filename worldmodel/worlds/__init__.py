@@ -1,7 +1,21 @@
 """Worlds that can be reset, stepped and drawn."""
 
-from worldmodel.worlds.contract import Session, World
-from worldmodel.worlds.two_room import TwoRoom, TwoRoomEnv
+from worldmodel.worlds.contract import Expert, Session, World
+from worldmodel.worlds.opening import WORLDS, open_world
+from worldmodel.worlds.two_room import TwoRoom, TwoRoomSession
+from worldmodel.worlds.two_room_env import TwoRoomEnv
 from worldmodel.worlds.two_room_walks import TwoRoomExpert, Walks, collect
 
-__all__ = ["Session", "TwoRoom", "TwoRoomEnv", "TwoRoomExpert", "Walks", "World", "collect"]
+__all__ = [
+    "WORLDS",
+    "Expert",
+    "Session",
+    "TwoRoom",
+    "TwoRoomEnv",
+    "TwoRoomExpert",
+    "TwoRoomSession",
+    "Walks",
+    "World",
+    "collect",
+    "open_world",
+]

@@ -5,16 +5,19 @@ Letters: N agents side by side that do not see each other, S state dims, A actio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Session", "World"]
+__all__ = ["Expert", "Session", "World"]
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
+Expert = Callable[[Floats], Floats]
+"""A scripted way to goals it was told: states [N, S] -> actions [N, A], one raw step."""
 
 
 class Session(Protocol):
@@ -65,6 +68,15 @@ class World(Protocol):
 
     def distance(self, states: Floats, goals: Floats) -> Floats:
         """How far each state is from its goal, in the unit `success` measures: [...]."""
+
+    def idle(self, states: Floats) -> Floats:
+        """The actions [N, A] that change least: what doing nothing means here."""
+
+    def expert(self, goals: Floats) -> Expert | None:
+        """A scripted, noiseless way to the goals [N, S], or None where nobody has written one.
+
+        It may remember things from step to step: make a new one for every attempt.
+        """
 
     def versions(self) -> dict[str, str]:
         """Packages and rendering backend that decide what happens and how it looks."""

@@ -1,18 +1,18 @@
 """Two-Room: a disc, two rooms, a wall and a door, simulated and drawn for many agents at once.
 
 Lengths are in the published world's units, a square of 224; a frame of any size shows all of it.
-The core is vectorised: states [N, 2] in, states [N, 2] out. `TwoRoomEnv` is one agent behind the
-interface of gymnasium.
+The core is vectorised: states [N, 2] in, states [N, 2] out. `start` puts the contract of
+`worldmodel.worlds.World` around it, `TwoRoomEnv` the interface of gymnasium.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TwoRoom", "TwoRoomEnv"]
+from worldmodel.worlds.contract import Expert
+
+__all__ = ["TwoRoom", "TwoRoomSession"]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -40,12 +40,20 @@ class TwoRoom:
         (LeWM, arXiv:2603.19312, Section 4); rules and pictures are our own.
     """
 
+    name = "two-room"
+    criterion = (
+        "centres closer than 16 of 224 units, as in stable-worldmodel's Two-Room (LeWM, "
+        "arXiv:2603.19312, Section 4)"
+    )
     size = 224.0
     radius = 7.0
     speed = 8.0
     success_radius = 16.0
     door = (112.0, 20.0)
+    state_dim = 2
     action_dim = 2
+    action_low = np.full(2, -1, np.float32)
+    action_high = np.full(2, 1, np.float32)
 
     def __init__(self, image_size: int = 64) -> None:
         if image_size < 16:
@@ -116,6 +124,53 @@ class TwoRoom:
         frames[where] = np.rint(under + cover * (np.asarray(_AGENT, np.float32) - under))
         return frames
 
+    def start(self, states: Floats) -> TwoRoomSession:
+        """One agent in each state [N, 2].
+
+        Raises: ValueError if the shape is another or a state is not finite.
+        """
+        if states.ndim != 2 or states.shape[1] != 2 or not np.isfinite(states).all():
+            raise ValueError(f"states must be finite [N, 2], got {list(states.shape)}")
+        return TwoRoomSession(self, states)
+
+    def draw(self, states: Floats) -> Pixels:
+        """`render`, by the name that every world gives it."""
+        return self.render(states)
+
+    def idle(self, states: Floats) -> Floats:
+        """Zeros: the disc has no momentum."""
+        return np.zeros((len(states), 2), np.float32)
+
+    def expert(self, goals: Floats) -> Expert:
+        """Straight to the goals, through the door where it must."""
+        return lambda states: self.steer(states, self.waypoint(states, goals)).astype(np.float32)
+
+    def versions(self) -> dict[str, str]:
+        """numpy alone decides: it moves and it draws."""
+        return {"numpy": np.__version__, "rendering": "numpy"}
+
+    def waypoint(self, states: Floats, targets: Floats) -> Floats:
+        """The target, or the near or far mouth of the door while the wall is in between."""
+        _, _, left, right = self.limits()
+        centre, half = self.door
+        side, target_side = self.room(states), self.room(targets)
+        x, y = states[:, 0], states[:, 1]
+        near = np.where(side == 0, left - 2.0, right + 2.0)
+        far = np.where(target_side == 0, left - 2.0, right + 2.0)
+        lined_up = np.abs(y - centre) < 0.8 * (half - self.radius)
+        in_door = (x > left) & (x < right)
+        door_x = np.where(lined_up | in_door, far, near)
+        door = np.stack([door_x, np.full_like(door_x, centre)], axis=-1)
+        blocked = (side != target_side) | (in_door & (np.abs(targets[:, 1] - centre) > half))
+        return np.where(blocked[:, None], door, targets).astype(np.float32)
+
+    def steer(self, states: Floats, waypoints: Floats) -> Floats:
+        """Actions straight towards points, at full speed until they are a step away: [N, 2]."""
+        heading = waypoints - states
+        length = np.maximum(np.abs(heading).max(-1, keepdims=True), 1e-6)
+        out: Floats = heading / length * np.minimum(length / self.speed, 1.0)
+        return out
+
     def distance(self, states: Floats, goals: Floats) -> Floats:
         """Distance between centres, in world units: [..., 2], [..., 2] -> [...]."""
         out: Floats = np.linalg.norm(states - goals, axis=-1).astype(np.float32)
@@ -153,53 +208,20 @@ class TwoRoom:
         return out
 
 
-class TwoRoomEnv:
-    """One agent of Two-Room behind gymnasium's `reset` and `step`.
+class TwoRoomSession:
+    """Agents on their way through Two-Room; see `TwoRoom.start`."""
 
-    Observations are frames [H, W, 3], uint8; `info` carries "state" and "goal", each [2].
-    Reward is 1 on the step that reaches the goal, which also terminates the episode.
+    def __init__(self, world: TwoRoom, states: Floats) -> None:
+        self.world, self.states = world, states
 
-    Args:
-        image_size: frame side in pixels.
-    """
+    def step(self, actions: Floats) -> Floats:
+        """Act once everywhere: [N, 2] -> states [N, 2]."""
+        self.states = self.world.step(self.states, actions)
+        return self.states
 
-    def __init__(self, image_size: int = 64) -> None:
-        self.world = TwoRoom(image_size)
-        self.rng = np.random.default_rng()
-        self.state = self.world.sample_states(self.rng, 1)[0]
-        self.goal = self.world.sample_states(self.rng, 1)[0]
+    def render(self, agents: NDArray[np.int64] | None = None) -> Pixels:
+        """Frames as they are now, of all agents or of those named."""
+        return self.world.render(self.states if agents is None else self.states[agents])
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Floats] | None = None
-    ) -> tuple[Pixels, dict[str, Any]]:
-        """Start anew; `options` may fix "state" and "goal", each [2] in world units.
-
-        Raises: ValueError for other option names or shapes.
-        """
-        if seed is not None:
-            self.rng = np.random.default_rng(seed)
-        chosen = dict(options or {})
-        if not set(chosen) <= {"state", "goal"}:
-            raise ValueError(f"options must be among 'state' and 'goal', got {sorted(chosen)}")
-        for name in ("state", "goal"):
-            value = np.asarray(
-                chosen.get(name, self.world.sample_states(self.rng, 1)[0]), np.float32
-            )
-            if value.shape != (2,):
-                raise ValueError(f"options[{name!r}] must be [2], got {list(value.shape)}")
-            setattr(self, name, value)
-        return self.render(), self._info()
-
-    def step(self, action: Floats) -> tuple[Pixels, float, bool, bool, dict[str, Any]]:
-        """Act once: observation, reward, terminated, truncated (never), info."""
-        self.state = self.world.step(self.state[None], np.asarray(action, np.float32)[None])[0]
-        reached = bool(self.world.success(self.state, self.goal))
-        return self.render(), float(reached), reached, False, self._info()
-
-    def render(self) -> Pixels:
-        """The current frame, [H, W, 3]."""
-        out: Pixels = self.world.render(self.state[None])[0].transpose(1, 2, 0)
-        return out
-
-    def _info(self) -> dict[str, Any]:
-        return {"state": self.state.copy(), "goal": self.goal.copy()}
+    def close(self) -> None:
+        """Nothing runs behind it."""

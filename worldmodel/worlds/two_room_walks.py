@@ -58,11 +58,10 @@ class TwoRoomExpert:
         if done.any():
             self.targets[done] = self._new_targets(states[done])
             self.bumping[done] = rng.random(int(done.sum())) < self.bump
-        waypoint = np.where(self.bumping[:, None], self.targets, self._waypoint(states))
-        heading = waypoint - states
-        length = np.maximum(np.abs(heading).max(-1, keepdims=True), 1e-6)
-        actions = heading / length * np.minimum(length / world.speed, 1.0)
-        actions = actions + self.noise * rng.standard_normal(actions.shape)
+        route = world.waypoint(states, self.targets)
+        waypoint = np.where(self.bumping[:, None], self.targets, route)
+        noise = self.noise * rng.standard_normal(states.shape)
+        actions = world.steer(states, waypoint) + noise
         again = rng.random(len(states)) < self.repeat
         actions = np.where(again[:, None], self.last, np.clip(actions, -1, 1))
         self.last = actions.astype(np.float32)
@@ -75,22 +74,6 @@ class TwoRoomExpert:
         mirror = self.world.room(targets) != wanted
         targets[mirror, 0] = self.world.size - targets[mirror, 0]
         return targets
-
-    def _waypoint(self, states: Floats) -> Floats:
-        """The target, or the near or far mouth of the door while the wall is in between."""
-        world = self.world
-        _, _, left, right = world.limits()
-        centre, half = world.door
-        side, goal_side = world.room(states), world.room(self.targets)
-        x, y = states[:, 0], states[:, 1]
-        near = np.where(side == 0, left - 2.0, right + 2.0)
-        far = np.where(goal_side == 0, left - 2.0, right + 2.0)
-        lined_up = np.abs(y - centre) < 0.8 * (half - world.radius)
-        in_door = (x > left) & (x < right)
-        door_x = np.where(lined_up | in_door, far, near)
-        door = np.stack([door_x, np.full_like(door_x, centre)], axis=-1)
-        blocked = (side != goal_side) | (in_door & (np.abs(self.targets[:, 1] - centre) > half))
-        return np.where(blocked[:, None], door, self.targets).astype(np.float32)
 
 
 class Walks(NamedTuple):

@@ -1,0 +1,136 @@
+"""What two gloo processes do in `test_train_ranks`, started by torchrun.
+
+`torchrun --nproc-per-node 2 shared_runs.py DATA FOLDER` leaves `rank0.safetensors`,
+`rank1.safetensors`, `rank0.txt`, `rank1.txt` and a run folder of `worldmodel train`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from worldmodel import Batch, Losses, jepa_loss
+from worldmodel.apps.cli import main as worldmodel
+from worldmodel.apps.train import NonFiniteError, TrainConfig, Training
+from worldmodel.apps.train_objectives import build_world_model
+from worldmodel.apps.train_ranks import ALONE, Ranks, SharedBatchNorm, launch, synchronise
+from worldmodel.data import ActionScale, Windows, open_hdf5
+
+CONFIG = TrainConfig(steps=5, batch_size=12, learning_rate=1e-2, weight=0.3, num_proj=16, seed=4)
+WORDS = (
+    "preset=small", "batch_size=8", "num_proj=8", "frameskip=2", "steps=4", "workers=0",
+    "encoder.dim=8", "encoder.projector_dim=8", "encoder.width=4", "action_encoder.dim=8",
+    "predictor.dim=8", "predictor.depth=1", "predictor.mlp_dim=8", "predictor.dropout=0",
+    "device=cpu", "checkpoint_every=2", "held_out_windows=8", "precision=float32",
+    "learning_rate=1e-4",
+)  # fmt: skip
+UNEVEN = (3, 5)
+
+
+def training(data: str, ranks: Ranks = ALONE, dropout: float = 0.0) -> Training:
+    """A tiny model in float64, where rounding is too small for AdamW to blow it up."""
+    torch.manual_seed(2)
+    small = {"dim": 8, "projector_dim": 8}
+    model = build_world_model(
+        "small", 4, 16, 4,
+        {
+            "encoder": small | {"width": 4},
+            "action_encoder": {"dim": 8},
+            "predictor": small | {"depth": 1, "mlp_dim": 8, "dropout": dropout},
+        },
+    ).double()  # fmt: skip
+    if ranks.size > 1:
+        synchronise(model)
+    episodes = open_hdf5(data)
+    windows = Windows(episodes, frameskip=2, scale=ActionScale.fit(episodes))
+    return Training(model, windows, CONFIG, objective=in_double, ranks=ranks)
+
+
+def in_double(model: Any, batch: Batch, regularizer: Any, weight: float) -> Losses:
+    """The default objective on actions in float64."""
+    return jepa_loss(model, Batch(batch.frames, batch.actions.double()), regularizer, weight)
+
+
+def trace(run: Training) -> dict[str, Tensor]:
+    """Every gradient after every step, and the state at the end."""
+    found: dict[str, Tensor] = {}
+
+    def on_step(step: int, losses: Losses) -> None:
+        for name, parameter in run.model.named_parameters():
+            assert parameter.grad is not None
+            found[f"{step}.{name}"] = parameter.grad.clone()
+
+    run.run(on_step)
+    return found | {f"end.{name}": value.clone() for name, value in run.model.state_dict().items()}
+
+
+def normalised(norm: nn.Module, x: Tensor, rows: slice) -> dict[str, Tensor]:
+    """Output, running values and gradients of one call, for the rows of one rank."""
+    x = x[rows].clone().requires_grad_()
+    weight = torch.arange(1.0, 1 + 8 * 3, dtype=torch.float64).view(8, 3)[rows]
+    y = norm(x)
+    (weight * y.square() + y.pow(3)).sum().backward()
+    out = {"y": y.detach(), "x": x.grad} | dict(norm.named_buffers())
+    return {name: torch.as_tensor(value).clone() for name, value in out.items()} | {
+        "weight": norm.weight.grad.clone(),
+        "bias": norm.bias.grad.clone(),
+    }
+
+
+def rows_of_batch_norm() -> Tensor:
+    """[8, 3], far from zero mean."""
+    generator = torch.Generator().manual_seed(0)
+    return 5 + 2 * torch.randn(8, 3, generator=generator, dtype=torch.float64)
+
+
+def norm_pair() -> tuple[nn.BatchNorm1d, nn.Module]:
+    """A batch norm, and the same to be shared."""
+    plain = nn.BatchNorm1d(3).double()
+    holder = nn.Sequential(nn.BatchNorm1d(3).double())
+    synchronise(holder)
+    assert isinstance(holder[0], SharedBatchNorm)
+    return plain, holder[0]
+
+
+def dirty(run: Training) -> str:
+    """What each rank says when one of them meets NaN in its part of batch 2."""
+    clean = run.windows.batch
+
+    def batch(index: Tensor) -> Batch:
+        found = clean(index)
+        if run.step == 2 and run.ranks.rank == 1:
+            found.actions[0, 1, 0] = math.nan
+        return found
+
+    run.windows.batch = batch  # type: ignore[method-assign]
+    try:
+        run.run(lambda step, losses: None)
+    except NonFiniteError as error:
+        return str(error)
+    return "nothing"
+
+
+def main(data: str, folder: Path) -> None:
+    """One rank: run everything, leave the results in files."""
+    torch.set_num_threads(1)
+    ranks = launch("cpu")
+    results = trace(training(data, ranks))
+    rows = slice(0, UNEVEN[0]) if ranks.rank == 0 else slice(UNEVEN[0], None)
+    found = normalised(norm_pair()[1], rows_of_batch_norm(), rows)
+    results |= {f"norm.{name}": value for name, value in found.items()}
+    run = training(data, ranks, dropout=0.5)
+    words = [dirty(run), str(run.step)]
+    plain = {name: value.contiguous() for name, value in results.items()}
+    save_file(plain, folder / f"rank{ranks.rank}.safetensors")
+    status = worldmodel(["train", "--data", data, "--out", str(folder / "run"), *WORDS])
+    Path(folder, f"rank{ranks.rank}.txt").write_text("\n".join([*words, str(status)]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

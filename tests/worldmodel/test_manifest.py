@@ -1,0 +1,120 @@
+"""A manifest comes back as it was written, and only as it was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldmodel.apps.evaluate.manifest import (
+    Manifest,
+    make_manifest,
+    read_manifest,
+    write_manifest,
+)
+from worldmodel.worlds import TwoRoom, collect
+
+WORLD = TwoRoom(16)
+WALKS = collect(WORLD, 30, 40, seed=1)
+NAMES = [f"episode {e}" for e in range(30)]
+
+
+def made(seed: int = 3, **words: object) -> Manifest:
+    """Twenty pairs of thirty walks."""
+    settings = {"num": 20, "offset": 25, "budget": 50, "source": "walks"} | words
+    return make_manifest(WORLD, list(WALKS.states), NAMES, seed=seed, **settings)  # type: ignore[arg-type]
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Every entry survives the file, states to the last bit."""
+    manifest = made()
+    write_manifest(manifest, tmp_path / "m.json")
+    read = read_manifest(tmp_path / "m.json")
+    for name in ("starts", "goals", "episodes", "rows", "dropped"):
+        assert np.array_equal(getattr(read.pairs, name), getattr(manifest.pairs, name))
+    assert read.pairs.starts.dtype == np.float32
+    assert np.array_equal(read.seeds, manifest.seeds)
+    same = [name for name in Manifest._fields if name not in ("pairs", "seeds")]
+    assert [getattr(read, name) for name in same] == [getattr(manifest, name) for name in same]
+
+
+def test_each_pair_names_the_episode_it_came_from() -> None:
+    """The name beside a start is that of the walk that holds it; unused walks are not named."""
+    manifest = made(num=5)
+    for start, episode, row in zip(
+        manifest.pairs.starts, manifest.pairs.episodes, manifest.pairs.rows, strict=True
+    ):
+        e = NAMES.index(manifest.digests[episode])
+        assert np.array_equal(WALKS.states[e, row], start)
+    assert set(manifest.pairs.episodes) == set(range(len(manifest.digests)))
+
+
+def test_the_hash_is_of_the_content_and_of_all_of_it(tmp_path: Path) -> None:
+    """The same draw has the same hash, in whatever layout; another seed or budget has another."""
+    assert made().hash == made().hash
+    assert len({made().hash, made(seed=4).hash, made(budget=51).hash, made(source="w").hash}) == 4
+    path = tmp_path / "m.json"
+    write_manifest(made(), path)
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=3, sort_keys=True))
+    assert read_manifest(path).hash == made().hash
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("budget", 51), ("criterion", "anything"), ("goals", [[1.0, 2.0]] * 20), ("sha256", "0" * 64)],
+)
+def test_a_manifest_edited_by_hand_is_refused(tmp_path: Path, entry: str, value: object) -> None:
+    """Whatever is changed, the hash no longer fits, and the message says so."""
+    path = tmp_path / "m.json"
+    write_manifest(made(), path)
+    content = json.loads(path.read_text())
+    content[entry] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"m\.json was changed after it was made"):
+        read_manifest(path)
+
+
+def test_what_is_no_manifest_is_named(tmp_path: Path) -> None:
+    """Absent, damaged, foreign and newer files each say what they are."""
+    path = tmp_path / "m.json"
+    with pytest.raises(FileNotFoundError, match="there is no manifest at"):
+        read_manifest(path)
+    for text in ("{", "[]", '{"sha256": "x"}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"m\.json is no manifest"):
+            read_manifest(path)
+    path.write_text('{"sha256": "x", "format": 2}')
+    with pytest.raises(ValueError, match="has format 2, this version reads 1"):
+        read_manifest(path)
+
+
+def test_the_historical_protocol_keeps_solved_pairs() -> None:
+    """At a short offset many pairs are solved; only the held-out protocol leaves them out."""
+    fair, old = made(offset=2), made(offset=2, protocol="historical")
+    assert not WORLD.success(fair.pairs.starts, fair.pairs.goals).any()
+    assert fair.pairs.dropped > 0
+    assert WORLD.success(old.pairs.starts, old.pairs.goals).any()
+    assert old.pairs.dropped == 0
+    assert (fair.protocol, old.protocol) == ("held-out", "historical")
+
+
+def test_impossible_tasks_are_refused() -> None:
+    """A budget of nothing and states of another world are named."""
+    with pytest.raises(ValueError, match="budget must be at least 1, got 0"):
+        made(budget=0)
+    with pytest.raises(ValueError, match=r"states must have the 2 entries of two-room, got \[5\]"):
+        make_manifest(
+            WORLD, [np.zeros((40, 5), np.float32)], ["a"], num=1, offset=2, budget=3, seed=0,
+            source="",
+        )  # fmt: skip
+
+
+def test_seeds_are_whole_numbers_that_any_reader_of_json_keeps() -> None:
+    """Each pair has its own, below 2^53, and a draw of another seed has others."""
+    seeds = made().seeds
+    assert len(set(seeds.tolist())) == len(seeds)
+    assert 0 <= seeds.min()
+    assert seeds.max() < 2**53
+    assert not np.array_equal(seeds, made(seed=4).seeds)

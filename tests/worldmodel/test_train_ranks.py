@@ -1,0 +1,155 @@
+"""Two processes train as one: gradients, weights, batch statistics, and the command itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from worldmodel.apps.cli import main
+from worldmodel.apps.runs import open_run
+from worldmodel.apps.train_ranks import SharedBatchNorm, launch, synchronise
+from worldmodel.apps.train_reports import read_table
+from worldmodel.data import HDF5Writer
+from worldmodel.worlds import TwoRoom, collect
+
+pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+# By its own name: torchrun starts the same file as a script.
+sys.path.insert(0, str(Path(__file__).parent))
+import shared_runs
+
+SCRIPT = Path(shared_runs.__file__)
+
+
+class Found(NamedTuple):
+    """What two ranks left behind."""
+
+    data: Path
+    folder: Path
+    ranks: list[dict[str, Tensor]]
+    words: list[list[str]]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """Run `shared_runs` on two gloo processes."""
+    pytest.importorskip("lightning_fabric", reason="sigreg[train] is not installed")
+    folder = tmp_path_factory.mktemp("ranks")
+    data, world = folder / "walks.h5", TwoRoom(16)
+    walks = collect(world, 12, 14, 0, bump=0.5)
+    with HDF5Writer(data) as writer:
+        for states, actions in zip(walks.states, walks.actions, strict=True):
+            writer.write(world.render(states), actions, states)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run = subprocess.run(
+        [sys.executable, *launcher, str(SCRIPT), str(data), str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return Found(
+        data,
+        folder,
+        [load_file(folder / f"rank{r}.safetensors") for r in (0, 1)],
+        [(folder / f"rank{r}.txt").read_text().splitlines() for r in (0, 1)],
+    )
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one_process(found: Found) -> None:
+    """Gradients of five steps, weights and batch statistics are those of one process, in float64.
+
+    SIGReg and batch norm look at the whole batch, gradients are averaged, AdamW steps alike.
+    """
+    alone = shared_runs.trace(shared_runs.training(str(found.data)))
+    for rank in found.ranks:
+        shared = {name: value for name, value in rank.items() if not name.startswith("norm.")}
+        assert shared.keys() == alone.keys()
+        for name, value in alone.items():
+            # The first gradients agree to rounding; AdamW then divides rounding by rounding where
+            # batch norm makes a bias idle.
+            error = float((shared[name] - value).double().norm())
+            assert error < (1e-12 if name[0] == "1" else 1e-6) * (1 + float(value.double().norm()))
+
+
+@pytest.mark.slow
+def test_a_batch_norm_shared_by_uneven_ranks_is_one(found: Found) -> None:
+    """Outputs, running values and all gradients of three and five rows are those of eight."""
+    x, plain = shared_runs.rows_of_batch_norm(), shared_runs.norm_pair()[0]
+    whole = shared_runs.normalised(plain, x, slice(None))
+    parts = [{n.removeprefix("norm."): v for n, v in rank.items()} for rank in found.ranks]
+    for name in ("y", "x"):
+        joined = torch.cat([part[name] for part in parts])
+        torch.testing.assert_close(joined, whole[name], rtol=1e-10, atol=1e-10)
+    for name in ("weight", "bias"):
+        torch.testing.assert_close(parts[0][name] + parts[1][name], whole[name])
+    for part in parts:
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            torch.testing.assert_close(part[name], whole[name])
+
+
+@pytest.mark.slow
+def test_nan_on_one_rank_stops_all_of_them(found: Found) -> None:
+    """Both stop before the same step, and the rank that holds the bad data says so."""
+    innocent, guilty = found.words
+    assert innocent[1] == guilty[1] == "2"
+    assert "of rank 1); its actions hold NaN or inf" in guilty[0]
+    assert "of rank 0); this rank's data are finite: unless another rank's are not" in innocent[0]
+
+
+@pytest.mark.slow
+def test_the_command_on_two_ranks_ends_as_on_one(found: Found, tmp_path: Path) -> None:
+    """`torchrun … worldmodel train` leaves the losses and the folder of a single process."""
+    out = tmp_path / "alone"
+    assert main(["train", "--data", str(found.data), "--out", str(out), *shared_runs.WORDS]) == 0
+    assert [words[2] for words in found.words] == ["0", "0"]
+    shared = found.folder / "run"
+    for table in ("curves.csv", "held_out.csv"):
+        one, two = read_table(out / table), read_table(shared / table)
+        for column in ("step", "prediction", "regularization"):
+            assert two[column] == pytest.approx(one[column], rel=2e-3)
+    one_run, two_run = open_run(out), open_run(shared)
+    assert one_run.trained_on == two_run.trained_on
+    assert one_run.model.state_dict().keys() == two_run.model.state_dict().keys()
+
+
+def test_sharing_a_batch_norm_changes_nothing_for_a_process_alone() -> None:
+    """Same parameters, same names, same output and running values, and no group is needed."""
+    holder, plain = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), nn.BatchNorm1d(3)
+    norm, names = holder[0], list(holder.state_dict())
+    synchronise(holder)
+    assert isinstance(holder[0], SharedBatchNorm)
+    assert holder[0].weight is norm.weight
+    assert list(holder.state_dict()) == names
+    x = torch.randn(7, 3)
+    assert torch.equal(holder[0](x), plain(x))
+    assert torch.equal(holder[0].running_var, plain.running_var)
+    synchronise(holder)
+
+
+def test_a_batch_norm_that_cannot_be_shared_is_refused() -> None:
+    """Image batch norms and those without a momentum would stay local: both are named."""
+    with pytest.raises(TypeError, match=r"must be BatchNorm1d.*BatchNorm2d"):
+        synchronise(nn.Sequential(nn.BatchNorm2d(3)))
+    with pytest.raises(TypeError, match="must have momentum"):
+        synchronise(nn.Sequential(nn.BatchNorm1d(3, momentum=None)))
+
+
+def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No WORLD_SIZE, no group; a device of one's own is refused where processes share."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    ranks = launch("cpu")
+    assert (ranks.rank, ranks.size, ranks.fabric) == (0, 1, None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match='device must be "cpu" or "cuda" on 2 processes'):
+        launch("cuda:1")
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    with pytest.raises(ImportError, match=r"pip install 'sigreg\[train\]'"):
+        launch("cpu")

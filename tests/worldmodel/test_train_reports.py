@@ -1,0 +1,226 @@
+"""What a run shows: its tables, TensorBoard's files, Weights & Biases, the collapse alarm."""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sigreg import noise_floor, report
+from worldmodel import Losses
+from worldmodel.apps import train_reports
+from worldmodel.apps.train import TrainConfig, Training
+from worldmodel.apps.train_alarm import Alarm
+from worldmodel.apps.train_events import EventFile, crc32c
+from worldmodel.apps.train_objectives import build_world_model
+from worldmodel.apps.train_picture import draw_curves
+from worldmodel.apps.train_reports import COLUMNS, Reports, floor_of, read_table
+from worldmodel.data import ActionScale, Episodes, Windows
+from worldmodel.worlds import TwoRoom, collect
+
+SMALL = {"dim": 8, "projector_dim": 16}
+
+
+def make_training(weight: float = 0.1, steps: int = 6, **changes: Any) -> Training:
+    """A tiny model on walks in Two-Room."""
+    torch.manual_seed(1)
+    model = build_world_model(
+        "small", 4, 16, 4,
+        {
+            "encoder": SMALL | {"width": 4},
+            "action_encoder": {"dim": 8},
+            "predictor": SMALL | {"depth": 1, "mlp_dim": 16},
+        },
+    )  # fmt: skip
+    world = TwoRoom(16)
+    walks = collect(world, 20, 14, seed=0, bump=0.5)
+    nowhere = np.full((20, 1, 2), np.nan, np.float32)
+    episodes = Episodes(
+        frames=torch.from_numpy(world.render(walks.states.reshape(-1, 2))),
+        actions=torch.from_numpy(np.concatenate([walks.actions, nowhere], 1).reshape(-1, 2)),
+        lengths=torch.full((20,), 15),
+    )
+    windows = Windows(episodes, frameskip=2, scale=ActionScale.fit(episodes))
+    options = {"batch_size": 32, "learning_rate": 3e-3, "num_proj": 32, "warmup": 0.1} | changes
+    return Training(model, windows, TrainConfig(steps=steps, weight=weight, **options))
+
+
+def test_crc_is_the_castagnoli_one() -> None:
+    """The published check value, and that of 32 zero bytes (RFC 3720, B.4)."""
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA
+
+
+def test_an_event_file_is_what_tensorboard_reads(tmp_path: Path) -> None:
+    """Tags, steps and values come back through TensorBoard's own reader, checksums verified."""
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    events = EventFile(tmp_path)
+    events.scalars(3, {"train/prediction": 0.25, "held_out/prediction": -1e-7})
+    events.scalars(400_000, {"λ": math.inf})
+    events.close()
+    (path,) = tmp_path.iterdir()
+    first, second, third = LegacyEventFileLoader(str(path)).Load()
+    assert first.file_version == "brain.Event:2"
+    assert (second.step, third.step) == (3, 400_000)
+    values = {value.tag: value.simple_value for value in second.summary.value}
+    assert values == {"train/prediction": 0.25, "held_out/prediction": pytest.approx(-1e-7)}
+    assert third.summary.value[0].tag == "λ"
+    assert abs(third.wall_time - path.stat().st_mtime) < 60
+
+
+def test_records_of_an_event_file_are_framed(tmp_path: Path) -> None:
+    """Every record is its length, a checksum of it, a message and a checksum of that."""
+    events = EventFile(tmp_path)
+    events.scalars(1, {"a": 1.0})
+    events.close()
+    content, records = next(tmp_path.iterdir()).read_bytes(), 0
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        message = content[12 : 12 + length]
+        for part, at in ((content[:8], 8), (message, 12 + length)):
+            crc = crc32c(part)
+            masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+            assert struct.unpack("<I", content[at : at + 4]) == (masked % 2**32,)
+        content, records = content[16 + length :], records + 1
+    assert records == 2
+
+
+def test_rows_are_means_over_their_stretch(tmp_path: Path) -> None:
+    """Each row averages the losses since the last; excess, rank and rate are of this run."""
+    training, seen = make_training(), []
+    with Reports(training, tmp_path, every=2) as reports:
+
+        def on_step(step: int, losses: Losses) -> None:
+            seen.append((float(losses.prediction), float(losses.regularization)))
+            reports.step(step, losses)
+
+        training.run(on_step)
+    table = read_table(tmp_path / "curves.csv")
+    assert tuple(table) == COLUMNS
+    assert table["step"] == [2, 4, 6]
+    means = np.asarray(seen).reshape(3, 2, 2).mean(1)
+    assert table["prediction"] == pytest.approx(means[:, 0], rel=1e-5)
+    assert table["regularization"] == pytest.approx(means[:, 1], rel=1e-5)
+    excess = means[:, 1] - noise_floor()
+    assert table["excess"] == pytest.approx(excess, rel=1e-4)
+    assert table["learning_rate"] == pytest.approx(
+        [training.config.rate(s) for s in (1, 3, 5)], rel=1e-5
+    )
+    assert all(1 <= rank <= 8 for rank in table["effective_rank"])
+    assert all(value > 0 for name in COLUMNS[4:] for value in table[name])
+
+
+def test_looking_moves_nothing(tmp_path: Path) -> None:
+    """A run with a read-out after every step ends with the weights of one without any."""
+    silent, watched = make_training(), make_training()
+    silent.run(lambda step, losses: None)
+    torch.manual_seed(1)
+    watched = make_training()
+    with Reports(watched, tmp_path, every=1) as reports:
+        watched.run(reports.step)
+    for name, value in silent.model.state_dict().items():
+        assert torch.equal(value, watched.model.state_dict()[name])
+
+
+def test_a_continued_table_has_no_row_twice(tmp_path: Path) -> None:
+    """Rows behind the resumed step go, and half a line that a killed writer left goes too."""
+    path, header = tmp_path / "curves.csv", ("step", "a")
+    path.write_text("step,a\n1,0.5\n2,0.25\n3,0.1\n4,0.")
+    train_reports._begin(path, header, 2)
+    assert path.read_text() == "step,a\n1,0.5\n2,0.25\n"
+    train_reports._begin(tmp_path / "new.csv", header, 0)
+    assert (tmp_path / "new.csv").read_text() == "step,a\n"
+
+
+def test_curves_are_drawn_with_the_floor(tmp_path: Path) -> None:
+    """Three charts above each other; a run of one row has a picture too."""
+    (tmp_path / "curves.csv").write_text(
+        ",".join(COLUMNS) + "\n1,0.5,9,8,3,1,1,1,1\n2,0.2,,8,4,1,1,1,1\n"
+    )
+    (tmp_path / "held_out.csv").write_text("step,prediction,regularization\n2,0.3,2\n")
+    assert math.isnan(read_table(tmp_path / "curves.csv")["regularization"][1])
+    with_floor = Image.open(draw_curves(tmp_path, 1.05)).convert("L")
+    assert with_floor.size == (560, 3 * 300 + 2 * 8)
+    assert np.asarray(with_floor).std() > 5
+
+
+def test_weights_and_biases_gets_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If asked for: the same values under the same steps, and the run is closed."""
+    logged: list[tuple[int, dict[str, float]]] = []
+    run = SimpleNamespace(
+        log=lambda values, step: logged.append((step, values)),
+        finish=lambda exit_code: logged.append((-1, {"exit": exit_code})),
+    )
+    training = make_training()
+    with Reports(training, tmp_path, every=3, wandb=run) as reports:
+        training.run(reports.step)
+        reports.held_out(6, (0.5, 2.0))
+    assert [step for step, _ in logged] == [3, 6, 6, -1]
+    assert logged[0][1].keys() == {f"train/{name}" for name in COLUMNS[1:]}
+    assert logged[2][1] == {"held_out/prediction": 0.5, "held_out/regularization": 2.0}
+    assert logged[3][1] == {"exit": 0}
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match="pip install wandb"):
+        train_reports.need_wandb()
+
+
+def test_only_sigreg_has_a_floor() -> None:
+    """The floor is that of the layer's own rule; another regularizer has none, and no alarm."""
+    training = make_training()
+    assert floor_of(training) == pytest.approx(noise_floor())
+    training.regularizer = torch.nn.Identity()
+    assert floor_of(training) is None
+
+
+@pytest.mark.slow
+def test_the_alarm_rings_without_sigreg_and_only_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """λ = 0 collapses and the alarm says why and what to do; λ = 0.1 on the same data is silent."""
+    for weight, rings in ((0.0, 1), (0.1, 0)):
+        training = make_training(weight, steps=110, batch_size=64)
+        with Reports(training, tmp_path / str(weight), every=5) as reports:
+            training.run(reports.step)
+        said = capsys.readouterr().out
+        assert said.count("COLLAPSE") == rings == reports.alarms
+        if rings:
+            assert "standard deviation 0.0" in said
+            assert "weight is 0: nothing keeps embeddings apart; set weight=" in said
+
+
+def test_every_kind_of_collapse_is_told_and_told_once() -> None:
+    """A point, a line, a far cluster; three read-outs in a row, then silence until it is over."""
+    config = TrainConfig(steps=1000, weight=0.02)
+    healthy = torch.randn(4, 128, 16)
+    line = torch.randn(4, 128, 1) * torch.randn(16) * 0.5 + 0.01 * healthy
+    cases = {
+        "near one point": 0.01 * healthy,
+        r"fill 1.0 of 16 directions": line,
+        "of a single point's": 0.2 * healthy,
+    }
+    for words, z in cases.items():
+        alarm, found = Alarm(config), report(z, num_proj=64)
+        assert alarm.look(50, found) is None
+        assert alarm.look(200, found) is None
+        assert alarm.look(210, found) is None
+        told = alarm.look(220, found)
+        assert told is not None
+        assert words in told
+        assert "Raise weight (now 0.02" in told
+        assert alarm.look(230, found) is None
+        over = alarm.look(240, report(healthy, num_proj=64))
+        assert over is not None
+        assert "spread again" in over
+    alarm = Alarm(config)
+    for step in range(200, 400, 10):
+        assert alarm.look(step, report(torch.randn(4, 128, 16), num_proj=64)) is None

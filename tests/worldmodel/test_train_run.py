@@ -1,0 +1,232 @@
+"""`worldmodel train` from end to end: the folder it leaves, its split, its scores, its mistakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodel.apps import train_run
+from worldmodel.apps.cli import main
+from worldmodel.apps.runs import open_run
+from worldmodel.apps.train import Training
+from worldmodel.apps.train_ranks import ALONE
+from worldmodel.apps.train_reports import read_table
+from worldmodel.apps.train_run import Material, open_material, run_train, score
+from worldmodel.apps.train_settings import TrainSettings
+from worldmodel.checkpoint import digest
+from worldmodel.data import ActionScale, HDF5Writer, episode_digests, open_hdf5
+from worldmodel.worlds import TwoRoom, collect
+
+pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+# By its own name: it is also started as a script.
+sys.path.insert(0, str(Path(__file__).parent))
+from killed_runs import settings
+
+
+def write_walks(path: Path, size: int = 16, num: int = 12, length: int = 14) -> Path:
+    """Short walks in Two-Room as an HDF5 file."""
+    world, walks = TwoRoom(size), collect(TwoRoom(size), num, length, 0, bump=0.5)
+    with HDF5Writer(path) as writer:
+        for states, actions in zip(walks.states, walks.actions, strict=True):
+            writer.write(world.render(states), actions, states)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve walks whose file names its world."""
+    path = write_walks(tmp_path_factory.mktemp("data") / "walks.h5")
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file.attrs["world"] = "two-room"
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of four steps."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    run_train(settings(str(data), report_every=1, held_out=0.25), out)
+    return out
+
+
+def built(given: TrainSettings) -> tuple[Training, Material]:
+    """The training of some settings, before its first step."""
+    material = open_material(given)
+    return train_run._build(given, material, ALONE), material
+
+
+def test_the_folder_says_everything(run: Path, data: Path) -> None:
+    """Model, scale, world, objective, data, episodes on each side and every setting."""
+    found, episodes = open_run(run), open_hdf5(data)
+    assert (found.world, found.objective, found.frameskip) == ("two-room", "lewm", 2)
+    assert found.data == str(data.resolve())
+    names = episode_digests(episodes)
+    assert found.trained_on | found.held_out == set(names)
+    assert not found.trained_on & found.held_out
+    assert len(found.held_out) == 3
+    chosen = torch.tensor([e for e, name in enumerate(names) if name in found.trained_on])
+    assert torch.allclose(found.scale.mean, ActionScale.fit(episodes, chosen).mean)
+    assert found.settings["step"] == 4
+    kept = json.loads((run / "train.json").read_text())
+    assert TrainSettings.of(kept).to_json() == kept
+    assert {k: v for k, v in found.settings.items() if k != "step"} == kept
+    assert (kept["steps"], kept["precision"]) == (4, "float32")
+    report = json.loads((run / "report.json").read_text())
+    last = read_table(run / "held_out.csv")
+    assert report["held_out_prediction"] == last["prediction"][-1]
+    assert last["step"] == [2, 4]
+    assert read_table(run / "curves.csv")["step"] == [1, 2, 3, 4]
+    assert (run / "curves.png").stat().st_size > 1000
+    assert {path.name for path in run.rglob("*.tmp")} == set()
+
+
+def test_its_own_file_trains_the_same_model(run: Path, tmp_path: Path) -> None:
+    """`--config RUN/train.json` reproduces the weights bit for bit."""
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(run / "train.json"), "--out", str(again)]) == 0
+    assert digest(open_run(again).model) == digest(open_run(run).model)
+
+
+def test_scores_are_those_of_the_saved_model_and_move_nothing(data: Path) -> None:
+    """Mean over held-out windows in evaluation mode; mode, random state and step stay."""
+    training, material = built(settings(str(data)))
+    training.run(lambda step, losses: None)
+    random, before = torch.get_rng_state(), digest(training.model)
+    step = int(training.regularizer.state_dict()["step"])
+    prediction, _ = score(training, material.held_out, 8)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert digest(training.model) == before
+    assert int(training.regularizer.state_dict()["step"]) == step
+    assert training.model.training
+    assert training.regularizer.training
+    model = training.model.eval()
+    order = train_run.BatchOrder(len(material.held_out), 8, seed=0)
+    frames, actions = material.held_out.batch(order.batch(0))
+    with torch.no_grad():
+        z = model.encode(frames)
+        error = (model.predict(z[:, :-1], actions[:, :-1]) - z[:, 1:]).square().mean()
+    assert prediction == pytest.approx(float(error), rel=1e-5)
+
+
+def test_without_steps_a_run_makes_ten_passes(data: Path) -> None:
+    """As published; the cosine ends there too."""
+    training, material = built(replace(settings(str(data)), steps=None))
+    assert training.config.steps == 10 * (len(material.train) // 8)
+    assert training.config.rate(training.config.steps) == pytest.approx(0, abs=1e-12)
+
+
+def test_bfloat16_trains_the_network_in_low_precision_only(data: Path) -> None:
+    """Under autocast the losses stay float32 and near those of float32, and weights are float32."""
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        training, material = built(settings(str(data), precision=precision))
+        losses[precision] = training.losses(material.train.batch(torch.arange(16)))
+        assert all(p.dtype == torch.float32 for p in training.model.parameters())
+    low, full = losses["bfloat16"], losses["float32"]
+    assert low.embeddings.dtype == torch.bfloat16
+    assert low.total.dtype == low.regularization.dtype == torch.float32
+    assert float(low.prediction) == pytest.approx(float(full.prediction), rel=0.1)
+    assert float(low.prediction) != float(full.prediction)
+
+
+def test_parts_take_arguments_by_name(data: Path) -> None:
+    """`predictor.dropout=0` reaches the predictor, and the frame size is the data's."""
+    given = settings(str(data))
+    changed = {part: dict(values) for part, values in given.model.items()}
+    changed["predictor"]["dropout"] = 0.0
+    model = built(replace(given, model=changed))[0].model
+    assert model.predictor.config["dropout"] == 0
+    assert model.predictor.config["depth"] == 1
+    assert model.encoder.config["image_size"] == 16
+    assert model.action_encoder.config["action_dim"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["encoder.colour=1"], "encoder (ConvEncoder) has no 'colour'; it has dim, image_size"),
+        (["--preset", "lewm"], "image_size must be a multiple of patch_size 14, got 16; set enc"),
+        (["predictor.dim=9"], "encoder, action_encoder and predictor must share one dim"),
+        (["num_frames=6"], "num_frames must be at most predictor.history + 1 = 4, got 6"),
+        (["num_frames=4", "frameskip=9"], "rows is longer than every episode; the longest has 15"),
+        (
+            ["batch_size=1"],
+            "batch_size must be at least 2 for each process, all alike, got 1 for 1",
+        ),
+        (["batch_size=9999"], "batch_size must be between 1 and the"),
+        (["objective=gan"], "objective must be one of lewm"),
+        (["pixels=depth"], "must have a column 'depth', got action, ep_len"),
+        (["device=cuda:99"], "device must be one torch can use here, got 'cuda:99'"),
+        (["data=nothing.h5"], "there is no data set at nothing.h5"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_leave_no_folder(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    """Status 2, what was wrong, and --out free for another try."""
+    out = tmp_path / "run"
+    given = ["--data", str(data), "--out", str(out), "--frameskip", "2"]
+    assert main(["train", *given, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("worldmodel train: error: ")
+    assert message in line
+    assert not out.exists()
+
+
+def test_data_that_cannot_be_split_or_seen_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One episode, and frames that are not square: each named, with what to do."""
+    one, wide = write_walks(tmp_path / "one.h5", num=1), tmp_path / "wide.h5"
+    with HDF5Writer(wide) as writer:
+        for _ in range(2):
+            writer.write(np.zeros((15, 3, 16, 32), np.uint8), np.zeros((14, 2), np.float32))
+    out = str(tmp_path / "run")
+    assert main(["train", "--data", str(one), "--out", out]) == 2
+    assert "a split needs num >= 2" in capsys.readouterr().err
+    assert main(["train", "--data", str(wide), "--out", out]) == 2
+    assert "frames must be square and of three channels, got 32 × 16 and 3" in (
+        capsys.readouterr().err
+    )
+
+
+def test_wandb_is_asked_for_before_anything_is_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the package the run does not begin; with it, it is told settings and name."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    out = tmp_path / "run"
+    words = ["--data", str(data), "--out", str(out), "wandb=true"]
+    assert main(["train", *words]) == 2
+    assert "wandb=true needs Weights & Biases: pip install wandb" in capsys.readouterr().err
+    assert not out.exists()
+    told: dict[str, Any] = {}
+
+    class Wandb:
+        @staticmethod
+        def init(**words: Any) -> Any:
+            told.update(words)
+            return Wandb
+
+        @staticmethod
+        def log(values: dict[str, float], step: int) -> None:
+            told[f"step {step}"] = values
+
+        @staticmethod
+        def finish(exit_code: int) -> None:
+            told["exit"] = exit_code
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb)
+    run_train(settings(str(data), wandb=True), out)
+    assert (told["name"], told["exit"]) == ("run", 0)
+    assert told["config"]["steps"] == 4
+    assert told["step 4"].keys() == {"held_out/prediction", "held_out/regularization"}

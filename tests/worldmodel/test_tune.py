@@ -1,0 +1,302 @@
+"""Truths of `worldmodel tune-lambda`: the bisection, what judges a run, and what is left."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+
+from worldmodel.apps import tune, tune_trial
+from worldmodel.apps.bisection import Bracket, bisect_log
+from worldmodel.apps.cli import main
+from worldmodel.apps.material import DemoConfig
+from worldmodel.apps.tune import run_tune
+from worldmodel.apps.tune_trial import Trial, TuneConfig, judge, run_trial, tune_material
+from worldmodel.data import Episodes, HDF5Writer, Windows
+
+SPAN = {"low": 1e-3, "high": 1.0, "runs": 7}
+ROOT = 0.0703
+
+
+@given(
+    root=st.floats(1.001e-3, 0.999),
+    evaluations=st.integers(3, 20),
+    slope=st.floats(1e-3, 1e3),
+)
+def test_bisection_encloses_the_root_of_a_monotone_function(
+    root: float, evaluations: int, slope: float
+) -> None:
+    """The root lies in a bracket of the promised width, after the promised number of calls."""
+    calls: list[float] = []
+
+    def function(x: float) -> float:
+        calls.append(x)
+        return slope * (math.log(x) - math.log(root))
+
+    found = bisect_log(function, 1e-3, 1.0, evaluations)
+    assert found.low < root <= found.high
+    assert len(calls) == evaluations == len(found.evaluated)
+    assert calls[:2] == [1e-3, 1.0]
+    width = math.log(found.high / found.low)
+    assert width == pytest.approx(math.log(1000) / 2 ** (evaluations - 2), rel=1e-6)
+    assert abs(math.log(found.middle / root)) <= width / 2 + 1e-9
+    assert found.monotone
+
+
+def test_a_step_is_found_as_well_as_a_slope() -> None:
+    """Only the sign counts: a jump at the root is enclosed as a crossing is."""
+    found = bisect_log(lambda x: -0.1 if x < ROOT else 3.0, 1e-3, 1.0, 12)
+    assert found.low < ROOT <= found.high < 1.01 * found.low
+
+
+@pytest.mark.parametrize(("value", "side"), [(-1.0, "above high"), (1.0, "below low")])
+def test_a_root_outside_the_range_is_told_with_its_side(value: float, side: str) -> None:
+    """Equal signs at both ends end after two calls, and the error says where to look."""
+    with pytest.raises(ValueError, match=f"what is sought lies {side}"):
+        bisect_log(lambda _: value, 0.1, 1.0, 5)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, math.inf)])
+def test_a_range_that_is_none_is_refused(ends: tuple[float, float]) -> None:
+    """A logarithm needs positive ends in order; a bisection needs a point between them."""
+    with pytest.raises(ValueError, match="finite with 0 < low < high"):
+        bisect_log(lambda x: x - 1, *ends, 5)
+    with pytest.raises(ValueError, match="evaluations must be at least 3"):
+        bisect_log(lambda x: x - 1, 0.1, 2.0, 2)
+
+
+def test_a_sign_that_changes_back_is_noticed() -> None:
+    """Monotone means: negative up to one point, not negative from there on."""
+    assert Bracket(1.0, 2.0, {0.5: -1.0, 2.0: 3.0, 1.0: -0.1, 4.0: 0.0}).monotone
+    assert not Bracket(1.0, 2.0, {0.5: 1.0, 1.0: -1.0, 2.0: 1.0}).monotone
+
+
+class Oracle(nn.Module):
+    """Embeds a frame as given, and predicts by a rule."""
+
+    def __init__(self, embed: Callable[[Tensor], Tensor], rule: str) -> None:
+        super().__init__()
+        self.embed, self.rule = embed, rule
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.following = torch.empty(0)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """[B, T, C, H, W] -> [B, T, D]."""
+        z = self.embed(frames.double())
+        self.following = z[:, 1:]
+        return z
+
+    def predict(self, z: Tensor, actions: Tensor) -> Tensor:
+        """The next embedding, or the same one."""
+        return self.following if self.rule == "knows" else z
+
+
+def position(frames: Tensor) -> Tensor:
+    """Step, last action and episode of the counter world, off a bit so that they vary."""
+    return frames[..., 0, 0] / 255
+
+
+def gaussian(frames: Tensor) -> Tensor:
+    """Independent normal numbers, whatever is seen."""
+    generator = torch.Generator().manual_seed(int(frames.sum()) % 1000)
+    return torch.randn(*frames.shape[:2], 32, generator=generator)
+
+
+@pytest.mark.parametrize("scale", [1.0, 50.0])
+def test_prediction_is_measured_against_no_change(
+    counter_world: Callable[[list[int]], Episodes], scale: float
+) -> None:
+    """A model that foresees all scores 0, one that foresees no change 1, at any scale."""
+    windows = Windows(counter_world([40, 60]))
+    index = torch.arange(len(windows))
+    for rule, wanted in (("knows", 0.0), ("stands still", 1.0)):
+        model: Any = Oracle(lambda frames: scale * position(frames), rule)
+        found = judge(model, windows, index)
+        assert found["prediction"] == pytest.approx(wanted, abs=1e-6)
+        if rule == "knows":
+            assert found["error"] == 0
+
+
+def test_distribution_is_measured_between_gaussian_and_collapse(
+    counter_world: Callable[[list[int]], Episodes],
+) -> None:
+    """Gaussian embeddings score 0 as far as chance allows, a single point scores 1."""
+    windows = Windows(counter_world([300] * 3))
+    index = torch.arange(len(windows))
+    model: Any = Oracle(gaussian, "stands still")
+    found = judge(model, windows, index)
+    assert abs(found["distribution"]) < 0.01
+    assert found["effective_rank"] > 28
+    point: Any = Oracle(lambda frames: torch.zeros(*frames.shape[:2], 32), "stands still")
+    found = judge(point, windows, index)
+    assert found["distribution"] == pytest.approx(1.0, abs=1e-4)
+    assert found["prediction"] == 1.0
+    assert found["effective_rank"] == 0
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> TuneConfig:
+    """A search on few, short and small episodes of the built-in world, with runs of two steps."""
+    tiny = partial(DemoConfig, episodes=16, length=30, image_size=16)
+    monkeypatch.setattr(tune_trial, "DemoConfig", tiny)
+    return TuneConfig(steps=2, batch_size=16, num_proj=8, windows=40)
+
+
+@pytest.fixture
+def foretold(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Instead of training: shortfalls that meet at ROOT. Returns the list of λ that were tried."""
+    tried: list[float] = []
+
+    def trial(config: TuneConfig, material: object, weight: float) -> Trial:
+        tried.append(weight)
+        along = math.log(weight / ROOT) / 20
+        return Trial(weight, 0.2 + along, 0.2 - along, 0.01, 3.0, 5.0, 1.0)
+
+    monkeypatch.setattr(tune, "run_trial", trial)
+    return tried
+
+
+def test_a_trial_depends_on_nothing_but_its_weight(small: TuneConfig) -> None:
+    """The same λ gives the same numbers whatever was run before; another λ gives others."""
+    material = tune_material(small)
+    first = run_trial(small, material, 0.05)
+    other = run_trial(small, material, 50.0)
+    again = run_trial(small, material, 0.05)
+    assert first._replace(seconds=0) == again._replace(seconds=0)
+    assert other.error != first.error
+    assert first.gap == first.prediction - first.distribution
+    assert 0 < first.prediction
+    assert 0 < first.distribution <= 1.1
+
+
+def test_no_episode_both_trains_and_judges(small: TuneConfig) -> None:
+    """Training and held-out windows share no row; as many judge as were asked for."""
+    material = tune_material(small)
+    rows = [set(w._starts.tolist()) for w in (material.train, material.held_out)]
+    lengths = material.train.episodes.lengths
+    assert len(lengths) == 20
+    first, second = ({r // int(lengths[0]) for r in part} for part in rows)
+    assert first.isdisjoint(second)
+    assert (len(first), len(second)) == (16, 4)
+    assert len(material.judges) == 40
+    assert material.train.scale is material.held_out.scale
+
+
+def test_a_search_finds_where_the_shortfalls_meet(
+    tmp_path: Path, small: TuneConfig, foretold: list[float]
+) -> None:
+    """λ is enclosed within a quarter in seven runs; the folder holds every trial and a picture."""
+    found = run_tune(small, tmp_path / "t", **SPAN)  # type: ignore[arg-type]
+    assert found.low < ROOT <= found.high < 1.25 * found.low
+    assert len(foretold) == 7
+    assert {p.name for p in (tmp_path / "t").iterdir()} == {"tune.json", "tune.png"}
+    content = json.loads((tmp_path / "t" / "tune.json").read_text())
+    assert [t["weight"] for t in content["trials"]] == foretold
+    assert content["result"]["weight"] == found.middle
+    assert content["result"]["monotone"] is True
+    assert content["config"]["steps"] == 2
+    with Image.open(tmp_path / "t" / "tune.png") as picture:
+        picture.load()
+
+
+def test_an_interrupted_search_repeats_no_trial(
+    tmp_path: Path, small: TuneConfig, foretold: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C the folder holds the trials so far, and resuming ends where one search would."""
+    whole = run_tune(small, tmp_path / "whole", **SPAN)  # type: ignore[arg-type]
+    wanted = list(foretold)
+    foretold.clear()
+    trial = tune.run_trial
+
+    def interrupted(*given: Any) -> Trial:
+        if len(foretold) == 3:
+            raise KeyboardInterrupt
+        return trial(*given)
+
+    monkeypatch.setattr(tune, "run_trial", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_tune(small, tmp_path / "t", **SPAN)  # type: ignore[arg-type]
+    content = json.loads((tmp_path / "t" / "tune.json").read_text())
+    assert len(content["trials"]) == 3
+    assert "result" not in content
+    monkeypatch.setattr(tune, "run_trial", trial)
+    found = run_tune(small, tmp_path / "t", resume=True, **SPAN)  # type: ignore[arg-type]
+    assert foretold == wanted
+    assert found == whole
+
+
+def test_a_wider_search_keeps_what_is_known(
+    tmp_path: Path, small: TuneConfig, foretold: list[float]
+) -> None:
+    """λ beyond the range is told with its side; a wider range goes on with the same folder."""
+    with pytest.raises(ValueError, match="lies above high"):
+        run_tune(small, tmp_path / "t", low=1e-3, high=1e-2, runs=7)
+    assert (tmp_path / "t" / "tune.png").is_file()
+    found = run_tune(small, tmp_path / "t", low=1e-2, high=1.0, runs=5, resume=True)
+    assert found.low < ROOT <= found.high
+    assert foretold.count(1e-2) == 1
+    content = json.loads((tmp_path / "t" / "tune.json").read_text())
+    assert sorted(t["weight"] for t in content["trials"]) == sorted(foretold)
+
+
+def test_mistakes_are_told_before_any_folder_is_made(
+    tmp_path: Path, small: TuneConfig, foretold: list[float]
+) -> None:
+    """A wrong range, absent data, a folder in the way or of other settings: one error each."""
+    out = tmp_path / "t"
+    with pytest.raises(ValueError, match=r"0 < low < high and runs >= 3, got 1, 0\.1 and 7"):
+        run_tune(small, out, low=1.0, high=0.1, runs=7)
+    with pytest.raises(FileNotFoundError, match="no data set at"):
+        run_tune(TuneConfig(data=str(tmp_path / "no.h5")), out, **SPAN)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match=r"--resume needs a folder with tune\.json"):
+        run_tune(small, out, resume=True, **SPAN)  # type: ignore[arg-type]
+    assert not out.exists()
+    run_tune(small, out, **SPAN)  # type: ignore[arg-type]
+    with pytest.raises(FileExistsError, match=r"must not exist yet, got .*add --resume"):
+        run_tune(small, out, **SPAN)  # type: ignore[arg-type]
+    other = TuneConfig(**{**vars(small), "steps": 3})
+    with pytest.raises(ValueError, match="must keep the search's settings, got steps 2 → 3"):
+        run_tune(other, out, resume=True, **SPAN)  # type: ignore[arg-type]
+    (out / "tune.json").write_text('{"config": {}, "trials": [{}]}')
+    with pytest.raises(ValueError, match=r"tune\.json is damaged: KeyError\('weight'\)"):
+        run_tune(small, out, resume=True, **SPAN)  # type: ignore[arg-type]
+    for wrong, message in (({"preset": "big"}, "preset must be"), ({"windows": 1}, "at least 2")):
+        with pytest.raises(ValueError, match=message):
+            TuneConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_command_searches_a_file_and_says_what_it_found(
+    tmp_path: Path, foretold: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every run is one line, λ with its range the last but one; mistakes end with status 2."""
+    pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+    data, out = tmp_path / "a.h5", tmp_path / "t"
+    with HDF5Writer(data) as file:
+        for _ in range(3):
+            frames = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
+            file.write(frames.numpy(), torch.randn(39, 2).numpy())
+    words = ["tune-lambda", "--data", str(data), "--out", str(out), "--steps", "2"]
+    words += ["--batch-size", "8", "--runs", "5"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert said.count("run ") == 5
+    assert "run 1 of 5  λ 0.001" in said
+    assert "judged by 21 held-out ones" in said
+    assert "\n  λ = 0.0487   (between 0.0316 and 0.075)\n" in said
+    assert json.loads((out / "tune.json").read_text())["config"]["data"] == str(data)
+    assert main(words) == 2
+    assert "worldmodel tune-lambda: error: --out must not exist" in capsys.readouterr().err
+    for wrong in (["--low", "0"], ["--runs", "0"], ["--device", "abacus"], ["--high", "x"]):
+        with pytest.raises(SystemExit):
+            main([*words, *wrong])
+        assert f"argument {wrong[0]}: must" in capsys.readouterr().err

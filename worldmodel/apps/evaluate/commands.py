@@ -1,0 +1,264 @@
+"""`worldmodel manifest`, `worldmodel evaluate` and `worldmodel compare` on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodel._files import write_atomically
+from worldmodel.apps._arguments import natural, positive
+from worldmodel.apps.evaluate.comparing import compare, read_result
+from worldmodel.apps.evaluate.films import film_attempts
+from worldmodel.apps.evaluate.manifest import (
+    PROTOCOLS,
+    make_manifest,
+    read_manifest,
+    write_manifest,
+)
+from worldmodel.apps.evaluate.page import page
+from worldmodel.apps.evaluate.planning import PLANNERS, Planner
+from worldmodel.apps.evaluate.running import Evaluation, evaluate, policy_of, world_for
+from worldmodel.apps.evaluate.wording import compare_lines, manifest_lines, result_lines
+from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.runs import open_run
+from worldmodel.data import action_digest, episode_digests
+from worldmodel.data.opening import open_episodes
+from worldmodel.worlds import WORLDS, TwoRoom, collect, open_world
+
+__all__ = ["add_parsers"]
+
+Floats = NDArray[np.float32]
+_LENGTH = 200  # actions of a walk collected for a manifest: goals 100 steps away leave room
+_MANIFEST = """\
+Write down a task: starts, goals, budget, criterion, seeds and versions, with a hash over them.
+Pairs come from episodes nobody trains on: fresh walks (two-room), or those of --data.
+"""
+_EVALUATE = """\
+Plan with a trained model on every pair of a manifest, beside a random policy, an idle one and the
+scripted expert, and leave result.json, films and one HTML page in --out.
+"""
+_COMPARE = """\
+The paired difference of two results on one manifest, with an exact test (McNemar's, where each
+pair was tried once).
+"""
+
+
+def add_parsers(commands: Any) -> None:
+    """Register the three commands; each sets `run`, a function of the parsed arguments."""
+    _add_manifest(commands)
+    _add_evaluate(commands)
+    _add_compare(commands)
+
+
+def _add_manifest(commands: Any) -> None:
+    parser = commands.add_parser(
+        "manifest", help="write down start and goal pairs to evaluate on", description=_MANIFEST,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("--env", choices=WORLDS, required=True, help="the world")
+    parser.add_argument(
+        "--pairs", type=positive, default=200, metavar="N", help="how many (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--offset", type=positive, default=25, metavar="N",
+        help="steps from start to goal in the source episode (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--budget", type=positive, default=50, metavar="N",
+        help="steps allowed (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of the draw (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data", metavar="FILE", help="episodes with states to draw from, in any format we read"
+    )
+    parser.add_argument(
+        "--state", metavar="NAME", nargs="+", help="columns of --data that hold the state"
+    )
+    parser.add_argument(
+        "--unseen-by", type=Path, metavar="RUN",
+        help="leave out the episodes of --data that this run was trained on",
+    )  # fmt: skip
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default=PROTOCOLS[0],
+        help="historical keeps pairs that are solved already (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="M.json", help="file to write")
+    parser.set_defaults(run=_manifest)
+
+
+def _add_evaluate(commands: Any) -> None:
+    usual = Planner()
+    parser = commands.add_parser(
+        "evaluate", help="measure how often plans reach the goals of a manifest",
+        description=_EVALUATE, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder with the model")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="M.json", help="the task")
+    parser.add_argument(
+        "--planner", choices=PLANNERS, default=usual.name, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=64, metavar="B",
+        help="pairs side by side; changes no outcome (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=positive, default=1, metavar="K",
+        help="try every pair K times, with other seeds each time (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default=PROTOCOLS[0],
+        help="historical allows training rows and counts 50 pairs (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="cpu", metavar="D", help="(default: %(default)s)")
+    numbers = {
+        "samples": (positive, "candidates per iteration, or starts of gradient"),
+        "iterations": (positive, "per decision"),
+        "elites": (positive, "of cem and icem, and candidates that mppi averages"),
+        "horizon": (positive, "blocks planned ahead"),
+        "execute": (positive, "blocks done before the next plan"),
+        "together": (positive, "problems in one call of the model, fixed for equal rounding"),
+        "std": (float, "spread of the first candidates"),
+        "temperature": (float, "of mppi, in units of the cost"),
+        "rate": (float, "step size of gradient"),
+    }
+    for name, (kind, about) in numbers.items():
+        default = getattr(usual, name)
+        shown = "64 × 6, for gradient 16 × 24" if default is None else default
+        parser.add_argument(
+            f"--{name}", type=kind, default=default, metavar="N", help=f"{about} (default: {shown})"
+        )
+    parser.add_argument(
+        "--cost", choices=["last", "mean", "nearest"], default=usual.cost,
+        help="which predictions are compared with the goal (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--free", dest="held", action="store_false",
+        help="search every raw action of a block, not one that is held over it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--films", type=natural, default=3, metavar="N",
+        help="successes and failures to show in motion (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "compare", help="compare two results on one manifest", description=_COMPARE,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("a", metavar="A.json", help="result.json, or the folder it lies in")
+    parser.add_argument("b", metavar="B.json", help="another, on the same manifest")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write it down")
+    parser.set_defaults(run=_compare)
+
+
+def _manifest(arguments: argparse.Namespace) -> int:
+    world = open_world(arguments.env)
+    states, digests, source = _episodes(arguments)
+    manifest = make_manifest(
+        world,
+        states,
+        digests,
+        num=arguments.pairs,
+        offset=arguments.offset,
+        budget=arguments.budget,
+        seed=arguments.seed,
+        source=source,
+        protocol=arguments.protocol,
+    )
+    write_manifest(manifest, arguments.out)
+    for line in manifest_lines(manifest, arguments.out):
+        say(line)
+    return 0
+
+
+def _episodes(arguments: argparse.Namespace) -> tuple[list[Floats], list[str], str]:
+    """States and names of the episodes to draw from, and where they come from."""
+    if arguments.data is None:
+        if arguments.unseen_by or arguments.state:
+            raise ValueError("--unseen-by and --state go with --data")
+        if arguments.env != TwoRoom.name:
+            raise ValueError(
+                f"{arguments.env} needs --data: `worldmodel data collect --env {arguments.env}` "
+                "makes episodes nobody has trained on"
+            )
+        # As many walks as pairs: hardly two pairs share one.
+        num, seed = max(arguments.pairs, 50), arguments.seed
+        walks = collect(TwoRoom(), num, max(_LENGTH, 2 * arguments.offset), seed + 2**31)
+        source = f"{num} fresh walks of the noisy expert, seed {seed + 2**31}"
+        return list(walks.states), [action_digest(a) for a in walks.actions], source
+    episodes = open_episodes(arguments.data, state=arguments.state)
+    if episodes.states is None:
+        raise ValueError(f"{arguments.data} has no states to start from; name them with --state")
+    names = episode_digests(episodes)
+    seen = open_run(arguments.unseen_by).trained_on if arguments.unseen_by else frozenset[str]()
+    kept = [e for e, name in enumerate(names) if name not in seen]
+    if not kept:
+        raise ValueError(f"every episode of {arguments.data} was trained on by --unseen-by")
+    ends = episodes.lengths.cumsum(0).tolist()
+    begins = episodes.offsets.tolist()
+    states = [episodes.states[begins[e] : ends[e]].numpy() for e in kept]
+    source = f"{len(kept)} of {len(names)} episodes of {Path(arguments.data).name}"
+    return states, [names[e] for e in kept], source
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    out = arguments.out
+    if (out / "result.json").exists():
+        raise FileExistsError(f"--out must not hold a result yet, got {out}")
+    chosen = {field.name: getattr(arguments, field.name) for field in fields(Planner)
+              if field.name != "name"}  # fmt: skip
+    evaluation = Evaluation(
+        Planner(arguments.planner, **chosen),
+        arguments.protocol,
+        arguments.batch_size,
+        arguments.seeds,
+        arguments.device,
+    )
+    manifest = read_manifest(arguments.manifest)
+    run = open_run(arguments.folder, arguments.device)
+    with Progress("evaluate", len(manifest.seeds) * arguments.seeds, unit="pair") as bar:
+        result, trials = evaluate(run, manifest, evaluation, on_pairs=bar.update)
+    out.mkdir(parents=True, exist_ok=True)
+    films = {}
+    if arguments.films:
+        world = world_for(run, manifest, evaluation.protocol)
+        films = film_attempts(
+            world, manifest, policy_of(run, evaluation), trials, out, each=arguments.films
+        )
+    write_atomically(out / "index.html", page(result, films).encode())
+    # The result last: its presence says that everything is there.
+    _write(result, out / "result.json")
+    for line in result_lines(result, out):
+        say(line)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    found = compare(read_result(arguments.a), read_result(arguments.b))
+    for line in compare_lines(found, arguments.a, arguments.b):
+        say(line)
+    if arguments.out:
+        _write(found, arguments.out)
+    return 0
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    """JSON with one outcome a line."""
+    records = content.get("outcomes", [])
+    text = json.dumps({k: v for k, v in content.items() if k != "outcomes"}, indent=2)
+    if records:
+        lines = ",\n".join("    " + json.dumps(record) for record in records)
+        text = text.removesuffix("\n}") + ',\n  "outcomes": [\n' + lines + "\n  ]\n}"
+    write_atomically(path, text.encode() + b"\n")

@@ -1,0 +1,104 @@
+"""Whoever acts: a policy is told its goals once, and then asked for actions again and again.
+
+Letters: N pairs side by side, S state dims, A action dims of one raw step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodel.worlds import World
+
+__all__ = ["Actor", "ExpertPolicy", "IdlePolicy", "Policy", "RandomPolicy", "Scene", "Task"]
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+class Task(NamedTuple):
+    """What a policy is told before the first step.
+
+    Attributes:
+        world: where it acts; `world.draw(goals)` are the pictures of the goals.
+        goals: [N, S].
+        seeds: [N], one stream of random numbers per pair, so that none depends on its neighbours.
+    """
+
+    world: World
+    goals: Floats
+    seeds: NDArray[np.int64]
+
+
+class Scene(NamedTuple):
+    """What there is to see now.
+
+    Attributes:
+        states: [N, S]; for scripted policies, a learned one looks at the frames.
+        frames: draws them when called, [N, 3, H, W], uint8.
+    """
+
+    states: Floats
+    frames: Callable[[], Pixels]
+
+
+Actor = Callable[[Scene], Floats]
+"""Scene of all pairs -> actions for the next steps [N, steps, A], in the world's units."""
+
+
+class Policy(Protocol):
+    """Makes an actor for each batch of pairs; the actor may remember, the policy does not.
+
+    What it does for one pair must depend on that pair and its seed alone.
+    """
+
+    def begin(self, task: Task) -> Actor:
+        """An actor for the pairs of `task`."""
+
+
+class RandomPolicy:
+    """Actions drawn evenly from the box, one step at a time.
+
+    Args:
+        rng: one stream for all pairs together; None gives each pair its own, from its seed.
+    """
+
+    def __init__(self, rng: np.random.Generator | None = None) -> None:
+        self.rng = rng
+
+    def begin(self, task: Task) -> Actor:
+        """Draws [N, 1, A] in [action_low, action_high]."""
+        low, high = task.world.action_low, task.world.action_high
+        rngs = [self.rng] if self.rng else [np.random.default_rng(s) for s in task.seeds.tolist()]
+        size = (len(task.goals) // len(rngs), 1, task.world.action_dim)
+
+        def act(_: Scene) -> Floats:
+            drawn = [rng.uniform(low, high, size) for rng in rngs]
+            return np.concatenate(drawn).astype(np.float32)
+
+        return act
+
+
+class IdlePolicy:
+    """Does nothing: what is solved under it needed no policy."""
+
+    def begin(self, task: Task) -> Actor:
+        """The world's idle action, [N, 1, A]."""
+        return lambda scene: task.world.idle(scene.states)[:, None]
+
+
+class ExpertPolicy:
+    """The world's scripted expert, which sees states."""
+
+    def begin(self, task: Task) -> Actor:
+        """The expert's action, [N, 1, A].
+
+        Raises: ValueError if the world has none.
+        """
+        act = task.world.expert(task.goals)
+        if act is None:
+            raise ValueError(f"{task.world.name} has no scripted expert")
+        return lambda scene: act(scene.states)[:, None]

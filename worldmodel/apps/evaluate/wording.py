@@ -1,0 +1,89 @@
+"""Manifests, results and comparisons in lines for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from worldmodel.apps.evaluate.manifest import Manifest
+
+__all__ = ["compare_lines", "manifest_lines", "percent", "result_lines"]
+
+
+def percent(rate: float | None) -> str:
+    """86.5 %, or none."""
+    return "none" if rate is None else f"{100 * rate:.1f} %"
+
+
+def manifest_lines(manifest: Manifest, path: Path) -> list[str]:
+    """What was written down."""
+    return [
+        f"{path}: {len(manifest.seeds)} pairs of {manifest.env}, goals {manifest.offset} steps "
+        f"away, budget {manifest.budget}",
+        f"  from       {manifest.source}",
+        f"  protocol   {manifest.protocol}, {manifest.pairs.dropped} drawn pairs left out, "
+        "solved before the first step",
+        f"  success    {manifest.criterion}",
+        f"  sha256     {manifest.hash}",
+    ]
+
+
+def result_lines(result: dict[str, Any], out: Path) -> list[str]:
+    """Rates with intervals, floors under them, and what they cost."""
+    count = f"{result['pairs']} pairs"
+    count += f" × {result['repeats']} seeds" if result["repeats"] > 1 else ""
+    rows = [
+        (_planner(result), "success"),
+        ("random actions", "random_success"),
+        ("no action", "noop_success"),
+        ("scripted expert", "expert_success"),
+    ]
+    lines = [
+        "",
+        f"  {result['env']}, {count}, goals {result['offset']} steps away, "
+        f"budget {result['budget']}",
+        f"  {'':<24}{'at any step':>12}   {'95 % interval':<18}{'at the end':>12}",
+    ]
+    if result["protocol"] == "historical":
+        lines.insert(1, "  HISTORICAL PROTOCOL: for comparison with published tables only")
+    for title, key in rows:
+        rate = result[f"{key}_rate"]
+        if rate is None:
+            lines.append(f"  {title:<24}{'there is none':>12}")
+            continue
+        low, high = (percent(bound) for bound in result[f"{key}_interval"])
+        end = percent(result[f"{key}_rate_at_end"])
+        lines.append(f"  {title:<24}{percent(rate):>12}   {f'{low} – {high}':<18}{end:>12}")
+    seconds, distance = result["planning_seconds"], result["final_distance"]
+    steps = result["mean_steps_to_goal"]
+    return [
+        *lines,
+        f"  steps to the goal       {'never reached' if steps is None else steps}",
+        f"  final distance          median {distance['median']:g}, 95th percentile "
+        f"{distance['p95']:g}",
+        f"  seconds per decision    median {seconds['median']:.3g}, 95th percentile "
+        f"{seconds['p95']:.3g}, for {seconds['pairs_per_decision']} pairs at once",
+        f"  look at {out / 'index.html'}; all figures are in {out / 'result.json'}",
+    ]
+
+
+def compare_lines(found: dict[str, Any], a: str, b: str) -> list[str]:
+    """Both rates, their difference and whether chance explains it."""
+    lines = [f"A  {a}", f"B  {b}"]
+    if found["protocol"] == "historical":
+        lines.append("HISTORICAL PROTOCOL: for comparison with published tables only")
+    for kind, title in (("success", "at any step"), ("success_at_end", "at the end")):
+        part = found[kind]
+        lines += [
+            f"success {title}, {part['pairs']} pairs",
+            f"  A {percent(part['a'])}   B {percent(part['b'])}   "
+            f"B − A {100 * part['difference']:+.1f} points",
+            f"  better in A {part['only_a_better']}, better in B {part['only_b_better']}, "
+            f"exact test p = {part['p_value']:.3g}",
+        ]
+    return lines
+
+
+def _planner(result: dict[str, Any]) -> str:
+    planner = result["fingerprint"]["planner"]
+    return planner["name"] if isinstance(planner, dict) else str(planner)

@@ -1,0 +1,39 @@
+"""Where a number comes from: versions, commit, machine."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+__all__ = ["commit", "machine", "versions"]
+
+
+def versions() -> dict[str, str]:
+    """Of this library, torch and Python."""
+    try:
+        own = version("sigreg")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {"sigreg": own, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def machine(device: str) -> str:
+    """Processor kind, threads and device."""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, {device}"
+
+
+def commit() -> str | None:
+    """Commit of the source tree this file lies in, or None for an installed package."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(  # noqa: S603 - fixed words
+            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607 - from the PATH
+            capture_output=True, text=True, check=True, timeout=5,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,189 @@
+"""Several processes on one batch: who they are, batch statistics over all, averaged gradients.
+
+Started by `torchrun`; Lightning Fabric reads the environment it (or Slurm, or MPI) sets, joins the
+process group and wraps the model. Everything else is plain torch, and one process needs none of it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ALONE", "Ranks", "SharedBatchNorm", "launch", "synchronise"]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that share each batch.
+
+    Attributes:
+        rank: which one this is.
+        size: how many there are.
+        device: where this one computes.
+        fabric: Lightning Fabric behind them; None for a process alone.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+    fabric: Any = None
+
+    def share(self, module: nn.Module) -> nn.Module:
+        """`module` with every gradient averaged over the ranks, on their common weights."""
+        if self.fabric is None:
+            return module
+        shared: nn.Module = self.fabric.strategy.setup_module(module)
+        return shared
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average of a tensor over the ranks; every one must call it."""
+        if self.size == 1:
+            return values
+        total = values.to(self.device, copy=True)
+        torch.distributed.all_reduce(total)
+        return total.cpu() / self.size
+
+    def wait(self) -> None:
+        """Go on when every rank has come here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
+
+ALONE = Ranks()
+
+
+def launch(device: str) -> Ranks:
+    """Join the processes that a launcher started, if it did.
+
+    Args:
+        device: "cpu", or "cuda" for one GPU per process.
+    Returns: Ranks; `ALONE` on `device` where no launcher set WORLD_SIZE above 1.
+    Raises: ImportError if Lightning Fabric is missing; ValueError if a device is named that the
+        processes cannot share.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Ranks(device=device)
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "cpu" or "cuda" on {size} processes, got {device!r}')
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
+    except ImportError as error:
+        raise ImportError(
+            "training on several processes needs Lightning Fabric: pip install 'sigreg[train]'"
+        ) from error
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    fabric = Fabric(
+        accelerator=device,
+        devices=local,
+        num_nodes=size // local,
+        strategy=DDPStrategy(),
+    )
+    fabric.launch()
+    return Ranks(fabric.global_rank, fabric.world_size, str(fabric.device), fabric)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the ranks, and over the ranks' gradients on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        del ctx
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        del ctx
+        total = gradient.contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def _sum(x: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+    return total
+
+
+class SharedBatchNorm(nn.BatchNorm1d):
+    """BatchNorm1d whose batch is that of all ranks together.
+
+        y = (x − μ) / √(σ² + ε) · γ + β,   μ, σ² over the rows of every rank
+
+    In training the moments are summed over the default process group, forward and backward; alone,
+    or in evaluation mode, it is BatchNorm1d. Names and shapes of its state are BatchNorm1d's.
+    Unlike torch's SyncBatchNorm it runs on the CPU (gloo) and in float64. Every rank must call it
+    equally often.
+
+    Shapes: [N, C] -> [N, C].
+    Source: Ioffe & Szegedy, arXiv:1502.03167; moments by Chan, Golub & LeVeque (1979).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the rows of x."""
+        if not self.training or not _many():
+            return super().forward(x)
+        # Reduced precision would lose the variance: moments are float32 at least, as in torch.
+        wide = x if x.dtype == torch.float64 else x.float()
+        first = _sum(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))
+        n, mean = first[0].detach(), first[1:] / first[0].detach()
+        centred = wide - mean
+        # Two passes: squares of centred values do not cancel.
+        variance = _sum(centred.square().sum(0)) / n
+        with torch.no_grad():
+            assert self.momentum is not None
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            unbiased = variance * (n / (n - 1).clamp_min(1))
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+            self.num_batches_tracked += 1
+        out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+        normalised: Tensor = out.to(x.dtype)
+        return normalised
+
+
+def _many() -> bool:
+    distributed = torch.distributed
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
+def synchronise(model: nn.Module) -> None:
+    """Let every BatchNorm1d of a model use the batch of all ranks, in place.
+
+    Raises: TypeError for other batch norms, which would keep each rank's own statistics.
+    """
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm1d:
+                setattr(module, name, _shared(child))
+            elif isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(
+                child, SharedBatchNorm
+            ):
+                raise TypeError(
+                    f"batch norms must be BatchNorm1d to be shared by ranks, got {child}"
+                )
+
+
+def _shared(norm: nn.BatchNorm1d) -> SharedBatchNorm:
+    if norm.momentum is None or not norm.affine or not norm.track_running_stats:
+        raise TypeError(
+            f"a batch norm to be shared must have momentum, weights and running values, got {norm}"
+        )
+    shared = SharedBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    # The same tensors, so that an optimizer made before still holds them.
+    shared.weight, shared.bias = norm.weight, norm.bias
+    for name, buffer in norm.named_buffers():
+        setattr(shared, name, buffer)
+    return shared.train(norm.training)

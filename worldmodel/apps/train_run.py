@@ -1,0 +1,396 @@
+"""One training run: a data set and settings in, a run folder out, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from worldmodel._files import write_atomically
+from worldmodel.apps.progress import say
+from worldmodel.apps.runs import EPISODES, save_run
+from worldmodel.apps.train import NonFiniteError, Training
+from worldmodel.apps.train_objectives import OBJECTIVES
+from worldmodel.apps.train_picture import draw_curves
+from worldmodel.apps.train_ranks import Ranks, launch, synchronise
+from worldmodel.apps.train_reports import Reports, floor_of, need_wandb
+from worldmodel.apps.train_settings import FREE, TrainSettings, device_of, precision_of
+from worldmodel.apps.train_state import Checkpoints
+from worldmodel.data import (
+    ActionScale,
+    BatchOrder,
+    Episodes,
+    Windows,
+    episode_digests,
+    split,
+)
+from worldmodel.data.frames import EpisodeFrames
+from worldmodel.data.hdf5_frames import open_for_reading
+from worldmodel.data.opening import open_episodes
+
+__all__ = ["SETTINGS", "Material", "open_material", "run_train", "score", "settings_of"]
+
+SETTINGS = "train.json"
+REPORT = "report.json"
+_PASSES = 10  # over the data where no steps are given, as published
+_MEMORY = 8 * 2**30  # bytes of frames that are read into memory where a file cannot be mapped
+
+
+class Material(NamedTuple):
+    """What a run learns from and is scored on.
+
+    Attributes:
+        episodes: all of them.
+        train: windows of the training episodes.
+        held_out: windows of the others.
+        scale: of the training actions.
+        trained_on: digests of the training episodes.
+        kept_apart: digests of the others.
+    """
+
+    episodes: Episodes
+    train: Windows
+    held_out: Windows
+    scale: ActionScale
+    trained_on: list[str]
+    kept_apart: list[str]
+
+
+def open_material(settings: TrainSettings) -> Material:
+    """Open a data set and split it by episode.
+
+    Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has fewer than two
+        episodes, other than square colour frames, or no window on one side of the split.
+    """
+    episodes = open_episodes(settings.data, pixels=settings.pixels, action=settings.action)
+    _, channels, height, width = episodes.frames.shape
+    if channels != 3 or height != width:
+        raise ValueError(
+            f"frames must be square and of three channels, got {width} × {height} and {channels} "
+            f"in {settings.data}; worldmodel data convert --size writes others"
+        )
+    if isinstance(episodes.frames, EpisodeFrames):
+        size = math.prod(episodes.frames.shape)
+        if size > _MEMORY:
+            raise ValueError(
+                f"{settings.data} gives whole episodes only and has {size / 2**30:.0f} GiB of "
+                "frames; write it as HDF5 first: worldmodel data convert IN OUT.h5"
+            )
+        episodes = episodes.in_memory()
+    train, held_out = split(len(episodes), settings.held_out, settings.seed)
+    scale = ActionScale.fit(episodes, train)
+    digests = episode_digests(episodes)
+
+    def windows(subset: Tensor) -> Windows:
+        return Windows(
+            episodes,
+            num_frames=settings.num_frames,
+            frameskip=settings.frameskip,
+            scale=scale,
+            subset=subset,
+        )
+
+    return Material(
+        episodes=episodes,
+        train=windows(train),
+        held_out=windows(held_out),
+        scale=scale,
+        trained_on=[digests[e] for e in train.tolist()],
+        kept_apart=[digests[e] for e in held_out.tolist()],
+    )
+
+
+def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Train to the end and leave a run folder that `open_run` reads.
+
+    The folder holds `train.json` (settings, from the start), `checkpoints/`, `curves.csv`,
+    `held_out.csv` and `tensorboard/` as they grow, the model of the newest checkpoint
+    (`model.safetensors`, `config.json`, `episodes.json`), and at the end `curves.png` and
+    `report.json`.
+
+    Args:
+        settings: TrainSettings; a continued run may differ in `FREE` alone.
+        out: the run folder; must not exist, unless `resume`.
+        resume: go on from the newest whole checkpoint, or begin anew if none was reached.
+    Returns: the report.
+    Raises: FileExistsError, FileNotFoundError, ValueError, ImportError, OSError; NonFiniteError
+        after the last good state was written; KeyboardInterrupt is passed on after that.
+    """
+    if settings.objective not in OBJECTIVES:
+        raise ValueError(
+            f"objective must be one of {', '.join(OBJECTIVES)}, got {settings.objective!r}"
+        )
+    if settings.wandb:
+        need_wandb()
+    settings = replace(settings, world=settings.world or _world_of(settings.data))
+    ranks = launch(device_of(settings.device))
+    first = ranks.rank == 0
+    if first:
+        _check_folder(settings, out, resume=resume)
+    material = open_material(settings)
+    training = _build(settings, material, ranks)
+    whole = replace(settings, steps=training.config.steps, precision=training.config.precision)
+    every = settings.report_every or max(training.config.steps // 200, 1)
+    if first:
+        _check_data(material, out)
+        _begin(whole, material, out, resume=resume)
+    ranks.wait()
+    checkpoints = Checkpoints(out / "checkpoints")
+    if resume and checkpoints.restore(training, quiet=not first) is not None and first:
+        say(f"resumed at step {training.step} of {training.config.steps}")
+    if first:
+        for line in _introduction(whole, material, training):
+            say(line)
+    log = None
+    if settings.wandb and first:
+        log = need_wandb().init(
+            project="worldmodel", name=out.name, dir=str(out), config=whole.to_json()
+        )
+    began = time.monotonic()
+    keep = _Keep(whole, material, training, checkpoints, out)
+    with Reports(training, out, every, log) as reports:
+        scores = _loop(training, material, reports, keep, settings)
+    if not first:
+        return {}
+    picture = draw_curves(out, floor_of(training))
+    report = _report(training, scores, reports, time.monotonic() - began)
+    write_atomically(out / REPORT, (json.dumps(report, indent=2) + "\n").encode())
+    say(f"{out}: model.safetensors, config.json, {REPORT}, {picture.name}")
+    return report
+
+
+def score(training: Training, windows: Windows, count: int) -> tuple[float, float]:
+    """Mean prediction loss and regularizer over the first `count` windows, in evaluation mode.
+
+    Batches are as large as in training where there are enough windows, since SIGReg grows with the
+    batch. Neither the random state nor the regularizer's step moves. Every rank must call it.
+    """
+    ranks = training.ranks
+    size = min(training.config.batch_size, len(windows)) // ranks.size * ranks.size
+    order = BatchOrder(len(windows), size, seed=0, rank=ranks.rank, ranks=ranks.size)
+    modules = (training.model, training.regularizer)
+    sums, num = torch.zeros(2), max(min(count, len(windows)) // size, 1)
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad():
+            for step in range(num):
+                losses = training.losses(windows.batch(order.batch(step)))
+                sums += torch.stack([losses.prediction, losses.regularization]).float().cpu()
+    finally:
+        for module in modules:
+            module.train()
+    prediction, regularization = ranks.mean(sums / num).tolist()
+    return prediction, regularization
+
+
+class _Keep(NamedTuple):
+    """Everything that is written when a state is kept."""
+
+    settings: TrainSettings
+    material: Material
+    training: Training
+    checkpoints: Checkpoints
+    out: Path
+
+    def __call__(self) -> None:
+        """The checkpoint first, then the model that others read."""
+        if self.training.ranks.rank:
+            return
+        self.checkpoints.write(self.training)
+        material, settings = self.material, self.settings
+        save_run(
+            self.training.model,
+            self.out,
+            scale=material.scale,
+            frameskip=settings.frameskip,
+            world=settings.world,
+            objective=settings.objective,
+            data=str(Path(settings.data).resolve()) if Path(settings.data).exists() else None,
+            trained_on=material.trained_on,
+            held_out=material.kept_apart,
+            settings=settings.to_json() | {"step": self.training.step},
+        )
+
+
+def _loop(
+    training: Training,
+    material: Material,
+    reports: Reports,
+    keep: _Keep,
+    settings: TrainSettings,
+) -> tuple[float, float]:
+    scores = (math.nan, math.nan)
+
+    def on_step(step: int, losses: Any) -> None:
+        nonlocal scores
+        reports.step(step, losses)
+        if step % settings.checkpoint_every == 0 or step == training.config.steps:
+            keep()
+            scores = score(training, material.held_out, settings.held_out_windows)
+            reports.held_out(step, scores)
+
+    if training.step == training.config.steps:
+        # Killed between the last checkpoint and the report.
+        keep()
+        scores = score(training, material.held_out, settings.held_out_windows)
+        reports.held_out(training.step, scores)
+        return scores
+    try:
+        training.run(on_step)
+    except (KeyboardInterrupt, NonFiniteError):
+        # Ranks stop at different steps when interrupted, so only a lone process keeps its state.
+        if training.ranks.size == 1:
+            keep()
+        raise
+    return scores
+
+
+def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Training:
+    recipe = OBJECTIVES[settings.objective]
+    torch.manual_seed(settings.seed)
+    model = recipe.build(
+        settings.preset,
+        material.episodes.actions.shape[1] * settings.frameskip,
+        material.episodes.frames.shape[-1],
+        settings.num_frames,
+        settings.model,
+    ).to(ranks.device)
+    if ranks.size > 1:
+        synchronise(model)
+    if settings.batch_size < 2 * ranks.size or settings.batch_size % ranks.size:
+        raise ValueError(
+            f"batch_size must be at least 2 for each process, all alike, got {settings.batch_size} "
+            f"for {ranks.size}"
+        )
+    if len(material.held_out) < 2 * ranks.size:
+        raise ValueError(
+            f"the held-out episodes must have at least {2 * ranks.size} windows, got "
+            f"{len(material.held_out)}: raise held_out (now {settings.held_out})"
+        )
+    passes = _PASSES * (len(material.train) // settings.batch_size)
+    config = settings.training(
+        settings.steps or max(passes, 1), precision_of(settings.precision, ranks.device)
+    )
+    return Training(
+        model,
+        material.train,
+        config,
+        ranks.device,
+        objective=recipe.objective,
+        regularizer=recipe.regularizer(config),
+        workers=settings.workers,
+        ranks=ranks,
+    )
+
+
+def _world_of(data: str) -> str | None:
+    """The world an HDF5 file says it comes from, in its attribute `world`."""
+    if not Path(data).is_file():
+        return None
+    with open_for_reading(Path(data)) as file:
+        name = file.attrs.get("world")
+    return name if isinstance(name, str) else None
+
+
+def _check_folder(settings: TrainSettings, out: Path, *, resume: bool) -> None:
+    path = out / SETTINGS
+    if not resume:
+        if out.exists():
+            unfinished = path.exists() and not (out / REPORT).exists()
+            remedy = "add --resume to go on with it, or " if unfinished else ""
+            raise FileExistsError(
+                f"--out must not exist yet, got {out}: {remedy}choose another folder"
+            )
+        return
+    if not path.is_file():
+        raise FileNotFoundError(f"--resume needs a run folder with {SETTINGS}, got {out}")
+    if (out / REPORT).exists():
+        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {REPORT}")
+    before = settings_of(out).to_json()
+    changed = [
+        f"{name} {before[name]} → {value}"
+        for name, value in settings.to_json().items()
+        if name not in FREE and value != before[name] and not _resolved(name, value)
+    ]
+    if changed:
+        raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
+
+
+def _resolved(name: str, value: Any) -> bool:
+    """Whether a setting leaves to the run what train.json has already decided."""
+    return (name, value) in (("steps", None), ("precision", "auto"))
+
+
+def settings_of(out: Path) -> TrainSettings:
+    """The settings a run folder was begun with.
+
+    Raises: ValueError naming train.json if it is damaged.
+    """
+    path = out / SETTINGS
+    try:
+        values: Mapping[str, Any] = json.loads(path.read_text())
+        return TrainSettings.of(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _check_data(material: Material, out: Path) -> None:
+    path = out / EPISODES
+    if not path.is_file():
+        return
+    try:
+        before = json.loads(path.read_text())["train"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if before != material.trained_on:
+        raise ValueError(f"--resume must train on the same episodes, got others than {path} names")
+
+
+def _begin(settings: TrainSettings, material: Material, out: Path, *, resume: bool) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=resume)
+    except OSError as error:
+        raise OSError(
+            f"--out must be a folder that can be made, got {out}: {error.strerror}"
+        ) from error
+    text = json.dumps(settings.to_json(), indent=2) + "\n"
+    write_atomically(out / SETTINGS, text.encode())
+    names = {"train": material.trained_on, "held_out": material.kept_apart}
+    write_atomically(out / EPISODES, json.dumps(names).encode() + b"\n")
+
+
+def _introduction(settings: TrainSettings, material: Material, training: Training) -> list[str]:
+    weights = sum(p.numel() for p in training.model.parameters())
+    config, ranks = training.config, training.ranks
+    processes = "" if ranks.size == 1 else f" on {ranks.size} processes"
+    return [
+        f"{settings.data}: {len(material.trained_on)} episodes to train on with "
+        f"{len(material.train):,} windows, {len(material.kept_apart)} held out",
+        f"{settings.preset}: {weights:,} weights, {config.steps} steps of {config.batch_size} "
+        f"windows{processes}, {config.precision}, {ranks.device}",
+    ]
+
+
+def _report(
+    training: Training, scores: tuple[float, float], reports: Reports, seconds: float
+) -> dict[str, Any]:
+    floor = reports.floor
+    return {
+        "steps": training.step,
+        "held_out_prediction": float(f"{scores[0]:.6g}"),
+        "held_out_regularization": float(f"{scores[1]:.6g}"),
+        "floor": None if floor is None else round(floor, 4),
+        "collapse_alarms": reports.alarms,
+        "processes": training.ranks.size,
+        "device": str(training.device),
+        "wall_seconds": round(seconds, 2),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,58 @@
+"""What the two MuJoCo worlds share: which graphics library draws, and what to do without one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["PLAIN_BELOW", "choose_backend", "gl_renderer", "named_when_it_fails", "without_effects"]
+
+PLAIN_BELOW = 112
+"""Smaller frames are drawn without shadows, reflections and multisampling.
+
+A software renderer spends nearly all its time on these, whatever the size; who draws small frames
+is likely to have one. The published frames of 224 are drawn with all of it.
+"""
+
+_REMEDY = (
+    "MUJOCO_GL=egl needs libEGL (Debian: libegl1 and libgl1-mesa-dri, or NVIDIA's driver), "
+    "MUJOCO_GL=osmesa needs libosmesa6"
+)
+
+
+def choose_backend() -> None:
+    """Draw without a screen on Linux unless MUJOCO_GL says otherwise; before mujoco is imported."""
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        # PyOpenGL looks for its platform by itself, and finds X11.
+        os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
+        # One worker per core: Mesa's own threads would fight over them.
+        os.environ.setdefault("LP_NUM_THREADS", "1")
+
+
+def without_effects(model: Any) -> None:
+    """Samples and shadows off, before the first frame is drawn."""
+    model.vis.quality.offsamples = 0
+    model.vis.quality.shadowsize = 0
+
+
+@contextmanager
+def named_when_it_fails() -> Iterator[None]:
+    """Whatever goes wrong while drawing becomes one error that names the remedy."""
+    try:
+        yield
+    except Exception as error:
+        used = os.environ.get("MUJOCO_GL", "the system's default")
+        raise OSError(
+            f"cannot draw with MUJOCO_GL={used} ({type(error).__name__}: {error}); {_REMEDY}"
+        ) from error
+
+
+def gl_renderer(gl: Any) -> str:
+    """The graphics driver's name, in the context that is current."""
+    gl.glGetError()  # one that MuJoCo left behind is not ours
+    name = gl.glGetString(gl.GL_RENDERER)
+    return f"{os.environ.get('MUJOCO_GL', 'default')}: {name.decode() if name else 'unknown'}"

@@ -1,0 +1,189 @@
+"""Scripted behaviour in Push-T: a pusher that brings the block where it wants it.
+
+Damping stops the block between two steps, so a push moves it as a force moves a body at rest: along
+the contact's normal, and about its centre by the lever. The pusher goes to the contact whose motion
+lies closest to the one that is missing, and pushes until another contact is clearly better.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodel.worlds import _tee
+
+__all__ = ["PushTExplorer", "PushTNearBlock", "PushTPusher"]
+
+Floats = NDArray[np.float32]
+Array = NDArray[np.float64]
+
+_LEVER = 57.3  # length that weighs like one radian: both tolerances weigh the same
+_RING = 108.0  # radius of the detour around the block
+_LOW, _HIGH = 18.0, 494.0  # where the agent's centre may go
+_SIDE = 5.0  # how far beside a contact's normal a push may begin
+_STAND = 9.0  # gap to the block before a push begins
+
+
+class PushTPusher:
+    """Pushes each block to its goal pose and then walks to the goal's agent position.
+
+    Args:
+        goals: [N, >= 5], states to reach.
+        settle: how close the block must come, in lengths (a radian counts as 57.3), before the
+            agent walks off.
+        stride: longest action on the way, in units of the action.
+    """
+
+    def __init__(self, goals: Floats, *, settle: float = 6.0, stride: float = 0.6) -> None:
+        self.goals = goals.astype(np.float64)
+        self.settle, self.stride = settle, stride
+        self.contact = np.full(len(goals), -1)
+        self.settled = np.zeros(len(goals), bool)
+
+    def act(self, states: Floats) -> Floats:
+        """Actions [N, 2] in [−1, 1] for the states [N, >= 5]."""
+        s = states.astype(np.float64)
+        agent, position, angle = s[:, :2], s[:, 2:4], s[:, 4]
+        shift, turn = self.missing(states)
+        error = np.hypot(np.linalg.norm(shift, axis=-1), _LEVER * turn)
+        # Walking off must not begin and end at the same error.
+        self.settled = np.where(self.settled, error < 2 * self.settle, error < self.settle)
+
+        gain = self._gains(shift, turn, position, angle)
+        each = np.arange(len(s))
+        best = gain.argmax(-1)
+        keep = (self.contact >= 0) & (gain[each, self.contact] > 0.75 * gain[each, best])
+        self.contact = np.where(keep, self.contact, best)
+        point, inward = _tee.CONTACTS[self.contact], _tee.INWARD[self.contact]
+
+        here = _tee.to_block(agent[:, None], position, angle)[:, 0]
+        offset = here - point
+        ahead = -(offset * inward).sum(-1) - _tee.AGENT  # gap along the normal
+        beside = np.abs(offset[:, 0] * inward[:, 1] - offset[:, 1] * inward[:, 0])
+        pushing = ~self.settled & (beside < _SIDE) & (ahead > -8) & (ahead < 2 * _STAND)
+
+        depth = np.clip(0.8 * gain[each, self.contact], 4.0, 30.0)[:, None]
+        through = point + inward * (depth - _tee.AGENT)
+        before = point - inward * (_tee.AGENT + _STAND)
+        wanted = _tee.to_world(
+            np.where(pushing[:, None], through, before)[:, None], position, angle
+        )
+        wanted = np.where(self.settled[:, None], self.goals[:, :2], wanted[:, 0])
+        target = np.where(pushing[:, None], wanted, self._around(agent, wanted, position, angle))
+        actions = (np.clip(target, _LOW, _HIGH) - agent) / 100.0
+        # A push reaches further than it goes: the spring closes half of the gap within a step.
+        longest = np.where(pushing, 0.35, self.stride)
+        length = np.linalg.norm(actions, axis=-1)
+        actions = actions * np.minimum(1.0, longest / np.maximum(length, 1e-9))[:, None]
+        out: Floats = actions.astype(np.float32)
+        return out
+
+    def missing(self, states: Floats) -> tuple[Array, Array]:
+        """How the block must still move, in its own frame: shift of its centre [N, 2], turn [N]."""
+        s = states.astype(np.float64)
+        goal = _tee.to_world(
+            np.broadcast_to(_tee.CENTRE, (len(s), 1, 2)), self.goals[:, 2:4], self.goals[:, 4]
+        )
+        shift = _tee.to_block(goal, s[:, 2:4], s[:, 4])[:, 0] - _tee.CENTRE
+        turn = (self.goals[:, 4] - s[:, 4] + np.pi) % (2 * np.pi) - np.pi
+        return shift, turn
+
+    def _gains(self, shift: Array, turn: Array, position: Array, angle: Array) -> Array:
+        """Part of the missing motion that each contact's own motion covers: [N, P]."""
+        lever = _tee.CONTACTS - _tee.CENTRE
+        spin = (lever[:, 0] * _tee.INWARD[:, 1] - lever[:, 1] * _tee.INWARD[:, 0]) / _tee.MOMENT
+        size = np.sqrt(1 + (_LEVER * spin) ** 2)
+        gain = (shift @ _tee.INWARD.T + _LEVER**2 * turn[:, None] * spin) / size
+        stand = _tee.CONTACTS - _tee.INWARD * _tee.AGENT
+        where = _tee.to_world(np.broadcast_to(stand, (len(turn), *stand.shape)), position, angle)
+        out = ((where < _LOW) | (where > _HIGH)).any(-1)
+        return np.where(out, -1e6, gain)
+
+    def _around(self, agent: Array, target: Array, position: Array, angle: Array) -> Array:
+        """The target, or a point of the detour while the block lies in between: [N, 2]."""
+        both = _tee.to_block(np.stack([agent, target], 1), position, angle)
+        a, b = both[:, 0], both[:, 1]
+        along = np.linspace(0, 1, 24)[None, :, None]
+        gaps = _tee.clearance(a[:, None] + along * (b - a)[:, None])
+        touching = np.minimum(gaps[:, 0], _tee.AGENT + 3)
+        free = gaps.min(-1) > np.minimum(touching, gaps[:, -1]) - 1.0
+        from_a, from_b = a - _tee.CENTRE, b - _tee.CENTRE
+        at_a = np.arctan2(from_a[:, 1], from_a[:, 0])
+        at_b = np.arctan2(from_b[:, 1], from_b[:, 0])
+        rest = (at_b - at_a + np.pi) % (2 * np.pi) - np.pi
+        inside = np.linalg.norm(from_a, axis=-1) < 0.8 * _RING
+        ahead = at_a + np.where(inside, 0.15, 0.7) * np.clip(rest, -1, 1)
+        ring = _tee.CENTRE + _RING * np.stack([np.cos(ahead), np.sin(ahead)], -1)
+        detour = _tee.to_world(ring[:, None], position, angle)[:, 0]
+        return np.where(free[:, None], target, detour)
+
+
+class PushTExplorer:
+    """The pusher on its way to goals of its own, disturbed by noise: what `collect` runs.
+
+    A goal lies a push or two from where the block is, so that most steps are spent in touch with
+    it. A new one is drawn when the old one is reached, or after `patience` steps.
+
+    Args:
+        num: N agents.
+        rng: source of all its randomness.
+        noise: standard deviation added to each action component.
+        memory: part of the noise that stays from one step to the next.
+        patience: steps after which a goal is given up.
+    """
+
+    def __init__(
+        self,
+        num: int,
+        rng: np.random.Generator,
+        *,
+        noise: float = 0.1,
+        memory: float = 0.5,
+        patience: int = 80,
+    ) -> None:
+        self.rng, self.noise, self.memory, self.patience = rng, noise, memory, patience
+        self.pusher = PushTPusher(np.zeros((num, 5), np.float32))
+        self.age = np.full(num, patience)
+        self.drift = np.zeros((num, 2))
+
+    def act(self, states: Floats) -> Floats:
+        """Actions [N, 2] in [−1, 1] for the states [N, >= 5]."""
+        pusher, rng = self.pusher, self.rng
+        there = np.linalg.norm(states[:, :2] - pusher.goals[:, :2], axis=-1) < 20
+        new = (pusher.settled & there) | (self.age >= self.patience)
+        # Drawn for all: what happens to one must not move the others' random numbers.
+        goals = self._goals(states)
+        pusher.goals[new] = goals[new]
+        pusher.contact[new], pusher.settled[new] = -1, False
+        self.age = np.where(new, 0, self.age + 1)
+        fresh = rng.standard_normal(self.drift.shape) * np.sqrt(1 - self.memory**2)
+        self.drift = self.memory * self.drift + fresh
+        return np.clip(pusher.act(states) + self.noise * self.drift, -1, 1).astype(np.float32)
+
+    def _goals(self, states: Floats) -> Array:
+        rng, num = self.rng, len(states)
+        block = np.clip(states[:, 2:4] + rng.normal(0, 90, (num, 2)), 80, 432)
+        angle = states[:, 4] + rng.normal(0, 1.0, num)
+        agent = np.clip(block + rng.uniform(-200, 200, (num, 2)), 40, 472)
+        return np.concatenate([agent, block, angle[:, None]], axis=1)
+
+
+class PushTNearBlock:
+    """Random points close to the block, one a step: stable-worldmodel's weak policy.
+
+    Args:
+        num: N agents.
+        rng: source of all its randomness.
+        reach: half the side of the square around the block that points are clipped to.
+    Source: rule and number of stable-worldmodel's WeakPolicy.
+    """
+
+    def __init__(self, num: int, rng: np.random.Generator, *, reach: float = 100.0) -> None:
+        self.num, self.rng, self.reach = num, rng, reach
+
+    def act(self, states: Floats) -> Floats:
+        """Actions [N, 2] in [−1, 1] for the states [N, >= 4]."""
+        agent, block = states[:, :2], states[:, 2:4]
+        points = agent + self.rng.uniform(-100, 100, (self.num, 2))
+        points = np.clip(points, block - self.reach, block + self.reach)
+        return np.clip((points - agent) / 100, -1, 1).astype(np.float32)

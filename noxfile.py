@@ -67,7 +67,7 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run benchmarks/bench_*.py, or those named; results land in benchmarks/results/."""
-    install_wheel(session, f"{EXTRAS},export")
+    install_wheel(session, f"{EXTRAS},export,dino")
     for script in scripts("bench", session.posargs):
         session.run("python", str(script))
 

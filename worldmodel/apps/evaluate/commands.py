@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from worldmodel._files import write_atomically
 from worldmodel.apps._arguments import natural, positive
 from worldmodel.apps.evaluate.comparing import compare, read_result
+from worldmodel.apps.evaluate.films import film_attempts
 from worldmodel.apps.evaluate.manifest import (
     PROTOCOLS,
     make_manifest,
     read_manifest,
     write_manifest,
 )
+from worldmodel.apps.evaluate.page import page
 from worldmodel.apps.evaluate.planning import PLANNERS, Planner
-from worldmodel.apps.evaluate.running import Evaluation, evaluate
+from worldmodel.apps.evaluate.running import Evaluation, evaluate, policy_of, world_for
 from worldmodel.apps.evaluate.wording import compare_lines, manifest_lines, result_lines
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.runs import open_run
@@ -142,6 +144,10 @@ def _add_evaluate(commands: Any) -> None:
         "--free", dest="held", action="store_false",
         help="search every raw action of a block, not one that is held over it",
     )  # fmt: skip
+    parser.add_argument(
+        "--films", type=natural, default=3, metavar="N",
+        help="successes and failures to show in motion (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.set_defaults(run=_evaluate)
 
@@ -223,8 +229,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(arguments.manifest)
     run = open_run(arguments.folder, arguments.device)
     with Progress("evaluate", len(manifest.seeds) * arguments.seeds, unit="pair") as bar:
-        result, _ = evaluate(run, manifest, evaluation, on_pairs=bar.update)
+        result, trials = evaluate(run, manifest, evaluation, on_pairs=bar.update)
     out.mkdir(parents=True, exist_ok=True)
+    films = {}
+    if arguments.films:
+        world = world_for(run, manifest, evaluation.protocol)
+        films = film_attempts(
+            world, manifest, policy_of(run, evaluation), trials, out, each=arguments.films
+        )
+    write_atomically(out / "index.html", page(result, films).encode())
+    # The result last: its presence says that everything is there.
     _write(result, out / "result.json")
     for line in result_lines(result, out):
         say(line)

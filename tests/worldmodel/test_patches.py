@@ -153,7 +153,7 @@ def test_other_sizes_are_resized_and_positions_follow(folder: Path) -> None:
 def test_it_trains_plans_and_survives_the_disk(
     folder: Path, tmp_path: Path, two_room_windows: Callable[[int], Windows]
 ) -> None:
-    """Steps lower the error, the encoder stays, and so do plans after saving."""
+    """Steps on the built-in world lower the error; encoder and saved plans stay as they were."""
     encoder = DinoPatches.from_folder(folder, image_size=28)
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
     torch.manual_seed(0)

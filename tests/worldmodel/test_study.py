@@ -25,10 +25,12 @@ from worldmodel.worlds import TwoRoom, collect
 PARTS = {"probes", "foresight", "violations", "straightness", "spread", "pictures", "map"}
 
 
-def save_small(folder: Path, *, world: str | None = "two-room", **changes: Any) -> WorldModel:
+def save_small(
+    folder: Path, *, world: str | None = "two-room", dim: int = 8, **changes: Any
+) -> WorldModel:
     """An untrained run of the small preset at 16 pixels."""
     torch.manual_seed(1)
-    model = presets.small(10, image_size=16, dim=8).eval()
+    model = presets.small(10, image_size=16, dim=dim).eval()
     arguments: dict[str, Any] = {
         "scale": ActionScale(torch.zeros(2), torch.ones(2)), "frameskip": 5, "world": world,
         "trained_on": [], "held_out": [], "settings": {"seed": 0, "length": 40},
@@ -177,6 +179,15 @@ def test_a_collapsed_model_is_called_collapsed(tmp_path: Path) -> None:
         assert quantity["linear"]["r2"]["value"] < 0.01
     assert "collapsed" in parts["spread"]["verdict"]
     assert "The model has collapsed" in (tmp_path / "out" / "study.html").read_text()
+
+
+def test_an_embedding_wider_than_its_data_is_seen_through_its_components(tmp_path: Path) -> None:
+    """320 dims and 54 frames to fit on: probes see a quarter as many components as frames."""
+    save_small(tmp_path / "run", dim=320)
+    report = run_study(tmp_path / "run", tmp_path / "out", episodes=6, steps=1)
+    assert [n for n, p in report["parts"].items() if "unavailable" in p] == []
+    assert report["parts"]["probes"]["coordinates"] == 13
+    assert report["run"]["embedding_dims"] == 320
 
 
 def test_a_model_of_nan_is_refused(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_impossible_settings_are_refused(words: dict[str, object], part: str) ->
 def test_the_model_always_sees_as_many_problems_at_once(
     policy: PlannerPolicy, num: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rounding depends on how many stand in a call: whatever the batch, four do, each in its row."""
+    """Rounding depends on how many stand in a call: whatever the batch, four do."""
     seen: list[int] = []
     plain = planning.goal_cost
 

@@ -163,7 +163,9 @@ def tables(runs: Path) -> None:
 
     common = (
         "Pairs of held-out walks, one model and one planner seed; success at any step of the "
-        "budget; solved pairs dropped. p: exact paired test against the first row. "
+        "budget; solved pairs dropped. p: exact paired test against the first row, on the pairs "
+        "both tried. The fingerprint in each record names the commit that measured it; its seconds "
+        "were taken beside other work. "
     )
     planners = [
         ("CEM 64 × 6", "cem"), ("iCEM 64 × 6", "icem"), ("MPPI 64 × 6, top 8", "mppi"),
@@ -185,7 +187,9 @@ def tables(runs: Path) -> None:
         [records[name] for _, name in offsets if name in records],
         [r for title, name in offsets for r in
          (row(title, name, records.get(name), None), *floor_rows(records.get(name)))],
-        common.replace("p: exact paired test against the first row. ", ""),
+        common.replace(
+            "p: exact paired test against the first row, on the pairs both tried. ", ""
+        ),
     )  # fmt: skip
     weights = [
         ("λ = 0.05", "cem"), ("λ = 0", "λ = 0"), ("λ = 0.01", "λ = 0.01"), ("λ = 0.2", "λ = 0.2"),

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from worldmodel import presets
-from worldmodel.apps.evaluate import PLANNERS, Imagined, Planner, PlannerPolicy, Scene, Task
+from planners import Cost
+from worldmodel import WorldModel, presets
+from worldmodel.apps.evaluate import (
+    PLANNERS,
+    Imagined,
+    Planner,
+    PlannerPolicy,
+    Scene,
+    Task,
+    planning,
+)
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom
 
@@ -114,3 +125,26 @@ def test_impossible_settings_are_refused(words: dict[str, object], part: str) ->
     """The message names the setting, the rule and what came."""
     with pytest.raises(ValueError, match=part):
         Planner(**words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("num", [1, 3, 4, 7])
+def test_the_model_always_sees_as_many_problems_at_once(
+    policy: PlannerPolicy, num: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding depends on how many stand in a call: whatever the batch, four do."""
+    seen: list[int] = []
+    plain = planning.goal_cost
+
+    def counted(model: WorldModel, frames: Tensor, goal: Tensor, **words: Any) -> Cost:
+        seen.extend((len(frames), len(goal)))
+        cost = plain(model, frames, goal, **words)
+
+        def one(plans: Tensor) -> Tensor:
+            seen.append(len(plans))
+            return cost(plans)
+
+        return one
+
+    monkeypatch.setattr(planning, "goal_cost", counted)
+    two_decisions(policy, list(range(num)), TINY)
+    assert set(seen) == {4}

@@ -25,7 +25,7 @@ CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
 EXTRAS = "worldmodel,data"
 # Of the published worlds Push-T alone is in CI: each of the others brings half a gigabyte and draws
 # slowly without a GPU. `nox -s control` tests them, each by itself.
-TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export,dino,push-t"
+TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export,train,dino,push-t"
 WORLD_EXTRAS = ("push-t", "reacher", "cube", "envs")
 EXTRA_LIMIT_MB = 150  # of [worldmodel], torch excluded
 

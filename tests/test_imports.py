@@ -21,7 +21,12 @@ AT_IMPORT = {
     "worldmodel": {"torch", "numpy", "PIL", "safetensors", "tqdm"},
 }
 # Modules whose whole purpose is one heavier dependency; nothing imports them but where they act.
-HOMES = {"triton": "sigreg._kernels.ecf_triton", "torch.distributed": "sigreg._distributed"}
+HOMES = {
+    "triton": "sigreg._kernels.ecf_triton",
+    "torch.distributed": "sigreg._distributed",
+    "lightning_fabric": "worldmodel.apps.train_ranks",
+    "wandb": "worldmodel.apps.train_reports",
+}
 # Lower floors first. A module imports its own floor or lower ones; the unnamed stay unconstrained.
 FLOORS = {
     "sigreg": ("quadrature directions", "reference", "_kernels", "functional", "module"),

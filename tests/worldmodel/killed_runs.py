@@ -19,6 +19,7 @@ import torch
 
 from worldmodel.apps import train_run
 from worldmodel.apps.train import Training
+from worldmodel.apps.train_folder import SETTINGS
 from worldmodel.apps.train_settings import TrainSettings
 
 SMALL = {"dim": 8, "projector_dim": 8}
@@ -113,7 +114,7 @@ def main(data: str, folder: Path) -> None:
         status = in_child(killed)
         if status == 0:
             break
-        begun = (out / train_run.SETTINGS).exists()
+        begun = (out / SETTINGS).exists()
         states = sorted((out / "checkpoints").glob("step-*.safetensors"))
         again = in_child(resumed) if begun else 0
         same = not begun or (out / "model.safetensors").read_bytes() == wanted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from worldmodel import Batch, Losses, jepa_loss
 from worldmodel.apps.cli import main as worldmodel
 from worldmodel.apps.train import NonFiniteError, TrainConfig, Training
 from worldmodel.apps.train_objectives import build_world_model
-from worldmodel.apps.train_ranks import ALONE, Ranks, SharedBatchNorm, launch, synchronise
+from worldmodel.apps.train_ranks import ALONE, Ranks, SharedBatchNorm, launch, synchronise, whole
 from worldmodel.data import ActionScale, Windows, open_hdf5
 
 CONFIG = TrainConfig(steps=5, batch_size=12, learning_rate=1e-2, weight=0.3, num_proj=16, seed=4)
@@ -64,10 +65,11 @@ def trace(run: Training) -> dict[str, Tensor]:
     def on_step(step: int, losses: Losses) -> None:
         for name, parameter in run.model.named_parameters():
             assert parameter.grad is not None
-            found[f"{step}.{name}"] = parameter.grad.clone()
+            found[f"{step}.{name}"] = whole(parameter.grad).clone()
 
     run.run(on_step)
-    return found | {f"end.{name}": value.clone() for name, value in run.model.state_dict().items()}
+    state = run.model.state_dict().items()
+    return found | {f"end.{name}": whole(value).clone() for name, value in state}
 
 
 def normalised(norm: nn.Module, x: Tensor, rows: slice) -> dict[str, Tensor]:
@@ -120,15 +122,28 @@ def main(data: str, folder: Path) -> None:
     """One rank: run everything, leave the results in files."""
     torch.set_num_threads(1)
     ranks = launch("cpu")
-    results = trace(training(data, ranks))
+    copied = trace(training(data, ranks))
+    results = {f"copied.{name}": value for name, value in copied.items()}
     rows = slice(0, UNEVEN[0]) if ranks.rank == 0 else slice(UNEVEN[0], None)
     found = normalised(norm_pair()[1], rows_of_batch_norm(), rows)
     results |= {f"norm.{name}": value for name, value in found.items()}
+    run = training(data, replace(ranks, sharded=True))
+    parts = trace(run)
+    held = sum(p.to_local().numel() for p in run.model.parameters())  # type: ignore[attr-defined]
+    results["held"] = torch.tensor(held)
+    results |= {f"sharded.{name}": value for name, value in parts.items()}
     run = training(data, ranks, dropout=0.5)
     words = [dirty(run), str(run.step)]
     plain = {name: value.contiguous() for name, value in results.items()}
     save_file(plain, folder / f"rank{ranks.rank}.safetensors")
     status = worldmodel(["train", "--data", data, "--out", str(folder / "run"), *WORDS])
+    given = ["--data", data, "--out", str(folder / "sharded"), "--sharded"]
+    status += worldmodel(["train", *given, *WORDS])
+    if ranks.rank == 0:
+        for name in ("report.json", "checkpoints/step-000000004.safetensors"):
+            (folder / "sharded" / name).rename(folder / Path(name).name)
+    ranks.wait()
+    status += worldmodel(["train", "--resume", "--out", str(folder / "sharded")])
     Path(folder, f"rank{ranks.rank}.txt").write_text("\n".join([*words, str(status)]))
 
 

@@ -49,6 +49,17 @@ def test_collect_writes_what_the_world_shows(walks: Path) -> None:
     assert np.array_equal(frames, TwoRoom(32).render(wanted.states.reshape(-1, 2)))
 
 
+def test_walkers_bump_into_the_wall_if_asked(tmp_path: Path) -> None:
+    """`--bump` is the expert's own; a probability outside 0…1 is refused."""
+    out = tmp_path / "walks.h5"
+    options = ("--episodes", 2, "--length", 10, "--size", 16, "--seed", 3)
+    worldmodel_data("collect", *options, "--bump", 0.5, "--out", out)
+    actions = open_hdf5(out).actions.unflatten(0, (2, 11))[:, :-1].numpy()
+    assert np.array_equal(actions, collect(TwoRoom(16), 2, 10, 3, bump=0.5).actions)
+    with pytest.raises(SystemExit):
+        worldmodel_data("collect", *options, "--bump", 1.5, "--out", tmp_path / "other.h5")
+
+
 def test_inspect_tells_what_is_there(
     walks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

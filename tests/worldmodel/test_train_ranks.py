@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.train_ranks import SharedBatchNorm, launch, synchronise
 from worldmodel.apps.train_reports import read_table
+from worldmodel.apps.train_state import read_state
 from worldmodel.data import HDF5Writer
 from worldmodel.worlds import TwoRoom, collect
 
@@ -63,20 +65,51 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 @pytest.mark.slow
-def test_two_ranks_are_one_process(found: Found) -> None:
+@pytest.mark.parametrize("prefix", ["copied.", "sharded."])
+def test_two_ranks_are_one_process(found: Found, prefix: str) -> None:
     """Gradients of five steps, weights and batch statistics are those of one process, in float64.
 
-    SIGReg and batch norm look at the whole batch, gradients are averaged, AdamW steps alike.
+    SIGReg and batch norm look at the whole batch, gradients are averaged, AdamW steps alike, with
+    the weights on both ranks (DDP) or a part on each (FSDP2).
     """
     alone = shared_runs.trace(shared_runs.training(str(found.data)))
     for rank in found.ranks:
-        shared = {name: value for name, value in rank.items() if not name.startswith("norm.")}
+        shared = {n.removeprefix(prefix): v for n, v in rank.items() if n.startswith(prefix)}
         assert shared.keys() == alone.keys()
         for name, value in alone.items():
             # The first gradients agree to rounding; AdamW then divides rounding by rounding where
             # batch norm makes a bias idle.
             error = float((shared[name] - value).double().norm())
             assert error < (1e-12 if name[0] == "1" else 1e-6) * (1 + float(value.double().norm()))
+
+
+@pytest.mark.slow
+def test_sharded_ranks_hold_a_part_each(found: Found) -> None:
+    """The parts add up to the model, and neither rank has much more than half."""
+    whole = sum(p.numel() for p in shared_runs.training(str(found.data)).model.parameters())
+    held = [int(rank["held"]) for rank in found.ranks]
+    assert sum(held) == whole
+    assert max(held) < 0.55 * whole
+
+
+@pytest.mark.slow
+def test_a_sharded_run_resumes_and_its_files_are_whole(found: Found) -> None:
+    """Two ranks with half the weights each go on from step 2 to the state they had reached before.
+
+    Checkpoint and model are those of a run with copied weights but for rounding.
+    """
+    before, _ = read_state(found.folder / "step-000000004.safetensors")
+    folder = found.folder / "sharded"
+    after, _ = read_state(folder / "checkpoints" / "step-000000004.safetensors")
+    copied, _ = read_state(found.folder / "run" / "checkpoints" / "step-000000004.safetensors")
+    assert before.keys() == after.keys() == copied.keys()
+    for name, value in before.items():
+        assert torch.equal(after[name], value)
+        assert copied[name].shape == value.shape
+    one, two = read_table(folder / "held_out.csv"), read_table(found.folder / "run/held_out.csv")
+    assert one["prediction"] == pytest.approx(two["prediction"], rel=2e-3)
+    for name, value in open_run(folder).model.state_dict().items():
+        assert torch.equal(after[f"model.{name}"], value)
 
 
 @pytest.mark.slow
@@ -118,6 +151,19 @@ def test_the_command_on_two_ranks_ends_as_on_one(found: Found, tmp_path: Path) -
     one_run, two_run = open_run(out), open_run(shared)
     assert one_run.trained_on == two_run.trained_on
     assert one_run.model.state_dict().keys() == two_run.model.state_dict().keys()
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_stopped(found: Found, tmp_path: Path) -> None:
+    """A checkpoint knows nothing of ranks: resumed alone, the run ends with the same losses."""
+    out, shared = tmp_path / "run", found.folder / "run"
+    shutil.copytree(shared, out)
+    (out / "report.json").unlink()
+    (out / "checkpoints" / "step-000000004.safetensors").unlink()
+    assert main(["train", "--resume", "--out", str(out)]) == 0
+    one, two = read_table(out / "held_out.csv"), read_table(shared / "held_out.csv")
+    assert one["step"] == two["step"] == [2, 4]
+    assert one["prediction"] == pytest.approx(two["prediction"], rel=2e-3)
 
 
 def test_sharing_a_batch_norm_changes_nothing_for_a_process_alone() -> None:

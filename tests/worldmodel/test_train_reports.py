@@ -136,6 +136,8 @@ def test_a_continued_table_has_no_row_twice(tmp_path: Path) -> None:
     """Rows behind the resumed step go, and half a line that a killed writer left goes too."""
     path, header = tmp_path / "curves.csv", ("step", "a")
     path.write_text("step,a\n1,0.5\n2,0.25\n3,0.1\n4,0.")
+    train_reports._begin(path, header, 9)
+    assert path.read_text() == "step,a\n1,0.5\n2,0.25\n3,0.1\n"
     train_reports._begin(path, header, 2)
     assert path.read_text() == "step,a\n1,0.5\n2,0.25\n"
     train_reports._begin(tmp_path / "new.csv", header, 0)

@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from worldmodel.apps import train_run
+from worldmodel.apps import train_material, train_run
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.train import Training
+from worldmodel.apps.train_material import Material, open_material
 from worldmodel.apps.train_ranks import ALONE
 from worldmodel.apps.train_reports import read_table
-from worldmodel.apps.train_run import Material, open_material, run_train, score
+from worldmodel.apps.train_run import run_train, score
 from worldmodel.apps.train_settings import TrainSettings
 from worldmodel.checkpoint import digest
-from worldmodel.data import ActionScale, HDF5Writer, episode_digests, open_hdf5
+from worldmodel.data import ActionScale, HDF5Writer, Windows, episode_digests, open_hdf5
+from worldmodel.data.frames import EpisodeFrames
 from worldmodel.worlds import TwoRoom, collect
 
 pytest.importorskip("h5py", reason="sigreg[data] is not installed")
@@ -165,7 +168,7 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
         (["batch_size=9999"], "batch_size must be between 1 and the"),
         (["objective=gan"], "objective must be one of lewm"),
         (["pixels=depth"], "must have a column 'depth', got action, ep_len"),
-        (["device=cuda:99"], "device must be one torch can use here, got 'cuda:99'"),
+        (["device=cuda:99"], "device must be a device torch can use, got 'cuda:99'"),
         (["data=nothing.h5"], "there is no data set at nothing.h5"),
     ],
 )
@@ -197,6 +200,30 @@ def test_data_that_cannot_be_split_or_seen_are_refused(
     assert "frames must be square and of three channels, got 32 × 16 and 3" in (
         capsys.readouterr().err
     )
+
+
+def test_a_source_of_whole_episodes_is_read_into_memory(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its windows are those of the file; one too large is refused, with the command that helps."""
+    stored = open_hdf5(data)
+    lengths = stored.lengths
+
+    def read(e: int) -> NDArray[np.uint8]:
+        first = int(stored.offsets[e])
+        rows = torch.arange(first, first + int(lengths[e]))
+        return stored.frames[rows].permute(0, 2, 3, 1).contiguous().numpy()
+
+    by_episode = replace(stored, frames=EpisodeFrames(read, lengths, (3, 16, 16)))
+    monkeypatch.setattr(train_material, "open_episodes", lambda *_, **__: by_episode)
+    chosen, mapped = torch.arange(5), Windows(stored, frameskip=2)
+    material = open_material(settings(str(data)))
+    assert isinstance(material.episodes.frames, torch.Tensor)
+    every = Windows(material.episodes, frameskip=2)
+    assert torch.equal(every.batch(chosen).frames, mapped.batch(chosen).frames)
+    monkeypatch.setattr(train_material, "_MEMORY", 1000)
+    with pytest.raises(ValueError, match=r"write it as HDF5 first: worldmodel data convert"):
+        open_material(settings(str(data)))
 
 
 def test_wandb_is_asked_for_before_anything_is_written(

@@ -118,7 +118,7 @@ def test_device_and_precision_are_what_the_machine_has() -> None:
     assert precision_of("auto", "cpu") == "float32"
     assert precision_of("bfloat16", "cpu") == "bfloat16"
     assert device_of("cpu") == "cpu"
-    with pytest.raises(ValueError, match="device must be one torch can use here, got 'meta'"):
+    with pytest.raises(ValueError, match="device must be a device torch can use, got 'meta'"):
         device_of("meta")
 
 

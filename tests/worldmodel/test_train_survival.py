@@ -21,6 +21,7 @@ from worldmodel.apps import train_run
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.train import NonFiniteError, Training
+from worldmodel.apps.train_material import open_material
 from worldmodel.apps.train_run import run_train
 from worldmodel.apps.train_state import Checkpoints, DamagedStateError, read_state, write_state
 from worldmodel.data import HDF5Writer, Windows
@@ -209,7 +210,7 @@ def test_nan_stops_the_run_and_leaves_the_last_good_weights(
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_do(data: Path) -> None:
     """A finite loss with an infinite gradient is named as that, and no weight moves."""
-    material = train_run.open_material(settings(str(data)))
+    material = open_material(settings(str(data)))
     training = train_run._build(settings(str(data)), material, train_run.launch("cpu"))
     objective = training.objective
 

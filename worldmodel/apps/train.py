@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from sigreg import SIGReg
 from worldmodel.apps._interrupt import whole_steps
-from worldmodel.apps.train_ranks import ALONE, Ranks
+from worldmodel.apps.train_ranks import ALONE, Ranks, part, whole
 from worldmodel.apps.train_state import read_state, write_state
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
@@ -164,8 +165,8 @@ class Training:
             two steps, so that `save` finds a whole one.
         """
         self.model.train()
-        with whole_steps() as release:
-            batches = self._batches()
+        # Closed at the end, so that no worker outlives the run.
+        with whole_steps() as release, closing(self._batches()) as batches:
             while self.step < self.config.steps:
                 losses = self._advance(next(batches))
                 self.step += 1
@@ -174,7 +175,14 @@ class Training:
 
     def losses(self, batch: Batch) -> Losses:
         """The objective of a batch on any device, in the precision of the run."""
-        batch = Batch(*(part.to(self.device, non_blocking=True) for part in batch))
+        if self._shared is not None and self.ranks.sharded:
+            # Whoever holds a part of the weights must ask the others for the rest.
+            losses: Losses = self._shared(*batch)
+            return losses
+        return self._losses(batch)
+
+    def _losses(self, batch: Batch) -> Losses:
+        batch = Batch(*(field.to(self.device, non_blocking=True) for field in batch))
         with self._precision():
             return self.objective(self.model, batch, self.regularizer, self.config.weight)
 
@@ -182,7 +190,7 @@ class Training:
         low = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch, None, None]:
         if self.workers:
             pinned = self.device.type == "cuda"
             order = self._order(start=self.step)
@@ -198,11 +206,11 @@ class Training:
         if self._shared is not None:
             torch.manual_seed((config.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.losses(batch) if self._shared is None else self._shared(*batch)
+        losses = self._losses(batch) if self._shared is None else self._shared(*batch)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         # Averaged over the ranks, the gradient is finite on all of them or on none.
-        self.gradient_norm = float(norm)
+        self.gradient_norm = float(whole(norm))
         if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):
             undo()
             raise NonFiniteError(self._diagnose(losses, batch))
@@ -256,13 +264,18 @@ class Training:
         )
 
     def save(self, path: Path) -> None:
-        """Write the state, whole or not at all: safetensors, nothing pickled."""
+        """Write the state, whole or not at all: safetensors, nothing pickled.
+
+        Every rank must call it if they share the weights; the first one writes.
+        """
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"regularizer.{k}": v for k, v in self.regularizer.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
         metadata = {k: str(v) for k, v in asdict(self.config).items()} | {"step": str(self.step)}
-        write_state(path, tensors | self._random(), metadata)
+        tensors = {k: whole(v) for k, v in tensors.items()}
+        if self.ranks.rank == 0:
+            write_state(path, tensors | self._random(), metadata)
 
     def restore(self, path: Path) -> None:
         """Go on from a file that `save` wrote with the same config.
@@ -279,15 +292,18 @@ class Training:
                 f"a resumed run must keep its settings, got other ones than {path} holds: "
                 + ", ".join(changed)
             )
+        own, saved = self.model.state_dict(), _under("model.", tensors)
         try:
-            self.model.load_state_dict(_under("model.", tensors))
+            state = {k: part(v, own[k]) if k in own else v for k, v in saved.items()}
+            self.model.load_state_dict(state)
             self.regularizer.load_state_dict(_under("regularizer.", tensors))
         except RuntimeError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
         moments: dict[int, dict[str, Tensor]] = {}
+        parameters = self.optimizer.param_groups[0]["params"]
         for name, value in _under("optimizer.", tensors).items():
             index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = value
+            moments.setdefault(int(index), {})[key] = part(value, parameters[int(index)])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self._set_random(tensors)
@@ -300,7 +316,7 @@ class _Pass(nn.Module):
     def __init__(self, training: Training) -> None:
         super().__init__()
         self.model, self.regularizer = training.model, training.regularizer
-        self._losses = training.losses
+        self._losses = training._losses
 
     def forward(self, frames: Tensor, actions: Tensor) -> Losses:
         return self._losses(Batch(frames, actions))

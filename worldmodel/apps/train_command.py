@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from worldmodel.apps.progress import say
+from worldmodel.apps.train_folder import settings_of
 from worldmodel.apps.train_objectives import OBJECTIVES
-from worldmodel.apps.train_run import run_train, settings_of
+from worldmodel.apps.train_run import run_train
 from worldmodel.apps.train_settings import (
     PRESETS,
     TrainSettings,
@@ -53,7 +54,8 @@ what is in the run folder:
   curves.png, report.json
                      at the end
 
-on several processes the batch is shared out: N processes with batch B train as one with batch B.
+on several processes the batch is shared out: N of them with batch B train as one with batch B;
+--sharded shares out the weights too.
 """
 _GROUPS = {
     "data": ("data", "pixels", "action", "world", "num_frames", "frameskip", "held_out"),
@@ -62,7 +64,8 @@ _GROUPS = {
         "weight_decay", "clip", "warmup", "num_proj", "precision",
     ),
     "run": (
-        "checkpoint_every", "report_every", "held_out_windows", "device", "workers", "wandb",
+        "checkpoint_every", "report_every", "held_out_windows", "device", "workers", "sharded",
+        "wandb",
     ),
 }  # fmt: skip
 _METAVARS = {int: "N", float: "X", str: "NAME"}

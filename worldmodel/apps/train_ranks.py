@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ALONE", "Ranks", "SharedBatchNorm", "launch", "synchronise"]
+from worldmodel.layers import AdaLNBlock, ViTBlock
+
+__all__ = ["ALONE", "Ranks", "SharedBatchNorm", "launch", "part", "synchronise", "whole"]
 
 
 @dataclass(frozen=True)
@@ -25,19 +27,38 @@ class Ranks:
         size: how many there are.
         device: where this one computes.
         fabric: Lightning Fabric behind them; None for a process alone.
+        sharded: whether each rank holds a part of every weight and of the optimizer's moments
+            (FSDP2), instead of all of them (DDP).
     """
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
     fabric: Any = None
+    sharded: bool = False
 
     def share(self, module: nn.Module) -> nn.Module:
         """`module` with every gradient averaged over the ranks, on their common weights."""
         if self.fabric is None:
             return module
+        if self.sharded:
+            return self._shard(module)
         shared: nn.Module = self.fabric.strategy.setup_module(module)
         return shared
+
+    def _shard(self, module: nn.Module) -> nn.Module:
+        """Split every parameter over the ranks, in place; each block gathers its own in turn."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        for tensor in (*module.parameters(), *module.buffers()):
+            torch.distributed.broadcast(tensor.detach(), 0)
+        mesh = init_device_mesh(torch.device(self.device).type, (self.size,))
+        for part in list(module.modules()):
+            if isinstance(part, (ViTBlock, AdaLNBlock)):
+                fully_shard(part, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        return module
 
     def mean(self, values: Tensor) -> Tensor:
         """Average of a tensor over the ranks; every one must call it."""
@@ -56,11 +77,32 @@ class Ranks:
 ALONE = Ranks()
 
 
-def launch(device: str) -> Ranks:
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with the parts of all ranks; every rank must call it."""
+    if type(tensor) in (Tensor, nn.Parameter):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def part(value: Tensor, pattern: Tensor) -> Tensor:
+    """This rank's part of a whole tensor, sharded like `pattern`, a parameter."""
+    if type(pattern) in (Tensor, nn.Parameter):
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(pattern, DTensor) or value.shape != pattern.shape:
+        return value
+    return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)
+
+
+def launch(device: str, *, sharded: bool = False) -> Ranks:
     """Join the processes that a launcher started, if it did.
 
     Args:
         device: "cpu", or "cuda" for one GPU per process.
+        sharded: see `Ranks`; a process alone shards nothing.
     Returns: Ranks; `ALONE` on `device` where no launcher set WORLD_SIZE above 1.
     Raises: ImportError if Lightning Fabric is missing; ValueError if a device is named that the
         processes cannot share.
@@ -85,7 +127,7 @@ def launch(device: str) -> Ranks:
         strategy=DDPStrategy(),
     )
     fabric.launch()
-    return Ranks(fabric.global_rank, fabric.world_size, str(fabric.device), fabric)
+    return Ranks(fabric.global_rank, fabric.world_size, str(fabric.device), fabric, sharded)
 
 
 class _Sum(torch.autograd.Function):

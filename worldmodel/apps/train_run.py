@@ -5,106 +5,31 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.progress import say
-from worldmodel.apps.runs import EPISODES, save_run
+from worldmodel.apps.provenance import commit, machine, versions
+from worldmodel.apps.runs import save_run
 from worldmodel.apps.train import NonFiniteError, Training
+from worldmodel.apps.train_folder import REPORT, begin, check_data, check_folder
+from worldmodel.apps.train_material import Material, open_material, world_of
 from worldmodel.apps.train_objectives import OBJECTIVES
 from worldmodel.apps.train_picture import draw_curves
-from worldmodel.apps.train_ranks import Ranks, launch, synchronise
+from worldmodel.apps.train_ranks import Ranks, launch, synchronise, whole
 from worldmodel.apps.train_reports import Reports, floor_of, need_wandb
-from worldmodel.apps.train_settings import FREE, TrainSettings, device_of, precision_of
+from worldmodel.apps.train_settings import TrainSettings, device_of, precision_of
 from worldmodel.apps.train_state import Checkpoints
-from worldmodel.data import (
-    ActionScale,
-    BatchOrder,
-    Episodes,
-    Windows,
-    episode_digests,
-    split,
-)
-from worldmodel.data.frames import EpisodeFrames
-from worldmodel.data.hdf5_frames import open_for_reading
-from worldmodel.data.opening import open_episodes
+from worldmodel.data import BatchOrder, Windows
+from worldmodel.model import WorldModel
 
-__all__ = ["SETTINGS", "Material", "open_material", "run_train", "score", "settings_of"]
+__all__ = ["run_train", "score"]
 
-SETTINGS = "train.json"
-REPORT = "report.json"
 _PASSES = 10  # over the data where no steps are given, as published
-_MEMORY = 8 * 2**30  # bytes of frames that are read into memory where a file cannot be mapped
-
-
-class Material(NamedTuple):
-    """What a run learns from and is scored on.
-
-    Attributes:
-        episodes: all of them.
-        train: windows of the training episodes.
-        held_out: windows of the others.
-        scale: of the training actions.
-        trained_on: digests of the training episodes.
-        kept_apart: digests of the others.
-    """
-
-    episodes: Episodes
-    train: Windows
-    held_out: Windows
-    scale: ActionScale
-    trained_on: list[str]
-    kept_apart: list[str]
-
-
-def open_material(settings: TrainSettings) -> Material:
-    """Open a data set and split it by episode.
-
-    Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has fewer than two
-        episodes, other than square colour frames, or no window on one side of the split.
-    """
-    episodes = open_episodes(settings.data, pixels=settings.pixels, action=settings.action)
-    _, channels, height, width = episodes.frames.shape
-    if channels != 3 or height != width:
-        raise ValueError(
-            f"frames must be square and of three channels, got {width} × {height} and {channels} "
-            f"in {settings.data}; worldmodel data convert --size writes others"
-        )
-    if isinstance(episodes.frames, EpisodeFrames):
-        size = math.prod(episodes.frames.shape)
-        if size > _MEMORY:
-            raise ValueError(
-                f"{settings.data} gives whole episodes only and has {size / 2**30:.0f} GiB of "
-                "frames; write it as HDF5 first: worldmodel data convert IN OUT.h5"
-            )
-        episodes = episodes.in_memory()
-    train, held_out = split(len(episodes), settings.held_out, settings.seed)
-    scale = ActionScale.fit(episodes, train)
-    digests = episode_digests(episodes)
-
-    def windows(subset: Tensor) -> Windows:
-        return Windows(
-            episodes,
-            num_frames=settings.num_frames,
-            frameskip=settings.frameskip,
-            scale=scale,
-            subset=subset,
-        )
-
-    return Material(
-        episodes=episodes,
-        train=windows(train),
-        held_out=windows(held_out),
-        scale=scale,
-        trained_on=[digests[e] for e in train.tolist()],
-        kept_apart=[digests[e] for e in held_out.tolist()],
-    )
 
 
 def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -129,18 +54,18 @@ def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> di
         )
     if settings.wandb:
         need_wandb()
-    settings = replace(settings, world=settings.world or _world_of(settings.data))
-    ranks = launch(device_of(settings.device))
+    settings = replace(settings, world=settings.world or world_of(settings.data))
+    ranks = launch(device_of(settings.device), sharded=settings.sharded)
     first = ranks.rank == 0
     if first:
-        _check_folder(settings, out, resume=resume)
+        check_folder(settings, out, resume=resume)
     material = open_material(settings)
     training = _build(settings, material, ranks)
     whole = replace(settings, steps=training.config.steps, precision=training.config.precision)
     every = settings.report_every or max(training.config.steps // 200, 1)
     if first:
-        _check_data(material, out)
-        _begin(whole, material, out, resume=resume)
+        check_data(material, out)
+        begin(whole, material, out, resume=resume)
     ranks.wait()
     checkpoints = Checkpoints(out / "checkpoints")
     if resume and checkpoints.restore(training, quiet=not first) is not None and first:
@@ -202,12 +127,13 @@ class _Keep(NamedTuple):
 
     def __call__(self) -> None:
         """The checkpoint first, then the model that others read."""
-        if self.training.ranks.rank:
+        material, settings, training = self.material, self.settings, self.training
+        self.checkpoints.write(training)
+        model = _gathered(settings, material, training) if training.ranks.sharded else None
+        if training.ranks.rank:
             return
-        self.checkpoints.write(self.training)
-        material, settings = self.material, self.settings
         save_run(
-            self.training.model,
+            model or training.model,
             self.out,
             scale=material.scale,
             frameskip=settings.frameskip,
@@ -253,16 +179,29 @@ def _loop(
     return scores
 
 
-def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Training:
-    recipe = OBJECTIVES[settings.objective]
-    torch.manual_seed(settings.seed)
-    model = recipe.build(
+def _model(settings: TrainSettings, material: Material) -> WorldModel:
+    return OBJECTIVES[settings.objective].build(
         settings.preset,
         material.episodes.actions.shape[1] * settings.frameskip,
         material.episodes.frames.shape[-1],
         settings.num_frames,
         settings.model,
-    ).to(ranks.device)
+    )
+
+
+def _gathered(settings: TrainSettings, material: Material, training: Training) -> WorldModel:
+    """A model of whole weights; every rank must call it."""
+    state = {name: whole(value) for name, value in training.model.state_dict().items()}
+    with torch.random.fork_rng(devices=[]):
+        model = _model(settings, material)
+    model.load_state_dict(state)
+    return model
+
+
+def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Training:
+    recipe = OBJECTIVES[settings.objective]
+    torch.manual_seed(settings.seed)
+    model = _model(settings, material).to(ranks.device)
     if ranks.size > 1:
         synchronise(model)
     if settings.batch_size < 2 * ranks.size or settings.batch_size % ranks.size:
@@ -291,82 +230,6 @@ def _build(settings: TrainSettings, material: Material, ranks: Ranks) -> Trainin
     )
 
 
-def _world_of(data: str) -> str | None:
-    """The world an HDF5 file says it comes from, in its attribute `world`."""
-    if not Path(data).is_file():
-        return None
-    with open_for_reading(Path(data)) as file:
-        name = file.attrs.get("world")
-    return name if isinstance(name, str) else None
-
-
-def _check_folder(settings: TrainSettings, out: Path, *, resume: bool) -> None:
-    path = out / SETTINGS
-    if not resume:
-        if out.exists():
-            unfinished = path.exists() and not (out / REPORT).exists()
-            remedy = "add --resume to go on with it, or " if unfinished else ""
-            raise FileExistsError(
-                f"--out must not exist yet, got {out}: {remedy}choose another folder"
-            )
-        return
-    if not path.is_file():
-        raise FileNotFoundError(f"--resume needs a run folder with {SETTINGS}, got {out}")
-    if (out / REPORT).exists():
-        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {REPORT}")
-    before = settings_of(out).to_json()
-    changed = [
-        f"{name} {before[name]} → {value}"
-        for name, value in settings.to_json().items()
-        if name not in FREE and value != before[name] and not _resolved(name, value)
-    ]
-    if changed:
-        raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
-
-
-def _resolved(name: str, value: Any) -> bool:
-    """Whether a setting leaves to the run what train.json has already decided."""
-    return (name, value) in (("steps", None), ("precision", "auto"))
-
-
-def settings_of(out: Path) -> TrainSettings:
-    """The settings a run folder was begun with.
-
-    Raises: ValueError naming train.json if it is damaged.
-    """
-    path = out / SETTINGS
-    try:
-        values: Mapping[str, Any] = json.loads(path.read_text())
-        return TrainSettings.of(values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _check_data(material: Material, out: Path) -> None:
-    path = out / EPISODES
-    if not path.is_file():
-        return
-    try:
-        before = json.loads(path.read_text())["train"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if before != material.trained_on:
-        raise ValueError(f"--resume must train on the same episodes, got others than {path} names")
-
-
-def _begin(settings: TrainSettings, material: Material, out: Path, *, resume: bool) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=resume)
-    except OSError as error:
-        raise OSError(
-            f"--out must be a folder that can be made, got {out}: {error.strerror}"
-        ) from error
-    text = json.dumps(settings.to_json(), indent=2) + "\n"
-    write_atomically(out / SETTINGS, text.encode())
-    names = {"train": material.trained_on, "held_out": material.kept_apart}
-    write_atomically(out / EPISODES, json.dumps(names).encode() + b"\n")
-
-
 def _introduction(settings: TrainSettings, material: Material, training: Training) -> list[str]:
     weights = sum(p.numel() for p in training.model.parameters())
     config, ranks = training.config, training.ranks
@@ -390,7 +253,8 @@ def _report(
         "floor": None if floor is None else round(floor, 4),
         "collapse_alarms": reports.alarms,
         "processes": training.ranks.size,
-        "device": str(training.device),
         "wall_seconds": round(seconds, 2),
-        "torch": torch.__version__,
+        "versions": versions(),
+        "git_commit": commit(),
+        "machine": machine(str(training.device)),
     }

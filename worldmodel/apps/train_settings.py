@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any, get_type_hints
 
 import torch
 
+from worldmodel.apps._arguments import device
 from worldmodel.apps.train import TrainConfig
 
 __all__ = [
@@ -25,7 +27,7 @@ __all__ = [
 ]
 
 # What may differ between a run and its continuation: it decides no weight on one device.
-FREE = ("data", "workers", "device", "wandb", "pixels", "action")
+FREE = ("data", "workers", "device", "sharded", "wandb", "pixels", "action")
 _PARTS = ("encoder", "action_encoder", "predictor")
 
 
@@ -73,7 +75,8 @@ class TrainSettings:
     pixels: str | None = _option("column of the frames; none: the format's usual one", None)
     action: str | None = _option("column of the actions; none: the format's usual one", None)
     device: str = _option("cpu, cuda, cuda:1, …; auto: a GPU if there is one", "auto")
-    workers: int = _option("processes that load data ahead; decides no number", 2)
+    workers: int = _option("processes that load data ahead; decides no number", 2, small=1)
+    sharded: bool = _option("each process holds a part of the weights (FSDP2), not all", False)
     wandb: bool = _option("also log to Weights & Biases, if installed", False)
     model: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -236,13 +239,9 @@ def device_of(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        # There and back: "meta" makes tensors and holds none.
-        torch.zeros(1, device=name).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(
-            f"device must be one torch can use here, got {name!r}: {str(error).splitlines()[0]}"
-        ) from error
-    return name
+        return device(name)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"device {error}") from error
 
 
 def precision_of(name: str, device: str) -> str:

@@ -93,14 +93,15 @@ class Checkpoints:
         return sorted(found, key=lambda path: path.name, reverse=True)
 
     def write(self, training: Training) -> Path:
-        """Add the present state and let the oldest go.
+        """Add the present state and let the oldest go; every rank must call it.
 
         Raises: OSError naming the file if it cannot be written; the older ones stay.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if training.ranks.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{training.step:09d}.safetensors"
         training.save(path)
-        for old in self.paths()[self.keep :]:
+        for old in self.paths()[self.keep :] if training.ranks.rank == 0 else ():
             old.unlink(missing_ok=True)
         return path
 

@@ -87,6 +87,7 @@ def run_tune(
 def tune_chart(trials: Sequence[Trial], weight: float | None, path: Path) -> None:
     """Both shortfalls over log λ, and where they meet if that is known."""
     ordered = sorted(trials)
+    # Words, for Pillow's own font has no Greek.
     x = np.log10([t.weight for t in ordered])
     lines = [
         Series(x, np.asarray([t.prediction for t in ordered]), "prediction"),
@@ -94,9 +95,9 @@ def tune_chart(trials: Sequence[Trial], weight: float | None, path: Path) -> Non
     ]
     if weight is not None:
         here = np.full(2, math.log10(weight))
-        lines.append(Series(here, np.asarray([0.0, 1.0]), f"λ = {weight:.2g}"))
+        lines.append(Series(here, np.asarray([0.0, 1.0]), f"lambda = {weight:.2g}"))
     chart = line_chart(
-        lines, title="What each term falls short of", x_label="log₁₀ λ", y_label="shortfall"
+        lines, title="What each term falls short of", x_label="log10 of lambda", y_label="shortfall"
     )
     save_picture(chart, path)
 

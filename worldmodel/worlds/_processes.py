@@ -14,6 +14,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,6 +91,9 @@ class Workers:
     Args:
         make: makes the simulator where it will run; a picklable callable.
         num: of processes, started at the first call; 0 runs it in this process.
+
+    Attributes:
+        processes: those that were started last.
     """
 
     def __init__(self, make: Callable[[], Simulator], num: int) -> None:
@@ -98,6 +102,7 @@ class Workers:
         self._make, self._num = make, num
         self._here: Simulator | None = None
         self._pipes: list[Connection] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
         self._stop: Callable[[], Any] = lambda: None
 
     def step(self, states: Floats, actions: Floats) -> Floats:
@@ -122,7 +127,7 @@ class Workers:
             return self._here.renderer()
         if not self._pipes:
             self._start()
-        self._pipes[0].send(("renderer", ()))
+        _send(self._pipes[0], ("renderer", ()))
         failed, result = self._answer(self._pipes[0])
         if failed:
             raise result
@@ -143,7 +148,7 @@ class Workers:
         busy = []
         for pipe, *mine in zip(self._pipes, *parts, strict=True):
             if len(mine[0]):
-                pipe.send((what, mine))
+                _send(pipe, (what, mine))
                 busy.append(pipe)
         # Every answer is fetched before one of them is complained about: none may stay behind.
         answers = [self._answer(pipe) for pipe in busy]
@@ -155,7 +160,7 @@ class Workers:
     def _answer(self, pipe: Connection) -> tuple[bool, Any]:
         try:
             failed, result = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return True, OSError(
                 "a simulator process died, killed from outside or by its graphics driver"
             )
@@ -166,7 +171,7 @@ class Workers:
             raise OSError(
                 f"worker processes need Linux or macOS, this is {sys.platform}; workers=0"
             )
-        processes = []
+        self.processes = []
         for _ in range(self._num):
             ours, theirs = multiprocessing.Pipe()
             command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), *_folders()]
@@ -176,8 +181,8 @@ class Workers:
             theirs.close()
             ours.send(self._make)
             self._pipes.append(ours)
-            processes.append(process)
-        self._stop = weakref.finalize(self, _stop, list(self._pipes), processes)
+            self.processes.append(process)
+        self._stop = weakref.finalize(self, _stop, list(self._pipes), list(self.processes))
 
 
 class SimulatedSession:
@@ -212,6 +217,12 @@ class SimulatedSession:
 
     def close(self) -> None:
         """Nothing to give back: the workers belong to the world."""
+
+
+def _send(pipe: Connection, message: Any) -> None:
+    # Who is dead says so when it is asked for its answer.
+    with suppress(ConnectionError):
+        pipe.send(message)
 
 
 def _each(simulator: Simulator, what: str, arrays: tuple[NDArray[Any], ...]) -> Any:

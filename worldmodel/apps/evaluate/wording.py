@@ -54,6 +54,12 @@ def result_lines(result: dict[str, Any], out: Path) -> list[str]:
         low, high = (percent(bound) for bound in result[f"{key}_interval"])
         end = percent(result[f"{key}_rate_at_end"])
         lines.append(f"  {title:<24}{percent(rate):>12}   {f'{low} – {high}':<18}{end:>12}")
+    mark = result["fingerprint"]
+    if mark["world_versions"] != mark["manifest_versions"]:
+        lines.append(
+            f"  note: the manifest was made with {_named(mark['manifest_versions'])}, "
+            f"this is {_named(mark['world_versions'])}"
+        )
     seconds, distance = result["planning_seconds"], result["final_distance"]
     steps = result["mean_steps_to_goal"]
     return [
@@ -82,6 +88,10 @@ def compare_lines(found: dict[str, Any], a: str, b: str) -> list[str]:
             f"exact test p = {part['p_value']:.3g}",
         ]
     return lines
+
+
+def _named(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
 def _planner(result: dict[str, Any]) -> str:

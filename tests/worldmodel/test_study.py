@@ -19,6 +19,8 @@ from worldmodel import WorldModel, presets
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import save_run
 from worldmodel.apps.study import run_study
+from worldmodel.apps.train_run import run_train
+from worldmodel.apps.train_settings import TrainSettings
 from worldmodel.data import ActionScale, Episodes, HDF5Writer, episode_digests
 from worldmodel.worlds import TwoRoom, collect
 
@@ -263,3 +265,25 @@ def write_walks(path: Path, *, num: int, states: bool = True) -> Episodes:
         for s, a in zip(walks.states, walks.actions, strict=True):
             writer.write(world.render(s), a, s if states else None)
     return open_hdf5(path)
+
+
+def test_a_trained_baseline_is_studied_on_its_way(tmp_path: Path) -> None:
+    """`train` with PLDM's objective, then `study`: its states on disk tell of straightness."""
+    pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+    write_walks(tmp_path / "walks.h5", num=8)
+    model = {
+        "encoder": {"dim": 8, "width": 8, "projector_dim": 16},
+        "action_encoder": {"dim": 8},
+        "predictor": {"dim": 8, "depth": 1, "mlp_dim": 16, "projector_dim": 16},
+    }
+    settings = TrainSettings(
+        data=str(tmp_path / "walks.h5"), objective="pldm", steps=4, batch_size=16, weight=1.0,
+        checkpoint_every=2, held_out_windows=16, model=model, world="two-room",
+    )  # fmt: skip
+    run_train(settings, tmp_path / "run")
+    report = run_study(tmp_path / "run", tmp_path / "out", episodes=4, steps=1)
+    assert report["run"]["objective"] == "pldm"
+    part = report["parts"]["straightness"]
+    assert [c["step"] for c in part["checkpoints"]] == [2, 4]
+    assert part["checkpoints"][1]["straightness"] == part["trained"]
+    assert part["checkpoints"][0]["straightness"] != part["trained"]

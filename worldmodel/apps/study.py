@@ -20,7 +20,7 @@ from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.study_embeddings import latent_map, probes, spread, straight
 from worldmodel.apps.study_futures import foresight, pictures, violations
-from worldmodel.apps.study_material import Material, gather_material
+from worldmodel.apps.study_material import StudyMaterial, gather_material
 from worldmodel.apps.study_page import page
 from worldmodel.apps.study_parts import Study, UnavailableError, lens_of, plain
 
@@ -165,7 +165,7 @@ def run_study(
     return report
 
 
-def _begin(run: Run, material: Material, seed: int, steps: int) -> tuple[Study, list[str]]:
+def _begin(run: Run, material: StudyMaterial, seed: int, steps: int) -> tuple[Study, list[str]]:
     z = material.test.z.flatten(0, 1)
     if not bool(z.isfinite().all()):
         raise ValueError(f"the model of {run.folder} gives embeddings that are NaN or infinite")

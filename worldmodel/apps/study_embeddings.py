@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from worldmodel import checkpoint
 from worldmodel.apps.runs import Run
 from worldmodel.apps.study_material import embed
 from worldmodel.apps.study_parts import Study, UnavailableError, both_sides
+from worldmodel.apps.train_state import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import (
     jackknife,
@@ -80,8 +82,7 @@ def straight(study: Study) -> dict[str, Any]:
         z = embed(fresh, test.frames)
         out["untrained"] = mean_estimate(straightness(z), seed=study.seed)
     course = []
-    for step, folder in _checkpoints(study.run):
-        then = checkpoint.load(folder, next(study.run.model.parameters()).device)
+    for step, then in _checkpoints(study.run):
         values = straightness(embed(then, test.frames))
         course.append({"step": step, "straightness": mean_estimate(values, seed=study.seed)})
     return out | {"checkpoints": course}
@@ -162,11 +163,23 @@ def _untrained(study: Study) -> WorldModel | None:
     return fresh.eval().to(next(model.parameters()).device)
 
 
-def _checkpoints(run: Run) -> list[tuple[int, Any]]:
-    """Models saved on the way, by the last number in their folder's name."""
-    found = []
-    for config in run.folder.glob(f"*/{checkpoint.CONFIG}"):
-        number = re.findall(r"\d+", config.parent.name)
-        if number and (config.parent / checkpoint.WEIGHTS).is_file():
-            found.append((int(number[-1]), config.parent))
-    return sorted(found)
+def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
+    """Models of the way here, oldest first: numbered folders of the run, and training states."""
+    found = [path.parent for path in run.folder.glob(f"*/{checkpoint.CONFIG}")]
+    found += run.folder.glob("checkpoints/step-*.safetensors")
+    numbers = {path: re.findall(r"\d+", path.stem) for path in found}
+    device = next(run.model.parameters()).device
+    for path in sorted((p for p in found if numbers[p]), key=lambda p: int(numbers[p][-1])):
+        if path.is_dir():
+            then = checkpoint.load(path, device)
+        else:
+            try:
+                state = read_state(path)[0]
+            except ValueError:
+                # Training goes on from the one before a damaged state, and so does this.
+                continue
+            then = copy.deepcopy(run.model)
+            prefix = "model."
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            then.load_state_dict(own)
+        yield int(numbers[path][-1]), then

@@ -15,7 +15,7 @@ from worldmodel.data.opening import open_episodes
 from worldmodel.model import WorldModel
 from worldmodel.worlds import TwoRoom, Walks, collect
 
-__all__ = ["Material", "Sequences", "embed", "gather_material"]
+__all__ = ["Sequences", "StudyMaterial", "embed", "gather_material"]
 
 _MOST_FRAMES = 24  # of an episode
 _COLLECT_SEED = 7_368_787  # far from the seeds of demo and train, and checked by digest anyway
@@ -39,7 +39,7 @@ class Sequences(NamedTuple):
     z: Tensor
 
 
-class Material(NamedTuple):
+class StudyMaterial(NamedTuple):
     """What is studied.
 
     Attributes:
@@ -59,7 +59,7 @@ class Material(NamedTuple):
     notes: list[str]
 
 
-def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Material:
+def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> StudyMaterial:
     """Fresh episodes of the built-in world, or the unseen ones of a data set.
 
     Raises: ValueError if there is no source, or nothing in it that the run was not trained on.
@@ -75,14 +75,14 @@ def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Mat
     return _from_world(run, episodes, seed)
 
 
-def _from_world(run: Run, episodes: int, seed: int) -> Material:
+def _from_world(run: Run, episodes: int, seed: int) -> StudyMaterial:
     world = TwoRoom(int(run.model.encoder.image_size))
     length = max(int(run.settings.get("length", 80)), 4 * run.frameskip)
     walks = collect(world, 2 * episodes, length, _COLLECT_SEED + seed)
     fresh = np.asarray([action_digest(a) not in run.trained_on for a in walks.actions])
     walks = Walks(*(part[fresh] for part in walks))
     fit, test = (Walks(*(part[i::2] for part in walks)) for i in (0, 1))
-    return Material(
+    return StudyMaterial(
         _walked(run, world, fit) if len(fit.states) else None,
         _walked(run, world, test),
         world,
@@ -101,7 +101,7 @@ def _walked(run: Run, world: TwoRoom, walks: Walks) -> Sequences:
     return _sequences(run, frames.unflatten(0, (-1, T)), raw, states)
 
 
-def _from_data(run: Run, source: str, episodes: int, seed: int) -> Material:
+def _from_data(run: Run, source: str, episodes: int, seed: int) -> StudyMaterial:
     data = open_episodes(source)
     k, digests = run.frameskip, episode_digests(data)
     unseen = torch.tensor([e for e, d in enumerate(digests) if d not in run.trained_on]).long()
@@ -131,7 +131,7 @@ def _from_data(run: Run, source: str, episodes: int, seed: int) -> Material:
         )
     few = len(chosen) < 2
     num_states = 0 if data.states is None else data.states.shape[1]
-    return Material(
+    return StudyMaterial(
         None if few else _cut(run, data, chosen[::2], T),
         _cut(run, data, chosen if few else chosen[1::2], T),
         None,

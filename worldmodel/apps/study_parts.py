@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.apps.runs import Run
-from worldmodel.apps.study_material import Material, Sequences
+from worldmodel.apps.study_material import Sequences, StudyMaterial
 from worldmodel.study import Estimate, PairedTest
 
 __all__ = ["Lens", "Study", "UnavailableError", "both_sides", "lens_of", "plain"]
@@ -46,7 +46,7 @@ class Study(NamedTuple):
 
     Attributes:
         run: Run.
-        material: Material.
+        material: StudyMaterial.
         lens: Lens.
         variance: of a coordinate of the test embeddings, on average; the unit of latent errors.
         seed: of every fit and every interval.
@@ -54,7 +54,7 @@ class Study(NamedTuple):
     """
 
     run: Run
-    material: Material
+    material: StudyMaterial
     lens: Lens
     variance: float
     seed: int

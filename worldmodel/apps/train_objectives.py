@@ -13,6 +13,7 @@ from worldmodel import presets
 from worldmodel.apps.train import Objective, TrainConfig
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
+from worldmodel.pldm import PLDMTerms, pldm_loss
 
 __all__ = ["OBJECTIVES", "Recipe", "build_world_model"]
 
@@ -85,4 +86,13 @@ def _sigreg(config: TrainConfig) -> nn.Module:
     return SIGReg(num_proj=config.num_proj, seed=config.seed)
 
 
-OBJECTIVES: dict[str, Recipe] = {"lewm": Recipe(build_world_model, jepa_loss, _sigreg)}
+def _pldm(config: TrainConfig) -> nn.Module:
+    # The published weights; config.weight multiplies all of them and should be 1.
+    del config
+    return PLDMTerms()
+
+
+OBJECTIVES: dict[str, Recipe] = {
+    "lewm": Recipe(build_world_model, jepa_loss, _sigreg),
+    "pldm": Recipe(build_world_model, pldm_loss, _pldm),
+}

@@ -52,7 +52,7 @@ class ProbeScore(NamedTuple):
     """How good a probe's guesses of one quantity are.
 
     Attributes:
-        mse: mean squared error in units of `scale`².
+        mse: mean squared error in units of `scale`, squared.
         r: Pearson's correlation between guess and truth.
         r2: share of the variance explained.
     """

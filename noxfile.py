@@ -110,7 +110,9 @@ def demo(session: nox.Session) -> None:
 def control(session: nox.Session, env: str) -> None:
     """Collect, train and evaluate in one world, small: minutes on two cores. And its tests."""
     install_wheel(session, f"{EXTRAS},{env}", *group("test"))
-    run_pytest(session, str(ROOT / "tests" / "worldmodel" / "test_worlds.py"), "-k", env)
+    tests = ROOT / "tests" / "worldmodel"
+    own = tests / f"test_{env.replace('-', '_')}.py"
+    run_pytest(session, str(tests / "test_worlds.py"), str(own), "-k", f"{env} or {own.stem}")
     work = Path(session.create_tmp()) / "control"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()

@@ -87,14 +87,18 @@ def test_a_worker_does_not_load_torch() -> None:
 
 
 def test_actions_are_clipped_to_the_box_and_states_are_the_sessions_own() -> None:
-    """A session never changes the states it was started from, nor those it has returned."""
+    """A session feels nothing of what is written into the states it was given or has returned."""
     pool = Workers(Adder, 0)
     start = np.zeros((2, 1), np.float32)
     session = SimulatedSession(pool, start, LOW, HIGH)
     first = session.step(np.array([[5.0], [-0.25]], np.float32))
     assert first.tolist() == [[1.0], [-0.25]]
-    session.step(np.ones((2, 1), np.float32))
-    assert first.tolist() == [[1.0], [-0.25]]
     assert start.tolist() == [[0.0], [0.0]]
+    first += 100
+    assert session.step(np.ones((2, 1), np.float32)).tolist() == [[2.0], [0.75]]
+    start += 100
+    again = SimulatedSession(pool, start, LOW, HIGH)
+    start += 100
+    assert again.step(np.zeros((2, 1), np.float32)).tolist() == [[100.0], [100.0]]
     assert session.render(np.array([0]))[0, 0, 0, 0] == 2
     assert pool.renderer() == "chalk"

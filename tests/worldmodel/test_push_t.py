@@ -42,6 +42,26 @@ def test_one_step_is_the_packages_own_step() -> None:
         np.testing.assert_allclose(wanted[:5], observed, rtol=1e-6)
 
 
+def test_a_push_goes_on_as_in_a_simulation_that_is_never_set_up_anew() -> None:
+    """After ten steps of pushing, block and agent are where gym-pusht's own running world has them.
+
+    The block's velocity is what a state must hold for that: without it a tenth of its way is lost.
+    """
+    from gym_pusht.envs.pusht import PushTEnv
+
+    state = pose(256, 190, 256, 216, 0.0)
+    env = PushTEnv()
+    env._setup()
+    env.agent.position, env.block.position = [256, 190], [256, 216]
+    session = PushT(32).start(state)
+    for _ in range(10):
+        action = np.array([[0.0, 0.3]], np.float32)
+        observed, *_ = env.step(np.asarray(env.agent.position) + 100 * np.float64(action[0]))
+        state = session.step(action)
+    assert state[0, 3] - 216 > 50
+    np.testing.assert_allclose(state[0, :5], observed, rtol=0, atol=0.05)
+
+
 def test_pictures_are_the_packages_own() -> None:
     """At 512 pixels a frame is what gym-pusht renders; at 64 each pixel is the mean of its area."""
     from gym_pusht.envs.pusht import PushTEnv

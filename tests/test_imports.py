@@ -26,6 +26,7 @@ HOMES = {
     "torch.distributed": "sigreg._distributed",
     "lightning_fabric": "worldmodel.apps.train_ranks",
     "wandb": "worldmodel.apps.train_reports",
+    "tensorboardX": "worldmodel.apps.train_reports",
 }
 # Lower floors first. A module imports its own floor or lower ones; the unnamed stay unconstrained.
 FLOORS = {

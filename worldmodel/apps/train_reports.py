@@ -16,7 +16,6 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.train import Training
 from worldmodel.apps.train_alarm import Alarm
-from worldmodel.apps.train_events import EventFile
 from worldmodel.records import Losses
 
 __all__ = ["COLUMNS", "HELD_OUT", "Reports", "floor_of", "need_wandb", "read_table"]
@@ -66,13 +65,14 @@ class Reports:
         self.alarms = 0
         self.sums, self.count, self.since = torch.zeros(2), 0, time.monotonic()
         self.shown: dict[str, float] = {}
-        self.wandb, self.events, self.bar = wandb, None, None
+        self.wandb, self.bar = wandb, None
+        self.events: Any = None
         self.paths = folder / "curves.csv", folder / "held_out.csv"
         if self.writes:
             folder.mkdir(parents=True, exist_ok=True)
             for path, header in zip(self.paths, (COLUMNS, HELD_OUT), strict=True):
                 _begin(path, header, training.step)
-            self.events = EventFile(folder / "tensorboard")
+            self.events = _event_writer(folder / "tensorboard")
             self.bar = Progress("train", training.config.steps, start=training.step)
 
     def __enter__(self) -> Reports:
@@ -138,9 +138,18 @@ class Reports:
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         if self.events is not None:
-            self.events.scalars(step, values)
+            for name, value in values.items():
+                self.events.add_scalar(name, value, step)
+            # What a kill leaves is what the CSV files hold.
+            self.events.flush()
         if self.wandb is not None:
             self.wandb.log(dict(values), step=step)
+
+
+def _event_writer(folder: Path) -> Any:
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(folder))
 
 
 def need_wandb() -> Any:

@@ -24,10 +24,10 @@ import torch
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.charts import Series, line_chart, save_picture
+from worldmodel.apps.demo.material import DemoConfig, gather, new_training
 from worldmodel.apps.evaluate import Planner, sign_test
 from worldmodel.apps.evaluate.manifest import read_manifest
 from worldmodel.apps.evaluate.running import Evaluation, evaluate
-from worldmodel.apps.material import DemoConfig, gather, new_training
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.runs import open_run, save_run
 from worldmodel.data import action_digest, episode_digests

@@ -18,7 +18,7 @@ from typing import Any
 import harness
 import numpy as np
 
-from worldmodel.apps.collecting import episodes
+from worldmodel.apps.data.collecting import episodes
 from worldmodel.apps.evaluate import wilson
 from worldmodel.apps.evaluate.pairs import make_pairs
 from worldmodel.worlds import WORLDS, open_world

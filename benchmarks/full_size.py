@@ -26,7 +26,7 @@ import torch
 
 from worldmodel import presets
 from worldmodel._files import write_atomically
-from worldmodel.apps.collecting import episodes as simulate
+from worldmodel.apps.data.collecting import episodes as simulate
 from worldmodel.apps.evaluate import Planner
 from worldmodel.apps.evaluate.manifest import (
     make_manifest,
@@ -35,7 +35,7 @@ from worldmodel.apps.evaluate.manifest import (
 )
 from worldmodel.apps.evaluate.running import Evaluation, evaluate
 from worldmodel.apps.runs import open_run, save_run
-from worldmodel.apps.train import TrainConfig, Training
+from worldmodel.apps.train.loop import TrainConfig, Training
 from worldmodel.data import ActionScale, Episodes, Windows, action_digest, episode_digests
 from worldmodel.worlds import open_world
 from worldmodel.worlds.rendered import RenderedFrames

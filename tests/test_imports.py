@@ -24,9 +24,9 @@ AT_IMPORT = {
 HOMES = {
     "triton": "sigreg._kernels.ecf_triton",
     "torch.distributed": "sigreg._distributed",
-    "lightning_fabric": "worldmodel.apps.train_ranks",
-    "wandb": "worldmodel.apps.train_reports",
-    "tensorboardX": "worldmodel.apps.train_reports",
+    "lightning_fabric": "worldmodel.apps.train.ranks",
+    "wandb": "worldmodel.apps.train.reports",
+    "tensorboardX": "worldmodel.apps.train.reports",
 }
 # Lower floors first. A module imports its own floor or lower ones; the unnamed stay unconstrained.
 FLOORS = {

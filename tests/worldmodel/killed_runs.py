@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from worldmodel.apps import train_run
-from worldmodel.apps.train import Training
-from worldmodel.apps.train_folder import SETTINGS
-from worldmodel.apps.train_settings import TrainSettings
+from worldmodel.apps.train import run as train_run
+from worldmodel.apps.train.folder import SETTINGS
+from worldmodel.apps.train.loop import Training
+from worldmodel.apps.train.settings import TrainSettings
 
 SMALL = {"dim": 8, "projector_dim": 8}
 MODEL = {

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from worldmodel import Batch, Losses, jepa_loss
 from worldmodel.apps.cli import main as worldmodel
-from worldmodel.apps.train import NonFiniteError, TrainConfig, Training
-from worldmodel.apps.train_objectives import build_world_model
-from worldmodel.apps.train_ranks import ALONE, Ranks, SharedBatchNorm, launch, synchronise, whole
+from worldmodel.apps.train.loop import NonFiniteError, TrainConfig, Training
+from worldmodel.apps.train.objectives import build_world_model
+from worldmodel.apps.train.ranks import ALONE, Ranks, SharedBatchNorm, launch, synchronise, whole
 from worldmodel.data import ActionScale, Windows, open_hdf5
 
 CONFIG = TrainConfig(steps=5, batch_size=12, learning_rate=1e-2, weight=0.3, num_proj=16, seed=4)

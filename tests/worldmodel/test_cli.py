@@ -12,8 +12,8 @@ import pytest
 
 from worldmodel.apps import cli
 from worldmodel.apps.cli import main
-from worldmodel.apps.material import DemoConfig
-from worldmodel.apps.train import Training
+from worldmodel.apps.demo.material import DemoConfig
+from worldmodel.apps.train.loop import Training
 
 
 @pytest.fixture

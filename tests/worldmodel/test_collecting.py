@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from worldmodel.apps.cli import _parser
-from worldmodel.apps.collecting import episodes
+from worldmodel.apps.data.collecting import episodes
 from worldmodel.data import open_hdf5
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, open_world
@@ -63,7 +63,7 @@ def test_a_resumed_file_is_the_file_of_one_go(tmp_path: Path, policy: str) -> No
             return world.draw(states)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worldmodel.apps.data.open_world", lambda *_, **__: Stop(16))
+        patch.setattr("worldmodel.apps.data.command.open_world", lambda *_, **__: Stop(16))
         with pytest.raises(KeyboardInterrupt):
             collect(parts, 40, "--policy", policy)
     assert len(open_hdf5(parts)) == 7

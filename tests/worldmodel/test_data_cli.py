@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from worldmodel.apps import data
+from worldmodel.apps.data import command as data
 from worldmodel.data import open_hdf5
 from worldmodel.worlds import TwoRoom, collect
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from worldmodel import load
-from worldmodel.apps import train
-from worldmodel.apps.demo import DemoConfig, run_demo
-from worldmodel.apps.train import NonFiniteError
-from worldmodel.apps.train_state import read_state
+from worldmodel.apps.demo.run import DemoConfig, run_demo
+from worldmodel.apps.train import loop as train
+from worldmodel.apps.train.loop import NonFiniteError
+from worldmodel.apps.train.state import read_state
 
 TINY = DemoConfig(
     steps=4, episodes=12, length=30, held_out=10, pairs=6, budget=10, image_size=16, dim=8,

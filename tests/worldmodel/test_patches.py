@@ -20,7 +20,7 @@ from worldmodel import (
     presets,
     save,
 )
-from worldmodel.apps.train import TrainConfig, Training
+from worldmodel.apps.train.loop import TrainConfig, Training
 from worldmodel.data import Windows
 from worldmodel.patches import PatchRollout
 

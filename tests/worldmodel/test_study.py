@@ -18,9 +18,9 @@ from PIL import Image
 from worldmodel import WorldModel, presets
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import save_run
-from worldmodel.apps.study import run_study
-from worldmodel.apps.train_run import run_train
-from worldmodel.apps.train_settings import TrainSettings
+from worldmodel.apps.study.command import run_study
+from worldmodel.apps.train.run import run_train
+from worldmodel.apps.train.settings import TrainSettings
 from worldmodel.data import ActionScale, Episodes, HDF5Writer, episode_digests
 from worldmodel.worlds import TwoRoom, collect
 

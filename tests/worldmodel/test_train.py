@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, Losses, WorldModel
-from worldmodel.apps.train import NonFiniteError, TrainConfig, Training
+from worldmodel.apps.train.loop import NonFiniteError, TrainConfig, Training
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run
-from worldmodel.apps.train_ranks import SharedBatchNorm, launch, synchronise
-from worldmodel.apps.train_reports import read_table
-from worldmodel.apps.train_state import read_state
+from worldmodel.apps.train.ranks import SharedBatchNorm, launch, synchronise
+from worldmodel.apps.train.reports import read_table
+from worldmodel.apps.train.state import read_state
 from worldmodel.data import HDF5Writer
 from worldmodel.worlds import TwoRoom, collect
 

@@ -15,12 +15,12 @@ from PIL import Image
 
 from sigreg import noise_floor, report
 from worldmodel import Losses
-from worldmodel.apps import train_reports
-from worldmodel.apps.train import TrainConfig, Training
-from worldmodel.apps.train_alarm import Alarm
-from worldmodel.apps.train_objectives import build_world_model
-from worldmodel.apps.train_picture import draw_curves
-from worldmodel.apps.train_reports import COLUMNS, Reports, floor_of, read_table
+from worldmodel.apps.train import reports as train_reports
+from worldmodel.apps.train.alarm import Alarm
+from worldmodel.apps.train.loop import TrainConfig, Training
+from worldmodel.apps.train.objectives import build_world_model
+from worldmodel.apps.train.picture import draw_curves
+from worldmodel.apps.train.reports import COLUMNS, Reports, floor_of, read_table
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 

@@ -13,15 +13,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from worldmodel.apps import train_material, train_run
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run
-from worldmodel.apps.train import Training
-from worldmodel.apps.train_material import TrainMaterial, open_material
-from worldmodel.apps.train_ranks import ALONE
-from worldmodel.apps.train_reports import read_table
-from worldmodel.apps.train_run import run_train, score
-from worldmodel.apps.train_settings import TrainSettings
+from worldmodel.apps.train import material as train_material
+from worldmodel.apps.train import run as train_run
+from worldmodel.apps.train.loop import Training
+from worldmodel.apps.train.material import TrainMaterial, open_material
+from worldmodel.apps.train.ranks import ALONE
+from worldmodel.apps.train.reports import read_table
+from worldmodel.apps.train.run import run_train, score
+from worldmodel.apps.train.settings import TrainSettings
 from worldmodel.checkpoint import digest
 from worldmodel.data import ActionScale, HDF5Writer, Windows, episode_digests, open_hdf5
 from worldmodel.data.frames import EpisodeFrames

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from worldmodel.apps import train_command
-from worldmodel.apps.train import TrainConfig
-from worldmodel.apps.train_settings import (
+from worldmodel.apps.train import command as train_command
+from worldmodel.apps.train.loop import TrainConfig
+from worldmodel.apps.train.settings import (
     TrainSettings,
     device_of,
     parse_pairs,

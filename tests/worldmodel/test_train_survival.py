@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldmodel.apps import train_run
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run
-from worldmodel.apps.train import NonFiniteError, Training
-from worldmodel.apps.train_material import open_material
-from worldmodel.apps.train_run import run_train
-from worldmodel.apps.train_state import Checkpoints, DamagedStateError, read_state, write_state
+from worldmodel.apps.train import run as train_run
+from worldmodel.apps.train.loop import NonFiniteError, Training
+from worldmodel.apps.train.material import open_material
+from worldmodel.apps.train.run import run_train
+from worldmodel.apps.train.state import Checkpoints, DamagedStateError, read_state, write_state
 from worldmodel.data import HDF5Writer, Windows
 from worldmodel.records import Batch
 from worldmodel.worlds import TwoRoom, collect

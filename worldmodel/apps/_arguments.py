@@ -6,7 +6,7 @@ import argparse
 
 import torch
 
-__all__ = ["device", "fraction", "natural", "positive"]
+__all__ = ["device", "fraction", "natural", "positive", "seed", "weight"]
 
 
 def fraction(text: str) -> float:
@@ -50,3 +50,22 @@ def device(text: str) -> str:
             f"must be a device torch can use, got {text!r} ({reason})"
         ) from None
     return text
+
+
+def seed(text: str) -> int:
+    """A whole number below 2^31, room for a seed per purpose."""
+    value = natural(text)
+    if value >= 2**31:
+        raise argparse.ArgumentTypeError(f"must be below 2^31, got {text}")
+    return value
+
+
+def weight(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be finite and not negative, got {text}")
+    return value

@@ -14,8 +14,8 @@ import torch
 from sigreg import SIGReg, noise_floor, report
 from worldmodel._files import write_atomically
 from worldmodel.apps.progress import Progress, say
-from worldmodel.apps.train import Training
-from worldmodel.apps.train_alarm import Alarm
+from worldmodel.apps.train.alarm import Alarm
+from worldmodel.apps.train.loop import Training
 from worldmodel.records import Losses
 
 __all__ = ["COLUMNS", "HELD_OUT", "Reports", "floor_of", "need_wandb", "read_table"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.apps.runs import Run
-from worldmodel.apps.study_material import Sequences, StudyMaterial
+from worldmodel.apps.study.material import Sequences, StudyMaterial
 from worldmodel.study import Estimate, PairedTest
 
 __all__ = ["Lens", "Study", "UnavailableError", "both_sides", "lens_of", "plain"]

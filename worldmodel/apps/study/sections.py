@@ -6,7 +6,7 @@ import html
 import math
 from typing import Any
 
-from worldmodel.apps.study_figures import Curve, area, intervals, lines, png, scatter
+from worldmodel.apps.study.figures import Curve, area, intervals, lines, png, scatter
 
 __all__ = [
     "Part",

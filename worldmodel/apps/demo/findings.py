@@ -12,8 +12,8 @@ from torch import Tensor
 
 from planners.noise import problem_seeds
 from sigreg import noise_floor, trapezoid
+from worldmodel.apps.demo.material import DemoConfig, Material
 from worldmodel.apps.evaluate import Outcome, Planner, PlannerPolicy, attempt, wilson
-from worldmodel.apps.material import DemoConfig, Material
 from worldmodel.apps.progress import Progress
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.model import WorldModel

@@ -13,9 +13,9 @@ from torch import Tensor
 from sigreg import effective_rank, report
 from worldmodel import checkpoint
 from worldmodel.apps.runs import Run
-from worldmodel.apps.study_material import embed
-from worldmodel.apps.study_parts import Study, UnavailableError, both_sides
-from worldmodel.apps.train_state import read_state
+from worldmodel.apps.study.material import embed
+from worldmodel.apps.study.parts import Study, UnavailableError, both_sides
+from worldmodel.apps.train.state import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import (
     jackknife,

@@ -15,15 +15,15 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.progress import say
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.runs import save_run
-from worldmodel.apps.train import NonFiniteError, Training
-from worldmodel.apps.train_folder import REPORT, begin, check_data, check_folder
-from worldmodel.apps.train_material import TrainMaterial, open_material, world_of
-from worldmodel.apps.train_objectives import OBJECTIVES
-from worldmodel.apps.train_picture import draw_curves
-from worldmodel.apps.train_ranks import Ranks, launch, synchronise, whole
-from worldmodel.apps.train_reports import Reports, floor_of, need_wandb
-from worldmodel.apps.train_settings import TrainSettings, device_of, precision_of
-from worldmodel.apps.train_state import Checkpoints
+from worldmodel.apps.train.folder import REPORT, begin, check_data, check_folder
+from worldmodel.apps.train.loop import NonFiniteError, Training
+from worldmodel.apps.train.material import TrainMaterial, open_material, world_of
+from worldmodel.apps.train.objectives import OBJECTIVES
+from worldmodel.apps.train.picture import draw_curves
+from worldmodel.apps.train.ranks import Ranks, launch, synchronise, whole
+from worldmodel.apps.train.reports import Reports, floor_of, need_wandb
+from worldmodel.apps.train.settings import TrainSettings, device_of, precision_of
+from worldmodel.apps.train.state import Checkpoints
 from worldmodel.data import BatchOrder, Windows
 from worldmodel.model import WorldModel
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from worldmodel.apps.charts import Series, line_chart, save_picture, stack
-from worldmodel.apps.train_reports import read_table
+from worldmodel.apps.train.reports import read_table
 
 __all__ = ["draw_curves"]
 

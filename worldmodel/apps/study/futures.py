@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.apps.study_material import embed
-from worldmodel.apps.study_parts import Study, UnavailableError, both_sides
+from worldmodel.apps.study.material import embed
+from worldmodel.apps.study.parts import Study, UnavailableError, both_sides
 from worldmodel.study import (
     background,
     bootstrap,

@@ -9,8 +9,8 @@ from typing import Any
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.runs import EPISODES
-from worldmodel.apps.train_material import TrainMaterial
-from worldmodel.apps.train_settings import FREE, TrainSettings
+from worldmodel.apps.train.material import TrainMaterial
+from worldmodel.apps.train.settings import FREE, TrainSettings
 
 __all__ = ["REPORT", "SETTINGS", "begin", "check_data", "check_folder", "settings_of"]
 

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.evaluate import Outcome, RandomPolicy, attempt
-from worldmodel.apps.findings import (
+from worldmodel.apps.demo.findings import (
     Knowledge,
     crossing,
     floor,
@@ -29,11 +28,12 @@ from worldmodel.apps.findings import (
     rate,
     rates,
 )
-from worldmodel.apps.material import DemoConfig, Material, gather, new_training
+from worldmodel.apps.demo.material import DemoConfig, Material, gather, new_training
+from worldmodel.apps.evaluate import Outcome, RandomPolicy, attempt
 from worldmodel.apps.pictures import episodes_gif, latent_map, training_curves
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.runs import save_run
-from worldmodel.apps.train import NonFiniteError
+from worldmodel.apps.train.loop import NonFiniteError
 from worldmodel.data import action_digest, episode_digests
 from worldmodel.model import WorldModel
 from worldmodel.records import Losses

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.bisection import Bracket, bisect_log
 from worldmodel.apps.charts import Series, line_chart, save_picture
 from worldmodel.apps.progress import say
-from worldmodel.apps.tune_trial import Trial, TuneConfig, run_trial, tune_material
+from worldmodel.apps.tune.bisection import Bracket, bisect_log
+from worldmodel.apps.tune.trial import Trial, TuneConfig, run_trial, tune_material
 
 __all__ = ["run_tune", "tune_chart"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from worldmodel.apps._arguments import device, natural, positive
 from worldmodel.apps.progress import say
-from worldmodel.apps.tune import run_tune
-from worldmodel.apps.tune_trial import BUILT_IN, TuneConfig
+from worldmodel.apps.tune.search import run_tune
+from worldmodel.apps.tune.trial import BUILT_IN, TuneConfig
 
 __all__ = ["add_parser"]
 

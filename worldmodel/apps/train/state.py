@@ -16,7 +16,7 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.progress import say
 
 if TYPE_CHECKING:
-    from worldmodel.apps.train import Training
+    from worldmodel.apps.train.loop import Training
 
 __all__ = ["Checkpoints", "DamagedStateError", "read_state", "write_state"]
 

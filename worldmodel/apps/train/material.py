@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from worldmodel.apps.train_settings import TrainSettings
+from worldmodel.apps.train.settings import TrainSettings
 from worldmodel.data import ActionScale, Episodes, Windows, episode_digests, split
 from worldmodel.data.frames import EpisodeFrames
 from worldmodel.data.hdf5_frames import open_for_reading

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from worldmodel.apps.progress import say
-from worldmodel.apps.train_folder import settings_of
-from worldmodel.apps.train_objectives import OBJECTIVES
-from worldmodel.apps.train_run import run_train
-from worldmodel.apps.train_settings import (
+from worldmodel.apps.train.folder import settings_of
+from worldmodel.apps.train.objectives import OBJECTIVES
+from worldmodel.apps.train.run import run_train
+from worldmodel.apps.train.settings import (
     PRESETS,
     TrainSettings,
     check_model,

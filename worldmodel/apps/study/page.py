@@ -9,9 +9,9 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-from worldmodel.apps import study_sections as sections
-from worldmodel.apps.study_sections import Part, short, steps
-from worldmodel.apps.study_style import STYLE
+from worldmodel.apps.study import sections
+from worldmodel.apps.study.sections import Part, short, steps
+from worldmodel.apps.study.style import STYLE
 
 __all__ = ["page"]
 

@@ -18,11 +18,11 @@ from worldmodel._files import write_atomically
 from worldmodel.apps._arguments import natural, positive
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.runs import Run, open_run
-from worldmodel.apps.study_embeddings import latent_map, probes, spread, straight
-from worldmodel.apps.study_futures import foresight, pictures, violations
-from worldmodel.apps.study_material import StudyMaterial, gather_material
-from worldmodel.apps.study_page import page
-from worldmodel.apps.study_parts import Study, UnavailableError, lens_of, plain
+from worldmodel.apps.study.embeddings import latent_map, probes, spread, straight
+from worldmodel.apps.study.futures import foresight, pictures, violations
+from worldmodel.apps.study.material import StudyMaterial, gather_material
+from worldmodel.apps.study.page import page
+from worldmodel.apps.study.parts import Study, UnavailableError, lens_of, plain
 
 __all__ = ["PARTS", "add_parser", "run_study"]
 

@@ -31,7 +31,7 @@ from worldmodel.data import action_digest, episode_digests
 from worldmodel.data.opening import open_episodes
 from worldmodel.worlds import WORLDS, TwoRoom, collect, open_world
 
-__all__ = ["add_parsers"]
+__all__ = ["add_parser"]
 
 Floats = NDArray[np.float32]
 _LENGTH = 200  # actions of a walk collected for a manifest: goals 100 steps away leave room
@@ -49,7 +49,7 @@ pair was tried once).
 """
 
 
-def add_parsers(commands: Any) -> None:
+def add_parser(commands: Any) -> None:
     """Register the three commands; each sets `run`, a function of the parsed arguments."""
     _add_manifest(commands)
     _add_evaluate(commands)

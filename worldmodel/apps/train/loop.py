@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from sigreg import SIGReg
 from worldmodel.apps._interrupt import whole_steps
-from worldmodel.apps.train_ranks import ALONE, Ranks, part, whole
-from worldmodel.apps.train_state import read_state, write_state
+from worldmodel.apps.train.ranks import ALONE, Ranks, part, whole
+from worldmodel.apps.train.state import read_state, write_state
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel

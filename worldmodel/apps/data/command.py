@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from worldmodel.apps import collecting
 from worldmodel.apps._arguments import fraction, natural, positive
-from worldmodel.apps.contact_sheet import contact_sheet
+from worldmodel.apps.data import collecting
+from worldmodel.apps.data.contact_sheet import contact_sheet
 from worldmodel.apps.progress import Progress, say
 from worldmodel.data import Episodes, HDF5Writer
 from worldmodel.data.frames import gather

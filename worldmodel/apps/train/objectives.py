@@ -10,7 +10,7 @@ from torch import nn
 
 from sigreg import SIGReg
 from worldmodel import presets
-from worldmodel.apps.train import Objective, TrainConfig
+from worldmodel.apps.train.loop import Objective, TrainConfig
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
 from worldmodel.pldm import PLDMTerms, pldm_loss

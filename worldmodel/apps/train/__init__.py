@@ -1,0 +1,5 @@
+"""`worldmodel train`: the loop, its checkpoints and reports, one process or many."""
+
+from worldmodel.apps.train.loop import NonFiniteError, TrainConfig, Training
+
+__all__ = ["NonFiniteError", "TrainConfig", "Training"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from worldmodel.apps import cli
 from worldmodel.apps.cli import main
+from worldmodel.apps.demo import command
 from worldmodel.apps.demo.material import DemoConfig
 from worldmodel.apps.train.loop import Training
 
@@ -23,7 +23,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         DemoConfig, episodes=12, length=30, held_out=10, budget=10, image_size=16, dim=8,
         batch_size=16, num_proj=8,
     )  # fmt: skip
-    monkeypatch.setattr(cli, "DemoConfig", small)
+    monkeypatch.setattr(command, "DemoConfig", small)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from worldmodel.worlds import _mujoco
 from worldmodel.worlds._processes import SimulatedSession, Workers, check_states, cores, require
-from worldmodel.worlds.contract import Expert
+from worldmodel.worlds.contract import Expert, Session
 from worldmodel.worlds.cube_picker import CUBE, CubePicker
 
 __all__ = ["Cube"]
@@ -73,7 +73,7 @@ class Cube:
         """Starts as OGBench draws them for its data: arm, cube and cube's angle anywhere."""
         return self._workers.begin(rng.integers(0, 2**31, num))
 
-    def start(self, states: Floats) -> SimulatedSession:
+    def start(self, states: Floats) -> Session:
         """One arm in each state, [N, 47] or [N, 41].
 
         Raises: ValueError if the shape is another or a state is not finite.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from worldmodel.worlds import _tee
 from worldmodel.worlds._processes import SimulatedSession, Workers, check_states, require
-from worldmodel.worlds.contract import Expert
+from worldmodel.worlds.contract import Expert, Session
 from worldmodel.worlds.push_t_pusher import PushTPusher
 
 __all__ = ["PushT"]
@@ -80,7 +80,7 @@ class PushT:
             todo = todo[self.clearance(states[todo]) < 2.0]
         return states
 
-    def start(self, states: Floats) -> SimulatedSession:
+    def start(self, states: Floats) -> Session:
         """One agent in each state, [N, 10] or [N, 7].
 
         Raises: ValueError if the shape is another or a state is not finite.

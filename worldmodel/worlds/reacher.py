@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from worldmodel.worlds import _mujoco
 from worldmodel.worlds._processes import SimulatedSession, Workers, check_states, cores, require
-from worldmodel.worlds.contract import Expert
+from worldmodel.worlds.contract import Expert, Session
 from worldmodel.worlds.reacher_reach import steer
 
 __all__ = ["Reacher"]
@@ -67,7 +67,7 @@ class Reacher:
         states[:, 1] = rng.uniform(-self.wrist_limit, self.wrist_limit, num)
         return states
 
-    def start(self, states: Floats) -> SimulatedSession:
+    def start(self, states: Floats) -> Session:
         """One arm in each state [N, 4].
 
         Raises: ValueError if the shape is another or a state is not finite.

@@ -21,6 +21,7 @@ __all__ = ["PLANNERS", "Imagined", "Planner", "PlannerPolicy"]
 
 Floats = NDArray[np.float32]
 PLANNERS = ("cem", "icem", "mppi", "gradient", "predictive-sampling")
+"""The planners that `Planner.name` may be."""
 
 
 class Imagined(NamedTuple):

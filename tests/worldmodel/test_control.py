@@ -158,6 +158,22 @@ def test_the_result_holds_all_that_is_promised(
     assert line == f"worldmodel evaluate: error: --out must not hold a result yet, got {out}"
 
 
+def test_a_kill_while_films_are_made_loses_no_result(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is whole on the disk before the first picture of it is drawn."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("worldmodel.apps.evaluate.command.film_attempts", killed)
+    out = tmp_path / "out"
+    words = [str(folder / "run"), "--manifest", str(folder / "m.json"), "--out", str(out)]
+    assert main(["evaluate", *words, *SEARCH]) == 130
+    assert [path.name for path in out.iterdir()] == ["result.json"]
+    assert len(json.loads((out / "result.json").read_text())["outcomes"]) == 8
+
+
 def test_weights_of_another_world_or_width_are_refused(manifest: Manifest, tmp_path: Path) -> None:
     """The message says what the run is of and what the manifest needs."""
     other = open_run(save(tmp_path / "other", world="push-t"))

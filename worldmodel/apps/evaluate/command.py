@@ -23,7 +23,7 @@ from worldmodel.apps.evaluate.manifest import (
 )
 from worldmodel.apps.evaluate.page import page
 from worldmodel.apps.evaluate.planning import PLANNERS, Planner
-from worldmodel.apps.evaluate.running import Evaluation, evaluate, policy_of, world_for
+from worldmodel.apps.evaluate.running import Evaluation, Subject, evaluate, policy_of, world_for
 from worldmodel.apps.evaluate.wording import compare_lines, manifest_lines, result_lines
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.runs import open_run
@@ -231,15 +231,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     with Progress("evaluate", len(manifest.seeds) * arguments.seeds, unit="pair") as bar:
         result, trials = evaluate(run, manifest, evaluation, on_pairs=bar.update)
     out.mkdir(parents=True, exist_ok=True)
+    # The result first: whatever happens to the pictures of it, hours of planning are not lost.
+    _write(result, out / "result.json")
     films = {}
     if arguments.films:
-        world = world_for(run, manifest, evaluation.protocol)
+        world = world_for(Subject.of(run), manifest, evaluation.protocol)
         films = film_attempts(
             world, manifest, policy_of(run, evaluation), trials, out, each=arguments.films
         )
     write_atomically(out / "index.html", page(result, films).encode())
-    # The result last: its presence says that everything is there.
-    _write(result, out / "result.json")
     for line in result_lines(result, out):
         say(line)
     return 0

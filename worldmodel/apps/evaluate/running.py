@@ -15,7 +15,7 @@ from worldmodel.checkpoint import digest
 from worldmodel.data import ActionScale
 from worldmodel.worlds import World, open_world
 
-__all__ = ["Evaluation", "Subject", "evaluate", "measure", "policy_of", "world_for"]
+__all__ = ["Evaluation", "Subject", "evaluate", "measure", "policy_of", "search_of", "world_for"]
 
 HISTORICAL = 50  # pairs of the published tables
 
@@ -202,7 +202,7 @@ def measure(
             "run": subject.name,
             "objective": subject.objective,
             "weights": subject.weights,
-            **_search(policy),
+            **search_of(policy),
             "batch_size": evaluation.batch_size,
             "frameskip": subject.frameskip,
             "image_size": world.image_size,
@@ -217,7 +217,7 @@ def measure(
     return result, trials
 
 
-def _search(policy: Policy) -> dict[str, Any]:
+def search_of(policy: Policy) -> dict[str, Any]:
     """What a policy spends on a decision: its planner's settings, or its name alone."""
     if not isinstance(policy, PlannerPolicy):
         return {"planner": type(policy).__name__, "rollouts_per_decision": None}

@@ -106,6 +106,23 @@ def test_it_trains_on_the_built_in_world(two_room_windows: Callable[[int], Windo
     assert sum(totals[-5:]) < 0.7 * sum(totals[:5])
 
 
+def test_the_inverse_dynamics_are_trained_too(
+    two_room_windows: Callable[[int], Windows],
+) -> None:
+    """Training moves every parameter of the terms, and clips and saves them with the model's."""
+    windows = two_room_windows(16)
+    model = presets.small(10, image_size=16, dim=8)
+    terms = PLDMTerms(inverse=1.0, dim=8, action_dim=10)
+    before = [parameter.detach().clone() for parameter in terms.parameters()]
+    training = Training(
+        model, windows, TrainConfig(steps=2, batch_size=8), objective=pldm_loss, regularizer=terms
+    )
+    training.run(lambda *_: None)
+    assert before
+    for old, new in zip(before, terms.parameters(), strict=True):
+        assert not torch.equal(old, new)
+
+
 def test_mistakes_are_named() -> None:
     """Negative weights, inverse dynamics without sizes or actions, and single rows."""
     with pytest.raises(ValueError, match="must not be negative"):
@@ -114,6 +131,6 @@ def test_mistakes_are_named() -> None:
         PLDMTerms(inverse=1.0)
     with pytest.raises(ValueError, match=r"need actions \[B, T, A\], got None"):
         PLDMTerms(inverse=1.0, dim=2, action_dim=2)(torch.zeros(3, 4, 2))
-    model = presets.small(4, image_size=16, dim=8)
+    model = presets.small(10, image_size=16, dim=8)
     with pytest.raises(ValueError, match=r"\[B >= 2, T >= 2, C, H, W\]"):
         pldm_loss(model, Batch(torch.rand(1, 4, 3, 16, 16), torch.zeros(1, 4, 4)), PLDMTerms())

@@ -107,11 +107,12 @@ class Training:
         device: where the model and the batches live.
         objective: what a step minimises; None means `jepa_loss`.
         regularizer: what the objective is given as its third argument; None means SIGReg with the
-            directions and the seed of `config`.
+            directions and the seed of `config`. Its parameters, if it has any, learn too.
         workers: processes that fetch batches ahead; the batches are the same with any number.
         ranks: who shares the batches; this process alone by default.
 
     Attributes:
+        parameters: what the optimizer moves, the model's and the regularizer's.
         step: optimizer steps taken.
         gradient_norm: of the last step, before it was clipped.
     Raises: ValueError if there are fewer windows than the batch needs, or the ranks do not divide
@@ -140,8 +141,10 @@ class Training:
         )
         self.regularizer.to(self.device)
         self._shared = ranks.share(_Pass(self)) if ranks.size > 1 else None
+        # A regularizer may learn too, as PLDM's inverse dynamics do.
+        self.parameters = [*model.parameters(), *self.regularizer.parameters()]
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.step = 0
         self.gradient_norm = math.nan
@@ -208,7 +211,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._losses(batch) if self._shared is None else self._shared(*batch)
         losses.total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
         # Averaged over the ranks, the gradient is finite on all of them or on none.
         self.gradient_norm = float(whole(norm))
         if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):

@@ -296,7 +296,7 @@ def curve(records: dict[str, Any]) -> None:
     chart = line_chart(
         [Series(x, 100 * y, "CEM, 25 steps")],
         title="Success in Two-Room",
-        x_label="weight λ of SIGReg",
+        x_label="weight of SIGReg",  # the font has no λ
         y_label="%",
         marks=[(100 * records["cem"]["random_success_rate"], "random actions")],
     )

@@ -1,19 +1,19 @@
-"""Control in Two-Room: planners at equal rollouts, goals further away, λ, and what a score means.
+"""Control in Two-Room: planners, distances, λ, baselines, attempts to do better, and the floors.
 
 Trains small models and tries them on the manifests beside this file. Every training and every
 evaluation leaves a file in --runs and is skipped when that file is there, so the whole may be
 interrupted at any time and cut into slices:
 
     python benchmarks/bench_control.py                    all that is left to do
-    python benchmarks/bench_control.py --only cem         cases whose name holds a word
+    python benchmarks/bench_control.py --only icem        one case, or all whose name holds a word
     python benchmarks/bench_control.py --tables           tables from what is there
+    python benchmarks/bench_control.py --only "LeWM, 224 px" --device cuda      the published size
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,31 @@ from typing import Any
 import harness
 import numpy as np
 import torch
+from control_models import FROZEN, Recipe, load, train
+from full_size import PUBLISHED
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.charts import Series, line_chart, save_picture
-from worldmodel.apps.demo.material import DemoConfig, gather, new_training
+from worldmodel.apps.demo.material import DemoConfig
 from worldmodel.apps.evaluate import Planner, sign_test
 from worldmodel.apps.evaluate.manifest import read_manifest
-from worldmodel.apps.evaluate.running import Evaluation, evaluate
+from worldmodel.apps.evaluate.running import Evaluation, measure
 from worldmodel.apps.progress import Progress, say
-from worldmodel.apps.runs import open_run, save_run
-from worldmodel.data import action_digest, episode_digests
 
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
-FROZEN = "frozen random encoder"
+FULL = "LeWM, 224 px"
+
+
+def sigreg(weight: float) -> Recipe:
+    """The demo's model at some λ."""
+    return Recipe(f"weight-{weight:g}", weight=weight)
+
+
+USUAL = sigreg(0.05)
+PLDM, GCBC = Recipe("pldm", "pldm"), Recipe("gcbc", "gcbc")
+SUBSPACE = Recipe("subspace-8", subspaces=8)
+NARROW, WIDE = Recipe("dim-32", dim=32), Recipe("dim-128", dim=128)
+ICEM = Planner("icem")
 
 
 @dataclass(frozen=True)
@@ -41,32 +53,39 @@ class Case:
     """One evaluation: a model, a manifest and a planner."""
 
     name: str
-    weight: float | None = 0.05  # None: an encoder left as it was initialised
+    recipe: Recipe = USUAL
     offset: int = 25
     planner: Planner = field(default_factory=Planner)
     pairs: int = 200  # the first of the manifest; fewer where a case takes long
 
-    @property
-    def run(self) -> str:
-        """Folder of its model."""
-        return "frozen" if self.weight is None else f"weight-{self.weight:g}"
 
-
+# In the order in which they are run: what says most comes first.
 CASES = (
     Case("cem"),
     Case("cem, 50 steps", offset=50),
-    Case("icem", planner=Planner("icem")),
+    Case("icem", planner=ICEM),
     Case("mppi", planner=Planner("mppi")),
     Case("gradient", planner=Planner("gradient"), pairs=100),
-    Case(FROZEN, weight=None),
-    Case("λ = 0.01", weight=0.01),
-    Case("λ = 0.2", weight=0.2),
-    Case("λ = 0", weight=0.0),
+    Case(FROZEN, Recipe("frozen", "frozen")),
+    Case("λ = 0.01", sigreg(0.01)),
+    Case("λ = 0.2", sigreg(0.2)),
     Case("predictive-sampling", planner=Planner("predictive-sampling")),
     Case("cem, cost at the last step", planner=Planner(cost="last")),
     Case("cem, every raw action free", planner=Planner(held=False)),
     Case("cem, 100 steps", offset=100, pairs=100),
-    Case("λ = 0.5", weight=0.5),
+    Case("PLDM", PLDM),
+    Case("GCBC", GCBC),
+    Case("λ = 0", sigreg(0.0)),
+    Case("dim 128", WIDE),
+    Case("dim 128, icem", WIDE, planner=ICEM),
+    Case("subspaces", SUBSPACE),
+    Case("subspaces, icem", SUBSPACE, planner=ICEM),
+    Case("λ = 0.5", sigreg(0.5)),
+    Case("dim 32", NARROW),
+    Case("dim 32, icem", NARROW, planner=ICEM),
+    Case("PLDM, icem", PLDM, planner=ICEM),
+    Case("icem at λ = 0.2", sigreg(0.2), planner=ICEM),
+    Case(FULL, Recipe("lewm-224", image_size=224, published=True), planner=PUBLISHED),
 )
 
 
@@ -74,73 +93,49 @@ def main() -> None:
     """Train and evaluate what is not there yet, then make the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/control"))
-    parser.add_argument("--only", default="")
-    parser.add_argument("--steps", type=int, default=DemoConfig().steps)
+    parser.add_argument("--only", default="", help="a case's name, or a word of some")
+    parser.add_argument("--steps", type=int, default=None, help="of each training, at most")
+    # Rounding depends on the number of threads; the fingerprint of each record names it.
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--tables", action="store_true")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # rounding depends on their number, and other cases may run beside
-    for case in CASES:
-        if not arguments.tables and arguments.only in case.name:
-            ensure(case, arguments.runs, arguments.steps)
+    torch.set_num_threads(arguments.threads)
+    for case in () if arguments.tables else chosen(arguments.only):
+        if case.recipe.published and not arguments.device.startswith("cuda"):
+            say(f"{case.name}: needs --device cuda, not run")
+            continue
+        # The published size is trained as long as published, the others as long as the demo.
+        usual = 10**9 if case.recipe.published else DemoConfig().steps
+        config = DemoConfig(steps=arguments.steps or usual)
+        ensure(case, arguments.runs, config, arguments.device)
     tables(arguments.runs)
 
 
-def ensure(case: Case, runs: Path, steps: int) -> None:
+def chosen(word: str) -> list[Case]:
+    """The case of that name, or all whose name holds the word."""
+    return [c for c in CASES if c.name == word] or [c for c in CASES if word in c.name]
+
+
+def ensure(case: Case, runs: Path, config: DemoConfig, device: str = "cpu") -> None:
     """The case's record in `runs`, made if it is not there."""
     record = runs / f"{case.name}.json"
     if record.exists():
         return
-    train(case, runs, steps)
+    train(case.recipe, runs, config, device)
     manifest = read_manifest(MANIFESTS / f"two-room-{case.offset}.json")
     some = slice(case.pairs)
     manifest = manifest._replace(pairs=manifest.pairs.take(some), seeds=manifest.seeds[some])
-    run = open_run(runs / case.run)
+    subject, policy, settings = load(case.recipe, runs, config, case.planner, device)
+    evaluation = Evaluation(case.planner, device=device)
     with Progress(case.name, len(manifest.seeds), unit="pair") as bar:
-        result, trials = evaluate(run, manifest, Evaluation(case.planner), on_pairs=bar.update)
+        result, trials = measure(subject, policy, manifest, evaluation, on_pairs=bar.update)
     del result["outcomes"]
     # One character a pair: enough for a paired test, short enough for a file of results.
     result["reached"] = "".join(str(int(flag)) for flag in trials.success[0])
-    result["run_settings"] = run.settings
+    result["run_settings"] = settings
     write_atomically(record, json.dumps({"case": case.name, **result}, indent=1).encode())
     say(f"{case.name}: {result['success_rate']:.1%}")
-
-
-def train(case: Case, runs: Path, steps: int) -> None:
-    """The case's model, as the demo trains it; an interrupted training goes on."""
-    folder = runs / case.run
-    if (folder / "config.json").exists():
-        return
-    config = DemoConfig(weight=case.weight or 0.0, steps=steps)
-    material = gather(config)
-    training = new_training(config, material.windows)
-    if case.weight is None:
-        training.model.encoder.requires_grad_(False)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = folder / "training.safetensors"
-    if state.exists():
-        training.restore(state)
-    began = time.process_time()
-    with Progress(f"train {case.run}", steps, start=training.step) as bar:
-
-        def on_step(step: int, losses: Any) -> None:
-            if step % 100 == 0:
-                training.save(state)
-            bar.update(prediction=float(losses.prediction), sigreg=float(losses.regularization))
-
-        training.run(on_step)
-    save_run(
-        training.model.eval(),
-        folder,
-        scale=material.scale,
-        frameskip=config.frameskip,
-        world="two-room",
-        objective="lewm" if case.weight is not None else FROZEN,
-        trained_on=episode_digests(material.windows.episodes),
-        held_out=[action_digest(actions) for actions in material.unseen.actions],
-        settings={"weight": case.weight, "steps": steps, "seed": config.seed,
-                  "cpu_seconds": round(time.process_time() - began)},
-    )  # fmt: skip
-    state.unlink(missing_ok=True)
 
 
 def tables(runs: Path) -> None:
@@ -150,7 +145,7 @@ def tables(runs: Path) -> None:
         path = runs / f"{case.name}.json"
         if path.exists():
             record = json.loads(path.read_text())
-            record["fingerprint"]["run"] = case.run
+            record["fingerprint"]["run"] = case.recipe.folder
             records[case.name] = record
     base = records.get("cem")
     if base is None:
@@ -161,12 +156,19 @@ def tables(runs: Path) -> None:
         return [row(title, name, records.get(name), base if paired else None)
                 for title, name in names]  # fmt: skip
 
-    common = (
+    pairs = (
         "Pairs of held-out walks, one model and one planner seed; success at any step of the "
-        "budget; solved pairs dropped. p: exact paired test against the first row, on the pairs "
-        "both tried. The fingerprint in each record names the commit that measured it; its seconds "
-        "were taken beside other work. "
+        "budget; solved pairs dropped. "
     )
+    test = (
+        "p: exact paired test against the first row, on the pairs both tried, not corrected for "
+        "the number of rows. "
+    )
+    where = (
+        "The fingerprint in each record names the commit and the threads that measured it; its "
+        "seconds were taken beside other work. "
+    )
+    common = pairs + test + where
     planners = [
         ("CEM 64 × 6", "cem"), ("iCEM 64 × 6", "icem"), ("MPPI 64 × 6, top 8", "mppi"),
         ("gradient (Adam) 16 × 24", "gradient"),
@@ -187,9 +189,7 @@ def tables(runs: Path) -> None:
         [records[name] for _, name in offsets if name in records],
         [r for title, name in offsets for r in
          (row(title, name, records.get(name), None), *floor_rows(records.get(name)))],
-        common.replace(
-            "p: exact paired test against the first row, on the pairs both tried. ", ""
-        ),
+        pairs + where,
     )  # fmt: skip
     weights = [
         ("λ = 0.05", "cem"), ("λ = 0", "λ = 0"), ("λ = 0.01", "λ = 0.01"), ("λ = 0.2", "λ = 0.2"),
@@ -202,6 +202,31 @@ def tables(runs: Path) -> None:
         rows(weights, paired=True),
         common,
     )
+    methods = [
+        ("LeWM, CEM", "cem"), ("LeWM, iCEM", "icem"), ("PLDM, CEM", "PLDM"),
+        ("PLDM, iCEM", "PLDM, icem"), ("GCBC, no planner", "GCBC"),
+        (f"{FROZEN}, CEM", FROZEN), ("LeWM at its published size, 224 px", FULL),
+    ]  # fmt: skip
+    save(
+        "control_methods", "Two-Room, goals 25 steps away: LeWM and its baselines",
+        [records[name] for _, name in methods if name in records],
+        [*rows(methods, paired=True), *floor_rows(base)],
+        common + "One size of model, the same 600 batches of 64 windows (GCBC: windows of six "
+        "frames); no setting was searched for: PLDM has the weights published for Push-T.",
+    )  # fmt: skip
+    attempts = [
+        ("as in the demo: 64 dims, λ = 0.05; CEM", "cem"), ("the same, iCEM", "icem"),
+        ("SIGReg in 8 subspaces of 8 dims; CEM", "subspaces"),
+        ("the same, iCEM", "subspaces, icem"),
+        ("128 dims; CEM", "dim 128"), ("the same, iCEM", "dim 128, icem"),
+        ("32 dims; CEM", "dim 32"), ("the same, iCEM", "dim 32, icem"),
+        ("λ = 0.2; CEM", "λ = 0.2"), ("the same, iCEM", "icem at λ = 0.2"),
+    ]  # fmt: skip
+    save(
+        "control_attempts", "Two-Room, goals 25 steps away: can a setting beat the demo's?",
+        [records[name] for _, name in attempts if name in records],
+        rows(attempts, paired=True), common,
+    )  # fmt: skip
     curve(records)
 
 
@@ -210,7 +235,8 @@ def row(
 ) -> list[harness.Cell]:
     """A line of a table; of a case that was not run, the command that runs it."""
     if record is None:
-        command = f'not run: `python benchmarks/bench_control.py --only "{name}"`'
+        device = " --device cuda" if name == FULL else ""
+        command = f'not run: `python benchmarks/bench_control.py --only "{name}"{device}`'
         return [title, command, "", "", "", "", ""]
     low, high = record["success_interval"]
     p = ""
@@ -260,9 +286,9 @@ def save(
 def curve(records: dict[str, Any]) -> None:
     """Success against the weight of SIGReg."""
     found = sorted(
-        (r["run_settings"]["weight"], r["success_rate"])
-        for name, r in records.items()
-        if name == "cem" or name.startswith("λ")
+        (case.recipe.weight, records[case.name]["success_rate"])
+        for case in CASES
+        if case.name in records and (case.name == "cem" or case.name.startswith("λ"))
     )
     if len(found) < 2:
         return

@@ -158,6 +158,37 @@ def test_the_result_holds_all_that_is_promised(
     assert line == f"worldmodel evaluate: error: --out must not hold a result yet, got {out}"
 
 
+def test_a_kill_while_films_are_made_loses_no_result(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The result is whole before the first picture of it; the same command makes the pictures."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    command, out = "worldmodel.apps.evaluate.command", tmp_path / "out"
+    words = [str(folder / "run"), "--manifest", str(folder / "m.json"), "--out", str(out), *SEARCH]
+    monkeypatch.setattr(f"{command}.film_attempts", killed)
+    assert main(["evaluate", *words]) == 130
+    assert [path.name for path in out.iterdir()] == ["result.json"]
+    written = (out / "result.json").read_bytes()
+    assert len(json.loads(written)["outcomes"]) == 8
+    monkeypatch.undo()
+    for other, name in ((["--cost", "last"], "planner"), (["--seeds", "2"], "seeds")):
+        assert refused(capsys, "evaluate", *words, *other).endswith(f"has other {name}")
+    monkeypatch.setattr(f"{command}.evaluate", killed)
+    assert main(["evaluate", *words]) == 0
+    assert (out / "result.json").read_bytes() == written
+    reached = [one["success"] for one in json.loads(written)["outcomes"]]
+    films = {name for name, kind in (("successes", True), ("failures", False)) if kind in reached}
+    assert {p.name for p in out.glob("*.gif")} == {f"{name}.gif" for name in films}
+    assert (out / "index.html").exists()
+    assert "must not hold a result yet" in refused(capsys, "evaluate", *words)
+
+
 def test_weights_of_another_world_or_width_are_refused(manifest: Manifest, tmp_path: Path) -> None:
     """The message says what the run is of and what the manifest needs."""
     other = open_run(save(tmp_path / "other", world="push-t"))

@@ -45,7 +45,7 @@ def test_films_show_whole_attempts_of_either_kind(
     """A picture per step and one before the first; three panels across, one row a pair."""
     reached = tried[2].repeats[0].success
     assert 0 < reached.sum() < len(reached)
-    written = film_attempts(WORLD, *tried, tmp_path, each=2)
+    written = film_attempts(WORLD, *tried[:2], reached, tmp_path, each=2)
     assert {path.name for path in tmp_path.iterdir()} == {"successes.gif", "failures.gif"}
     for name, count in (("failures", (~reached).sum()), ("successes", reached.sum())):
         rows = min(2, int(count))
@@ -69,7 +69,7 @@ def test_the_page_needs_nothing_beside_it(
 ) -> None:
     """No address leads out of it, every pair has a square, and foreign text stays text."""
     manifest, policy, trials = tried
-    films = film_attempts(WORLD, manifest, policy, trials, tmp_path, each=1)
+    films = film_attempts(WORLD, manifest, policy, trials.success[0], tmp_path, each=1)
     result = {
         "env": "two-room", "protocol": "historical", "criterion": "closer < 16", "offset": 4,
         "budget": 7, "pairs_dropped_as_solved": 3, "manifest_hash": "f" * 64,

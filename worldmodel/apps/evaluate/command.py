@@ -17,16 +17,25 @@ from worldmodel.apps.evaluate.comparing import compare, read_result
 from worldmodel.apps.evaluate.films import film_attempts
 from worldmodel.apps.evaluate.manifest import (
     PROTOCOLS,
+    Manifest,
     make_manifest,
     read_manifest,
     write_manifest,
 )
 from worldmodel.apps.evaluate.page import page
 from worldmodel.apps.evaluate.planning import PLANNERS, Planner
-from worldmodel.apps.evaluate.running import Evaluation, evaluate, policy_of, world_for
+from worldmodel.apps.evaluate.running import (
+    Evaluation,
+    Subject,
+    evaluate,
+    policy_of,
+    search_of,
+    world_for,
+)
 from worldmodel.apps.evaluate.wording import compare_lines, manifest_lines, result_lines
 from worldmodel.apps.progress import Progress, say
-from worldmodel.apps.runs import open_run
+from worldmodel.apps.runs import Run, open_run
+from worldmodel.checkpoint import digest
 from worldmodel.data import action_digest, episode_digests
 from worldmodel.data.opening import open_episodes
 from worldmodel.worlds import WORLDS, TwoRoom, collect, open_world
@@ -215,7 +224,7 @@ def _episodes(arguments: argparse.Namespace) -> tuple[list[Floats], list[str], s
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     out = arguments.out
-    if (out / "result.json").exists():
+    if (out / "index.html").exists():
         raise FileExistsError(f"--out must not hold a result yet, got {out}")
     chosen = {field.name: getattr(arguments, field.name) for field in fields(Planner)
               if field.name != "name"}  # fmt: skip
@@ -228,21 +237,47 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     manifest = read_manifest(arguments.manifest)
     run = open_run(arguments.folder, arguments.device)
-    with Progress("evaluate", len(manifest.seeds) * arguments.seeds, unit="pair") as bar:
-        result, trials = evaluate(run, manifest, evaluation, on_pairs=bar.update)
-    out.mkdir(parents=True, exist_ok=True)
+    if (out / "result.json").exists():
+        result = _kept(out, run, manifest, evaluation)
+        say(f"{out / 'result.json'} is there; its pictures are made")
+    else:
+        with Progress("evaluate", len(manifest.seeds) * arguments.seeds, unit="pair") as bar:
+            result, _ = evaluate(run, manifest, evaluation, on_pairs=bar.update)
+        out.mkdir(parents=True, exist_ok=True)
+        # Before its pictures: whatever happens to them, hours of planning are not lost.
+        _write(result, out / "result.json")
     films = {}
     if arguments.films:
-        world = world_for(run, manifest, evaluation.protocol)
+        world = world_for(Subject.of(run), manifest, evaluation.protocol)
+        reached = np.asarray([one["success"] for one in result["outcomes"] if one["repeat"] == 0])
         films = film_attempts(
-            world, manifest, policy_of(run, evaluation), trials, out, each=arguments.films
+            world, manifest, policy_of(run, evaluation), reached, out, each=arguments.films
         )
+    # The page last: its presence says that everything is there.
     write_atomically(out / "index.html", page(result, films).encode())
-    # The result last: its presence says that everything is there.
-    _write(result, out / "result.json")
     for line in result_lines(result, out):
         say(line)
     return 0
+
+
+def _kept(out: Path, run: Run, manifest: Manifest, evaluation: Evaluation) -> dict[str, Any]:
+    """The result of an evaluation that was killed before its page was made.
+
+    Raises: ValueError if it is a result of anything else.
+    """
+    result = read_result(out)
+    mark = result["fingerprint"]
+    wanted = {
+        "weights": (mark["weights"], digest(run.model)),
+        "manifest": (result["manifest_hash"], manifest.hash),
+        "planner": (mark["planner"], search_of(policy_of(run, evaluation))["planner"]),
+        "protocol": (result["protocol"], evaluation.protocol),
+        "seeds": (result["repeats"], evaluation.repeats),
+    }
+    other = [name for name, (there, now) in wanted.items() if there != now]
+    if other:
+        raise ValueError(f"--out must not hold another result yet, {out} has other {other[0]}")
+    return result
 
 
 def _compare(arguments: argparse.Namespace) -> int:

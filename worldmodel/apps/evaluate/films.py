@@ -16,7 +16,7 @@ from worldmodel.apps.charts import stack
 from worldmodel.apps.evaluate.attempt import Outcome, attempt
 from worldmodel.apps.evaluate.manifest import Manifest
 from worldmodel.apps.evaluate.planning import Imagined, PlannerPolicy
-from worldmodel.apps.evaluate.results import Trials, seeds_of
+from worldmodel.apps.evaluate.results import seeds_of
 from worldmodel.model import WorldModel
 from worldmodel.worlds import World, open_world
 
@@ -49,7 +49,7 @@ def film_attempts(
     world: World,
     manifest: Manifest,
     policy: PlannerPolicy,
-    trials: Trials,
+    reached: NDArray[np.bool_],
     folder: Path,
     *,
     each: int = 3,
@@ -62,7 +62,7 @@ def film_attempts(
         world: at the size the model sees.
         manifest: as it was evaluated.
         policy: as it was evaluated.
-        trials: what came out.
+        reached: [N], what came out when each pair was first tried.
         folder: to write into.
         each: pairs per film, at most.
     Returns: the files, by "successes" and "failures"; a kind that never happened has none.
@@ -70,7 +70,7 @@ def film_attempts(
     known = np.concatenate([manifest.pairs.starts, manifest.pairs.goals])
     bank = _embed(policy.model, world, known, policy.device)
     display = open_world(manifest.env, image_size=_SIDE)
-    reached, written = trials.repeats[0].success, {}
+    written = {}
     for name, flags in (("successes", reached), ("failures", ~reached)):
         chosen = np.flatnonzero(flags)[:each]
         if len(chosen):

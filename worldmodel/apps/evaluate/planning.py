@@ -17,7 +17,7 @@ from worldmodel.cost import goal_cost
 from worldmodel.data import ActionScale
 from worldmodel.model import WorldModel
 
-__all__ = ["PLANNERS", "Imagined", "Planner", "PlannerPolicy"]
+__all__ = ["PLANNERS", "Imagined", "Planner", "PlannerPolicy", "alike"]
 
 Floats = NDArray[np.float32]
 PLANNERS = ("cem", "icem", "mppi", "gradient", "predictive-sampling")
@@ -164,7 +164,7 @@ class PlannerPolicy:
 
         def act(scene: Scene) -> Floats:
             frames = self._tensor(scene.frames())[:, None]
-            cost = _alike(self.model, frames, goal, planner)
+            cost = _cost(self.model, frames, goal, planner)
             if not planner.held:
                 actions = mpc.act(cost)
             else:
@@ -188,18 +188,26 @@ class PlannerPolicy:
         return torch.from_numpy(frames).to(self.device)
 
 
-def _alike(model: WorldModel, frames: Tensor, goal: Tensor, planner: Planner) -> Cost:
-    """The cost of all problems, from calls of the model that all hold `together` problems."""
-    num = len(goal)
-    together = planner.together or num
-    groups: list[Tensor] = [
-        torch.arange(first, first + together, device=goal.device).clamp_max(num - 1)
+def alike(num: int, together: int, device: torch.device) -> list[Tensor]:
+    """Indices of `num` problems in groups of `together`, the last filled up with the last one.
+
+    A model that always sees as many at once rounds alike, whoever stands beside a problem. Of the
+    groups' results one behind the other, the first `num` are those of the problems.
+    """
+    return [
+        torch.arange(first, first + together, device=device).clamp_max(num - 1)
         for first in range(0, num, together)
     ]
+
+
+def _cost(model: WorldModel, frames: Tensor, goal: Tensor, planner: Planner) -> Cost:
+    """The cost of all problems, from calls of the model that all hold `together` problems."""
+    num = len(goal)
+    groups = alike(num, planner.together or num, goal.device)
     costs: Sequence[Cost] = [
         goal_cost(model, frames[group], goal[group], steps=planner.cost) for group in groups
     ]
-    if num % together == 0 and len(groups) == 1:
+    if len(groups) == 1 and len(groups[0]) == num:
         return costs[0]
 
     def cost(plans: Tensor) -> Tensor:

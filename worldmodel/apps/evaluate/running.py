@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 from worldmodel.apps.evaluate.manifest import Manifest, ProtocolName
 from worldmodel.apps.evaluate.planning import Planner, PlannerPolicy
@@ -12,9 +12,10 @@ from worldmodel.apps.evaluate.results import Report, Trials, floors, outcomes, s
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.runs import Run
 from worldmodel.checkpoint import digest
+from worldmodel.data import ActionScale
 from worldmodel.worlds import World, open_world
 
-__all__ = ["Evaluation", "evaluate", "policy_of", "world_for"]
+__all__ = ["Evaluation", "Subject", "evaluate", "measure", "policy_of", "search_of", "world_for"]
 
 HISTORICAL = 50  # pairs of the published tables
 
@@ -24,25 +25,66 @@ class Evaluation:
     """How a run is tried.
 
     Attributes:
-        planner: Planner.
+        planner: Planner, of a run whose model plans.
         protocol: "held-out", or "historical" for pairs of training rows, the first 50 of them.
         batch_size: pairs side by side.
         repeats: how often every pair is tried, each time with other seeds.
         device: where the model lives.
     """
 
-    planner: Planner
+    planner: Planner = field(default_factory=Planner)
     protocol: ProtocolName = "held-out"
     batch_size: int = 64
     repeats: int = 1
     device: str = "cpu"
 
 
-def world_for(run: Run, manifest: Manifest, protocol: ProtocolName) -> World:
-    """The manifest's world at the size the run's model sees, if the two go together.
+class Subject(NamedTuple):
+    """Who is tried: what must fit a manifest, and what a result says about it.
+
+    Attributes:
+        name: of its folder.
+        objective: what it was trained for.
+        world: it was trained on, or None if nobody knows.
+        trained_on: digests of the training episodes.
+        image_size: side of the frames it sees.
+        frameskip: raw actions per block.
+        action_dim: of a block.
+        scale: of the training actions.
+        weights: digest of its model.
+    """
+
+    name: str
+    objective: str
+    world: str | None
+    trained_on: frozenset[str]
+    image_size: int
+    frameskip: int
+    action_dim: int
+    scale: ActionScale
+    weights: str
+
+    @classmethod
+    def of(cls, run: Run) -> Subject:
+        """The world model of a run folder."""
+        return cls(
+            name=str(run.folder),
+            objective=run.objective,
+            world=run.world,
+            trained_on=run.trained_on,
+            image_size=run.model.encoder.image_size,
+            frameskip=run.frameskip,
+            action_dim=run.model.action_encoder.action_dim,
+            scale=run.scale,
+            weights=digest(run.model),
+        )
+
+
+def world_for(subject: Subject, manifest: Manifest, protocol: ProtocolName) -> World:
+    """The manifest's world at the size the subject's model sees, if the two go together.
 
     Args:
-        run: Run.
+        subject: Subject.
         manifest: Manifest.
         protocol: "historical" allows training episodes and solved pairs.
     Returns: World.
@@ -50,26 +92,28 @@ def world_for(run: Run, manifest: Manifest, protocol: ProtocolName) -> World:
         episode that the manifest draws from, or if pairs were drawn historically without being
         asked for; ImportError if the world's package is missing.
     """
-    if run.world is not None and run.world != manifest.env:
-        raise ValueError(f"the run was trained on {run.world}, the manifest is of {manifest.env}")
+    if subject.world is not None and subject.world != manifest.env:
+        raise ValueError(
+            f"the run was trained on {subject.world}, the manifest is of {manifest.env}"
+        )
     if protocol == "held-out":
         if manifest.protocol == "historical":
             raise ValueError(
                 "the manifest was drawn by the historical protocol, solved pairs and all; "
                 "add --protocol historical to evaluate on it"
             )
-        seen = len(run.trained_on & set(manifest.digests))
+        seen = len(subject.trained_on & set(manifest.digests))
         if seen:
             raise ValueError(
                 f"the run was trained on {seen} of the {len(manifest.digests)} episodes that the "
                 "manifest draws from; make one of held-out episodes, or add --protocol historical"
             )
-    world = open_world(manifest.env, image_size=run.model.encoder.image_size)
-    width = run.model.action_encoder.action_dim
-    if width != world.action_dim * run.frameskip or len(run.scale.mean) != world.action_dim:
+    world = open_world(manifest.env, image_size=subject.image_size)
+    width = world.action_dim * subject.frameskip
+    if subject.action_dim != width or len(subject.scale.mean) != world.action_dim:
         raise ValueError(
-            f"the run's model must take {world.action_dim} × {run.frameskip} action dims of "
-            f"{manifest.env}, it takes {width}"
+            f"the run's model must take {world.action_dim} × {subject.frameskip} action dims of "
+            f"{manifest.env}, it takes {subject.action_dim}"
         )
     return world
 
@@ -110,19 +154,40 @@ def evaluate(
     Returns: the result, in JSON's own types, and the trials behind it.
     Raises: as `world_for`.
     """
-    world = world_for(run, manifest, evaluation.protocol)
+    policy = policy or policy_of(run, evaluation)
+    return measure(Subject.of(run), policy, manifest, evaluation, on_pairs=on_pairs)
+
+
+def measure(
+    subject: Subject,
+    policy: Policy,
+    manifest: Manifest,
+    evaluation: Evaluation,
+    *,
+    on_pairs: Report = lambda _: None,
+) -> tuple[dict[str, Any], Trials]:
+    """Try any policy on a manifest, with everything a result says.
+
+    Args:
+        subject: what the policy was made from; it must fit the manifest.
+        policy: who acts.
+        manifest: Manifest.
+        evaluation: Evaluation; a planner's settings are those of `policy`, if it has one.
+        on_pairs: called with n after n more pairs.
+    Returns: as `evaluate`.
+    Raises: as `world_for`.
+    """
+    world = world_for(subject, manifest, evaluation.protocol)
     if evaluation.protocol == "historical":
         manifest = historical(manifest)
     trials = try_policy(
         world,
         manifest,
-        policy or policy_of(run, evaluation),
+        policy,
         repeats=evaluation.repeats,
         batch_size=evaluation.batch_size,
         on_pairs=on_pairs,
     )
-    settings = asdict(evaluation.planner)
-    settings["samples"], settings["iterations"] = evaluation.planner.budget
     result = {
         "env": manifest.env,
         "protocol": evaluation.protocol,
@@ -134,13 +199,12 @@ def evaluate(
         **floors(world, manifest, repeats=evaluation.repeats, batch_size=evaluation.batch_size),
         "manifest_hash": manifest.hash,
         "fingerprint": {
-            "run": str(run.folder),
-            "objective": run.objective,
-            "weights": digest(run.model),
-            "planner": settings if policy is None else type(policy).__name__,
-            "rollouts_per_decision": settings["samples"] * settings["iterations"],
+            "run": subject.name,
+            "objective": subject.objective,
+            "weights": subject.weights,
+            **search_of(policy),
             "batch_size": evaluation.batch_size,
-            "frameskip": run.frameskip,
+            "frameskip": subject.frameskip,
             "image_size": world.image_size,
             "world_versions": world.versions(),
             "manifest_versions": manifest.versions,
@@ -151,3 +215,12 @@ def evaluate(
         "outcomes": outcomes(trials),
     }
     return result, trials
+
+
+def search_of(policy: Policy) -> dict[str, Any]:
+    """What a policy spends on a decision: its planner's settings, or its name alone."""
+    if not isinstance(policy, PlannerPolicy):
+        return {"planner": type(policy).__name__, "rollouts_per_decision": None}
+    samples, iterations = policy.planner.budget
+    settings = asdict(policy.planner) | {"samples": samples, "iterations": iterations}
+    return {"planner": settings, "rollouts_per_decision": samples * iterations}

@@ -68,8 +68,10 @@ class AugmentedLagrangian(Generic[StateT]):
     Args:
         method: any method.
         constraint: [B, S, H, A] -> [B, S, C]; satisfied where ≤ 0. Called once per iteration.
-        every: iterations between two updates of λ, enough for the method to converge roughly.
-        penalty: ρ at the start, in units of cost per squared constraint.
+        every: iterations between two updates of λ, enough for the method to converge roughly. A
+            gradient method with a single start does not settle within half the default.
+        penalty: ρ at the start, in units of cost per squared constraint: the default suits costs
+            and constraints of the order of 1; scale it with the cost.
         growth: γ, at least 1.
         tolerance: largest c that still counts as satisfied.
     Raises: ValueError on a value outside these ranges, or a constraint of another shape.

@@ -45,12 +45,15 @@ def optimize(
     Returns: Plan.
 
     Raises:
+        TypeError: if `method` is a class, or the cost returns no tensor.
         ValueError: on disagreeing shapes, or bounds for a discrete method.
         FloatingPointError: if all costs of a problem were non-finite in some iteration; it names
             the problems. Checked once, after the loop, and left out while a CUDA graph is
             captured or the call is compiled: there, look for inf in `Plan.history`.
     Warns: RuntimeWarning if most of the last iteration's candidates lie on a bound.
     """
+    if isinstance(method, type):
+        raise TypeError(f"method must be an instance such as {method.__name__}(), got the class")
     if plan.ndim != 3 or not plan.is_floating_point():
         raise ValueError(f"plan must be [B, H, A] floats, got {list(plan.shape)} {plan.dtype}")
     streams = problem_seeds(seed, plan.shape[0], plan.device)
@@ -128,6 +131,8 @@ def _score(cost: Cost, candidates: Tensor, needs_grad: bool) -> tuple[Tensor, Te
         costs = costs.detach()
     else:
         costs = cost(candidates)
+    if not isinstance(costs, Tensor):
+        raise TypeError(f"cost must return a torch.Tensor [B, S], got {type(costs).__name__}")
     if costs.shape != candidates.shape[:2]:
         raise ValueError(
             f"cost must map [B, S, H, A] = {list(candidates.shape)} to [B, S] = "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sigreg.directions import random_directions
+from sigreg.functional import check_samples
 from sigreg.null_law import null_law, tail_probability
 from sigreg.quadrature import Quadrature, trapezoid
 from sigreg.reference import ecf_sums, epps_pulley
@@ -143,7 +144,7 @@ class Report:
         n, d = self.num_samples, self.dim
         p = "< 1e-8" if self.p_value <= 1e-8 else f"= {self.p_value:.2g}"
         m = self.per_direction.shape[-1]
-        batches = "" if self.num_batches == 1 else f", mean of {self.num_batches} batches"
+        batches = "" if self.num_batches == 1 else f", mean of {self.num_batches} batches of {n}"
         lines = [
             self.verdict,
             f"  statistic {self.statistic:.4g} (floor {self.floor:.4g}, excess {self.excess:+.3g}, "
@@ -180,10 +181,12 @@ def report(
         num_proj: M, if `directions` is None. 1024 as `SIGReg()`.
         seed: of the random directions.
     Returns: Report.
-    Raises: ValueError on disagreeing shapes, on fewer than 2 samples or on non-finite values.
+    Raises: TypeError unless z is a floating tensor; ValueError on disagreeing shapes, on fewer than
+        2 samples or on non-finite values.
     Source: LeJEPA, arXiv:2511.08544, Section 4, for the statistic; the read-outs are ours.
     """
-    if z.ndim < 2 or z.shape[-2] < 2:
+    check_samples(z)
+    if z.shape[-2] < 2:
         raise ValueError(f"z must be [..., N, D] with N at least 2, got {list(z.shape)}")
     n, d = z.shape[-2:]
     if directions is None:

@@ -105,7 +105,9 @@ def _four_lines(
 
 
 def check_samples(z: Tensor) -> None:
-    """Raises: TypeError or ValueError unless z is floating [..., N, D] with D > 0."""
+    """Raises: TypeError or ValueError unless z is a floating tensor [..., N, D] with D > 0."""
+    if not isinstance(z, Tensor):
+        raise TypeError(f"z must be a torch.Tensor, got {type(z).__name__}")
     if not z.is_floating_point():
         raise TypeError(f"z must be floating point, got {z.dtype}")
     if z.ndim < 2 or z.shape[-1] == 0 or 0 in z.shape[:-2]:

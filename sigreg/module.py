@@ -72,8 +72,8 @@ class SIGReg(nn.Module):
         scale: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_proj < 1:
-            raise ValueError(f"num_proj must be at least 1, got {num_proj}")
+        if num_proj != int(num_proj) or num_proj < 1:
+            raise ValueError(f"num_proj must be a whole number of at least 1, got {num_proj}")
         if not scale >= 0:
             raise ValueError(f"scale must be 0 or more, got {scale}")
         if chunk is not None and chunk < 1:

@@ -225,3 +225,12 @@ def test_the_whole_loop_is_one_graph() -> None:
     compiled = torch.compile(plan, fullgraph=True, backend="aot_eager")(problem.start)
     for ours, eager in zip(compiled, plan(problem.start), strict=True):
         torch.testing.assert_close(ours, eager)
+
+
+def test_a_class_and_a_cost_without_tensor_are_named() -> None:
+    """CEM for CEM(), and a cost that returns a list, end in one clear error each."""
+    plan = torch.zeros(1, 2, 1)
+    with pytest.raises(TypeError, match=r"must be an instance such as CEM\(\), got the class"):
+        optimize(CEM, quadratic, plan, iterations=1)
+    with pytest.raises(TypeError, match=r"cost must return a torch\.Tensor \[B, S\], got list"):
+        optimize(CEM(8, 2), lambda _: [0.0], plan, iterations=1)

@@ -188,8 +188,8 @@ def test_report_accepts_half_precision():
 @pytest.mark.parametrize(
     ("z", "directions", "message"),
     [
-        (torch.zeros(4), None, r"z must be \[..., N, D\] with N at least 2, got \[4\]"),
-        (torch.zeros(1, 4), None, r"got \[1, 4\]"),
+        (torch.zeros(4), None, r"z must be \[..., N, D\] with D > 0 and no empty lead, got \[4\]"),
+        (torch.zeros(1, 4), None, r"with N at least 2, got \[1, 4\]"),
         (torch.zeros(9, 4), torch.ones(2, 3), r"\[M, 4\] to match z \[..., 4\], got \[2, 3\]"),
         (torch.full((2, 2), torch.nan), None, "z must be finite, got 4 non-finite of 4 values"),
     ],
@@ -198,3 +198,12 @@ def test_report_refuses(z, directions, message):
     """Errors name the argument, the rule and what came."""
     with pytest.raises(ValueError, match=message):
         report(z, directions)
+
+
+@pytest.mark.parametrize(
+    ("z", "got"), [(torch.ones(4, 3).long(), "torch.int64"), ([[0.0, 1.0]], "list")]
+)
+def test_a_report_is_on_floating_tensors_alone(z, got):
+    """Integers and lists are refused by type, as the regularizer refuses them."""
+    with pytest.raises(TypeError, match=f"z must be .*, got {got}"):
+        report(z)

@@ -161,6 +161,7 @@ def test_one_sample_and_one_direction_suffice() -> None:
     ("error", "message", "arguments"),
     [
         (TypeError, "z must be floating point, got torch.int64", {"z": torch.ones(4, 3).long()}),
+        (TypeError, "z must be a torch.Tensor, got list", {"z": [[1.0, 2.0, 3.0]]}),
         (ValueError, "z must be [..., N, D] with D > 0", {"z": torch.ones(3)}),
         (ValueError, "z must be [..., N, D] with D > 0", {"z": torch.ones(4, 0)}),
         (ValueError, "no empty lead, got [0, 4, 3]", {"z": torch.ones(0, 4, 3)}),

@@ -162,7 +162,8 @@ def test_the_scale_term_is_a_hinge_on_the_standard_deviation() -> None:
     ("message", "arguments"),
     [
         ("num_knots must be at least 2, got 1", {"knots": 1}),
-        ("num_proj must be at least 1, got 0", {"num_proj": 0}),
+        ("num_proj must be a whole number of at least 1, got 0", {"num_proj": 0}),
+        ("num_proj must be a whole number of at least 1, got 1.5", {"num_proj": 1.5}),
         ("t_max must be positive and finite, got -1", {"t_max": -1}),
         ('sampler must be "gaussian" or "orthogonal"', {"sampler": "sobol"}),
         ("backend must be one of", {"backend": "cuda"}),

@@ -88,6 +88,16 @@ def test_one_point_and_a_constant_are_drawn(log_y: bool) -> None:
         assert line_chart([series(y)], log_y=log_y, **WORDS).size == (560, 300)
 
 
+def test_one_point_beside_a_line_is_seen() -> None:
+    """A series of a single point has a dot in its colour, where a line would have none."""
+    line = Series(np.arange(9.0), np.full(9, 1.0), "line")
+    dot = Series(np.asarray([4.0]), np.asarray([2.0]), "dot")
+    picture = np.asarray(line_chart([line, dot], title="", x_label="", y_label=""))
+    below = picture[26:].astype(int)  # the legend is above
+    close = np.abs(below - ImageColor.getrgb(PALETTE[1])).sum(-1) < 40
+    assert close.sum() >= 9
+
+
 def test_a_mark_outside_the_data_stretches_the_axis() -> None:
     """A dashed mark far above the line is in the picture, so the line moves down."""
     without = coloured(line_chart([series([1, 2])], **WORDS), PALETTE[0])[:, 0].mean()

@@ -59,6 +59,25 @@ def test_the_demo_says_what_it_found_and_where(
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["train", "--out", "r", "--data", "a.h5", "--stepz", "5"], "did you mean --steps?"),
+        (["demo", "--Wacky", "5"], "unrecognized arguments: --Wacky 5"),
+    ],
+)
+def test_a_mistyped_option_is_told_by_its_own_command(
+    capsys: pytest.CaptureFixture[str], words: list[str], hint: str
+) -> None:
+    """The usage is the command's, and the nearest option is named where there is one."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    text = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert text.startswith(f"usage: worldmodel {words[0]}")
+    assert text.rstrip().endswith(hint)
+
+
 @pytest.mark.usefixtures("tiny")
 def test_an_interrupted_demo_prints_the_command_that_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

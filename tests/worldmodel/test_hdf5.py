@@ -18,6 +18,7 @@ import torch
 from worldmodel.data import BatchOrder, Episodes, HDF5Writer, Windows, loader, open_hdf5
 from worldmodel.data.hdf5 import hdf5_columns
 from worldmodel.data.hdf5_frames import ChunkedFrames, MappedFrames
+from worldmodel.data.hdf5_writer import read_origin
 
 h5py = pytest.importorskip("h5py", reason="sigreg[data] is not installed")
 
@@ -571,3 +572,15 @@ def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r"needs h5py: pip install 'sigreg\[data\]'"):
         open_hdf5(tmp_path / "a.h5")
+
+
+def test_the_origin_of_a_foreign_file_is_its_words_and_whole_numbers(tmp_path: Path) -> None:
+    """Attributes of other kinds are nobody's origin, and what is no HDF5 file is named."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs.update({"world": "attic", "seed": 7, "scale": 0.5, "shape": [2, 3]})
+    assert read_origin(tmp_path / "a.h5") == {"world": "attic", "seed": 7}
+    (tmp_path / "b.h5").write_text("not HDF5")
+    with pytest.raises(ValueError, match=r"b\.h5"):
+        read_origin(tmp_path / "b.h5")
+    with pytest.raises(FileNotFoundError, match=r"c\.h5"):
+        read_origin(tmp_path / "c.h5")

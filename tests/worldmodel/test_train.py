@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, Losses, WorldModel
+from worldmodel.apps._interrupt import kill_is_interrupt
 from worldmodel.apps.train.loop import NonFiniteError, TrainConfig, Training
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
@@ -167,10 +168,11 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
 
 
-def test_ctrl_c_inside_a_step_waits_for_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_inside_a_step_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """A signal in the middle of step 3 raises behind it, and the resumed run ends the same."""
+    """Ctrl-C or SIGTERM in step 3 raises behind it, and the resumed run ends the same."""
     whole = Training(make_model(), make_windows(), CONFIG)
     whole.run(ignore)
     first = Training(make_model(), make_windows(), CONFIG)
@@ -179,14 +181,15 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(
     def interrupted(*args: Any) -> Losses:
         losses = loss(*args)  # batch statistics, dropout and directions have moved on by now
         if first.step == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return losses
 
     monkeypatch.setattr(first, "objective", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with kill_is_interrupt(), pytest.raises(KeyboardInterrupt):
         first.run(ignore)
     assert first.step == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     monkeypatch.undo()
     first.save(tmp_path / "state.safetensors")
     second = Training(make_model(), make_windows(), CONFIG)

@@ -154,6 +154,10 @@ def line_chart(
     for colour, line in reversed(list(zip(itertools.cycle(PALETTE), drawn, strict=False))):
         points = [axes.at(float(x), float(y)) for x, y in zip(line.x, line.y, strict=True)]
         axes.draw.line(points, colour, 2 * _OVER, joint="curve")
+        if len(points) == 1:
+            # A line of one point is none.
+            ((column, row),), r = points, 3 * _OVER
+            axes.draw.ellipse((column - r, row - r, column + r, row + r), colour)
         axes.draw.text((end, 14 * _OVER), line.name, colour, _font(12), anchor="rm")
         end -= axes.draw.textlength(line.name, _font(12)) + 14 * _OVER
     return axes.finish()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from worldmodel.apps._interrupt import kill_is_interrupt
 from worldmodel.apps.data import command as data
 from worldmodel.apps.demo import command as demo
 from worldmodel.apps.evaluate import command as evaluate
@@ -22,14 +26,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and not train.take_pairs(arguments, rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        _refuse(parser, arguments.command, rest)
     try:
-        return int(arguments.run(arguments))
+        with kill_is_interrupt():
+            return int(arguments.run(arguments))
     except KeyboardInterrupt:
         return 130
     except (ValueError, TypeError, OSError, ImportError, NonFiniteError) as error:
         sys.stderr.write(f"worldmodel {arguments.command}: error: {error}\n")
         return 2
+
+
+def _refuse(parser: argparse.ArgumentParser, command: str, words: Sequence[str]) -> NoReturn:
+    """Say which words were not understood, and which option was probably meant."""
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    chosen: argparse.ArgumentParser = commands.choices[command]
+    known = re.findall(r"--[\w-]+", chosen.format_help())
+    meant = difflib.get_close_matches(words[0].split("=")[0], known, n=1)
+    hint = f"; did you mean {meant[0]}?" if meant else ""
+    chosen.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 
 def _parser() -> argparse.ArgumentParser:

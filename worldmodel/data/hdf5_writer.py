@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from worldmodel.data._extras import need
 from worldmodel.data._space import ensure_room
+from worldmodel.data.hdf5_frames import naming_damage, open_for_reading
 
 __all__ = ["HDF5Writer", "read_origin"]
 
@@ -208,14 +209,18 @@ class HDF5Writer:
 
 
 def read_origin(path: str | Path) -> dict[str, str | int]:
-    """What `HDF5Writer` was told about where a file's episodes come from; empty for other files.
+    """What `HDF5Writer` was told about where a file's episodes come from.
 
-    Raises: ImportError without h5py; OSError if there is no such HDF5 file.
+    Of a file from elsewhere, the words and whole numbers among its attributes, if any.
+
+    Raises: ImportError without h5py; FileNotFoundError; ValueError or OSError, naming the file, if
+        it is not HDF5 or damaged.
     """
-    h5py = need("h5py", "data", "reading HDF5")
-    with h5py.File(path, "r", swmr=True) as file:
+    path = Path(path)
+    with naming_damage(path), open_for_reading(path) as file:
         known = {key: file.attrs[key] for key in file.attrs}
-    return {k: v if isinstance(v, str) else int(v) for k, v in known.items() if np.ndim(v) == 0}
+    words: dict[str, str | int] = {k: v for k, v in known.items() if isinstance(v, str)}
+    return words | {k: int(v) for k, v in known.items() if isinstance(v, np.integer)}
 
 
 def _columns(

@@ -68,8 +68,8 @@ def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> di
         begin(whole, material, out, resume=resume)
     ranks.wait()
     checkpoints = Checkpoints(out / "checkpoints")
-    if resume and checkpoints.restore(training, quiet=not first) is not None and first:
-        say(f"resumed at step {training.step} of {training.config.steps}")
+    if resume:
+        _go_on(training, checkpoints, quiet=not first)
     if first:
         for line in _introduction(whole, material, training):
             say(line)
@@ -228,6 +228,16 @@ def _build(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Tr
         workers=settings.workers,
         ranks=ranks,
     )
+
+
+def _go_on(training: Training, checkpoints: Checkpoints, *, quiet: bool) -> None:
+    found = checkpoints.restore(training, quiet=quiet)
+    if quiet:
+        return
+    if found is None:
+        say("no checkpoint was reached before: from the start")
+    else:
+        say(f"resumed at step {training.step} of {training.config.steps}")
 
 
 def _introduction(

@@ -27,6 +27,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "sve", "bf16")
+# What benchmarks write themselves: it cannot change what they measure.
+_OUTPUTS = ("benchmarks/results", "docs/_static")
 PACKAGES = ("sigreg", "torch", "triton", "numpy", "scipy", "h5py")
 
 Call = Callable[[], object]
@@ -293,7 +295,7 @@ def _command() -> str:
 
 
 def _commit() -> str:
-    """Commit of this checkout; `-dirty` if files other than results differ from it.
+    """Commit of this checkout; `-dirty` if files other than outputs differ from it.
 
     A copy without its `.git` (a rented GPU machine) takes it from BENCH_COMMIT.
     """
@@ -302,7 +304,7 @@ def _commit() -> str:
         return given
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+        changed = _git("status", "--porcelain", "--", ".", *(f":!{folder}" for folder in _OUTPUTS))
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head}-dirty" if changed else head

@@ -24,7 +24,8 @@ from worldmodel.apps.evaluate.running import Evaluation, Subject, policy_of
 from worldmodel.apps.progress import Progress
 from worldmodel.apps.provenance import commit
 from worldmodel.apps.runs import open_run, save_run
-from worldmodel.apps.train.loop import TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import Training
 from worldmodel.apps.train.objectives import OBJECTIVES
 from worldmodel.apps.train.state import read_state, write_state
 from worldmodel.checkpoint import digest

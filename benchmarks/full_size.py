@@ -35,7 +35,8 @@ from worldmodel.apps.evaluate.manifest import (
 )
 from worldmodel.apps.evaluate.running import Evaluation, evaluate
 from worldmodel.apps.runs import open_run, save_run
-from worldmodel.apps.train.loop import TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import Training
 from worldmodel.data import ActionScale, Episodes, Windows, action_digest, episode_digests
 from worldmodel.worlds import open_world
 from worldmodel.worlds.rendered import RenderedFrames

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from worldmodel import Batch, Losses, jepa_loss
 from worldmodel.apps.cli import main as worldmodel
-from worldmodel.apps.train.loop import NonFiniteError, TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import NonFiniteError, Training
 from worldmodel.apps.train.objectives import build_world_model
 from worldmodel.apps.train.ranks import ALONE, Ranks, SharedBatchNorm, launch, synchronise, whole
 from worldmodel.data import ActionScale, Windows, open_hdf5

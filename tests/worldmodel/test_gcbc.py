@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from worldmodel import GCBC, Batch, CausalPredictor, ConvEncoder, gcbc_loss, presets
-from worldmodel.apps.train.loop import TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import Training
 from worldmodel.data import Windows
 
 

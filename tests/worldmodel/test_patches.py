@@ -20,7 +20,8 @@ from worldmodel import (
     presets,
     save,
 )
-from worldmodel.apps.train.loop import TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import Training
 from worldmodel.data import Windows
 from worldmodel.patches import PatchRollout
 

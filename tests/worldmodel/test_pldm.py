@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from worldmodel import Batch, PLDMTerms, jepa_loss, pldm_loss, presets
-from worldmodel.apps.train.loop import TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import Training
 from worldmodel.data import Windows
 
 ALL = PLDMTerms(1, 1, 1, 1, 1, 0)

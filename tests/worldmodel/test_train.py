@@ -14,7 +14,8 @@ from torch import Tensor
 
 from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, Losses, WorldModel
 from worldmodel.apps._interrupt import kill_is_interrupt
-from worldmodel.apps.train.loop import NonFiniteError, TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import NonFiniteError, Training
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 

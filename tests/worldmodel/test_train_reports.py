@@ -17,7 +17,8 @@ from sigreg import noise_floor, report
 from worldmodel import Losses
 from worldmodel.apps.train import reports as train_reports
 from worldmodel.apps.train.alarm import Alarm
-from worldmodel.apps.train.loop import TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import Training
 from worldmodel.apps.train.objectives import build_world_model
 from worldmodel.apps.train.picture import draw_curves
 from worldmodel.apps.train.reports import COLUMNS, Reports, floor_of, read_table

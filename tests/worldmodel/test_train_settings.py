@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from worldmodel.apps.train import command as train_command
-from worldmodel.apps.train.loop import TrainConfig
+from worldmodel.apps.train.config import TrainConfig
 from worldmodel.apps.train.settings import (
     TrainSettings,
     device_of,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel.apps.progress import say
 from worldmodel.data import HDF5Writer, open_hdf5
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, World, collect
 from worldmodel.worlds.behaviours import make_behaviour
 from worldmodel.worlds.coverage import coverage
 
-__all__ = ["describe_coverage", "episodes", "open_writer", "origin_of"]
+__all__ = ["describe_coverage", "episodes", "open_writer", "origin_of", "tell_other_versions"]
 
 Floats = NDArray[np.float32]
 
@@ -115,3 +116,11 @@ def _together(
         states.append(session.step(actions[-1]))
     session.close()
     return np.stack(states, axis=1), np.stack(actions, axis=1)
+
+
+def tell_other_versions(world: World, origin: Mapping[str, str | int]) -> None:
+    """Say which packages differ from those that simulated what is about to be drawn."""
+    then, now = json.loads(str(origin.get("versions", "{}"))), world.versions()
+    changed = [f"{k} {then[k]} → {now[k]}" for k in sorted(then) if now.get(k, then[k]) != then[k]]
+    if changed:
+        say(f"drawn by other versions than those that simulated: {', '.join(changed)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,13 @@ from torch import Tensor
 from worldmodel.apps._arguments import fraction, natural, positive
 from worldmodel.apps.data import collecting
 from worldmodel.apps.data.contact_sheet import contact_sheet
+from worldmodel.apps.data.describing import describe
 from worldmodel.apps.progress import Progress, say
 from worldmodel.data import Episodes, HDF5Writer
 from worldmodel.data.frames import gather
 from worldmodel.data.hdf5_writer import read_origin
-from worldmodel.data.opening import columns_of, format_of, open_episodes
-from worldmodel.worlds import WORLDS, TwoRoom, World, open_world
+from worldmodel.data.opening import format_of, open_episodes
+from worldmodel.worlds import WORLDS, TwoRoom, open_world
 from worldmodel.worlds.behaviours import policies
 
 __all__ = ["add_parser"]
@@ -40,7 +40,6 @@ examples:
   worldmodel data convert my_lerobot_folder robot.h5 --size 224
 """
 _SOURCE = "HDF5 file, LeRobot folder, Minari folder or id"
-_PREVIEW = (4, 5)  # frames and frameskip of the windows that inspect counts
 
 
 def add_parser(commands: Any) -> None:
@@ -221,7 +220,7 @@ def _render(arguments: argparse.Namespace) -> int:
     if episodes.states is None:
         raise ValueError(f"{arguments.path} must hold the column 'state' to draw from")
     world = open_world(str(origin["world"]), image_size=arguments.size, workers=arguments.workers)
-    _tell_other_versions(world, origin)
+    collecting.tell_other_versions(world, origin)
     origin["image_size"] = arguments.size
     with (
         HDF5Writer(arguments.out, compression=arguments.compression, origin=origin) as writer,
@@ -235,13 +234,6 @@ def _render(arguments: argparse.Namespace) -> int:
             progress.update()
     say(f"{arguments.out}: {len(writer)} episodes at {arguments.size} × {arguments.size} pixels")
     return 0
-
-
-def _tell_other_versions(world: World, origin: dict[str, str | int]) -> None:
-    then, now = json.loads(str(origin.get("versions", "{}"))), world.versions()
-    changed = [f"{k} {then[k]} → {now[k]}" for k in sorted(then) if now.get(k, then[k]) != then[k]]
-    if changed:
-        say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -269,49 +261,13 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     episodes = _open(arguments)
-    for line in _describe(arguments.path, episodes):
+    for line in describe(arguments.path, episodes):
         say(line)
     name = f"{Path(arguments.path).resolve().name}.sheet.png"
     sheet = Path(name) if arguments.sheet is None else arguments.sheet
     contact_sheet(episodes, sheet)
     say(f"  contact sheet  {sheet}")
     return 0
-
-
-def _describe(path: str, episodes: Episodes) -> list[str]:
-    lengths = episodes.lengths
-    rows, C, H, W = episodes.frames.shape
-    columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(path)]
-    widths = [max(len(cell) for cell in column) for column in zip(*columns, strict=True)]
-    ends = episodes.offsets + lengths - 1
-    at_end = int(episodes.actions[ends].isnan().any(-1).sum())
-    num_frames, frameskip = _PREVIEW
-    windows = int((lengths - num_frames * frameskip + 1).clamp(min=0).sum())
-    return [
-        f"{path}  ({format_of(path)})",
-        *(
-            "    " + "  ".join(c.ljust(w) for c, w in zip(column, widths, strict=True)).rstrip()
-            for column in columns
-        ),
-        f"  episodes       {len(episodes):,}, {rows:,} rows; "
-        f"{int(lengths.min())} to {int(lengths.max())} each, median {int(lengths.median())}",
-        f"  frames         {W} × {H} pixels, {C} channels",
-        *_ranges("actions", episodes.actions),
-        f"  NaN actions    {episodes.num_missing:,} rows, {at_end:,} at the end of an episode",
-        *([] if episodes.states is None else _ranges("states", episodes.states)),
-        f"  windows        {windows:,} of {num_frames} frames, {frameskip} rows apart",
-    ]
-
-
-def _ranges(name: str, values: Tensor) -> list[str]:
-    """Lowest, mean, highest and standard deviation per dim, NaN rows left out."""
-    known = values[values.isfinite().all(-1)].double()
-    lines = [f"  {name:<14} {values.shape[1]} dims       lowest      mean   highest       std"]
-    for dim, column in enumerate(known.T):
-        low, mean, high, std = column.min(), column.mean(), column.max(), column.std(correction=0)
-        shown = "".join(f"{float(v):>10.4g}" for v in (low, mean, high, std))
-        lines.append(f"    dim {dim:<16}{shown}")
-    return lines
 
 
 def _open(arguments: argparse.Namespace) -> Episodes:

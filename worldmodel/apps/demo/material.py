@@ -10,7 +10,8 @@ import torch
 
 from worldmodel import presets
 from worldmodel.apps.evaluate import Pairs, make_pairs
-from worldmodel.apps.train.loop import TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import Training
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, Walks, collect
 

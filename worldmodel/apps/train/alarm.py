@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sigreg import Report
-from worldmodel.apps.train.loop import TrainConfig
+from worldmodel.apps.train.config import TrainConfig
 
 __all__ = ["Alarm"]
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from sigreg import SIGReg
 from worldmodel import presets
-from worldmodel.apps.train.loop import Objective, TrainConfig
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import Objective
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
 from worldmodel.pldm import PLDMTerms, pldm_loss

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import torch
 
 from worldmodel.apps._arguments import device
-from worldmodel.apps.train.loop import TrainConfig
+from worldmodel.apps.train.config import TrainConfig
 
 __all__ = [
     "FREE",

@@ -21,7 +21,8 @@ from sigreg import SIGReg, collapse_value, effective_rank, noise_floor
 from worldmodel import presets
 from worldmodel.apps.demo.material import DemoConfig, draw
 from worldmodel.apps.progress import Progress
-from worldmodel.apps.train.loop import TrainConfig, Training
+from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.train.loop import Training
 from worldmodel.data import ActionScale, Episodes, Windows, split
 from worldmodel.data.opening import open_episodes
 from worldmodel.model import WorldModel

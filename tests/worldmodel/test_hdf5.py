@@ -1,11 +1,9 @@
-"""Truths of the HDF5 layout: read as written, whatever stores it, kills it or spoils it."""
+"""Truths of the HDF5 layout: read as written, whatever stores it or spoils it."""
 
 from __future__ import annotations
 
 import os
 import pickle
-import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,53 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.data import BatchOrder, Episodes, HDF5Writer, Windows, loader, open_hdf5
+from worldmodel.data import BatchOrder, Episodes, Windows, loader, open_hdf5
 from worldmodel.data.hdf5 import hdf5_columns
 from worldmodel.data.hdf5_frames import ChunkedFrames, MappedFrames
-from worldmodel.data.hdf5_writer import read_origin
 
 h5py = pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+
+sys.path.append(str(Path(__file__).parent))
+from hdf5_files import assert_same, publish, write  # noqa: E402
 
 World = Callable[[list[int]], Episodes]
 Walks = Callable[[list[int]], list[Any]]
 LENGTHS = [21, 4, 30, 2]
-
-
-def write(path: Path, walks: list[Any], **options: Any) -> None:
-    """Walks through our own writer."""
-    with HDF5Writer(path, **options) as writer:
-        for walk in walks:
-            writer.write(walk.frames, walk.actions, walk.states)
-
-
-def publish(path: Path, walks: list[Any], *, spoil: Callable[[Any], None] | None = None) -> None:
-    """Walks as the platform's writers lay them out: one row per chunk, float64 states, groups."""
-    columns: dict[str, list[Any]] = {"pixels": [], "action": [], "proprio/a": [], "proprio/b": []}
-    for walk in walks:
-        columns["pixels"].append(walk.frames.transpose(0, 2, 3, 1))
-        columns["action"].append(np.vstack([walk.actions, np.full((1, 2), np.nan, np.float32)]))
-        columns["proprio/a"].append(walk.states[:, :2].astype(np.float64))
-        columns["proprio/b"].append(walk.states[:, 2])
-    lengths = [len(walk.frames) for walk in walks]
-    with h5py.File(path, "w") as file:
-        for name, parts in columns.items():
-            rows = np.concatenate(parts)
-            file.create_dataset(name, data=rows, chunks=(1, *rows.shape[1:]))
-        file["ep_len"] = np.asarray(lengths, np.int32)
-        file["ep_offset"] = np.cumsum([0, *lengths[:-1]])
-        if spoil is not None:
-            spoil(file)
-
-
-def assert_same(found: Episodes, wanted: Episodes) -> None:
-    """Equal in every row, NaN where NaN belongs."""
-    rows = torch.arange(int(wanted.lengths.sum()))
-    assert torch.equal(found.lengths, wanted.lengths)
-    assert torch.equal(found.frames[rows], wanted.frames[rows])
-    assert found.states is not None
-    assert wanted.states is not None
-    assert torch.equal(found.states, wanted.states)
-    torch.testing.assert_close(found.actions, wanted.actions, rtol=0, atol=0, equal_nan=True)
 
 
 def test_what_is_written_is_read(
@@ -218,199 +181,6 @@ def test_workers_read_what_this_process_reads(
     assert torch.equal(copy.frames, windows.batch(torch.tensor([2])).frames)
 
 
-KILLED = """
-import os, random, sys, time
-import numpy as np
-from worldmodel.data import HDF5Writer
-
-# Children write; each is killed at another moment, some in the middle of an episode.
-for trial in range(8):
-    path = f"{sys.argv[1]}/{trial}.h5"
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        e = 0
-        with HDF5Writer(path, compression="gzip" if trial % 4 == 3 else None) as file:
-            while True:
-                L = 2 + e % 17
-                frames = np.full((L, 3, 32, 32), e % 256, np.uint8)
-                file.write(frames, np.full((L - 1, 2), e), np.full((L, 1), e))
-                e += 1
-                os.write(writer, b"x")
-    os.close(writer)
-    os.read(reader, 1)
-    time.sleep(random.Random(trial).random() * 0.1)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    done = 1
-    while said := os.read(reader, 65536):
-        done += len(said)
-    os.close(reader)
-    print(done)
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="kills a forked writer")
-def test_a_killed_writer_leaves_whole_episodes(tmp_path: Path) -> None:
-    """After kill -9 the file holds every finished episode, whole, and at most one more."""
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    for trial, done in enumerate(map(int, run.stdout.split())):
-        path = tmp_path / f"{trial}.h5"
-        episodes = open_hdf5(path)
-        assert len(episodes) in (done, done + 1)
-        number = torch.arange(len(episodes))
-        assert torch.equal(episodes.lengths, 2 + number % 17)
-        shown = torch.repeat_interleave(number, episodes.lengths)
-        frames = episodes.frames[torch.arange(len(shown))]
-        assert (frames == (shown % 256)[:, None, None, None]).all()
-        assert episodes.states is not None
-        assert torch.equal(episodes.states[:, 0], shown.float())
-        assert episodes.num_missing == len(episodes)
-        # The published loader opens files this way.
-        with h5py.File(path, "r", swmr=True) as file:
-            assert len(file["ep_len"]) >= len(episodes)
-    assert trial == 7
-
-
-FULL = """
-import resource, sys
-import numpy as np
-from worldmodel.data import HDF5Writer
-
-# Python ignores the signal that comes with this limit: writing beyond it fails as on a full disk.
-for name, compression, room in (("plain", None, 700_000), ("gzip", "gzip", 700_000),
-                                ("nothing", None, 50_000)):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
-    done = 0
-    try:
-        with HDF5Writer(f"{sys.argv[1]}/{name}.h5", compression=compression) as file:
-            while True:
-                frames = np.random.default_rng(done).integers(0, 256, (12, 3, 32, 32), np.uint8)
-                file.write(frames, np.full((11, 2), done))
-                done += 1
-    except OSError as error:
-        print(f"{name} {done} {error}")
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only a disk can be full")
-def test_a_full_disk_leaves_whole_episodes(tmp_path: Path) -> None:
-    """The error names the file, the process ends well, and every finished episode can be read."""
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FULL, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    assert run.stderr == ""
-    for line, name in zip(run.stdout.splitlines(), ("plain", "gzip", "nothing"), strict=True):
-        told, done, message = line.split(maxsplit=2)
-        assert told == name
-        assert re.search(rf"cannot write .*{name}\.h5(\.partial)?: File too large", message)
-        if name == "nothing":
-            continue
-        path, last = tmp_path / f"{name}.h5", int(done) - 1
-        episodes = open_hdf5(path)
-        assert len(episodes) == int(done) > 3
-        wanted = np.random.default_rng(last).integers(0, 256, (12, 3, 32, 32), np.uint8)
-        assert np.array_equal(episodes.frames[episodes.rows(torch.tensor([last]))], wanted)
-        del episodes  # which may hold the file open
-        with HDF5Writer(path, append=True) as file:  # the file was closed in order
-            file.write(wanted, np.zeros((11, 2)))
-        assert len(open_hdf5(path)) == int(done) + 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["gzip.h5", "plain.h5"]
-
-
-def test_others_read_while_one_writes(
-    tmp_path: Path, counter_walks: Walks, counter_world: World
-) -> None:
-    """An open writer's file ends at the last episode written so far."""
-    walks = counter_walks(LENGTHS)
-    with HDF5Writer(tmp_path / "a.h5") as writer:
-        for done, walk in enumerate(walks, start=1):
-            writer.write(walk.frames, walk.actions, walk.states)
-            assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS[:done]))
-            assert len(writer) == done
-
-
-@pytest.mark.parametrize("writes", range(5))
-def test_an_episode_counts_when_all_of_it_is_there(
-    tmp_path: Path,
-    counter_walks: Walks,
-    counter_world: World,
-    monkeypatch: pytest.MonkeyPatch,
-    writes: int,
-) -> None:
-    """Stopped after any of its five writes but the last, the second episode is not there."""
-    first, second = counter_walks(LENGTHS[:2])
-    put = HDF5Writer._put
-    left = [5 + writes]
-
-    def stopped(self: HDF5Writer, name: str, low: int, high: int, values: Any) -> None:
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        put(self, name, low, high, values)
-
-    monkeypatch.setattr(HDF5Writer, "_put", stopped)
-    with HDF5Writer(tmp_path / "a.h5") as file:
-        file.write(first.frames, first.actions, first.states)
-        with pytest.raises(KeyboardInterrupt):
-            file.write(second.frames, second.actions, second.states)
-    assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS[:1]))
-
-
-def test_asking_for_room_leaves_no_room_behind(tmp_path: Path, counter_walks: Walks) -> None:
-    """A file takes what its rows, one chunk of each small column and headers take, no more."""
-    write(tmp_path / "a.h5", counter_walks(LENGTHS))
-    assert (tmp_path / "a.h5").stat().st_size < sum(LENGTHS) * 16 * 16 * 3 + 1024 * 32 + 20_000
-
-
-def test_a_file_cut_short_beside_its_writer_is_named(tmp_path: Path, counter_walks: Walks) -> None:
-    """A copy that lacks its end is refused even with the mark that lets HDF5 open it."""
-    with HDF5Writer(tmp_path / "a.h5") as file:
-        for walk in counter_walks([40, 40]):
-            file.write(walk.frames, walk.actions, walk.states)
-        content = (tmp_path / "a.h5").read_bytes()
-    (tmp_path / "b.h5").write_bytes(content[:-20_000])
-    with pytest.raises((ValueError, OSError), match=r"b\.h5.*cut short|b\.h5.*truncated"):
-        open_hdf5(tmp_path / "b.h5")
-
-
-def test_rows_of_an_unfinished_episode_do_not_count(
-    tmp_path: Path, counter_walks: Walks, counter_world: World
-) -> None:
-    """Rows without an index entry, or with room for one that holds 0, are not an episode."""
-
-    def more(file: Any) -> None:
-        for name, room in (("ep_len", [0]), ("ep_offset", [57, 99])):
-            values = np.concatenate([file[name][()], room])
-            del file[name]
-            file[name] = values
-
-    publish(tmp_path / "a.h5", counter_walks(LENGTHS), spoil=more)
-    assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS))
-
-
-def test_a_closed_file_can_be_appended_to(
-    tmp_path: Path, counter_walks: Walks, counter_world: World
-) -> None:
-    """Two writers one after the other leave what one would have."""
-    walks = counter_walks(LENGTHS)
-    write(tmp_path / "a.h5", walks[:2])
-    write(tmp_path / "a.h5", walks[2:], append=True)
-    assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS))
-    with h5py.File(tmp_path / "a.h5", "r") as file:  # no mark of a writer is left
-        assert set(file) == {"pixels", "action", "state", "ep_len", "ep_offset"}
-
-
 def test_columns_are_listed_as_stored(tmp_path: Path, counter_walks: Walks) -> None:
     """Every column appears with its shape, type, chunks and compression."""
     write(tmp_path / "a.h5", counter_walks([5]), compression="gzip")
@@ -419,53 +189,6 @@ def test_columns_are_listed_as_stored(tmp_path: Path, counter_walks: Walks) -> N
     assert found["pixels"].shape == (5, 16, 16, 3)
     assert found["pixels"].dtype == "uint8"
     assert found["pixels"].storage == "chunks [1, 16, 16, 3], deflate"
-
-
-def test_a_writer_never_replaces_a_file(tmp_path: Path, counter_walks: Walks) -> None:
-    """An existing file, a missing folder or file and an unknown compression are refused at once."""
-    write(tmp_path / "a.h5", counter_walks([5]))
-    with pytest.raises(FileExistsError, match=r"must not exist yet, got .*a\.h5"):
-        HDF5Writer(tmp_path / "a.h5")
-    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere to write into"):
-        HDF5Writer(tmp_path / "nowhere" / "a.h5")
-    with pytest.raises(FileNotFoundError, match=r"no file .*b\.h5 to append to"):
-        HDF5Writer(tmp_path / "b.h5", append=True)
-    with pytest.raises(ValueError, match=r"compression must be .* got 'zip'"):
-        HDF5Writer(tmp_path / "b.h5", compression="zip")
-    with HDF5Writer(tmp_path / "b.h5"):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
-
-
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder nobody can write into")
-def test_an_unwritable_path_is_named(counter_walks: Walks) -> None:
-    """A folder that takes no files ends in an error with the path."""
-    with pytest.raises(OSError, match=r"cannot write .*/proc/"):
-        write(Path("/proc/a.h5"), counter_walks([5]))
-
-
-def test_a_spoiled_episode_is_refused_and_the_file_stays_whole(
-    tmp_path: Path, counter_walks: Walks, counter_world: World
-) -> None:
-    """Mixed sizes and shapes are named; the episodes before and after them are kept."""
-    first, second = counter_walks(LENGTHS[:2])
-    small = np.zeros((5, 3, 8, 8), np.uint8)
-    bad: list[tuple[Any, Any, Any, str]] = [
-        (small, np.zeros((4, 2)), np.zeros((5, 3)), r"pixels \[L, 16, 16, 3\], as the first has"),
-        (first.frames, first.actions[:, :1], first.states, r"action \[L, 2\].* got \[21, 1\]"),
-        (first.frames, first.actions[:-1], first.states, r"actions must be \[21, A\] or \[20, A\]"),
-        (first.frames, first.actions, first.states[:-1], r"states must be \[21, S\] beside 21"),
-        (first.frames, first.actions, None, "must have the columns .*'state'"),
-        (first.frames / 255, first.actions, first.states, "frames must be uint8 .* got float64"),
-        (first.frames[:1], first.actions[:0], first.states[:1], r"uint8 \[L >= 2, C, H, W\]"),
-    ]
-    with HDF5Writer(tmp_path / "a.h5") as writer:
-        writer.write(first.frames, first.actions, first.states)
-        for frames, actions, states, message in bad:
-            with pytest.raises(ValueError, match=message):
-                writer.write(frames, actions, states)
-        writer.write(second.frames, second.actions, second.states)
-    assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS[:2]))
 
 
 def replaced(name: str, values: Any) -> Callable[[Any], None]:
@@ -572,15 +295,3 @@ def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r"needs h5py: pip install 'sigreg\[data\]'"):
         open_hdf5(tmp_path / "a.h5")
-
-
-def test_the_origin_of_a_foreign_file_is_its_words_and_whole_numbers(tmp_path: Path) -> None:
-    """Attributes of other kinds are nobody's origin, and what is no HDF5 file is named."""
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.attrs.update({"world": "attic", "seed": 7, "scale": 0.5, "shape": [2, 3]})
-    assert read_origin(tmp_path / "a.h5") == {"world": "attic", "seed": 7}
-    (tmp_path / "b.h5").write_text("not HDF5")
-    with pytest.raises(ValueError, match=r"b\.h5"):
-        read_origin(tmp_path / "b.h5")
-    with pytest.raises(FileNotFoundError, match=r"c\.h5"):
-        read_origin(tmp_path / "c.h5")

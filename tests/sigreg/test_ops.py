@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,19 +128,11 @@ def test_transposed_samples() -> None:
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """Most bytes of tensors alive at once inside a call, beyond those alive before it."""
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profiler:
-        call()
-    assert profiler.profiler is not None
-    assert profiler.profiler.kineto_results is not None
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak
+    """Most bytes of tensors alive at once inside a call, as the benchmarks count them."""
+    sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+    import harness
+
+    return int(harness.peak_memory(call))
 
 
 @pytest.mark.parametrize("shape", [(4, 128, 192), (8, 512, 64), (1, 20_000, 16)], ids=str)

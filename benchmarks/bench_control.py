@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,22 @@ class Case:
     planner: Planner = field(default_factory=Planner)
     pairs: int = 200  # the first of the manifest; fewer where a case takes long
 
+    def again(self, seed: int) -> Case:
+        """The same with a model of other walks, weights and batches."""
+        recipe = replace(self.recipe, folder=f"{self.recipe.folder}-seed-{seed}", seed=seed)
+        return replace(self, name=f"{self.name}, seed {seed}", recipe=recipe)
 
+
+SEEDS = (1, 2)
+# Trained once more with each of these seeds.
+REPEATED = (
+    Case("cem"),
+    Case("icem", planner=ICEM),
+    Case("PLDM", PLDM),
+    Case("GCBC", GCBC),
+    Case("dim 128, icem", WIDE, planner=ICEM),
+    Case("subspaces, icem", SUBSPACE, planner=ICEM),
+)
 # In the order in which they are run: what says most comes first.
 CASES = (
     Case("cem"),
@@ -85,6 +100,7 @@ CASES = (
     Case("dim 32, icem", NARROW, planner=ICEM),
     Case("PLDM, icem", PLDM, planner=ICEM),
     Case("icem at λ = 0.2", sigreg(0.2), planner=ICEM),
+    *(case.again(seed) for seed in SEEDS for case in REPEATED),
     Case(FULL, Recipe("lewm-224", image_size=224, published=True), planner=PUBLISHED),
 )
 
@@ -227,7 +243,34 @@ def tables(runs: Path) -> None:
         [records[name] for _, name in attempts if name in records],
         rows(attempts, paired=True), common,
     )  # fmt: skip
+    seeds(records)
     curve(records)
+
+
+def seeds(records: dict[str, dict[str, Any]]) -> None:
+    """How far apart two trainings of one recipe are."""
+    titles = {
+        "cem": "as in the demo; CEM", "icem": "as in the demo; iCEM", "PLDM": "PLDM; CEM",
+        "GCBC": "GCBC, no planner", "dim 128, icem": "128 dims; iCEM",
+        "subspaces, icem": "SIGReg in 8 subspaces of 8 dims; iCEM",
+    }  # fmt: skip
+    table: list[list[harness.Cell]] = []
+    for case in REPEATED:
+        found = [records.get(name) for name in
+                 (case.name, *(case.again(seed).name for seed in SEEDS))]  # fmt: skip
+        cells = ["not run" if r is None else
+                 f"{r['success_rate']:.1%}, {r['success_rate_at_end']:.1%} at the end"
+                 for r in found]  # fmt: skip
+        table.append([titles[case.name], *cells])
+    names = [case.again(seed).name for seed in SEEDS for case in REPEATED]
+    harness.save(
+        "control_seeds", "Two-Room, goals 25 steps away: the same with models of other seeds",
+        [records[name] for name in names if name in records],
+        columns=("", "seed 0", *(f"seed {seed}" for seed in SEEDS)),
+        rows=table,
+        note="Other walks, weights and batches; the same pairs and planner seeds. Not run: "
+        '`python benchmarks/bench_control.py --only "seed"`.',
+    )  # fmt: skip
 
 
 def row(

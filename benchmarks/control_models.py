@@ -52,6 +52,8 @@ class Recipe:
         subspaces: in which SIGReg looks, one by one; 0 is the whole space.
         image_size: side of the frames; None is the demo's.
         published: LeWM's published size and training, on this data.
+        seed: of walks, weights and batches.
+        longer: times as many steps.
     """
 
     folder: str
@@ -61,6 +63,8 @@ class Recipe:
     subspaces: int = 0
     image_size: int | None = None
     published: bool = False
+    seed: int = 0
+    longer: int = 1
 
 
 def train(recipe: Recipe, runs: Path, config: DemoConfig, device: str = "cpu") -> None:
@@ -127,6 +131,8 @@ def _sized(recipe: Recipe, config: DemoConfig) -> DemoConfig:
     weight = recipe.weight if recipe.objective == "lewm" else 0.0
     return replace(
         config,
+        seed=recipe.seed,
+        steps=recipe.longer * config.steps,
         weight=weight,
         dim=recipe.dim or config.dim,
         image_size=recipe.image_size or config.image_size,

@@ -46,7 +46,7 @@ def bench() -> Iterator[ModuleType]:
             sys.modules.pop(name, None)
 
 
-def recipes(bench: ModuleType) -> dict[str, object]:
+def recipes(bench: ModuleType) -> dict[str, Any]:
     """Every kind of model once."""
     return {case.recipe.folder: case.recipe for case in bench.CASES}
 
@@ -57,13 +57,19 @@ def test_every_case_has_a_name_of_its_own_and_a_row(bench: ModuleType) -> None:
     assert len(set(names)) == len(names)
     source = (BENCHMARKS / "bench_control.py").read_text()
     tables = source[source.index("def tables(") :]
-    assert all(f'"{name}"' in tables for name in names if name not in (bench.FROZEN, bench.FULL))
+    shown = {bench.FROZEN, bench.FULL} | {
+        case.again(seed).name for case in bench.REPEATED for seed in bench.SEEDS
+    }
+    assert all(name in shown or f'"{name}"' in tables for name in names)
+    assert {case.name for case in bench.REPEATED} < set(names)
     assert bench.chosen("λ = 0") == [c for c in bench.CASES if c.name == "λ = 0"]
     assert {c.name for c in bench.chosen("gradient")} == {"gradient"}
     assert len(bench.chosen("")) == len(names)
 
 
-@pytest.mark.parametrize("kind", ["weight-0.05", "frozen", "pldm", "gcbc", "subspace-8", "dim-32"])
+@pytest.mark.parametrize(
+    "kind", ["weight-0.05", "frozen", "pldm", "gcbc-seed-1", "subspace-8", "dim-32"]
+)
 def test_a_record_is_made_once(
     bench: ModuleType, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +82,7 @@ def test_a_record_is_made_once(
     record = json.loads(path.read_text())
     assert record["pairs"] == len(record["reached"]) == 2
     assert record["run_settings"]["steps"] == 1
+    assert record["run_settings"]["seed"] == recipe.seed
     assert record["fingerprint"]["run"] == kind
     assert {p.name for p in (tmp_path / kind).iterdir()} >= {"config.json"}
     assert not (tmp_path / kind / "training.safetensors").exists()
@@ -94,7 +101,7 @@ def test_an_interrupted_training_goes_on(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after its hundredth step, GCBC ends with the weights of a run that was not."""
-    models, recipe = sys.modules["control_models"], recipes(bench)["gcbc"]
+    models, recipe = sys.modules["control_models"], recipes(bench)["gcbc-seed-2"]
     config = replace(TINY, steps=102)
     models.train(recipe, tmp_path / "whole", config)
     save = models.Training.save

@@ -45,6 +45,7 @@ USUAL = sigreg(0.05)
 PLDM, GCBC = Recipe("pldm", "pldm"), Recipe("gcbc", "gcbc")
 SUBSPACE = Recipe("subspace-8", subspaces=8)
 NARROW, WIDE = Recipe("dim-32", dim=32), Recipe("dim-128", dim=128)
+LONGER = Recipe("longer-2", longer=2)
 ICEM = Planner("icem")
 
 
@@ -100,6 +101,8 @@ CASES = (
     Case("dim 32, icem", NARROW, planner=ICEM),
     Case("PLDM, icem", PLDM, planner=ICEM),
     Case("icem at λ = 0.2", sigreg(0.2), planner=ICEM),
+    Case("trained longer", LONGER),
+    Case("trained longer, icem", LONGER, planner=ICEM),
     *(case.again(seed) for seed in SEEDS for case in REPEATED),
     Case(FULL, Recipe("lewm-224", image_size=224, published=True), planner=PUBLISHED),
 )
@@ -237,6 +240,8 @@ def tables(runs: Path) -> None:
         ("128 dims; CEM", "dim 128"), ("the same, iCEM", "dim 128, icem"),
         ("32 dims; CEM", "dim 32"), ("the same, iCEM", "dim 32, icem"),
         ("λ = 0.2; CEM", "λ = 0.2"), ("the same, iCEM", "icem at λ = 0.2"),
+        ("twice as many steps; CEM", "trained longer"),
+        ("the same, iCEM", "trained longer, icem"),
     ]  # fmt: skip
     save(
         "control_attempts", "Two-Room, goals 25 steps away: can a setting beat the demo's?",

@@ -145,7 +145,7 @@ def ensure(case: Case, runs: Path, config: DemoConfig, device: str = "cpu") -> N
     manifest = read_manifest(MANIFESTS / f"two-room-{case.offset}.json")
     some = slice(case.pairs)
     manifest = manifest._replace(pairs=manifest.pairs.take(some), seeds=manifest.seeds[some])
-    subject, policy, settings = load(case.recipe, runs, config, case.planner, device)
+    subject, policy, settings = load(case.recipe, runs, case.planner, device)
     evaluation = Evaluation(case.planner, device=device)
     with Progress(case.name, len(manifest.seeds), unit="pair") as bar:
         result, trials = measure(subject, policy, manifest, evaluation, on_pairs=bar.update)

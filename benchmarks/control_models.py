@@ -6,29 +6,25 @@ demo's model and see as many batches of the same size, drawn in the same order.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sigreg import SIGReg, SubspaceRegularizer
 from worldmodel import GCBC, gcbc_loss, presets
-from worldmodel._files import write_atomically
 from worldmodel.apps.demo.material import DemoConfig, Material, gather, new_training
-from worldmodel.apps.evaluate import GCBCPolicy, Planner, Policy
+from worldmodel.apps.evaluate import Planner, Policy
 from worldmodel.apps.evaluate.running import Evaluation, Subject, policy_of
 from worldmodel.apps.progress import Progress
 from worldmodel.apps.provenance import commit
 from worldmodel.apps.runs import open_run, save_run
 from worldmodel.apps.train.config import TrainConfig
 from worldmodel.apps.train.loop import Training
-from worldmodel.apps.train.objectives import OBJECTIVES
-from worldmodel.apps.train.state import read_state, write_state
-from worldmodel.checkpoint import digest
+from worldmodel.apps.train.objectives import OBJECTIVES, NoTerms
 from worldmodel.data import ActionScale, Windows, action_digest, episode_digests
 from worldmodel.worlds import TwoRoom
 from worldmodel.worlds.rendered import RenderedFrames
@@ -98,30 +94,25 @@ def train(recipe: Recipe, runs: Path, config: DemoConfig, device: str = "cpu") -
         "threads": torch.get_num_threads(),
         "commit": commit(),
     }
-    about: dict[str, Any] = {
-        "scale": scale,
-        "frameskip": config.frameskip,
-        "world": "two-room",
-        "objective": FROZEN if recipe.objective == "frozen" else recipe.objective,
-        "trained_on": episode_digests(material.windows.episodes),
-        "held_out": [action_digest(actions) for actions in material.unseen.actions],
-        "settings": settings,
-    }
-    if recipe.objective == "gcbc":
-        _save_gcbc(training.model, folder, about)
-    else:
-        save_run(training.model.eval(), folder, **about)
+    save_run(
+        training.model.eval(),
+        folder,
+        scale=scale,
+        frameskip=config.frameskip,
+        world="two-room",
+        objective=FROZEN if recipe.objective == "frozen" else recipe.objective,
+        trained_on=episode_digests(material.windows.episodes),
+        held_out=[action_digest(actions) for actions in material.unseen.actions],
+        settings=settings,
+    )
     state.unlink(missing_ok=True)
 
 
 def load(
-    recipe: Recipe, runs: Path, config: DemoConfig, planner: Planner, device: str = "cpu"
+    recipe: Recipe, runs: Path, planner: Planner, device: str = "cpu"
 ) -> tuple[Subject, Policy, dict[str, Any]]:
     """A trained model as a policy, behind the planner if it needs one, and its settings."""
-    folder = runs / recipe.folder
-    if recipe.objective == "gcbc":
-        return _load_gcbc(folder, _sized(recipe, config), device)
-    run = open_run(folder, device)
+    run = open_run(runs / recipe.folder, device)
     evaluation = Evaluation(planner, device=device)
     return Subject.of(run)._replace(name=recipe.folder), policy_of(run, evaluation), run.settings
 
@@ -157,7 +148,7 @@ def _training(
     own = config.training()
     objective, regularizer = training.objective, training.regularizer
     if recipe.objective == "gcbc":
-        model, objective, regularizer = _gcbc(config).to(device), gcbc_loss, _NoTerms()
+        model, objective, regularizer = _gcbc(config).to(device), gcbc_loss, NoTerms()
         windows = Windows(
             material.windows.episodes,
             num_frames=GOAL // config.frameskip + 1,
@@ -200,41 +191,3 @@ def _gcbc(config: DemoConfig) -> GCBC:
     action_dim = 2 * config.frameskip
     parts = presets.small(action_dim, image_size=config.image_size, dim=config.dim)
     return GCBC(parts.encoder, parts.predictor, action_dim)
-
-
-class _NoTerms(nn.Module):
-    """Nothing to keep from collapse: actions are what is predicted."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Zero."""
-        return z.new_zeros(())
-
-
-def _save_gcbc(model: nn.Module, folder: Path, about: dict[str, Any]) -> None:
-    """Weights, then config.json, whose presence says that the training has ended."""
-    scale = about.pop("scale")
-    about |= {"mean": scale.mean.tolist(), "std": scale.std.tolist()}
-    write_state(folder / "gcbc.safetensors", model.state_dict(), {})
-    write_atomically(folder / "config.json", json.dumps(about, indent=1).encode() + b"\n")
-
-
-def _load_gcbc(
-    folder: Path, config: DemoConfig, device: str
-) -> tuple[Subject, Policy, dict[str, Any]]:
-    about = json.loads((folder / "config.json").read_text())
-    model = _gcbc(config)
-    model.load_state_dict(read_state(folder / "gcbc.safetensors")[0])
-    scale = ActionScale(torch.tensor(about["mean"]), torch.tensor(about["std"]))
-    subject = Subject(
-        name=folder.name,
-        objective=about["objective"],
-        world=about["world"],
-        trained_on=frozenset(about["trained_on"]),
-        image_size=config.image_size,
-        frameskip=about["frameskip"],
-        action_dim=model.action_dim,
-        scale=scale,
-        weights=digest(model),
-    )
-    policy = GCBCPolicy(model.eval().to(device), scale, frameskip=about["frameskip"], device=device)
-    return subject, policy, about["settings"]

@@ -123,5 +123,5 @@ def test_an_interrupted_training_goes_on(
     monkeypatch.setattr(models.Training, "run", watched)
     models.train(recipe, tmp_path / "cut", config)
     assert begun == [100]
-    subjects = [models.load(recipe, tmp_path / n, config, SEARCH)[0] for n in ("whole", "cut")]
+    subjects = [models.load(recipe, tmp_path / n, SEARCH)[0] for n in ("whole", "cut")]
     assert subjects[0].weights == subjects[1].weights

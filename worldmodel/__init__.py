@@ -1,7 +1,7 @@
 """What happens next, in latent space? JEPA world-model parts, data, worlds and apps."""
 
 from worldmodel import presets
-from worldmodel.checkpoint import RunConfig, load, read_config, save
+from worldmodel.checkpoint import RunConfig, load, load_policy, read_config, save
 from worldmodel.cost import goal_cost
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
 from worldmodel.export import export_onnx, export_torch
@@ -34,6 +34,7 @@ __all__ = [
     "goal_cost",
     "jepa_loss",
     "load",
+    "load_policy",
     "pldm_loss",
     "presets",
     "read_config",

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from worldmodel._files import write_atomically
 from worldmodel._strict import check_tensors
 from worldmodel.data.episodes import ActionScale
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
+from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
 from worldmodel.predictor import CausalPredictor
@@ -26,13 +27,17 @@ from worldmodel.predictor import CausalPredictor
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["RunConfig", "digest", "load", "read_config", "save"]
+__all__ = ["RunConfig", "digest", "load", "load_policy", "read_config", "save"]
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
-_PARTS = ("encoder", "action_encoder", "predictor")
+# What a folder may hold: its parts, and its other arguments.
+_KINDS: dict[type[nn.Module], tuple[tuple[str, ...], tuple[str, ...]]] = {
+    WorldModel: (("encoder", "action_encoder", "predictor"), ()),
+    GCBC: (("encoder", "trunk"), ("action_dim",)),
+}
 _CLASSES: tuple[type[nn.Module], ...] = (
     FrameEncoder, ConvEncoder, DinoPatches, ActionEncoder, CausalPredictor, PatchPredictor,
 )  # fmt: skip
@@ -42,25 +47,31 @@ class RunConfig(NamedTuple):
     """What `config.json` of a run folder says.
 
     Attributes:
-        parts: for "encoder", "action_encoder" and "predictor", the class name and the constructor
-            arguments.
+        kind: class of the model, "WorldModel" or "GCBC".
+        parts: for "encoder", "action_encoder" and "predictor" (of a GCBC "encoder" and "trunk"),
+            the class name and the constructor arguments.
+        arguments: of the model beside its parts.
         action_scale: standardises raw actions as in training; None if the model takes raw ones.
         extra: whatever the caller of `save` added, in JSON's own types.
     """
 
+    kind: str
     parts: dict[str, tuple[str, dict[str, Any]]]
+    arguments: dict[str, Any]
     action_scale: ActionScale | None
     extra: dict[str, Any]
 
 
 def save(
-    model: WorldModel,
+    model: WorldModel | GCBC,
     folder: str | PathLike[str],
     *,
     action_scale: ActionScale | None = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write a model into a folder that `load` reads; each file appears whole or not at all.
+    """Write a model into a folder that `load` reads (a GCBC: `load_policy`).
+
+    Each file appears whole or not at all.
 
     Args:
         model: the model itself, not a DDP or compiled wrapper around it or a part.
@@ -72,11 +83,15 @@ def save(
     """
     import safetensors.torch
 
-    if not isinstance(model, WorldModel):
-        raise TypeError(f"model must be a WorldModel, without wrapper, got {type(model).__name__}")
+    kind = type(model)
+    if kind not in _KINDS:
+        raise TypeError(f"model must be a WorldModel or GCBC, without wrapper, got {kind.__name__}")
+    parts, arguments = _KINDS[kind]
+    described: dict[str, Any] = {name: _describe(name, getattr(model, name)) for name in parts}
+    described |= {name: getattr(model, name) for name in arguments}
     config = {
         "format": FORMAT,
-        "model": {name: _describe(name, getattr(model, name)) for name in _PARTS},
+        "model": {"class": kind.__name__, **described},
         "action_scale": None
         if action_scale is None
         else {"mean": action_scale.mean.tolist(), "std": action_scale.std.tolist()},
@@ -114,20 +129,22 @@ def load(
     Raises: FileNotFoundError or ValueError, naming the file at fault: it is absent, damaged, of a
         newer format, of a class that is not known, or of another width than the weights.
     """
-    path = Path(folder)
-    config = read_config(path)
-    state = _read_weights(path / WEIGHTS)
-    known = {c.__name__: c for c in (*_CLASSES, *classes)}
-    with torch.random.fork_rng(devices=[]):
-        parts = {n: _build(path / CONFIG, n, *config.parts[n], known) for n in _PARTS}
-        try:
-            model = WorldModel(**parts)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise ValueError(f"{path / CONFIG}: {error}") from error
-    own = {name: value.shape for name, value in model.state_dict().items()}
-    check_tensors(state, own, path / WEIGHTS)
-    model.load_state_dict(state)
-    return model.eval().to(map_location)
+    model = _load(Path(folder), WorldModel, classes)
+    return model.to(map_location)
+
+
+def load_policy(
+    folder: str | PathLike[str],
+    map_location: str | torch.device = "cpu",
+    *,
+    classes: Sequence[type[nn.Module]] = (),
+) -> GCBC:
+    """Build the policy of a run folder that was trained by behaviour cloning.
+
+    Args, Returns, Raises: as `load`, with a GCBC in place of the WorldModel.
+    """
+    policy = _load(Path(folder), GCBC, classes)
+    return policy.to(map_location)
 
 
 def read_config(folder: str | PathLike[str]) -> RunConfig:
@@ -153,13 +170,16 @@ def read_config(folder: str | PathLike[str]) -> RunConfig:
             "update the library"
         )
     try:
-        parts = {
-            n: (str(config["model"][n]["class"]), config["model"][n]["config"]) for n in _PARTS
-        }
+        model = config["model"]
+        # A folder that does not say holds a world model.
+        kind = str(model.get("class", WorldModel.__name__))
+        names, others = {cls.__name__: entry for cls, entry in _KINDS.items()}[kind]
+        parts = {n: (str(model[n]["class"]), model[n]["config"]) for n in names}
+        arguments = {n: model[n] for n in others}
         scale = config["action_scale"]
         if scale is not None:
             scale = ActionScale(torch.tensor(scale["mean"]), torch.tensor(scale["std"]))
-        return RunConfig(parts, scale, dict(config["extra"]))
+        return RunConfig(kind, parts, arguments, scale, dict(config["extra"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} lacks or misstates an entry: {error!r}") from error
 
@@ -167,6 +187,33 @@ def read_config(folder: str | PathLike[str]) -> RunConfig:
 def digest(model: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of a model's state, on whatever device."""
     return _digest(model.state_dict())
+
+
+_M = TypeVar("_M", WorldModel, GCBC)
+
+
+def _load(path: Path, wanted: type[_M], classes: Sequence[type[nn.Module]]) -> _M:
+    config = read_config(path)
+    if config.kind != wanted.__name__:
+        reader = load_policy if config.kind == GCBC.__name__ else load
+        raise ValueError(
+            f"{path} holds a {config.kind}, not a {wanted.__name__}; "
+            f"worldmodel.{reader.__name__} reads it"
+        )
+    state = _read_weights(path / WEIGHTS)
+    known = {c.__name__: c for c in (*_CLASSES, *classes)}
+    with torch.random.fork_rng(devices=[]):
+        parts: dict[str, Any] = {
+            n: _build(path / CONFIG, n, *part, known) for n, part in config.parts.items()
+        }
+        try:
+            model = wanted(**parts, **config.arguments)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path / CONFIG}: {error}") from error
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    check_tensors(state, own, path / WEIGHTS)
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def _describe(name: str, part: nn.Module) -> dict[str, Any]:

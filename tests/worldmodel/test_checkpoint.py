@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import worldmodel
 from worldmodel import (
+    GCBC,
     ActionEncoder,
     CausalPredictor,
     ConvEncoder,
@@ -73,6 +74,26 @@ def test_what_was_saved_is_loaded_bit_for_bit(
     frames = torch.rand(1, 2, 3, side, side)
     assert torch.equal(model.eval().encode(frames), again.encode(frames))
     assert digest(again) == digest(model)
+
+
+def test_a_cloned_policy_is_kept_too_and_read_by_its_own_name(tmp_path: Path, run: Path) -> None:
+    """Same decisions after the disk; each reader refuses what the other one reads."""
+    parts = presets.small(6, image_size=16, dim=8)
+    policy = GCBC(parts.encoder, parts.predictor, action_dim=6).eval()  # type: ignore[arg-type]
+    worldmodel.save(policy, tmp_path / "policy", extra={"objective": "gcbc"})
+    again = worldmodel.load_policy(tmp_path / "policy")
+    frames, goal = torch.rand(2, 3, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    assert torch.equal(again.act(frames, goal), policy.act(frames, goal))
+    config = worldmodel.read_config(tmp_path / "policy")
+    assert (config.kind, config.arguments) == ("GCBC", {"action_dim": 6})
+    with pytest.raises(ValueError, match=r"holds a GCBC, not a WorldModel; worldmodel.load_policy"):
+        worldmodel.load(tmp_path / "policy")
+    with pytest.raises(ValueError, match=r"holds a WorldModel, not a GCBC; worldmodel.load reads"):
+        worldmodel.load_policy(run)
+    path = tmp_path / "policy" / "config.json"
+    path.write_text(path.read_text().replace('"class": "GCBC"', '"class": "Oracle"'))
+    with pytest.raises(ValueError, match="lacks or misstates an entry: KeyError"):
+        worldmodel.load_policy(tmp_path / "policy")
 
 
 def test_the_same_model_is_the_same_file(tmp_path: Path) -> None:
@@ -161,7 +182,9 @@ def test_strides_and_half_precision_are_no_obstacle(tmp_path: Path) -> None:
 
 def test_a_wrapped_model_is_refused(tmp_path: Path) -> None:
     """A wrapper, or a part that keeps no arguments, would give a folder nobody can load."""
-    with pytest.raises(TypeError, match="model must be a WorldModel, without wrapper, got Seq"):
+    with pytest.raises(
+        TypeError, match="must be a WorldModel or GCBC, without wrapper, got Seq"
+    ):
         worldmodel.save(nn.Sequential(tiny()), tmp_path)  # type: ignore[arg-type]
     model = tiny()
     model.encoder = nn.Sequential(model.encoder)  # type: ignore[assignment]

@@ -15,6 +15,7 @@ from worldmodel.apps.evaluate import Imagined, Planner, PlannerPolicy
 from worldmodel.apps.evaluate.films import film_attempts, nearest_frames
 from worldmodel.apps.evaluate.manifest import Manifest, make_manifest
 from worldmodel.apps.evaluate.page import page
+from worldmodel.apps.evaluate.policies import RandomPolicy
 from worldmodel.apps.evaluate.results import Trials, floors, outcomes, summary, try_policy
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom, collect
@@ -55,6 +56,27 @@ def test_films_show_whole_attempts_of_either_kind(
                 assert getattr(film, "n_frames", 1) == 8
 
 
+def test_a_policy_that_plans_nothing_is_filmed_without_a_third_panel(
+    tried: tuple[Manifest, PlannerPolicy, Trials], tmp_path: Path
+) -> None:
+    """Now and the goal; random walkers reach and miss the same pairs again."""
+    manifest, policy = tried[0], RandomPolicy()
+    trials = try_policy(WORLD, manifest, policy)
+    written = film_attempts(WORLD, manifest, policy, trials.success[0], tmp_path, each=1)
+    with Image.open(written["failures"]) as film:
+        assert film.size == (2 * 160 + 6, 180)
+        assert getattr(film, "n_frames", 1) == 8
+    result = {
+        "env": "two-room", "protocol": "held-out", "criterion": "closer < 16", "offset": 4,
+        "budget": 7, "pairs_dropped_as_solved": 3, "manifest_hash": "f" * 64,
+        "fingerprint": {"planner": "RandomPolicy"}, "outcomes": outcomes(trials),
+        **summary(trials), **floors(WORLD, manifest, repeats=1, batch_size=4),
+    }  # fmt: skip
+    text = page(result, written)
+    assert "Left: now. Right: the goal." in text
+    assert "what the plan expects" not in text
+
+
 def test_the_nearest_frame_is_that_of_the_step_which_is_judged() -> None:
     """By its end a plan is at frame 2; by where it comes nearest to the goal, at frame 0."""
     bank = torch.tensor([[0.0, 0.0], [5.0, 0.0], [9.0, 0.0]])
@@ -73,7 +95,8 @@ def test_the_page_needs_nothing_beside_it(
     result = {
         "env": "two-room", "protocol": "historical", "criterion": "closer < 16", "offset": 4,
         "budget": 7, "pairs_dropped_as_solved": 3, "manifest_hash": "f" * 64,
-        "fingerprint": {"run": "<script>"}, "outcomes": outcomes(trials), **summary(trials),
+        "fingerprint": {"run": "<script>", "planner": {"name": "cem"}},
+        "outcomes": outcomes(trials), **summary(trials),
         **floors(WORLD, manifest, repeats=1, batch_size=4),
     }  # fmt: skip
     text = page(result, films)
@@ -88,6 +111,7 @@ def test_the_page_needs_nothing_beside_it(
     none = page(result | {"expert_success_rate": None, "protocol": "held-out"}, {})
     assert "there is none" in none
     assert "Historical protocol" not in none
+    assert "Middle: the goal" in text
 
 
 def test_the_bank_of_frames_is_searched_by_embedding(

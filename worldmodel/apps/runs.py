@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from worldmodel import checkpoint
 from worldmodel._files import write_atomically
 from worldmodel.data import ActionScale
+from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 
 __all__ = ["Run", "open_run", "save_run"]
@@ -22,7 +23,7 @@ class Run(NamedTuple):
 
     Attributes:
         folder: where it lies.
-        model: WorldModel in evaluation mode.
+        model: WorldModel in evaluation mode; of a run that cloned behaviour, the GCBC.
         scale: of the training actions.
         frameskip: raw actions between two frames the model sees.
         world: its name, or None if the data came from somewhere else.
@@ -34,7 +35,7 @@ class Run(NamedTuple):
     """
 
     folder: Path
-    model: WorldModel
+    model: WorldModel | GCBC
     scale: ActionScale
     frameskip: int
     world: str | None
@@ -44,9 +45,22 @@ class Run(NamedTuple):
     held_out: frozenset[str]
     settings: dict[str, Any]
 
+    @property
+    def world_model(self) -> WorldModel:
+        """The model, of a run that has a world model.
+
+        Raises: ValueError if it cloned behaviour instead.
+        """
+        if isinstance(self.model, GCBC):
+            raise ValueError(
+                f"RUN must hold a world model, {self.folder} holds a policy trained for "
+                f"{self.objective}"
+            )
+        return self.model
+
 
 def save_run(
-    model: WorldModel,
+    model: WorldModel | GCBC,
     folder: Path,
     *,
     scale: ActionScale,
@@ -91,9 +105,10 @@ def open_run(folder: str | Path, device: str = "cpu") -> Run:
         train, held_out = frozenset(names["train"]), frozenset(names["held_out"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path / EPISODES} is damaged: {error}") from error
+    reader = checkpoint.load_policy if config.kind == GCBC.__name__ else checkpoint.load
     return Run(
         folder=path,
-        model=checkpoint.load(path, device),
+        model=reader(path, device),
         scale=config.action_scale,
         frameskip=int(extra["frameskip"]),
         world=extra["world"],

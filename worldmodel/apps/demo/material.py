@@ -13,6 +13,7 @@ from worldmodel.apps.evaluate import Pairs, make_pairs
 from worldmodel.apps.train.config import TrainConfig
 from worldmodel.apps.train.loop import Training
 from worldmodel.data import ActionScale, Episodes, Windows
+from worldmodel.model import WorldModel
 from worldmodel.worlds import TwoRoom, Walks, collect
 
 __all__ = ["DemoConfig", "Material", "draw", "gather", "new_training"]
@@ -140,7 +141,7 @@ def draw(world: TwoRoom, walks: Walks) -> Episodes:
     )
 
 
-def new_training(config: DemoConfig, windows: Windows) -> Training:
+def new_training(config: DemoConfig, windows: Windows) -> Training[WorldModel]:
     """A fresh model of the small preset, ready for its first step."""
     torch.manual_seed(config.seed)
     model = presets.small(2 * config.frameskip, image_size=config.image_size, dim=config.dim)

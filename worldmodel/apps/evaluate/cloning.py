@@ -27,7 +27,7 @@ class GCBCPolicy:
         frameskip: raw actions per block.
         device: where the model lives.
         together: pairs the model sees in one call, the last call filled up, so that no pair's
-            rounding depends on its neighbours.
+            rounding depends on its neighbours; None means as many as there are.
     Raises: ValueError if the model's blocks are not `frameskip` actions of `scale`.
     """
 
@@ -38,7 +38,7 @@ class GCBCPolicy:
         *,
         frameskip: int = 5,
         device: str = "cpu",
-        together: int = 16,
+        together: int | None = 16,
     ) -> None:
         if model.action_dim != len(scale.mean) * frameskip:
             raise ValueError(
@@ -52,7 +52,7 @@ class GCBCPolicy:
         """Blocks [N, frameskip, A]; sees the goals' pictures, not the states."""
         world, num, past = task.world, len(task.goals), list[Tensor]()
         goal = self._tensor(world.draw(task.goals))
-        groups = alike(num, self.together, self.device)
+        groups = alike(num, self.together or num, self.device)
 
         def act(scene: Scene) -> NDArray[np.float32]:
             past.append(self._tensor(scene.frames()))

@@ -38,6 +38,7 @@ from worldmodel.apps.runs import Run, open_run
 from worldmodel.checkpoint import digest
 from worldmodel.data import action_digest, episode_digests
 from worldmodel.data.opening import open_episodes
+from worldmodel.gcbc import GCBC
 from worldmodel.worlds import WORLDS, TwoRoom, collect, open_world
 
 __all__ = ["add_parser"]
@@ -237,6 +238,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     manifest = read_manifest(arguments.manifest)
     run = open_run(arguments.folder, arguments.device)
+    if isinstance(run.model, GCBC) and evaluation.planner != Planner(together=arguments.together):
+        raise ValueError(
+            f"{arguments.folder} holds a policy trained for {run.objective}, which plans nothing: "
+            "leave out --planner and its settings"
+        )
     if (out / "result.json").exists():
         result = _kept(out, run, manifest, evaluation)
         say(f"{out / 'result.json'} is there; its pictures are made")

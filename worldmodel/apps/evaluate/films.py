@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from worldmodel.apps.charts import stack
 from worldmodel.apps.evaluate.attempt import Outcome, attempt
 from worldmodel.apps.evaluate.manifest import Manifest
 from worldmodel.apps.evaluate.planning import Imagined, PlannerPolicy
+from worldmodel.apps.evaluate.policies import Policy
 from worldmodel.apps.evaluate.results import seeds_of
 from worldmodel.model import WorldModel
 from worldmodel.worlds import World, open_world
@@ -34,21 +35,22 @@ class Film(NamedTuple):
         pairs: [E], which pairs of the manifest.
         outcome: of these pairs.
         goals: [E, S].
-        expected: [decisions, E, S], state of the known frame nearest to where each plan leads.
+        expected: [decisions, E, S], state of the known frame nearest to where each plan leads;
+            None of a policy that does not plan.
         steps: [decisions], raw step at which each was made.
     """
 
     pairs: NDArray[np.int64]
     outcome: Outcome
     goals: Floats
-    expected: Floats
+    expected: Floats | None
     steps: NDArray[np.int64]
 
 
 def film_attempts(
     world: World,
     manifest: Manifest,
-    policy: PlannerPolicy,
+    policy: Policy,
     reached: NDArray[np.bool_],
     folder: Path,
     *,
@@ -61,22 +63,20 @@ def film_attempts(
     Args:
         world: at the size the model sees.
         manifest: as it was evaluated.
-        policy: as it was evaluated.
+        policy: as it was evaluated; what it expects is shown if it is a PlannerPolicy.
         reached: [N], what came out when each pair was first tried.
         folder: to write into.
         each: pairs per film, at most.
     Returns: the files, by "successes" and "failures"; a kind that never happened has none.
     """
-    known = np.concatenate([manifest.pairs.starts, manifest.pairs.goals])
-    bank = _embed(policy.model, world, known, policy.device)
+    film_of = _watcher(world, manifest, policy)
     display = open_world(manifest.env, image_size=_SIDE)
     written = {}
     for name, flags in (("successes", reached), ("failures", ~reached)):
         chosen = np.flatnonzero(flags)[:each]
         if len(chosen):
-            film = _again(world, manifest, policy, chosen, known, bank)
             written[name] = folder / f"{name}.gif"
-            _write(film, display, written[name])
+            _write(film_of(chosen), display, written[name])
     return written
 
 
@@ -107,41 +107,50 @@ def _embed(model: WorldModel, world: World, states: Floats, device: torch.device
     return torch.cat(parts)
 
 
-def _again(
-    world: World,
-    manifest: Manifest,
-    policy: PlannerPolicy,
-    chosen: NDArray[np.int64],
-    known: Floats,
-    bank: Tensor,
-) -> Film:
-    """The attempts at some pairs, watched."""
-    nearest: list[NDArray[np.int64]] = []
-    watched = PlannerPolicy(
-        policy.model,
-        policy.scale,
-        frameskip=policy.frameskip,
-        planner=policy.planner,
-        device=str(policy.device),
-        on_plan=lambda imagined: nearest.append(nearest_frames(imagined, bank)),
-    )
-    pairs = manifest.pairs.take(chosen)
-    seeds = seeds_of(manifest, 0)[chosen]
-    outcome = attempt(world, pairs, watched, budget=manifest.budget, seeds=seeds)
-    every = policy.frameskip * policy.planner.execute
-    steps = np.arange(len(nearest)) * every
-    return Film(chosen, outcome, pairs.goals, known[np.stack(nearest)], steps)
+def _watcher(
+    world: World, manifest: Manifest, policy: Policy
+) -> Callable[[NDArray[np.int64]], Film]:
+    """A function that makes the attempts at some pairs once more."""
+
+    def outcome_of(chosen: NDArray[np.int64], policy: Policy) -> Outcome:
+        pairs, seeds = manifest.pairs.take(chosen), seeds_of(manifest, 0)[chosen]
+        return attempt(world, pairs, policy, budget=manifest.budget, seeds=seeds)
+
+    if not isinstance(policy, PlannerPolicy):
+        return lambda chosen: Film(
+            chosen, outcome_of(chosen, policy), manifest.pairs.goals[chosen], None, np.zeros(1, int)
+        )
+    known = np.concatenate([manifest.pairs.starts, manifest.pairs.goals])
+    bank = _embed(policy.model, world, known, policy.device)
+
+    def watched(chosen: NDArray[np.int64]) -> Film:
+        nearest: list[NDArray[np.int64]] = []
+        watching = PlannerPolicy(
+            policy.model,
+            policy.scale,
+            frameskip=policy.frameskip,
+            planner=policy.planner,
+            device=str(policy.device),
+            on_plan=lambda imagined: nearest.append(nearest_frames(imagined, bank)),
+        )
+        outcome = outcome_of(chosen, watching)
+        steps = np.arange(len(nearest)) * policy.frameskip * policy.planner.execute
+        goals = manifest.pairs.goals[chosen]
+        return Film(chosen, outcome, goals, known[np.stack(nearest)], steps)
+
+    return watched
 
 
 def _write(film: Film, display: World, path: Path) -> None:
-    """One row a pair: now, goal, expected; a success stops where it arrives."""
+    """One row a pair: now, goal and what is expected; a success stops where it arrives."""
     outcome, font = film.outcome, ImageFont.load_default(13)
     last = outcome.paths.shape[1] - 1
     if outcome.success.all():
         last = min(last, int(outcome.steps.max()) + 4)
     stop = np.where(outcome.success, outcome.steps, last)
     goals = _pictures(display, film.goals)
-    expected = [_pictures(display, states) for states in film.expected]
+    expected = [_pictures(display, s) for s in (() if film.expected is None else film.expected)]
+    wide = 3 if expected else 2
     sheets = []
     for t in range(last + 1):
         at = np.minimum(t, stop)
@@ -149,8 +158,8 @@ def _write(film: Film, display: World, path: Path) -> None:
         decision = np.searchsorted(film.steps, at, side="right") - 1
         rows = []
         for e in range(len(at)):
-            shown = [now[e], goals[e], expected[decision[e]][e]]
-            row = Image.new("RGB", (3 * _SIDE + 12, _SIDE + 20), "#ffffff")
+            shown = [now[e], goals[e]] + ([expected[decision[e]][e]] if expected else [])
+            row = Image.new("RGB", (wide * (_SIDE + 6) - 6, _SIDE + 20), "#ffffff")
             for place, picture in enumerate(shown):
                 row.paste(picture, (place * (_SIDE + 6), 0))
             words, colour = f"pair {film.pairs[e]}, step {at[e]}", _INK
@@ -159,9 +168,8 @@ def _write(film: Film, display: World, path: Path) -> None:
             elif t == last and not outcome.success[e]:
                 words, colour = f"pair {film.pairs[e]}, not reached", _BAD
             draw = ImageDraw.Draw(row)
-            for place, (text, ink) in enumerate(
-                [(words, colour), ("goal", _INK), ("what the plan expects", _INK)]
-            ):
+            titles = [(words, colour), ("goal", _INK), ("what the plan expects", _INK)][:wide]
+            for place, (text, ink) in enumerate(titles):
                 draw.text((place * (_SIDE + 6) + 2, _SIDE + 3), text, ink, font)
             rows.append(row)
         sheets.append(stack(rows, gap=6).quantize(96, dither=Image.Dither.NONE))

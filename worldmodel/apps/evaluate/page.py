@@ -60,13 +60,18 @@ def page(result: Mapping[str, Any], films: Mapping[str, Path]) -> str:
             "solved from the start. For comparison with published tables only.</p>"
         )
     parts += [_rates(result), _numbers(result), _pairs(result)]
+    legend = "Left: now. Right: the goal."
+    if isinstance(result["fingerprint"]["planner"], dict):
+        legend = (
+            "Left: now. Middle: the goal. Right: of all starts and goals of the manifest, the one "
+            "whose embedding is nearest to what the plan expects."
+        )
     for name, path in films.items():
         data = base64.b64encode(path.read_bytes()).decode()
         parts.append(
             f"<h2>The first {html.escape(name)}</h2>\n"
             f'<img alt="{html.escape(name)} in motion" src="data:image/gif;base64,{data}">\n'
-            '<p class="note">Left: now. Middle: the goal. Right: of all starts and goals of the '
-            "manifest, the one whose embedding is nearest to what the plan expects.</p>"
+            f'<p class="note">{legend}</p>'
         )
     mark = json.dumps(result["fingerprint"], indent=2, ensure_ascii=False)
     parts.append(

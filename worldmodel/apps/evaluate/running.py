@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from worldmodel.apps.evaluate.cloning import GCBCPolicy
 from worldmodel.apps.evaluate.manifest import Manifest, ProtocolName
 from worldmodel.apps.evaluate.planning import Planner, PlannerPolicy
 from worldmodel.apps.evaluate.policies import Policy
@@ -13,6 +14,7 @@ from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.runs import Run
 from worldmodel.checkpoint import digest
 from worldmodel.data import ActionScale
+from worldmodel.gcbc import GCBC
 from worldmodel.worlds import World, open_world
 
 __all__ = ["Evaluation", "Subject", "evaluate", "measure", "policy_of", "search_of", "world_for"]
@@ -25,7 +27,7 @@ class Evaluation:
     """How a run is tried.
 
     Attributes:
-        planner: Planner, of a run whose model plans.
+        planner: Planner; a policy that was cloned needs none.
         protocol: "held-out", or "historical" for pairs of training rows, the first 50 of them.
         batch_size: pairs side by side.
         repeats: how often every pair is tried, each time with other seeds.
@@ -66,17 +68,19 @@ class Subject(NamedTuple):
 
     @classmethod
     def of(cls, run: Run) -> Subject:
-        """The world model of a run folder."""
+        """The model of a run folder."""
+        model = run.model
+        taker = model if isinstance(model, GCBC) else model.action_encoder
         return cls(
             name=str(run.folder),
             objective=run.objective,
             world=run.world,
             trained_on=run.trained_on,
-            image_size=run.model.encoder.image_size,
+            image_size=model.encoder.image_size,
             frameskip=run.frameskip,
-            action_dim=run.model.action_encoder.action_dim,
+            action_dim=taker.action_dim,
             scale=run.scale,
-            weights=digest(run.model),
+            weights=digest(model),
         )
 
 
@@ -118,8 +122,16 @@ def world_for(subject: Subject, manifest: Manifest, protocol: ProtocolName) -> W
     return world
 
 
-def policy_of(run: Run, evaluation: Evaluation) -> PlannerPolicy:
-    """The run's model behind the planner asked for."""
+def policy_of(run: Run, evaluation: Evaluation) -> PlannerPolicy | GCBCPolicy:
+    """The run's model behind the planner asked for, or the policy that it is."""
+    if isinstance(run.model, GCBC):
+        return GCBCPolicy(
+            run.model,
+            run.scale,
+            frameskip=run.frameskip,
+            device=evaluation.device,
+            together=evaluation.planner.together,
+        )
     return PlannerPolicy(
         run.model,
         run.scale,
@@ -149,7 +161,7 @@ def evaluate(
         run: Run.
         manifest: Manifest.
         evaluation: Evaluation.
-        policy: who acts; None is the run's model behind the planner.
+        policy: who acts; None is `policy_of` the run.
         on_pairs: called with n after n more pairs.
     Returns: the result, in JSON's own types, and the trials behind it.
     Raises: as `world_for`.

@@ -96,4 +96,4 @@ def _named(versions: dict[str, str]) -> str:
 
 def _planner(result: dict[str, Any]) -> str:
     planner = result["fingerprint"]["planner"]
-    return planner["name"] if isinstance(planner, dict) else str(planner)
+    return planner["name"] if isinstance(planner, dict) else str(planner).removesuffix("Policy")

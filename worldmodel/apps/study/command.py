@@ -191,7 +191,7 @@ def _without_pictures(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(run: Run) -> int:
-    return sum(p.numel() for p in run.model.parameters())
+    return sum(p.numel() for p in run.world_model.parameters())
 
 
 def _versions() -> dict[str, str]:

@@ -153,7 +153,7 @@ def latent_map(study: Study) -> dict[str, Any]:
 
 def _untrained(study: Study) -> WorldModel | None:
     """The same architecture with fresh weights; None where the encoder is a frozen, given one."""
-    model = study.run.model
+    model = study.run.world_model
     if not any(p.requires_grad for p in model.encoder.parameters()):
         return None
     with torch.random.fork_rng(devices=[]):
@@ -168,7 +168,7 @@ def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
     found = [path.parent for path in run.folder.glob(f"*/{checkpoint.CONFIG}")]
     found += run.folder.glob("checkpoints/step-*.safetensors")
     numbers = {path: re.findall(r"\d+", path.stem) for path in found}
-    device = next(run.model.parameters()).device
+    device = next(run.world_model.parameters()).device
     for path in sorted((p for p in found if numbers[p]), key=lambda p: int(numbers[p][-1])):
         if path.is_dir():
             then = checkpoint.load(path, device)
@@ -178,7 +178,7 @@ def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
             except ValueError:
                 # Training goes on from the one before a damaged state, and so does this.
                 continue
-            then = copy.deepcopy(run.model)
+            then = copy.deepcopy(run.world_model)
             prefix = "model."
             own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             then.load_state_dict(own)

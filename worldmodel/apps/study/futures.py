@@ -30,7 +30,7 @@ __all__ = ["foresight", "pictures", "violations"]
 def foresight(study: Study) -> dict[str, Any]:
     """How far ahead can the model see without looking again?"""
     test = study.material.test
-    T, history = test.z.shape[1], study.run.model.predictor.history
+    T, history = test.z.shape[1], study.run.world_model.predictor.history
     known = min(history, T - 2)
     if known < 1:
         raise UnavailableError(f"episodes of {T} frames leave no future to predict")
@@ -38,7 +38,11 @@ def foresight(study: Study) -> dict[str, Any]:
         raise UnavailableError("all embeddings are the same, so any guess is perfect")
     others = study.material.fit or test
     errors = open_loop(
-        study.run.model, test.z, test.actions, known=known, mean=others.z.flatten(0, 1).mean(0)
+        study.run.world_model,
+        test.z,
+        test.actions,
+        known=known,
+        mean=others.z.flatten(0, 1).mean(0),
     )
     steps = errors.model.shape[1]
     curves = {
@@ -58,7 +62,7 @@ def foresight(study: Study) -> dict[str, Any]:
 
 def violations(study: Study) -> dict[str, Any]:
     """Is the model surprised by the impossible, and more by a jump than by a colour?"""
-    test, model = study.material.test, study.run.model
+    test, model = study.material.test, study.run.world_model
     E, T = test.z.shape[:2]
     at = T // 2
     if T < 3:
@@ -125,9 +129,9 @@ def pictures(study: Study) -> dict[str, Any]:
         study.lens(fit.z).flatten(0, 1).cpu(), shrunk.flatten(0, 1), steps=study.steps,
         seed=study.seed,
     )  # fmt: skip
-    known = min(study.run.model.predictor.history, test.z.shape[1] - 1)
+    known = min(study.run.world_model.predictor.history, test.z.shape[1] - 1)
     with torch.no_grad():
-        dreamt = study.run.model.rollout(test.z[:, :known], test.actions)
+        dreamt = study.run.world_model.rollout(test.z[:, :known], test.actions)
         painted = _paint(decoder, study.lens(test.z).cpu())
         future = _paint(decoder, study.lens(dreamt).cpu())
     truth = small.float() / 255

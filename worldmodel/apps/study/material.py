@@ -76,7 +76,7 @@ def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Stu
 
 
 def _from_world(run: Run, episodes: int, seed: int) -> StudyMaterial:
-    world = TwoRoom(int(run.model.encoder.image_size))
+    world = TwoRoom(int(run.world_model.encoder.image_size))
     length = max(int(run.settings.get("length", 80)), 4 * run.frameskip)
     walks = collect(world, 2 * episodes, length, _COLLECT_SEED + seed)
     fresh = np.asarray([action_digest(a) not in run.trained_on for a in walks.actions])
@@ -150,7 +150,7 @@ def _cut(run: Run, data: Episodes, subset: Tensor, T: int) -> Sequences:
 
 
 def _sequences(run: Run, frames: Tensor, raw: Tensor, states: Tensor | None) -> Sequences:
-    z = embed(run.model, frames)
+    z = embed(run.world_model, frames)
     blocks = raw.unflatten(1, (-1, run.frameskip)).flatten(2)
     return Sequences(frames, raw, run.scale.normalise(blocks).to(z.device), states, z)
 

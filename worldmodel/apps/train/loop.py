@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,11 @@ from worldmodel.apps.train.ranks import ALONE, Ranks, part, whole
 from worldmodel.apps.train.state import read_state, write_state
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
-from worldmodel.model import WorldModel
 from worldmodel.records import Batch, Losses
 
 __all__ = ["NonFiniteError", "Objective", "Training"]
 
+M = TypeVar("M", bound=nn.Module)
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
 
@@ -32,7 +32,7 @@ class NonFiniteError(FloatingPointError):
     """A loss, or the data behind it, was NaN or infinite; the message says which and where."""
 
 
-class Training:
+class Training(Generic[M]):
     """A model on its way: steps one at a time, and a file from which it goes on.
 
     Batches and the learning rate are functions of (seed, step), so a state holds no sampler and no
@@ -44,7 +44,7 @@ class Training:
     its masks from a stream of its own, a function of (seed, step, rank).
 
     Args:
-        model: WorldModel, trained in place, on `device`.
+        model: trained in place, on `device`; what `objective` takes.
         windows: where batches come from.
         config: TrainConfig.
         device: where the model and the batches live.
@@ -64,7 +64,7 @@ class Training:
 
     def __init__(
         self,
-        model: WorldModel,
+        model: M,
         windows: Windows,
         config: TrainConfig,
         device: str | torch.device = "cpu",
@@ -259,7 +259,7 @@ class Training:
 class _Pass(nn.Module):
     """One whole forward pass as a module, so that what wraps it sees every parameter in use."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Training[Any]) -> None:
         super().__init__()
         self.model, self.regularizer = training.model, training.regularizer
         self._losses = training._losses

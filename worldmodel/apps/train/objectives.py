@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sigreg import SIGReg
 from worldmodel import presets
 from worldmodel.apps.train.config import TrainConfig
 from worldmodel.apps.train.loop import Objective
+from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
 from worldmodel.pldm import PLDMTerms, pldm_loss
 
-__all__ = ["OBJECTIVES", "Recipe", "build_world_model"]
+__all__ = ["OBJECTIVES", "NoTerms", "Recipe", "build_world_model"]
 
 
 class Recipe(NamedTuple):
@@ -29,7 +30,7 @@ class Recipe(NamedTuple):
         regularizer: its third argument, from the run's configuration.
     """
 
-    build: Callable[[str, int, int, int, dict[str, dict[str, Any]]], WorldModel]
+    build: Callable[[str, int, int, int, dict[str, dict[str, Any]]], WorldModel | GCBC]
     objective: Objective
     regularizer: Callable[[TrainConfig], nn.Module]
 
@@ -49,12 +50,50 @@ def build_world_model(
         image_size: side of the frames.
         num_frames: of a window; the predictor's history must be one less at least.
         changes: {"predictor": {"dropout": 0.0}, …}, over the preset's arguments.
+    Raises: ValueError if a part has no such argument or refuses its value, or the history is too
+        short for the windows.
+    """
+    names = ("encoder", "action_encoder", "predictor")
+    model = WorldModel(**_parts(names, preset, action_dim, image_size, changes))
+    if model.predictor.history < num_frames - 1:
+        raise ValueError(
+            f"num_frames must be at most predictor.history + 1 = {model.predictor.history + 1}, "
+            f"got {num_frames}; set predictor.history={num_frames - 1} too"
+        )
+    return model
+
+
+def build_gcbc(
+    preset: str,
+    action_dim: int,
+    image_size: int,
+    num_frames: int,
+    changes: dict[str, dict[str, Any]],
+) -> GCBC:
+    """Encoder and predictor of a preset as a policy, the predictor steered by the goal.
+
+    Args: as `build_world_model`; windows may be longer than the history: their frames are goals.
     Raises: ValueError if a part has no such argument or refuses its value.
     """
+    del num_frames
+    if changes.get("action_encoder"):
+        raise ValueError("action_encoder must be left out with objective gcbc, which has none")
+    parts = _parts(("encoder", "predictor"), preset, action_dim, image_size, changes)
+    return GCBC(parts["encoder"], parts["predictor"], action_dim)
+
+
+def _parts(
+    names: Sequence[str],
+    preset: str,
+    action_dim: int,
+    image_size: int,
+    changes: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Parts of a preset with fresh weights and some arguments changed."""
     with torch.device("meta"):
         plan = presets.lewm(action_dim) if preset == "lewm" else presets.small(action_dim)
     parts: dict[str, Any] = {}
-    for name in ("encoder", "action_encoder", "predictor"):
+    for name in names:
         part: Any = getattr(plan, name)
         own = {"image_size": image_size} if name == "encoder" else {}
         wanted = changes.get(name, {})
@@ -74,13 +113,7 @@ def build_world_model(
                 else ""
             )
             raise ValueError(f"the {preset} {name} cannot be built: {error}{hint}") from error
-    model = WorldModel(**parts)
-    if model.predictor.history < num_frames - 1:
-        raise ValueError(
-            f"num_frames must be at most predictor.history + 1 = {model.predictor.history + 1}, "
-            f"got {num_frames}; set predictor.history={num_frames - 1} too"
-        )
-    return model
+    return parts
 
 
 def _sigreg(config: TrainConfig) -> nn.Module:
@@ -88,12 +121,27 @@ def _sigreg(config: TrainConfig) -> nn.Module:
 
 
 def _pldm(config: TrainConfig) -> nn.Module:
-    # The published weights; config.weight multiplies all of them and should be 1.
+    # The published weights; config.weight multiplies all of them.
     del config
     return PLDMTerms()
+
+
+class NoTerms(nn.Module):
+    """Zero: actions are what is predicted, there is nothing to keep from collapse."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Embeddings of any shape -> 0."""
+        return z.new_zeros(())
+
+
+def _no_terms(config: TrainConfig) -> nn.Module:
+    if config.weight:
+        raise ValueError(f"weight must be 0 with objective gcbc, got {config.weight:g}")
+    return NoTerms()
 
 
 OBJECTIVES: dict[str, Recipe] = {
     "lewm": Recipe(build_world_model, jepa_loss, _sigreg),
     "pldm": Recipe(build_world_model, pldm_loss, _pldm),
+    "gcbc": Recipe(build_gcbc, gcbc_loss, _no_terms),
 }

@@ -15,6 +15,8 @@ __all__ = ["draw_curves"]
 def draw_curves(folder: Path, floor: float | None) -> Path:
     """Both losses, in training and held out, and the effective rank: `curves.png`.
 
+    An objective without regularizer has no panel for one.
+
     Args:
         folder: a run folder with curves.csv and held_out.csv.
         floor: of the regularizer, to be marked.
@@ -36,18 +38,10 @@ def draw_curves(folder: Path, floor: float | None) -> Path:
     pictures = [
         line_chart(
             lines("prediction"),
-            title="Next-embedding error",
+            title="Prediction loss",
             x_label=x_label,
             y_label="mean square",
             log_y=True,
-        ),
-        line_chart(
-            lines("regularization"),
-            title="Regularizer",
-            x_label=x_label,
-            y_label="statistic",
-            log_y=True,
-            marks=mark,
         ),
         line_chart(
             lines("effective_rank"),
@@ -56,6 +50,19 @@ def draw_curves(folder: Path, floor: float | None) -> Path:
             y_label="directions",
         ),
     ]
+    regularized = lines("regularization")
+    if any((series.y > 0).any() for series in regularized):
+        pictures.insert(
+            1,
+            line_chart(
+                regularized,
+                title="Regularizer",
+                x_label=x_label,
+                y_label="statistic",
+                log_y=True,
+                marks=mark,
+            ),
+        )
     path = folder / "curves.png"
     save_picture(stack(pictures), path)
     return path

@@ -35,7 +35,7 @@ HELD_OUT = ("step", "prediction", "regularization")
 _DIRECTIONS = 64  # of the read-outs; enough for a verdict, and quick
 
 
-def floor_of(training: Training) -> float | None:
+def floor_of(training: Training[Any]) -> float | None:
     """What the regularizer scores on Gaussian embeddings, if it is SIGReg with its factor N."""
     layer = training.regularizer
     if isinstance(layer, SIGReg) and layer.scale_by_n:
@@ -56,7 +56,9 @@ class Reports:
         wandb: a run of Weights & Biases, or None.
     """
 
-    def __init__(self, training: Training, folder: Path, every: int, wandb: Any = None) -> None:
+    def __init__(
+        self, training: Training[Any], folder: Path, every: int, wandb: Any = None
+    ) -> None:
         self.training, self.every = training, every
         self.writes = training.ranks.rank == 0
         self.floor = floor_of(training)

@@ -25,6 +25,7 @@ from worldmodel.apps.train.reports import Reports, floor_of, need_wandb
 from worldmodel.apps.train.settings import TrainSettings, device_of, precision_of
 from worldmodel.apps.train.state import Checkpoints
 from worldmodel.data import BatchOrder, Windows
+from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 
 __all__ = ["run_train", "score"]
@@ -91,11 +92,12 @@ def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> di
     return report
 
 
-def score(training: Training, windows: Windows, count: int) -> tuple[float, float]:
+def score(training: Training[Any], windows: Windows, count: int) -> tuple[float, float]:
     """Mean prediction loss and regularizer over the first `count` windows, in evaluation mode.
 
     Batches are as large as in training where there are enough windows, since SIGReg grows with the
-    batch. Neither the random state nor the regularizer's step moves. Every rank must call it.
+    batch. Neither the random state nor the regularizer's step moves, and an objective that draws
+    draws the same every time. Every rank must call it.
     """
     ranks = training.ranks
     size = min(training.config.batch_size, len(windows)) // ranks.size * ranks.size
@@ -105,7 +107,9 @@ def score(training: Training, windows: Windows, count: int) -> tuple[float, floa
     for module in modules:
         module.eval()
     try:
-        with torch.no_grad():
+        devices = [training.device] if training.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(0)
             for step in range(num):
                 losses = training.losses(windows.batch(order.batch(step)))
                 sums += torch.stack([losses.prediction, losses.regularization]).float().cpu()
@@ -121,7 +125,7 @@ class _Keep(NamedTuple):
 
     settings: TrainSettings
     material: TrainMaterial
-    training: Training
+    training: Training[Any]
     checkpoints: Checkpoints
     out: Path
 
@@ -147,7 +151,7 @@ class _Keep(NamedTuple):
 
 
 def _loop(
-    training: Training,
+    training: Training[Any],
     material: TrainMaterial,
     reports: Reports,
     keep: _Keep,
@@ -179,7 +183,7 @@ def _loop(
     return scores
 
 
-def _model(settings: TrainSettings, material: TrainMaterial) -> WorldModel:
+def _model(settings: TrainSettings, material: TrainMaterial) -> WorldModel | GCBC:
     return OBJECTIVES[settings.objective].build(
         settings.preset,
         material.episodes.actions.shape[1] * settings.frameskip,
@@ -189,7 +193,9 @@ def _model(settings: TrainSettings, material: TrainMaterial) -> WorldModel:
     )
 
 
-def _gathered(settings: TrainSettings, material: TrainMaterial, training: Training) -> WorldModel:
+def _gathered(
+    settings: TrainSettings, material: TrainMaterial, training: Training[Any]
+) -> WorldModel | GCBC:
     """A model of whole weights; every rank must call it."""
     state = {name: whole(value) for name, value in training.model.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
@@ -198,7 +204,7 @@ def _gathered(settings: TrainSettings, material: TrainMaterial, training: Traini
     return model
 
 
-def _build(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Training:
+def _build(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Training[Any]:
     recipe = OBJECTIVES[settings.objective]
     torch.manual_seed(settings.seed)
     model = _model(settings, material).to(ranks.device)
@@ -230,7 +236,7 @@ def _build(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Tr
     )
 
 
-def _go_on(training: Training, checkpoints: Checkpoints, *, quiet: bool) -> None:
+def _go_on(training: Training[Any], checkpoints: Checkpoints, *, quiet: bool) -> None:
     found = checkpoints.restore(training, quiet=quiet)
     if quiet:
         return
@@ -241,7 +247,7 @@ def _go_on(training: Training, checkpoints: Checkpoints, *, quiet: bool) -> None
 
 
 def _introduction(
-    settings: TrainSettings, material: TrainMaterial, training: Training
+    settings: TrainSettings, material: TrainMaterial, training: Training[Any]
 ) -> list[str]:
     weights = sum(p.numel() for p in training.model.parameters())
     config, ranks = training.config, training.ranks
@@ -255,7 +261,7 @@ def _introduction(
 
 
 def _report(
-    training: Training, scores: tuple[float, float], reports: Reports, seconds: float
+    training: Training[Any], scores: tuple[float, float], reports: Reports, seconds: float
 ) -> dict[str, Any]:
     floor = reports.floor
     return {

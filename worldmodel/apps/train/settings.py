@@ -57,7 +57,10 @@ class TrainSettings:
     batch_size: int = _option("windows per step, over all ranks", 128, small=64)
     seed: int = _option("of weights, split, batches, dropout and directions", 3072, small=0)
     learning_rate: float = _option("peak", 5e-5, small=1e-3)
-    weight: float = _option("λ, weight of SIGReg; grows in effect with the batch", 0.09, small=0.05)
+    weight: float = _option(
+        "λ, weight of SIGReg; grows in effect with the batch; for pldm 1, for gcbc 0",
+        0.09, small=0.05,
+    )  # fmt: skip
     weight_decay: float = _option("of AdamW", 1e-3)
     clip: float = _option("largest norm of the gradient", 1.0)
     warmup: float = _option("fraction of the steps with a rising rate", 0.01, small=0.1)
@@ -65,7 +68,9 @@ class TrainSettings:
     precision: str = _option(
         "float32, bfloat16, or auto: bfloat16 on a GPU that has it", "auto", small="float32"
     )
-    num_frames: int = _option("frames of a window; at most predictor.history + 1", 4)
+    num_frames: int = _option(
+        "frames of a window; at most predictor.history + 1; for gcbc 6, its goals lie in it", 4
+    )
     frameskip: int = _option("raw steps between two frames, whose actions make one block", 5)
     held_out: float = _option("fraction of the episodes kept out of training", 0.1)
     held_out_windows: int = _option("of those episodes, scored at every checkpoint", 512)
@@ -119,7 +124,7 @@ class TrainSettings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Settings of some named values; the preset gives the others.
+        """Settings of some named values; the objective and the preset give the others.
 
         Raises: ValueError if a name is unknown or a value is of another type.
         """
@@ -127,7 +132,8 @@ class TrainSettings:
         preset = typed.get("preset", "small")
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        return cls(**(PRESETS[preset] | typed))
+        of_objective = _OBJECTIVES.get(typed.get("objective", "lewm"), {})
+        return cls(**(PRESETS[preset] | of_objective | typed))
 
     def to_json(self) -> dict[str, Any]:
         """Values that `of` takes back."""
@@ -142,6 +148,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     }
     | {"preset": "small"},
     "lewm": {"preset": "lewm"},
+}
+# Where an objective means something else: PLDM's terms have weights of their own; a cloned policy
+# has none, and its goals reach to the end of its windows, 25 raw steps away.
+_OBJECTIVES: dict[str, dict[str, Any]] = {
+    "pldm": {"weight": 1.0},
+    "gcbc": {"weight": 0.0, "num_frames": 6},
 }
 _HINTS = get_type_hints(TrainSettings)
 _WORDS = {"true": True, "false": False, "none": None, "null": None}

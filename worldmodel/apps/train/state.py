@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -92,7 +92,7 @@ class Checkpoints:
         found = self.folder.glob("step-*.safetensors")
         return sorted(found, key=lambda path: path.name, reverse=True)
 
-    def write(self, training: Training) -> Path:
+    def write(self, training: Training[Any]) -> Path:
         """Add the present state and let the oldest go; every rank must call it.
 
         Raises: OSError naming the file if it cannot be written; the older ones stay.
@@ -105,7 +105,7 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
-    def restore(self, training: Training, *, quiet: bool = False) -> Path | None:
+    def restore(self, training: Training[Any], *, quiet: bool = False) -> Path | None:
         """Go on from the newest checkpoint that is whole; say so if that is not the newest.
 
         Args:

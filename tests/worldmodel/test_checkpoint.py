@@ -182,9 +182,7 @@ def test_strides_and_half_precision_are_no_obstacle(tmp_path: Path) -> None:
 
 def test_a_wrapped_model_is_refused(tmp_path: Path) -> None:
     """A wrapper, or a part that keeps no arguments, would give a folder nobody can load."""
-    with pytest.raises(
-        TypeError, match="must be a WorldModel or GCBC, without wrapper, got Seq"
-    ):
+    with pytest.raises(TypeError, match="must be a WorldModel or GCBC, without wrapper, got Seq"):
         worldmodel.save(nn.Sequential(tiny()), tmp_path)  # type: ignore[arg-type]
     model = tiny()
     model.encoder = nn.Sequential(model.encoder)  # type: ignore[assignment]

@@ -70,6 +70,7 @@ SEEDS = (1, 2)
 REPEATED = (
     Case("cem"),
     Case("icem", planner=ICEM),
+    Case("cem, cost at the last step", planner=Planner(cost="last")),
     Case("PLDM", PLDM),
     Case("GCBC", GCBC),
     Case("dim 128, icem", WIDE, planner=ICEM),
@@ -255,7 +256,9 @@ def tables(runs: Path) -> None:
 def seeds(records: dict[str, dict[str, Any]]) -> None:
     """How far apart two trainings of one recipe are."""
     titles = {
-        "cem": "as in the demo; CEM", "icem": "as in the demo; iCEM", "PLDM": "PLDM; CEM",
+        "cem": "as in the demo; CEM", "icem": "as in the demo; iCEM",
+        "cem, cost at the last step": "as in the demo; CEM, cost at the last step",
+        "PLDM": "PLDM; CEM",
         "GCBC": "GCBC, no planner", "dim 128, icem": "128 dims; iCEM",
         "subspaces, icem": "SIGReg in 8 subspaces of 8 dims; iCEM",
     }  # fmt: skip
@@ -266,12 +269,14 @@ def seeds(records: dict[str, dict[str, Any]]) -> None:
         cells = ["not run" if r is None else
                  f"{r['success_rate']:.1%}, {r['success_rate_at_end']:.1%} at the end"
                  for r in found]  # fmt: skip
-        table.append([titles[case.name], *cells])
+        rates = [r["success_rate"] for r in found if r is not None]
+        mean = f"{sum(rates) / len(rates):.1%}" if len(rates) == len(found) else ""
+        table.append([titles[case.name], *cells, mean])
     names = [case.again(seed).name for seed in SEEDS for case in REPEATED]
     harness.save(
         "control_seeds", "Two-Room, goals 25 steps away: the same with models of other seeds",
         [records[name] for name in names if name in records],
-        columns=("", "seed 0", *(f"seed {seed}" for seed in SEEDS)),
+        columns=("", "seed 0", *(f"seed {seed}" for seed in SEEDS), "mean"),
         rows=table,
         note="Other walks, weights and batches; the same pairs and planner seeds. Not run: "
         '`python benchmarks/bench_control.py --only "seed"`.',

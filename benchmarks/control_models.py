@@ -29,11 +29,13 @@ from worldmodel.data import ActionScale, Windows, action_digest, episode_digests
 from worldmodel.worlds import TwoRoom
 from worldmodel.worlds.rendered import RenderedFrames
 
-__all__ = ["FROZEN", "Recipe", "load", "train"]
+__all__ = ["FROZEN", "SIDE", "Recipe", "load", "train"]
 
 FROZEN = "frozen random encoder"
 GOAL = 25  # raw steps to the goals that GCBC is trained for, as far as the manifest's
+SIDE = 224  # of the published frames
 PASSES = 10  # over the data at the published size, as published
+RATE = 5e-4  # of the published width in a short run; ten times the published rate, not searched for
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Recipe:
         dim: embedding width; None is the demo's.
         subspaces: in which SIGReg looks, one by one; 0 is the whole space.
         image_size: side of the frames; None is the demo's.
-        published: LeWM's published size and training, on this data.
+        published: LeWM's published width and depth on this data; at 224 pixels trained as published
+            too, at another size as long as the others.
         seed: of walks, weights and batches.
         longer: times as many steps.
     """
@@ -134,14 +137,19 @@ def _training(
     recipe: Recipe, config: DemoConfig, device: str
 ) -> tuple[Training, ActionScale, Material]:
     """A training at its first step."""
-    if recipe.published:
+    if recipe.published and config.image_size == SIDE:
         # Frames of the published size would take ten gigabytes: they are drawn batch by batch.
         material = gather(replace(config, image_size=64))
         return _published(config, material, device), material.scale, material
     material = gather(config)
     windows = material.windows
+    if recipe.published:
+        torch.manual_seed(config.seed)
+        model: nn.Module = presets.lewm(2 * config.frameskip, image_size=config.image_size)
+        own = replace(config.training(), learning_rate=RATE)
+        return Training(model.to(device), windows, own, device), material.scale, material
     training = new_training(replace(config, device=device), windows)
-    model: nn.Module = training.model
+    model = training.model
     if recipe.objective == "frozen":
         training.model.encoder.requires_grad_(False)
         return training, material.scale, material

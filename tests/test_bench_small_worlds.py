@@ -1,4 +1,4 @@
-"""The benchmark of the published worlds at small scale: its path runs, once, and is written down."""
+"""The benchmark of the published worlds at small scale: its path runs once, and is written down."""
 
 from __future__ import annotations
 

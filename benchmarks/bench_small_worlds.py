@@ -26,7 +26,7 @@ import harness
 
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 COLUMNS = (
-    "world, episodes, optimizer steps", "planner", "success", "95 % interval", "at the end",
+    "world, optimizer steps, episodes", "planner", "success", "95 % interval", "at the end",
     "random", "no action", "scripted",
 )  # fmt: skip
 
@@ -57,12 +57,14 @@ class Case:
     Attributes:
         data: what it learns from.
         steps: optimizer steps.
-        planner: its options, as the command line takes them.
+        planner: its options, as the command line takes them; none for "gcbc".
+        objective: what is trained.
     """
 
     data: Data
     steps: int
     planner: tuple[str, ...] = ("--planner", "cem")
+    objective: str = "lewm"
 
     @property
     def title(self) -> str:
@@ -71,9 +73,15 @@ class Case:
         return f"{data.world} {self.steps:,} steps, {data.episodes} episodes of {data.policy}"
 
     @property
+    def run(self) -> str:
+        """Of the folder of its model."""
+        other = "" if self.objective == "lewm" else f"-{self.objective}"
+        return f"{self.data.world}-{self.steps}{other}"
+
+    @property
     def name(self) -> str:
         """Of the folder of its result."""
-        return f"{self.data.world}-{self.steps}{''.join(self.planner).replace('--', '-')}"
+        return f"{self.run}{''.join(self.planner).replace('--', '-') or '-result'}"
 
 
 PUSH_T = Data("push-t", "gym_pusht", "pusher", episodes=512, length=125)
@@ -83,9 +91,11 @@ CASES = (
     Case(PUSH_T, 1000),
     Case(PUSH_T, 5000),
     Case(PUSH_T, 5000, ("--planner", "icem")),
+    Case(PUSH_T, 5000, (), "gcbc"),
     Case(REACHER, 1000),
     Case(REACHER, 5000),
     Case(REACHER, 5000, ("--planner", "icem")),
+    Case(REACHER, 5000, (), "gcbc"),
     Case(CUBE, 2000),
 )
 
@@ -118,12 +128,13 @@ def ensure(case: Case, runs: Path) -> None:
     if result.exists():
         return
     runs.mkdir(parents=True, exist_ok=True)
-    episodes, run = runs / f"{data.world}.h5", runs / f"{data.world}-{case.steps}"
+    episodes, run = runs / f"{data.world}.h5", runs / case.run
     if not (run / "report.json").exists():
         worldmodel("data", "collect", "--env", data.world, "--policy", data.policy,
                    "--episodes", data.episodes, "--length", data.length, "--size", 64,
                    "--seed", 0, "--out", episodes, "--resume")  # fmt: skip
-        new = ("--data", episodes, "--world", data.world, "--steps", case.steps)
+        new = ("--data", episodes, "--world", data.world, "--steps", case.steps,
+               "--objective", case.objective)  # fmt: skip
         begun = (run / "train.json").exists()
         worldmodel("train", "--out", run, *(("--resume",) if begun else new))
     manifest = MANIFESTS / f"{data.world}-25.json"
@@ -165,14 +176,14 @@ def read(case: Case, result: Path, runs: Path) -> dict[str, Any]:
     """A result, less its single outcomes, with how its model was trained."""
     record = {key: value for key, value in json.loads(result.read_text()).items()
               if key != "outcomes"}  # fmt: skip
-    record["fingerprint"]["run"] = f"{case.data.world}-{case.steps}"
-    training = json.loads((runs / f"{case.data.world}-{case.steps}" / "report.json").read_text())
+    record["fingerprint"]["run"] = case.run
+    training = json.loads((runs / case.run / "report.json").read_text())
     return {"case": case.name, "training": training, **record}
 
 
 def row(case: Case, record: dict[str, Any] | None) -> list[harness.Cell]:
     """A line of the table."""
-    planner = " ".join(case.planner).removeprefix("--planner ")
+    planner = " ".join(case.planner).removeprefix("--planner ") or f"{case.objective}, none"
     if record is None:
         return [case.title, planner, "not run", "", "", "", "", ""]
     low, high = record["success_interval"]

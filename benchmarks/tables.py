@@ -39,9 +39,7 @@ def table(name: str, results: Path = RESULTS) -> str:
     """One result as Markdown, with where it comes from; a plain line if it was never run."""
     path = results / f"{name}.json"
     if not path.exists():
-        stem = name if name.startswith("gpu_") else f"bench_{name}"
-        script = COMMANDS.get(name, f"benchmarks/{stem}.py")
-        return f"*Not run yet: `python {script}` writes `benchmarks/results/{name}.json`.*"
+        return f"*Not run yet: `python {script(name)}` writes `benchmarks/results/{name}.json`.*"
     record = json.loads(path.read_text())
     parts = [f"*{record['question']}*"]
     if name in CURVES:
@@ -52,6 +50,14 @@ def table(name: str, results: Path = RESULTS) -> str:
         parts.append(markdown(record["table"]["columns"], record["table"]["rows"]))
     parts.append(provenance(record))
     return "\n\n".join(parts)
+
+
+def script(name: str) -> str:
+    """Which command writes a result: the script with the longest name that this one begins with."""
+    found = [path for path in Path(__file__).parent.glob("*.py")
+             if name.startswith(path.stem.removeprefix("bench_"))]  # fmt: skip
+    stem = max((path.stem for path in found), key=len, default=f"bench_{name}")
+    return COMMANDS.get(name, f"benchmarks/{stem}.py")
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -103,3 +103,16 @@ def test_tables_are_renewed_between_their_comments_alone(tmp_path: Path) -> None
     assert filled.startswith("before\n<!-- table: gone -->\n*Not run yet: `python benchmarks/")
     assert filled.endswith("<!-- end table -->\nafter")
     assert tables.fill(filled, tmp_path) == filled
+
+
+def test_every_table_that_is_asked_for_names_a_script_that_is_there() -> None:
+    """A reader who finds a table missing can make it: the command exists."""
+    root = Path(tables.__file__).resolve().parent.parent
+    pages = [root / "README.md", *root.glob("docs/*.md")]
+    names = {name for page in pages for name in tables.REQUEST.findall(page.read_text())}
+    assert {"demo", "control_methods", "gpu_push_t"} <= names
+    assert tables.script("control_methods") == "benchmarks/bench_control.py"
+    assert tables.script("gpu_push_t") == "benchmarks/gpu_push_t.py"
+    assert tables.script("sigreg_curves") == "benchmarks/bench_sigreg_curves.py"
+    missing = [name for name in names if not (root / tables.script(name).split()[0]).exists()]
+    assert missing == []

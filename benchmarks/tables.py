@@ -21,7 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FILLED = [ROOT / "README.md"]
 CURVES = ("sigreg_curves",)  # drawn above their table
-COMMANDS = {"sigreg_wall": "benchmarks/bench_sigreg.py wall"}  # where a name does not say it
+# Where a name does not say it.
+COMMANDS = {
+    "platform": "benchmarks/platform_check.py",
+    "sigreg_wall": "benchmarks/bench_sigreg.py wall",
+}
 REQUEST = re.compile(r"<!-- table: ([\w.-]+) -->\n(?:.*?)<!-- end table -->", re.DOTALL)
 
 

@@ -2,9 +2,10 @@
 
 Trains small models and tries them on the manifests beside this file. Every training and every
 evaluation leaves a file in --runs and is skipped when that file is there, so the whole may be
-interrupted at any time and cut into slices:
+interrupted at any time and cut into slices. What benchmarks/results/ already holds counts as done:
 
     python benchmarks/bench_control.py                    all that is left to do
+    python benchmarks/bench_control.py --again            all, whatever the results hold
     python benchmarks/bench_control.py --only icem        one case, or all whose name holds a word
     python benchmarks/bench_control.py --tables           tables from what is there
     python benchmarks/bench_control.py --only "LeWM, 224 px" --device cuda      the published size
@@ -120,9 +121,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tables", action="store_true")
+    parser.add_argument("--again", action="store_true", help="also what the results hold")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    done = {} if arguments.again else known()
     for case in () if arguments.tables else chosen(arguments.only):
+        if case.name in done:
+            mark = done[case.name]["fingerprint"]["commit"]
+            say(f"{case.name}: measured at {mark[:12]}; --again measures it anew")
+            continue
         if case.name == FULL and not arguments.device.startswith("cuda"):
             say(f"{case.name}: needs --device cuda, not run")
             continue
@@ -136,6 +143,14 @@ def main() -> None:
 def chosen(word: str) -> list[Case]:
     """The case of that name, or all whose name holds the word."""
     return [c for c in CASES if c.name == word] or [c for c in CASES if word in c.name]
+
+
+def known() -> dict[str, dict[str, Any]]:
+    """Records in benchmarks/results/, by the names of their cases."""
+    found = {}
+    for path in sorted(harness.RESULTS.glob("control_*.json")):
+        found.update({r["case"]: r for r in json.loads(path.read_text())["results"]})
+    return found
 
 
 def ensure(case: Case, runs: Path, config: DemoConfig, device: str = "cpu") -> None:
@@ -161,7 +176,7 @@ def ensure(case: Case, runs: Path, config: DemoConfig, device: str = "cpu") -> N
 
 def tables(runs: Path) -> None:
     """One result file per question, of the records that are there; the rest says so."""
-    records = {}
+    records = known()
     for case in CASES:
         path = runs / f"{case.name}.json"
         if path.exists():
@@ -277,13 +292,14 @@ def seeds(records: dict[str, dict[str, Any]]) -> None:
         mean = f"{sum(rates) / len(rates):.1%}" if len(rates) == len(found) else ""
         table.append([titles[case.name], *cells, mean])
     names = [case.again(seed).name for seed in SEEDS for case in REPEATED]
+    left = [name for name in names if name not in records]
     harness.save(
         "control_seeds", "Two-Room, goals 25 steps away: the same with models of other seeds",
         [records[name] for name in names if name in records],
         columns=("", "seed 0", *(f"seed {seed}" for seed in SEEDS), "mean"),
         rows=table,
-        note="Other walks, weights and batches; the same pairs and planner seeds. Not run: "
-        '`python benchmarks/bench_control.py --only "seed"`.',
+        note="Other walks, weights and batches; the same 200 pairs and planner seeds."
+        + (' Not run: `python benchmarks/bench_control.py --only "seed"`.' if left else ""),
     )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ A Markdown file asks for a table by a comment, and what follows it up to the end
     <!-- table: sigreg_cpu -->
     <!-- end table -->
 
-`python benchmarks/tables.py` fills README.md in; `--check` fails if it is out of date. The docs
-are filled as Sphinx reads them, so their sources hold the two comments alone.
+`python benchmarks/tables.py` fills README.md and docs/ in; `--check` fails if one is out of date.
+Sphinx fills them once more as it reads them, and draws the curves that Markdown cannot hold.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-FILLED = [ROOT / "README.md"]
-CURVES = ("sigreg_curves",)  # drawn above their table
+FILLED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CURVES = ("sigreg_curves",)  # drawn above their table on the site
 # Where a name does not say it.
 COMMANDS = {
     "platform": "benchmarks/platform_check.py",
@@ -29,24 +29,24 @@ COMMANDS = {
 REQUEST = re.compile(r"<!-- table: ([\w.-]+) -->\n(?:.*?)<!-- end table -->", re.DOTALL)
 
 
-def fill(text: str, results: Path = RESULTS) -> str:
-    """The text with every requested table renewed."""
+def fill(text: str, results: Path = RESULTS, *, curves: bool = False) -> str:
+    """The text with every requested table renewed, and curves drawn above those that have some."""
 
     def renew(match: re.Match[str]) -> str:
         name = match[1]
-        return f"<!-- table: {name} -->\n{table(name, results)}\n<!-- end table -->"
+        return f"<!-- table: {name} -->\n{table(name, results, curves=curves)}\n<!-- end table -->"
 
     return REQUEST.sub(renew, text)
 
 
-def table(name: str, results: Path = RESULTS) -> str:
+def table(name: str, results: Path = RESULTS, *, curves: bool = False) -> str:
     """One result as Markdown, with where it comes from; a plain line if it was never run."""
     path = results / f"{name}.json"
     if not path.exists():
         return f"*Not run yet: `python {script(name)}` writes `benchmarks/results/{name}.json`.*"
     record = json.loads(path.read_text())
     parts = [f"*{record['question']}*"]
-    if name in CURVES:
+    if curves and name in CURVES:
         from plots import cost_curves
 
         parts.append(f"<div>\n{cost_curves(record['results'])}\n</div>")

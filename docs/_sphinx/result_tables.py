@@ -1,4 +1,4 @@
-"""Tables of measurements, filled in as Sphinx reads a page (benchmarks/tables.py)."""
+"""Tables of measurements, renewed and with their curves as Sphinx reads a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def fill(_app: Sphinx, name: str, source: list[str]) -> None:
     """Replace every requested table by the newest result; results.md shows all of them."""
-    text = tables.fill(source[0])
+    text = tables.fill(source[0], curves=True)
     if name == "results":
         shown = set(re.findall(tables.REQUEST, source[0]))
         others = sorted({path.stem for path in tables.RESULTS.glob("*.json")} - shown)

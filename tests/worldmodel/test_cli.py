@@ -63,6 +63,10 @@ def test_the_demo_says_what_it_found_and_where(
     ("words", "hint"),
     [
         (["train", "--out", "r", "--data", "a.h5", "--stepz", "5"], "did you mean --steps?"),
+        (
+            ["evaluate", "r", "--manifest", "m", "--out", "o", "--iters", "3"],
+            "did you mean --iterations?",
+        ),
         (["demo", "--Wacky", "5"], "unrecognized arguments: --Wacky 5"),
     ],
 )

@@ -18,6 +18,7 @@ from worldmodel.apps.evaluate.comparing import compare
 from worldmodel.apps.evaluate.manifest import Manifest, read_manifest
 from worldmodel.apps.evaluate.results import outcomes, seeds_of, summary, try_policy
 from worldmodel.apps.evaluate.running import Evaluation, evaluate
+from worldmodel.apps.evaluate.wording import result_lines
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.data import ActionScale, HDF5Writer, action_digest
 from worldmodel.worlds import TwoRoom, collect
@@ -155,7 +156,8 @@ def test_the_result_holds_all_that_is_promised(
     assert mark["world_versions"]["rendering"] == "numpy"
     assert len(mark["weights"]) == len(result["manifest_hash"]) == 64
     line = refused(capsys, "evaluate", *words, *SEARCH)
-    assert line == f"worldmodel evaluate: error: --out must not hold a result yet, got {out}"
+    told = f"--out must not hold a result yet, got {out}: choose another folder"
+    assert line == f"worldmodel evaluate: error: {told}"
 
 
 def test_a_kill_while_films_are_made_loses_no_result(
@@ -189,6 +191,49 @@ def test_a_kill_while_films_are_made_loses_no_result(
     assert "must not hold a result yet" in refused(capsys, "evaluate", *words)
 
 
+def test_a_setting_that_the_planner_lacks_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would decide nothing, and the result would say otherwise."""
+    words = [str(folder / "run"), "--manifest", str(folder / "m.json"), "--out", str(tmp_path)]
+    for given, message in (
+        (
+            ["--planner", "gradient", "--elites", "4"],
+            "--elites is a setting of cem, icem, mppi, got",
+        ),
+        (["--temperature", "2"], "--temperature is a setting of mppi, got it with --planner cem"),
+        (["--planner", "mppi", "--rate", "0.5"], "--rate is a setting of gradient, got it with"),
+    ):
+        assert message in refused(capsys, "evaluate", *words, *given)
+
+
+def test_a_manifest_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results know their task by its hash alone; the same task again is no harm."""
+    path = tmp_path / "m.json"
+    words = ["--env", "two-room", "--pairs", "4", "--offset", "6", "--out", str(path)]
+    assert main(["manifest", *words]) == 0
+    before = path.read_bytes()
+    assert main(["manifest", *words]) == 0
+    message = f"--out must not hold another file yet, got {path}: choose another name"
+    assert message in refused(capsys, "manifest", *words, "--seed", "1")
+    assert path.read_bytes() == before
+    path.write_text("notes")
+    assert message in refused(capsys, "manifest", *words)
+    assert path.read_text() == "notes"
+
+
+def test_a_budget_shorter_than_the_way_is_remarked_upon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be meant, and it may be a forgotten option."""
+    words = ["--env", "two-room", "--pairs", "4", "--offset", "6"]
+    for budget, shorter in (("5", True), ("6", False)):
+        out = str(tmp_path / f"{budget}.json")
+        assert main(["manifest", *words, "--budget", budget, "--out", out]) == 0
+        told = "the budget is shorter than the 6 steps of the episode" in capsys.readouterr().out
+        assert told == shorter
+
+
 def test_weights_of_another_world_or_width_are_refused(manifest: Manifest, tmp_path: Path) -> None:
     """The message says what the run is of and what the manifest needs."""
     other = open_run(save(tmp_path / "other", world="push-t"))
@@ -206,6 +251,8 @@ def test_training_episodes_are_refused_unless_history_asks(run: Run, manifest: M
         evaluate(seen, manifest, Evaluation(TINY))
     result, _ = evaluate(seen, manifest, Evaluation(TINY, "historical"))
     assert result["protocol"] == "historical"
+    (label,) = (line for line in result_lines(result, Path()) if "HISTORICAL" in line)
+    assert "fewer than its 50 pairs; not drawn by it: pairs that were solved" in label
     old = manifest._replace(protocol="historical")
     with pytest.raises(ValueError, match="drawn by the historical protocol"):
         evaluate(run, old, Evaluation(TINY))
@@ -220,7 +267,10 @@ def test_the_historical_protocol_counts_fifty_pairs(
     assert main(["manifest", "--env", "two-room", *words, "--out", str(path)]) == 0
     words = ["--manifest", str(path), "--protocol", "historical", "--out", str(tmp_path / "out")]
     assert main(["evaluate", str(folder / "run"), *words, *SEARCH]) == 0
-    assert "HISTORICAL PROTOCOL" in capsys.readouterr().out
+    label = (
+        "HISTORICAL PROTOCOL: for comparison with published tables only; the first 50 of 60 pairs"
+    )
+    assert f"  {label}\n" in capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["pairs"] == 50
 

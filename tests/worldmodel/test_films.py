@@ -67,14 +67,17 @@ def test_a_policy_that_plans_nothing_is_filmed_without_a_third_panel(
         assert film.size == (2 * 160 + 6, 180)
         assert getattr(film, "n_frames", 1) == 8
     result = {
-        "env": "two-room", "protocol": "held-out", "criterion": "closer < 16", "offset": 4,
+        "env": "two-room", "protocol": "held-out", "manifest_protocol": "historical",
+        "manifest_pairs": 12, "criterion": "closer < 16", "offset": 4,
         "budget": 7, "pairs_dropped_as_solved": 3, "manifest_hash": "f" * 64,
-        "fingerprint": {"planner": "RandomPolicy"}, "outcomes": outcomes(trials),
+        "fingerprint": {"run": "r", "planner": "RandomPolicy"}, "outcomes": outcomes(trials),
         **summary(trials), **floors(WORLD, manifest, repeats=1, batch_size=4),
     }  # fmt: skip
     text = page(result, written)
     assert "Left: now. Right: the goal." in text
     assert "what the plan expects" not in text
+    assert "<h1>two-room: " in text
+    assert ", Random of r</h1>" in text
 
 
 def test_the_nearest_frame_is_that_of_the_step_which_is_judged() -> None:
@@ -93,7 +96,8 @@ def test_the_page_needs_nothing_beside_it(
     manifest, policy, trials = tried
     films = film_attempts(WORLD, manifest, policy, trials.success[0], tmp_path, each=1)
     result = {
-        "env": "two-room", "protocol": "historical", "criterion": "closer < 16", "offset": 4,
+        "env": "two-room", "protocol": "historical", "manifest_protocol": "historical",
+        "manifest_pairs": 12, "criterion": "closer < 16", "offset": 4,
         "budget": 7, "pairs_dropped_as_solved": 3, "manifest_hash": "f" * 64,
         "fingerprint": {"run": "<script>", "planner": {"name": "cem"}},
         "outcomes": outcomes(trials), **summary(trials),
@@ -112,6 +116,8 @@ def test_the_page_needs_nothing_beside_it(
     assert "there is none" in none
     assert "Historical protocol" not in none
     assert "Middle: the goal" in text
+    assert "<td>cem</td>" in text
+    assert "fewer than its 50 pairs" in text
 
 
 def test_the_bank_of_frames_is_searched_by_embedding(

@@ -7,6 +7,7 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
+from os.path import commonprefix
 from typing import NoReturn
 
 from worldmodel.apps._interrupt import kill_is_interrupt
@@ -42,8 +43,11 @@ def _refuse(parser: argparse.ArgumentParser, command: str, words: Sequence[str])
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     chosen: argparse.ArgumentParser = commands.choices[command]
     known = re.findall(r"--[\w-]+", chosen.format_help())
-    meant = difflib.get_close_matches(words[0].split("=")[0], known, n=1)
-    hint = f"; did you mean {meant[0]}?" if meant else ""
+    word = words[0].split("=")[0]
+    close = difflib.get_close_matches(word, known, cutoff=0.7)
+    # Most slips and short forms begin right: --iters is --iterations rather than --elites.
+    meant = max(close, key=lambda name: len(commonprefix([name, word])), default=None)
+    hint = f"; did you mean {meant}?" if meant else ""
     chosen.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 

@@ -27,13 +27,18 @@ def machine(device: str) -> str:
 
 
 def commit() -> str | None:
-    """Commit of the source tree this file lies in, or None for an installed package."""
-    here = Path(__file__).parent
+    """Commit of the source tree this package lies in, or None for an installed one.
+
+    A package installed inside somebody else's repository, in its virtual environment say, is not
+    of that repository's commit.
+    """
+    root = Path(__file__).resolve().parents[2]
     try:
         found = subprocess.run(  # noqa: S603 - fixed words
-            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607 - from the PATH
+            ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"],  # noqa: S607 - from the PATH
             capture_output=True, text=True, check=True, timeout=5,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    top, head = found.stdout.splitlines()
+    return head if Path(top).resolve() == root else None

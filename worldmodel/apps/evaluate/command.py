@@ -58,6 +58,13 @@ The paired difference of two results on one manifest, with an exact test (McNema
 pair was tried once).
 """
 
+# Settings that not every planner has.
+_USED_BY = {
+    "elites": ("cem", "icem", "mppi"),
+    "temperature": ("mppi",),
+    "rate": ("gradient",),
+}
+
 
 def add_parser(commands: Any) -> None:
     """Register the three commands; each sets `run`, a function of the parsed arguments."""
@@ -187,10 +194,29 @@ def _manifest(arguments: argparse.Namespace) -> int:
         source=source,
         protocol=arguments.protocol,
     )
+    _keep_other(arguments.out, manifest)
     write_manifest(manifest, arguments.out)
     for line in manifest_lines(manifest, arguments.out):
         say(line)
     return 0
+
+
+def _keep_other(path: Path, manifest: Manifest) -> None:
+    """Refuse to write over anything but the same task.
+
+    Raises: FileExistsError.
+    """
+    if not path.exists():
+        return
+    try:
+        same = read_manifest(path).hash == manifest.hash
+    except ValueError:
+        same = False
+    if not same:
+        raise FileExistsError(
+            f"--out must not hold another file yet, got {path}: choose another name, for results "
+            "know their manifest by its hash"
+        )
 
 
 def _episodes(arguments: argparse.Namespace) -> tuple[list[Floats], list[str], str]:
@@ -226,9 +252,10 @@ def _episodes(arguments: argparse.Namespace) -> tuple[list[Floats], list[str], s
 def _evaluate(arguments: argparse.Namespace) -> int:
     out = arguments.out
     if (out / "index.html").exists():
-        raise FileExistsError(f"--out must not hold a result yet, got {out}")
+        raise FileExistsError(f"--out must not hold a result yet, got {out}: choose another folder")
     chosen = {field.name: getattr(arguments, field.name) for field in fields(Planner)
               if field.name != "name"}  # fmt: skip
+    _refuse_unused(arguments)
     evaluation = Evaluation(
         Planner(arguments.planner, **chosen),
         arguments.protocol,
@@ -264,6 +291,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for line in result_lines(result, out):
         say(line)
     return 0
+
+
+def _refuse_unused(arguments: argparse.Namespace) -> None:
+    """Refuse a setting that the chosen planner does not have.
+
+    Raises: ValueError naming the planners that have it.
+    """
+    for name, planners in _USED_BY.items():
+        given = getattr(arguments, name) != getattr(Planner(), name)
+        if given and arguments.planner not in planners:
+            raise ValueError(
+                f"--{name} is a setting of {', '.join(planners)}, got it with "
+                f"--planner {arguments.planner}"
+            )
 
 
 def _kept(out: Path, run: Run, manifest: Manifest, evaluation: Evaluation) -> dict[str, Any]:

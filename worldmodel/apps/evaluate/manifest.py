@@ -20,6 +20,7 @@ from worldmodel.worlds import World
 
 __all__ = [
     "PROTOCOLS",
+    "PUBLISHED_PAIRS",
     "Manifest",
     "ProtocolName",
     "make_manifest",
@@ -32,6 +33,7 @@ ProtocolName = Literal["held-out", "historical"]
 PROTOCOLS = ("held-out", "historical")
 """How pairs are drawn: unseen episodes without solved pairs, or any rows as in published tables."""
 FORMAT = 1
+PUBLISHED_PAIRS = 50  # of the historical protocol
 
 
 class Manifest(NamedTuple):
@@ -137,7 +139,8 @@ def read_manifest(path: str | Path) -> Manifest:
         kept = content.pop("sha256")
         newer = int(content["format"]) > FORMAT
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no manifest: {error!r}") from error
+        lacks = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is no manifest of `worldmodel manifest`: {lacks}") from error
     if newer:
         raise ValueError(f"{path} has format {content['format']}, this version reads {FORMAT}")
     if kept != _hash(content):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worldmodel.apps.evaluate.wording import percent
+from worldmodel.apps.evaluate.wording import actor, historical, percent
 
 __all__ = ["page"]
 
@@ -30,8 +30,7 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; }
 .pairs i.once { background: #8fcfb1; }
 img { max-width: 100%; background: #fff; } pre { overflow-x: auto; font-size: .8rem; }
 """
-_ROWS = (
-    ("the plan", "success"),
+_FLOORS = (
     ("random actions", "random_success"),
     ("no action", "noop_success"),
     ("scripted expert", "expert_success"),
@@ -46,7 +45,11 @@ def page(result: Mapping[str, Any], films: Mapping[str, Path]) -> str:
         films: files to show, by name.
     Returns: HTML.
     """
-    title = f"{result['env']}: {percent(result['success_rate'])} of {result['pairs']} pairs"
+    mark = result["fingerprint"]
+    title = (
+        f"{result['env']}: {percent(result['success_rate'])} of {result['pairs']} pairs, "
+        f"{actor(result)} of {Path(mark['run']).name}"
+    )
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>Goals lie {result['offset']} steps away, {result['budget']} steps are allowed. "
@@ -57,11 +60,11 @@ def page(result: Mapping[str, Any], films: Mapping[str, Path]) -> str:
     if result["protocol"] == "historical":
         parts.append(
             '<p class="warn">Historical protocol: pairs may come from training episodes and may be '
-            "solved from the start. For comparison with published tables only.</p>"
+            f"solved from the start; {html.escape(historical(result))}.</p>"
         )
     parts += [_rates(result), _numbers(result), _pairs(result)]
     legend = "Left: now. Right: the goal."
-    if isinstance(result["fingerprint"]["planner"], dict):
+    if isinstance(mark["planner"], dict):
         legend = (
             "Left: now. Middle: the goal. Right: of all starts and goals of the manifest, the one "
             "whose embedding is nearest to what the plan expects."
@@ -73,10 +76,10 @@ def page(result: Mapping[str, Any], films: Mapping[str, Path]) -> str:
             f'<img alt="{html.escape(name)} in motion" src="data:image/gif;base64,{data}">\n'
             f'<p class="note">{legend}</p>'
         )
-    mark = json.dumps(result["fingerprint"], indent=2, ensure_ascii=False)
+    everything = json.dumps(mark, indent=2, ensure_ascii=False)
     parts.append(
         f"<h2>Fingerprint</h2>\n<p>Manifest {result['manifest_hash']}</p>\n"
-        f"<pre>{html.escape(mark)}</pre>"
+        f"<pre>{html.escape(everything)}</pre>"
     )
     body = "\n".join(parts)
     return (
@@ -89,7 +92,7 @@ def page(result: Mapping[str, Any], films: Mapping[str, Path]) -> str:
 
 def _rates(result: Mapping[str, Any]) -> str:
     lines = []
-    for title, key in _ROWS:
+    for title, key in ((html.escape(actor(result)), "success"), *_FLOORS):
         rate = result[f"{key}_rate"]
         if rate is None:
             lines.append(f"<tr><td>{title}</td><td colspan=4>there is none</td></tr>")

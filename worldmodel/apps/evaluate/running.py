@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from worldmodel.apps.evaluate.cloning import GCBCPolicy
-from worldmodel.apps.evaluate.manifest import Manifest, ProtocolName
+from worldmodel.apps.evaluate.manifest import PUBLISHED_PAIRS, Manifest, ProtocolName
 from worldmodel.apps.evaluate.planning import Planner, PlannerPolicy
 from worldmodel.apps.evaluate.policies import Policy
 from worldmodel.apps.evaluate.results import Report, Trials, floors, outcomes, summary, try_policy
@@ -18,8 +18,6 @@ from worldmodel.gcbc import GCBC
 from worldmodel.worlds import World, open_world
 
 __all__ = ["Evaluation", "Subject", "evaluate", "measure", "policy_of", "search_of", "world_for"]
-
-HISTORICAL = 50  # pairs of the published tables
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,8 @@ def world_for(subject: Subject, manifest: Manifest, protocol: ProtocolName) -> W
         if seen:
             raise ValueError(
                 f"the run was trained on {seen} of the {len(manifest.digests)} episodes that the "
-                "manifest draws from; make one of held-out episodes, or add --protocol historical"
+                "manifest draws from; make one of held-out episodes (manifest --unseen-by RUN), or "
+                "add --protocol historical"
             )
     world = open_world(manifest.env, image_size=subject.image_size)
     width = world.action_dim * subject.frameskip
@@ -143,7 +142,7 @@ def policy_of(run: Run, evaluation: Evaluation) -> PlannerPolicy | GCBCPolicy:
 
 def historical(manifest: Manifest) -> Manifest:
     """Its first 50 pairs, as many as published tables count."""
-    some = slice(HISTORICAL)
+    some = slice(PUBLISHED_PAIRS)
     return manifest._replace(pairs=manifest.pairs.take(some), seeds=manifest.seeds[some])
 
 
@@ -190,6 +189,7 @@ def measure(
     Raises: as `world_for`.
     """
     world = world_for(subject, manifest, evaluation.protocol)
+    num = len(manifest.seeds)
     if evaluation.protocol == "historical":
         manifest = historical(manifest)
     trials = try_policy(
@@ -203,6 +203,8 @@ def measure(
     result = {
         "env": manifest.env,
         "protocol": evaluation.protocol,
+        "manifest_protocol": manifest.protocol,
+        "manifest_pairs": num,
         "criterion": manifest.criterion,
         "offset": manifest.offset,
         "budget": manifest.budget,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worldmodel.apps.evaluate.manifest import Manifest
+from worldmodel.apps.evaluate.manifest import PUBLISHED_PAIRS, Manifest
 
-__all__ = ["compare_lines", "manifest_lines", "percent", "result_lines"]
+__all__ = ["actor", "compare_lines", "historical", "manifest_lines", "percent", "result_lines"]
 
 
 def percent(rate: float | None) -> str:
@@ -17,6 +18,11 @@ def percent(rate: float | None) -> str:
 
 def manifest_lines(manifest: Manifest, path: Path) -> list[str]:
     """What was written down."""
+    short = (
+        [f"  note       the budget is shorter than the {manifest.offset} steps of the episode"]
+        if manifest.budget < manifest.offset
+        else []
+    )
     return [
         f"{path}: {len(manifest.seeds)} pairs of {manifest.env}, goals {manifest.offset} steps "
         f"away, budget {manifest.budget}",
@@ -24,8 +30,21 @@ def manifest_lines(manifest: Manifest, path: Path) -> list[str]:
         f"  protocol   {manifest.protocol}, {manifest.pairs.dropped} drawn pairs left out, "
         "solved before the first step",
         f"  success    {manifest.criterion}",
+        *short,
         f"  sha256     {manifest.hash}",
     ]
+
+
+def historical(result: Mapping[str, Any]) -> str:
+    """What a result of the historical protocol is good for, and how far it follows it."""
+    parts = ["for comparison with published tables only"]
+    if result["pairs"] < result["manifest_pairs"]:
+        parts.append(f"the first {result['pairs']} of {result['manifest_pairs']} pairs")
+    elif result["pairs"] < PUBLISHED_PAIRS:
+        parts.append(f"fewer than its {PUBLISHED_PAIRS} pairs")
+    if result["manifest_protocol"] != "historical":
+        parts.append("not drawn by it: pairs that were solved at the start are left out")
+    return "; ".join(parts)
 
 
 def result_lines(result: dict[str, Any], out: Path) -> list[str]:
@@ -33,7 +52,7 @@ def result_lines(result: dict[str, Any], out: Path) -> list[str]:
     count = f"{result['pairs']} pairs"
     count += f" × {result['repeats']} seeds" if result["repeats"] > 1 else ""
     rows = [
-        (_planner(result), "success"),
+        (actor(result), "success"),
         ("random actions", "random_success"),
         ("no action", "noop_success"),
         ("scripted expert", "expert_success"),
@@ -45,7 +64,7 @@ def result_lines(result: dict[str, Any], out: Path) -> list[str]:
         f"  {'':<24}{'at any step':>12}   {'95 % interval':<18}{'at the end':>12}",
     ]
     if result["protocol"] == "historical":
-        lines.insert(1, "  HISTORICAL PROTOCOL: for comparison with published tables only")
+        lines.insert(1, f"  HISTORICAL PROTOCOL: {historical(result)}")
     for title, key in rows:
         rate = result[f"{key}_rate"]
         if rate is None:
@@ -62,9 +81,10 @@ def result_lines(result: dict[str, Any], out: Path) -> list[str]:
         )
     seconds, distance = result["planning_seconds"], result["final_distance"]
     steps = result["mean_steps_to_goal"]
+    taken = "never reached" if steps is None else f"{steps}, where it was reached"
     return [
         *lines,
-        f"  steps to the goal       {'never reached' if steps is None else steps}",
+        f"  steps to the goal       {taken}",
         f"  final distance          median {distance['median']:g}, 95th percentile "
         f"{distance['p95']:g}",
         f"  seconds per decision    median {seconds['median']:.3g}, 95th percentile "
@@ -94,6 +114,7 @@ def _named(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
-def _planner(result: dict[str, Any]) -> str:
+def actor(result: Mapping[str, Any]) -> str:
+    """Who acted: the planner's name, or the policy's."""
     planner = result["fingerprint"]["planner"]
     return planner["name"] if isinstance(planner, dict) else str(planner).removesuffix("Policy")

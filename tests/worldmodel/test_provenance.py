@@ -1,0 +1,41 @@
+"""Where a number comes from: the commit of this package's own tree, or none."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from worldmodel.apps import provenance
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_foreign_repository_around_the_package_is_not_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual environment inside a thesis' repository is not of the thesis' commit."""
+    name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], [*name, "commit", "-q", "--allow-empty", "-m", "thesis"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    installed = tmp_path / ".venv" / "lib" / "site-packages"
+    for place, expected in ((tmp_path, head), (installed, None)):
+        module = place / "worldmodel" / "apps" / "provenance.py"
+        module.parent.mkdir(parents=True)
+        monkeypatch.setattr(provenance, "__file__", str(module))
+        assert provenance.commit() == expected
+
+
+def test_without_a_repository_or_without_git_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed package says its version instead."""
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "worldmodel" / "apps" / "x.py"))
+    assert provenance.commit() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.commit() is None
+    assert set(provenance.versions()) == {"sigreg", "torch", "python"}

@@ -7,7 +7,6 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import NoReturn
 
 from worldmodel.apps._interrupt import kill_is_interrupt
@@ -46,9 +45,15 @@ def _refuse(parser: argparse.ArgumentParser, command: str, words: Sequence[str])
     word = words[0].split("=")[0]
     close = difflib.get_close_matches(word, known, cutoff=0.7)
     # Most slips and short forms begin right: --iters is --iterations rather than --elites.
-    meant = max(close, key=lambda name: len(commonprefix([name, word])), default=None)
+    meant = max(close, key=lambda name: _alike(name, word), default=None)
     hint = f"; did you mean {meant}?" if meant else ""
     chosen.error(f"unrecognized arguments: {' '.join(words)}{hint}")
+
+
+def _alike(a: str, b: str) -> int:
+    """How many letters two words begin with alike."""
+    differ = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(differ, min(len(a), len(b)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -189,10 +189,10 @@ def digest(model: nn.Module) -> str:
     return _digest(model.state_dict())
 
 
-_M = TypeVar("_M", WorldModel, GCBC)
+_ModelT = TypeVar("_ModelT", WorldModel, GCBC)
 
 
-def _load(path: Path, wanted: type[_M], classes: Sequence[type[nn.Module]]) -> _M:
+def _load(path: Path, wanted: type[_ModelT], classes: Sequence[type[nn.Module]]) -> _ModelT:
     config = read_config(path)
     if config.kind != wanted.__name__:
         reader = load_policy if config.kind == GCBC.__name__ else load

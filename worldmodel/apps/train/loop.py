@@ -23,7 +23,7 @@ from worldmodel.records import Batch, Losses
 
 __all__ = ["NonFiniteError", "Objective", "Training"]
 
-M = TypeVar("M", bound=nn.Module)
+ModelT = TypeVar("ModelT", bound=nn.Module)
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
 
@@ -32,7 +32,7 @@ class NonFiniteError(FloatingPointError):
     """A loss, or the data behind it, was NaN or infinite; the message says which and where."""
 
 
-class Training(Generic[M]):
+class Training(Generic[ModelT]):
     """A model on its way: steps one at a time, and a file from which it goes on.
 
     Batches and the learning rate are functions of (seed, step), so a state holds no sampler and no
@@ -64,7 +64,7 @@ class Training(Generic[M]):
 
     def __init__(
         self,
-        model: M,
+        model: ModelT,
         windows: Windows,
         config: TrainConfig,
         device: str | torch.device = "cpu",

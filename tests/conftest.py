@@ -1,8 +1,9 @@
-"""Seeds, hypothesis settings, and GPU tests that say why they are skipped."""
+"""Seeds, signals, hypothesis settings, and GPU tests that say why they are skipped."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -13,6 +14,10 @@ hypothesis.settings.register_profile(
     "project", deadline=None, derandomize=True, max_examples=25, database=None, print_blob=True
 )
 hypothesis.settings.load_profile("project")
+
+# A shell that starts a job in the background lets it ignore Ctrl-C; tests of Ctrl-C must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -141,7 +141,12 @@ def load_policy(
 ) -> GCBC:
     """Build the policy of a run folder that was trained by behaviour cloning.
 
-    Args, Returns, Raises: as `load`, with a GCBC in place of the WorldModel.
+    Args:
+        folder: as `save` left it.
+        map_location: device of the result.
+        classes: your own part classes, found by their names; ours need not be listed.
+    Returns: a GCBC in evaluation mode, float32; otherwise as `load`.
+    Raises: as `load`; ValueError too if the folder holds a world model.
     """
     policy = _load(Path(folder), GCBC, classes)
     return policy.to(map_location)

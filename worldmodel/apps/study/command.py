@@ -224,7 +224,7 @@ def _summary(report: dict[str, Any], out: Path) -> list[str]:
     if "trained" in parts["straightness"]:
         lines.append(f"  straightness {_words(parts['straightness']['trained'])}")
     if "verdict" in parts["spread"]:
-        lines.append(f"  {parts['spread']['verdict']}")
+        lines.append(f"  beside a Gaussian  {parts['spread']['verdict']}")
     lines += [
         f"  {name}: not measured, {part['unavailable']}"
         for name, part in parts.items()

@@ -172,7 +172,9 @@ def spread(part: Part) -> str:
         f"is 100 % ({100 * r['collapse']:.1f} % here); {p}. Standard deviation "
         f"{r['scale']:.3g}, mean off by {r['mean_error']:.2g}, covariance by "
         f"{r['covariance_error']:.2g}. {r['num_samples']} Gaussian samples of this width would "
-        f"show a rank of {r['gaussian_rank']:.3g}.</p>"
+        f"show a rank of {r['gaussian_rank']:.3g}. A world of a few coordinates fills few "
+        "directions: that is no collapse of the model, of which the top of this page would "
+        "tell.</p>"
     )
 
 

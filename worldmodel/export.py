@@ -128,10 +128,11 @@ def export_onnx(
             f"{error.name} is missing: pip install 'sigreg[export]' for ONNX files"
         ) from error
 
+    graphs = _graphs(model, horizon, num_elites, known)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     files = []
-    for name, graph in _graphs(model, horizon, num_elites, known).items():
+    for name, graph in graphs.items():
         file = path / f"{name}.onnx"
         draft = file.with_name(f"{file.name}.tmp")
         with warnings.catch_warnings():
@@ -177,12 +178,18 @@ def export_torch(
     Returns: the files.
     Raises: ValueError if `horizon` or `known` is below 1, or K below 2.
     """
+    graphs = _graphs(model, horizon, num_elites, known)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     files = []
-    for name, graph in _graphs(model, horizon, num_elites, known).items():
-        torch.export.save(graph.program(), path / f"{name}.pt2")
-        files.append(path / f"{name}.pt2")
+    for name, graph in graphs.items():
+        file, draft = path / f"{name}.pt2", path / f"{name}.tmp.pt2"
+        try:
+            torch.export.save(graph.program(), draft)
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
+        files.append(file)
     return files
 
 

@@ -78,7 +78,7 @@ def test_a_cost_that_is_not_finite_is_never_elite() -> None:
     assert std.isfinite().all()
 
 
-def test_a_planning_step_refuses_what_would_mislead() -> None:
+def test_a_planning_step_refuses_what_would_mislead(tmp_path: Path) -> None:
     """Dropout would make costs noisy and one elite has no spread: both are refused."""
     with pytest.raises(ValueError, match="eval mode"):
         PlanningStep(tiny().train())
@@ -86,7 +86,8 @@ def test_a_planning_step_refuses_what_would_mislead() -> None:
         PlanningStep(tiny(), 1)
     for wrong in ({"horizon": 0}, {"known": 0}):
         with pytest.raises(ValueError, match="horizon and known must be at least 1"):
-            export_torch(tiny(), "never written", **wrong)
+            export_torch(tiny(), tmp_path / "run", **wrong)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -96,6 +97,7 @@ def test_torch_programs_compute_what_the_model_computes(tmp_path: Path) -> None:
     model = tiny()
     files = export_torch(model, tmp_path, horizon=HORIZON, num_elites=ELITES, known=2)
     assert [f.name for f in files] == ["encoder.pt2", "predictor.pt2", "planning_step.pt2"]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
     encoder, predictor, step = (torch.export.load(f).module() for f in files)
     frames = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
     torch.testing.assert_close(encoder(frames), model.encoder(frames))

@@ -42,29 +42,34 @@ def bench() -> Iterator[ModuleType]:
         yield module
     finally:
         sys.path.remove(path)
-        for name in {"bench_control", "control_models", "full_size"} - before:
+        ours = {f"control_{part}" for part in ("cases", "models", "tables")}
+        for name in ({"bench_control", "full_size"} | ours) - before:
             sys.modules.pop(name, None)
+
+
+def cases() -> Any:
+    """control_cases.py, once `bench` has imported it."""
+    return sys.modules["control_cases"]
 
 
 def recipes(bench: ModuleType) -> dict[str, Any]:
     """Every kind of model once."""
-    return {case.recipe.folder: case.recipe for case in bench.CASES}
+    return {case.recipe.folder: case.recipe for case in cases().CASES}
 
 
 def test_every_case_has_a_name_of_its_own_and_a_row(bench: ModuleType) -> None:
     """Names are files of records; a case that no table shows would be run for nothing."""
-    names = [case.name for case in bench.CASES]
+    names = [case.name for case in cases().CASES]
     assert len(set(names)) == len(names)
-    source = (BENCHMARKS / "bench_control.py").read_text()
-    tables = source[source.index("def tables(") :]
-    shown = {bench.FROZEN, bench.FULL} | {
-        case.again(seed).name for case in bench.REPEATED for seed in bench.SEEDS
+    tables = (BENCHMARKS / "control_tables.py").read_text()
+    shown = {cases().FROZEN, cases().FULL} | {
+        case.again(seed).name for case in cases().REPEATED for seed in cases().SEEDS
     }
     assert all(name in shown or f'"{name}"' in tables for name in names)
-    assert {case.name for case in bench.REPEATED} < set(names)
-    assert bench.chosen("λ = 0") == [c for c in bench.CASES if c.name == "λ = 0"]
-    assert {c.name for c in bench.chosen("gradient")} == {"gradient"}
-    assert len(bench.chosen("")) == len(names)
+    assert {case.name for case in cases().REPEATED} < set(names)
+    assert cases().chosen("λ = 0") == [c for c in cases().CASES if c.name == "λ = 0"]
+    assert {c.name for c in cases().chosen("gradient")} == {"gradient"}
+    assert len(cases().chosen("")) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,7 @@ def test_a_record_is_made_once(
 ) -> None:
     """Trained, tried on the manifest's first pairs and written down; the next call does nothing."""
     recipe = recipes(bench)[kind]
-    case = bench.Case(kind, recipe, planner=SEARCH, pairs=2)
+    case = cases().Case(kind, recipe, planner=SEARCH, pairs=2)
     torch.manual_seed(1)
     bench.ensure(case, tmp_path, TINY)
     path = tmp_path / f"{kind}.json"

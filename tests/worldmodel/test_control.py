@@ -207,33 +207,6 @@ def test_a_setting_that_the_planner_lacks_is_refused(
         assert message in refused(capsys, "evaluate", *words, *given)
 
 
-def test_a_manifest_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Results know their task by its hash alone; the same task again is no harm."""
-    path = tmp_path / "m.json"
-    words = ["--env", "two-room", "--pairs", "4", "--offset", "6", "--out", str(path)]
-    assert main(["manifest", *words]) == 0
-    before = path.read_bytes()
-    assert main(["manifest", *words]) == 0
-    message = f"--out must not hold another file yet, got {path}: choose another name"
-    assert message in refused(capsys, "manifest", *words, "--seed", "1")
-    assert path.read_bytes() == before
-    path.write_text("notes")
-    assert message in refused(capsys, "manifest", *words)
-    assert path.read_text() == "notes"
-
-
-def test_a_budget_shorter_than_the_way_is_remarked_upon(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It may be meant, and it may be a forgotten option."""
-    words = ["--env", "two-room", "--pairs", "4", "--offset", "6"]
-    for budget, shorter in (("5", True), ("6", False)):
-        out = str(tmp_path / f"{budget}.json")
-        assert main(["manifest", *words, "--budget", budget, "--out", out]) == 0
-        told = "the budget is shorter than the 6 steps of the episode" in capsys.readouterr().out
-        assert told == shorter
-
-
 def test_weights_of_another_world_or_width_are_refused(manifest: Manifest, tmp_path: Path) -> None:
     """The message says what the run is of and what the manifest needs."""
     other = open_run(save(tmp_path / "other", world="push-t"))

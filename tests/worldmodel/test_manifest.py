@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worldmodel.apps.cli import main
 from worldmodel.apps.evaluate.manifest import (
     Manifest,
     make_manifest,
@@ -118,3 +119,32 @@ def test_seeds_are_whole_numbers_that_any_reader_of_json_keeps() -> None:
     assert 0 <= seeds.min()
     assert seeds.max() < 2**53
     assert not np.array_equal(seeds, made(seed=4).seeds)
+
+
+def test_a_manifest_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results know their task by its hash alone; the same task again is no harm."""
+    path = tmp_path / "m.json"
+    words = ["--env", "two-room", "--pairs", "4", "--offset", "6", "--out", str(path)]
+    assert main(["manifest", *words]) == 0
+    before = path.read_bytes()
+    assert main(["manifest", *words]) == 0
+    message = f"--out must not hold another file yet, got {path}: choose another name"
+    assert main(["manifest", *words, "--seed", "1"]) == 2
+    assert message in capsys.readouterr().err
+    assert path.read_bytes() == before
+    path.write_text("notes")
+    assert main(["manifest", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert path.read_text() == "notes"
+
+
+def test_a_budget_shorter_than_the_way_is_remarked_upon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be meant, and it may be a forgotten option."""
+    words = ["--env", "two-room", "--pairs", "4", "--offset", "6"]
+    for budget, shorter in (("5", True), ("6", False)):
+        out = str(tmp_path / f"{budget}.json")
+        assert main(["manifest", *words, "--budget", budget, "--out", out]) == 0
+        told = "the budget is shorter than the 6 steps of the episode" in capsys.readouterr().out
+        assert told == shorter

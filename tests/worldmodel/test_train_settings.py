@@ -133,3 +133,14 @@ def test_the_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
         assert name == "model" or f"--{name.replace('_', '-')}" in text
     assert "(default: 0.05 for small, 0.09 for lewm)" in text
     assert "torchrun --nproc-per-node" in text
+
+
+def test_an_objective_brings_its_own_defaults_and_yields_to_what_is_given() -> None:
+    """PLDM's terms count in full, a cloned policy has none and looks six frames far."""
+    pldm = TrainSettings.of({"data": "a.h5", "objective": "pldm"})
+    assert (pldm.weight, pldm.num_frames) == (1.0, 4)
+    gcbc = TrainSettings.of({"data": "a.h5", "objective": "gcbc", "preset": "lewm"})
+    assert (gcbc.weight, gcbc.num_frames, gcbc.batch_size) == (0.0, 6, 128)
+    given = TrainSettings.of({"data": "a.h5", "objective": "pldm", "weight": 0.5})
+    assert given.weight == 0.5
+    assert TrainSettings.of({"data": "a.h5"}).weight == 0.05

@@ -248,7 +248,7 @@ def test_weights_rewritten_by_another_tool_are_read(run: Path) -> None:
 def test_weights_of_another_width_are_refused(tmp_path: Path, run: Path) -> None:
     """Weights and configuration of two models do not mix, and the first tensors are named."""
     worldmodel.save(tiny(dim=8), tmp_path / "narrow")
-    (tmp_path / "narrow" / "model.safetensors").replace(run / "model.safetensors")
+    save_file(load_file(tmp_path / "narrow" / "model.safetensors"), run / "model.safetensors")
     with pytest.raises(
         ValueError, match=r"model\.safetensors holds weights of another width.*16\], got .*8\]"
     ):

@@ -121,13 +121,13 @@ def test_every_parameter_learns(model: WorldModel, batch: Batch) -> None:
 
 
 def test_frames_that_are_no_windows_are_refused(model: WorldModel, batch: Batch) -> None:
-    """An empty batch, single frames and a missing dimension are named with their shape."""
-    for frames in (batch.frames[:0], batch.frames[:, :1], batch.frames[0]):
-        with pytest.raises(
-            ValueError, match=r"frames must be \[B >= 1, T >= 2, C, H, W\], got"
-        ) as error:
+    """An empty batch, single frames and missing dimensions are named with their shape."""
+    for frames in (batch.frames[:0], batch.frames[:, :1]):
+        B, T = frames.shape[:2]
+        with pytest.raises(ValueError, match=rf"T >= 2, \.\.\.\], got \[{B}, {T}, "):
             jepa_loss(model, Batch(frames, batch.actions), energy)
-        assert str(list(frames.shape)) in str(error.value)
+    with pytest.raises(ValueError, match=r"frames must be \[B, T, \.\.\.\].*got \[6, 4\]"):
+        jepa_loss(model, Batch(batch.frames[..., 0, 0, 0], batch.actions), energy)
 
 
 def test_actions_that_do_not_match_the_frames_are_refused(model: WorldModel, batch: Batch) -> None:

@@ -19,7 +19,7 @@ from worldmodel.apps.train.ranks import ALONE, Ranks, part, whole
 from worldmodel.apps.train.state import read_state, write_state
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
-from worldmodel.records import Batch, Losses
+from worldmodel.records import Batch, Losses, named
 
 __all__ = ["NonFiniteError", "Objective", "Training"]
 
@@ -128,7 +128,7 @@ class Training(Generic[ModelT]):
         return self._losses(batch)
 
     def _losses(self, batch: Batch) -> Losses:
-        batch = Batch(*(field.to(self.device, non_blocking=True) for field in batch))
+        batch = batch.to(self.device)
         with self._precision():
             return self.objective(self.model, batch, self.regularizer, self.config.weight)
 
@@ -191,7 +191,7 @@ class Training(Generic[ModelT]):
     def _diagnose(self, losses: Losses, batch: Batch) -> str:
         terms = {"prediction loss": losses.prediction, "SIGReg": losses.regularization}
         bad = [name for name, value in terms.items() if not math.isfinite(float(value))]
-        inputs = {"frames": batch.frames, "actions": batch.actions}
+        inputs = {**named(batch.frames, "frames"), "actions": batch.actions}
         dirty = [name for name, value in inputs.items() if not bool(value.isfinite().all())]
         diverged = "the weights have diverged: lower learning_rate or weight"
         if dirty:

@@ -13,14 +13,22 @@ from torch import Tensor
 __all__ = ["as_bytes", "digest_of", "kept_digest", "read_weights"]
 
 
-def as_bytes(state: Mapping[str, Tensor]) -> tuple[bytes, str]:
-    """The content of a safetensors file, the same for the same tensors, and its digest."""
+def as_bytes(
+    state: Mapping[str, Tensor], notes: Mapping[str, str] | None = None
+) -> tuple[bytes, str]:
+    """The content of a safetensors file, the same for the same tensors, and its digest.
+
+    Args:
+        state: tensors by name.
+        notes: more entries of the header.
+    """
     import safetensors.torch
 
     # Contiguous, because safetensors knows no strides (channels_last convolutions have them).
     kept = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     digest = digest_of(kept)
-    return _in_order(safetensors.torch.save(kept, {"format": "pt", "sha256": digest})), digest
+    header = {"format": "pt", "sha256": digest, **(notes or {})}
+    return _in_order(safetensors.torch.save(kept, header)), digest
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -266,7 +266,7 @@ def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
         alone: Tensor = torch.linalg.vecdot(query, keys[0]).sigmoid().unsqueeze(-1) * values[0]
         return alone
     scores = query.new_full((1 + seen, *query.shape[:-1]), -torch.inf)
-    scores[0] = 0
+    scores[0].zero_()
     first = [max(0, j - (seen - n)) for j in range(seen)]
     for j, (i, key) in enumerate(zip(first, keys, strict=True)):
         scores[1 + j, i:] = torch.linalg.vecdot(query[i:], key)

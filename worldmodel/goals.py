@@ -266,6 +266,8 @@ def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
 
     μ and Σ are the mean and covariance of embeddings of the data, m_share the value that `share`
     of them stay below. SIGReg makes embeddings Gaussian, which is what this takes them for.
+    Variances below a thousandth of their mean count as that: where embeddings do not vary, what
+    varies in imagined ones is rounding.
 
     Args:
         z: [N, D], embeddings of data, N > D.
@@ -278,9 +280,9 @@ def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
             f"z must be [N, D] with N > D and share in (0, 1), got {list(z.shape)} and {share}"
         )
     seen = z.detach().to(torch.promote_types(z.dtype, torch.float32))
-    mean, covariance = seen.mean(0), torch.cov(seen.T)
-    ridge = 1e-6 * covariance.diagonal().mean() * torch.eye(len(mean)).to(covariance)
-    whiten = torch.linalg.cholesky(torch.linalg.inv(covariance + ridge))
+    mean = seen.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov(seen.T).reshape(len(mean), len(mean)))
+    whiten = vectors * values.clamp_min(1e-3 * values.mean()).rsqrt()
     limit = ((seen - mean) @ whiten).square().sum(-1).quantile(share)
 
     def beyond(z: Tensor) -> Tensor:

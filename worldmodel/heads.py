@@ -129,7 +129,7 @@ def fit_distance(
     reach: int = 5,
     unit: int = 1,
     hidden: Sequence[int] = (256, 256),
-    steps: int = 2000,
+    steps: int = 1000,
     seed: int = 0,
 ) -> DistanceHead:
     """Learn how far things are from episodes, by pairs of imagined and later, seen embeddings.

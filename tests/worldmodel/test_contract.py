@@ -157,7 +157,11 @@ def test_a_named_action_width_is_checked() -> None:
 def test_the_long_and_the_short_form_cost_the_same(model: WorldModel) -> None:
     """`goal_cost` is imagine, look, near."""
     model.eval()
-    frames, goal, actions = torch.rand(2, 1, 3, 8, 8), torch.rand(2, 3, 8, 8), torch.randn(2, 5, 4, 2)
+    frames, goal, actions = (
+        torch.rand(2, 1, 3, 8, 8),
+        torch.rand(2, 3, 8, 8),
+        torch.randn(2, 5, 4, 2),
+    )
     imagination = model.imagine()
     near = goals.near(model.encode(goal[:, None])[:, 0], frames="nearest")
     with torch.no_grad():

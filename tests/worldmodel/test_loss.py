@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from sigreg import SIGReg
-from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, WorldModel, jepa_loss
+from worldmodel import (
+    ActionEncoder,
+    Batch,
+    CausalPredictor,
+    ConvEncoder,
+    WorldModel,
+    jepa_loss,
+    presets,
+)
 
 
 @pytest.fixture
@@ -142,3 +150,14 @@ def test_a_window_longer_than_the_history_is_refused(model: WorldModel) -> None:
     long = Batch(torch.rand(2, 5, 3, 16, 16), torch.randn(2, 5, 4))
     with pytest.raises(ValueError, match="T must be between 1 and history 3, got 4"):
         jepa_loss(model, long, energy)
+
+
+def test_observations_by_name_are_trained_on_as_pictures_are() -> None:
+    """The gradient reaches the encoder of every observation; batches that disagree are refused."""
+    model = presets.small(4, dim=8, observations={"pixels": 16, "proprio": 5})
+    seen = {"pixels": torch.rand(4, 3, 3, 16, 16), "proprio": torch.randn(4, 3, 5)}
+    jepa_loss(model, Batch(seen, torch.randn(4, 3, 4)), energy, 0.1).total.backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.encoder.parameters())
+    with pytest.raises(ValueError, match="agree in B and T"):
+        shorter = seen | {"proprio": seen["proprio"][:, :2]}
+        jepa_loss(model, Batch(shorter, torch.randn(4, 3, 4)), energy)

@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         etag = hashlib.sha1(content).hexdigest()
         self.answer(content, ETag=f'"{etag}"', X_Repo_Commit=self.server.commit)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - the server's word
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -1,7 +1,7 @@
 """Models from a folder or from the Hugging Face hub, ours and released LeWM ones alike.
 
-A model on the hub is a folder there: `config.json` and `model.safetensors` (or the `weights.pt` of a
-released LeWM), the layout of huggingface_hub's PyTorchModelHubMixin. Nothing is unpickled.
+A model on the hub is a folder there: `config.json` and `model.safetensors` (or `weights.pt` of a
+released LeWM), the layout of PyTorchModelHubMixin in huggingface_hub. Nothing is unpickled.
 """
 
 from __future__ import annotations

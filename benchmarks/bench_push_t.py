@@ -82,8 +82,8 @@ def main() -> None:
         results,
         columns=["work", "ours, per second", "gym-pusht, per second", "ratio", "grey levels apart"],
         rows=rows,
-        note="gym-pusht's frames are drawn at 512 pixels and shrunk by area; its steps go on without"
-        " the set-up from a state that ours begin with, and compute its reward.",
+        note="gym-pusht's frames are drawn at 512 pixels and shrunk by area. Its steps continue one "
+        "simulation, where ours begin from a state each, and they also compute its reward.",
     )
 
 

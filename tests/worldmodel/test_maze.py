@@ -41,7 +41,7 @@ def test_a_layout_is_a_tree_of_nine_rooms(number: int) -> None:
 
 
 def test_layouts_differ_and_stay() -> None:
-    """A number is a layout, the same in every process; a hundred numbers are nearly all different."""
+    """A number is a layout, the same in every process; most of a hundred differ."""
     doors = {layout_of(n).right.tobytes() + layout_of(n).down.tobytes() for n in range(100)}
     assert len(doors) > 60
     assert layout_of(7).right.tolist() == [[True, True], [False, False], [True, False]]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from worldmodel.export import export_onnx, export_torch
     from worldmodel.gcbc import GCBC, gcbc_loss
+    from worldmodel.hub import from_pretrained, push_to_hub
     from worldmodel.imagine import Futures, Imagination
     from worldmodel.loss import jepa_loss
     from worldmodel.model import WorldModel
@@ -38,6 +39,7 @@ __getattr__ = lazily(
         "encoder": "ActionEncoder ConvEncoder FrameEncoder FusedEncoder StateEncoder",
         "export": "export_onnx export_torch",
         "gcbc": "GCBC gcbc_loss",
+        "hub": "from_pretrained push_to_hub",
         "imagine": "Futures Imagination",
         "loss": "jepa_loss",
         "model": "WorldModel",
@@ -70,6 +72,7 @@ __all__ = [
     "WorldModel",
     "export_onnx",
     "export_torch",
+    "from_pretrained",
     "from_published",
     "gcbc_loss",
     "goal_cost",
@@ -80,6 +83,7 @@ __all__ = [
     "load_policy",
     "pldm_loss",
     "presets",
+    "push_to_hub",
     "read_config",
     "save",
 ]

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "SOON",
     "Goal",
     "PlanCost",
     "avoid",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Head(nn.Module):
         self.config: dict[str, Any] = {"dim": dim, "out": out, "hidden": list(hidden)}
         widths = [dim, *hidden, out]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), nn.GELU()]
         self.net = nn.Sequential(*layers[:-1])
         self.register_buffer("centre", torch.zeros(dim))
@@ -217,15 +218,23 @@ def _standardise(head: Head, z: Tensor, y: Tensor) -> None:
 
 
 def save_head(head: Head | DistanceHead, path: str | Path) -> None:
-    """Write a head into one safetensors file that `load_head` reads; it appears whole or not."""
+    """Write a head into one safetensors file that `load_head` reads; it appears whole or not.
+
+    Args:
+        head: fitted here.
+        path: a file; one that is there is replaced.
+    """
     config = json.dumps({"class": type(head).__name__, "config": head.config})
     content, _ = as_bytes(head.state_dict(), {"head": config})
     write_atomically(Path(path), content)
 
 
 def load_head(path: str | Path) -> Head | DistanceHead:
-    """Read what `save_head` wrote; in eval mode, without gradients of its own.
+    """Read what `save_head` wrote.
 
+    Args:
+        path: the file.
+    Returns: the head, in eval mode, without gradients of its own.
     Raises: ValueError naming the file if it holds something else.
     """
     from safetensors import safe_open

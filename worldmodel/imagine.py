@@ -110,9 +110,10 @@ class Imagination:
 
 
 class Futures:
-    """What the model expects of plans, from where it last looked.
+    """What the model expects of plans, from where it looked; made by `Imagination.look`.
 
-    Attributes:
+    Args:
+        imagine: z, past and actions [B, S, H, A] -> [B, S, H, D].
         z: [B, T, D], what is known, in the precision of the rollout.
         past: [B, T − 1, a], what was done between, encoded; None where T = 1.
     """

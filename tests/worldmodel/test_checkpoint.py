@@ -357,9 +357,10 @@ def test_weights_and_config_appear_together(
             raise Killed
         return rename(self, target)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", once)
-        worldmodel.save(new, run, action_scale=scale, extra={"step": 2})
+        with pytest.raises(Killed):
+            worldmodel.save(new, run, action_scale=scale, extra={"step": 2})
     assert digest(worldmodel.load(run)) == digest(new)
     config = worldmodel.read_config(run)
     assert config.extra == {"step": 2}
@@ -367,9 +368,10 @@ def test_weights_and_config_appear_together(
     # The next save cleans up, and a first save that was killed so is whole too.
     worldmodel.save(new, run)
     assert sorted(p.name for p in run.iterdir()) == ["config.json", "model.safetensors"]
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", once)
-        worldmodel.save(new, tmp_path / "first")
+        with pytest.raises(Killed):
+            worldmodel.save(new, tmp_path / "first")
     assert digest(worldmodel.load(tmp_path / "first")) == digest(new)
 
 

@@ -58,9 +58,9 @@ class Recurrent(MyPredictor):
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         known = z.shape[1]
-        _, state = self.cell(torch.cat([z[:, :-1], actions[:, : known - 1]], -1)) if known > 1 else (
-            None, None,
-        )  # fmt: skip
+        state = None
+        if known > 1:
+            _, state = self.cell(torch.cat([z[:, :-1], actions[:, : known - 1]], -1))
         now, out = z[:, -1:], []
         for action in actions[:, known - 1 :].split(1, dim=1):
             h, state = self.cell(torch.cat([now, action], -1), state)
@@ -79,7 +79,7 @@ def model() -> WorldModel:
 def test_parts_of_ones_own_train_plan_and_survive_the_disk(
     model: WorldModel, tmp_path: Path
 ) -> None:
-    """The loss reaches every weight, a search lowers the cost, and a loaded model costs the same."""
+    """The loss reaches every weight, a search lowers the cost, a loaded model costs the same."""
     batch = Batch(torch.rand(5, 4, 3, 8, 8), torch.randn(5, 4, 2))
     jepa_loss(model, batch, SIGReg(num_proj=8), weight=0.1).total.backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())

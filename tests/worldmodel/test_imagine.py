@@ -151,7 +151,7 @@ def test_a_lower_precision_leaves_the_model_alone(model: WorldModel) -> None:
 
 
 def test_a_cost_never_waits_for_the_host(model: WorldModel) -> None:
-    """No value travels between host and device while plans are scored, whichever way they attend."""
+    """No value travels between host and device while plans are scored, however they attend."""
     frames, goal = torch.rand(B, 2, 3, 64, 64), torch.rand(B, 3, 64, 64)
     imagination, actions = model.imagine(), torch.randn(B, S, H, A)
     near = goals.near(imagination.embed(goal), frames="nearest")

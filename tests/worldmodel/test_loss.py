@@ -158,6 +158,6 @@ def test_observations_by_name_are_trained_on_as_pictures_are() -> None:
     seen = {"pixels": torch.rand(4, 3, 3, 16, 16), "proprio": torch.randn(4, 3, 5)}
     jepa_loss(model, Batch(seen, torch.randn(4, 3, 4)), energy, 0.1).total.backward()
     assert all(p.grad is not None and p.grad.any() for p in model.encoder.parameters())
+    shorter = seen | {"proprio": seen["proprio"][:, :2]}
     with pytest.raises(ValueError, match="agree in B and T"):
-        shorter = seen | {"proprio": seen["proprio"][:, :2]}
         jepa_loss(model, Batch(shorter, torch.randn(4, 3, 4)), energy)

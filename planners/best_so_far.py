@@ -8,6 +8,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
+from planners._arguments import instance
 from planners._common import best
 from planners.contract import Method, Scored, StateT
 from planners.noise import Noise
@@ -23,11 +24,17 @@ class BestSoFarState(Generic[StateT]):
         inner: of the wrapped method.
         nominal: [B, H, A].
         cost: [B], its cost.
+        spread: of the wrapped method.
     """
 
     inner: StateT
     nominal: Tensor
     cost: Tensor
+
+    @property
+    def spread(self) -> Tensor | float:
+        """As the wrapped method."""
+        return self.inner.spread
 
 
 @dataclass(frozen=True)
@@ -40,20 +47,25 @@ class BestSoFar(Generic[StateT]):
 
     Args:
         method: any method.
+    Raises: TypeError if `method` is none.
     """
 
     method: Method[StateT]
+
+    def __post_init__(self) -> None:
+        instance("method", self.method, Method, "CEM()")
 
     @property
     def discrete(self) -> bool:
         """As the wrapped method."""
         return self.method.discrete
 
-    def init(self, plan: Tensor) -> BestSoFarState[StateT]:
-        """Nothing is scored yet: the start stands in."""
-        return BestSoFarState(
-            self.method.init(plan), plan, plan.new_full(plan.shape[:1], torch.inf)
-        )
+    def init(
+        self, plan: Tensor, previous: BestSoFarState[StateT] | None = None, steps: int = 0
+    ) -> BestSoFarState[StateT]:
+        """Nothing is scored yet: the start stands in. The wrapped method keeps what it keeps."""
+        inner = self.method.init(plan, None if previous is None else previous.inner, steps)
+        return BestSoFarState(inner, plan, plan.new_full(plan.shape[:1], torch.inf))
 
     def ask(self, state: BestSoFarState[StateT], noise: Noise) -> Tensor:
         """As the wrapped method."""

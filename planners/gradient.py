@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._common import as_row, best, require
+from planners._arguments import calls, integer, number, row
+from planners._common import as_row, best
 from planners.contract import Scored
 from planners.noise import Noise
 
@@ -59,12 +60,14 @@ class GradientState(NamedTuple):
         memory: of the optimizer.
         nominal: [B, H, A], the best of the last iteration, as scored.
         cost: [B], its cost.
+        spread: 0, it follows a path.
     """
 
     actions: Tensor
     memory: Memory
     nominal: Tensor
     cost: Tensor
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class GradientDescent:
         num_restarts: R; the first starts at the plan, the others around it.
         init_std: how far around, a number or one per action dim, in planning units.
         noise_std: of the noise added before each iteration but the first.
-    Raises: ValueError if `num_restarts` < 1 or `noise_std` < 0.
+    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
     Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
     """
 
@@ -97,11 +100,13 @@ class GradientDescent:
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require(self.num_restarts >= 1, f"num_restarts must be at least 1, got {self.num_restarts}")
-        require(self.noise_std >= 0, f"noise_std must be at least 0, got {self.noise_std}")
+        calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
+        integer("num_restarts", self.num_restarts, 1)
+        row("init_std", self.init_std)
+        number("noise_std", self.noise_std, "[0, inf)")
 
-    def init(self, plan: Tensor) -> GradientState:
-        """R copies of the start; `ask` moves them apart."""
+    def init(self, plan: Tensor, *_: object) -> GradientState:
+        """R copies of the start; `ask` moves them apart. Nothing is kept."""
         actions = plan.unsqueeze(1).expand(-1, self.num_restarts, -1, -1)
         return GradientState(actions, (), plan, plan.new_full(plan.shape[:1], torch.inf))
 

@@ -8,7 +8,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from planners._common import require
+from planners._arguments import calls, instance, integer, number, require
 from planners.contract import Cost, Method, Scored, StateT
 from planners.noise import Noise
 
@@ -31,6 +31,9 @@ class LagrangianState(Generic[StateT]):
         nominal: [B, H, A], the best candidate so far.
         cost: [B], its cost, without penalties.
         violation: [B], how far its worst constraint is beyond `tolerance`; 0 if feasible.
+        before: [B, H, A], the best candidate at the last update.
+        spread: [B], how far it moved from one update to the next; inf while it is not feasible.
+        descends: whether gradients were asked for since the last update.
     """
 
     inner: StateT
@@ -44,6 +47,9 @@ class LagrangianState(Generic[StateT]):
     nominal: Tensor
     cost: Tensor
     violation: Tensor
+    before: Tensor
+    spread: Tensor
+    descends: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,9 @@ class AugmentedLagrangian(Generic[StateT]):
     price of each constraint. The plan is the cheapest candidate so far whose constraints hold up
     to `tolerance`; while there is none, the one that breaks them least, so read
     `LagrangianState.violation` (a callback sees it) before trusting it. Wrap the method directly:
-    `BestSoFar` outside would not know the constraints.
+    `BestSoFar` outside would not know the constraints. The next control step keeps λ and what the
+    wrapped method keeps, and may have a constraint of its own, with as many rows:
+    `controller.act(cost, method=replace(method, constraint=…))`.
 
     Args:
         method: any method.
@@ -74,7 +82,8 @@ class AugmentedLagrangian(Generic[StateT]):
             and constraints of the order of 1; scale it with the cost.
         growth: γ, at least 1.
         tolerance: largest c that still counts as satisfied.
-    Raises: ValueError on a value outside these ranges, or a constraint of another shape.
+    Raises: ValueError on a value outside these ranges, or a constraint of another shape; TypeError
+        on an argument of another kind.
     Source: Hestenes (1969), Powell (1969); inequality form: Nocedal & Wright, Numerical
         Optimization, Section 17.4. Their rule for ρ expects a converged method at each update; ours
         does not.
@@ -88,23 +97,40 @@ class AugmentedLagrangian(Generic[StateT]):
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"every must be at least 1, got {self.every}")
-        require(self.penalty > 0, f"penalty must be positive, got {self.penalty}")
-        require(self.growth >= 1, f"growth must be at least 1, got {self.growth}")
-        require(self.tolerance >= 0, f"tolerance must be at least 0, got {self.tolerance}")
+        instance("method", self.method, Method, "CEM()")
+        calls("constraint", self.constraint, "[B, S, H, A] -> [B, S, C]")
+        integer("every", self.every, 1)
+        number("penalty", self.penalty, "(0, inf)")
+        number("growth", self.growth, "[1, inf)")
+        number("tolerance", self.tolerance, "[0, inf)")
 
     @property
     def discrete(self) -> bool:
         """As the wrapped method."""
         return self.method.discrete
 
-    def init(self, plan: Tensor) -> LagrangianState[StateT]:
-        """No prices yet."""
-        inf = plan.new_full(plan.shape[:1], torch.inf)
-        none = plan.new_zeros(plan.shape[:1])
-        λ = plan.new_zeros(plan.shape[0], 1)
-        ρ = plan.new_full(plan.shape[:1], self.penalty)
-        return LagrangianState(self.method.init(plan), 0, 0, λ, ρ, none, inf, λ, plan, inf, inf)
+    def init(
+        self, plan: Tensor, previous: LagrangianState[StateT] | None = None, steps: int = 0
+    ) -> LagrangianState[StateT]:
+        """No prices yet, or those of the last search."""
+        inf, none = plan.new_full(plan.shape[:1], torch.inf), plan.new_zeros(plan.shape[:1])
+        return LagrangianState(
+            inner=self.method.init(plan, None if previous is None else previous.inner, steps),
+            iteration=0,
+            since=0,
+            multiplier=plan.new_zeros(plan.shape[0], 1)
+            if previous is None
+            else previous.multiplier,
+            penalty=plan.new_full(plan.shape[:1], self.penalty),
+            broken=none,
+            total=inf,
+            limits=plan.new_zeros(plan.shape[0], 1),
+            nominal=plan,
+            cost=inf,
+            violation=inf,
+            before=plan,
+            spread=inf,
+        )
 
     def ask(self, state: LagrangianState[StateT], noise: Noise) -> Tensor:
         """As the wrapped method."""
@@ -123,6 +149,8 @@ class AugmentedLagrangian(Generic[StateT]):
                 f"constraint must map [B, S, H, A] = {list(a.shape)} to [B, S, C], "
                 f"got {list(c.shape)}",
             )
+            C = λ.shape[-1]
+            require(C in (1, c.shape[-1]), f"constraint must keep its C = {C}, got {c.shape[-1]}")
             added = (ρ / 2 * (λ / ρ + c).clamp_min(0).square() - λ.square() / (2 * ρ)).sum(-1)
             grads = scored.grads
             if wants_grad:
@@ -142,8 +170,9 @@ class AugmentedLagrangian(Generic[StateT]):
             iteration=state.iteration + 1,
             total=torch.where(better, least, state.total),
             limits=torch.where(better[:, None], limits, state.limits),
+            descends=state.descends or wants_grad,
         )
-        return state if state.iteration % self.every else self._update(state, wants_grad)
+        return state if state.iteration % self.every else self._update(state)
 
     def plan(self, state: LagrangianState[StateT]) -> Tensor:
         """The best candidate so far."""
@@ -171,20 +200,24 @@ class AugmentedLagrangian(Generic[StateT]):
             violation=torch.where(better, violation, state.violation),
         )
 
-    def _update(self, state: LagrangianState[StateT], goes_on: bool) -> LagrangianState[StateT]:
+    def _update(self, state: LagrangianState[StateT]) -> LagrangianState[StateT]:
         """New prices, from the constraints at the cheapest candidate since the last update."""
         λ, ρ, c = state.multiplier, state.penalty[:, None], state.limits
         broken = c.amax(-1).clamp_min(0)
         stays = (state.broken > self.tolerance) & (
             broken > torch.clamp(0.5 * state.broken, min=self.tolerance)
         )
-        if not goes_on:
-            inner = self.method.init(self.method.plan(state.inner))
-            state = replace(state, inner=inner, since=state.iteration)
-        return replace(
+        moved = (state.nominal - state.before).abs().flatten(1).amax(1)
+        state = replace(
             state,
             multiplier=(λ + ρ * c).clamp_min(0),
             penalty=torch.where(stays, self.growth * state.penalty, state.penalty),
             broken=broken,
             total=torch.full_like(state.total, torch.inf),
+            before=state.nominal,
+            spread=torch.where(state.violation > 0, torch.inf, moved),
         )
+        if state.descends:
+            return replace(state, descends=False)
+        inner = self.method.init(self.method.plan(state.inner), state.inner)
+        return replace(state, inner=inner, since=state.iteration)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from planners._common import require
+from planners._arguments import instance, integer, require
 from planners.contract import Method, Scored, State
 from planners.noise import Noise
 
@@ -19,22 +19,29 @@ SecondT = TypeVar("SecondT", bound=State)
 
 @dataclass(frozen=True)
 class RefineState(Generic[FirstT, SecondT]):
-    """The state of the phase that runs.
+    """Both methods' states, and whose turn it is.
 
     Attributes:
         iteration: how many iterations are done.
         first: of the first method.
-        second: of the second method; None before its first turn.
+        second: of the second method; before its first turn what it keeps of an earlier search.
+        begun: whether the second method has had a turn.
     """
 
     iteration: int
     first: FirstT
-    second: SecondT | None
+    second: SecondT
+    begun: bool = False
 
     @property
     def cost(self) -> Tensor:
         """[B], of the phase that runs."""
-        return self.first.cost if self.second is None else self.second.cost
+        return self.second.cost if self.begun else self.first.cost
+
+    @property
+    def spread(self) -> Tensor | float:
+        """Of the second method; a search does not end before its turn."""
+        return self.second.spread if self.begun else float("inf")
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ class Refine(Generic[FirstT, SecondT]):
         first: any method.
         then: any method; it starts at the first one's plan.
         after: iterations of the first, at least 1.
-    Raises: ValueError if `after` < 1, or one method is discrete and the other is not.
+    Raises: ValueError if `after` < 1, or one method is discrete and the other is not; TypeError on
+        an argument of another kind.
     Source: CEM then gradient descent: Huang et al., CEM-GD, arXiv:2112.07746.
     """
 
@@ -58,7 +66,9 @@ class Refine(Generic[FirstT, SecondT]):
     after: int
 
     def __post_init__(self) -> None:
-        require(self.after >= 1, f"after must be at least 1, got {self.after}")
+        instance("first", self.first, Method, "CEM()")
+        instance("then", self.then, Method, "GradientDescent()")
+        integer("after", self.after, 1)
         require(
             self.first.discrete == self.then.discrete,
             f"first and then must both be discrete or both not, got {self.first} and {self.then}",
@@ -69,9 +79,16 @@ class Refine(Generic[FirstT, SecondT]):
         """As both methods."""
         return self.first.discrete
 
-    def init(self, plan: Tensor) -> RefineState[FirstT, SecondT]:
-        """The first method's start."""
-        return RefineState(0, self.first.init(plan), None)
+    def init(
+        self,
+        plan: Tensor,
+        previous: RefineState[FirstT, SecondT] | None = None,
+        steps: int = 0,
+    ) -> RefineState[FirstT, SecondT]:
+        """Both methods' starts; each keeps of its own last search what it keeps."""
+        before = (None, None) if previous is None else (previous.first, previous.second)
+        first = self.first.init(plan, before[0], steps)
+        return RefineState(0, first, self.then.init(plan, before[1], steps))
 
     def ask(self, state: RefineState[FirstT, SecondT], noise: Noise) -> Tensor:
         """As the method whose turn it is."""
@@ -85,17 +102,17 @@ class Refine(Generic[FirstT, SecondT]):
         """As the method whose turn it is."""
         done = state.iteration + 1
         if state.iteration < self.after:
-            return RefineState(done, self.first.tell(state.first, scored), None)
+            return replace(state, iteration=done, first=self.first.tell(state.first, scored))
         scored = scored._replace(noise=scored.noise.later(self.after))
-        return RefineState(done, state.first, self.then.tell(self._second(state), scored))
+        second = self.then.tell(self._second(state), scored)
+        return RefineState(done, state.first, second, begun=True)
 
     def plan(self, state: RefineState[FirstT, SecondT]) -> Tensor:
         """Of the method whose turn it was."""
-        if state.second is None:
-            return self.first.plan(state.first)
-        return self.then.plan(state.second)
+        return self.then.plan(state.second) if state.begun else self.first.plan(state.first)
 
     def _second(self, state: RefineState[FirstT, SecondT]) -> SecondT:
-        if state.second is None:
-            return self.then.init(self.first.plan(state.first))
-        return state.second
+        """The second method starts at the first one's plan."""
+        if state.begun:
+            return state.second
+        return self.then.init(self.first.plan(state.first), state.second)

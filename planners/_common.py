@@ -7,7 +7,17 @@ from torch import Tensor
 
 from planners._arguments import require
 
-__all__ = ["as_row", "best", "lowest", "mirrored", "population", "shift", "spread", "weighted_mean"]
+__all__ = [
+    "as_row",
+    "best",
+    "gaussian",
+    "lowest",
+    "mirrored",
+    "population",
+    "shift",
+    "spread",
+    "weighted_mean",
+]
 
 
 def as_row(value: float | tuple[float, ...], plan: Tensor, name: str) -> Tensor:
@@ -39,24 +49,31 @@ def mirrored(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return moved.clamp(low, high)
 
 
-def lowest(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def lowest(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` candidates of least cost, [B, H·A, K] from the best up, and their costs [B, K].
 
     Samples come last so that a sum over them runs along memory: its order of additions then
     depends on K alone, not on the batch. Where fewer than K costs are finite, the best stands in
-    for the rest. The third result, [B, 1], is true where none is finite.
+    for the rest.
     """
     values, index = costs.topk(count, dim=1, largest=False)
-    broken = values == torch.inf
-    index = torch.where(broken, index[:, :1], index)
+    index = torch.where(values == torch.inf, index[:, :1], index)
     flat = candidates.flatten(2).transpose(1, 2)
-    elites = flat.gather(2, index.unsqueeze(1).expand(-1, flat.shape[1], -1))
-    return elites, values, broken[:, :1]
+    return flat.gather(2, index.unsqueeze(1).expand(-1, flat.shape[1], -1)), values
+
+
+def gaussian(elites: Tensor, divisor: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of elites [B, H·A, K], each like the plan [B, H, A]."""
+    mean = elites.sum(-1) / elites.shape[-1]
+    deviation = elites - mean.unsqueeze(-1)
+    deviation *= deviation
+    std = (deviation.sum(-1) / divisor).sqrt_()
+    return mean.view(like.shape), std.view(like.shape)
 
 
 def best(candidates: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
     """The candidate of least cost, [B, H, A], and its cost [B]."""
-    least, values, _ = lowest(candidates, costs, 1)
+    least, values = lowest(candidates, costs, 1)
     return least.view(candidates.shape[0], *candidates.shape[2:]), values[:, 0]
 
 

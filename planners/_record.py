@@ -1,4 +1,4 @@
-"""Records of tensors, whatever they are made of: pick by problem, take apart, put together.
+"""Records of tensors, whatever they are made of: choose by problem, take apart, put together.
 
 A record is a tensor, a number, None, a mapping, a tuple, or a frozen record of records.
 """
@@ -22,8 +22,8 @@ def _parts(record: Any) -> dict[str, Any] | None:
     if isinstance(record, Mapping):
         return dict(record)
     if isinstance(record, tuple):
-        names = getattr(record, "_fields", range(len(record)))
-        return dict(zip(map(str, names), record, strict=True))
+        names = getattr(record, "_fields", map(str, range(len(record))))
+        return dict(zip(names, record, strict=True))
     if is_dataclass(record) and not isinstance(record, type):
         return {field.name: getattr(record, field.name) for field in fields(record)}
     return None
@@ -34,56 +34,55 @@ def walk(visit: Callable[..., Any], record: RecordT, *others: Any, name: str = "
 
     The structure is that of `record`; where another lacks a part, None stands for it.
     """
-    parts = _parts(record)
+    parts, kind = _parts(record), type(record)
     if parts is None:
         made: RecordT = visit(name, record, *others)
         return made
     like = [_parts(other) or {} for other in others]
-    new = {
-        key: walk(visit, part, *(o.get(key) for o in like), name=f"{name}.{key}" if name else key)
+    new: Any = {
+        key: walk(visit, part, *(o.get(key) for o in like), name=f"{name}.{key}".strip("."))
         for key, part in parts.items()
     }
     if isinstance(record, Mapping):
-        return new  # type: ignore[return-value]
-    if isinstance(record, tuple):
-        kind: Any = type(record)
-        return tuple(new.values()) if kind is tuple else kind(**new)  # type: ignore[return-value]
-    return replace(record, **new)  # type: ignore[type-var]
+        return new  # type: ignore[no-any-return]
+    if kind is tuple:
+        return tuple(new.values())  # type: ignore[return-value]
+    return kind(**new) if isinstance(record, tuple) else replace(record, **new)  # type: ignore[type-var]
 
 
-def choose(mask: Tensor, yes: RecordT, no: RecordT) -> RecordT:
-    """`yes` for the problems of the mask [B], `no` for the others; numbers are those of `no`."""
+def choose(mask: Tensor, yes: Any, no: RecordT) -> RecordT:
+    """`yes` for the problems of the mask [B], `no` for the others; what is no tensor is of `no`."""
 
-    def visit(_: str, a: Any, b: Any) -> Any:
-        if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not (a.ndim and b.ndim):
-            return a if b is None else b
-        rows = mask.view(-1, *[1] * (max(a.ndim, b.ndim) - 1))
-        return torch.where(rows, a, b)
+    def visit(_: str, n: Any, y: Any) -> Any:
+        if not isinstance(n, Tensor) or not isinstance(y, Tensor) or not n.ndim:
+            return n
+        return torch.where(mask.view(-1, *[1] * (n.ndim - 1)), y, n)
 
-    return walk(visit, yes, no)
+    return walk(visit, no, yes)
 
 
 def take_apart(record: Any) -> dict[str, Tensor]:
-    """Its tensors by name, on the CPU; an integer as a tensor too."""
+    """Its tensors and integers by name, on the CPU."""
     found: dict[str, Tensor] = {}
 
-    def visit(name: str, value: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool):
-            found[name] = torch.tensor(value, device="cpu")
-        elif isinstance(value, Tensor):
-            found[name] = value.detach().cpu().contiguous()
-        return value
+    def visit(name: str, value: Any) -> None:
+        if isinstance(value, Tensor) or type(value) is int:
+            found[name] = torch.as_tensor(value, device="cpu").contiguous()
 
     walk(visit, record)
     return found
 
 
-def put_together(like: RecordT, tensors: Mapping[str, Tensor]) -> RecordT:
-    """A record of the structure and devices of `like` from what `take_apart` gave."""
+def put_together(like: RecordT, tensors: Mapping[str, Tensor], device: torch.device) -> RecordT:
+    """A record of the structure of `like` from what `take_apart` gave; None takes what there is."""
 
     def visit(name: str, value: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return int(tensors[name])
-        return tensors[name].to(value) if isinstance(value, Tensor) else value
+        if isinstance(value, Tensor) or (value is None and name in tensors):
+            return tensors[name].to(device)
+        if value is None:
+            head = f"{name}."
+            inside = {k[len(head) :]: x for k, x in tensors.items() if k.startswith(head)}
+            return {key: x.to(device) for key, x in inside.items()} or None
+        return int(tensors[name]) if type(value) is int else value
 
     return walk(visit, like)

@@ -121,7 +121,7 @@ class CategoricalCEM:
 
     def tell(self, state: CategoricalState, scored: Scored) -> CategoricalState:
         """Count the elites' choices."""
-        elites, values, _ = lowest(scored.candidates, scored.costs, self.num_elites)
+        elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
         shape, p = state.nominal.shape, state.probability
         frequency = (elites.sum(-1) / self.num_elites).view(p.shape)
         p = self.momentum * p + (1 - self.momentum) * frequency

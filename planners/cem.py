@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from planners._arguments import integer, number, one_of, row
-from planners._common import as_row, lowest, population
+from planners._common import as_row, gaussian, lowest, population
 from planners.contract import Scored
 from planners.noise import Noise
 
@@ -95,20 +95,15 @@ class CEM:
         return candidates
 
     def tell(self, state: CEMState, scored: Scored) -> CEMState:
-        """Fit the Gaussian to the elites; without any it stays as it is."""
-        elites, values, broken = lowest(scored.candidates, scored.costs, self.num_elites)
-        mean = elites.sum(-1) / self.num_elites
-        deviation = elites - mean.unsqueeze(-1)
-        deviation *= deviation
-        std = (deviation.sum(-1) / (self.num_elites - 1)).sqrt_()
-        mean = torch.where(broken, state.mean.flatten(1), mean).view_as(state.mean)
-        std = torch.where(broken, state.spread.flatten(1), std).view_as(mean)
+        """Fit the Gaussian to the elites."""
+        elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
+        mean, std = gaussian(elites, self.num_elites - 1, state.mean)
         if self.momentum:
             mean = self.momentum * state.mean + (1 - self.momentum) * mean
             std = self.momentum * state.spread + (1 - self.momentum) * std
         if self.min_std:
             std = std.clamp_min(self.min_std)
-        return CEMState(mean, std, elites[..., 0].view_as(mean), values[:, 0])
+        return CEMState(mean, std, elites[..., 0].view(mean.shape), values[:, 0])
 
     def plan(self, state: CEMState) -> Tensor:
         """The mean, or the best candidate of the last iteration."""

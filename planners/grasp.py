@@ -95,10 +95,8 @@ class GRASP:
         integer("num_restarts", self.num_restarts, 1)
         integer("lifted_iterations", self.lifted_iterations, 0)
         integer("lifted_steps", self.lifted_steps, 1)
-        for name in ("goal_weight", "state_noise"):
+        for name in ("goal_weight", "state_noise", "action_lr", "state_lr"):
             number(name, getattr(self, name), "[0, inf)")
-        for name in ("action_lr", "state_lr"):
-            number(name, getattr(self, name), "(0, inf)")
         calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
         row("init_std", self.init_std)
 

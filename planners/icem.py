@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from planners._arguments import integer, number, row
-from planners._common import as_row, lowest, population, shift
+from planners._common import as_row, gaussian, lowest, population, shift
 from planners.contract import Scored
 from planners.correlation import Colored, correlated
 from planners.noise import Noise
@@ -114,15 +114,10 @@ class ICEM:
         return candidates
 
     def tell(self, state: ICEMState, scored: Scored) -> ICEMState:
-        """Fit the Gaussian to the elites and keep the best; without any it stays as it is."""
-        elites, values, broken = lowest(scored.candidates, scored.costs, self.num_elites)
-        mean = elites.sum(-1) / self.num_elites
-        deviation = elites - mean.unsqueeze(-1)
-        deviation *= deviation
+        """Fit the Gaussian to the elites and keep the best of them."""
+        elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
         # The divisor is K, as in the source; CEM's is K − 1, as in LeWM's solver.
-        std = (deviation.sum(-1) / self.num_elites).sqrt_()
-        mean = torch.where(broken, state.mean.flatten(1), mean).view_as(state.mean)
-        std = torch.where(broken, state.spread.flatten(1), std).view_as(mean)
+        mean, std = gaussian(elites, self.num_elites, state.mean)
         α = self.momentum
         mean, std = α * state.mean + (1 - α) * mean, α * state.spread + (1 - α) * std
         kept = elites[..., : max(self._kept, 1)].transpose(1, 2)

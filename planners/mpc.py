@@ -11,16 +11,13 @@ from torch import Tensor
 
 from planners._arguments import floats, instance, integer, one_of, require
 from planners._common import mirrored, shift
-from planners._record import choose, put_together, take_apart, walk
+from planners._history import History, Observations
+from planners._record import choose, put_together, take_apart
 from planners.contract import Bounds, Cost, Method, Plan, StateT
 from planners.noise import fold_in, problem_seeds
 from planners.optimize import optimize
 
 __all__ = ["MPC", "MPCRecord", "split_blocks"]
-
-
-Observations = Tensor | Mapping[str, Tensor]
-"""[B, …] of one moment, or [B, T, …] of several: a camera, or all sensors by name."""
 
 
 class MPCRecord(NamedTuple):
@@ -31,22 +28,14 @@ class MPCRecord(NamedTuple):
         state: of the method, where the last search ended.
         steps: [B], control steps of each problem since it began.
         calls: control steps since any problem began.
-        handed: [B, n, A], actions handed out of which no observation tells yet.
-        done: [B, history − 1, A], what was done between the observations.
-        observations: tensor or mapping of tensors [B, history, …]; None before the first.
-        seen: observations since all problems began; before, those kept are filled up.
-        fresh: [B], whether a problem began after the last observation.
+        history: the last observations, and what was done between them.
     """
 
     start: Tensor
     state: Any
     steps: Tensor
     calls: int
-    handed: Tensor
-    done: Tensor
-    observations: Observations | None
-    seen: int
-    fresh: Tensor
+    history: History
 
 
 class MPC(Generic[StateT]):
@@ -111,49 +100,42 @@ class MPC(Generic[StateT]):
         device: torch.device | str = "cpu",
     ) -> None:
         instance("method", method, Method, "CEM()")
-        self.method, self.bounds = method, bounds
-        self.horizon = integer("horizon", horizon, 1)
-        self.committed = integer("committed", committed, 0, self.horizon - 1)
-        self.execute = integer("execute", execute, 1, self.horizon - self.committed)
-        self.block, width = integer("block", block, 1), integer("action_dim", action_dim, 1)
-        require(
-            width % self.block == 0, f"block must divide action_dim = {width}, got {self.block}"
-        )
+        one_of("tail", tail, ("zero", "repeat"))
         if not callable(iterations):
             integer("iterations", iterations, 1)
-        one_of("tail", tail, ("zero", "repeat"))
-        self.iterations, self.tail = iterations, tail
-        self.history = integer("history", history, 1)
-        self.stop, self.deadline = stop, deadline
-        integer("batch", batch, 1)
-        require(
-            not (committed and method.discrete), "committed must be 0 for choices: none is rest"
-        )
-        zero = torch.zeros(batch, self.horizon, width, dtype=dtype, device=device)
-        box = (zero - torch.inf, zero + torch.inf) if bounds is None else bounds.box(zero)
-        self._rest, self._middle = zero.clamp(*box), mirrored(zero, *box)
-        self._streams = problem_seeds(seed, batch, zero.device)
+        A, H = integer("action_dim", action_dim, 1), integer("horizon", horizon, 1)
+        self.method, self.bounds, self.tail = method, bounds, tail
+        self.iterations, self.stop, self.deadline = iterations, stop, deadline
+        self.committed = integer("committed", committed, 0, H - 1)
+        self.execute = integer("execute", execute, 1, H - self.committed)
+        self.block, self.history = integer("block", block, 1), integer("history", history, 1)
+        require(A % self.block == 0, f"block must divide action_dim = {A}, got {self.block}")
+        no_rest = self.committed and method.discrete
+        require(not no_rest, "committed must be 0 for choices: none of them is rest")
+        start = torch.zeros(integer("batch", batch, 1), H, A, dtype=dtype, device=device)
+        self._rest, self._start = start[:, :1], start
+        if bounds is not None:
+            box = bounds.box(start)
+            self._rest, self._start = self._rest.clamp(*box), mirrored(start, *box)
+        self._streams = problem_seeds(seed, batch, start.device)
         self.last: Plan | None = None
         self.record = self.begin()
 
-    @property
-    def start(self) -> Tensor:
-        """[B, H, A], where the next search starts, in planning units."""
-        return self.record.start
-
     def begin(self) -> MPCRecord:
         """The record of B environments of which nothing is known yet."""
-        rest, c = self._rest, self.committed
+        c, kept = self.committed, self.history - 1
+        rest = self._rest.expand(-1, max(c, kept), -1)
         return MPCRecord(
-            start=torch.cat([rest[:, :c], self._middle[:, c:]], 1),
-            state=self.method.init(self._middle),
+            start=torch.cat([rest[:, :c], self._start[:, c:]], 1),
+            state=self.method.init(self._start),
             steps=torch.zeros_like(self._streams),
             calls=0,
-            handed=rest[:, : c if self.history > 1 else 0],
-            done=self._rows(self.history - 1),
-            observations=None,
-            seen=0,
-            fresh=torch.ones_like(self._streams, dtype=torch.bool),
+            history=History(
+                observations=None,
+                done=rest[:, :kept],
+                handed=rest[:, : c if kept else 0],
+                fresh=torch.ones_like(self._streams, dtype=torch.bool),
+            ),
         )
 
     def step(
@@ -173,10 +155,9 @@ class MPC(Generic[StateT]):
             start: as in `act`.
         Returns: the actions of `act`, the record for the next step, and the plan.
         """
-        method, c = method or self.method, self.committed
-        end, waiting = c + self.execute, record.handed.shape[1] - c
-        if self.history > 1 and waiting > 0:
-            raise ValueError(f"see must be called after each action, {waiting} were not seen")
+        method, c, end = method or self.method, self.committed, self.committed + self.execute
+        waiting = record.history.handed.shape[1] - c if self.history > 1 else 0
+        require(waiting <= 0, f"see must be called after each action, {waiting} were not seen")
         state, steps, begin = record.state, self.execute, record.start
         if start is not None:
             state, steps = method.init(begin, state, steps), 0
@@ -185,7 +166,7 @@ class MPC(Generic[StateT]):
         iterations = self.iterations
         plan = optimize(
             method,
-            cost if record.calls or end == self.horizon else self._watched(cost),
+            cost if record.calls or end == begin.shape[1] else self._watched(cost),
             begin,
             iterations=iterations(record.calls) if callable(iterations) else iterations,
             bounds=self.bounds,
@@ -196,14 +177,13 @@ class MPC(Generic[StateT]):
             previous=state,
             steps=steps,
         )
-        tail = None if self.tail == "repeat" else self._middle
         handed = plan.actions[:, c:end]
-        following = record._replace(
-            start=shift(plan.actions, self.execute, tail),
+        following = MPCRecord(
+            start=shift(plan.actions, self.execute, None if self.tail == "repeat" else self._start),
             state=plan.state,
             steps=record.steps + 1,
             calls=record.calls + 1,
-            handed=torch.cat([record.handed, handed[:, : handed.shape[1] * (self.history > 1)]], 1),
+            history=record.history.hand(handed),
         )
         return self._outside(handed), following, plan
 
@@ -236,43 +216,30 @@ class MPC(Generic[StateT]):
         Raises: ValueError if `executed` is None and nothing was handed out since, or on shapes
             that disagree.
         """
-        record, kept = self.record, self.history
-        handed, done, before = record.handed, record.done, record.observations
-        new = walk(self._taken, observation)
-        if before is not None and kept > 1:
-            same = take_apart(new).keys() == take_apart(before).keys()
-            require(same, f"observation must always hold {', '.join(take_apart(before))}")
-            if executed is None:
-                require(handed.shape[1] > 0, "executed must be given if act handed nothing out")
-            action = handed[:, :1] if executed is None else self._planned(executed)
-            handed, done = handed[:, 1:], torch.cat([done, action], 1)[:, 1:]
-            done = choose(record.fresh, self._rows(kept - 1), done)
+        action = None
+        if executed is not None:
+            given, (B, _, A) = torch.as_tensor(executed).to(self._rest), self._rest.shape
+            floats("executed", given, "B n a", B=B, n=self.block, a=A // self.block)
+            action = given.reshape(B, 1, A)
+            if self.bounds is not None:
+                action = self.bounds.from_environment(action)
+        history = self.record.history.see(observation, action, self._rest)
+        self.record = self.record._replace(history=history)
 
-        def joined(_: str, now: Tensor, past: Tensor | None) -> Tensor:
-            filled = now.expand(-1, kept, *now.shape[2:])
-            if past is None or kept == 1:
-                return filled
-            return choose(record.fresh, filled, torch.cat([past[:, 1:], now], 1))
-
-        self.record = record._replace(
-            handed=handed,
-            done=done,
-            observations=walk(joined, new, before),
-            seen=record.seen + 1,
-            fresh=torch.zeros_like(record.fresh),
-        )
+    @property
+    def start(self) -> Tensor:
+        """[B, H, A], where the next search starts, in planning units."""
+        return self.record.start
 
     @property
     def observations(self) -> Observations | None:
         """[B, T, …], the last T ≤ `history` observations, the newest last."""
-        T = min(self.record.seen, self.history)
-        return walk(lambda _, x: x if x is None else x[:, -T:], self.record.observations)
+        return self.record.history.newest()[0]
 
     @property
     def past_actions(self) -> Tensor | None:
         """[B, T − 1, A], what was done between them, in planning units; None if T is 1."""
-        T = min(self.record.seen, self.history)
-        return self.record.done[:, 1 - T :] if T > 1 else None
+        return self.record.history.newest()[1]
 
     @property
     def executed(self) -> Tensor | None:
@@ -290,18 +257,19 @@ class MPC(Generic[StateT]):
         Raises: ValueError if `done` has another shape.
         """
         new, old = self.begin(), self.record
-        mask = new.fresh if done is None else torch.as_tensor(done).to(new.fresh)
-        shape = list(new.fresh.shape)
-        require(list(mask.shape) == shape, f"done must be {shape}, got {list(mask.shape)}")
+        fresh, handed = new.history.fresh, old.history.handed
+        mask = fresh if done is None else torch.as_tensor(done).to(fresh)
+        shapes = list(fresh.shape), list(mask.shape)
+        require(shapes[0] == shapes[1], f"done must be {shapes[0]}, got {shapes[1]}")
         if not bool(mask.all()):
-            new = new._replace(handed=self._rows(old.handed.shape[1]))
+            rest = self._rest.expand_as(handed)
+            new = new._replace(history=new.history._replace(handed=rest))
             new = choose(mask, new, old)._replace(calls=0)
         self.record = new
 
     def save(self) -> dict[str, Tensor]:
         """The record as tensors by name, on the CPU: for safetensors, or another process."""
-        like = self.begin()._replace(observations=self.record.observations)
-        return take_apart(walk(lambda *found: found[2], like, self.record))
+        return take_apart(self.record)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on where `save` was called on a controller of the same settings, to the last bit.
@@ -310,34 +278,10 @@ class MPC(Generic[StateT]):
             tensors: what `save` gave.
         Raises: ValueError if a tensor is missing.
         """
-        like, device = self.begin(), self._rest.device
+        like = self.begin()
         missing = take_apart(like).keys() - tensors.keys()
         require(not missing, f"tensors must hold {', '.join(sorted(missing))}")
-        head, seen = "observations", tensors.get("observations")
-        by_name = {k[len(head) + 1 :]: v.to(device) for k, v in tensors.items() if head in k}
-        kept = (by_name or None) if seen is None else seen.to(device)
-        self.record = put_together(like, tensors)._replace(observations=kept)
-
-    def _rows(self, num: int) -> Tensor:
-        """[B, num, A] of rest."""
-        return self._rest[:, :1].expand(-1, num, -1)
-
-    def _taken(self, name: str, value: Any) -> Tensor:
-        """[B, 1, …], a copy: environments write into their buffers."""
-        copied = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
-        B = len(self._rest)
-        require(
-            copied.ndim > 0 and len(copied) == B,
-            f"{name or 'observation'} must be [{B}, …], got {list(copied.shape)}",
-        )
-        return copied.to(self._rest.device).unsqueeze(1)
-
-    def _planned(self, executed: Any) -> Tensor:
-        """[B, 1, A] in planning units, from steps in the environment's units."""
-        given, (B, _, A) = torch.as_tensor(executed).to(self._rest), self._rest.shape
-        floats("executed", given, "B n a", B=B, n=self.block, a=A // self.block)
-        action = given.reshape(B, 1, A)
-        return action if self.bounds is None else self.bounds.from_environment(action)
+        self.record = put_together(like, tensors, self._rest.device)
 
     def _outside(self, actions: Tensor) -> Tensor:
         """Single steps in the environment's units."""
@@ -351,7 +295,8 @@ class MPC(Generic[StateT]):
             costs = cost(candidates)
             if getattr(cost, "last_step", False) or getattr(costs, "last_step", False):
                 warnings.warn(
-                    f"the cost looks at the last step alone, but {self.execute} of {self.horizon} "
+                    "the cost looks at the last step alone, but only "
+                    f"{self.execute} of {self.start.shape[1]} "
                     "planned actions are executed: all plans that arrive in time tie, so what is "
                     "executed is arbitrary. Execute the whole plan, or let the cost look at all "
                     "steps",

@@ -120,29 +120,21 @@ class MPPI:
             limit = costs.topk(self.top_k, dim=1, largest=False).values[:, -1:]
             costs = costs.masked_fill(costs > limit, torch.inf)
         # Relative to the least cost, so that a constant added to the cost changes nothing.
-        relative = (costs - least.unsqueeze(1)).nan_to_num(0.0, torch.inf)
+        relative = (costs - least.unsqueeze(1)).nan_to_num(torch.inf, torch.inf)
         weights = torch.softmax(-relative / self.temperature, 1).to(state.mean.dtype)
-        # Without a finite cost nothing is known, and the plan stays.
-        broken = (least == torch.inf)[:, None, None]
-        mean = torch.where(broken, state.mean, weighted_mean(scored.candidates, weights))
-        std = state.spread
+        mean = weighted_mean(scored.candidates, weights)
+        std, taken = state.spread, mean
         if self.adapt_std:
             deviation = scored.candidates - mean.unsqueeze(1)
-            adapted = weighted_mean(deviation * deviation, weights).sqrt().clamp_min(self.min_std)
-            std = torch.where(broken, std, adapted)
-        taken = mean
+            std = weighted_mean(deviation * deviation, weights).sqrt().clamp_min(self.min_std)
         if self.returns == "sample":
-            taken = torch.where(broken, mean, self._drawn(scored, weights))
+            # The largest log w − log(−log u) is a candidate with the probability of its weight.
+            u = scored.noise.uniform((weights.shape[1],), dtype=weights.dtype, lane=1)
+            index = (weights.log() - (-u.log()).log()).argmax(1)[:, None, None, None]
+            shape = (-1, 1, *mean.shape[1:])
+            taken = scored.candidates.gather(1, index.expand(shape))[:, 0]
         return MPPIState(mean, std, taken, least)
 
     def plan(self, state: MPPIState) -> Tensor:
         """The nominal plan, or the candidate drawn in the last iteration."""
         return state.taken
-
-    @staticmethod
-    def _drawn(scored: Scored, weights: Tensor) -> Tensor:
-        """One candidate with the probability of its weight: the largest log w − log(−log u)."""
-        u = scored.noise.uniform((weights.shape[1],), dtype=weights.dtype, lane=1)
-        index = (weights.log() - (-u.log()).log()).argmax(1)
-        rows = index[:, None, None, None].expand(-1, 1, *scored.candidates.shape[2:])
-        return scored.candidates.gather(1, rows)[:, 0]

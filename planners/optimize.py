@@ -11,6 +11,7 @@ from torch import Tensor
 
 from planners._arguments import calls, floats, instance, integer, require
 from planners._common import mirrored, spread
+from planners._record import choose
 from planners._stopping import Stopping
 from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, StateT
 from planners.noise import Noise, Stream, problem_seeds
@@ -101,9 +102,11 @@ def optimize(
             return _project(method.plan(state), box)
 
         for i in range(iterations):
-            state, scored = _iterate(method, cost, state, Noise(stream, i), box)
+            told, scored = _iterate(method, cost, state, Noise(stream, i), box)
             lowest.append(scored.costs.amin(1))
-            history.append(state.cost)
+            # No error can be raised from a graph: a problem without a finite cost stays as it is.
+            state = choose(lowest[-1] == _INF, state, told) if in_graph else told
+            history.append(told.cost)
             if callback is not None:
                 callback(Progress(i, scored.candidates, scored.costs, now(), state))
             if stopping is not None and i + 1 < iterations:
@@ -136,7 +139,7 @@ def planning_step(
         box = _box(mean, bounds, None)
         begun: Any = method.init(_project(mean, box))
         state, scored = _iterate(method, cost, begun._replace(spread=std), _Drawn(noise), box)
-        told: Any = state
+        told: Any = choose(scored.costs.amin(1) == _INF, begun._replace(spread=std), state)
         return told.mean, told.spread, scored.costs
 
     return step
@@ -157,9 +160,9 @@ def _iterate(
     method: Method[StateT], cost: Cost, state: StateT, noise: Any, box: _Box | None
 ) -> tuple[StateT, Scored]:
     asked = method.ask(state, noise)
-    candidates = _project(asked.detach(), box)
-    costs, grads = _score(cost, candidates, asked.requires_grad)
-    scored = Scored(candidates, costs, grads, noise)
+    wants_grad = asked.requires_grad
+    candidates = _project(asked.detach() if wants_grad else asked, box)
+    scored = Scored(candidates, *_score(cost, candidates, wants_grad), noise)
     return method.tell(state, scored), scored
 
 
@@ -191,29 +194,28 @@ def _project(actions: Tensor, box: _Box | None) -> Tensor:
 
 
 def _score(cost: Cost, candidates: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor]:
-    grads = candidates.new_empty(0)
-    with torch.set_grad_enabled(needs_grad):
-        leaf = candidates.detach().requires_grad_() if needs_grad else candidates
-        costs = cost(leaf)
-        _check_costs(costs, candidates, needs_grad)
-        if needs_grad:
-            # The sum of all costs: a candidate's cost depends on its own actions alone.
-            (grads,) = torch.autograd.grad(costs.sum(), leaf)
-            grads, costs = grads.nan_to_num(0.0, 0.0, 0.0), costs.detach()
-    return costs.nan_to_num(_INF, _INF, _INF), grads
+    if not needs_grad:
+        costs = _checked(cost(candidates), candidates)
+        return costs.nan_to_num(_INF, _INF, _INF), candidates.new_empty(0)
+    with torch.enable_grad():
+        leaf = candidates.detach().requires_grad_()
+        costs = _checked(cost(leaf), candidates)
+        if not costs.requires_grad:
+            raise ValueError("cost must be differentiable for a method that asks for its gradient")
+        # The sum of all costs: a candidate's cost depends on its own actions alone.
+        (grads,) = torch.autograd.grad(costs.sum(), leaf)
+    return costs.detach().nan_to_num(_INF, _INF, _INF), grads.nan_to_num(0.0, 0.0, 0.0)
 
 
-def _check_costs(costs: object, candidates: Tensor, needs_grad: bool) -> None:
-    B, S = candidates.shape[:2]
+def _checked(costs: Tensor, candidates: Tensor) -> Tensor:
     if not isinstance(costs, Tensor):
         raise TypeError(f"cost must return a torch.Tensor [B, S], got {type(costs).__name__}")
-    if costs.shape != (B, S) or not costs.is_floating_point():
+    if costs.shape != candidates.shape[:2] or not costs.is_floating_point():
         raise ValueError(
             f"cost must map [B, S, H, A] = {list(candidates.shape)} to floats [B, S] = "
-            f"{[B, S]}, got {costs.dtype} {list(costs.shape)}"
+            f"{list(candidates.shape[:2])}, got {costs.dtype} {list(costs.shape)}"
         )
-    if needs_grad and not costs.requires_grad:
-        raise ValueError("cost must be differentiable for a method that asks for its gradient")
+    return costs
 
 
 def _in_graph(plan: Tensor) -> bool:

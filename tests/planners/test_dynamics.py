@@ -52,5 +52,5 @@ def test_the_gradient_reaches_the_actions() -> None:
 def test_a_state_of_another_batch_is_refused() -> None:
     """The state's problems must be the candidates'."""
     cost = from_dynamics(step, lambda s, a: s[:, 0])(torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r"state must be \[2, D\] to match candidates"):
+    with pytest.raises(ValueError, match=r"state must be a float tensor \[2, D\]"):
         cost(torch.zeros(2, 5, 3, 2))

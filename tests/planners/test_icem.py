@@ -68,7 +68,7 @@ def test_momentum_keeps_a_share_of_the_old_gaussian() -> None:
         method.init(torch.zeros(1, 1, 1)), Scored(candidates, costs, torch.empty(0), noise)
     )
     assert state.mean.item() == pytest.approx(1.8)
-    assert state.std.item() == pytest.approx(0.95)
+    assert state.spread.item() == pytest.approx(0.95)
     assert method.plan(state).item() == 1.0
 
 

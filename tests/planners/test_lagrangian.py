@@ -112,7 +112,7 @@ def test_a_gradient_method_goes_on_and_a_sampling_method_starts_anew() -> None:
     assert isinstance(anew, LagrangianState)
     assert isinstance(on, LagrangianState)
     assert (anew.since, on.since) == (4, 0)
-    assert (anew.inner.std == 1).all()
+    assert (anew.inner.spread == 1).all()
     assert on.inner.memory[0]["step"] == 4
 
 

@@ -65,8 +65,7 @@ def test_each_call_draws_anew_and_a_run_repeats() -> None:
     ]
     cost = towards(torch.full((1, 2, 2), 5.0))
     first = [made[0].act(cost) for _ in range(3)]
-    made[0].start = torch.zeros(1, 2, 2)
-    again = made[0].act(cost)
+    again = made[0].act(cost, start=torch.zeros(1, 2, 2))
     assert not torch.equal(first[0], again)
     assert all(torch.equal(made[1].act(cost), action) for action in first)
 
@@ -152,7 +151,7 @@ def test_it_brings_a_mass_to_rest() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"execute": 5}, r"execute must be in \[1, horizon = 4\], got 5"),
+        ({"execute": 5}, r"execute must be an integer in \[1, 4\], got 5"),
         ({"execute": 0}, "execute"),
         ({"block": 2}, "block must divide action_dim = 1"),
         ({"tail": "ones"}, "tail"),

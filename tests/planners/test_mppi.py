@@ -48,9 +48,9 @@ def test_top_k_leaves_the_others_out() -> None:
 def test_an_adapted_spread_is_the_weighted_one() -> None:
     """σ² = Σ w (a − μ)², but never below its floor; without adaptation σ stays."""
     state = after(MPPI(4, 1e6, adapt_std=True))
-    assert state.std.item() == pytest.approx((2 / 3) ** 0.5, abs=1e-4)
-    assert after(MPPI(4, 1e-6, adapt_std=True, min_std=0.05)).std.item() == pytest.approx(0.05)
-    assert after(MPPI(4, 1e-6, 0.3)).std.item() == pytest.approx(0.3)
+    assert state.spread.item() == pytest.approx((2 / 3) ** 0.5, abs=1e-4)
+    assert after(MPPI(4, 1e-6, adapt_std=True, min_std=0.05)).spread.item() == pytest.approx(0.05)
+    assert after(MPPI(4, 1e-6, 0.3)).spread.item() == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_an_adapted_spread_is_the_weighted_one() -> None:
         ({"temperature": 0.0}, "temperature"),
         ({"top_k": 301}, "top_k"),
         ({"min_std": 0.1}, "min_std must be 0 without adapt_std"),
-        ({"min_std": -0.1}, "min_std must be at least 0"),
+        ({"min_std": -0.1}, r"min_std must be a number in \[0, inf\)"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:

@@ -151,7 +151,7 @@ def test_the_batch_size_is_a_matter_of_speed_alone() -> None:
     torch.testing.assert_close(found["var"][0], expected["var"][0], rtol=0, atol=1e-5)
     assert found["costs"] == pytest.approx(expected["costs"], abs=1e-5)
     assert model.shapes["pixels"] == (1, 300, 1, 3, 8, 8)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         make(batch_size=0)
 
 

@@ -36,18 +36,11 @@ def round_to_choices(actions: Tensor, choices: int) -> Tensor:
 
 
 class CategoricalState(NamedTuple):
-    """One distribution per choice to make, and the best candidate.
+    """One distribution per choice to make, and the best candidate."""
 
-    Attributes:
-        probability: [B, H, G, C], G = A / C groups.
-        nominal: [B, H, A], best candidate of the last iteration.
-        cost: [B], its cost.
-        spread: [B, H, G], how far the likeliest choice is from certain.
-    """
-
-    probability: Tensor
-    nominal: Tensor
-    cost: Tensor
+    probability: Tensor  # [B, H, G, C], G = A / C groups
+    nominal: Tensor  # [B, H, A], best candidate of the last iteration
+    cost: Tensor  # [B], its cost
 
     @property
     def spread(self) -> Tensor:

@@ -17,19 +17,12 @@ __all__ = ["CEM", "CEMState"]
 
 
 class CEMState(NamedTuple):
-    """A Gaussian with independent coordinates, and the best candidate of the last iteration.
+    """A Gaussian with independent coordinates, and the best candidate of the last iteration."""
 
-    Attributes:
-        mean: [B, H, A].
-        spread: [B, H, A], σ.
-        best: [B, H, A].
-        cost: [B], cost of `best`.
-    """
-
-    mean: Tensor
-    spread: Tensor
-    best: Tensor
-    cost: Tensor
+    mean: Tensor  # [B, H, A]
+    spread: Tensor  # [B, H, A], σ
+    best: Tensor  # [B, H, A]
+    cost: Tensor  # [B], cost of `best`
 
 
 @dataclass(frozen=True)

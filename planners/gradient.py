@@ -15,7 +15,7 @@ from planners._common import as_row, best
 from planners.contract import Scored
 from planners.noise import Noise
 
-__all__ = ["ADAM", "GradientDescent", "GradientState", "Memory", "Rule", "descend"]
+__all__ = ["ADAM", "GradientDescent", "GradientState", "Memory", "Rule", "apart", "descend"]
 
 Rule = Callable[[list[Tensor]], torch.optim.Optimizer]
 """Makes an optimizer for tensors, e.g. functools.partial(torch.optim.Adam, lr=0.1)."""
@@ -52,22 +52,24 @@ def descend(
     return [leaf.detach() for leaf in leaves], tuple(optimizer.state[leaf] for leaf in leaves)
 
 
+def apart(actions: Tensor, std: float | tuple[float, ...], noise: Noise) -> Tensor:
+    """Starts [B, R, H, A]: the first stays, the others are moved at random around it."""
+    R, H, A = actions.shape[1:]
+    if R == 1:
+        return actions
+    around = noise.normal((R - 1, H, A), dtype=actions.dtype)
+    around = around * as_row(std, actions[:, 0], "init_std")
+    return torch.cat([actions[:, :1], actions[:, 1:] + around], 1)
+
+
 class GradientState(NamedTuple):
-    """R plans on their way down, and the best that was scored.
+    """R plans on their way down, and the best that was scored."""
 
-    Attributes:
-        actions: [B, R, H, A], to be scored next.
-        memory: of the optimizer.
-        nominal: [B, H, A], the best of the last iteration, as scored.
-        cost: [B], its cost.
-        spread: 0, it follows a path.
-    """
-
-    actions: Tensor
-    memory: Memory
-    nominal: Tensor
-    cost: Tensor
-    spread: float = 0.0
+    actions: Tensor  # [B, R, H, A], to be scored next
+    memory: Memory  # of the optimizer
+    nominal: Tensor  # [B, H, A], the best of the last iteration, as scored
+    cost: Tensor  # [B], its cost
+    spread: float = 0.0  # 0, it follows a path
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,13 @@ class GradientDescent:
 
     def ask(self, state: GradientState, noise: Noise) -> Tensor:
         """The R plans, with noise; they require grad."""
-        actions, (R, H, A) = state.actions, state.actions.shape[1:]
-        if noise.iteration == 0 and R > 1:
-            around = noise.normal((R - 1, H, A), dtype=actions.dtype)
-            around = around * as_row(self.init_std, state.nominal, "init_std")
-            actions = torch.cat([actions[:, :1], actions[:, 1:] + around], 1)
-        elif noise.iteration > 0 and self.noise_std:
-            actions = actions + self.noise_std * noise.normal((R, H, A), dtype=actions.dtype)
+        if noise.iteration == 0:
+            actions = apart(state.actions, self.init_std, noise)
+        else:
+            actions = state.actions
+            if self.noise_std:
+                shake = noise.normal(tuple(actions.shape[1:]), dtype=actions.dtype)
+                actions = actions + self.noise_std * shake
         return actions.detach().clone().requires_grad_()
 
     def tell(self, state: GradientState, scored: Scored) -> GradientState:

@@ -11,32 +11,23 @@ import torch
 from torch import Tensor
 
 from planners._arguments import calls, floats, integer, number, row
-from planners._common import as_row, best
+from planners._common import best
 from planners.contract import Scored
-from planners.gradient import ADAM, Memory, Rule, descend
+from planners.gradient import ADAM, Memory, Rule, apart, descend
 from planners.noise import Noise
 
 __all__ = ["GRASP", "GRASPState"]
 
 
 class GRASPState(NamedTuple):
-    """R plans with the states they are meant to pass through, and the best that was scored.
+    """R plans with the states they are meant to pass through, and the best that was scored."""
 
-    Attributes:
-        actions: [B, R, H, A], to be scored next.
-        states: [B, R, H − 1, D], virtual states between the initial one and the goal.
-        memory: of the optimizer of the rollout steps.
-        nominal: [B, H, A], the best of the last iteration.
-        cost: [B], its cost.
-        spread: 0, it follows a path.
-    """
-
-    actions: Tensor
-    states: Tensor
-    memory: Memory
-    nominal: Tensor
-    cost: Tensor
-    spread: float = 0.0
+    actions: Tensor  # [B, R, H, A], to be scored next
+    states: Tensor  # [B, R, H − 1, D], virtual states between the initial one and the goal
+    memory: Memory  # of the optimizer of the rollout steps
+    nominal: Tensor  # [B, H, A], the best of the last iteration
+    cost: Tensor  # [B], its cost
+    spread: float = 0.0  # 0, it follows a path
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +109,9 @@ class GRASP:
 
     def ask(self, state: GRASPState, noise: Noise) -> Tensor:
         """The R plans; they require grad."""
-        actions, (R, H, A) = state.actions, state.actions.shape[1:]
-        if noise.iteration == 0 and R > 1:
-            around = noise.normal((R - 1, H, A), dtype=actions.dtype)
-            around = around * as_row(self.init_std, state.nominal, "init_std")
-            actions = torch.cat([actions[:, :1], actions[:, 1:] + around], 1)
+        actions = state.actions
+        if noise.iteration == 0:
+            actions = apart(actions, self.init_std, noise)
         return actions.detach().clone().requires_grad_()
 
     def tell(self, state: GRASPState, scored: Scored) -> GRASPState:

@@ -19,21 +19,13 @@ __all__ = ["ICEM", "ICEMState"]
 
 
 class ICEMState(NamedTuple):
-    """A Gaussian and the elites that are scored again.
+    """A Gaussian and the elites that are scored again."""
 
-    Attributes:
-        mean: [B, H, A].
-        spread: [B, H, A], σ.
-        elites: [B, R, H, A], kept candidates, the best first.
-        known: [B], whether `elites` are candidates that were scored.
-        cost: [B], cost of the best elite.
-    """
-
-    mean: Tensor
-    spread: Tensor
-    elites: Tensor
-    known: Tensor
-    cost: Tensor
+    mean: Tensor  # [B, H, A]
+    spread: Tensor  # [B, H, A], σ
+    elites: Tensor  # [B, R, H, A], kept candidates, the best first
+    known: Tensor  # [B], whether `elites` are candidates that were scored
+    cost: Tensor  # [B], cost of the best elite
 
 
 @dataclass(frozen=True)

@@ -2,58 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Generic
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from planners._arguments import calls, instance, integer, number, require
-from planners.contract import Cost, Method, Scored, StateT
+from planners.contract import Cost, Method, Scored
 from planners.noise import Noise
 
 __all__ = ["AugmentedLagrangian", "LagrangianState"]
 
 
-@dataclass(frozen=True)
-class LagrangianState(Generic[StateT]):
-    """The wrapped method's state, the multipliers, and the best candidate.
+class LagrangianState(NamedTuple):
+    """The wrapped method's state, the multipliers, and the best candidate."""
 
-    Attributes:
-        inner: of the wrapped method.
-        iteration: how many iterations are done.
-        since: the iteration the wrapped method last started anew in.
-        multiplier: [B, C], λ ≥ 0.
-        penalty: [B], ρ.
-        broken: [B], largest max(c, 0) at the last update.
-        total: [B], least cost with penalties since the last update.
-        limits: [B, C], the constraints there.
-        nominal: [B, H, A], the best candidate so far.
-        cost: [B], its cost, without penalties.
-        violation: [B], how far its worst constraint is beyond `tolerance`; 0 if feasible.
-        before: [B, H, A], the best candidate at the last update.
-        spread: [B], how far it moved from one update to the next; inf while it is not feasible.
-        descends: whether gradients were asked for since the last update.
-    """
-
-    inner: StateT
-    iteration: int
-    since: int
-    multiplier: Tensor
-    penalty: Tensor
-    broken: Tensor
-    total: Tensor
-    limits: Tensor
-    nominal: Tensor
-    cost: Tensor
-    violation: Tensor
-    before: Tensor
-    spread: Tensor
-    descends: bool = False
+    inner: Any
+    multiplier: Tensor  # [B, C], λ ≥ 0
+    penalty: Tensor  # [B], ρ
+    broken: Tensor  # [B], largest max(c, 0) at the last update
+    total: Tensor  # [B], least cost with penalties since the last update
+    limits: Tensor  # [B, C], the constraints there
+    nominal: Tensor  # [B, H, A], the best candidate so far
+    cost: Tensor  # [B], its cost, without penalties
+    violation: Tensor  # [B], how far its worst constraint is beyond `tolerance`; 0 if feasible
+    before: Tensor  # [B, H, A], the best candidate at the last update
+    spread: Tensor  # [B], how far it moved between two updates; inf while it is not feasible
+    iteration: int = 0  # how many are done
+    since: int = 0  # the iteration the wrapped method last started anew in
+    descends: bool = False  # whether gradients were asked for since the last update
 
 
 @dataclass(frozen=True)
-class AugmentedLagrangian(Generic[StateT]):
+class AugmentedLagrangian:
     """Least cost subject to c(a) ≤ 0, for any method.
 
         method minimises  cost + ρ/2 Σ_j max(0, λ_j/ρ + c_j)² − Σ_j λ_j²/2ρ
@@ -89,7 +71,7 @@ class AugmentedLagrangian(Generic[StateT]):
         does not.
     """
 
-    method: Method[StateT]
+    method: Method[Any]
     constraint: Cost
     every: int = 10
     penalty: float = 10.0
@@ -110,21 +92,17 @@ class AugmentedLagrangian(Generic[StateT]):
         return self.method.discrete
 
     def init(
-        self, plan: Tensor, previous: LagrangianState[StateT] | None = None, steps: int = 0
-    ) -> LagrangianState[StateT]:
+        self, plan: Tensor, previous: LagrangianState | None = None, steps: int = 0
+    ) -> LagrangianState:
         """No prices yet, or those of the last search."""
-        inf, none = plan.new_full(plan.shape[:1], torch.inf), plan.new_zeros(plan.shape[:1])
+        B, inf = len(plan), plan.new_full(plan.shape[:1], torch.inf)
         return LagrangianState(
-            inner=self.method.init(plan, None if previous is None else previous.inner, steps),
-            iteration=0,
-            since=0,
-            multiplier=plan.new_zeros(plan.shape[0], 1)
-            if previous is None
-            else previous.multiplier,
-            penalty=plan.new_full(plan.shape[:1], self.penalty),
-            broken=none,
+            inner=self.method.init(plan, previous and previous.inner, steps),
+            multiplier=previous.multiplier if previous else plan.new_zeros(B, 1),
+            penalty=torch.full_like(inf, self.penalty),
+            broken=torch.zeros_like(inf),
             total=inf,
-            limits=plan.new_zeros(plan.shape[0], 1),
+            limits=plan.new_zeros(B, 1),
             nominal=plan,
             cost=inf,
             violation=inf,
@@ -132,11 +110,11 @@ class AugmentedLagrangian(Generic[StateT]):
             spread=inf,
         )
 
-    def ask(self, state: LagrangianState[StateT], noise: Noise) -> Tensor:
+    def ask(self, state: LagrangianState, noise: Noise) -> Tensor:
         """As the wrapped method."""
         return self.method.ask(state.inner, noise.later(state.since))
 
-    def tell(self, state: LagrangianState[StateT], scored: Scored) -> LagrangianState[StateT]:
+    def tell(self, state: LagrangianState, scored: Scored) -> LagrangianState:
         """Add the penalties, pass on, and update the multipliers when it is time."""
         a = scored.candidates
         λ, ρ = state.multiplier[:, None], state.penalty[:, None, None]
@@ -164,8 +142,7 @@ class AugmentedLagrangian(Generic[StateT]):
         least = total.gather(1, index)[:, 0]
         limits = c.gather(1, index[..., None].expand(-1, 1, c.shape[-1]))[:, 0]
         better = least < state.total
-        state = replace(
-            self._better(state, scored, c),
+        state = self._better(state, scored, c)._replace(
             inner=inner,
             iteration=state.iteration + 1,
             total=torch.where(better, least, state.total),
@@ -174,13 +151,11 @@ class AugmentedLagrangian(Generic[StateT]):
         )
         return state if state.iteration % self.every else self._update(state)
 
-    def plan(self, state: LagrangianState[StateT]) -> Tensor:
+    def plan(self, state: LagrangianState) -> Tensor:
         """The best candidate so far."""
         return state.nominal
 
-    def _better(
-        self, state: LagrangianState[StateT], scored: Scored, c: Tensor
-    ) -> LagrangianState[StateT]:
+    def _better(self, state: LagrangianState, scored: Scored, c: Tensor) -> LagrangianState:
         """The best candidate of this iteration, if it beats the best so far."""
         worst = c.amax(-1)
         violation = torch.where(worst <= self.tolerance, 0.0, worst)
@@ -193,14 +168,13 @@ class AugmentedLagrangian(Generic[StateT]):
         better = (violation < state.violation) | (
             (violation == state.violation) & (cost < state.cost)
         )
-        return replace(
-            state,
+        return state._replace(
             nominal=torch.where(better[:, None, None], nominal, state.nominal),
             cost=torch.where(better, cost, state.cost),
             violation=torch.where(better, violation, state.violation),
         )
 
-    def _update(self, state: LagrangianState[StateT]) -> LagrangianState[StateT]:
+    def _update(self, state: LagrangianState) -> LagrangianState:
         """New prices, from the constraints at the cheapest candidate since the last update."""
         λ, ρ, c = state.multiplier, state.penalty[:, None], state.limits
         broken = c.amax(-1).clamp_min(0)
@@ -208,8 +182,7 @@ class AugmentedLagrangian(Generic[StateT]):
             broken > torch.clamp(0.5 * state.broken, min=self.tolerance)
         )
         moved = (state.nominal - state.before).abs().flatten(1).amax(1)
-        state = replace(
-            state,
+        state = state._replace(
             multiplier=(λ + ρ * c).clamp_min(0),
             penalty=torch.where(stays, self.growth * state.penalty, state.penalty),
             broken=broken,
@@ -218,6 +191,6 @@ class AugmentedLagrangian(Generic[StateT]):
             spread=torch.where(state.violation > 0, torch.inf, moved),
         )
         if state.descends:
-            return replace(state, descends=False)
+            return state._replace(descends=False)
         inner = self.method.init(self.method.plan(state.inner), state.inner)
-        return replace(state, inner=inner, since=state.iteration)
+        return state._replace(inner=inner, since=state.iteration)

@@ -290,19 +290,21 @@ class MPC(Generic[StateT]):
 
     def _watched(self, cost: Cost) -> Cost:
         """The cost, and a warning if it says that it looks at the last step alone."""
+        asked = False
 
         def watched(candidates: Tensor) -> Tensor:
+            nonlocal asked
             costs = cost(candidates)
-            if getattr(cost, "last_step", False) or getattr(costs, "last_step", False):
+            marked = getattr(cost, "last_step", False) or getattr(costs, "last_step", False)
+            if marked and not asked:
                 warnings.warn(
-                    "the cost looks at the last step alone, but only "
-                    f"{self.execute} of {self.start.shape[1]} "
-                    "planned actions are executed: all plans that arrive in time tie, so what is "
-                    "executed is arbitrary. Execute the whole plan, or let the cost look at all "
-                    "steps",
+                    f"the cost looks at the last of {candidates.shape[2]} actions alone, but "
+                    f"{self.execute} are executed: all plans that arrive in time tie, so what is "
+                    "done is arbitrary. Execute the whole plan, or let the cost look at all steps",
                     RuntimeWarning,
                     stacklevel=2,
                 )
+            asked = True
             return costs
 
         return watched

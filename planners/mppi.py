@@ -18,19 +18,12 @@ __all__ = ["MPPI", "MPPIState"]
 
 
 class MPPIState(NamedTuple):
-    """The nominal plan and the spread around it.
+    """The nominal plan and the spread around it."""
 
-    Attributes:
-        mean: [B, H, A].
-        spread: [B, H, A], σ.
-        taken: [B, H, A], the mean or the candidate that is executed.
-        cost: [B], lowest cost of the last iteration.
-    """
-
-    mean: Tensor
-    spread: Tensor
-    taken: Tensor
-    cost: Tensor
+    mean: Tensor  # [B, H, A]
+    spread: Tensor  # [B, H, A], σ
+    taken: Tensor  # [B, H, A], the mean or the candidate that is executed
+    cost: Tensor  # [B], lowest cost of the last iteration
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,8 @@ def _normal(bits: Tensor, out: Tensor) -> None:
 class Noise(NamedTuple):
     """What a method draws from in one iteration: the same arguments give the same numbers.
 
+    A problem's numbers are those of its own stream; size is (S, H, A) or any other shape.
+
     Attributes:
         stream: the streams of the B problems.
         iteration: which iteration of the method is drawn for, from 0.
@@ -227,27 +229,13 @@ class Noise(NamedTuple):
     def normal(
         self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
     ) -> Tensor:
-        """Standard normal numbers.
-
-        Args:
-            size: (S, H, A) or any other shape; a problem's numbers are those of its own stream.
-            dtype: of the result; the numbers are made in float32.
-            lane: draws with different lanes are independent.
-        Returns: [B, *size].
-        """
+        """Standard normal numbers [B, *size], made in float32; lanes are independent draws."""
         made = self.stream.normal(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)
 
     def uniform(
         self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
     ) -> Tensor:
-        """Uniform numbers in [0, 1), multiples of 2⁻²⁴.
-
-        Args:
-            size: (S, H, A) or any other shape.
-            dtype: of the result.
-            lane: draws with different lanes are independent.
-        Returns: [B, *size].
-        """
+        """Uniform numbers in [0, 1), multiples of 2⁻²⁴, [B, *size]; lanes are independent draws."""
         made = self.stream.uniform(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)

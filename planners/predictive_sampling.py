@@ -18,17 +18,11 @@ __all__ = ["PredictiveSampling", "PredictiveSamplingState"]
 
 
 class PredictiveSamplingState(NamedTuple):
-    """The best candidate of the last iteration.
+    """The best candidate of the last iteration."""
 
-    Attributes:
-        nominal: [B, H, A].
-        cost: [B], its cost.
-        spread: inf, because σ never falls: a plan that stays may still be beaten.
-    """
-
-    nominal: Tensor
-    cost: Tensor
-    spread: float = torch.inf
+    nominal: Tensor  # [B, H, A]
+    cost: Tensor  # [B], its cost
+    spread: float = torch.inf  # inf, because σ never falls: a plan that stays may still be beaten
 
 
 @dataclass(frozen=True)

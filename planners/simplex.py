@@ -13,7 +13,7 @@ from planners._arguments import calls, integer, number
 from planners._common import best
 from planners.categorical import distributions, round_to_choices
 from planners.contract import Scored
-from planners.gradient import Memory, Rule, descend
+from planners.gradient import Memory, Rule, apart, descend
 from planners.noise import Noise
 
 __all__ = ["SimplexGradient", "SimplexState", "project_to_simplex"]
@@ -37,21 +37,13 @@ def project_to_simplex(rows: Tensor) -> Tensor:
 
 
 class SimplexState(NamedTuple):
-    """R relaxed plans, and the best rounded one that was scored.
+    """R relaxed plans, and the best rounded one that was scored."""
 
-    Attributes:
-        actions: [B, R, H, A], rows on the simplex, to be scored next.
-        memory: of the optimizer.
-        nominal: [B, H, A], one-hot, the best when roundings were last scored.
-        cost: [B], its cost.
-        spread: 0, it follows a path.
-    """
-
-    actions: Tensor
-    memory: Memory
-    nominal: Tensor
-    cost: Tensor
-    spread: float = 0.0
+    actions: Tensor  # [B, R, H, A], rows on the simplex, to be scored next
+    memory: Memory  # of the optimizer
+    nominal: Tensor  # [B, H, A], one-hot, the best when roundings were last scored
+    cost: Tensor  # [B], its cost
+    spread: float = 0.0  # 0, it follows a path
 
 
 @dataclass(frozen=True)
@@ -121,11 +113,10 @@ class SimplexGradient:
 
     def _apart(self, actions: Tensor, noise: Noise) -> Tensor:
         """In the first iteration all plans but the first, moved by the same numbers each time."""
-        R, H, A = actions.shape[1:]
-        if noise.iteration or R == 1:
+        if noise.iteration or self.num_restarts == 1:
             return actions
-        around = self.init_std * noise.normal((R - 1, H, A), dtype=actions.dtype)
-        return torch.cat([actions[:, :1], self._projected(actions[:, 1:] + around)], 1)
+        moved = apart(actions, self.init_std, noise)[:, 1:]
+        return torch.cat([actions[:, :1], self._projected(moved)], 1)
 
     def _projected(self, actions: Tensor) -> Tensor:
         choices = self.choices or actions.shape[-1]

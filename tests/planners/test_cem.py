@@ -11,7 +11,8 @@ from torch import Tensor
 from planners import CEM, Progress, Scored, optimize
 from planners.cem import CEMState
 from planners.noise import Noise, Stream, problem_seeds
-from planners.problems import Problem, quadratic, valley
+
+from .known import Problem, quadratic, valley
 
 
 def published_rule(

@@ -31,9 +31,10 @@ from planners import (
     SimplexGradient,
     optimize,
 )
-from planners import problems as known
 from planners._record import take_apart
-from planners.problems import Problem
+
+from . import known
+from .known import Problem
 
 
 @dataclass(frozen=True)

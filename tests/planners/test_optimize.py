@@ -18,7 +18,8 @@ from planners import (
     Progress,
     optimize,
 )
-from planners.problems import quadratic
+
+from .known import quadratic
 
 SAMPLERS = [CEM(16, 4), MPPI(16, 0.5, top_k=5, adapt_std=True)]
 
@@ -181,7 +182,9 @@ def test_a_saturated_search_warns() -> None:
 def test_wrong_arguments_are_named() -> None:
     """Each disagreement says which argument, the rule, and what came."""
     start = torch.zeros(2, 3, 4)
-    with pytest.raises(ValueError, match=r"plan must be a float tensor \[B, H, A\], got .* \[3, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"plan must be a float tensor \[B, H, A\], got .* \[3, 4\]"
+    ):
         optimize(CEM(), bowl, start[0], iterations=1)
     with pytest.raises(ValueError, match=r"plan must be .* torch.int64"):
         optimize(CEM(), bowl, start.long(), iterations=1)

@@ -7,7 +7,8 @@ import torch
 
 from planners import Kernel, PredictiveSampling, optimize
 from planners.noise import Noise, Stream
-from planners.problems import valley
+
+from .known import valley
 
 
 def test_its_cost_is_scored_and_never_rises() -> None:

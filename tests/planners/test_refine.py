@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from planners import CEM, MPPI, CategoricalCEM, GradientDescent, Refine, optimize
-from planners.problems import quadratic, two_basins
+
+from .known import quadratic, two_basins
 
 
 def test_before_the_change_it_is_the_first_method() -> None:

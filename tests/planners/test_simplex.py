@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from planners import SimplexGradient, optimize
-from planners.problems import chain
 from planners.simplex import project_to_simplex
+
+from .known import chain
 
 ROWS = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=12)
 

@@ -191,15 +191,19 @@ class Bounds:
     def _tiled(self, like: Tensor) -> tuple[Tensor, ...]:
         """Low and high in planning units, then low, high, mean, std as given: [A] each."""
         key = (like.shape[-1], like.dtype, like.device)
-        if key not in self._rows:
-            A, size = like.shape[-1], self.low.numel()
-            require(A % size == 0, f"bounds have {size} entries, which must divide A, got A = {A}")
-            edges = [(edge - self.mean) / self.std for edge in (self.low, self.high)]
-            inner = _rounded_inwards(edges[0], edges[1], like.dtype)
-            outer = _rounded_inwards(self.low, self.high, like.dtype)
-            rows = (*inner, *outer, self.mean.to(like.dtype), self.std.to(like.dtype))
-            self._rows[key] = tuple(row.repeat(A // size).to(like.device) for row in rows)
-        return self._rows[key]
+        if key in self._rows:
+            return self._rows[key]
+        A, size = like.shape[-1], self.low.numel()
+        require(A % size == 0, f"bounds have {size} entries, which must divide A, got A = {A}")
+        edges = [(edge - self.mean) / self.std for edge in (self.low, self.high)]
+        inner = _rounded_inwards(edges[0], edges[1], like.dtype)
+        outer = _rounded_inwards(self.low, self.high, like.dtype)
+        rows = (*inner, *outer, self.mean.to(like.dtype), self.std.to(like.dtype))
+        tiled = tuple(row.repeat(A // size).to(like.device) for row in rows)
+        # What is made while a graph is traced is no tensor of its own.
+        if not torch.compiler.is_compiling():
+            self._rows[key] = tiled
+        return tiled
 
     def box(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The box in planning units, low and high [A], for actions like `like` [..., A]."""

@@ -85,7 +85,8 @@ class PlanningStep(nn.Module):
             known = z.unsqueeze(1).expand(B, S, -1, -1)
             # The plain rollout: it traces into a graph whose number of rows stays free.
             predicted = self.model.rollout(known.flatten(0, 1), actions.flatten(0, 1))
-            return (predicted[:, -1].unflatten(0, (B, S)) - goal.unsqueeze(1)).square().sum(-1)
+            last: Tensor = predicted[:, -1].unflatten(0, (B, S))
+            return (last - goal.unsqueeze(1)).square().sum(-1)
 
         return self.update(cost, mean, std, noise)
 

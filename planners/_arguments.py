@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["calls", "floats", "instance", "integer", "number", "one_of", "require", "row"]
+__all__ = ["calls", "floats", "instance", "integer", "number", "one_of", "require", "row", "shown"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -26,20 +26,22 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
         index: Any = "" if isinstance(value, bool) else value
         found = operator.index(index)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name} must be an integer{rule}, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer{rule}, got {shown(value)}") from None
     fits = (low is None or found >= low) and (high is None or found <= high)
     require(fits, f"{name} must be an integer{rule}, got {found}")
     return found
 
 
-def number(name: str, value: Any, interval: str) -> None:
+def number(name: str, value: Any, interval: str, *, optional: bool = False) -> None:
     """A real number in an interval such as "[0, 1)" or "(0, inf)"; never NaN."""
+    if optional and value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number in {interval}, got {value!r}")
+        raise TypeError(f"{name} must be a number in {interval}, got {shown(value)}")
     x, (low, high) = float(value), map(float, interval[1:-1].split(","))
     above = x > low if interval[0] == "(" else x >= low
     below = x < high if interval[-1] == ")" else x <= high
-    require(above and below, f"{name} must be a number in {interval}, got {value!r}")
+    require(above and below, f"{name} must be a number in {interval}, got {shown(value)}")
 
 
 def row(name: str, value: Any) -> None:
@@ -51,19 +53,23 @@ def row(name: str, value: Any) -> None:
 def one_of(name: str, value: Any, options: Sequence[str]) -> None:
     """One of some words."""
     words = " or ".join(f'"{option}"' for option in options)
-    require(value in options, f"{name} must be {words}, got {value!r}")
+    require(
+        isinstance(value, str) and value in options, f"{name} must be {words}, got {shown(value)}"
+    )
 
 
-def calls(name: str, value: Any, signature: str) -> None:
-    """Something that can be called."""
-    if not callable(value):
-        raise TypeError(f"{name} must be callable, {signature}, got {_kind(value)}")
+def calls(name: str, value: Any, signature: str, *, optional: bool = False) -> None:
+    """Something that can be called, or None where it is optional."""
+    if not callable(value) and not (optional and value is None):
+        raise TypeError(f"{name} must be callable, {signature}, got {shown(value)}")
 
 
-def instance(name: str, value: Any, kind: type, example: str) -> None:
+def instance(name: str, value: Any, kind: type, example: str, *, optional: bool = False) -> None:
     """An object with all that a protocol or class asks for; the class itself is none."""
+    if optional and value is None:
+        return
     if isinstance(value, type) or not isinstance(value, kind):
-        raise TypeError(f"{name} must be an instance such as {example}, got {_kind(value)}")
+        raise TypeError(f"{name} must be an instance such as {example}, got {shown(value)}")
 
 
 def floats(name: str, value: Any, shape: str, **sizes: int) -> None:
@@ -71,16 +77,22 @@ def floats(name: str, value: Any, shape: str, **sizes: int) -> None:
     letters = shape.split()
     wanted = f"[{', '.join(str(sizes.get(letter, letter)) for letter in letters)}]"
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a float tensor {wanted}, got {_kind(value)}")
+        raise TypeError(f"{name} must be a float tensor {wanted}, got {shown(value)}")
     fits = len(letters) == value.ndim and all(
         size > 0 and size == sizes.get(letter, size)
         for letter, size in zip(letters, value.shape, strict=True)
     )
     require(
         fits and value.is_floating_point(),
-        f"{name} must be a float tensor {wanted}, got {value.dtype} {list(value.shape)}",
+        f"{name} must be a float tensor {wanted}, got {shown(value)}",
     )
 
 
-def _kind(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+def shown(value: Any) -> str:
+    """A value as an error shows it: one short line."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {list(value.shape)}"
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 60 else f"{type(value).__name__} {line[:50]} …"

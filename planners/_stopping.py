@@ -13,7 +13,9 @@ from torch import Tensor
 from planners._arguments import number
 from planners._record import choose
 
-__all__ = ["LOOK", "Stopping"]
+__all__ = ["LOOK", "Stopped", "Stopping"]
+
+Stopped = Literal["iterations", "converged", "deadline"]
 
 LOOK = 5
 """Iterations from one look at the plan to the next."""
@@ -67,9 +69,8 @@ class Stopping:
         marks: Callable[[], Mark] | None = None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        for name, value in (("stop", stop), ("deadline", deadline)):
-            if value is not None:
-                number(name, value, "(0, inf)")
+        number("stop", stop, "(0, inf)", optional=True)
+        number("deadline", deadline, "(0, inf)", optional=True)
         self._stop, self._deadline = stop, deadline
         self._now, self._began = now, now()
         self._marks = marks or _marks(start.device)
@@ -80,10 +81,8 @@ class Stopping:
         self._kept: Any = None
         self._answer: tuple[Mark, Tensor] | None = None
 
-    def over(
-        self, done: int, plan: Callable[[], Tensor], kept: Any
-    ) -> Literal["converged", "deadline"] | None:
-        """Why the search ends after `done` iterations; None if it goes on.
+    def over(self, done: int, plan: Callable[[], Tensor], kept: Any) -> Stopped:
+        """What ends the search after `done` iterations; "iterations" if it goes on.
 
         Args:
             done: iterations that were asked for.
@@ -93,7 +92,7 @@ class Stopping:
         stop, deadline = self._stop, self._deadline
         if stop is not None and done % LOOK == 0 and self._look(plan(), kept, stop):
             return "converged"
-        return "deadline" if deadline is not None and self._late(done, deadline) else None
+        return "deadline" if deadline is not None and self._late(done, deadline) else "iterations"
 
     def result(self, kept: Any) -> Any:
         """What is returned: where a problem has settled, what it had then."""

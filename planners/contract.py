@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import torch
 from torch import Tensor
 
-from planners._arguments import require
+from planners._arguments import require, shown
 from planners.noise import Noise
 
 __all__ = ["Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State"]
@@ -26,6 +26,7 @@ tensor). `MPC` then warns where it executes less than a plan. Absent means false
 """
 
 
+@runtime_checkable
 class State(Protocol):
     """What a method remembers between iterations: a frozen record.
 
@@ -230,7 +231,9 @@ def _row(name: str, value: Tensor | Sequence[float] | float) -> Tensor:
             else torch.tensor(value, dtype=torch.float64, device="cpu")
         )
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name} must be a number or one per control, got {value!r}") from None
+        raise TypeError(f"{name} must be a number or one per control, got {shown(value)}") from None
+    shape = list(row.shape)
+    require(row.ndim < 2 and row.numel() > 0, f"{name} must be a number or (A,), got {shape}")
     return row.reshape(-1)
 
 

@@ -38,8 +38,7 @@ def from_dynamics(
     """
     calls("step", step, "(states [N, D], actions [N, A]) -> [N, D]")
     calls("running_cost", running_cost, "(states [N, D], actions [N, A]) -> [N]")
-    if terminal_cost is not None:
-        calls("terminal_cost", terminal_cost, "states [N, D] -> [N]")
+    calls("terminal_cost", terminal_cost, "states [N, D] -> [N]", optional=True)
 
     def cost_from(state: Tensor) -> Cost:
         def cost(candidates: Tensor) -> Tensor:

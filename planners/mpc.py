@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._arguments import floats, instance, integer, one_of, require
+from planners._arguments import floats, instance, integer, number, one_of, require
 from planners._common import mirrored, shift
 from planners._history import History, Observations
 from planners._record import choose, put_together, take_apart
@@ -47,7 +47,8 @@ class MPC(Generic[StateT]):
 
     Where planning takes time, actions go on meanwhile. With `committed=c` the first c actions of
     every plan are those that are executed until it is there, and `act` hands out the next ones.
-    An episode begins with c actions of rest (zero, or the nearest that the bounds allow).
+    An episode begins with c actions of rest: zero in the environment's units, or the nearest to it
+    that the bounds allow.
 
     Args:
         method: which planner.
@@ -101,6 +102,9 @@ class MPC(Generic[StateT]):
     ) -> None:
         instance("method", method, Method, "CEM()")
         one_of("tail", tail, ("zero", "repeat"))
+        instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
+        number("stop", stop, "(0, inf)", optional=True)
+        number("deadline", deadline, "(0, inf)", optional=True)
         if not callable(iterations):
             integer("iterations", iterations, 1)
         A, H = integer("action_dim", action_dim, 1), integer("horizon", horizon, 1)
@@ -116,7 +120,8 @@ class MPC(Generic[StateT]):
         self._rest, self._start = start[:, :1], start
         if bounds is not None:
             box = bounds.box(start)
-            self._rest, self._start = self._rest.clamp(*box), mirrored(start, *box)
+            self._rest = bounds.from_environment(self._rest).clamp(*box)
+            self._start = mirrored(start, *box)
         self._streams = problem_seeds(seed, batch, start.device)
         self.last: Plan | None = None
         self.record = self.begin()
@@ -319,6 +324,7 @@ def split_blocks(actions: Tensor, block: int) -> Tensor:
     Returns: [..., k · block, A].
     Raises: ValueError if `block` does not divide the width of an action.
     """
+    instance("actions", actions, Tensor, "Plan.actions")
     require(actions.ndim >= 2, f"actions must be [..., k, block · A], got {list(actions.shape)}")
     *lead, k, width = actions.shape
     fits = width % integer("block", block, 1) == 0

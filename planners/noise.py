@@ -117,7 +117,7 @@ def problem_seeds(seed: Any, num_problems: int, device: torch.device) -> Tensor:
     Returns: [B], int64.
     Raises: ValueError if `seed` is a tensor of another shape, TypeError if it is not integer.
     """
-    if isinstance(seed, Tensor) or getattr(seed, "shape", None):
+    if getattr(seed, "shape", None):
         seeds = torch.as_tensor(seed, device=device)
         if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
             raise TypeError(f"seed must be an integer or [B] integers, got {seeds.dtype}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torch import Tensor
 from planners._arguments import calls, floats, instance, integer, require
 from planners._common import mirrored, spread
 from planners._record import choose
-from planners._stopping import Stopping
-from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, StateT
+from planners._stopping import Stopped, Stopping
+from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, State, StateT
 from planners.noise import Noise, Stream, problem_seeds
 
 __all__ = ["optimize", "planning_step"]
@@ -80,19 +80,17 @@ def optimize(
     instance("method", method, Method, "CEM()")
     floats("plan", plan, "B H A")
     calls("cost", cost, "[B, S, H, A] -> [B, S]")
+    calls("callback", callback, "Progress -> None", optional=True)
     integer("iterations", iterations, 1)
     integer("steps", steps, 0, plan.shape[1])
-    if bounds is not None and method.discrete:
-        raise ValueError(f"bounds must be None for {method}: its actions are choices")
-    box = _box(plan, bounds, committed)
-    start = plan.detach()
-    if box is not None:
-        start = mirrored(start.unsqueeze(1), *box)[:, 0]
+    instance("previous", previous, State, "Plan.state", optional=True)
+    box = _box(method, plan, bounds, committed)
+    start = plan.detach() if box is None else mirrored(plan.detach().unsqueeze(1), *box)[:, 0]
     stream, in_graph = Stream(problem_seeds(seed, plan.shape[0], plan.device)), _in_graph(plan)
     timed = stop is not None or deadline is not None
     require(not (timed and in_graph), "stop and deadline must be None in a captured search")
     stopping = Stopping(stop, deadline, start) if timed else None
-    stopped: Literal["iterations", "converged", "deadline"] = "iterations"
+    stopped: Stopped = "iterations"
     lowest: list[Tensor] = []
     history: list[Tensor] = []
     with torch.no_grad():
@@ -110,10 +108,9 @@ def optimize(
             if callback is not None:
                 callback(Progress(i, scored.candidates, scored.costs, now(), state))
             if stopping is not None and i + 1 < iterations:
-                why = stopping.over(i + 1, now, (state, scored.candidates))
-                if why is not None:
-                    stopped = why
-                    break
+                stopped = stopping.over(i + 1, now, (state, scored.candidates))
+            if stopped != "iterations":
+                break
         candidates = scored.candidates
         if stopping is not None:
             state, candidates = stopping.result((state, candidates))
@@ -134,9 +131,11 @@ def planning_step(
         next mean and std, and the costs [B, S]. Where all costs of a problem are broken its mean
         and std stay as they are.
     """
+    instance("method", method, Method, "CEM()")
+    instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
 
     def step(cost: Cost, mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        box = _box(mean, bounds, None)
+        box = _box(method, mean, bounds)
         begun: Any = method.init(_project(mean, box))
         state, scored = _iterate(method, cost, begun._replace(spread=std), _Drawn(noise), box)
         told: Any = choose(scored.costs.amin(1) == _INF, begun._replace(spread=std), state)
@@ -166,8 +165,13 @@ def _iterate(
     return method.tell(state, scored), scored
 
 
-def _box(plan: Tensor, bounds: Bounds | None, committed: Tensor | None) -> _Box | None:
+def _box(
+    method: Method[Any], plan: Tensor, bounds: Bounds | None, committed: Tensor | None = None
+) -> _Box | None:
     """The bounds, and the committed actions as a box without extent."""
+    instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
+    if bounds is not None and method.discrete:
+        raise ValueError(f"bounds must be None for {method}: its actions are choices")
     if bounds is None and committed is None:
         return None
     B, H, A = plan.shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence, Sized
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from planners.optimize import optimize
 __all__ = ["Costable", "PlatformSolver"]
 
 
+@runtime_checkable
 class Costable(Protocol):
     """What the platform calls a model, or an evaluator, that scores candidates."""
 
@@ -63,6 +64,8 @@ class PlatformSolver(Generic[StateT]):
         callbacks: Sequence[Any] = (),
     ) -> None:
         instance("method", method, Method, "CEM()")
+        instance("cost", cost, Costable, "a model with get_cost")
+        instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
         self.method: Method[Any] = method
         self.cost, self.bounds, self.callbacks = cost, bounds, tuple(callbacks)
         self.iterations = integer("iterations", iterations, 1)

@@ -97,6 +97,19 @@ def test_momentum_and_least_std() -> None:
     assert state_of(CEM(2, 2, momentum=0.75), torch.zeros(1, 2), candidates).spread.item() == 0.75
 
 
+def test_a_population_can_shrink() -> None:
+    """Iteration i scores max(S γ^−i, 2K) candidates, never more than S."""
+    sizes: list[int] = []
+
+    def cost(candidates: Tensor) -> Tensor:
+        sizes.append(candidates.shape[1])
+        return candidates.square().sum((-1, -2))
+
+    optimize(CEM(100, 10, decay=2.0), cost, torch.zeros(1, 3, 1), iterations=5)
+    optimize(CEM(15, 10, decay=2.0), cost, torch.zeros(1, 3, 1), iterations=2)
+    assert sizes == [100, 50, 25, 20, 20, 15, 15]
+
+
 def test_one_spread_per_action_dim() -> None:
     """A tuple gives each action dim its own initial std."""
     plan = torch.zeros(1, 3, 2)

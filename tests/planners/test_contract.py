@@ -86,9 +86,7 @@ METHODS = [
         fixed(ICEM(30, 4)),
         36,
     ),
-    Case(
-        "MPPI", known.active_bounds, fixed(MPPI(1000, 0.02, 0.3)), 60, 0.02, fixed(MPPI(20)), 17
-    ),
+    Case("MPPI", known.active_bounds, fixed(MPPI(1000, 0.02, 0.3)), 60, 0.02, fixed(MPPI(20)), 17),
     Case(
         "MPPI top-k",
         known.linear_quadratic,
@@ -327,7 +325,7 @@ def test_a_state_that_was_told_nothing_is_as_none(case: Case) -> None:
 
 @EVERY
 def test_a_search_can_go_on(case: Case) -> None:
-    """From the state of the last search, shifted or not, the plan is finite and no worse than the start."""
+    """From the last state, shifted or not, the plan is finite and no worse than the start."""
     problem = case.problem(4)
     method = case.small(problem)
     first = search(method, problem, 4)

@@ -42,6 +42,23 @@ def test_the_plan_is_a_real_one_with_its_real_cost() -> None:
     torch.testing.assert_close(problem.cost(plan.actions[:, None])[:, 0], plan.cost)
 
 
+def test_roundings_are_scored_without_a_gradient() -> None:
+    """Real choices in even iterations, relaxed ones that require grad in odd ones."""
+    problem = chain()
+    seen: list[Tensor] = []
+
+    def cost(candidates: Tensor) -> Tensor:
+        seen.append(candidates)
+        return problem.cost(candidates)
+
+    optimize(SimplexGradient(num_restarts=6), cost, problem.start, iterations=6)
+    assert [candidates.requires_grad for candidates in seen] == [False, True] * 3
+    for real, relaxed in zip(seen[::2], seen[1::2], strict=True):
+        assert real.shape == relaxed.shape
+        assert torch.equal(real.argmax(-1), relaxed.argmax(-1))
+        assert set(real.unique().tolist()) == {0.0, 1.0}
+
+
 def test_several_choices_share_an_action() -> None:
     """With C = 3 and A = 6 both groups of three stay on their own simplex and are solved."""
     wanted = torch.tensor([[1.0, 0, 0, 0, 0, 1.0]])

@@ -192,9 +192,9 @@ def regret() -> None:
     # One rollout of H steps with its gradient, and ten lifted steps of H model calls with theirs.
     row("GRASP", {"reach": share(reach_grasp(made), made, BUDGET // (8 * GRADIENT * 11))})
     row("CategoricalCEM", {"choices": share(CategoricalCEM(100, 10), problems.chain(B), 30)})
-    # Each of the 64 relaxed plans is scored with its rounding.
+    # The 64 roundings and the 64 relaxed plans with their gradients take turns.
     row("SimplexGradient", {
-        "choices": share(SimplexGradient(), problems.chain(B), BUDGET // (2 * 64 * GRADIENT))
+        "choices": share(SimplexGradient(), problems.chain(B), 2 * BUDGET // (64 * (1 + GRADIENT)))
     })  # fmt: skip
     limited = problems.constrained(B)
     wrapped = AugmentedLagrangian(CEM(100, 10), limited.limit, every=10)

@@ -119,8 +119,8 @@ class Plan(NamedTuple):
     cost: Tensor
     history: Tensor
     spread: Tensor
-    stopped: Literal["iterations", "converged", "deadline"]
-    state: Any
+    stopped: Literal["iterations", "converged", "deadline"] = "iterations"
+    state: Any = None
 
 
 class Progress(NamedTuple):

@@ -118,7 +118,7 @@ def test_the_usual_settings_cost_the_same_number_of_rollouts() -> None:
         ({"horizon": 0}, "horizon must be at least 1, got 0"),
         ({"std": float("nan")}, "std must be positive and finite, got nan"),
         ({"execute": 6}, "execute must be at most horizon = 5, got 6"),
-        ({"elites": 65}, r"num_elites must be in \[2, num_samples = 64\], got 65"),
+        ({"elites": 65}, r"num_elites must be an integer in \[2, 64\], got 65"),
     ],
 )
 def test_impossible_settings_are_refused(words: dict[str, object], part: str) -> None:

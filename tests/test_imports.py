@@ -42,7 +42,15 @@ HOMES = {
 FLOORS = {
     "sigreg": ("quadrature directions", "reference", "_kernels", "functional", "module"),
     "planners": ("noise", "contract", "optimize", "mpc"),
-    "worldmodel": ("records", "layers", "encoder predictor", "model", "loss cost", "presets"),
+    "worldmodel": (
+        "records contract",
+        "layers goals",
+        "rollout imagine",
+        "encoder predictor prefix affine patches",
+        "model",
+        "loss cost heads",
+        "presets",
+    ),
 }
 
 

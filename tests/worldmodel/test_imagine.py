@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planners import CEM, optimize
-from worldmodel import WorldModel, goals, presets
+from worldmodel import WorldModel, goals, heads, presets
 from worldmodel.rollout import PlanRollout
 
 B, S, H, A = 2, 5, 4, 4
@@ -202,3 +202,24 @@ def test_says_what_is_wrong(model: WorldModel) -> None:
         imagination.look(torch.rand(1, 1, 3, 64, 64))(torch.randn(B, S, H, A))
     with pytest.raises(ValueError, match=r"past_actions must be .* T = 1, got \[1, 3, 4\]"):
         imagination.look(torch.rand(1, 1, 3, 64, 64), torch.zeros(1, 3, A))
+
+
+def test_another_default_device_changes_nothing(model: WorldModel) -> None:
+    """Everything made along the way lies where the model and the data lie."""
+    frames, goal = torch.rand(B, 2, 3, 64, 64).numpy(), torch.rand(B, 3, 64, 64)
+    past, actions = torch.randn(B, 1, A), torch.randn(B, S, H, A)
+    z = torch.randn(200, 64)
+    weights = [1.0] * H
+
+    def cost() -> torch.Tensor:
+        imagination = model.imagine()
+        head = heads.fit_head(z, z[:, :2], (4,))
+        seen = goals.near(imagination.embed(goal), weights=weights)
+        kept = goals.charge(goals.typical(z))
+        total = seen + kept + goals.state(head, torch.zeros(2, device="cpu"))
+        return total(imagination.look(frames, past)(actions))
+
+    with torch.no_grad():
+        expected = cost()
+        with torch.device("meta"):
+            assert torch.equal(cost(), expected)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from planners import CEM, optimize
+from planners import CEM, MPC, optimize
 from worldmodel import WorldModel, goals, heads, presets
 from worldmodel.rollout import PlanRollout
 
@@ -223,3 +223,25 @@ def test_another_default_device_changes_nothing(model: WorldModel) -> None:
         expected = cost()
         with torch.device("meta"):
             assert torch.equal(cost(), expected)
+
+
+def test_a_controller_keeps_the_history_that_a_look_takes(model: WorldModel) -> None:
+    """What `MPC` has seen and done goes into `look` as it is, and a last-step cost is warned of."""
+    mpc = MPC(CEM(16, 4), horizon=H, action_dim=A, iterations=1, batch=B, history=3, block=2)
+    imagination = model.imagine()
+    goal = goals.near(imagination.embed(torch.rand(B, 3, 64, 64)), "nearest")
+    frames = [torch.rand(B, 3, 64, 64) for _ in range(4)]
+    done = []
+    for frame in frames:
+        mpc.see(frame)
+        futures = imagination.look(mpc.observations, mpc.past_actions)
+        done.append(mpc.act(lambda actions, f=futures: goal(f(actions))).flatten(1))
+    seen = imagination.look(torch.stack(frames[1:], dim=1), torch.stack(done[1:3], dim=1))
+    plans = torch.randn(B, S, H, A)
+    with torch.no_grad():
+        torch.testing.assert_close(futures(plans), seen(plans))
+    last = goals.near(torch.zeros(64))
+    with pytest.warns(RuntimeWarning, match="looks at the last of 4 actions alone"):
+        MPC(CEM(16, 4), horizon=H, action_dim=A, iterations=1, batch=B).act(
+            lambda actions: last(futures(actions))
+        )

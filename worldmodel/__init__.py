@@ -1,18 +1,42 @@
 """What happens next, in latent space? JEPA world-model parts, data, worlds and apps."""
 
-from worldmodel import presets
-from worldmodel.checkpoint import RunConfig, load, load_policy, read_config, save
-from worldmodel.cost import goal_cost
-from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
-from worldmodel.export import export_onnx, export_torch
-from worldmodel.gcbc import GCBC, gcbc_loss
-from worldmodel.loss import jepa_loss
-from worldmodel.model import WorldModel
-from worldmodel.patches import DinoPatches, PatchPredictor
-from worldmodel.pldm import PLDMTerms, pldm_loss
-from worldmodel.predictor import CausalPredictor
-from worldmodel.published import from_published
-from worldmodel.records import Batch, Losses
+from typing import TYPE_CHECKING
+
+from worldmodel._lazy import lazily
+
+if TYPE_CHECKING:
+    from worldmodel import presets
+    from worldmodel.checkpoint import RunConfig, load, load_policy, read_config, save
+    from worldmodel.cost import goal_cost
+    from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
+    from worldmodel.export import export_onnx, export_torch
+    from worldmodel.gcbc import GCBC, gcbc_loss
+    from worldmodel.loss import jepa_loss
+    from worldmodel.model import WorldModel
+    from worldmodel.patches import DinoPatches, PatchPredictor
+    from worldmodel.pldm import PLDMTerms, pldm_loss
+    from worldmodel.predictor import CausalPredictor
+    from worldmodel.published import from_published
+    from worldmodel.records import Batch, Losses
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "presets": "",
+        "checkpoint": "RunConfig load load_policy read_config save",
+        "cost": "goal_cost",
+        "encoder": "ActionEncoder ConvEncoder FrameEncoder",
+        "export": "export_onnx export_torch",
+        "gcbc": "GCBC gcbc_loss",
+        "loss": "jepa_loss",
+        "model": "WorldModel",
+        "patches": "DinoPatches PatchPredictor",
+        "pldm": "PLDMTerms pldm_loss",
+        "predictor": "CausalPredictor",
+        "published": "from_published",
+        "records": "Batch Losses",
+    },
+)
 
 __all__ = [
     "GCBC",

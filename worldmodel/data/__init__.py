@@ -1,12 +1,30 @@
 """Episodes to windows of frames and actions."""
 
-from worldmodel.data.episodes import ActionScale, Episodes, split
-from worldmodel.data.frames import Frames
-from worldmodel.data.hdf5 import open_hdf5
-from worldmodel.data.hdf5_writer import HDF5Writer
-from worldmodel.data.identity import action_digest, episode_digests
-from worldmodel.data.loading import BatchOrder, loader
-from worldmodel.data.windows import Windows
+from typing import TYPE_CHECKING
+
+from worldmodel._lazy import lazily
+
+if TYPE_CHECKING:
+    from worldmodel.data.episodes import ActionScale, Episodes, split
+    from worldmodel.data.frames import Frames
+    from worldmodel.data.hdf5 import open_hdf5
+    from worldmodel.data.hdf5_writer import HDF5Writer
+    from worldmodel.data.identity import action_digest, episode_digests
+    from worldmodel.data.loading import BatchOrder, loader
+    from worldmodel.data.windows import Windows
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "episodes": "ActionScale Episodes split",
+        "frames": "Frames",
+        "hdf5": "open_hdf5",
+        "hdf5_writer": "HDF5Writer",
+        "identity": "action_digest episode_digests",
+        "loading": "BatchOrder loader",
+        "windows": "Windows",
+    },
+)
 
 __all__ = [
     "ActionScale",

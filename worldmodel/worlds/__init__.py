@@ -1,10 +1,26 @@
 """Worlds that can be reset, stepped and drawn."""
 
-from worldmodel.worlds.contract import Expert, Session, World
-from worldmodel.worlds.opening import WORLDS, open_world
-from worldmodel.worlds.two_room import TwoRoom, TwoRoomSession
-from worldmodel.worlds.two_room_env import TwoRoomEnv
-from worldmodel.worlds.two_room_walks import TwoRoomExpert, Walks, collect
+from typing import TYPE_CHECKING
+
+from worldmodel._lazy import lazily
+
+if TYPE_CHECKING:
+    from worldmodel.worlds.contract import Expert, Session, World
+    from worldmodel.worlds.opening import WORLDS, open_world
+    from worldmodel.worlds.two_room import TwoRoom, TwoRoomSession
+    from worldmodel.worlds.two_room_env import TwoRoomEnv
+    from worldmodel.worlds.two_room_walks import TwoRoomExpert, Walks, collect
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "contract": "Expert Session World",
+        "opening": "WORLDS open_world",
+        "two_room": "TwoRoom TwoRoomSession",
+        "two_room_env": "TwoRoomEnv",
+        "two_room_walks": "TwoRoomExpert Walks collect",
+    },
+)
 
 __all__ = [
     "WORLDS",

@@ -1,0 +1,151 @@
+"""What a command may write where: one rule for every output, checked before the work begins.
+
+An output must be new, or be what the same command wrote itself and may continue. A link, a device
+or an input of the same call is never replaced. One process at a time writes to an output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from worldmodel._files import write_atomically
+
+__all__ = ["begin_folder", "check_folder", "check_new_file", "locked", "write_json"]
+
+_LOCK = ".lock"
+
+
+def write_json(content: object, path: Path) -> None:
+    """Write JSON, whole or not at all; NaN is refused."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, text.encode() + b"\n")
+
+
+def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out") -> None:
+    """Refuse a file that a command must not write.
+
+    Args:
+        path: to be written.
+        inputs: what the same call reads.
+        option: that named `path`.
+    Raises: FileExistsError if something is there; FileNotFoundError or NotADirectoryError if its
+        folder is not; ValueError if it is an input.
+    """
+    if any(_same(path, Path(other)) for other in inputs):
+        raise ValueError(f"{option} must not be a file that the command reads, got {path}")
+    # A broken link exists too.
+    if path.is_symlink() or path.exists():
+        raise FileExistsError(f"{option} must not exist yet, got {path}: choose another name")
+    _check_parent(path, option)
+
+
+@contextmanager
+def begin_folder(out: Path, mark: str, *, resume: bool, done: str | None = None) -> Iterator[bool]:
+    """Hold a folder that a command writes into, new or its own, for as long as the block runs.
+
+    A folder that is new and holds nothing but its lock when an error leaves the block is taken
+    away again, so that the corrected command can have its name.
+
+    Args:
+        out: the folder.
+        mark: name of the file that shows whose folder it is.
+        resume: continue in a folder with that mark; a new one is made otherwise.
+        done: name of the file that shows that nothing is left to do; None if that cannot be.
+    Yields: whether the folder was there before.
+    Raises: FileExistsError, FileNotFoundError, or OSError with what to do instead.
+    """
+    check_folder(out, mark, resume=resume, done=done)
+    try:
+        out.mkdir(parents=True, exist_ok=resume)
+    except FileExistsError:
+        raise FileExistsError(
+            f"--out must not exist yet, got {out}: choose another folder"
+        ) from None
+    except OSError as error:
+        raise OSError(
+            f"--out must be a folder that can be made, got {out}: {error.strerror}"
+        ) from error
+    with locked(out / _LOCK, str(out)):
+        try:
+            yield resume
+        except BaseException:
+            left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.json"}
+            if not resume and left <= {mark}:
+                for path in list(out.iterdir()):
+                    path.unlink()
+                out.rmdir()
+            raise
+
+
+def check_folder(out: Path, mark: str, *, resume: bool, done: str | None = None) -> None:
+    """Refuse a folder that a command cannot begin in, or cannot continue in.
+
+    Raises: FileExistsError or FileNotFoundError, with what to do instead.
+    """
+    if not resume:
+        if out.is_symlink() or out.exists():
+            ours = (out / mark).is_file() and not (done and (out / done).exists())
+            remedy = "add --resume to continue it, or " if ours else ""
+            raise FileExistsError(
+                f"--out must not exist yet, got {out}: {remedy}choose another folder"
+            )
+        _check_parent(out, "--out")
+        return
+    if not (out / mark).is_file():
+        raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
+    if done and (out / done).exists():
+        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file that names its holder; the system releases it when the process dies.
+
+    Args:
+        path: of the lock file.
+        what: the output it guards, for the error.
+    Raises: BlockingIOError naming the holder if another process has it.
+    """
+    lock, holder = FileLock(path), path.with_name(f"{path.name}.json")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            who = json.loads(holder.read_text(encoding="utf-8"))
+            name = f"process {int(who['process'])} on {who['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            name = "another process"
+        raise BlockingIOError(
+            f"{what} is being written by {name}: wait, or choose another name"
+        ) from None
+    try:
+        write_json({"process": os.getpid(), "host": socket.gethostname()}, holder)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _check_parent(path: Path, option: str) -> None:
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OSError(
+            f"{option} must be in a folder that can be written, got {path}: {parent} cannot"
+        )
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()

@@ -1,4 +1,4 @@
-"""Charts by matplotlib: as SVG they wear the page's colours by day and by night, as PNG the day's."""
+"""Charts by matplotlib: as SVG in the colours of the page, light or dark; as PNG in the light ones."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ PALETTE = ("#3566c4", "#d1452f", "#2c8a5f", "#a8731b")
 """Colours of the lines, one after the other; style.css has them for the night."""
 _ROLES = {INK: "ink", FAINT: "faint", HAIR: "hair"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
 # Text stays text, ids depend on the content alone, and a dollar sign in a name is no formula.
-_RC = {"svg.fonttype": "none", "svg.hashsalt": "worldmodel", "text.parse_math": False,
-       "font.size": 11.0, "text.color": INK}  # fmt: skip
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "worldmodel", "text.parse_math": False,
+    "font.size": 11.0, "text.color": INK,
+}  # fmt: skip
 _POINT = 1 / 72  # inches; an SVG counts in points
 
 
@@ -108,7 +110,7 @@ class Cloud(NamedTuple):
     down: bool = False
 
 
-def panels(*shown: Panel, width: float = 440, height: float = 250) -> Figure:
+def panels(*shown: Panel, width: float = 400, height: float = 240) -> Figure:
     """Lines with bands, panel above panel.
 
     Args:
@@ -126,7 +128,7 @@ def panels(*shown: Panel, width: float = 440, height: float = 250) -> Figure:
 
 
 def ranges(
-    rows: Sequence[Range], span: tuple[float, float], *, percent: bool = False, width: float = 440
+    rows: Sequence[Range], span: tuple[float, float], *, percent: bool = False, width: float = 400
 ) -> Figure:
     """A dot and its interval a row, on a common scale; what lies outside stops at its end.
 
@@ -158,10 +160,10 @@ def ranges(
         return figure
 
 
-def bars(values: Sequence[float], *, x_label: str, y_label: str, width: float = 440) -> Figure:
+def bars(values: Sequence[float], x_label: str, y_label: str, width: float = 400) -> Figure:
     """A falling spectrum; the first value stands at 1."""
     with _style():
-        figure = _figure(width, 220)
+        figure = _figure(width, 210)
         axes = figure.add_subplot()
         _dress(axes, x_label, y_label)
         axes.bar(range(1, len(values) + 1), values, width=0.72, color=PALETTE[0])
@@ -183,7 +185,8 @@ def clouds(*shown: Cloud, colours: NDArray[np.uint8], side: float = 300) -> Figu
             axes = figure.add_subplot(1, len(shown), place + 1)
             _dress(axes, cloud.x_label, cloud.y_label, cloud.title, grid="both")
             # Pixels: as paths, a thousand points outweigh the rest of a page.
-            axes.scatter(*cloud.points.T, s=9, c=colours / 255, linewidths=0, rasterized=True)
+            x, y = cloud.points.T
+            axes.scatter(x, y, s=9, c=colours / 255, linewidths=0, rasterized=True)
             if cloud.down:
                 axes.invert_yaxis()
         return figure
@@ -235,9 +238,9 @@ def save_chart(figure: Figure, path: Path) -> None:
 
 
 def _style() -> Any:
-    import matplotlib
+    from matplotlib import rc_context
 
-    return matplotlib.rc_context(_RC)
+    return rc_context(_RC)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -247,7 +250,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _dress(
-    axes: Axes, x_label: str = "", y_label: str = "", title: str = "", grid: str = "y"
+    axes: Axes, x_label: str = "", y_label: str = "", title: str = "", grid: Any = "y"
 ) -> None:
     """No frame but a grid; words small and faint."""
     axes.set_frame_on(False)
@@ -266,7 +269,10 @@ def _lines(axes: Axes, panel: Panel) -> None:
     _dress(axes, panel.x_label, panel.y_label)
     drawn = 0
     for place, line in enumerate(panel.lines):
-        look: dict[str, Any] = {"color": PALETTE[line.colour % len(PALETTE)], "zorder": 3 - place / 9}
+        look: dict[str, Any] = {
+            "color": PALETTE[line.colour % len(PALETTE)],
+            "zorder": 3 - place / 9,
+        }
         x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
         kept = np.isfinite(y) & ((y > 0) | (not panel.log_y))
         drawn += int(kept.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,14 @@ class Film(NamedTuple):
     steps: NDArray[np.int64]
     expected: Floats | None = None
     decided: NDArray[np.int64] | None = None
+
+    def take(self, some: slice) -> Film:
+        """Some of them."""
+        expected = None if self.expected is None else self.expected[:, some]
+        return Film(
+            self.names[some], self.paths[some], self.goals[some], self.success[some],
+            self.steps[some], expected, self.decided,
+        )  # fmt: skip
 
 
 def film_suffix() -> str:
@@ -157,15 +165,13 @@ def _gif(pictures: Iterator[Image.Image]) -> bytes:
 def _mp4(pictures: Iterator[Image.Image]) -> bytes:
     import av
 
+    shown = list(pictures)
     memory = io.BytesIO()
-    with av.open(memory, "w", format="mp4", options={"movflags": "faststart"}) as container:
-        last = next(pictures)
+    with av.open(memory, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=_RATE, options={"crf": "20"})
-        stream.width, stream.height, stream.pix_fmt = last.width, last.height, "yuv420p"
-        container.mux(stream.encode(av.VideoFrame.from_image(last)))
-        for last in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_image(last)))
-        for _ in range(3 * _RATE // 2):
-            container.mux(stream.encode(av.VideoFrame.from_image(last)))
+        stream.width, stream.height, stream.pix_fmt = *shown[0].size, "yuv420p"
+        for picture in shown + shown[-1:] * (3 * _RATE // 2):
+            frame: Any = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return memory.getvalue()

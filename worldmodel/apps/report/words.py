@@ -20,10 +20,12 @@ def points(difference: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits with a true minus; – for what is not defined."""
+    """Three significant digits, two of what is tiny; – for what is not defined."""
     if value is None or math.isnan(value):
         return "–"
-    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
+    size = abs(value)
+    text = f"{value:,.0f}" if size >= 1000 else f"{value:.3g}" if size >= 0.01 else f"{value:.2g}"
+    return text.replace("-", "−")
 
 
 def interval(estimate: Estimate) -> str:

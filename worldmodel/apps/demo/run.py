@@ -41,6 +41,7 @@ from worldmodel.apps.report import (
     write_index,
 )
 from worldmodel.apps.runs import save_run
+from worldmodel.apps.study.records import LatentMap
 from worldmodel.apps.train.loop import NonFiniteError
 from worldmodel.data import action_digest, episode_digests
 from worldmodel.model import WorldModel
@@ -209,8 +210,11 @@ def _draw_pictures(
     """What the page shows, by title."""
     # Every third frame: enough to see, and a light page.
     coordinates, share = principal_components(knowledge.z)
-    latent = latent_map(coordinates[::3].double().numpy(), share.tolist(), knowledge.states[::3])
-    save_chart(latent, out / "latent.png")
+    latent = LatentMap(
+        share.tolist(), "x and y", coordinates[::3].double().numpy(), knowledge.states[::3],
+        np.zeros(len(coordinates[::3])), in_picture=True,
+    )  # fmt: skip
+    save_chart(latent_map(latent)[0], out / "latent.png")
     steps, prediction, regularization = _curves(out).T
     table = {"step": steps, "prediction": prediction, "regularization": regularization}
     curves = training_curves(table, floor=floor())

@@ -113,7 +113,7 @@ def test_the_circle_is_as_wide_as_the_tolerance(side: int) -> None:
     scale = side / 224
     far = np.hypot(columns - 150 * scale, rows - 150 * scale)
     assert len(far) > 10
-    assert np.abs(far - 16 * scale).max() < 1.5
+    assert np.abs(far - 16 * scale).max() < 2  # a pixel of ink, and rounding to pixels
     assert not ink[:, side:].any()
 
 

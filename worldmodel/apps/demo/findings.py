@@ -47,8 +47,8 @@ class Knowledge(NamedTuple):
 def learned(config: DemoConfig, material: Material, model: WorldModel) -> Knowledge:
     """Fit probes on training episodes, score them on the held-out ones."""
     few = Walks(*(part[: config.held_out] for part in material.walks))
-    train_z, train_states = _embed(config, model, material.world, few, every=4)
-    z, states = _embed(config, model, material.world, material.unseen, every=8)
+    train_z, train_states = _embed(model, material.world, few, every=4)
+    z, states = _embed(model, material.world, material.unseen, every=8)
     found = probe(
         train_z,
         torch.from_numpy(train_states),
@@ -60,7 +60,7 @@ def learned(config: DemoConfig, material: Material, model: WorldModel) -> Knowle
 
 
 def _embed(
-    config: DemoConfig, model: WorldModel, world: TwoRoom, walks: Walks, every: int
+    model: WorldModel, world: TwoRoom, walks: Walks, every: int
 ) -> tuple[Tensor, NDArray[np.float32]]:
     """Embeddings and states of every `every`-th observation."""
     states = walks.states[:, ::every].reshape(-1, 2)

@@ -146,7 +146,7 @@ def svg(figure: Figure, title: str) -> str:
     assert box is not None
     head = f'<svg {box[0]} role="img" aria-label="{html.escape(title)}" xmlns:xlink='
     text = head + '"http://www.w3.org/1999/xlink">' + text[text.index(">", box.end()) + 1 :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", text, flags=re.DOTALL)
     # Nothing refers to the names of groups, and a page would have each of them many times.
     text = re.sub(r' id="[A-Za-z0-9]+_\d+"', "", text)
     for colour, role in _ROLES.items():
@@ -211,8 +211,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         if line.low is not None and line.high is not None:
             axes.fill_between(x, line.low, line.high, alpha=0.17, linewidth=0, **look)
         dots = "o-" if kept.sum() < 40 else "-"
-        axes.plot(x[kept], y[kept], dots, label=_short(line.name) or "_", linewidth=2, markersize=4.5,
-                  markeredgewidth=0, **look)  # fmt: skip
+        axes.plot(x[kept], y[kept], dots, label=_short(line.name) or "_", linewidth=2,
+                  markersize=4.5, markeredgewidth=0, **look)  # fmt: skip
     if not drawn:
         raise ValueError("lines must hold a point, above 0 on a logarithmic axis, got none")
     _scale(axes, panel)

@@ -188,9 +188,11 @@ def _small(frames: Tensor) -> Tensor:
     side = min(64, max(frames.shape[-1] // 16, 1) * 16)
     if frames.shape[-2:] == (side, side):
         return frames
-    return _by_parts(
-        lambda p: interpolate(p.float(), (side, side), mode="area").round().byte(), frames
-    )
+
+    def shrink(part: Tensor) -> Tensor:
+        return interpolate(part.float(), (side, side), mode="area").round().byte()
+
+    return _by_parts(shrink, frames)
 
 
 def _by_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

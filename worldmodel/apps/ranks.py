@@ -159,7 +159,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run a block on all ranks; where it fails on one, it fails on all, and one of them says so.
+        """Run a block on all ranks; where it fails on one, it fails on all, and one says so.
 
         Raises: what the block raised, on the lowest rank where it did; SystemExit elsewhere.
         """
@@ -181,7 +181,7 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the other processes of this command for the length of a block, if a launcher started some.
+    """Join the other processes of this command, if a launcher started some, for a block.
 
     Args:
         device: as the setting says; with several processes "cpu", or "cuda" for a GPU each.

@@ -13,7 +13,6 @@ from worldmodel.apps.evaluate.policies import (
     Scene,
     Task,
 )
-from worldmodel.apps.evaluate.statistics import sign_test, wilson
 
 __all__ = [
     "PLANNERS",
@@ -32,6 +31,4 @@ __all__ = [
     "Task",
     "attempt",
     "make_pairs",
-    "sign_test",
-    "wilson",
 ]

@@ -20,7 +20,6 @@ from worldmodel.apps.evaluate.manifest import (
     Manifest,
     read_manifest,
 )
-from worldmodel.apps.evaluate.page import page
 from worldmodel.apps.evaluate.planning import PLANNERS, Planner
 from worldmodel.apps.evaluate.running import (
     Evaluation,
@@ -30,8 +29,8 @@ from worldmodel.apps.evaluate.running import (
     search_of,
     world_for,
 )
-from worldmodel.apps.evaluate.wording import compare_lines, result_lines
 from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.report import compare_lines, evaluate_page, result_lines
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.checkpoint import digest
 from worldmodel.gcbc import GCBC
@@ -169,7 +168,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             world, manifest, policy_of(run, evaluation), reached, out, each=arguments.films
         )
     # The page last: its presence says that everything is there.
-    write_atomically(out / "index.html", page(result, films).encode())
+    write_atomically(out / "index.html", evaluate_page(result, films).encode())
     for line in result_lines(result, out):
         say(line)
     return 0

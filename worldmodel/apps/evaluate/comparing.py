@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from worldmodel.apps.evaluate.statistics import sign_test
+from worldmodel.study import sign_test
 
 __all__ = ["compare", "read_result"]
 

@@ -17,7 +17,6 @@ from worldmodel.apps.evaluate.manifest import (
     read_manifest,
     write_manifest,
 )
-from worldmodel.apps.evaluate.wording import manifest_lines
 from worldmodel.apps.progress import say
 from worldmodel.apps.runs import open_run
 from worldmodel.data import action_digest, episode_digests
@@ -89,7 +88,7 @@ def _manifest(arguments: argparse.Namespace) -> int:
     )
     _keep_other(arguments.out, manifest)
     write_manifest(manifest, arguments.out)
-    for line in manifest_lines(manifest, arguments.out):
+    for line in _lines(manifest, arguments.out):
         say(line)
     return 0
 
@@ -140,3 +139,22 @@ def _episodes(arguments: argparse.Namespace) -> tuple[list[Floats], list[str], s
     states = [episodes.states[begins[e] : ends[e]].numpy() for e in kept]
     source = f"{len(kept)} of {len(names)} episodes of {Path(arguments.data).name}"
     return states, [names[e] for e in kept], source
+
+
+def _lines(manifest: Manifest, path: Path) -> list[str]:
+    """What was written down."""
+    short = (
+        [f"  note       the budget is shorter than the {manifest.offset} steps of the episode"]
+        if manifest.budget < manifest.offset
+        else []
+    )
+    return [
+        f"{path}: {len(manifest.seeds)} pairs of {manifest.env}, goals {manifest.offset} steps "
+        f"away, budget {manifest.budget}",
+        f"  from       {manifest.source}",
+        f"  protocol   {manifest.protocol}, {manifest.pairs.dropped} drawn pairs left out, "
+        "solved before the first step",
+        f"  success    {manifest.criterion}",
+        *short,
+        f"  sha256     {manifest.hash}",
+    ]

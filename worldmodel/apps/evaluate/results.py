@@ -13,7 +13,7 @@ from planners.noise import fold_in
 from worldmodel.apps.evaluate.attempt import Outcome, attempt
 from worldmodel.apps.evaluate.manifest import Manifest
 from worldmodel.apps.evaluate.policies import ExpertPolicy, IdlePolicy, Policy, RandomPolicy
-from worldmodel.apps.evaluate.statistics import wilson
+from worldmodel.study import proportion
 from worldmodel.worlds import World
 
 __all__ = ["Trials", "floors", "outcomes", "summary", "try_policy"]
@@ -164,4 +164,5 @@ def _joined(parts: Sequence[Outcome]) -> Outcome:
 def _rate(success: NDArray[np.bool_]) -> tuple[float, list[float]]:
     """Share of [K, N] and its interval; repeats of a pair are no new pairs, so N counts."""
     rate, num = float(success.mean()), success.shape[1]
-    return round(rate, 4), [round(bound, 4) for bound in wilson(rate * num, num)]
+    found = proportion(rate * num, num)
+    return round(rate, 4), [round(found.low, 4), round(found.high, 4)]

@@ -99,7 +99,7 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
     rule = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error" and not place:
+    if first["type"] == "json_invalid" or (first["type"] == "value_error" and not place):
         return rule
     name = ".".join(place) or "the content"
     if kind is not None and place:

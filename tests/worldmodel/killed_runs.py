@@ -96,7 +96,7 @@ def main(data: str, folder: Path) -> None:
     told = os.dup(1)
     os.dup2(null, 1)
     # The picture is the slowest part of so short a run, and the last.
-    train_run.draw_curves = lambda folder, floor: folder / "none"
+    train_run.draw_curves = lambda folder, *_: folder / "none"
     train_run.run_train(settings(data), folder / "whole")
     wanted = (folder / "whole" / "model.safetensors").read_bytes()
     found: list[dict[str, Any]] = []

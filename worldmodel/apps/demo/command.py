@@ -10,6 +10,7 @@ from worldmodel.apps._arguments import device, positive, seed, weight
 from worldmodel.apps.demo.material import DemoConfig
 from worldmodel.apps.demo.run import run_demo
 from worldmodel.apps.progress import say
+from worldmodel.apps.report import demo_lines
 
 __all__ = ["add_parser"]
 
@@ -93,7 +94,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         say(f"\ninterrupted; the folder {arguments.out} is readable and holds the state so far")
         say(f"go on with: {_again(arguments)}")
         raise
-    for line in _summary(report, arguments.out):
+    for line in demo_lines(report, arguments.out):
         say(line)
     return 0
 
@@ -107,54 +108,3 @@ def _again(arguments: argparse.Namespace) -> str:
         if getattr(arguments, name) != getattr(default, name)
     ]
     return " ".join([*words, *(["--ablate"] if arguments.ablate else []), "--resume"])
-
-
-def _summary(report: dict[str, Any], out: Path) -> list[str]:
-    low, high = report["success_interval"]
-    probes = report["probe_r2"]
-    lines = [
-        "",
-        f"  reached the goal     {_percent(report['success_rate'])} of {report['episodes']} pairs"
-        f"   (95 % interval {low:.0%} to {high:.0%})",
-        f"    within a room      {_percent(report['same_room_success_rate'])}",
-        f"    across the wall    {_percent(report['cross_room_success_rate'])}"
-        f"   ({_percent(report['cross_room_fraction'])} of the pairs)",
-        f"  random policy        {_percent(report['random_success_rate'])}",
-        f"  start to goal        {report['mean_start_goal_distance']:.1f} success radii on average",
-        f"  position from z, R²  linear {_pair(probes['linear'])}   MLP {_pair(probes['mlp'])}",
-        f"  prediction loss      {report['pred_loss']:.4g}",
-        f"  SIGReg               {report['sigreg']:.3g}   "
-        f"(a Gaussian batch scores {report['sigreg_floor']:.2f})",
-    ]
-    if "ablation" in report:
-        lines += ["", *_compare(report)]
-    seconds = report["wall_seconds"]
-    phases = ", ".join(f"{k} {v:.0f}" for k, v in seconds.items() if k != "total" and v >= 1)
-    lines += [
-        "",
-        f"  took {seconds['total']:.0f} s ({phases})",
-        f"  look at {out / 'episodes.gif'}, {out / 'latent.png'}, {out / 'curves.png'};"
-        f" all figures are in {out / 'report.json'}",
-    ]
-    return lines
-
-
-def _compare(report: dict[str, Any]) -> list[str]:
-    without = report["ablation"]
-    rows = [
-        ("", f"λ = {report['config']['weight']:g}", "λ = 0"),
-        ("reached the goal", *(_percent(r["success_rate"]) for r in (report, without))),
-        ("linear R² x / y", *(_pair(r["probe_r2"]["linear"]) for r in (report, without))),
-        ("MLP R² x / y", *(_pair(r["probe_r2"]["mlp"]) for r in (report, without))),
-        ("prediction loss", *(f"{r['pred_loss']:.3g}" for r in (report, without))),
-        ("SIGReg", *(f"{r['sigreg']:.3g}" for r in (report, without))),
-    ]
-    return [f"  {a:<20} {b:<16} {c}" for a, b, c in rows]
-
-
-def _percent(rate: float | None) -> str:
-    return "none" if rate is None else f"{100 * rate:.1f} %"
-
-
-def _pair(values: dict[str, float]) -> str:
-    return f"{values['x']:.3f} / {values['y']:.3f}"

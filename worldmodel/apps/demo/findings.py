@@ -13,11 +13,11 @@ from torch import Tensor
 from planners.noise import problem_seeds
 from sigreg import noise_floor, trapezoid
 from worldmodel.apps.demo.material import DemoConfig, Material
-from worldmodel.apps.evaluate import Outcome, Planner, PlannerPolicy, attempt, wilson
+from worldmodel.apps.evaluate import Outcome, Planner, PlannerPolicy, attempt
 from worldmodel.apps.progress import Progress
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.model import WorldModel
-from worldmodel.study import Probe, probe
+from worldmodel.study import Probe, embed, probe, proportion
 from worldmodel.worlds import TwoRoom, Walks
 
 __all__ = ["Knowledge", "crossing", "floor", "learned", "plan", "provenance", "rate", "rates"]
@@ -59,17 +59,12 @@ def learned(config: DemoConfig, material: Material, model: WorldModel) -> Knowle
     return Knowledge(found, z, states)
 
 
-@torch.no_grad()
 def _embed(
     config: DemoConfig, model: WorldModel, world: TwoRoom, walks: Walks, every: int
 ) -> tuple[Tensor, NDArray[np.float32]]:
     """Embeddings and states of every `every`-th observation."""
     states = walks.states[:, ::every].reshape(-1, 2)
-    frames = torch.from_numpy(world.render(states))
-    parts = [
-        model.encode(part[:, None].to(config.device))[:, 0].cpu() for part in frames.split(512)
-    ]
-    return torch.cat(parts), states
+    return embed(model, torch.from_numpy(world.render(states))).cpu(), states
 
 
 def plan(config: DemoConfig, material: Material, model: WorldModel) -> Outcome:
@@ -99,7 +94,9 @@ def rates(material: Material, outcome: Outcome) -> dict[str, Any]:
     crosses = crossing(material)
     return {
         "success_rate": rate(success),
-        "success_interval": [round(b, 4) for b in wilson(int(success.sum()), len(success))],
+        "success_interval": [
+            round(b, 4) for b in proportion(int(success.sum()), len(success))[1:3]
+        ],
         "same_room_success_rate": rate(success[~crosses]),
         "cross_room_success_rate": rate(success[crosses]),
     }

@@ -30,14 +30,23 @@ from worldmodel.apps.demo.findings import (
 )
 from worldmodel.apps.demo.material import DemoConfig, Material, gather, new_training
 from worldmodel.apps.evaluate import Outcome, RandomPolicy, attempt
-from worldmodel.apps.pictures import episodes_gif, latent_map, training_curves
 from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.report import (
+    Film,
+    demo_page,
+    latent_map,
+    save_chart,
+    training_curves,
+    write_film,
+    write_index,
+)
 from worldmodel.apps.runs import save_run
 from worldmodel.apps.train.loop import NonFiniteError
 from worldmodel.data import action_digest, episode_digests
 from worldmodel.model import WorldModel
 from worldmodel.records import Losses
 from worldmodel.study import principal_components
+from worldmodel.worlds import TwoRoom
 
 __all__ = ["run_demo"]
 
@@ -103,13 +112,15 @@ def run_demo(
         policy = RandomPolicy(np.random.default_rng(config.seed_for("random policy")))
         control = attempt(material.world, material.pairs, policy, budget=config.budget)
     with clock.phase("pictures"):
-        _draw_pictures(material, knowledge, outcome, out)
+        pictures = _draw_pictures(material, knowledge, outcome, out)
     report = _report(config, material, knowledge, outcome, control, out)
     if ablate:
         with clock.phase("ablation"):
             report["ablation"] = _ablate(config, material)
     report["wall_seconds"] = clock.seconds | {"total": round(sum(clock.seconds.values()), 2)}
     _write_json(report, out / "report.json")
+    write_atomically(out / "demo.html", demo_page(report, pictures).encode())
+    write_index(out)
     (out / "training.safetensors").unlink(missing_ok=True)
     return report
 
@@ -192,27 +203,31 @@ def _curves(out: Path) -> NDArray[np.float64]:
     return table
 
 
-def _draw_pictures(material: Material, knowledge: Knowledge, outcome: Outcome, out: Path) -> None:
+def _draw_pictures(
+    material: Material, knowledge: Knowledge, outcome: Outcome, out: Path
+) -> dict[str, Any]:
+    """What the page shows, by title."""
+    # Every third frame: enough to see, and a light page.
     coordinates, share = principal_components(knowledge.z)
-    latent_map(
-        coordinates.double().numpy(),
-        share.tolist(),
-        knowledge.states,
-        material.world,
-        out / "latent.png",
-    )
+    latent = latent_map(coordinates[::3].double().numpy(), share.tolist(), knowledge.states[::3])
+    save_chart(latent, out / "latent.png")
     steps, prediction, regularization = _curves(out).T
-    training_curves(steps, prediction, regularization, floor(), out / "curves.png")
+    table = {"step": steps, "prediction": prediction, "regularization": regularization}
+    curves = training_curves(table, floor=floor())
+    save_chart(curves, out / "curves.png")
     # Three across the wall, three within a room, the first drawn of each: none is picked.
     crosses = crossing(material)
     chosen = np.concatenate([np.flatnonzero(crosses)[:3], np.flatnonzero(~crosses)[:3]])
-    episodes_gif(
-        outcome.paths[chosen],
-        material.pairs.goals[chosen],
-        outcome.success[chosen],
-        outcome.steps[chosen],
-        out / "episodes.gif",
-    )
+    film = Film(
+        [""] * len(chosen), outcome.paths[chosen], material.pairs.goals[chosen],
+        outcome.success[chosen], outcome.steps[chosen],
+    )  # fmt: skip
+    write_film(film, TwoRoom(160), out / "episodes.gif", across=2)
+    return {
+        "Plans in motion": out / "episodes.gif",
+        "The latent space": latent,
+        "Its training": curves,
+    }
 
 
 def _report(

@@ -21,7 +21,6 @@ from worldmodel.apps.evaluate.policies import (
 )
 from worldmodel.apps.evaluate.result import Result, read_result, write_result
 from worldmodel.apps.evaluate.running import evaluate
-from worldmodel.apps.evaluate.statistics import sign_test, wilson
 
 __all__ = [
     "Actor",
@@ -46,8 +45,6 @@ __all__ = [
     "make_pairs",
     "read_manifest",
     "read_result",
-    "sign_test",
-    "wilson",
     "write_manifest",
     "write_result",
 ]

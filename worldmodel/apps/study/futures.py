@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.apps.study.material import embed
 from worldmodel.apps.study.parts import Study, UnavailableError, both_sides
+from worldmodel.apps.study.records import Foresight, Pictures, Strip, Violations
 from worldmodel.study import (
     background,
     bootstrap,
+    embed,
     fit_decoder,
     mean_estimate,
     open_loop,
@@ -26,41 +27,38 @@ from worldmodel.worlds import TwoRoom
 
 __all__ = ["foresight", "pictures", "violations"]
 
+Floats = NDArray[np.float32]
 
-def foresight(study: Study) -> dict[str, Any]:
+
+def foresight(study: Study) -> Foresight:
     """How far ahead can the model see without looking again?"""
-    test = study.material.test
-    T, history = test.z.shape[1], study.run.world_model.predictor.history
-    known = min(history, T - 2)
+    test, model = study.material.test, study.run.world_model
+    known = min(model.predictor.history, test.z.shape[1] - 2)
     if known < 1:
-        raise UnavailableError(f"episodes of {T} frames leave no future to predict")
+        raise UnavailableError(f"episodes of {test.z.shape[1]} frames leave no future to predict")
     if study.variance <= 0:
         raise UnavailableError("all embeddings are the same, so any guess is perfect")
-    others = study.material.fit or test
-    errors = open_loop(
-        study.run.world_model,
-        test.z,
-        test.actions,
-        known=known,
-        mean=others.z.flatten(0, 1).mean(0),
+    mean = (study.material.fit or test).z.flatten(0, 1).mean(0)
+    errors = open_loop(model, test.z, test.actions, known=known, mean=mean)
+    of_model, of_copy, of_mean = (
+        [mean_estimate(e / study.variance, seed=study.seed) for e in curve.unbind(1)]
+        for curve in errors
     )
-    steps = errors.model.shape[1]
-    curves = {
-        name: [mean_estimate(e[:, h] / study.variance, seed=study.seed) for h in range(steps)]
-        for name, e in errors._asdict().items()
-    }
-    worse = [h + 1 for h in range(steps) if curves["model"][h].value >= curves["copy"][h].value]
-    return {
-        "known_frames": known,
-        "horizons": list(range(1, steps + 1)),
-        "raw_steps_per_horizon": study.run.frameskip,
-        **curves,
-        "first_horizon_no_better_than_copying": worse[0] if worse else None,
-        "unit": "variance of the held-out embeddings (1 is what their mean scores)",
-    }
+    horizons = list(range(1, len(of_model) + 1))
+    worse = [h for h in horizons if of_model[h - 1].value >= of_copy[h - 1].value]
+    return Foresight(
+        known_frames=known,
+        horizons=horizons,
+        raw_steps_per_horizon=study.run.frameskip,
+        model=of_model,
+        copy=of_copy,
+        mean=of_mean,
+        first_horizon_no_better_than_copying=worse[0] if worse else None,
+        unit="variance of the held-out embeddings (1 is what their mean scores)",
+    )
 
 
-def violations(study: Study) -> dict[str, Any]:
+def violations(study: Study) -> Violations:
     """Is the model surprised by the impossible, and more by a jump than by a colour?"""
     test, model = study.material.test, study.run.world_model
     E, T = test.z.shape[:2]
@@ -91,37 +89,31 @@ def violations(study: Study) -> dict[str, Any]:
         raise UnavailableError(
             "nothing stands out from the background, so nothing could be recoloured"
         )
-    return {
-        "at_frame": at,
-        "frames": list(range(1, T)),
-        "surprise": {
-            name: [mean_estimate(values[:, t], seed=study.seed) for t in range(T - 1)]
+    pairs = (("teleport", "undisturbed"), ("recolour", "undisturbed"), ("teleport", "recolour"))
+    return Violations(
+        at_frame=at,
+        frames=list(range(1, T)),
+        surprise={
+            name: [mean_estimate(now, seed=study.seed) for now in values.unbind(1)]
             for name, values in curves.items()
         },
-        "tests": {
-            f"{a} against {b}": paired_test(now[a], now[b], seed=study.seed)
-            for a, b in (
-                ("teleport", "undisturbed"),
-                ("recolour", "undisturbed"),
-                ("teleport", "recolour"),
-            )
-        },
-        "pixels_changed": changed,
-        "teleport_is": (
-            "the agent is somewhere else, at least a quarter of the world away, and goes on from "
+        tests={f"{a} against {b}": paired_test(now[a], now[b], seed=study.seed) for a, b in pairs},
+        pixels_changed=changed,
+        teleport_is=(
+            "the agent is somewhere else, at least a quarter of the world away, and continues from "
             "there under the same actions"
             if study.material.world
-            else "the episode goes on as another one does"
+            else "the episode continues as another one does"
         ),
-        "unit": "variance of the held-out embeddings",
-        "pictures": {
+        unit="variance of the held-out embeddings",
+        pictures={
             name: frames[0, at - 1 : at + 1].permute(0, 2, 3, 1).numpy()
             for name, (frames, _) in conditions.items()
         },
-    }
+    )
 
 
-def pictures(study: Study) -> dict[str, Any]:
+def pictures(study: Study) -> Pictures:
     """What does an embedding know of its frame, and a rollout of the future?"""
     fit, test = both_sides(study, "a decoder needs an episode to learn from and another to paint")
     shrunk, small = _small(fit.frames), _small(test.frames)
@@ -139,27 +131,24 @@ def pictures(study: Study) -> dict[str, Any]:
     blind = (decoder.mean - truth).square().flatten(1).mean(1)
     sums = torch.stack([error, blind, torch.ones_like(error)], dim=1)
     columns = _columns(known, test.z.shape[1])
-    rows = [
-        {
-            "truth": _array(truth[e, columns]),
-            "seen": _array(painted[e, columns]),
-            "dreamt": [
-                None if t < known else _array(future[e, t - known : t - known + 1])[0]
-                for t in columns
-            ],
-        }
+    strips = [
+        Strip(
+            truth=_array(truth[e, columns]),
+            seen=_array(painted[e, columns]),
+            dreamt=[None if t < known else _array(future[e, t - known]) for t in columns],
+        )
         for e in range(min(3, len(test.z)))
     ]
-    return {
-        "explained_share": bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=study.seed),
-        "pixel_mse": bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=study.seed),
-        "mean_picture_mse": bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=study.seed),
-        "side": small.shape[-1],
-        "known_frames": known,
-        "columns": [t - known + 1 for t in columns],
-        "steps": study.steps,
-        "pictures": rows,
-    }
+    return Pictures(
+        explained_share=bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=study.seed),
+        pixel_mse=bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=study.seed),
+        mean_picture_mse=bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=study.seed),
+        side=small.shape[-1],
+        known_frames=known,
+        columns=[t - known + 1 for t in columns],
+        steps=study.steps,
+        pictures=strips,
+    )
 
 
 def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
@@ -177,7 +166,7 @@ def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
     return frames, test.actions
 
 
-def _far_from(world: TwoRoom, states: Any, seed: int) -> Any:
+def _far_from(world: TwoRoom, states: Floats, seed: int) -> Floats:
     """Places at least a quarter of the world away, one for each state [N, 2]."""
     rng, out = np.random.default_rng(seed), states.copy()
     near = np.ones(len(states), bool)
@@ -220,6 +209,7 @@ def _columns(known: int, frames: int) -> list[int]:
     return [known - 1, *ahead]
 
 
-def _array(pictures_: Tensor) -> Any:
-    """[n, 3, S, S] in 0…1 -> uint8 [n, S, S, 3]."""
-    return (pictures_ * 255).round().byte().permute(0, 2, 3, 1).numpy()
+def _array(pictures_: Tensor) -> NDArray[np.uint8]:
+    """[..., 3, S, S] in 0…1 -> uint8 [..., S, S, 3]."""
+    pixels: NDArray[np.uint8] = (pictures_ * 255).round().byte().movedim(-3, -1).numpy()
+    return pixels

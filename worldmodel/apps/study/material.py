@@ -12,10 +12,10 @@ from worldmodel.apps.runs import Run
 from worldmodel.data import Episodes, action_digest, episode_digests
 from worldmodel.data.frames import gather
 from worldmodel.data.opening import open_episodes
-from worldmodel.model import WorldModel
+from worldmodel.study import embed
 from worldmodel.worlds import TwoRoom, Walks, collect
 
-__all__ = ["Sequences", "StudyMaterial", "embed", "gather_material"]
+__all__ = ["Sequences", "StudyMaterial", "gather_material", "walked"]
 
 _MOST_FRAMES = 24  # of an episode
 _COLLECT_SEED = 7_368_787  # far from the seeds of demo and train, and checked by digest anyway
@@ -83,8 +83,8 @@ def _from_world(run: Run, episodes: int, seed: int) -> StudyMaterial:
     walks = Walks(*(part[fresh] for part in walks))
     fit, test = (Walks(*(part[i::2] for part in walks)) for i in (0, 1))
     return StudyMaterial(
-        _walked(run, world, fit) if len(fit.states) else None,
-        _walked(run, world, test),
+        walked(run, world, fit) if len(fit.states) else None,
+        walked(run, world, test),
         world,
         ["x", "y"],
         f"{len(walks.states)} fresh episodes of Two-Room, collected for this study",
@@ -92,7 +92,15 @@ def _from_world(run: Run, episodes: int, seed: int) -> StudyMaterial:
     )
 
 
-def _walked(run: Run, world: TwoRoom, walks: Walks) -> Sequences:
+def walked(run: Run, world: TwoRoom, walks: Walks) -> Sequences:
+    """Walks as the run's model sees them.
+
+    Args:
+        run: Run.
+        world: TwoRoom at the size of the model's frames.
+        walks: Walks.
+    Returns: Sequences of every `frameskip`-th state, 24 at most.
+    """
     k = run.frameskip
     states = torch.from_numpy(walks.states)[:, ::k][:, :_MOST_FRAMES]
     T = states.shape[1]
@@ -153,12 +161,3 @@ def _sequences(run: Run, frames: Tensor, raw: Tensor, states: Tensor | None) -> 
     z = embed(run.world_model, frames)
     blocks = raw.unflatten(1, (-1, run.frameskip)).flatten(2)
     return Sequences(frames, raw, run.scale.normalise(blocks).to(z.device), states, z)
-
-
-@torch.no_grad()
-def embed(model: WorldModel, frames: Tensor, chunk: int = 256) -> Tensor:
-    """Embeddings of frames [E, T, 3, H, W], a few at a time: [E, T, D], on the model's device."""
-    device = next(model.parameters()).device
-    parts = [model.encode(p[None].to(device))[0] for p in frames.flatten(0, 1).split(chunk)]
-    out: Tensor = torch.cat(parts).unflatten(0, frames.shape[:2])
-    return out

@@ -1,22 +1,20 @@
-"""What the parts of a study are given, and how what they find becomes JSON.
+"""What the parts of a study are given.
 
-A part is a function of `Study` to plain values. What cannot be measured raises
-`UnavailableError` with the reason, and the other parts go on.
+A part is a function of `Study` to a record. What cannot be measured raises `UnavailableError` with
+the reason, and the other parts go on.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from worldmodel.apps.runs import Run
 from worldmodel.apps.study.material import Sequences, StudyMaterial
-from worldmodel.study import Estimate, PairedTest
 
-__all__ = ["Lens", "Study", "UnavailableError", "both_sides", "lens_of", "plain"]
+__all__ = ["Lens", "Study", "UnavailableError", "both_sides", "lens_of"]
 
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 
@@ -74,19 +72,6 @@ def lens_of(sequences: Sequences) -> Lens:
     values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
     basis = (x.T @ vectors) / values.clamp_min(1e-12).sqrt()
     return Lens(mean, basis.to(z.dtype))
-
-
-def plain(value: Any) -> Any:
-    """What JSON can hold: records to dicts, NaN to null, six significant figures."""
-    if isinstance(value, (Estimate, PairedTest)):
-        return {k: plain(v) for k, v in value._asdict().items()}
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
 
 
 def both_sides(study: Study, why: str) -> tuple[Sequences, Sequences]:

@@ -14,14 +14,14 @@ import torch
 from worldmodel._files import write_atomically
 from worldmodel.apps.progress import say
 from worldmodel.apps.provenance import commit, machine, versions
+from worldmodel.apps.report import save_chart, training_curves, write_index
 from worldmodel.apps.runs import save_run
 from worldmodel.apps.train.folder import REPORT, begin, check_data, check_folder
 from worldmodel.apps.train.loop import NonFiniteError, Training
 from worldmodel.apps.train.material import TrainMaterial, open_material, world_of
 from worldmodel.apps.train.objectives import OBJECTIVES
-from worldmodel.apps.train.picture import draw_curves
 from worldmodel.apps.train.ranks import Ranks, launch, synchronise, whole
-from worldmodel.apps.train.reports import Reports, floor_of, need_wandb
+from worldmodel.apps.train.reports import Reports, floor_of, need_wandb, read_table
 from worldmodel.apps.train.settings import TrainSettings, device_of, precision_of
 from worldmodel.apps.train.state import Checkpoints
 from worldmodel.data import BatchOrder, Windows
@@ -85,11 +85,24 @@ def run_train(settings: TrainSettings, out: Path, *, resume: bool = False) -> di
         scores = _loop(training, material, reports, keep, settings)
     if not first:
         return {}
-    picture = draw_curves(out, floor_of(training))
+    picture = draw_curves(out, floor_of(training), settings.objective)
     report = _report(training, scores, reports, time.monotonic() - began)
     write_atomically(out / REPORT, (json.dumps(report, indent=2) + "\n").encode())
-    say(f"{out}: model.safetensors, config.json, {REPORT}, {picture.name}")
+    write_index(out)
+    say(f"{out}: model.safetensors, config.json, {REPORT}, {picture.name}; look at index.html")
     return report
+
+
+def draw_curves(folder: Path, floor: float | None, objective: str) -> Path:
+    """Draw `curves.png` of a run folder's tables.
+
+    Returns: its path.
+    Raises: ValueError if there is no row to draw.
+    """
+    train, held_out = read_table(folder / "curves.csv"), read_table(folder / "held_out.csv")
+    path = folder / "curves.png"
+    save_chart(training_curves(train, held_out, floor=floor, objective=objective), path)
+    return path
 
 
 def score(training: Training[Any], windows: Windows, count: int) -> tuple[float, float]:

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from worldmodel._files import write_atomically
-from worldmodel.apps.charts import Series, line_chart, save_picture
 from worldmodel.apps.progress import say
+from worldmodel.apps.report import save_chart, tune_chart, tune_page
 from worldmodel.apps.tune.bisection import Bracket, bisect_log
 from worldmodel.apps.tune.trial import Trial, TuneConfig, run_trial, tune_material
 
-__all__ = ["run_tune", "tune_chart"]
+__all__ = ["run_tune"]
 
 
 def run_tune(
@@ -78,28 +75,13 @@ def run_tune(
         bracket = bisect_log(gap, low, high, runs)
     finally:
         if len(known) > 1:
-            tune_chart(list(known.values()), None, out / "tune.png")
+            save_chart(tune_chart([t._asdict() for t in known.values()], None), out / "tune.png")
     _write(config, out, known, bracket)
-    tune_chart(list(known.values()), bracket.middle, out / "tune.png")
+    shown = tune_chart([t._asdict() for t in known.values()], bracket.middle)
+    save_chart(shown, out / "tune.png")
+    content = json.loads((out / "tune.json").read_text())
+    write_atomically(out / "tune.html", tune_page(content).encode())
     return bracket
-
-
-def tune_chart(trials: Sequence[Trial], weight: float | None, path: Path) -> None:
-    """Both shortfalls over log λ, and where they meet if that is known."""
-    ordered = sorted(trials)
-    # Words, for Pillow's own font has no Greek.
-    x = np.log10([t.weight for t in ordered])
-    lines = [
-        Series(x, np.asarray([t.prediction for t in ordered]), "prediction"),
-        Series(x, np.asarray([t.distribution for t in ordered]), "distribution"),
-    ]
-    if weight is not None:
-        here = np.full(2, math.log10(weight))
-        lines.append(Series(here, np.asarray([0.0, 1.0]), f"lambda = {weight:.2g}"))
-    chart = line_chart(
-        lines, title="What each term falls short of", x_label="log10 of lambda", y_label="shortfall"
-    )
-    save_picture(chart, path)
 
 
 def _none(out: Path) -> dict[float, Trial]:

@@ -422,6 +422,14 @@ class PlannerSettings(Settings):
         usual = (16, 24) if self.planner == "gradient" else (64, 6)
         return self.samples or usual[0], self.iterations or usual[1]
 
+    def described(self) -> dict[str, str | int | float | bool | None]:
+        """The planner's settings as results name them."""
+        values = self.model_dump(include=set(PlannerSettings.model_fields))
+        samples, iterations = self.budget
+        name, held = values.pop("planner"), not values.pop("free")
+        sizes = {"samples": samples, "iterations": iterations, "held": held}
+        return {"name": name, **values, **sizes}
+
     @model_validator(mode="after")
     def _fits(self) -> PlannerSettings:
         if self.execute > self.horizon:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from worldmodel.apps.evaluate.attempt import attempt
 from worldmodel.apps.evaluate.manifest import Manifest
 from worldmodel.apps.evaluate.planning import Imagined, PlannerPolicy
 from worldmodel.apps.evaluate.policies import Policy
-from worldmodel.apps.evaluate.results import seeds_of
+from worldmodel.apps.evaluate.running import seeds_of
 from worldmodel.apps.report import Film, film_suffix, write_film
 from worldmodel.study import embed
 from worldmodel.worlds import World, open_world
@@ -76,11 +77,9 @@ def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np
     known = np.concatenate([manifest.pairs.starts, manifest.pairs.goals])
     if isinstance(policy, PlannerPolicy):
         bank = embed(policy.model, torch.from_numpy(world.draw(known)))
-        seen = PlannerPolicy(
-            policy.model, policy.scale, frameskip=policy.frameskip, planner=policy.planner,
-            device=str(policy.device),
-            on_plan=lambda imagined: nearest.append(nearest_frames(imagined, bank)),
-        )  # fmt: skip
+        seen = replace(
+            policy, on_plan=lambda imagined: nearest.append(nearest_frames(imagined, bank))
+        )
     pairs, seeds = manifest.pairs.take(chosen), seeds_of(manifest, 0)[chosen]
     outcome = attempt(world, pairs, seen, budget=manifest.budget, seeds=seeds)
     if isinstance(policy, PlannerPolicy):

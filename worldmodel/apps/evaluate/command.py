@@ -1,0 +1,83 @@
+"""`worldmodel evaluate`: a run on a manifest, kept pair by pair, and a folder that shows it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from worldmodel._files import write_atomically
+from worldmodel.apps.devices import device_of
+from worldmodel.apps.evaluate.films import film_attempts
+from worldmodel.apps.evaluate.log import Log, Mark
+from worldmodel.apps.evaluate.manifest import read_manifest
+from worldmodel.apps.evaluate.result import PLANNED, write_result
+from worldmodel.apps.evaluate.running import result_of, tries
+from worldmodel.apps.evaluate.trial import prepare
+from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.parsing import complete, read_settings
+from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.ranks import joined
+from worldmodel.apps.report import evaluate_page, result_lines
+from worldmodel.apps.runs import open_run
+from worldmodel.apps.settings import EvaluateSettings
+
+__all__ = ["run"]
+
+SETTINGS = "evaluate.json"
+
+
+def run(settings: EvaluateSettings) -> int:
+    """Evaluate a run, or continue where it was stopped; every process takes its share."""
+    out = settings.out
+    with ExitStack() as held, joined(settings.device) as ranks:
+        with ranks.together():
+            settings = settings.model_copy(update={"device": device_of(settings.device)})
+            resume = _check_out(settings)
+            manifest = read_manifest(settings.manifest)
+            trial = prepare(open_run(settings.run, ranks.device), manifest, settings)
+            mark = Mark(manifest=manifest.sha256, weights=trial.fingerprint.weights)
+            if ranks.first:
+                held.enter_context(begin_folder(out, SETTINGS, resume=resume))
+                write_json(settings.model_dump(mode="json"), out / SETTINGS)
+        with ranks.together():
+            log, keys = Log(out, mark, ranks.rank), trial.keys
+            left = [key for key in keys if key not in log.tried]
+        with ranks.together():
+            mine = [left[n] for n in ranks.share(len(left))]
+            with Progress("evaluate", len(keys), start=len(keys) - len(mine), unit="attempt") as bar:
+                for some in tries(trial, mine):
+                    log.write(some)
+                    bar.update(len(some))
+        if not ranks.first:
+            return 0
+        result = result_of(trial, [Log(out, mark).tried[key] for key in keys])
+        # Before its pictures: whatever happens to them, hours of planning are not lost.
+        write_result(result, out / "result.json")
+        policy = trial.policies[PLANNED]
+        films = film_attempts(
+            trial.world, trial.manifest, policy, result.reached, out, each=settings.films
+        )
+        # The page last: its presence says that everything is there.
+        content = result.model_dump(mode="json")
+        write_atomically(out / "index.html", evaluate_page(content, films).encode())
+    for line in result_lines(content, out):
+        say(line)
+    return 0
+
+
+def _check_out(settings: EvaluateSettings) -> bool:
+    """Whether an evaluation by the same settings was begun in --out.
+
+    Raises: FileExistsError if one is finished there; ValueError if it has other settings.
+    """
+    out, begun = settings.out, settings.out / SETTINGS
+    if (out / "index.html").exists():
+        raise FileExistsError(f"--out must not hold a result yet, got {out}: choose another folder")
+    if not begun.is_file():
+        return False
+    before = complete(EvaluateSettings, "evaluate", read_settings(begun), {"out": out})
+    if other := settings.changed(before):
+        raise ValueError(
+            f"--out must not hold another evaluation yet, {out} has other settings: "
+            + ", ".join(other)
+        )
+    return True

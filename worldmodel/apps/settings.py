@@ -506,6 +506,12 @@ class CompareSettings(Settings):
         None, description="also write it to this JSON file, and a page with .html beside it"
     )
 
+    @model_validator(mode="after")
+    def _json(self) -> CompareSettings:
+        if self.out is not None and self.out.suffix == ".html":
+            raise ValueError(f"out must be a JSON file, beside which the page goes, got {self.out}")
+        return self
+
 
 class DemoSettings(Settings):
     """Learn a world model from pixels and plan with it, from nothing, in minutes.

@@ -9,7 +9,7 @@ from worldmodel.apps.evaluate.manifest import (
     write_manifest,
 )
 from worldmodel.apps.evaluate.pairs import Pairs, make_pairs
-from worldmodel.apps.evaluate.planning import GCBCPolicy, Imagined, PlannerPolicy
+from worldmodel.apps.evaluate.planning import GCBCPolicy, PlannerPolicy
 from worldmodel.apps.evaluate.policies import (
     Actor,
     ExpertPolicy,
@@ -28,7 +28,6 @@ __all__ = [
     "ExpertPolicy",
     "GCBCPolicy",
     "IdlePolicy",
-    "Imagined",
     "Manifest",
     "Outcome",
     "Pairs",

@@ -42,8 +42,9 @@ def run(settings: EvaluateSettings) -> int:
             log, keys = Log(out, mark, ranks.rank), trial.keys
             left = [key for key in keys if key not in log.tried]
         with ranks.together():
-            mine = [left[n] for n in ranks.share(len(left))]
-            with Progress("evaluate", len(keys), start=len(keys) - len(mine), unit="attempt") as bar:
+            # In turns, so that nobody has the planning and somebody else the idling.
+            mine, done = left[ranks.rank :: ranks.size], len(keys) - len(left)
+            with Progress("evaluate", done + len(mine), start=done, unit="attempt") as bar:
                 for some in tries(trial, mine):
                     log.write(some)
                     bar.update(len(some))
@@ -74,7 +75,10 @@ def _check_out(settings: EvaluateSettings) -> bool:
         raise FileExistsError(f"--out must not hold a result yet, got {out}: choose another folder")
     if not begun.is_file():
         return False
-    before = complete(EvaluateSettings, "evaluate", read_settings(begun), {"out": out})
+    try:
+        before = complete(EvaluateSettings, "evaluate", read_settings(begun), {"out": out})
+    except ValueError as error:
+        raise ValueError(f"{begun} is damaged: {error}") from None
     if other := settings.changed(before):
         raise ValueError(
             f"--out must not hold another evaluation yet, {out} has other settings: "

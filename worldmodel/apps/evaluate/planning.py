@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,23 +19,9 @@ from worldmodel.data import ActionScale
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 
-__all__ = ["GCBCPolicy", "Imagined", "PlannerPolicy", "alike", "method_of", "where"]
+__all__ = ["GCBCPolicy", "PlannerPolicy", "alike", "method_of", "where"]
 
 Floats = NDArray[np.float32]
-
-
-class Imagined(NamedTuple):
-    """What a chosen plan is expected to lead to.
-
-    Attributes:
-        z: [N, H, D], predicted embeddings.
-        goal: [N, D].
-        last: whether the plan was judged by its end alone.
-    """
-
-    z: Tensor
-    goal: Tensor
-    last: bool
 
 
 def method_of(planner: PlannerSettings) -> Method[Any]:
@@ -64,14 +50,15 @@ class PlannerPolicy:
         scale: of the actions the model was trained on.
         frameskip: raw actions per block.
         planner: PlannerSettings.
-        on_plan: called after each decision with what the plan is expected to lead to.
+        on_plan: called after each decision with the embeddings that the plan is expected to lead
+            to, [N, H, D], and those of the goals, [N, D].
     """
 
     model: WorldModel
     scale: ActionScale
     frameskip: int = 5
     planner: PlannerSettings = PlannerSettings()
-    on_plan: Callable[[Imagined], None] | None = None
+    on_plan: Callable[[Tensor, Tensor], None] | None = None
 
     def begin(self, task: Task) -> Actor:
         """A planner with one stream of noise per pair; sees the goals' pictures, not the states."""
@@ -100,8 +87,7 @@ class PlannerPolicy:
             cost = self._cost(frames, goal)
             actions = mpc.act(lambda plans: cost(plans.repeat(1, 1, 1, held)))
             if self.on_plan and mpc.last:
-                plan = mpc.last.actions.repeat(1, 1, held)
-                self.on_plan(self._imagine(frames, goal, plan))
+                self._show(frames, goal, mpc.last.actions.repeat(1, 1, held))
             out: Floats = actions.repeat_interleave(held, dim=1).cpu().numpy()
             return out
 
@@ -128,9 +114,10 @@ class PlannerPolicy:
         return cost
 
     @torch.no_grad()
-    def _imagine(self, frames: Tensor, goal: Tensor, plan: Tensor) -> Imagined:
+    def _show(self, frames: Tensor, goal: Tensor, plan: Tensor) -> None:
+        assert self.on_plan is not None
         z = self.model.rollout(self.model.encode(frames), plan)
-        return Imagined(z, self.model.encode(goal[:, None])[:, 0], self.planner.cost == "last")
+        self.on_plan(z, self.model.encode(goal[:, None])[:, 0])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -141,13 +141,26 @@ class Ranks:
         ]
 
     def send(self, tensor: Tensor) -> None:
-        """Hand a tensor on the CPU to rank 0, and wait until it calls `receive`."""
-        torch.distributed.send(tensor.contiguous(), 0)
+        """Hand a tensor on the CPU to rank 0, and wait until it calls `receive`.
+
+        Raises: OSError if rank 0 has ended.
+        """
+        self._pass(0, lambda: torch.distributed.send(tensor.contiguous(), 0))
 
     def receive(self, like: Tensor, rank: int) -> Tensor:
-        """What a rank sends, into a tensor of that shape and type."""
-        torch.distributed.recv(like, rank)
+        """What a rank sends, into a tensor of that shape and type.
+
+        Raises: OSError if that rank has ended.
+        """
+        self._pass(rank, lambda: torch.distributed.recv(like, rank))
         return like
+
+    def _pass(self, other: int, hand: Callable[[], object]) -> None:
+        try:
+            hand()
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise OSError(f"rank {other} ended before its work was done: {reason}") from error
 
     def mean(self, values: Tensor) -> Tensor:
         """Average of a tensor over the ranks, on the CPU if there are several; all must call it."""
@@ -159,7 +172,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run a block on all ranks; where it fails on one, it fails on all, and one of them says so.
+        """Run a block on all ranks; where it fails on one, it fails on all, and one says so.
 
         Raises: what the block raised, on the lowest rank where it did; SystemExit elsewhere.
         """
@@ -181,7 +194,7 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the other processes of this command for the length of a block, if a launcher started some.
+    """Join the other processes of this command, if a launcher started some, for a block.
 
     Args:
         device: as the setting says; with several processes "cpu", or "cuda" for a GPU each.

@@ -101,7 +101,7 @@ def open_run(folder: str | Path, device: str = "cpu") -> Run:
             f"it lacks {', '.join(sorted(missing)) or 'action_scale'}"
         )
     try:
-        names = json.loads((path / EPISODES).read_text())
+        names = json.loads((path / EPISODES).read_text(encoding="utf-8"))
         train, held_out = frozenset(names["train"]), frozenset(names["held_out"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path / EPISODES} is damaged: {error}") from error

@@ -6,11 +6,12 @@ and settings files of it. Nothing here imports torch, so `--help` and most mista
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_settings import CliPositionalArg
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import CliPositionalArg, CliSuppress
 
 __all__ = [
     "CollectSettings",
@@ -21,6 +22,7 @@ __all__ = [
     "InspectSettings",
     "ManifestSettings",
     "PlannerSettings",
+    "Recipe",
     "RenderSettings",
     "Settings",
     "StudySettings",
@@ -38,6 +40,16 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "historical"]
+BUILT_IN = "two-room"
+
+
+def _absolute(text: str) -> str:
+    """A path as it reads from any folder; what is no path (the id of a data set) stays."""
+    return os.path.abspath(text) if text != BUILT_IN and os.path.exists(text) else text  # noqa: PTH100, PTH110 - a link stays a link
+
+
+Source = Annotated[str, AfterValidator(_absolute)]
+Existing = Annotated[Path, AfterValidator(lambda path: Path(_absolute(str(path))))]
 Part = Literal["encoder", "action_encoder", "predictor"]
 
 _DATA = "HDF5 file, LeRobot folder, Minari folder or id"
@@ -115,7 +127,7 @@ class _Columns(Settings):
 class InspectSettings(_Columns):
     """Say what is in a data set, and draw a contact sheet of it."""
 
-    data: CliPositionalArg[str] = Field(description=_DATA)
+    data: CliPositionalArg[Source] = Field(description=_DATA)
     sheet: Path | None = Field(
         None, description="where to draw the contact sheet; none: DATA.sheet.png in this folder"
     )
@@ -124,7 +136,7 @@ class InspectSettings(_Columns):
 class ConvertSettings(_Columns):
     """Write pixels, actions and states of any data set we read as HDF5."""
 
-    data: CliPositionalArg[str] = Field(description=_DATA)
+    data: CliPositionalArg[Source] = Field(description=_DATA)
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count | None = Field(None, description="resize frames to this side; none: as they are")
     compression: Literal["gzip", "lzf"] | None = Field(
@@ -135,9 +147,12 @@ class ConvertSettings(_Columns):
 class RenderSettings(Settings):
     """Draw the states of a collected file at another size."""
 
-    data: CliPositionalArg[Path] = Field(description="HDF5 file that collect wrote")
+    data: CliPositionalArg[Existing] = Field(description="HDF5 file that collect wrote")
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count = Field(description="side of a frame in pixels")
+    env: str | None = Field(
+        None, description="the world if it is a class of your own; none: as the file says"
+    )
     workers: Workers | None = Field(
         None, description="processes that draw, not for two-room; none: the world's"
     )
@@ -146,7 +161,37 @@ class RenderSettings(Settings):
     )
 
 
-class TrainSettings(Settings):
+class Recipe(Settings):
+    """What the training loop is told; the defaults are the published recipe (LeWM).
+
+    Batch, rate and weight belong together, for the regularizer's strength grows with the batch.
+    """
+
+    steps: Count | None = Field(
+        None, description="optimizer steps; the cosine ends there; none: 10 passes over the data"
+    )
+    batch_size: Count = Field(128, description="windows per step, over all ranks")
+    seed: Seed = Field(3072, description="of weights, split, batches, dropout and directions")
+    learning_rate: Positive = Field(5e-5, description="peak of the schedule")
+    weight: Weight = Field(
+        0.09, description="λ, weight of SIGReg; its effect grows with the batch; pldm: 1, gcbc: 0"
+    )
+    weight_decay: Weight = Field(1e-3, description="of AdamW")
+    clip: Positive = Field(1.0, description="largest norm of the gradient")
+    warmup: Fraction = Field(0.01, description="fraction of the steps with a rising rate")
+    num_proj: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        1024, description="directions SIGReg looks along"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the network; auto: bfloat16 on a GPU that has it"
+    )
+    schedule_from: CliSuppress[Natural] = Field(
+        0,
+        description="step at which the schedule began, set when a finished run is extended",
+    )
+
+
+class TrainSettings(Recipe):
     """Train a world model on episodes of pixels and actions, and leave a run folder.
 
     The loss has two terms: the error of the predicted next embedding, and weight × SIGReg, which
@@ -196,11 +241,12 @@ on several processes the batch is shared out: N of them with batch B train as on
         "wandb",
         "pixels",
         "action",
+        "init_from",
     )
 
     out: Path = Field(exclude=True, description="the run folder")
     resume: bool = Field(False, exclude=True, description="continue the run in --out")
-    data: str = Field(description=_DATA)
+    data: Source = Field(description=_DATA)
     pixels: str | None = _column("frames")
     action: str | None = _column("actions")
     world: str | None = Field(
@@ -216,28 +262,10 @@ on several processes the batch is shared out: N of them with batch B train as on
         0.1, description="fraction of the episodes kept out of training"
     )
     preset: Literal["small", "lewm"] = Field("small", description="model and defaults")
-    init_from: Path | None = Field(
+    init_from: Existing | None = Field(
         None, description="run folder whose weights this run begins with (fine-tuning)"
     )
     objective: Literal["lewm", "pldm", "gcbc"] = Field("lewm", description="what is minimised")
-    steps: Count | None = Field(
-        None, description="optimizer steps; the cosine ends there; none: 10 passes over the data"
-    )
-    batch_size: Count = Field(128, description="windows per step, over all ranks")
-    seed: Seed = Field(3072, description="of weights, split, batches, dropout and directions")
-    learning_rate: Positive = Field(5e-5, description="peak of the schedule")
-    weight: Weight = Field(
-        0.09, description="λ, weight of SIGReg; its effect grows with the batch; pldm: 1, gcbc: 0"
-    )
-    weight_decay: Weight = Field(1e-3, description="of AdamW")
-    clip: Positive = Field(1.0, description="largest norm of the gradient")
-    warmup: Fraction = Field(0.01, description="fraction of the steps with a rising rate")
-    num_proj: Annotated[int, Field(ge=1, le=2**20)] = Field(
-        1024, description="directions SIGReg looks along"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the network; auto: bfloat16 on a GPU that has it"
-    )
     checkpoint_every: Count = Field(
         1000, description="steps between two checkpoints; the last two are kept"
     )
@@ -275,7 +303,7 @@ examples:
 """
     may_change = ("out", "resume", "low", "high", "runs")
 
-    data: str = Field("two-room", description=f"{_DATA}, or the built-in world two-room")
+    data: Source = Field(BUILT_IN, description=f"{_DATA}, or the built-in world {BUILT_IN}")
     out: Path = Field(Path("runs/tune"), exclude=True, description="folder to create")
     low: Positive = Field(1e-3, description="smallest weight")
     high: Positive = Field(1.0, description="largest weight")
@@ -330,8 +358,8 @@ examples:
   worldmodel study runs/demo --out somewhere       another folder
 """
 
-    run: CliPositionalArg[Path] = Field(description="run folder of demo or train")
-    data: str | None = Field(
+    run: CliPositionalArg[Existing] = Field(description="run folder of demo or train")
+    data: Source | None = Field(
         None,
         description=f"{_DATA}; none: fresh episodes of the built-in world, or what the run kept "
         "apart",
@@ -357,9 +385,9 @@ class ManifestSettings(Settings):
     offset: Count = Field(25, description="steps from start to goal in the source episode")
     budget: Count = Field(50, description="steps allowed")
     seed: Seed = Field(0, description="of the draw")
-    data: str | None = Field(None, description=f"episodes with states to draw from: {_DATA}")
+    data: Source | None = Field(None, description=f"episodes with states to draw from: {_DATA}")
     state: list[str] | None = Field(None, description="columns of --data that hold the state")
-    unseen_by: Path | None = Field(
+    unseen_by: Existing | None = Field(
         None, description="leave out the episodes of --data that this run was trained on"
     )
     protocol: Protocol = Field(
@@ -482,8 +510,8 @@ class EvaluateSettings(TrialSettings):
 
     may_change = ("run", "manifest", "preset", "env", "workers", "films")
 
-    run: CliPositionalArg[Path] = Field(description="run folder with the model")
-    manifest: Path = Field(description="the task, as worldmodel manifest writes it")
+    run: CliPositionalArg[Existing] = Field(description="run folder with the model")
+    manifest: Existing = Field(description="the task, as worldmodel manifest writes it")
     preset: Literal["small", "published"] = Field(
         "small",
         description="published: 300 samples, 30 iterations, 30 elites, execute 5, last-step cost, "

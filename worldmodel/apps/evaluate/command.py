@@ -44,7 +44,9 @@ def run(settings: EvaluateSettings) -> int:
         with ranks.together():
             # In turns, so that nobody has the planning and somebody else the idling.
             mine, done = left[ranks.rank :: ranks.size], len(keys) - len(left)
-            with Progress("evaluate", done + len(mine), start=done, unit="attempt") as bar:
+            with Progress(
+                "evaluate", done + len(mine), start=done, unit="attempt", quiet=not ranks.first
+            ) as bar:
                 for some in tries(trial, mine):
                     log.write(some)
                     bar.update(len(some))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate.result import Result, read_result
@@ -72,9 +71,7 @@ def compare(a: Result, b: Result) -> Comparison:
             f"{a.manifest_hash[:12]}… and {b.manifest_hash[:12]}…"
         )
     if a.protocol != b.protocol:
-        raise ValueError(
-            f"the results must be of one protocol, got {a.protocol} and {b.protocol}"
-        )
+        raise ValueError(f"the results must be of one protocol, got {a.protocol} and {b.protocol}")
     return Comparison(
         manifest_hash=a.manifest_hash,
         protocol=a.protocol,

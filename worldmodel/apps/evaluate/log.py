@@ -24,15 +24,13 @@ class Mark(Record):
 
 
 class Log:
-    """Outcomes in a folder, those of other ranks and of earlier commands too.
+    """Outcomes in a folder: `tried` holds them by key, those of other ranks and commands too.
 
     Args:
         folder: where they lie.
-        mark: Mark that they must have.
+        mark: what they must be of.
         rank: whose file is written.
-    Attributes:
-        tried: Tried by key, as they were when the log was opened, and those written since.
-    Raises: ValueError naming the file that is damaged or of something else.
+    Raises: ValueError naming a file that is damaged, or what it is of if that is something else.
     """
 
     def __init__(self, folder: Path, mark: Mark, rank: int = 0) -> None:

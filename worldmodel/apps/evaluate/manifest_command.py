@@ -87,7 +87,9 @@ def _walks(settings: ManifestSettings) -> Source:
     num, seed = max(settings.pairs, 50), settings.seed + 2**31
     walks = collect(TwoRoom(), num, max(_LENGTH, 2 * settings.offset), seed)
     digests = [action_digest(actions) for actions in walks.actions]
-    return Source(list(walks.states), digests, f"{num} fresh walks of the noisy expert, seed {seed}")
+    return Source(
+        list(walks.states), digests, f"{num} fresh walks of the noisy expert, seed {seed}"
+    )
 
 
 def _episodes(settings: ManifestSettings, data: str) -> Source:

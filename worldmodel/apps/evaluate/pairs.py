@@ -34,7 +34,8 @@ class Pairs(NamedTuple):
 
     def take(self, which: NDArray[np.int64] | slice) -> Pairs:
         """Some of them."""
-        return Pairs(*(part[which] for part in self[:4]), self.dropped)
+        starts, goals, episodes, rows, dropped = self
+        return Pairs(starts[which], goals[which], episodes[which], rows[which], dropped)
 
 
 def make_pairs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class PlannerPolicy:
     model: WorldModel
     scale: ActionScale
     frameskip: int = 5
-    planner: PlannerSettings = PlannerSettings()
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
     on_plan: Callable[[Tensor, Tensor], None] | None = None
 
     def begin(self, task: Task) -> Actor:

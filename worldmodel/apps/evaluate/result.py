@@ -14,7 +14,16 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.reading import Record, read_record
 from worldmodel.apps.settings import Count, Natural, Protocol
 
-__all__ = ["Distances", "Fingerprint", "Key", "PlanningSeconds", "Result", "Tried", "read_result", "write_result"]
+__all__ = [
+    "Distances",
+    "Fingerprint",
+    "Key",
+    "PlanningSeconds",
+    "Result",
+    "Tried",
+    "read_result",
+    "write_result",
+]
 
 PLANNED = "planned"
 Key = tuple[str, int, int]

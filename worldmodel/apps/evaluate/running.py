@@ -35,7 +35,7 @@ __all__ = ["evaluate", "result_of", "seeds_of", "tries"]
 def evaluate(
     who: Run | Policy,
     manifest: Manifest,
-    settings: TrialSettings = TrialSettings(),
+    settings: TrialSettings,
     *,
     world: World | None = None,
     title: str = "evaluate",
@@ -98,7 +98,7 @@ def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
     planned = sorted((one for one in tried if one.policy == PLANNED), key=lambda one: one.key)
     by_repeat = np.asarray([one.success for one in planned]).reshape(-1, pairs).mean(1)
     steps = [one.steps for one in planned if one.steps is not None]
-    middle, far = _quantiles(np.float32([one.final_distance for one in planned]))
+    middle, far = _quantiles([one.final_distance for one in planned])
     seconds = [s for one in planned for s in one.seconds]
     median, p95 = _quantiles(seconds)
     together = max(one.together for one in planned)
@@ -135,7 +135,7 @@ def _rates(tried: Sequence[Tried], pairs: int) -> dict[str, Any]:
     return found
 
 
-def _quantiles(values: NDArray[np.float32] | list[float]) -> tuple[float, float]:
+def _quantiles(values: list[float]) -> tuple[float, float]:
     """Median and 95th percentile."""
     median, high = np.quantile(values, [0.5, 0.95])
     return float(median), float(high)

@@ -63,7 +63,7 @@ COMMANDS = {
         "EvaluateSettings", "evaluate.command", "measure how often plans reach the goals"
     ),
     "compare": Command(
-        "CompareSettings", "evaluate.command", "compare two results on one manifest", "compare_two"
+        "CompareSettings", "evaluate.comparing", "compare two results on one manifest"
     ),
 }
 

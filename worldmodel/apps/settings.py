@@ -21,11 +21,13 @@ __all__ = [
     "EvaluateSettings",
     "InspectSettings",
     "ManifestSettings",
+    "PlannerSettings",
     "Recipe",
     "RenderSettings",
     "Settings",
     "StudySettings",
     "TrainSettings",
+    "TrialSettings",
     "TuneSettings",
 ]
 
@@ -436,13 +438,29 @@ class PlannerSettings(Settings):
         "float32", description="of the predictor while planning"
     )
     compile: bool = Field(False, description="compile the predictor (torch.compile)")
-    cuda_graph: bool = Field(False, description="record the cost as a CUDA graph")
+    cuda_graph: bool = Field(
+        False, description="record the cost as a CUDA graph; not with gradient"
+    )
 
     _used_by: ClassVar[dict[str, tuple[str, ...]]] = {
         "elites": ("cem", "icem", "mppi"),
         "temperature": ("mppi",),
         "rate": ("gradient",),
     }
+
+    @property
+    def budget(self) -> tuple[int, int]:
+        """Candidates per iteration, and iterations; their product is the same for every default."""
+        usual = (16, 24) if self.planner == "gradient" else (64, 6)
+        return self.samples or usual[0], self.iterations or usual[1]
+
+    def described(self) -> dict[str, str | int | float | bool | None]:
+        """The planner's settings as results name them."""
+        values = self.model_dump(include=set(PlannerSettings.model_fields))
+        samples, iterations = self.budget
+        name, held = values.pop("planner"), not values.pop("free")
+        sizes = {"samples": samples, "iterations": iterations, "held": held}
+        return {"name": name, **values, **sizes}
 
     @model_validator(mode="after")
     def _fits(self) -> PlannerSettings:
@@ -457,15 +475,44 @@ class PlannerSettings(Settings):
                     f"{name} is a setting of {', '.join(planners)}, got it with planner "
                     f"{self.planner}"
                 )
+        if self.elites < 2 and self.planner in ("cem", "icem"):
+            raise ValueError(f"elites must be at least 2 for {self.planner}, got {self.elites}")
+        least = {"cem": self.elites, "icem": 2 * self.elites, "mppi": self.elites, "gradient": 1}
+        if self.budget[0] < least.get(self.planner, 2):
+            raise ValueError(
+                f"samples must be at least {least.get(self.planner, 2)} for {self.planner} with "
+                f"elites {self.elites}, got {self.budget[0]}"
+            )
+        if self.cuda_graph and self.planner == "gradient":
+            raise ValueError("cuda_graph records no gradients, got it with planner gradient")
         return self
 
 
-class EvaluateSettings(PlannerSettings):
+class TrialSettings(PlannerSettings):
+    """How a policy is tried on the pairs of a manifest."""
+
+    batch_size: Count = Field(64, description="pairs side by side; changes no outcome")
+    seeds: Count = Field(1, description="try every pair this often, with other seeds each time")
+    protocol: Protocol = Field(
+        "held-out", description="historical allows training rows and counts 50 pairs"
+    )
+    env: str | None = Field(
+        None, description="a class of your own that the manifest names, as package.module:Class"
+    )
+    workers: Workers | None = Field(
+        None, description="processes that simulate, not for two-room; none: the world's choice"
+    )
+
+
+class EvaluateSettings(TrialSettings):
     """Plan with a trained model on every pair of a manifest.
 
     A random policy, an idle one and the scripted expert try the same pairs. Leaves result.json,
-    films and one HTML page in --out. The same command continues an interrupted evaluation.
+    films and one HTML page in --out. The same command continues an interrupted evaluation; started
+    by torchrun or srun, each process takes its share of the pairs.
     """
+
+    may_change = ("run", "manifest", "preset", "env", "workers", "films")
 
     run: CliPositionalArg[Existing] = Field(description="run folder with the model")
     manifest: Existing = Field(description="the task, as worldmodel manifest writes it")
@@ -474,15 +521,7 @@ class EvaluateSettings(PlannerSettings):
         description="published: 300 samples, 30 iterations, 30 elites, execute 5, last-step cost, "
         "every action free",
     )
-    batch_size: Count = Field(64, description="pairs side by side; changes no outcome")
-    seeds: Count = Field(1, description="try every pair this often, with other seeds each time")
-    protocol: Protocol = Field(
-        "held-out", description="historical allows training rows and counts 50 pairs"
-    )
     device: str = _device()
-    workers: Workers | None = Field(
-        None, description="processes that simulate, not for two-room; none: the world's choice"
-    )
     films: Natural = Field(3, description="successes and failures to show in motion")
     out: Path = Field(exclude=True, description="folder to write to")
 
@@ -495,7 +534,15 @@ class CompareSettings(Settings):
 
     a: CliPositionalArg[Path] = Field(description="result.json, or the folder it lies in")
     b: CliPositionalArg[Path] = Field(description="another, on the same manifest")
-    out: Path | None = Field(None, description="also write it to this JSON file")
+    out: Path | None = Field(
+        None, description="also write it to this JSON file, and a page with .html beside it"
+    )
+
+    @model_validator(mode="after")
+    def _json(self) -> CompareSettings:
+        if self.out is not None and self.out.suffix == ".html":
+            raise ValueError(f"out must be a JSON file, beside which the page goes, got {self.out}")
+        return self
 
 
 class DemoSettings(Settings):

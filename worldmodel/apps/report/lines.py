@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from worldmodel.apps.parsing import preset
 from worldmodel.apps.report.words import interval, number, p_value, percent, points
+from worldmodel.apps.settings import PlannerSettings
 from worldmodel.apps.study.records import (
     Foresight,
     Probes,
@@ -22,7 +24,7 @@ __all__ = ["Content", "actor", "compare_lines", "demo_lines", "historical", "rat
 
 Content = Mapping[str, Any]
 """What a JSON file of a command holds."""
-_PUBLISHED_PAIRS = 50
+_PUBLISHED_PAIRS, _PUBLISHED_STEPS = 50, (25, 50)
 
 
 def actor(result: Content) -> str:
@@ -40,7 +42,25 @@ def historical(result: Content) -> str:
         parts.append(f"fewer than its {_PUBLISHED_PAIRS} pairs")
     if result["manifest_protocol"] != "historical":
         parts.append("not drawn by it: pairs that were solved at the start are left out")
-    return "; ".join(parts)
+    if (result["offset"], result["budget"]) != _PUBLISHED_STEPS:
+        parts.append("{} steps to the goal and {} allowed, not {} and {}".format(
+            result["offset"], result["budget"], *_PUBLISHED_STEPS))  # fmt: skip
+    return "; ".join([*parts, *_departures(result["fingerprint"]["planner"])])
+
+
+def _departures(planner: Content | str) -> list[str]:
+    """Where a search is not the published one; settings that change no number are left out."""
+    if isinstance(planner, str):
+        return ["nothing was planned"]
+    published = PlannerSettings(**preset("evaluate", "preset", "published")).described()
+    alike = {"temperature", "rate", "together", "compile", "cuda_graph"}
+    return [
+        f"{'planner' if name == 'name' else name} {planner[name]}, not {value}"
+        if name != "held"
+        else "a block holds one action, where every action was free"
+        for name, value in published.items()
+        if name not in alike and planner.get(name, value) != value
+    ]
 
 
 def rates(result: Content) -> list[dict[str, Any]]:

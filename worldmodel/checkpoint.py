@@ -163,7 +163,7 @@ def read_config(folder: str | PathLike[str]) -> RunConfig:
     path = _existing(Path(folder), CONFIG)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     version = config.get("format") if isinstance(config, dict) else None
     if not isinstance(version, int):

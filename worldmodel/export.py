@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from worldmodel._extras import install
 from worldmodel.model import WorldModel
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def export_onnx(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"{error.name} is missing: pip install 'sigreg[export]' for ONNX files"
+            f"ONNX files need {error.name}: {install('export')}"
         ) from error
 
     graphs = _graphs(model, horizon, num_elites, known)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._extras import need
 from worldmodel.layers import feed_forward
 
 __all__ = ["DinoPatches", "PatchPredictor", "PatchRollout"]
@@ -283,8 +284,4 @@ class PatchRollout:
 
 
 def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError('DINOv2 needs transformers: pip install "sigreg[dino]"') from error
-    return transformers
+    return need("transformers", "dino", "DINOv2")

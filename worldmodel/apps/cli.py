@@ -53,7 +53,7 @@ COMMANDS = {
     ),
     "train": Command("TrainSettings", "train.command", "train a world model on a data set"),
     "tune-lambda": Command(
-        "TuneSettings", "tune.command", "find the weight of SIGReg by bisection"
+        "TuneSettings", "tune", "find the weight of SIGReg by bisection"
     ),
     "study": Command("StudySettings", "study.command", "measure what a run has learned, one page"),
     "manifest": Command(
@@ -63,7 +63,7 @@ COMMANDS = {
         "EvaluateSettings", "evaluate.command", "measure how often plans reach the goals"
     ),
     "compare": Command(
-        "CompareSettings", "evaluate.command", "compare two results on one manifest", "compare_two"
+        "CompareSettings", "evaluate.comparing", "compare two results on one manifest"
     ),
 }
 

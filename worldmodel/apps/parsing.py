@@ -17,7 +17,7 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
 
-__all__ = ["complete", "message_of", "parse", "read_settings"]
+__all__ = ["complete", "message_of", "parse", "preset", "read_settings"]
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
@@ -99,7 +99,7 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
     rule = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error" and not place:
+    if first["type"] == "json_invalid" or (first["type"] == "value_error" and not place):
         return rule
     name = ".".join(place) or "the content"
     if kind is not None and place:
@@ -162,6 +162,11 @@ def _print_help(kind: type[SettingsT], command: str, flags: Sequence[str]) -> No
     parser.epilog = kind.examples or None
     parser.print_help()
     raise SystemExit(0)
+
+
+def preset(command: str, option: str, name: str) -> Values:
+    """What an entry of presets.json sets."""
+    return _presets()[command][option][name]
 
 
 def _presets() -> dict[str, dict[str, dict[str, Values]]]:

@@ -25,13 +25,16 @@ class Progress:
         total: steps to come.
         start: steps done before.
         unit: name of a step.
+        quiet: count without a word, on all ranks but the first.
     """
 
-    def __init__(self, title: str, total: int, *, start: int = 0, unit: str = "step") -> None:
-        self.title, self.total, self.unit = title, total, unit
+    def __init__(
+        self, title: str, total: int, *, start: int = 0, unit: str = "step", quiet: bool = False
+    ) -> None:
+        self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.done, self.began, self.first = start, time.monotonic(), start
         self.bar: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(total=total, initial=start, desc=title, unit=unit, smoothing=0.1)
         self.next = start + max((total - start) // 10, 1)
 
@@ -48,7 +51,7 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
             self.bar.update(steps)
-        elif self.done >= self.next or self.done == self.total:
+        elif not self.quiet and (self.done >= self.next or self.done == self.total):
             self.next = self.done + max((self.total - self.first) // 10, 1)
             elapsed = time.monotonic() - self.began
             rate = (self.done - self.first) / max(elapsed, 1e-9)

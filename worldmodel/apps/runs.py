@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from worldmodel import checkpoint
 from worldmodel._files import write_atomically
+from worldmodel.apps.reading import Record, parse_record, read_record
+from worldmodel.apps.settings import Count
 from worldmodel.data import ActionScale
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
@@ -59,6 +61,23 @@ class Run(NamedTuple):
         return self.model
 
 
+class _Extra(Record):
+    """What a run's config.json says beside its model."""
+
+    world: str | None
+    frameskip: Count
+    objective: str
+    data: str | None
+    settings: dict[str, Any]
+
+
+class _Episodes(Record):
+    """Digests of the episodes trained on and kept apart."""
+
+    train: frozenset[str]
+    held_out: frozenset[str]
+
+
 def save_run(
     model: WorldModel | GCBC,
     folder: Path,
@@ -93,28 +112,21 @@ def open_run(folder: str | Path, device: str = "cpu") -> Run:
     """
     path = Path(folder)
     config = checkpoint.read_config(path)
-    extra = config.extra
-    missing = {"world", "frameskip", "objective", "data", "settings"} - set(extra)
-    if missing or config.action_scale is None:
-        raise ValueError(
-            f"{path / checkpoint.CONFIG} must be of a run that train or demo wrote, "
-            f"it lacks {', '.join(sorted(missing)) or 'action_scale'}"
-        )
-    try:
-        names = json.loads((path / EPISODES).read_text())
-        train, held_out = frozenset(names["train"]), frozenset(names["held_out"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path / EPISODES} is damaged: {error}") from error
+    complaint = f"{path / checkpoint.CONFIG} must be of a run that train or demo wrote"
+    if config.action_scale is None:
+        raise ValueError(f"{complaint}: it lacks action_scale")
+    extra = parse_record(json.dumps(config.extra).encode(), _Extra, complaint)
+    names = read_record(path / EPISODES, _Episodes, "list of episodes")
     reader = checkpoint.load_policy if config.kind == GCBC.__name__ else checkpoint.load
     return Run(
         folder=path,
         model=reader(path, device),
         scale=config.action_scale,
-        frameskip=int(extra["frameskip"]),
-        world=extra["world"],
-        objective=extra["objective"],
-        data=extra["data"],
-        trained_on=train,
-        held_out=held_out,
-        settings=extra["settings"],
+        frameskip=extra.frameskip,
+        world=extra.world,
+        objective=extra.objective,
+        data=extra.data,
+        trained_on=names.train,
+        held_out=names.held_out,
+        settings=extra.settings,
     )

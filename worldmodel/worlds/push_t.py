@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from contextlib import suppress
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -123,13 +124,23 @@ class PushT:
 
     def versions(self) -> dict[str, str]:
         """gym-pusht's physics is pymunk, its pictures pygame and OpenCV."""
-        names = ("gym-pusht", "pymunk", "pygame", "opencv-python", "numpy")
-        return {**{name: version(name) for name in names}, "rendering": self._workers.renderer()}
+        names = ("gym-pusht", "pymunk", "pygame", "numpy")
+        found = {name: version(name) for name in names} | {"opencv-python": _opencv()}
+        return {**found, "rendering": self._workers.renderer()}
 
     def _whole(self, states: Floats) -> Floats:
         if states.ndim == 2 and states.shape[1] == _PUBLISHED:
             states = np.pad(states, ((0, 0), (0, self.state_dim - _PUBLISHED)))
         return check_states(states, self.state_dim)
+
+
+def _opencv() -> str:
+    """The version of OpenCV, whichever of its builds is installed: the pictures are the same."""
+    for build in ("", "-headless"):
+        for kind in ("opencv-python", "opencv-contrib-python"):
+            with suppress(PackageNotFoundError):
+                return version(kind + build)
+    return "unknown"
 
 
 class _Simulator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from worldmodel.apps.evaluate.attempt import attempt
 from worldmodel.apps.evaluate.manifest import Manifest
-from worldmodel.apps.evaluate.planning import Imagined, PlannerPolicy
+from worldmodel.apps.evaluate.planning import PlannerPolicy
 from worldmodel.apps.evaluate.policies import Policy
-from worldmodel.apps.evaluate.results import seeds_of
+from worldmodel.apps.evaluate.running import seeds_of
 from worldmodel.apps.report import Film, film_suffix, write_film
 from worldmodel.study import embed
 from worldmodel.worlds import World, open_world
@@ -45,43 +46,34 @@ def film_attempts(
         each: pairs per film, at most.
     Returns: the files, by "successes" and "failures"; a kind that never happened has none.
     """
-    kinds = {
-        "successes": np.flatnonzero(reached)[:each],
-        "failures": np.flatnonzero(~reached)[:each],
-    }
+    kinds = {"successes": reached, "failures": ~reached}
+    chosen = {name: np.flatnonzero(flags)[:each] for name, flags in kinds.items()}
+    written: dict[str, Path] = {}
+    if not any(map(len, chosen.values())):
+        return written
     display = open_world(manifest.env, image_size=_SIDE)
-    film = film_of(world, manifest, policy, np.concatenate(list(kinds.values())))
-    written, first = {}, 0
-    for name, chosen in kinds.items():
-        if len(chosen):
+    film, first = film_of(world, manifest, policy, np.concatenate(list(chosen.values()))), 0
+    for name, pairs in chosen.items():
+        if len(pairs):
             written[name] = folder / f"{name}{film_suffix()}"
-            some = slice(first, first + len(chosen))
-            write_film(film.take(some), display, written[name])
-        first += len(chosen)
+            write_film(film.take(slice(first, first + len(pairs))), display, written[name])
+        first += len(pairs)
     return written
 
 
 def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np.int64]) -> Film:
-    """Try some pairs once more, and note what each plan expects.
-
-    Args:
-        world: at the size the model sees.
-        manifest: Manifest.
-        policy: who acts.
-        chosen: [E], which pairs.
-    Returns: Film.
-    """
-    expected, decided, seen = None, None, policy
+    """Try the pairs `chosen` [E] once more, and note what each plan expects."""
+    expected, decided = None, None
     nearest: list[NDArray[np.int64]] = []
-    known = np.concatenate([manifest.pairs.starts, manifest.pairs.goals])
-    if isinstance(policy, PlannerPolicy):
-        bank = embed(policy.model, torch.from_numpy(world.draw(known)))
-        seen = PlannerPolicy(
-            policy.model, policy.scale, frameskip=policy.frameskip, planner=policy.planner,
-            device=str(policy.device),
-            on_plan=lambda imagined: nearest.append(nearest_frames(imagined, bank)),
-        )  # fmt: skip
     pairs, seeds = manifest.pairs.take(chosen), seeds_of(manifest, 0)[chosen]
+    known = np.concatenate([manifest.starts, manifest.goals])
+    seen = policy
+    if isinstance(policy, PlannerPolicy):
+        bank, last = embed(policy.model, torch.from_numpy(world.draw(known))), policy.planner.cost
+        seen = replace(
+            policy,
+            on_plan=lambda z, goal: nearest.append(nearest_frames(z, goal, bank, last == "last")),
+        )
     outcome = attempt(world, pairs, seen, budget=manifest.budget, seeds=seeds)
     if isinstance(policy, PlannerPolicy):
         expected = known[np.stack(nearest)]
@@ -92,19 +84,21 @@ def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np
     )
 
 
-def nearest_frames(imagined: Imagined, bank: Tensor) -> NDArray[np.int64]:
+def nearest_frames(z: Tensor, goal: Tensor, bank: Tensor, last: bool) -> NDArray[np.int64]:
     """Which known frame looks most like what each plan is judged by.
 
     That is its end, or where it comes nearest to the goal.
 
     Args:
-        imagined: of N plans.
+        z: [N, H, D], what N plans expect.
+        goal: [N, D].
         bank: [M, D], embeddings of known frames.
+        last: whether plans are judged by their end.
     Returns: [N], indices into `bank`.
     """
-    z = imagined.z[:, -1]
-    if not imagined.last:
-        step = (imagined.z - imagined.goal[:, None]).square().sum(-1).argmin(1)
-        z = imagined.z[torch.arange(len(step)), step]
-    nearest: NDArray[np.int64] = torch.cdist(z, bank).argmin(1).cpu().numpy()
+    judged = z[:, -1]
+    if not last:
+        step = (z - goal[:, None]).square().sum(-1).argmin(1)
+        judged = z[torch.arange(len(step)), step]
+    nearest: NDArray[np.int64] = torch.cdist(judged, bank).argmin(1).cpu().numpy()
     return nearest

@@ -19,6 +19,7 @@ from PIL import Image
 
 from worldmodel.apps.report import charts, words
 from worldmodel.apps.report.figures import latent_map, tune_chart
+from worldmodel.apps.report.published import departures
 from worldmodel.apps.study.records import LatentMap, Part, StudyReport, Unavailable
 from worldmodel.study import Estimate, proportion
 
@@ -139,6 +140,7 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "actor": actor,
+        "departures": departures,
         "bars": lambda title, *given: _markup(charts.bars(*given), title),
         "curves": _curves,
         "is_file": lambda source: isinstance(source, Path),

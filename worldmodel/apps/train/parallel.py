@@ -1,80 +1,43 @@
-"""Several processes on one batch: who they are, batch statistics over all, averaged gradients.
-
-Started by `torchrun`; Lightning Fabric reads the environment it (or Slurm, or MPI) sets, joins the
-process group and wraps the model. Everything else is plain torch, and one process needs none of it.
-"""
+"""Several processes on one batch: batch statistics over all, averaged gradients, shared weights."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from worldmodel.apps.ranks import Ranks
 from worldmodel.layers import AdaLNBlock, ViTBlock
 
-__all__ = ["ALONE", "Ranks", "SharedBatchNorm", "launch", "part", "synchronise", "whole"]
+__all__ = ["SharedBatchNorm", "part", "shared", "synchronise", "whole"]
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """The processes that share each batch.
+def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
+    """`module` with every gradient averaged over the ranks, on their common weights.
 
-    Attributes:
-        rank: which one this is.
-        size: how many there are.
-        device: where this one computes.
-        fabric: Lightning Fabric behind them; None for a process alone.
-        sharded: whether each rank holds a part of every weight and of the optimizer's moments
-            (FSDP2), instead of all of them (DDP).
+    Args:
+        module: on this rank's device.
+        ranks: several.
+        sharded: each holds a part of every parameter, split in place (FSDP2), instead of all of
+            them (DDP); each block gathers its own in turn.
     """
+    if not sharded:
+        gpu = ranks.device.startswith("cuda")
+        return nn.parallel.DistributedDataParallel(
+            module, device_ids=[torch.device(ranks.device)] if gpu else None
+        )
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
-    rank: int = 0
-    size: int = 1
-    device: str = "cpu"
-    fabric: Any = None
-    sharded: bool = False
-
-    def share(self, module: nn.Module) -> nn.Module:
-        """`module` with every gradient averaged over the ranks, on their common weights."""
-        if self.fabric is None:
-            return module
-        if self.sharded:
-            return self._shard(module)
-        shared: nn.Module = self.fabric.strategy.setup_module(module)
-        return shared
-
-    def _shard(self, module: nn.Module) -> nn.Module:
-        """Split every parameter over the ranks, in place; each block gathers its own in turn."""
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
-        for tensor in (*module.parameters(), *module.buffers()):
-            torch.distributed.broadcast(tensor.detach(), 0)
-        mesh = init_device_mesh(torch.device(self.device).type, (self.size,))
-        for part in list(module.modules()):
-            if isinstance(part, (ViTBlock, AdaLNBlock)):
-                fully_shard(part, mesh=mesh)
-        fully_shard(module, mesh=mesh)
-        return module
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Average of a tensor over the ranks; every one must call it."""
-        if self.size == 1:
-            return values
-        total = values.to(self.device, copy=True)
-        torch.distributed.all_reduce(total)
-        return total.cpu() / self.size
-
-    def wait(self) -> None:
-        """Go on when every rank has come here."""
-        if self.size > 1:
-            torch.distributed.barrier()
-
-
-ALONE = Ranks()
+    for tensor in (*module.parameters(), *module.buffers()):
+        torch.distributed.broadcast(tensor.detach(), 0)
+    mesh = init_device_mesh(torch.device(ranks.device).type, (ranks.size,))
+    for piece in list(module.modules()):
+        if isinstance(piece, (ViTBlock, AdaLNBlock)):
+            fully_shard(piece, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    return module
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -95,39 +58,6 @@ def part(value: Tensor, pattern: Tensor) -> Tensor:
     if not isinstance(pattern, DTensor) or value.shape != pattern.shape:
         return value
     return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)
-
-
-def launch(device: str, *, sharded: bool = False) -> Ranks:
-    """Join the processes that a launcher started, if it did.
-
-    Args:
-        device: "cpu", or "cuda" for one GPU per process.
-        sharded: see `Ranks`; a process alone shards nothing.
-    Returns: Ranks; `ALONE` on `device` where no launcher set WORLD_SIZE above 1.
-    Raises: ImportError if Lightning Fabric is missing; ValueError if a device is named that the
-        processes cannot share.
-    """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        return Ranks(device=device)
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f'device must be "cpu" or "cuda" on {size} processes, got {device!r}')
-    try:
-        from lightning_fabric import Fabric
-        from lightning_fabric.strategies.ddp import DDPStrategy
-    except ImportError as error:
-        raise ImportError(
-            "training on several processes needs Lightning Fabric: pip install 'sigreg[train]'"
-        ) from error
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    fabric = Fabric(
-        accelerator=device,
-        devices=local,
-        num_nodes=size // local,
-        strategy=DDPStrategy(),
-    )
-    fabric.launch()
-    return Ranks(fabric.global_rank, fabric.world_size, str(fabric.device), fabric, sharded)
 
 
 class _Sum(torch.autograd.Function):

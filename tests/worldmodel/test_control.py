@@ -18,7 +18,7 @@ from worldmodel.apps.evaluate.comparing import compare
 from worldmodel.apps.evaluate.manifest import Manifest, read_manifest
 from worldmodel.apps.evaluate.results import outcomes, seeds_of, summary, try_policy
 from worldmodel.apps.evaluate.running import Evaluation, evaluate
-from worldmodel.apps.report import result_lines
+from worldmodel.apps.evaluate.wording import result_lines
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.data import ActionScale, HDF5Writer, action_digest
 from worldmodel.worlds import TwoRoom, collect

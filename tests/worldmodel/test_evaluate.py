@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from worldmodel.apps.evaluate import (
     Actor,
@@ -15,6 +17,8 @@ from worldmodel.apps.evaluate import (
     Task,
     attempt,
     make_pairs,
+    sign_test,
+    wilson,
 )
 from worldmodel.worlds import TwoRoom, collect
 
@@ -129,6 +133,45 @@ def test_blocks_are_cut_at_the_budget(block: int) -> None:
     assert sum(counted) == 7
     assert len(outcome.seconds) == len(counted) == -(-7 // block)
     np.testing.assert_allclose(outcome.paths[0, :, 1], 40 + 8.0 * np.arange(8))
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(0, 10, 0.0, 0.27753), (10, 10, 0.72247, 1.0), (85, 100, 0.76717, 0.90694),
+     (1, 2, 0.09453, 0.90547)],
+)  # fmt: skip
+def test_wilson_interval_equals_known_values(
+    successes: int, trials: int, low: float, high: float
+) -> None:
+    """Tabulated bounds at 95 %; at the ends they are z²/(n + z²) wide."""
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=2e-5)
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilson_bounds_solve_the_score_equation(trials: int, data: st.DataObject) -> None:
+    """At each bound p, |rate − p| is z standard deviations of a proportion p; failures mirror."""
+    successes = data.draw(st.integers(0, trials))
+    rate = successes / trials
+    low, high = wilson(successes, trials)
+    for p in (low, high):
+        assert (rate - p) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / trials, abs=1e-9)
+    assert wilson(trials - successes, trials) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 1 / 16), (7, 1, 18 / 256), (3, 3, 1.0)],
+)
+def test_the_sign_test_counts_coins(better: int, worse: int, p: float) -> None:
+    """The p-value is that of fair coins, ties do not count, and sides are alike."""
+    differences = [0.5] * better + [-1.0] * worse + [0.0] * 4
+    assert sign_test(differences) == sign_test([-d for d in differences]) == pytest.approx(p)
+
+
+def test_the_sign_test_survives_many_pairs() -> None:
+    """Two thousand coins overflow no float: an even split is 1, a lopsided one nearly 0."""
+    assert sign_test([1.0, -1.0] * 1000) == 1
+    assert 0 <= sign_test([1.0] * 2000) < 1e-300
 
 
 def test_random_actions_fill_the_box_and_belong_to_their_pair() -> None:

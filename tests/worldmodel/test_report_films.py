@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from worldmodel.apps.report import Film, film_suffix, write_film
-from worldmodel.apps.report.films import sheets
+from worldmodel.apps.report.films import _PLACES, sheets
 from worldmodel.worlds import TwoRoom
+from worldmodel.worlds.push_t import PushT
 
 DISPLAY = TwoRoom(64)
 
@@ -115,6 +116,14 @@ def test_the_circle_is_as_wide_as_the_tolerance(side: int) -> None:
     assert len(far) > 10
     assert np.abs(far - 16 * scale).max() < 2  # a pixel of ink, and rounding to pixels
     assert not ink[:, side:].any()
+
+
+def test_the_tolerances_are_those_of_the_worlds() -> None:
+    """What films take for the side of a picture and the tolerance is what the worlds go by."""
+    assert _PLACES["two"] == ((0,), TwoRoom.size, TwoRoom.success_radius)
+    assert _PLACES["push"] == ((0, 2), 512.0, PushT.position_tolerance)
+    for name in ("two-room", "maze", "maze-7", "push-t"):
+        assert name.split("-")[0] in _PLACES
 
 
 def test_a_world_whose_states_are_no_places_has_no_circle() -> None:

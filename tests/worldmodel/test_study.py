@@ -19,8 +19,6 @@ from worldmodel.apps.study.command import run as run_command
 from worldmodel.apps.study.command import study
 from worldmodel.apps.study.material import gather_material
 from worldmodel.apps.study.records import plain
-from worldmodel.apps.train.run import run_train
-from worldmodel.apps.train.settings import TrainSettings
 from worldmodel.data import ActionScale, Episodes, HDF5Writer, episode_digests
 from worldmodel.worlds import TwoRoom, collect
 
@@ -290,16 +288,14 @@ def test_a_trained_baseline_is_studied_on_its_way(tmp_path: Path) -> None:
     """`train` with PLDM's objective, then `study`: its states on disk tell of straightness."""
     pytest.importorskip("h5py", reason="sigreg[data] is not installed")
     write_walks(tmp_path / "walks.h5", num=8)
-    model = {
-        "encoder": {"dim": 8, "width": 8, "projector_dim": 16},
-        "action_encoder": {"dim": 8},
-        "predictor": {"dim": 8, "depth": 1, "mlp_dim": 16, "projector_dim": 16},
-    }
-    settings = TrainSettings(
-        data=str(tmp_path / "walks.h5"), objective="pldm", steps=4, batch_size=16, weight=1.0,
-        checkpoint_every=2, held_out_windows=16, model=model, world="two-room",
-    )  # fmt: skip
-    run_train(settings, tmp_path / "run")
+    words = [
+        "preset=small", "objective=pldm", "steps=4", "batch_size=16", "weight=1", "world=two-room",
+        "checkpoint_every=2", "held_out_windows=16", "workers=0", "encoder.dim=8",
+        "encoder.width=8", "encoder.projector_dim=16", "action_encoder.dim=8", "predictor.dim=8",
+        "predictor.depth=1", "predictor.mlp_dim=16", "predictor.projector_dim=16",
+    ]  # fmt: skip
+    given = ["--data", str(tmp_path / "walks.h5"), "--out", str(tmp_path / "run")]
+    assert main(["train", *given, *words]) == 0
     report = run_study(tmp_path / "run", tmp_path / "out", episodes=4, steps=1)
     assert report["run"]["objective"] == "pldm"
     part = report["parts"]["straightness"]

@@ -10,8 +10,8 @@ import harness
 import numpy as np
 from control_cases import CASES, FULL, REPEATED, SEEDS
 from control_models import FROZEN
-from worldmodel.apps.charts import Series, line_chart, save_picture
 
+from worldmodel.apps.charts import Series, line_chart, save_picture
 from worldmodel.apps.evaluate import sign_test
 from worldmodel.apps.progress import say
 

@@ -66,7 +66,7 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
     path, _, kind = name.partition(":")
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path as sys.path holds it
     try:
-        found = getattr(importlib.import_module(path), kind, None)
+        found: Any = getattr(importlib.import_module(path), kind, None)
     except ModuleNotFoundError as error:
         # A module that lacks one of its own imports says so itself.
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):

@@ -27,7 +27,7 @@ from worldmodel.apps.settings import (
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.data.opening import format_of, open_episodes
-from worldmodel.worlds import WORLDS, TwoRoom, World, open_world
+from worldmodel.worlds import TwoRoom, World, open_world
 from worldmodel.worlds.behaviours import policies
 
 __all__ = ["collect", "convert", "inspect", "render"]
@@ -122,9 +122,9 @@ def render(settings: RenderSettings) -> int:
     with whole_file(out, [data]) as partial:
         origin = read_origin(data)
         name = settings.env or str(origin.get("world", ""))
-        if not name or (settings.env is None and name not in WORLDS):
+        if not name or (settings.env is None and ":" in name):
             # The words of a file are no reason to import a class.
-            hint = f": --env {name}" if ":" in name else ", or --env must"
+            hint = f": --env {name}" if name else ", or --env must"
             raise ValueError(f"{data} must say which built-in world it comes from{hint}")
         episodes = open_episodes(data)
         if episodes.states is None:

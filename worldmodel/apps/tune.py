@@ -292,9 +292,7 @@ def _read(settings: TuneSettings) -> dict[float, Trial]:
     return {trial.weight: trial for trial in trials}
 
 
-def _write(
-    settings: TuneSettings, trials: Mapping[float, Trial], search: Bisection | None
-) -> None:
+def _write(settings: TuneSettings, trials: Mapping[float, Trial], search: Bisection | None) -> None:
     """The trials so far, their chart and their page; the result too where there is one."""
     out = settings.out
     flat = [trial.flat() for trial in trials.values()]
@@ -308,5 +306,5 @@ def _write(
         }
     write_json(content, out / _TRIALS)
     if flat:
-        save_chart(tune_chart(flat, search and search.middle), out / _CHART)
+        save_chart(tune_chart(flat, None if search is None else search.middle), out / _CHART)
         write_atomically(out / "tune.html", tune_page(content).encode())

@@ -93,6 +93,7 @@ def ranges(
             axes.plot([low, high], [y, y], linewidth=2.4, solid_capstyle="round", **look)
             axes.plot([value], [y], "o", markersize=9, markeredgewidth=0, **look)
         axes.set_yticks(range(len(rows)), [_short(name) for name, *_ in rows], color=INK)
+        axes.tick_params(axis="y", pad=9)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(*span)
         if percent:

@@ -78,7 +78,7 @@ class Manifest(Record):
         sha256: of the content as canonical JSON.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1]
     env: str
     protocol: Protocol
     seed: Seed
@@ -162,6 +162,7 @@ def make_manifest(
     # Only the episodes that a pair came from are named, and counted anew.
     used, counted = np.unique(pairs.episodes, return_inverse=True)
     manifest = Manifest(
+        format=1,
         env=env or world.name, protocol=protocol, seed=seed, offset=offset, budget=budget,
         criterion=world.criterion, versions=world.versions(), source=source,
         source_episodes=tuple(digests[int(e)] for e in used), dropped_as_solved=pairs.dropped,

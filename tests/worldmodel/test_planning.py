@@ -41,6 +41,10 @@ def policy() -> PlannerPolicy:
     """A fresh model of 16-pixel frames behind a small search."""
     torch.manual_seed(0)
     model = presets.small(6, image_size=16, dim=8).eval()
+    # A fresh predictor's gates are shut, and every plan costs the same.
+    with torch.no_grad():
+        for block in model.predictor.blocks:
+            block.modulation.weight.normal_(0, 0.5)
     return PlannerPolicy(model, SCALE, 3, TINY)
 
 

@@ -37,9 +37,10 @@ def run(settings: EvaluateSettings) -> int:
             mark = Mark(manifest=manifest.sha256, weights=trial.fingerprint.weights)
             if ranks.first:
                 held.enter_context(begin_folder(out, SETTINGS, resume=resume))
-                write_json(settings.model_dump(mode="json"), out / SETTINGS)
         with ranks.together():
             log, keys = Log(out, mark, ranks.rank), trial.keys
+            if ranks.first:
+                write_json(settings.model_dump(mode="json"), out / SETTINGS)
             left = [key for key in keys if key not in log.tried]
         with ranks.together():
             # In turns, so that nobody has the planning and somebody else the idling.

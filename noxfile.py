@@ -18,6 +18,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "build", "docs", "tests"]
 
 ROOT = Path(__file__).resolve().parent
+MICRO = ROOT / "benchmarks" / "micro"
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 PYTHONS = nox.project.python_versions(PROJECT)
@@ -25,7 +26,7 @@ CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
 EXTRAS = "worldmodel"
 # Of the published worlds Push-T alone is in CI: each of the others brings half a gigabyte and draws
 # slowly without a GPU. `nox -s control` tests them, each by itself.
-TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export,train,dino,push-t"
+TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export,train,dino,hub,push-t"
 WORLD_EXTRAS = ("push-t", "reacher", "cube", "envs")
 EXTRA_LIMIT_MB = 300  # of [worldmodel], torch excluded
 
@@ -66,6 +67,14 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
+    """Microbenchmarks, minutes; compare commits or machines by --benchmark-json, -compare."""
+    install_wheel(session, EXTRAS, *group("test"))
+    ours = ("--benchmark-only", "--benchmark-columns=min,median,iqr,rounds")
+    run_pytest(session, str(MICRO), *ours, *session.posargs)
+
+
+@nox.session
+def measure(session: nox.Session) -> None:
     """Run benchmarks/bench_*.py, or those named; results land in benchmarks/results/."""
     install_wheel(session, f"{EXTRAS},export,dino")
     for script in scripts("bench", session.posargs):
@@ -178,7 +187,9 @@ def test_wheel(session: nox.Session) -> None:
     # A path among the arguments is meant from the root, where nox was called.
     given = [str(ROOT / a) if (ROOT / a.split("::")[0]).exists() else a for a in session.posargs]
     named = any(argument.startswith(str(ROOT)) for argument in given)
-    run_pytest(session, *given, *([] if named else [str(ROOT / "tests")]))
+    # Each microbenchmark runs once, so that none is found broken by the one who needs it.
+    both = [str(ROOT / "tests"), str(MICRO)]
+    run_pytest(session, "--benchmark-disable", *given, *([] if named else both))
 
 
 def run_pytest(session: nox.Session, *arguments: str) -> None:

@@ -61,12 +61,18 @@ def defined_names(tree: ast.Module) -> set[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_exports_what_it_imports_and_nothing_else(package: str) -> None:
-    """A package's __init__ holds a docstring, imports of its own names, and a sorted __all__."""
+    """A package's __init__ holds a docstring, imports of its own names, and a sorted __all__.
+
+    A lazy one shows its imports to type checkers, and loads each name from the same module.
+    """
     path = Path(str(importlib.import_module(package).__file__))
-    docstring, *body = ast.parse(path.read_text()).body
+    docstring, *body = ast.parse(path.read_text(encoding="utf-8")).body
     assert isinstance(docstring, ast.Expr)
     imported: list[str] = []
-    for node in body:
+    lazy = [node for node in body if isinstance(node, ast.If)]
+    for node in [*body, *(inner for outer in lazy for inner in outer.body)]:
+        if is_lazy(node):
+            continue
         if isinstance(node, ast.ImportFrom):
             assert node.module is not None
             if node.module != "__future__":
@@ -84,7 +90,7 @@ def test_a_package_exports_what_it_imports_and_nothing_else(package: str) -> Non
 def test_a_module_lists_its_public_names(module: str) -> None:
     """A module says what it offers: one __all__, every name of which it defines or imports."""
     package = module.partition(".")[0]
-    tree = ast.parse(module_files(package)[module].read_text())
+    tree = ast.parse(module_files(package)[module].read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), f"{module} needs a docstring"
     values = [
         ast.literal_eval(node.value)
@@ -98,11 +104,35 @@ def test_a_module_lists_its_public_names(module: str) -> None:
     assert len(values) == 1, f"{module} needs one __all__"
     imported = {
         alias.asname or alias.name
-        for node in tree.body
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
     assert set(values[0]) <= defined_names(tree) | imported
+
+
+@pytest.mark.parametrize("package", ["worldmodel", "worldmodel.data", "worldmodel.worlds"])
+def test_a_lazy_package_gives_what_its_types_promise(package: str) -> None:
+    """Every name that a type checker sees is the same object at run time, and no other exists."""
+    module = importlib.import_module(package)
+    (block,) = [n for n in ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body
+                if isinstance(n, ast.If)]  # fmt: skip
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        assert node.module is not None
+        home = importlib.import_module(node.module)
+        for alias in node.names:
+            assert getattr(module, alias.name) is getattr(home, alias.name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        module.nothing  # noqa: B018 - looking is the test
+
+
+def is_lazy(node: ast.stmt) -> bool:
+    """Whether a statement is one of those that make a package lazy."""
+    text = ast.unparse(node)
+    return text.startswith(
+        ("if TYPE_CHECKING:", "from typing import TYPE_CHECKING", "__getattr__ = lazily(")
+    ) or text.endswith("import lazily")
 
 
 def is_alias(value: object) -> bool:

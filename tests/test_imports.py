@@ -18,7 +18,17 @@ PACKAGES = ("sigreg", "planners", "worldmodel")
 AT_IMPORT = {
     "sigreg": {"torch"},
     "planners": {"torch"},
-    "worldmodel": {"torch", "numpy", "PIL", "safetensors", "tqdm"},
+    "worldmodel": {
+        "torch",
+        "numpy",
+        "PIL",
+        "safetensors",
+        "tqdm",
+        "pydantic",
+        "pydantic_settings",
+        "yaml",
+        "filelock",
+    },
 }
 # Modules whose whole purpose is one heavier dependency; nothing imports them but where they act.
 HOMES = {

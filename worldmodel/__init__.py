@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
     from worldmodel.export import export_onnx, export_torch
     from worldmodel.gcbc import GCBC, gcbc_loss
+    from worldmodel.hub import from_pretrained, push_to_hub
     from worldmodel.loss import jepa_loss
     from worldmodel.model import WorldModel
     from worldmodel.patches import DinoPatches, PatchPredictor
@@ -28,6 +29,7 @@ __getattr__ = lazily(
         "encoder": "ActionEncoder ConvEncoder FrameEncoder",
         "export": "export_onnx export_torch",
         "gcbc": "GCBC gcbc_loss",
+        "hub": "from_pretrained push_to_hub",
         "loss": "jepa_loss",
         "model": "WorldModel",
         "patches": "DinoPatches PatchPredictor",
@@ -53,6 +55,7 @@ __all__ = [
     "WorldModel",
     "export_onnx",
     "export_torch",
+    "from_pretrained",
     "from_published",
     "gcbc_loss",
     "goal_cost",
@@ -61,6 +64,7 @@ __all__ = [
     "load_policy",
     "pldm_loss",
     "presets",
+    "push_to_hub",
     "read_config",
     "save",
 ]

@@ -42,10 +42,11 @@ def package_page(package: ModuleType) -> str:
     name = package.__name__
     lines = [f"# {name}", "", str(package.__doc__).strip(), ""]
     here: list[str] = []
-    for node in ast.parse(Path(str(package.__file__)).read_text()).body:
-        if not isinstance(node, ast.ImportFrom) or node.module == "__future__":
+    # A lazy package names its imports for type checkers alone.
+    for node in ast.walk(ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
             continue
-        for alias in node.names:
+        for alias in (alias for alias in node.names if alias.name in package.__all__):
             value = getattr(package, alias.name)
             # `from worldmodel import presets` exports a module, which is its own page.
             role = "mod" if isinstance(value, ModuleType) else "obj"

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
-from worldmodel.apps.train import run as train_run
-from worldmodel.apps.train.folder import SETTINGS
+from worldmodel.apps.parsing import complete
+from worldmodel.apps.settings import TrainSettings
+from worldmodel.apps.train import command
+from worldmodel.apps.train.continuing import SETTINGS
 from worldmodel.apps.train.loop import Training
-from worldmodel.apps.train.settings import TrainSettings
 
 SMALL = {"dim": 8, "projector_dim": 8}
 MODEL = {
@@ -30,10 +31,11 @@ MODEL = {
 }
 
 
-def settings(data: str, **changes: Any) -> TrainSettings:
+def settings(data: str | Path, out: str | Path = "run", **changes: Any) -> TrainSettings:
     """Four steps of a tiny model, with dropout."""
     values = {
-        "data": data,
+        "data": str(data),
+        "out": Path(out),
         "steps": 4,
         "report_every": 4,
         "batch_size": 8,
@@ -45,7 +47,7 @@ def settings(data: str, **changes: Any) -> TrainSettings:
         "device": "cpu",
         "model": MODEL,
     }
-    return TrainSettings.of(values | changes)
+    return complete(TrainSettings, "train", values, changes)
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -71,20 +73,18 @@ def die_at(moment: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         count += 1
 
-    run = Training.run
+    advance = Training._advance
 
     def fsync(file: Any) -> None:
         tick()
 
-    def slow_run(self: Training, on_step: Callable[..., None]) -> None:
-        def ticking(step: int, losses: Any) -> None:
-            tick()
-            on_step(step, losses)
-
-        run(self, ticking)
+    def slow(self: Training, batch: Any) -> Any:
+        losses = advance(self, batch)
+        tick()
+        return losses
 
     os.fsync = fsync
-    Training.run = slow_run  # type: ignore[method-assign]
+    Training._advance = slow  # type: ignore[method-assign]
 
 
 def main(data: str, folder: Path) -> None:
@@ -98,7 +98,9 @@ def main(data: str, folder: Path) -> None:
     # The picture is the slowest part of so short a run, and the last.
     train_run.draw_curves = lambda folder, *_: folder / "none"
     train_run.run_train(settings(data), folder / "whole")
-    wanted = (folder / "whole" / "model.safetensors").read_bytes()
+    wanted = {
+        name: (folder / "whole" / name).read_bytes() for name in ("model.safetensors", "held_out.csv")
+    }
     found: list[dict[str, Any]] = []
     while True:
         moment = len(found)
@@ -106,10 +108,10 @@ def main(data: str, folder: Path) -> None:
 
         def killed(moment: int = moment, out: Path = out) -> None:
             die_at(moment)
-            train_run.run_train(settings(data), out)
+            command.run(settings(data, out))
 
         def resumed(out: Path = out) -> None:
-            train_run.run_train(settings(data), out, resume=True)
+            command.run(settings(data, out, resume=True))
 
         status = in_child(killed)
         if status == 0:
@@ -117,7 +119,7 @@ def main(data: str, folder: Path) -> None:
         begun = (out / SETTINGS).exists()
         states = sorted((out / "checkpoints").glob("step-*.safetensors"))
         again = in_child(resumed) if begun else 0
-        same = not begun or (out / "model.safetensors").read_bytes() == wanted
+        same = not begun or all((out / n).read_bytes() == wanted[n] for n in wanted)
         found.append(
             {"status": status, "begun": begun, "states": len(states), "again": again, "same": same}
         )

@@ -62,8 +62,45 @@ def test_a_push_goes_on_as_in_a_simulation_that_is_never_set_up_anew() -> None:
     np.testing.assert_allclose(state[0, :5], observed, rtol=0, atol=0.05)
 
 
-def test_pictures_are_the_packages_own() -> None:
-    """At 512 pixels a frame is what gym-pusht renders; at 64 each pixel is the mean of its area."""
+def test_chipmunks_functions_do_what_pymunks_objects_do() -> None:
+    """Each of 400 steps of pushing gives the same bits as gym-pusht's objects set up anew."""
+    from gym_pusht.envs.pusht import PushTEnv
+
+    env = PushTEnv()
+
+    def plain(state: Floats, action: Floats) -> Floats:
+        values = state.tolist()
+        env._setup()
+        env.agent.position, env.agent.velocity = values[:2], values[5:7]
+        env.block.angle = values[4]
+        env.block.position = values[2:4]
+        env.block.velocity, env.block.angular_velocity = values[7:9], values[9]
+        point = np.asarray(env.agent.position) + 100.0 * action.astype(np.float64)
+        x, y = np.clip(point, 0.0, 512.0).tolist()
+        for _ in range(10):
+            pull = env.k_p * ((x, y) - env.agent.position) - env.k_v * env.agent.velocity
+            env.agent.velocity += pull * env.dt
+            env.space.step(env.dt)
+        block = env.block
+        angle = np.float32(block.angle % (2 * np.pi)) % np.float32(2 * np.pi)
+        moving = (*env.agent.velocity, *block.velocity, block.angular_velocity)
+        return np.array([*env.agent.position, *block.position, angle, *moving], np.float32)
+
+    world, rng = PushT(32), np.random.default_rng(0)
+    states = world.sample_states(rng, 8)
+    explorer, session, moved = PushTExplorer(8, rng), world.start(states), 0
+    for _ in range(50):
+        actions = explorer.act(states)
+        after = session.step(actions)
+        wanted = np.stack([plain(s, a) for s, a in zip(states, actions, strict=True)])
+        assert np.array_equal(after, wanted)
+        moved += int((np.abs(after[:, 2:4] - states[:, 2:4]) > 0.5).any(1).sum())
+        states = after
+    assert moved > 50
+
+
+def test_at_512_pixels_pictures_are_the_packages_own() -> None:
+    """A frame is what gym-pusht renders."""
     from gym_pusht.envs.pusht import PushTEnv
 
     state = pose(150, 200, 320, 300, 0.7)
@@ -73,10 +110,41 @@ def test_pictures_are_the_packages_own() -> None:
     env.block.position = [320, 300]
     for body in (env.agent, env.block):
         env.space.reindex_shapes_for_body(body)
-    large = PushT(512).draw(state)[0]
-    assert np.array_equal(large, env._render().transpose(2, 0, 1))
-    blocks = large.reshape(3, 64, 8, 64, 8).mean((2, 4))
-    assert np.abs(PushT(64).draw(state)[0] - blocks).max() <= 0.5
+    assert np.array_equal(PushT(512).draw(state)[0], env._render().transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_smaller_pictures_are_the_packages_own_shrunk(size: int) -> None:
+    """The mean of each pixel's area in gym-pusht's picture, to a fifth of a grey level.
+
+    Where block or agent move, the picture changes as much as gym-pusht's does.
+    """
+    states = PushT(512).sample_states(np.random.default_rng(3), 24)
+    large = PushT(512).draw(states).astype(np.float64)
+    cell = 512 // size
+    wanted = large.reshape(24, 3, size, cell, size, cell).mean((3, 5))
+    drawn = PushT(size).draw(states).astype(np.float64)
+    assert np.abs(drawn - wanted).mean() < 0.2
+    change, wanted_change = np.diff(drawn, axis=0), np.diff(wanted, axis=0)
+    assert np.abs(change - wanted_change).mean() < 0.05 * np.abs(wanted_change).mean()
+
+
+def test_a_picture_depends_on_its_state_alone() -> None:
+    """Alone, among others and in another order: the same pixels, at walls and overlaps too."""
+    world = PushT(48)
+    states = np.concatenate(
+        [
+            world.sample_states(np.random.default_rng(4), 40),
+            pose(0, 0, 0, 0, 1.0),
+            pose(512, 512, 511, 300, 3.0),
+            pose(256, 256, 256, 256, 6.0),
+        ]
+    )
+    together = world.draw(states)
+    assert np.array_equal(together[::-1], world.draw(states[::-1]))
+    for n in (0, 33, 40, 41, 42):
+        assert np.array_equal(world.draw(states[n : n + 1])[0], together[n])
+    assert len({picture.tobytes() for picture in together}) == len(together)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +203,7 @@ def test_processes_do_what_this_one_does() -> None:
     actions = rng.uniform(-1, 1, (3, 2)).astype(np.float32)
     assert np.array_equal(here.start(states).step(actions), there.start(states).step(actions))
     assert np.array_equal(here.draw(states[:1]), there.draw(states[:1]))
-    there._workers.close()
+    there._simulation._workers.close()
 
 
 def test_the_geometry_is_gym_pushts() -> None:

@@ -20,8 +20,8 @@ from worldmodel.apps.train.alarm import Alarm
 from worldmodel.apps.train.config import TrainConfig
 from worldmodel.apps.train.loop import Training
 from worldmodel.apps.train.objectives import build_world_model
-from worldmodel.apps.train.picture import draw_curves
 from worldmodel.apps.train.reports import COLUMNS, Reports, floor_of, read_table
+from worldmodel.apps.train.run import draw_curves
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 
@@ -126,8 +126,8 @@ def test_curves_are_drawn_with_the_floor(tmp_path: Path) -> None:
     )
     (tmp_path / "held_out.csv").write_text("step,prediction,regularization\n2,0.3,2\n")
     assert math.isnan(read_table(tmp_path / "curves.csv")["regularization"][1])
-    with_floor = Image.open(draw_curves(tmp_path, 1.05)).convert("L")
-    assert with_floor.size == (560, 3 * 300 + 2 * 8)
+    with_floor = Image.open(draw_curves(tmp_path, 1.05, "lewm")).convert("L")
+    assert with_floor.size == (1111, 2000)
     assert np.asarray(with_floor).std() > 5
 
 

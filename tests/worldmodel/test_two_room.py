@@ -278,8 +278,10 @@ def test_a_world_is_opened_by_its_name() -> None:
     opened: World = open_world("two-room", image_size=32)
     assert opened.draw(at((40, 40))).shape == (1, 3, 32, 32)
     assert opened.name == "two-room"
-    with pytest.raises(ValueError, match=r"env must be one of two-room, push-t, .*, got 'maze'"):
-        open_world("maze")
+    with pytest.raises(
+        ValueError, match=r"env must be one of two-room, maze, push-t, .*, got 'three-room'"
+    ):
+        open_world("three-room")
 
 
 def test_a_world_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 __all__ = ["Progress", "say"]
+
+T = TypeVar("T")
 
 
 def say(text: str) -> None:
@@ -44,6 +47,12 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
+
+    def over(self, things: Iterable[T]) -> Iterator[T]:
+        """Each of some things, counted when it is done with."""
+        for thing in things:
+            yield thing
+            self.update()
 
     def update(self, steps: int = 1, **values: float) -> None:
         """Count `steps` more and show the values."""

@@ -78,6 +78,10 @@ class Settings(BaseModel):
     )
     debug: bool = Field(False, exclude=True, description="show the traceback of an error")
 
+    def common(self, kind: type[Settings]) -> dict[str, Any]:
+        """Values of the settings that another command has under the same names."""
+        return self.model_dump(include=set(kind.model_fields))
+
     def changed(self, before: Settings) -> list[str]:
         """Settings that differ from those of an earlier run and decide its numbers, in words."""
         then, now = before.model_dump(mode="json"), self.model_dump(mode="json")
@@ -301,7 +305,7 @@ examples:
   worldmodel tune-lambda --data walks.h5 --out t    your own episodes
   worldmodel tune-lambda --resume --high 10         look further, keep what was tried
 """
-    may_change = ("out", "resume", "low", "high", "runs")
+    may_change = ("low", "high", "runs", "device")
 
     data: Source = Field(BUILT_IN, description=f"{_DATA}, or the built-in world {BUILT_IN}")
     out: Path = Field(Path("runs/tune"), exclude=True, description="folder to create")
@@ -558,7 +562,7 @@ examples:
   worldmodel demo --ablate             also train without SIGReg, and compare
   worldmodel demo --resume             continue after Ctrl-C
 """
-    may_change = ("out", "resume", "ablate", "device")
+    may_change = ("device",)
 
     out: Path = Field(Path("runs/demo"), exclude=True, description="run folder to create")
     seed: Seed = Field(0, description="decides data, weights, pairs and plans")

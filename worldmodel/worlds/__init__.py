@@ -6,6 +6,7 @@ from worldmodel._lazy import lazily
 
 if TYPE_CHECKING:
     from worldmodel.worlds.contract import Expert, Session, World
+    from worldmodel.worlds.maze import Maze
     from worldmodel.worlds.opening import WORLDS, open_world
     from worldmodel.worlds.two_room import TwoRoom, TwoRoomSession
     from worldmodel.worlds.two_room_env import TwoRoomEnv
@@ -15,6 +16,7 @@ __getattr__ = lazily(
     __name__,
     {
         "contract": "Expert Session World",
+        "maze": "Maze",
         "opening": "WORLDS open_world",
         "two_room": "TwoRoom TwoRoomSession",
         "two_room_env": "TwoRoomEnv",
@@ -25,6 +27,7 @@ __getattr__ = lazily(
 __all__ = [
     "WORLDS",
     "Expert",
+    "Maze",
     "Session",
     "TwoRoom",
     "TwoRoomEnv",

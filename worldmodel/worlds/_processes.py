@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 
 from worldmodel._extras import install
 
-__all__ = ["SimulatedSession", "Simulator", "Workers", "check_states", "cores", "require", "serve"]
+__all__ = [
+    "SimulatedSession",
+    "Simulation",
+    "Simulator",
+    "Workers",
+    "check_states",
+    "cores",
+    "require",
+    "serve",
+]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -91,18 +100,19 @@ class Workers:
     """A simulator behind `step` and `draw` for arrays of states.
 
     Args:
-        make: makes the simulator where it will run; a picklable callable.
+        make: makes the simulator where it will run, with those functions of `Simulator` that are
+            asked of it; a picklable callable.
         num: of processes, started at the first call; 0 runs it in this process.
 
     Attributes:
         processes: those that were started last.
     """
 
-    def __init__(self, make: Callable[[], Simulator], num: int) -> None:
+    def __init__(self, make: Callable[[], Any], num: int) -> None:
         if num < 0:
             raise ValueError(f"workers must be 0 or more, got {num}")
         self._make, self._num = make, num
-        self._here: Simulator | None = None
+        self._here: Any = None
         self._pipes: list[Connection] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         self._stop: Callable[[], Any] = lambda: None
@@ -126,7 +136,7 @@ class Workers:
         """What draws the pictures, as the simulator says."""
         if self._num == 0:
             self._here = self._here or self._make()
-            return self._here.renderer()
+            return str(self._here.renderer())
         if not self._pipes:
             self._start()
         _send(self._pipes[0], ("renderer", ()))
@@ -187,18 +197,28 @@ class Workers:
         self._stop = weakref.finalize(self, _stop, list(self._pipes), list(self.processes))
 
 
+class Simulation(Protocol):
+    """Many agents' world as two functions of their states: `Workers` is one."""
+
+    def step(self, states: Floats, actions: Floats) -> Floats:
+        """[N, S], [N, A] -> [N, S]."""
+
+    def draw(self, states: Floats) -> Pixels:
+        """[N, S] -> [N, 3, H, W]."""
+
+
 class SimulatedSession:
-    """N agents in their states, stepped and drawn by workers (`worldmodel.worlds.Session`).
+    """N agents in their states, stepped and drawn by a simulation (`worldmodel.worlds.Session`).
 
     Args:
-        workers: who does it.
+        simulation: who does it.
         states: [N, S], where the agents start.
         low: [A], lowest action; what lies outside is clipped.
         high: [A], highest action.
     """
 
-    def __init__(self, workers: Workers, states: Floats, low: Floats, high: Floats) -> None:
-        self._workers, self._low, self._high = workers, low, high
+    def __init__(self, simulation: Simulation, states: Floats, low: Floats, high: Floats) -> None:
+        self._simulation, self._low, self._high = simulation, low, high
         self.states = np.array(states, np.float32)
 
     def step(self, actions: Floats) -> Floats:
@@ -210,15 +230,15 @@ class SimulatedSession:
         if actions.shape != wanted or not np.isfinite(actions).all():
             raise ValueError(f"actions must be finite {list(wanted)}, got {list(actions.shape)}")
         clipped = np.clip(actions, self._low, self._high).astype(np.float32)
-        self.states = self._workers.step(self.states, clipped)
+        self.states = self._simulation.step(self.states, clipped)
         return self.states.copy()
 
     def render(self, agents: NDArray[np.int64] | None = None) -> Pixels:
         """Frames as they are now, of all agents or of those named: [n, 3, H, W]."""
-        return self._workers.draw(self.states if agents is None else self.states[agents])
+        return self._simulation.draw(self.states if agents is None else self.states[agents])
 
     def close(self) -> None:
-        """Nothing to give back: the workers belong to the world."""
+        """Nothing to give back: the simulation belongs to the world."""
 
 
 def _send(pipe: Connection, message: Any) -> None:

@@ -46,6 +46,7 @@ class RandomBehaviour:
 # What each world is explored with; the first is the one its data are usually collected with.
 _SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Behaviour]]] = {
     "two-room": {"expert": TwoRoomExpert},
+    "maze": {"expert": TwoRoomExpert},
     "push-t": {
         "pusher": lambda _, num, rng: PushTExplorer(num, rng),
         "near-block": lambda _, num, rng: PushTNearBlock(num, rng),
@@ -57,7 +58,7 @@ _SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Behavio
 
 def policies(world: str) -> tuple[str, ...]:
     """Names of the policies that a world is collected with; the first is its default."""
-    return (*_SCRIPTED.get(world, {}), "random")
+    return (*_SCRIPTED.get(_kind(world), {}), "random")
 
 
 def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator) -> Behaviour:
@@ -72,4 +73,9 @@ def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator
         )
     if policy == "random":
         return RandomBehaviour(world, rng)
-    return _SCRIPTED[world.name][policy](world, num, rng)
+    return _SCRIPTED[_kind(world.name)][policy](world, num, rng)
+
+
+def _kind(world: str) -> str:
+    """maze-7 is explored as maze is."""
+    return "maze" if world.startswith("maze-") else world

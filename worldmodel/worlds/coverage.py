@@ -65,6 +65,7 @@ class Coverage(NamedTuple):
 _TURN = 2 * np.pi
 GRIDS: dict[str, tuple[Grid, ...]] = {
     "two-room": (Grid("position x, y", (0, 1), 0.0, 224.0),),
+    "maze": (Grid("position x, y", (0, 1), 0.0, 224.0),),
     "push-t": (
         Grid("agent x, y", (0, 1), 0.0, 512.0),
         Grid("block x, y", (2, 3), 0.0, 512.0),

@@ -10,6 +10,7 @@ from typing import Any
 
 from worldmodel._extras import install
 from worldmodel.worlds.contract import World
+from worldmodel.worlds.maze import Maze
 from worldmodel.worlds.two_room import TwoRoom
 
 __all__ = ["WORLDS", "open_world"]
@@ -19,8 +20,9 @@ _ADAPTERS = {
     "reacher": ("worldmodel.worlds.reacher", "Reacher"),
     "cube": ("worldmodel.worlds.cube", "Cube"),
 }
-WORLDS = ("two-room", *_ADAPTERS)
-"""Names that `open_world` knows; the first needs no package of its own."""
+WORLDS = ("two-room", "maze", *_ADAPTERS)
+"""Names that `open_world` knows; the first two need no package of their own. `maze-7` is the maze
+whose only layout is number 7."""
 
 
 def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -> World:
@@ -44,10 +46,16 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
     options = {} if workers is None else {"workers": workers}
     if ":" in name:
         return _own(name, image_size, options)
-    if name == TwoRoom.name:
+    kind, _, number = name.partition("-") if name.startswith("maze") else (name, "", "")
+    if kind in (TwoRoom.name, "maze"):
         if workers is not None:
-            raise ValueError(f"two-room is simulated all at once, without workers, got {workers}")
-        return TwoRoom(image_size)
+            raise ValueError(f"{name} is simulated all at once, without workers, got {workers}")
+        if kind == TwoRoom.name:
+            return TwoRoom(image_size)
+        if number.isascii() and number.isdecimal() and len(number) < 8:
+            return Maze(image_size, layout=int(number))
+        if name == "maze":
+            return Maze(image_size)
     if name not in _ADAPTERS:
         raise ValueError(
             f"env must be one of {', '.join(WORLDS)}, or a class of your own as "
@@ -66,7 +74,7 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
     path, _, kind = name.partition(":")
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path as sys.path holds it
     try:
-        found = getattr(importlib.import_module(path), kind, None)
+        found: Any = getattr(importlib.import_module(path), kind, None)
     except ModuleNotFoundError as error:
         # A module that lacks one of its own imports says so itself.
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):

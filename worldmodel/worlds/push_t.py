@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from contextlib import suppress
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,6 +12,8 @@ from numpy.typing import NDArray
 
 from worldmodel.worlds import _tee
 from worldmodel.worlds._processes import SimulatedSession, Workers, check_states, require
+from worldmodel.worlds._push_t_physics import Physics
+from worldmodel.worlds._push_t_pictures import WORLD, Pictures
 from worldmodel.worlds.contract import Expert, Session
 from worldmodel.worlds.push_t_pusher import PushTPusher
 
@@ -23,8 +23,6 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 _PUBLISHED = 7  # dims of a state as published
-_SUBSTEPS = 10  # of 0.01 s
-_REACH = 100.0  # of an action of 1
 
 
 class PushT:
@@ -42,11 +40,13 @@ class PushT:
     bit for bit. A simulator that runs on keeps contact forces that no state holds, and where the
     agent is pressed into the block a rounding error decides on which side it comes out.
 
-    The green T in the picture lies where gym-pusht draws it and is not the goal of a pair.
+    The green T in the picture lies where gym-pusht draws it and is not the goal of a pair. At 512
+    pixels gym-pusht draws; every other size is drawn for many states at once by signed distances,
+    which differ from its shrunken raster by a sixth of a grey level on average.
 
     Args:
-        image_size: side of the frames; 512 is drawn and made smaller.
-        workers: processes that simulate and draw; 0 does it in this one.
+        image_size: side of the frames.
+        workers: processes that simulate; 0 does it in this one.
     Source: gym-pusht; relative actions and success as in stable-worldmodel's Push-T
         (LeWM, arXiv:2603.19312, Section 4), whose reset also lets a hundredth of a second pass.
     """
@@ -68,7 +68,7 @@ class PushT:
             raise ValueError(f"image_size must be at least 16, got {image_size}")
         require("gym_pusht", "push-t")
         self.image_size = image_size
-        self._workers = Workers(partial(_Simulator, image_size), workers)
+        self._simulation = _Simulation(image_size, workers)
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Starts as gym-pusht draws them, everything at rest, none with the agent in the block."""
@@ -87,12 +87,12 @@ class PushT:
         Raises: ValueError if the shape is another or a state is not finite.
         """
         return SimulatedSession(
-            self._workers, self._whole(states), self.action_low, self.action_high
+            self._simulation, self._whole(states), self.action_low, self.action_high
         )
 
     def draw(self, states: Floats) -> Pixels:
         """Pictures of states [N, 10] or [N, 7]: [N, 3, H, W]."""
-        return self._workers.draw(self._whole(states))
+        return self._simulation.draw(self._whole(states))
 
     def success(self, states: Floats, goals: Floats) -> NDArray[np.bool_]:
         """Whether positions and angle are both within their tolerances."""
@@ -123,10 +123,18 @@ class PushT:
         return PushTPusher(goals).act
 
     def versions(self) -> dict[str, str]:
-        """gym-pusht's physics is pymunk, its pictures pygame and OpenCV."""
-        names = ("gym-pusht", "pymunk", "pygame", "numpy")
-        found = {name: version(name) for name in names} | {"opencv-python": _opencv()}
-        return {**found, "rendering": self._workers.renderer()}
+        """gym-pusht's physics is pymunk; its pictures come from pygame, ours from its drawing."""
+        # gym-pusht asks for opencv-python; its headless build does as well.
+        names = (
+            "gym-pusht",
+            "pymunk",
+            "pygame",
+            "opencv-python",
+            "opencv-python-headless",
+            "numpy",
+        )
+        found = {name: known for name in names if (known := _version(name)) is not None}
+        return {**found, "rendering": self._simulation.renderer()}
 
     def _whole(self, states: Floats) -> Floats:
         if states.ndim == 2 and states.shape[1] == _PUBLISHED:
@@ -134,58 +142,72 @@ class PushT:
         return check_states(states, self.state_dim)
 
 
-def _opencv() -> str:
-    """The version of OpenCV, whichever of its builds is installed: the pictures are the same."""
-    for build in ("", "-headless"):
-        for kind in ("opencv-python", "opencv-contrib-python"):
-            with suppress(PackageNotFoundError):
-                return version(kind + build)
-    return "unknown"
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+class _Simulation:
+    """Physics in this process or in workers, pictures in this one."""
+
+    def __init__(self, image_size: int, workers: int) -> None:
+        self._size = image_size
+        self._workers = Workers(_Simulator, workers)
+        self._pictures: Pictures | None = None
+        self._painter: _Painter | None = None
+
+    def step(self, states: Floats, actions: Floats) -> Floats:
+        return self._workers.step(states, actions)
+
+    def draw(self, states: Floats) -> Pixels:
+        self._painter = self._painter or _Painter()
+        if self._size == WORLD:
+            return np.stack([self._painter.draw(state) for state in states])
+        if self._pictures is None:
+            self._pictures = Pictures(self._painter.empty(), self._size)
+        return self._pictures.draw(states)
+
+    def renderer(self) -> str:
+        return "pygame" if self._size == WORLD else "signed distances"
 
 
 class _Simulator:
-    """gym-pusht, set up anew for every call."""
+    """gym-pusht's physics, set up anew for every call."""
 
-    def __init__(self, image_size: int) -> None:
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        self._size = image_size
-        self._env: Any = importlib.import_module("gym_pusht.envs.pusht").PushTEnv()
-        self._cv2: Any = importlib.import_module("cv2")
+    def __init__(self) -> None:
+        self.step = Physics(_environment()).step
 
-    def step(self, state: Floats, action: Floats) -> Floats:
-        env = self._put(state)
-        agent = env.agent
-        point = np.asarray(agent.position) + _REACH * action.astype(np.float64)
-        x, y = np.clip(point, 0.0, 512.0).tolist()
-        for _ in range(_SUBSTEPS):
-            pull = env.k_p * ((x, y) - agent.position) - env.k_v * agent.velocity
-            agent.velocity += pull * env.dt
-            env.space.step(env.dt)
-        block = env.block
-        angle = np.float32(block.angle % (2 * np.pi)) % np.float32(2 * np.pi)
-        moving = (*agent.velocity, *block.velocity, block.angular_velocity)
-        return np.array([*agent.position, *block.position, angle, *moving], np.float32)
+
+class _Painter:
+    """gym-pusht's own pictures of 512 pixels."""
+
+    def __init__(self) -> None:
+        self._env = _environment()
 
     def draw(self, state: Floats) -> Pixels:
-        env = self._put(state)
-        for body in (env.agent, env.block):
-            env.space.reindex_shapes_for_body(body)  # pictures show where the shapes last were
-        image = env._get_img(env._draw(), 512, 512)
-        # Linear as gym-pusht has it, except where that would skip pixels.
-        area, linear = self._cv2.INTER_AREA, self._cv2.INTER_LINEAR
-        how = area if self._size < 171 else linear
-        small = self._cv2.resize(image, (self._size, self._size), interpolation=how)
-        return np.ascontiguousarray(small.transpose(2, 0, 1))
-
-    def renderer(self) -> str:
-        return "pygame"
-
-    def _put(self, state: Floats) -> Any:
+        """[S] -> [3, 512, 512]."""
         env, values = self._env, state.tolist()
         env._setup()
-        env.agent.position, env.agent.velocity = values[:2], values[5:7]
-        # The angle first: turning about the centre of gravity moves the position.
-        env.block.angle = values[4]
+        env.agent.position, env.block.angle = values[:2], values[4]
         env.block.position = values[2:4]
-        env.block.velocity, env.block.angular_velocity = values[7:9], values[9]
-        return env
+        for body in (env.agent, env.block):
+            env.space.reindex_shapes_for_body(body)  # pictures show where the shapes last were
+        return np.ascontiguousarray(self._picture().transpose(2, 0, 1))
+
+    def empty(self) -> Pixels:
+        """Walls and the green T alone, [512, 512, 3]."""
+        env = self._env
+        env._setup()
+        env.space.remove(env.agent, *env.agent.shapes, env.block, *env.block.shapes)
+        return self._picture()
+
+    def _picture(self) -> Pixels:
+        drawn: Pixels = self._env._get_img(self._env._draw(), WORLD, WORLD)
+        return drawn
+
+
+def _environment() -> Any:
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    return importlib.import_module("gym_pusht.envs.pusht").PushTEnv()

@@ -7,9 +7,12 @@ The core is vectorised: states [N, 2] in, states [N, 2] out. `start` puts the co
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel.worlds._discs import paint_discs, paint_rooms, sample_grid
 from worldmodel.worlds.contract import Expert
 
 __all__ = ["TwoRoom", "TwoRoomSession"]
@@ -17,9 +20,6 @@ __all__ = ["TwoRoom", "TwoRoomSession"]
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-_FLOOR = (244, 241, 234)
-_WALL = (62, 68, 84)
-_AGENT = (222, 73, 55)
 _BORDER, _THICKNESS = 4.0, 10.0
 
 
@@ -101,28 +101,9 @@ class TwoRoom:
         return np.stack([to_x, to_y], axis=-1).astype(np.float32)
 
     def render(self, states: Floats) -> Pixels:
-        """Draw every agent in its own frame: [N, 2] -> [N, 3, H, W], uint8.
-
-        The disc's edge is anti-aliased, so that a move of a fraction of a pixel shows.
-        """
-        side = self.image_size
-        scale = side / self.size
-        reach = int(np.ceil(self.radius * scale + 1))
+        """Draw every agent in its own frame: [N, 2] -> [N, 3, H, W], uint8."""
         frames = np.repeat(self._empty[None], len(states), axis=0)
-        centre = states * scale - 0.5
-        offsets = np.arange(-reach, reach + 1)
-        nearest = np.rint(centre).astype(np.int64)
-        columns = np.clip(nearest[:, 0, None] + offsets, 0, side - 1)
-        rows = np.clip(nearest[:, 1, None] + offsets, 0, side - 1)
-        down = rows[:, :, None] - centre[:, 1, None, None]
-        across = columns[:, None, :] - centre[:, 0, None, None]
-        distance = np.hypot(down, across)
-        cover = np.clip(self.radius * scale + 0.5 - distance, 0.0, 1.0)[..., None]
-        each = np.arange(len(states))[:, None, None]
-        where = (each, slice(None), rows[:, :, None], columns[:, None, :])
-        under = frames[where]
-        frames[where] = np.rint(under + cover * (np.asarray(_AGENT, np.float32) - under))
-        return frames
+        return paint_discs(frames, states, self.radius, self.size)
 
     def start(self, states: Floats) -> TwoRoomSession:
         """One agent in each state [N, 2].
@@ -184,6 +165,15 @@ class TwoRoom:
         """0 for the left room, 1 for the right one."""
         return (states[..., 0] > self.size / 2).astype(np.int64)
 
+    def new_targets(self, rng: np.random.Generator, states: Floats, cross: float) -> Floats:
+        """Places to go to from `states`, in the other room with probability `cross`: [N, 2]."""
+        targets = self.sample_states(rng, len(states))
+        room = self.room(states)
+        wanted = np.where(rng.random(len(states)) < cross, 1 - room, room)
+        mirror = self.room(targets) != wanted
+        targets[mirror, 0] = self.size - targets[mirror, 0]
+        return targets
+
     def limits(self) -> tuple[float, float, float, float]:
         """Lowest and highest centre along an axis, and the centre's two edges at the wall."""
         low = _BORDER + self.radius
@@ -192,26 +182,28 @@ class TwoRoom:
 
     def _draw_rooms(self) -> Pixels:
         """Rooms without an agent, each pixel the average over its area: [3, H, W]."""
-        fine = 8
-        grid = (np.arange(self.image_size * fine) + 0.5) * self.size / (self.image_size * fine)
+        grid = sample_grid(self.image_size, self.size)
         x, y = grid[None, :], grid[:, None]
         centre, half = self.door
         border = (np.minimum(x, self.size - x) < _BORDER) | (np.minimum(y, self.size - y) < _BORDER)
         wall = (np.abs(x - self.size / 2) < _THICKNESS / 2) & (np.abs(y - centre) > half)
-        solid = (border | wall).astype(np.float32)
-        side = self.image_size
-        cover = solid.reshape(side, fine, side, fine).mean((1, 3))
-        colours = np.asarray(_FLOOR)[:, None, None] * (1 - cover) + (
-            np.asarray(_WALL)[:, None, None] * cover
-        )
-        out: Pixels = np.rint(colours).astype(np.uint8)
-        return out
+        return paint_rooms(border | wall)
+
+
+class Rooms(Protocol):
+    """A world whose steps and pictures are functions of states alone."""
+
+    def step(self, states: Floats, actions: Floats) -> Floats:
+        """Move every agent once."""
+
+    def render(self, states: Floats) -> Pixels:
+        """Draw every agent in its own frame."""
 
 
 class TwoRoomSession:
-    """Agents on their way through Two-Room; see `TwoRoom.start`."""
+    """Agents on their way through rooms; see `TwoRoom.start`."""
 
-    def __init__(self, world: TwoRoom, states: Floats) -> None:
+    def __init__(self, world: Rooms, states: Floats) -> None:
         self.world, self.states = world, states
 
     def step(self, actions: Floats) -> Floats:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel.worlds.maze import Maze
 from worldmodel.worlds.two_room import TwoRoom
 
 __all__ = ["TwoRoomExpert", "Walks", "collect"]
@@ -15,14 +16,14 @@ Floats = NDArray[np.float32]
 
 
 class TwoRoomExpert:
-    """A scripted, noisy walker: to a random target, through the door if it must.
+    """A scripted, noisy walker: to a random target, through the doors if it must.
 
-    Targets lie in the other room with probability `cross`; a new one is drawn when the old one is
+    Targets lie in another room with probability `cross`; a new one is drawn when the old one is
     reached. The heading is disturbed by Gaussian noise and the last action is repeated with
     probability `repeat`, so that the data holds more than straight lines.
 
     Args:
-        world: the world it walks in.
+        world: the world it walks in, TwoRoom or Maze.
         num: N agents.
         rng: source of all its randomness.
         noise: standard deviation added to each action component, in units of the full step.
@@ -34,7 +35,7 @@ class TwoRoomExpert:
 
     def __init__(
         self,
-        world: TwoRoom,
+        world: TwoRoom | Maze,
         num: int,
         rng: np.random.Generator,
         *,
@@ -45,35 +46,27 @@ class TwoRoomExpert:
     ) -> None:
         self.world, self.rng = world, rng
         self.noise, self.repeat, self.cross, self.bump = noise, repeat, cross, bump
-        self.targets = np.full((num, 2), np.nan, np.float32)
+        self.targets = np.full((num, world.state_dim), np.nan, np.float32)
         self.last = np.zeros((num, 2), np.float32)
         self.bumping = np.zeros(num, bool)
 
     def act(self, states: Floats) -> Floats:
-        """Actions [N, 2] in [−1, 1] for the states [N, 2]."""
+        """Actions [N, 2] in [−1, 1] for the states [N, S]."""
         world, rng = self.world, self.rng
         done = ~(world.distance(states, self.targets) >= world.speed)
         # Who runs into the wall gives up after 20 steps on average.
         done |= self.bumping & (rng.random(len(states)) < 0.05)
         if done.any():
-            self.targets[done] = self._new_targets(states[done])
+            self.targets[done] = world.new_targets(rng, states[done], self.cross)
             self.bumping[done] = rng.random(int(done.sum())) < self.bump
         route = world.waypoint(states, self.targets)
-        waypoint = np.where(self.bumping[:, None], self.targets, route)
-        noise = self.noise * rng.standard_normal(states.shape)
+        waypoint = np.where(self.bumping[:, None], self.targets[:, :2], route)
+        noise = self.noise * rng.standard_normal((len(states), 2))
         actions = world.steer(states, waypoint) + noise
         again = rng.random(len(states)) < self.repeat
         actions = np.where(again[:, None], self.last, np.clip(actions, -1, 1))
         self.last = actions.astype(np.float32)
         return self.last
-
-    def _new_targets(self, states: Floats) -> Floats:
-        targets = self.world.sample_states(self.rng, len(states))
-        room = self.world.room(states)
-        wanted = np.where(self.rng.random(len(states)) < self.cross, 1 - room, room)
-        mirror = self.world.room(targets) != wanted
-        targets[mirror, 0] = self.world.size - targets[mirror, 0]
-        return targets
 
 
 class Walks(NamedTuple):

@@ -27,7 +27,7 @@ from worldmodel.apps.settings import (
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.data.opening import format_of, open_episodes
-from worldmodel.worlds import WORLDS, TwoRoom, World, open_world
+from worldmodel.worlds import TwoRoom, World, open_world
 from worldmodel.worlds.behaviours import policies
 
 __all__ = ["collect", "convert", "inspect", "render"]
@@ -74,9 +74,8 @@ def collect(settings: CollectSettings) -> int:
             _tells_when_interrupted(writer, out),
             Progress("collect", num, start=first, unit="episode") as bar,
         ):
-            for episode in found:
+            for episode in bar.over(found):
                 writer.write(*episode)
-                bar.update()
         writer.close()
         say(f"{out}: {len(writer)} episodes of {settings.length + 1} frames")
         for line in describe_coverage(world, open_hdf5(out)):
@@ -109,10 +108,9 @@ def convert(settings: ConvertSettings) -> int:
             HDF5Writer(partial, compression=settings.compression, origin=origin) as writer,
             Progress("convert", len(episodes), unit="episode") as bar,
         ):
-            for e in range(len(episodes)):
+            for e in bar.over(range(len(episodes))):
                 frames, actions, states = one_episode(episodes, e)
                 writer.write(_resize(frames, size) if size else frames, actions, states)
-                bar.update()
     kept = "pixels and action" if episodes.states is None else "pixels, action and state"
     say(f"{out}: {kept} of {len(episodes)} episodes; other columns stay behind")
     return 0
@@ -124,9 +122,9 @@ def render(settings: RenderSettings) -> int:
     with whole_file(out, [data]) as partial:
         origin = read_origin(data)
         name = settings.env or str(origin.get("world", ""))
-        if not name or (settings.env is None and name not in WORLDS):
+        if not name or (settings.env is None and ":" in name):
             # The words of a file are no reason to import a class.
-            hint = f": --env {name}" if ":" in name else ", or --env must"
+            hint = f": --env {name}" if name else ", or --env must"
             raise ValueError(f"{data} must say which built-in world it comes from{hint}")
         episodes = open_episodes(data)
         if episodes.states is None:
@@ -138,11 +136,10 @@ def render(settings: RenderSettings) -> int:
             HDF5Writer(partial, compression=settings.compression, origin=origin) as writer,
             Progress("render", len(episodes), unit="episode") as bar,
         ):
-            for e in range(len(episodes)):
+            for e in bar.over(range(len(episodes))):
                 rows = episodes.rows(torch.tensor([e]))
                 states = episodes.states[rows].numpy()
                 writer.write(world.draw(states), episodes.actions[rows].numpy(), states)
-                bar.update()
     say(f"{out}: {len(episodes)} episodes at {size} × {size} pixels")
     return 0
 

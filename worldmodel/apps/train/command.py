@@ -92,7 +92,13 @@ def run(settings: TrainSettings) -> int:
             kept = (out / CHECKPOINTS).exists()
             say(f"\ninterrupted; continue with: {again}" if kept else "\ninterrupted; nothing kept")
             raise
-    if report is not None:
+        if report is None:
+            return 0
+        tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
+        curves = training_curves(*tables, floor=report.floor, objective=settings.objective)
+        save_chart(curves, out / "curves.png")
+        write_json(report._asdict(), out / REPORT)
+        write_index(out)
         say(f"{out}: model.safetensors, config.json, {REPORT}, curves.png, index.html")
         say(f"held-out prediction loss {report.held_out_prediction:.4g}")
     return 0
@@ -125,7 +131,7 @@ def begin(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Job
 
 
 def train(job: Job) -> TrainReport | None:
-    """Every step that is left, with checkpoints, tables, and at the end pictures and a report.
+    """Every step that is left, with checkpoints and tables.
 
     Returns: the report on rank 0, None on others.
     Raises: NonFiniteError or KeyboardInterrupt after the last good state was kept; OSError.
@@ -158,13 +164,7 @@ def train(job: Job) -> TrainReport | None:
             raise
     if not training.ranks.first:
         return None
-    report = _report(training, reports, time.monotonic() - began)
-    tables = (read_table(path) for path in reports.paths)
-    curves = training_curves(*tables, floor=reports.floor, objective=settings.objective)
-    save_chart(curves, out / "curves.png")
-    write_json(report._asdict(), out / REPORT)
-    write_index(out)
-    return report
+    return _report(training, reports, time.monotonic() - began)
 
 
 def score(training: Training[Any], windows: Windows, count: int) -> Scores:
@@ -217,7 +217,7 @@ def _keep(job: Job, reports: Reports) -> None:
         frameskip=settings.frameskip,
         world=settings.world,
         objective=settings.objective,
-        data=settings.data if Path(settings.data).exists() else None,
+        data=settings.data if Path(settings.data).is_absolute() else None,
         trained_on=material.trained_on,
         held_out=material.kept_apart,
         settings=settings.model_dump(mode="json") | {"step": training.step},

@@ -249,6 +249,16 @@ def test_the_command_leaves_all_that_is_promised(
     assert read_result(tmp_path / "b").outcomes == result.outcomes
 
 
+def test_a_result_inside_a_run_folder_is_on_its_index(tmp_path: Path, folder: Path) -> None:
+    """The page of the run leads to the page of the result."""
+    run = save(tmp_path / "run")
+    words = words_of(folder, run / "icem", "--planner", "icem", "--films", "0")
+    assert main([words[0], str(run), *words[2:]]) == 0
+    assert 'href="./icem/index.html"' in (run / "index.html").read_text(encoding="utf-8")
+    assert main([*words_of(folder, tmp_path / "icem"), "--films", "0"]) == 0
+    assert not (tmp_path / "index.html").exists()
+
+
 def test_another_folder_is_not_touched(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.parsing import complete, read_settings
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined
-from worldmodel.apps.report import evaluate_page, result_lines
+from worldmodel.apps.report import evaluate_page, result_lines, write_index
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import EvaluateSettings
 
@@ -63,6 +63,8 @@ def run(settings: EvaluateSettings) -> int:
         # The page last: its presence says that everything is there.
         content = result.model_dump(mode="json")
         write_atomically(out / "index.html", evaluate_page(content, films).encode())
+        if out.absolute().parent == settings.run.absolute():
+            write_index(settings.run)
     for line in result_lines(content, out):
         say(line)
     return 0

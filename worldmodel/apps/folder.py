@@ -101,7 +101,7 @@ def begin_folder(
     check_folder(out, mark, resume=resume, done=done)
     above = [parent for parent in out.absolute().parents if not parent.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=resume)
+        out.mkdir(parents=True, exist_ok=resume or _only_locked(out, mark))
     except FileExistsError:
         raise FileExistsError(
             f"--out must not exist yet, got {out}: choose another folder"
@@ -129,7 +129,7 @@ def check_folder(out: Path, mark: str, *, resume: bool, done: str | None = None)
     Raises: FileExistsError or FileNotFoundError, with what to do instead.
     """
     if not resume:
-        if out.is_symlink() or out.exists():
+        if (out.is_symlink() or out.exists()) and not _only_locked(out, mark):
             ours = (out / mark).is_file() and not (done and (out / done).exists())
             remedy = "add --resume to continue it, or " if ours else ""
             raise FileExistsError(
@@ -171,6 +171,14 @@ def locked(path: Path, what: str) -> Iterator[None]:
         holder.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def _only_locked(out: Path, mark: str) -> bool:
+    """Whether a folder holds a lock and nothing else: what is left of a start that was killed."""
+    if out.is_symlink() or not out.is_dir():
+        return False
+    names = [path.name for path in out.iterdir()]
+    return _LOCK in names and all(n.startswith(_LOCK) or n == f"{mark}.tmp" for n in names)
 
 
 def _check_parent(path: Path, option: str) -> None:

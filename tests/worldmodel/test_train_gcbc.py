@@ -69,7 +69,8 @@ def test_the_folder_holds_the_policy_and_how_it_was_trained(run: Path) -> None:
     settings = json.loads((run / "train.json").read_text())
     assert (settings["num_frames"], settings["weight"]) == (6, 0.0)
     with Image.open(run / "curves.png") as curves:
-        assert curves.height < curves.width  # two charts: there is no regularizer to draw
+        # As wide as always, and a chart shorter: there is no regularizer to draw.
+        assert curves.height < 1.3 * curves.width
     with pytest.raises(ValueError, match=r"RUN must hold a world model, .* trained for gcbc"):
         _ = opened.world_model
 

@@ -107,7 +107,9 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     if first["type"] == "missing":
         return f"{name} must be given"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(sorted(kind.model_fields)) if kind is not None else "fewer"
+        if kind is None:
+            return f"{name} is an entry too many"
+        known = ", ".join(sorted(kind.model_fields))
         return f"there is no setting {place[-1]!r}; known are {known}"
     if first["type"] != "literal_error":
         rule = rule.partition(", ")[0]

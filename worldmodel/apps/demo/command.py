@@ -203,9 +203,9 @@ def _draw(found: Findings, material: DemoMaterial, out: Path) -> dict[str, Any]:
     film = film._replace(names=[""] * len(chosen), expected=None, decided=None)
     write_film(film, TwoRoom(160), drawn["Plans in motion"], across=2)
     part = found.studied.parts["map"]
-    if isinstance(part, LatentMap) and part.states is not None:
-        drawn["The latent space"] = latent_map(part.points, part.share, part.states)
-        save_chart(drawn["The latent space"], out / "latent.png")
+    if isinstance(part, LatentMap):
+        drawn["The latent space"] = part
+        save_chart(latent_map(part)[0], out / "latent.png")
     tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
     drawn["Its training"] = training_curves(*tables, floor=noise_floor())
     save_chart(drawn["Its training"], out / "curves.png")

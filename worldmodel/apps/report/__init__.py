@@ -4,11 +4,14 @@ from worldmodel.apps.report.charts import save_chart
 from worldmodel.apps.report.contents import index_page, write_index
 from worldmodel.apps.report.figures import convergence, latent_map, training_curves, tune_chart
 from worldmodel.apps.report.films import Film, film_suffix, write_film
-from worldmodel.apps.report.lines import compare_lines, demo_lines, result_lines, study_lines
 from worldmodel.apps.report.pages import (
+    compare_lines,
     compare_page,
+    demo_lines,
     demo_page,
     evaluate_page,
+    result_lines,
+    study_lines,
     study_page,
     tune_page,
 )

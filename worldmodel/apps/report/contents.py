@@ -8,8 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.report.lines import Content, actor
-from worldmodel.apps.report.pages import data_address, render
+from worldmodel.apps.report.pages import Content, actor, data_address, render
 from worldmodel.apps.report.words import number, percent, plural
 
 __all__ = ["index_page", "write_index"]

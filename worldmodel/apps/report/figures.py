@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planners import Plan
-from worldmodel.apps.report.charts import PALETTE, Cloud, Line, Panel, clouds, panels
-from worldmodel.apps.report.charts import position_colours as colours_of
+from worldmodel.apps.report.charts import (
+    PALETTE,
+    Cloud,
+    Line,
+    Panel,
+    clouds,
+    panels,
+    position_colours,
+)
+from worldmodel.apps.report.words import percent
+from worldmodel.apps.study.records import LatentMap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["convergence", "latent_map", "training_curves", "tune_chart"]
 
 Table = Mapping[str, Sequence[float]]
-_ERRORS = {"gcbc": ("Action loss", "mean square of actions")}
 
 
 def training_curves(
@@ -27,81 +35,60 @@ def training_curves(
     """Losses in training and held out, and the effective rank.
 
     Args:
-        train: columns of curves.csv: step, prediction, and what there is of regularization (or
-            sigreg) and effective_rank.
+        train: columns of curves.csv; step and prediction, and of regularization and
+            effective_rank what there is.
         held_out: columns of held_out.csv.
         floor: what the regularizer scores on a Gaussian batch, to be marked.
-        objective: what was minimised; a policy that was cloned has an error of actions.
-    Returns: Figure; a regularizer that is 0 throughout has no panel.
-    Raises: ValueError if there is no row to draw.
+        objective: what was minimised; a cloned policy predicts actions, not embeddings.
+    Returns: Figure; without a panel for a regularizer that is 0 throughout.
+    Raises: ValueError if there is no loss to draw.
     """
-    level = None if floor is None else (floor, f"Gaussian batch, {floor:.2f}")
-    title, unit = _ERRORS.get(objective, ("Prediction loss", "mean square of the next embedding"))
-
-    def panel(title: str, unit: str, *columns: str, log: bool = True) -> Panel | None:
+    first = "Action loss" if objective == "gcbc" else "Prediction loss"
+    wanted = (
+        ("prediction", first, "mean square", True),
+        ("regularization", "Regularizer", "statistic", True),
+        ("effective_rank", "Effective rank of a training batch", "directions", False),
+    )
+    shown = []
+    for column, title, unit, log in wanted:
+        tables = (("training", train), ("held out", held_out or {}))
         lines = [
             Line(name, table["step"], table[column], colour=place)
-            for place, (name, table) in enumerate((("training", train), ("held out", held_out)))
-            for column in columns
-            if table is not None and column in table and len(table["step"])
+            for place, (name, table) in enumerate(tables)
+            if len(table.get(column, ()))
         ]
-        if column_is_empty(lines):
-            return None
-        mark = level if "regularization" in columns else None
-        return Panel(lines, "optimizer step", unit, title, log_y=log, level=mark)
-
-    found = [
-        panel(title, unit, "prediction"),
-        panel("Regularizer", "statistic", "regularization", "sigreg"),
-        panel("Effective rank of a batch", "directions", "effective_rank", log=False),
-    ]
-    if found[0] is None:
-        raise ValueError("curves.csv must hold a row with a loss above 0, got none")
-    return panels(*(p for p in found if p is not None), width=560, height=230)
+        if column == "prediction" or any(y > 0 for line in lines for y in line.y):
+            mark = None if floor is None else (floor, f"Gaussian batch, {floor:.2f}")
+            level = mark if column == "regularization" else None
+            shown.append(Panel(lines, "optimizer step", unit, title, log_y=log, level=level))
+    return panels(*shown)
 
 
-def column_is_empty(lines: Sequence[Line]) -> bool:
-    """Whether no line has a value above 0."""
-    return not any(y > 0 for line in lines for y in line.y)
+def latent_map(part: LatentMap, *, apart: bool = False) -> list[Figure]:
+    """Two principal components, beside the true places where there are two coordinates of them.
 
-
-def latent_map(
-    points: NDArray[np.floating[Any]],
-    share: Sequence[float],
-    places: NDArray[np.floating[Any]],
-) -> Figure:
-    """Two principal components beside the world, each frame in the colour of its true place.
-
-    Args:
-        points: [N, 2].
-        share: of the variance, by direction.
-        places: [N, 2], in the picture, y downwards.
-    Returns: Figure.
+    A frame has one colour on both sides. `apart` gives each side a figure of its own.
     """
-    first, second = (f"{100 * part:.0f} % of the variance" for part in share[:2])
-    return clouds(
-        Cloud(points, f"first principal component ({first})", f"second ({second})"),
-        Cloud(places, "x", "y", "the same frames where they were", down=True),
-        colours=colours_of(places),
-        side=380,
-    )
+    places = part.time[:, None] if part.states is None else part.states
+    colours = position_colours(places)
+    # An embedding of one dim has no second component.
+    points = np.hstack([part.points, np.zeros((len(places), 1))])[:, :2]
+    first, second = [*(f" ({percent(share, 0)})" for share in part.share), ""][:2]
+    shown = [Cloud(points, f"first principal component{first}", f"second{second}")]
+    if places.shape[1] == 2:
+        shown.append(Cloud(places, "x", "true places, y", down=part.in_picture))
+    return [clouds(*some, colours=colours) for some in ([[c] for c in shown] if apart else [shown])]
 
 
 def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> Figure:
-    """Both shortfalls over λ, and where they meet if that is known.
-
-    Args:
-        trials: with weight, prediction and distribution.
-        weight: λ that was found.
-    Returns: Figure.
-    """
+    """Both shortfalls of trials over λ, and the weight where they meet if that is known."""
     ordered = sorted(trials, key=lambda trial: trial["weight"])
     lines = [
         Line(name, [t["weight"] for t in ordered], [t[name] for t in ordered], colour=place)
         for place, name in enumerate(("prediction", "distribution"))
     ]
     found = None if weight is None else (weight, f"λ = {weight:.2g}")
-    return panels(Panel(lines, "λ", "shortfall", log_x=True, moment=found), width=500, height=300)
+    return panels(Panel(lines, "λ", "shortfall", log_x=True, moment=found))
 
 
 def convergence(plan: Plan) -> Figure:
@@ -121,13 +108,10 @@ def convergence(plan: Plan) -> Figure:
     spread = plan.spread.detach().double().mean(-1).T.cpu().numpy()
     if not (np.isfinite(cost).all() and np.isfinite(spread).all()):
         raise ValueError("plan must have a finite history and spread, got inf or nan")
-    of_spread = "standard deviation of the last candidates"
-    return panels(
-        Panel(_problems(cost), "iteration", "lowest of the iteration", "cost",
-              log_y=bool((cost > 0).all())),
-        Panel(_problems(spread), "step of the plan", of_spread, "spread"),
-        width=560, height=280,
-    )  # fmt: skip
+    log, apart = bool((cost > 0).all()), "standard deviation of the last candidates"
+    above = Panel(_problems(cost), "iteration", "lowest of the iteration", "cost", log_y=log)
+    below = Panel(_problems(spread), "step of the plan", apart, "spread")
+    return panels(above, below)
 
 
 def _problems(values: NDArray[np.float64]) -> list[Line]:
@@ -137,5 +121,5 @@ def _problems(values: NDArray[np.float64]) -> list[Line]:
     if problems <= len(PALETTE):
         names = [f"problem {b}" if problems > 1 else "" for b in range(problems)]
         return [Line(name, x, values[:, b].tolist(), colour=b) for b, name in enumerate(names)]
-    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=1)
-    return [Line("median and quartiles", x, *(q.tolist() for q in (middle, low, high)))]
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=1).tolist()
+    return [Line("median and quartiles", x, middle, low, high)]

@@ -18,6 +18,9 @@ __all__ = ["Film", "film_suffix", "sheets", "write_film"]
 
 Floats = NDArray[np.float32]
 _INK, _GOOD, _BAD, _TRAIL, _GAP, _FOOT = "#2b3040", "#2f9e6f", "#c23b22", "#e9a79a", 6, 20
+_DISC = ((0,), 224.0, 16.0)
+_PLACES = {"two": _DISC, "maze": _DISC, "push": ((0, 2), 512.0, 20.0)}
+"""Where a state has places in the picture, how wide that is, and how near is near enough."""
 _RATE = 11  # pictures a second; the last one stays for a second and a half
 
 
@@ -129,25 +132,15 @@ def _sheet(rows: Sequence[Image.Image], across: int) -> Image.Image:
     return sheet
 
 
-def _draw_trail(display: World, picture: Image.Image, path: Floats, goal: Floats) -> None:
+def _draw_trail(world: World, picture: Image.Image, path: Floats, goal: Floats) -> None:
     """Where the agent has been, and circles around the goal, in worlds whose states are places."""
-    found = _places(display)
-    if found is None:
-        return
-    columns, size, radius = found
+    columns, size, radius = _PLACES.get(world.name.split("-")[0], ((), 1.0, 0.0))
     draw, scale = ImageDraw.Draw(picture), picture.width / size
-    if len(path) > 1:
+    if columns and len(path) > 1:
         draw.line([tuple(p) for p in path[:-1, :2] * scale], _TRAIL, 2, joint="curve")
     for column in columns:
-        x, y = goal[column : column + 2] * scale
-        r = radius * scale
+        (x, y), r = goal[column : column + 2] * scale, radius * scale
         draw.ellipse((x - r, y - r, x + r, y + r), outline=_GOOD, width=1)
-
-
-def _places(world: World) -> tuple[tuple[int, ...], float, float] | None:
-    """Columns at which a state has places in the picture, the picture's side, the tolerance."""
-    known = {"two-room": ((0,), 224.0, 16.0), "push-t": ((0, 2), 512.0, 20.0)}
-    return known.get(world.name)
 
 
 def _pictures(world: World, states: Floats) -> list[Image.Image]:

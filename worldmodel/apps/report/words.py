@@ -1,4 +1,4 @@
-"""Figures in words: one way to write a percentage, a number, an interval, for pages and terminal."""
+"""Figures in words: one way to write a percentage, a number, an interval."""
 
 from __future__ import annotations
 
@@ -30,8 +30,6 @@ def number(value: float | None) -> str:
 
 def interval(estimate: Estimate) -> str:
     """0.9 (0.85 to 0.94)."""
-    if math.isnan(estimate.value):
-        return "undefined"
     if math.isnan(estimate.low):
         return f"{number(estimate.value)} (n = {estimate.n}, no interval)"
     return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"

@@ -145,7 +145,7 @@ def _check(settings: StudySettings, run: Run, out: Path) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         weights, settled = before["run"].get("weights"), before.get("settings")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileExistsError(f"{path} is no study of ours: choose another --out") from error
     if weights != digest(run.world_model) and not (weights is None and settings.force):
         raise FileExistsError(f"{path} is a study of another model: choose another --out")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from worldmodel.apps.study.parts import Study, UnavailableError, both_sides
 from worldmodel.apps.study.records import Foresight, Pictures, Strip, Violations
@@ -94,7 +95,7 @@ def violations(study: Study) -> Violations:
         at_frame=at,
         frames=list(range(1, T)),
         surprise={
-            name: [mean_estimate(now, seed=study.seed) for now in values.unbind(1)]
+            name: [mean_estimate(s, seed=study.seed) for s in values.unbind(1)]
             for name, values in curves.items()
         },
         tests={f"{a} against {b}": paired_test(now[a], now[b], seed=study.seed) for a, b in pairs},
@@ -124,8 +125,8 @@ def pictures(study: Study) -> Pictures:
     known = min(study.run.world_model.predictor.history, test.z.shape[1] - 1)
     with torch.no_grad():
         dreamt = study.run.world_model.rollout(test.z[:, :known], test.actions)
-        painted = _paint(decoder, study.lens(test.z).cpu())
-        future = _paint(decoder, study.lens(dreamt).cpu())
+        painted = _by_parts(decoder, study.lens(test.z).cpu())
+        future = _by_parts(decoder, study.lens(dreamt).cpu())
     truth = small.float() / 255
     error = (painted - truth).square().flatten(1).mean(1)
     blind = (decoder.mean - truth).square().flatten(1).mean(1)
@@ -187,19 +188,17 @@ def _small(frames: Tensor) -> Tensor:
     side = min(64, max(frames.shape[-1] // 16, 1) * 16)
     if frames.shape[-2:] == (side, side):
         return frames
-    flat = frames.flatten(0, 1)
-    parts = [
-        torch.nn.functional.interpolate(p.float(), (side, side), mode="area").round().byte()
-        for p in flat.split(256)
-    ]
-    out: Tensor = torch.cat(parts).unflatten(0, frames.shape[:2])
-    return out
+
+    def shrink(part: Tensor) -> Tensor:
+        return interpolate(part.float(), (side, side), mode="area").round().byte()
+
+    return _by_parts(shrink, frames)
 
 
-def _paint(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """[E, T, K] -> [E, T, 3, S, S]."""
-    parts = [decoder(part) for part in z.flatten(0, 1).split(256)]
-    out: Tensor = torch.cat(parts).unflatten(0, z.shape[:2])
+def _by_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of [N, …] applied to [E, T, …], a few rows at a time."""
+    parts = [function(part) for part in x.flatten(0, 1).split(256)]
+    out: Tensor = torch.cat(parts).unflatten(0, x.shape[:2])
     return out
 
 

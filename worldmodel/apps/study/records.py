@@ -1,6 +1,6 @@
-"""What a study finds, as records; a part that has nothing to measure is `Unavailable`.
+"""What a study finds: one record a part; a part that has nothing to measure is `Unavailable`.
 
-Letters: E episodes, T frames, Q quantities of the true state.
+The figures have the names that study.json has; pictures and points are for the page alone.
 """
 
 from __future__ import annotations
@@ -14,28 +14,13 @@ from numpy.typing import NDArray
 
 from worldmodel.study import Estimate, PairedTest, ProbeScore
 
-__all__ = [
-    "Checkpoint",
-    "DataFacts",
-    "Foresight",
-    "LatentMap",
-    "Part",
-    "Pictures",
-    "Probes",
-    "Quantity",
-    "RunFacts",
-    "Spread",
-    "Straightness",
-    "Strip",
-    "StudyReport",
-    "Unavailable",
-    "Violations",
-    "plain",
-]
+__all__ = ["Checkpoint", "DataFacts", "Foresight", "LatentMap", "Part", "Pictures", "Probes",
+           "Quantity", "RunFacts", "Spread", "Straightness", "Strip", "StudyReport",
+           "Unavailable", "Violations", "plain"]  # fmt: skip
 
 Pixels = NDArray[np.uint8]
-_SHOWN = ("pictures", "points", "states", "time")
-"""Fields for the page alone: they are no figures, and heavy in JSON."""
+Floats = NDArray[np.floating[Any]]
+_SHOWN = ("pictures", "points", "states", "time", "in_picture")
 
 
 class Unavailable(NamedTuple):
@@ -45,7 +30,7 @@ class Unavailable(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """How well probes read one quantity; what does not vary in the data has nothing to read."""
+    """How well a blind guess, a line and a small network read one quantity of the state."""
 
     name: str
     varies: bool
@@ -55,15 +40,7 @@ class Quantity(NamedTuple):
 
 
 class Probes(NamedTuple):
-    """Is the true state in the embedding, and is it easy to read?
-
-    Attributes:
-        quantities: Q of them.
-        train_episodes: that the probes were fitted on.
-        test_episodes: that they were scored on.
-        coordinates: of the embedding as the probes saw it.
-        unit: of the errors, in words.
-    """
+    """Probes of the true state, fitted and scored on different episodes."""
 
     quantities: list[Quantity]
     train_episodes: int
@@ -73,18 +50,7 @@ class Probes(NamedTuple):
 
 
 class Foresight(NamedTuple):
-    """Errors of a rollout that never looks again, by steps ahead, and of two blind guesses.
-
-    Attributes:
-        known_frames: given to the model.
-        horizons: steps ahead of each error.
-        raw_steps_per_horizon: raw actions in one of them.
-        model: error of the rollout.
-        copy: of the last known embedding.
-        mean: of the mean embedding.
-        first_horizon_no_better_than_copying: None if there is none.
-        unit: of the errors, in words.
-    """
+    """Errors of a rollout that never looks again and of two blind guesses, by steps ahead."""
 
     known_frames: int
     horizons: list[int]
@@ -97,17 +63,9 @@ class Foresight(NamedTuple):
 
 
 class Violations(NamedTuple):
-    """Surprise at the impossible.
+    """Surprise by condition and frame; the tests compare conditions where it happens.
 
-    Attributes:
-        at_frame: where it happens.
-        frames: of each surprise.
-        surprise: by condition.
-        tests: by the two conditions they compare, at that frame.
-        pixels_changed: share of a frame's pixels, by condition.
-        teleport_is: the jump, in words.
-        unit: of surprise, in words.
-        pictures: [2, H, W, 3] by condition, before and after.
+    `pictures` holds [2, H, W, 3] for each condition, before and after.
     """
 
     at_frame: int
@@ -128,7 +86,7 @@ class Checkpoint(NamedTuple):
 
 
 class Straightness(NamedTuple):
-    """Mean cosine of consecutive latent steps, of the model and of what it is compared with."""
+    """Mean cosine of consecutive steps: of latent paths, of true states, of fresh weights."""
 
     trained: Estimate
     true_states: Estimate | None
@@ -137,15 +95,7 @@ class Straightness(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """How many directions the embedding uses.
-
-    Attributes:
-        effective_rank: of held-out embeddings.
-        embedding_dims: D.
-        spectrum: shares of the variance, largest first, at most 64.
-        report: scalars of `sigreg.Report`.
-        verdict: its words.
-    """
+    """Rank and shares of the variance of embeddings, and the scalars of `sigreg.Report`."""
 
     effective_rank: Estimate
     embedding_dims: int
@@ -155,7 +105,7 @@ class Spread(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """One episode, frame by frame: truth, decoded embeddings, decoded rollout (None: known)."""
+    """Frames of one episode, decoded embeddings, decoded rollout (None where it was known)."""
 
     truth: Pixels
     seen: Pixels
@@ -163,18 +113,7 @@ class Strip(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What a decoder sees in embeddings and rollouts.
-
-    Attributes:
-        explained_share: of the variance of pixels around the mean picture.
-        pixel_mse: of decoded embeddings.
-        mean_picture_mse: of the mean picture.
-        side: of a picture.
-        known_frames: given to the rollout.
-        columns: steps ahead of the last known frame.
-        steps: of the decoder's training.
-        pictures: of the first episodes.
-    """
+    """What a decoder paints, its errors, and which steps ahead the columns show."""
 
     explained_share: Estimate
     pixel_mse: Estimate
@@ -187,23 +126,18 @@ class Pictures(NamedTuple):
 
 
 class LatentMap(NamedTuple):
-    """Embeddings along their two directions of largest variance.
+    """Points [N, 1 or 2] along directions of largest variance, beside what is true.
 
-    Attributes:
-        share: of the variance, by direction.
-        coloured_by: what gives a point its colour.
-        points: [N, 2], or [N, 1] of an embedding of one dim.
-        states: [N, 1 or 2], the first dims of the true state; None without states.
-        time: [N], frame within its episode.
-        in_picture: whether states are places in the picture, y downwards.
+    `states` is [N, 1 or 2], or None of data without them; `time` is [N], frame in its episode;
+    `in_picture` says that states are places in the picture, y downwards.
     """
 
     share: list[float]
     coloured_by: str
-    points: NDArray[np.float64]
-    states: NDArray[np.float64] | None
-    time: NDArray[np.float64]
-    in_picture: bool
+    points: Floats
+    states: Floats | None
+    time: Floats
+    in_picture: bool = False
 
 
 Part = Probes | Foresight | Violations | Straightness | Spread | Pictures | LatentMap | Unavailable
@@ -231,17 +165,7 @@ class DataFacts(NamedTuple):
 
 
 class StudyReport(NamedTuple):
-    """Everything a study found.
-
-    Attributes:
-        run: RunFacts.
-        data: DataFacts.
-        notes: what a reader should know first.
-        parts: by name.
-        seed: of episodes, fits and intervals.
-        seconds: it took.
-        versions: of this library, torch and Python.
-    """
+    """Everything a study found; notes are what a reader should know first."""
 
     run: RunFacts
     data: DataFacts
@@ -253,9 +177,10 @@ class StudyReport(NamedTuple):
 
 
 def plain(value: object) -> Any:
-    """What JSON can hold: records to dicts, NaN to null, six digits; pictures are left out."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return plain({k: v for k, v in value._asdict().items() if k not in _SHOWN})
+    """What JSON can hold: records to dicts, NaN to null, six digits; no pictures."""
+    if isinstance(value, tuple) and type(value) is not tuple:
+        record: Any = value
+        return plain({k: v for k, v in record._asdict().items() if k not in _SHOWN})
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

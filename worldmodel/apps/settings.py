@@ -456,7 +456,7 @@ class PlannerSettings(Settings):
 
     def described(self) -> dict[str, str | int | float | bool | None]:
         """The planner's settings as results name them."""
-        values = self.model_dump(include=set(PlannerSettings.model_fields))
+        values = self.common(PlannerSettings)
         samples, iterations = self.budget
         name, held = values.pop("planner"), not values.pop("free")
         sizes = {"samples": samples, "iterations": iterations, "held": held}

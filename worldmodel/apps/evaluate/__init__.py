@@ -23,27 +23,8 @@ from worldmodel.apps.evaluate.result import Result, read_result, write_result
 from worldmodel.apps.evaluate.running import evaluate
 
 __all__ = [
-    "Actor",
-    "Comparison",
-    "ExpertPolicy",
-    "GCBCPolicy",
-    "IdlePolicy",
-    "Manifest",
-    "Outcome",
-    "Pairs",
-    "PlannerPolicy",
-    "Policy",
-    "RandomPolicy",
-    "Result",
-    "Scene",
-    "Task",
-    "attempt",
-    "compare",
-    "evaluate",
-    "make_manifest",
-    "make_pairs",
-    "read_manifest",
-    "read_result",
-    "write_manifest",
-    "write_result",
-]
+    "Actor", "Comparison", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Manifest", "Outcome",
+    "Pairs", "PlannerPolicy", "Policy", "RandomPolicy", "Result", "Scene", "Task", "attempt",
+    "compare", "evaluate", "make_manifest", "make_pairs", "read_manifest", "read_result",
+    "write_manifest", "write_result",
+]  # fmt: skip

@@ -16,7 +16,7 @@ from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.parsing import complete, read_settings
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined
-from worldmodel.apps.report import evaluate_page, result_lines
+from worldmodel.apps.report import evaluate_page, result_lines, write_index
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import EvaluateSettings
 
@@ -37,9 +37,10 @@ def run(settings: EvaluateSettings) -> int:
             mark = Mark(manifest=manifest.sha256, weights=trial.fingerprint.weights)
             if ranks.first:
                 held.enter_context(begin_folder(out, SETTINGS, resume=resume))
-                write_json(settings.model_dump(mode="json"), out / SETTINGS)
         with ranks.together():
             log, keys = Log(out, mark, ranks.rank), trial.keys
+            if ranks.first:
+                write_json(settings.model_dump(mode="json"), out / SETTINGS)
             left = [key for key in keys if key not in log.tried]
         with ranks.together():
             # In turns, so that nobody has the planning and somebody else the idling.
@@ -62,6 +63,8 @@ def run(settings: EvaluateSettings) -> int:
         # The page last: its presence says that everything is there.
         content = result.model_dump(mode="json")
         write_atomically(out / "index.html", evaluate_page(content, films).encode())
+        if out.absolute().parent == settings.run.absolute():
+            write_index(settings.run)
     for line in result_lines(content, out):
         say(line)
     return 0

@@ -59,10 +59,6 @@ def compare(a: Result, b: Result) -> Comparison:
     A pair's score is the share of its repeats that reached the goal. With one repeat each, the
     sign test over pairs is McNemar's exact test.
 
-    Args:
-        a: Result.
-        b: another, on the same pairs.
-    Returns: Comparison.
     Raises: ValueError if the manifests or protocols differ, or the pairs tried.
     """
     if a.manifest_hash != b.manifest_hash:
@@ -75,29 +71,26 @@ def compare(a: Result, b: Result) -> Comparison:
     return Comparison(
         manifest_hash=a.manifest_hash,
         protocol=a.protocol,
-        success=_difference(_scores(a, at_end=False), _scores(b, at_end=False)),
-        success_at_end=_difference(_scores(a, at_end=True), _scores(b, at_end=True)),
+        success=_difference(*(_scores(one, "success") for one in (a, b))),
+        success_at_end=_difference(*(_scores(one, "success_at_end") for one in (a, b))),
     )
+
+
+def _scores(result: Result, kind: str) -> dict[int, float]:
+    """Share of successes by pair."""
+    tries = defaultdict(list)
+    for one in result.outcomes:
+        tries[one.pair].append(bool(getattr(one, kind)))
+    return {pair: sum(flags) / len(flags) for pair, flags in tries.items()}
 
 
 def _difference(a: dict[int, float], b: dict[int, float]) -> Difference:
     if set(a) != set(b):
         raise ValueError(f"the results must hold the same pairs, got {len(a)} and {len(b)} of them")
     differences = [b[pair] - a[pair] for pair in sorted(a)]
+    means = [round(sum(part) / len(a), 4) for part in (a.values(), b.values(), differences)]
     return Difference(
-        a=round(sum(a.values()) / len(a), 4),
-        b=round(sum(b.values()) / len(b), 4),
-        difference=round(sum(differences) / len(differences), 4),
-        pairs=len(differences),
+        a=means[0], b=means[1], difference=means[2], pairs=len(a),
         only_a_better=sum(d < 0 for d in differences),
-        only_b_better=sum(d > 0 for d in differences),
-        p_value=sign_test(differences),
-    )
-
-
-def _scores(result: Result, *, at_end: bool) -> dict[int, float]:
-    """Share of successes by pair."""
-    tries = defaultdict(list)
-    for one in result.outcomes:
-        tries[one.pair].append(one.success_at_end if at_end else one.success)
-    return {pair: sum(flags) / len(flags) for pair, flags in tries.items()}
+        only_b_better=sum(d > 0 for d in differences), p_value=sign_test(differences),
+    )  # fmt: skip

@@ -37,10 +37,12 @@ class Log:
         self.path, self.mark = folder / f"outcomes-{rank}.jsonl", mark
         self.tried: dict[Key, Tried] = {}
         for path in sorted(folder.glob("outcomes-*.jsonl")):
+            complaint = f"{path} is damaged, take it away to try its pairs again"
+            if path.is_symlink():
+                raise ValueError(f"{complaint}: it is a link")
             *lines, rest = path.read_bytes().split(b"\n")
             if rest and path == self.path:
                 os.truncate(path, path.stat().st_size - len(rest))
-            complaint = f"{path} is damaged, take it away to try its pairs again"
             for found in [parse_record(line, Mark, complaint) for line in lines[:1]]:
                 for name, value in mark:
                     if getattr(found, name) != value:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,24 +26,18 @@ __all__ = ["PUBLISHED_PAIRS", "Manifest", "make_manifest", "read_manifest", "wri
 PUBLISHED_PAIRS = 50  # of the historical protocol
 
 
-def _floats(value: object) -> NDArray[np.float32]:
-    try:
-        array = np.asarray(value, np.float32)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("must be rows of numbers") from None
-    if array.ndim != 2 or not np.isfinite(array).all():
-        raise ValueError("must be rows of finite numbers")
-    return array
-
-
-def _ints(value: object) -> NDArray[np.int64]:
+def _array(value: object, kind: type[np.float32 | np.int64], rank: int) -> NDArray[Any]:
+    """Numbers of a file, or of an array of that kind."""
     try:
         array = np.asarray(value)
-        if array.ndim == 1 and array.dtype.kind == "i" and (array >= 0).all():
-            return array.astype(np.int64)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError("must be whole numbers of at least 0")
+    except ValueError:  # rows of different lengths
+        array = np.empty(())
+    if array.dtype.kind in ("fi" if kind is np.float32 else "i") and array.ndim == rank:
+        with np.errstate(over="ignore"):
+            array = array.astype(kind)
+        if np.isfinite(array).all():
+            return array
+    raise ValueError(f"must be {'rows of finite numbers' if rank == 2 else 'whole numbers'}")
 
 
 def _short(states: NDArray[np.float32]) -> list[list[float]]:
@@ -51,16 +45,17 @@ def _short(states: NDArray[np.float32]) -> list[list[float]]:
     return [[float(str(value)) for value in row] for row in states]
 
 
-Floats = Annotated[NDArray[np.float32], PlainValidator(_floats), PlainSerializer(_short)]
-Ints = Annotated[NDArray[np.int64], PlainValidator(_ints), PlainSerializer(lambda a: a.tolist())]
+Floats = Annotated[NDArray[np.float32], PlainValidator(lambda value: _array(value, np.float32, 2)),
+                   PlainSerializer(_short)]  # fmt: skip
+Ints = Annotated[NDArray[np.int64], PlainValidator(lambda value: _array(value, np.int64, 1)),
+                 PlainSerializer(lambda array: array.tolist())]  # fmt: skip
 
 
 class Manifest(Record):
     """What is to be done, and where it comes from.
 
     Attributes:
-        format: of the file.
-        env: name of the world.
+        env: the world, as `open_world` knows it.
         protocol: "held-out" of unseen episodes without solved pairs, or "historical" of any rows.
         seed: from which pairs and seeds were drawn.
         offset: raw steps between start and goal in the source episode.
@@ -68,17 +63,13 @@ class Manifest(Record):
         criterion: success in one line.
         versions: packages and rendering where it was made.
         source: where the episodes came from, in words.
-        source_episodes: digests of the episodes that pairs were drawn from.
-        dropped_as_solved: how many drawn pairs were left out, solved before the first step.
-        episodes: [N], which of `source_episodes` each pair comes from.
-        rows: [N], which of its states is the start.
-        seeds: [N], one per pair, below 2^53 so that every JSON reader keeps them.
-        starts: [N, S], states of the world.
-        goals: [N, S].
+        source_episodes: digests of those that pairs were drawn from.
+        dropped_as_solved: drawn pairs that were left out, solved before the first step.
+        episodes, rows, seeds, starts, goals: Pairs, and a seed each below 2^53, [N] or [N, S].
         sha256: of the content as canonical JSON.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1]
     env: str
     protocol: Protocol
     seed: Seed
@@ -101,8 +92,9 @@ class Manifest(Record):
         lengths = {len(part) for part in (self.episodes, self.rows, self.seeds, self.starts)}
         if len(lengths) > 1 or self.starts.shape != self.goals.shape or not self.starts.size:
             raise ValueError("starts, goals, episodes, rows and seeds must be of the same pairs")
-        if self.episodes.max() >= len(self.source_episodes):
-            raise ValueError("episodes must count into source_episodes")
+        lowest = min(part.min() for part in (self.episodes, self.rows, self.seeds))
+        if lowest < 0 or self.episodes.max() >= len(self.source_episodes):
+            raise ValueError("episodes must count into source_episodes, and nothing be negative")
         return self
 
     @property
@@ -135,7 +127,7 @@ def make_manifest(
     protocol: Protocol = "held-out",
     env: str | None = None,
 ) -> Manifest:
-    """Draw pairs from episodes and write down all that decides the task.
+    """Draw `num` pairs from episodes and write down all that decides the task.
 
     Args:
         world: of the episodes.
@@ -148,7 +140,6 @@ def make_manifest(
         source: where the episodes came from, in words.
         protocol: "historical" keeps pairs that are solved already.
         env: what `open_world` knows the world by; None is its name.
-    Returns: Manifest.
     Raises: ValueError as `make_pairs`, or if states are not of this world.
     """
     widths = {part.shape[-1] for part in episodes}
@@ -162,6 +153,7 @@ def make_manifest(
     # Only the episodes that a pair came from are named, and counted anew.
     used, counted = np.unique(pairs.episodes, return_inverse=True)
     manifest = Manifest(
+        format=1,
         env=env or world.name, protocol=protocol, seed=seed, offset=offset, budget=budget,
         criterion=world.criterion, versions=world.versions(), source=source,
         source_episodes=tuple(digests[int(e)] for e in used), dropped_as_solved=pairs.dropped,
@@ -181,9 +173,6 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 def read_manifest(path: str | Path) -> Manifest:
     """Read it and check that it is what was written.
 
-    Args:
-        path: of the file.
-    Returns: Manifest.
     Raises: FileNotFoundError if there is none; ValueError if it is damaged, of a newer format, or
         was changed by hand.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,33 +18,20 @@ from worldmodel.worlds import TwoRoom, collect, open_world
 
 __all__ = ["run"]
 
+Source = tuple[list[NDArray[np.float32]], list[str], str]
+"""Episodes to draw from: states [L, S], digests, and in words where they come from."""
 _LENGTH = 200  # actions of a walk collected for a manifest: goals 100 steps away leave room
-
-
-class Source(NamedTuple):
-    """Episodes to draw from: states [L, S] and name of each, and in words where they come from."""
-
-    states: list[NDArray[np.float32]]
-    digests: list[str]
-    words: str
 
 
 def run(settings: ManifestSettings) -> int:
     """Draw pairs and write them down; the same task once more is no harm."""
     kept = _kept(settings)
-    source = _walks(settings) if settings.data is None else _episodes(settings, settings.data)
+    states, digests, source = _walks(settings) if settings.data is None else _episodes(settings)
     manifest = make_manifest(
-        open_world(settings.env),
-        source.states,
-        source.digests,
-        num=settings.pairs,
-        offset=settings.offset,
-        budget=settings.budget,
-        seed=settings.seed,
-        source=source.words,
-        protocol=settings.protocol,
+        open_world(settings.env), states, digests, num=settings.pairs, offset=settings.offset,
+        budget=settings.budget, seed=settings.seed, source=source, protocol=settings.protocol,
         env=settings.env,
-    )
+    )  # fmt: skip
     if kept not in (None, manifest.sha256):
         raise _other(settings.out)
     write_manifest(manifest, settings.out)
@@ -65,7 +51,7 @@ def _kept(settings: ManifestSettings) -> str | None:
     except FileExistsError:
         try:
             return read_manifest(settings.out).sha256
-        except (ValueError, FileNotFoundError):
+        except (ValueError, OSError):
             raise _other(settings.out) from None
     return None
 
@@ -87,13 +73,12 @@ def _walks(settings: ManifestSettings) -> Source:
     num, seed = max(settings.pairs, 50), settings.seed + 2**31
     walks = collect(TwoRoom(), num, max(_LENGTH, 2 * settings.offset), seed)
     digests = [action_digest(actions) for actions in walks.actions]
-    return Source(
-        list(walks.states), digests, f"{num} fresh walks of the noisy expert, seed {seed}"
-    )
+    return list(walks.states), digests, f"{num} fresh walks of the noisy expert, seed {seed}"
 
 
-def _episodes(settings: ManifestSettings, data: str) -> Source:
+def _episodes(settings: ManifestSettings) -> Source:
     """The episodes of a data set that a run was not trained on."""
+    data = str(settings.data)
     episodes = open_episodes(data, state=settings.state)
     if episodes.states is None:
         raise ValueError(f"{data} has no states to start from; name them with --state")
@@ -104,8 +89,8 @@ def _episodes(settings: ManifestSettings, data: str) -> Source:
         raise ValueError(f"every episode of {data} was trained on by --unseen-by")
     ends, begins = episodes.lengths.cumsum(0).tolist(), episodes.offsets.tolist()
     states = [episodes.states[begins[e] : ends[e]].numpy() for e in kept]
-    words = f"{len(kept)} of {len(names)} episodes of {Path(data).name}"
-    return Source(states, [names[e] for e in kept], words)
+    source = f"{len(kept)} of {len(names)} episodes of {Path(data).name}"
+    return states, [names[e] for e in kept], source
 
 
 def _lines(manifest: Manifest, path: Path) -> list[str]:

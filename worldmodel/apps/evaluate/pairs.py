@@ -55,8 +55,7 @@ def make_pairs(
         num: N.
         offset: steps from start to goal, in the episode.
         seed: of the draw.
-        keep_solved: take every pair as drawn, solved or not, as the published protocol does.
-    Returns: Pairs.
+        keep_solved: take every pair as drawn, as the published protocol does.
     Raises: ValueError if no episode is long enough, or there are fewer such pairs.
     """
     lengths = np.asarray([len(states) for states in episodes])

@@ -46,12 +46,12 @@ class PlannerPolicy:
     """Looks at the current frame, plans in latent space, executes, looks again.
 
     Attributes:
-        model: WorldModel in evaluation mode; plans where it lives.
+        model: in evaluation mode; plans where it lives.
         scale: of the actions the model was trained on.
         frameskip: raw actions per block.
         planner: PlannerSettings.
-        on_plan: called after each decision with the embeddings that the plan is expected to lead
-            to, [N, H, D], and those of the goals, [N, D].
+        on_plan: told after each decision the embeddings that the plan is expected to lead to,
+            [N, H, D], and those of the goals, [N, D].
     """
 
     model: WorldModel
@@ -87,7 +87,10 @@ class PlannerPolicy:
             cost = self._cost(frames, goal)
             actions = mpc.act(lambda plans: cost(plans.repeat(1, 1, 1, held)))
             if self.on_plan and mpc.last:
-                self._show(frames, goal, mpc.last.actions.repeat(1, 1, held))
+                with torch.no_grad():
+                    plan = mpc.last.actions.repeat(1, 1, held)
+                    z = self.model.rollout(self.model.encode(frames), plan)
+                    self.on_plan(z, self.model.encode(goal[:, None])[:, 0])
             out: Floats = actions.repeat_interleave(held, dim=1).cpu().numpy()
             return out
 
@@ -113,26 +116,15 @@ class PlannerPolicy:
 
         return cost
 
-    @torch.no_grad()
-    def _show(self, frames: Tensor, goal: Tensor, plan: Tensor) -> None:
-        assert self.on_plan is not None
-        z = self.model.rollout(self.model.encode(frames), plan)
-        self.on_plan(z, self.model.encode(goal[:, None])[:, 0])
-
 
 @dataclass(frozen=True)
 class GCBCPolicy:
     """Looks at the last frames and the goal, does a whole block of actions, looks again.
 
     The frames it looks back on are those of its own decisions, `frameskip` steps apart as in
-    training. Actions beyond the world's box are cut to it.
+    training. Actions beyond the world's box are cut to it; the model sees `together` pairs in one
+    call, or all if None.
 
-    Attributes:
-        model: GCBC in evaluation mode; acts where it lives.
-        scale: of the actions the model was trained on.
-        frameskip: raw actions per block.
-        together: pairs the model sees in one call, the last call filled up, so that no pair's
-            rounding depends on its neighbours; None means as many as there are.
     Raises: ValueError if the model's blocks are not `frameskip` actions of `scale`.
     """
 

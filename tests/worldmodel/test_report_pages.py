@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -274,6 +275,10 @@ def test_the_index_leads_to_what_lies_there(tmp_path: Path) -> None:
     assert "50.0 % of 4 pairs, name" in page
     assert "2.05 kB" in page
     assert "of goals reached" in page
+    (tmp_path / "config.json").write_text('{"extra": []}')
+    (tmp_path / os.fsdecode(b"\xff.bin")).write_bytes(b"")
+    write_index(tmp_path)
+    assert "./%FF.bin" in (tmp_path / "index.html").read_text()
     (tmp_path / "report.json").write_text("{")
     assert "of goals reached" not in index_page(tmp_path)
 

@@ -126,6 +126,7 @@ def test_mistakes_end_in_one_line(
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+        assert not (tmp_path / "out").exists()
 
 
 def test_only_episodes_new_to_the_run_are_used(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ Started by torchrun, srun or mpirun. One process alone needs none of this, and n
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ __all__ = ["ALONE", "Launched", "Ranks", "joined", "launched"]
 
 _MEETING = timedelta(minutes=5)  # for all processes to come together
 _PATIENCE = timedelta(days=7)  # one rank may simulate far longer than another
+_GROUPS = itertools.count()
 # Who starts processes, by the variables that number them: all, this one, this one on its machine.
 _LAUNCHERS = (
     ("WORLD_SIZE", "RANK", "LOCAL_RANK"),  # torchrun
@@ -221,16 +224,24 @@ def joined(device: str) -> Iterator[Ranks]:
         torch.distributed.destroy_process_group()
 
 
-def _meet(found: Launched, device: str) -> None:
+@functools.cache
+def _store(found: Launched) -> torch.distributed.Store:
+    """Where the processes tell each other how to be reached; one for all groups they form."""
     from torch.distributed.rendezvous import rendezvous
 
     address = f"tcp://{found.host}:{found.port}"
+    store, _, _ = next(rendezvous(address, found.rank, found.size, timeout=_MEETING))
+    return store
+
+
+def _meet(found: Launched, device: str) -> None:
     try:
-        store, _, _ = next(rendezvous(address, found.rank, found.size, timeout=_MEETING))
+        store = _store(found)
         store.set_timeout(_PATIENCE)
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
-            store=store,
+            # A group finds nothing of the one before it.
+            store=torch.distributed.PrefixStore(f"worldmodel/{next(_GROUPS)}", store),
             rank=found.rank,
             world_size=found.size,
             timeout=_PATIENCE,

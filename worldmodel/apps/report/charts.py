@@ -233,7 +233,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
 def _scale(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 5)):
+    for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 6)):
         if not log:
             axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
             continue

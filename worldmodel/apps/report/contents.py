@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -36,7 +37,7 @@ _KNOWN = {
 
 
 class Entry(NamedTuple):
-    """A file or folder: what it is called, where it is, what it is."""
+    """A file or folder: its name, its address, what it is."""
 
     name: str
     address: str
@@ -44,50 +45,41 @@ class Entry(NamedTuple):
 
 
 def write_index(folder: Path) -> None:
-    """Write or renew `index.html` of a run folder.
-
-    Raises: OSError naming the file.
-    """
-    write_atomically(folder / INDEX, index_page(folder).encode())
+    """Write or renew `index.html` of a run folder, after whatever else changed in it."""
+    write_atomically(folder / INDEX, index_page(folder).encode(errors="replace"))
 
 
 def index_page(folder: Path) -> str:
-    """The page of a run folder; pages come first, results of `evaluate` inside it too.
-
-    Args:
-        folder: of a run.
-    Returns: HTML.
-    """
-    report = _read(folder / "report.json")
-    config = _read(folder / "config.json").get("extra", {})
+    """The page of a run folder: its pages first, then results of `evaluate`, then everything."""
+    extra = _read(folder / "config.json").get("extra")
+    facts = extra if isinstance(extra, dict) else {}
     results = sorted(path.parent for path in folder.glob("*/result.json"))
-    pages = [name for name in ("demo.html", "study.html", "tune.html") if (folder / name).is_file()]
-    entries = [_entry(name, folder / name) for name in pages]
-    entries += [_result(path) for path in results]
-    for path in sorted(folder.iterdir()):
-        hidden = path.name.startswith(".") or path.name in (INDEX, *pages) or path in results
-        if not hidden:
-            entries.append(_entry(path.name, path))
-    about = " · ".join(str(config[k]) for k in ("objective", "world", "data") if config.get(k))
+    pages = [folder / name for name in ("demo.html", "study.html", "tune.html")]
+    pages = [path for path in pages if path.is_file()]
+    others = [path for path in sorted(folder.iterdir()) if path not in (*pages, *results)]
     curves = folder / "curves.png"
     return render(
         "index.html",
         name=folder.resolve().name,
-        about=about,
-        tiles=_tiles(report),
+        about=" · ".join(str(facts[k]) for k in ("objective", "world", "data") if facts.get(k)),
+        tiles=_tiles(_read(folder / "report.json")),
         curves=data_address(curves) if curves.is_file() else "",
-        entries=entries,
+        entries=[
+            *map(_entry, pages),
+            *map(_result, results),
+            *(_entry(p) for p in others if p.name != INDEX and not p.name.startswith(".")),
+        ],
     )
 
 
-def _entry(name: str, path: Path) -> Entry:
+def _entry(path: Path) -> Entry:
     if path.is_dir():
         facts = plural(sum(1 for _ in path.iterdir()), "file")
     else:
         size = path.stat().st_size
         facts = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{number(size / 1e3)} kB"
-    words = _KNOWN.get(name, "")
-    return Entry(name, f"./{quote(name)}", f"{words}, {facts}" if words else facts)
+    about = (_KNOWN.get(path.name), facts)
+    return Entry(path.name, _address(path.name), ", ".join(filter(None, about)))
 
 
 def _result(folder: Path) -> Entry:
@@ -97,7 +89,12 @@ def _result(folder: Path) -> Entry:
         facts = f"{percent(result['success_rate'])} of {result['pairs']} pairs, {actor(result)}"
     except (KeyError, TypeError, ValueError):
         facts = "a result that cannot be read"
-    return Entry(folder.name, f"./{quote(folder.name)}/{page}", facts)
+    return Entry(folder.name, f"{_address(folder.name)}/{page}", facts)
+
+
+def _address(name: str) -> str:
+    """A link that stays in this folder, whatever the name is."""
+    return f"./{quote(os.fsencode(name))}"
 
 
 def _tiles(report: Content) -> list[tuple[str, str]]:
@@ -105,13 +102,13 @@ def _tiles(report: Content) -> list[tuple[str, str]]:
     known = (
         ("success_rate", "of goals reached", percent),
         ("pred_loss", "prediction loss", number),
-        ("held_out_prediction", "held-out prediction loss", number),
+        ("held_out_prediction", "held-out loss", number),
         ("held_out_regularization", "held-out regularizer", number),
         ("steps", "training steps", number),
         ("collapse_alarms", "alarms of collapse", number),
     )
-    return [(say(report[key]), about) for key, about, say in known
-            if isinstance(report.get(key), (int, float))]  # fmt: skip
+    found = [(report.get(key), about, say) for key, about, say in known]
+    return [(say(x), about) for x, about, say in found if isinstance(x, (int, float))]
 
 
 def _read(path: Path) -> Content:

@@ -25,34 +25,21 @@ _RATE = 11  # pictures a second; the last one stays for a second and a half
 
 
 class Film(NamedTuple):
-    """Some attempts to be shown.
+    """E attempts to be shown, and what was planned on the way where something was."""
 
-    Attributes:
-        names: [E], under each attempt; "" leaves it out.
-        paths: [E, T, S], states.
-        goals: [E, S].
-        success: [E].
-        steps: [E], at which the goal was reached.
-        expected: [decisions, E, S], the known state nearest to where each plan leads; None of a
-            policy that does not plan.
-        decided: [decisions], raw step at which each plan was made.
-    """
-
-    names: Sequence[str]
-    paths: Floats
-    goals: Floats
-    success: NDArray[np.bool_]
-    steps: NDArray[np.int64]
-    expected: Floats | None = None
-    decided: NDArray[np.int64] | None = None
+    names: Sequence[str]  # [E], under each attempt
+    paths: Floats  # [E, T, S], states
+    goals: Floats  # [E, S]
+    success: NDArray[np.bool_]  # [E]
+    steps: NDArray[np.int64]  # [E], at which the goal was reached
+    expected: Floats | None = None  # [decisions, E, S], a known state like the end of each plan
+    decided: NDArray[np.int64] | None = None  # [decisions], raw step at which it was made
 
     def take(self, some: slice) -> Film:
         """Some of them."""
         expected = None if self.expected is None else self.expected[:, some]
-        return Film(
-            self.names[some], self.paths[some], self.goals[some], self.success[some],
-            self.steps[some], expected, self.decided,
-        )  # fmt: skip
+        kept = (self.names[some], self.paths[some], self.goals[some])
+        return Film(*kept, self.success[some], self.steps[some], expected, self.decided)
 
 
 def film_suffix() -> str:
@@ -65,7 +52,7 @@ def film_suffix() -> str:
 
 
 def write_film(film: Film, display: World, path: Path, *, across: int = 1) -> None:
-    """Write attempts as a film; a reader never sees half of it.
+    """Write attempts as a GIF or MP4, whole or not at all.
 
     Args:
         film: Film of at least one attempt.
@@ -77,7 +64,7 @@ def write_film(film: Film, display: World, path: Path, *, across: int = 1) -> No
     writers = {".gif": _gif, ".mp4": _mp4}
     if path.suffix not in writers:
         raise ValueError(f"path must end in .gif or .mp4, got {path}")
-    write_atomically(path, writers[path.suffix](sheets(film, display, across)))
+    write_atomically(path, writers[path.suffix](list(sheets(film, display, across))))
 
 
 def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]:
@@ -147,7 +134,7 @@ def _pictures(world: World, states: Floats) -> list[Image.Image]:
     return [Image.fromarray(frame.transpose(1, 2, 0)) for frame in world.draw(states)]
 
 
-def _gif(pictures: Iterator[Image.Image]) -> bytes:
+def _gif(pictures: list[Image.Image]) -> bytes:
     memory = io.BytesIO()
     first, *rest = (p.quantize(96, dither=Image.Dither.NONE) for p in pictures)
     duration = [1000 // _RATE] * len(rest) + [1500]
@@ -155,15 +142,14 @@ def _gif(pictures: Iterator[Image.Image]) -> bytes:
     return memory.getvalue()
 
 
-def _mp4(pictures: Iterator[Image.Image]) -> bytes:
+def _mp4(pictures: list[Image.Image]) -> bytes:
     import av
 
-    shown = list(pictures)
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=_RATE, options={"crf": "20"})
-        stream.width, stream.height, stream.pix_fmt = *shown[0].size, "yuv420p"
-        for picture in shown + shown[-1:] * (3 * _RATE // 2):
+        stream.width, stream.height, stream.pix_fmt = *pictures[0].size, "yuv420p"
+        for picture in pictures + pictures[-1:] * (3 * _RATE // 2):
             frame: Any = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -1,1 +1,3 @@
 """`worldmodel study`: what a run has learned, measured and put on one page."""
+
+__all__: list[str] = []

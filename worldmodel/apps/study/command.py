@@ -16,18 +16,12 @@ from worldmodel.apps.provenance import versions
 from worldmodel.apps.report import study_lines, study_page, write_index
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import StudySettings
+from worldmodel.apps.study import records
 from worldmodel.apps.study.embeddings import latent_map, probes, spread, straight
 from worldmodel.apps.study.futures import foresight, pictures, violations
 from worldmodel.apps.study.material import StudyMaterial, gather_material
 from worldmodel.apps.study.parts import Study, UnavailableError, lens_of
-from worldmodel.apps.study.records import (
-    DataFacts,
-    Part,
-    RunFacts,
-    StudyReport,
-    Unavailable,
-    plain,
-)
+from worldmodel.apps.study.records import Part, StudyReport, Unavailable
 from worldmodel.checkpoint import digest
 
 __all__ = ["PARTS", "run", "study"]
@@ -52,15 +46,20 @@ def run(settings: StudySettings) -> int:
     """
     found = open_run(settings.run, device_of(settings.device))
     out = settings.out or settings.run
-    _check(settings, found, out)
-    material = gather_material(found, settings.data, settings.episodes, settings.seed)
-    say(f"{material.source}; {found.objective}, {_parameters(found):,} parameters")
-    report = study(found, material, seed=settings.seed, steps=settings.steps)
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".study.lock", str(out / _JSON)):
-        # Figures first: a page without them would be nobody's.
-        write_json(plain(report) | {"settings": _decides(settings)}, out / _JSON)
-        write_atomically(out / _PAGE, study_page(report).encode())
+    try:
+        with locked(out / ".study.lock", str(out / _JSON)):
+            _check(settings, found, out)
+            material = gather_material(found, settings.data, settings.episodes, settings.seed)
+            say(f"{material.source}; {found.objective}, {_parameters(found):,} parameters")
+            report = study(found, material, seed=settings.seed, steps=settings.steps)
+            # Figures first: a page without them would be nobody's.
+            write_json(records.plain(report) | {"settings": _decides(settings)}, out / _JSON)
+            write_atomically(out / _PAGE, study_page(report).encode())
+    finally:
+        # A mistake leaves no folder behind.
+        if not any(out.iterdir()):
+            out.rmdir()
     if out.samefile(settings.run):
         write_index(out)
     for line in study_lines(report, out):
@@ -98,21 +97,17 @@ def study(
                 found[name] = Unavailable(str(reason))
             bar.update()
     T, D = material.test.z.shape[1:]
+    fitted = 0 if material.fit is None else len(material.fit.z)
+    about = run.folder.resolve().name, run.objective, run.world, _parameters(run), D
     return StudyReport(
-        run=RunFacts(
-            run.folder.resolve().name, run.objective, run.world, _parameters(run), D,
-            digest(run.world_model),
-        ),
-        data=DataFacts(
-            material.source, 0 if material.fit is None else len(material.fit.z),
-            len(material.test.z), T, run.frameskip,
-        ),
-        notes=notes,
-        parts=found,
-        seed=seed,
-        seconds=round(time.perf_counter() - began, 1),
-        versions=versions(),
-    )  # fmt: skip
+        records.RunFacts(*about, digest(run.world_model)),
+        records.DataFacts(material.source, fitted, len(material.test.z), T, run.frameskip),
+        notes,
+        found,
+        seed,
+        round(time.perf_counter() - began, 1),
+        versions(),
+    )
 
 
 def _begin(run: Run, material: StudyMaterial, seed: int, steps: int) -> tuple[Study, list[str]]:
@@ -138,22 +133,21 @@ def _check(settings: StudySettings, run: Run, out: Path) -> None:
     Raises: FileExistsError, with what to do instead.
     """
     path = out / _JSON
-    if not path.exists():
-        if (out / _PAGE).exists():
-            raise FileExistsError(f"{out / _PAGE} is no study of ours: choose another --out")
+    if not path.exists() and not (out / _PAGE).exists():
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         weights, settled = before["run"].get("weights"), before.get("settings")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileExistsError(f"{path} is no study of ours: choose another --out") from error
-    if weights != digest(run.world_model) and not (weights is None and settings.force):
-        raise FileExistsError(f"{path} is a study of another model: choose another --out")
-    if settled != _decides(settings) and not settings.force:
-        raise FileExistsError(
-            f"{path} is a study with other settings: add --force to replace it, or choose another "
-            "--out"
-        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        what = "no study of ours:"
+    else:
+        if weights != digest(run.world_model) and not (weights is None and settings.force):
+            what = "a study of another model:"
+        elif settled != _decides(settings) and not settings.force:
+            what = "a study with other settings: add --force to replace it, or"
+        else:
+            return
+    raise FileExistsError(f"{path} is {what} choose another --out")
 
 
 def _decides(settings: StudySettings) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """What the parts of a study are given.
 
 A part is a function of `Study` to a record. What cannot be measured raises `UnavailableError` with
-the reason, and the other parts go on.
+the reason, and the other parts continue.
 """
 
 from __future__ import annotations
@@ -24,15 +24,10 @@ class UnavailableError(ValueError):
 
 
 class Lens(NamedTuple):
-    """Embeddings as the study's own fits see them.
+    """Embeddings as the study's own fits see them: a wide one along its leading directions."""
 
-    Attributes:
-        mean: [D].
-        basis: [D, K], the leading directions of a wide embedding; None leaves it as it is.
-    """
-
-    mean: Tensor
-    basis: Tensor | None
+    mean: Tensor  # [D]
+    basis: Tensor | None  # [D, K]; None leaves embeddings as they are
 
     def __call__(self, z: Tensor) -> Tensor:
         """[..., D] -> [..., K]."""
@@ -40,38 +35,25 @@ class Lens(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What every part is given.
-
-    Attributes:
-        run: Run.
-        material: StudyMaterial.
-        lens: Lens.
-        variance: of a coordinate of the test embeddings, on average; the unit of latent errors.
-        seed: of every fit and every interval.
-        steps: of the decoder's training.
-    """
+    """What every part is given."""
 
     run: Run
     material: StudyMaterial
     lens: Lens
-    variance: float
-    seed: int
-    steps: int
+    variance: float  # of a coordinate of the test embeddings, on average; the unit of errors
+    seed: int  # of every fit and every interval
+    steps: int  # of the decoder's training
 
 
 def lens_of(sequences: Sequences) -> Lens:
     """Directions of largest variance, where there are more coordinates than can be fitted."""
     z = sequences.z.flatten(0, 1)
     mean = z.mean(0)
-    keep = min(_WIDE, max(len(z) // 4, 2))
     if z.shape[1] <= _WIDE:
         return Lens(mean, None)
-    # Rows are fewer than coordinates: the small side's eigenvectors give the large side's.
-    x = (z - mean).double()
-    values, vectors = torch.linalg.eigh(x @ x.T)
-    values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
-    basis = (x.T @ vectors) / values.clamp_min(1e-12).sqrt()
-    return Lens(mean, basis.to(z.dtype))
+    keep = min(_WIDE, max(len(z) // 4, 2))
+    directions = torch.linalg.svd((z - mean).double(), full_matrices=False).Vh[:keep]
+    return Lens(mean, directions.T.to(z.dtype))
 
 
 def both_sides(study: Study, why: str) -> tuple[Sequences, Sequences]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sigreg import SIGReg
+from worldmodel.apps.devices import precision_of
 from worldmodel.apps.ranks import ALONE, Ranks
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.parallel import part, shared, whole
@@ -63,7 +64,7 @@ class Training(Generic[ModelT]):
     Args:
         model: trained in place, on the device where it is; what `objective` takes.
         windows: where batches come from.
-        recipe: settings of the loop, `steps` and `precision` decided.
+        recipe: settings of the loop, `steps` decided.
         objective: what a step minimises; None means `jepa_loss`.
         regularizer: what the objective is given as its third argument; None means SIGReg with the
             directions and the seed of the recipe. Its parameters, if it has any, learn too.
@@ -78,7 +79,7 @@ class Training(Generic[ModelT]):
         steps: of the whole run.
         gradient_norm: of the last step, before it was clipped.
     Raises: ValueError if there are fewer windows than the batch needs, the ranks do not divide
-        it, or `steps` or `precision` is not decided.
+        it, or `steps` is not decided.
     """
 
     def __init__(
@@ -93,11 +94,11 @@ class Training(Generic[ModelT]):
         ranks: Ranks = ALONE,
         sharded: bool = False,
     ) -> None:
-        if recipe.precision == "auto":
-            raise ValueError("precision must be float32 or bfloat16 here, got auto")
-        self.model, self.windows, self.recipe, self.steps = model, windows, recipe, _steps(recipe)
-        self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
         self.device = next(model.parameters()).device
+        precision = precision_of(recipe.precision, self.device.type)
+        self.recipe = recipe = recipe.model_copy(update={"precision": precision})
+        self.model, self.windows, self.steps = model, windows, _steps(recipe)
+        self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
         self.order = self._order(start=0)
         self.objective = objective
         self.regularizer = regularizer or SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)

@@ -196,7 +196,9 @@ def _event_writer(folder: Path, step: int) -> Any:
     from tensorboardX import SummaryWriter
 
     # What a killed writer told behind the state we continue from is no longer true.
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    purge = step + 1 if step else None
+    # Files are named after the second.
+    return SummaryWriter(str(folder), purge_step=purge, filename_suffix=f".{step}")
 
 
 def begin_wandb(settings: TrainSettings) -> Any:

@@ -111,7 +111,9 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
             return f"{name} is an entry too many"
         known = ", ".join(sorted(kind.model_fields))
         return f"there is no setting {place[-1]!r}; known are {known}"
-    rule = re.sub(r"^(Input|.*?) should ", "must ", rule.partition(", ")[0])
+    if first["type"] != "literal_error":
+        rule = rule.partition(", ")[0]
+    rule = re.sub(r"^(Input|.*?) should ", "must ", rule)
     came = json.dumps(first["input"], default=repr, ensure_ascii=False)
     return f"{name} {rule}, got {came if len(came) < 200 else came[:200] + '…'}"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sigreg._arguments import check_directions, check_samples, full_precision
 from sigreg.directions import random_directions
-from sigreg.functional import check_samples
 from sigreg.null_law import null_law, tail_probability
 from sigreg.quadrature import Quadrature, trapezoid
 from sigreg.reference import ecf_sums, epps_pulley
@@ -185,17 +185,12 @@ def report(
         2 samples or on non-finite values.
     Source: LeJEPA, arXiv:2511.08544, Section 4, for the statistic; the read-outs are ours.
     """
-    check_samples(z)
-    if z.shape[-2] < 2:
-        raise ValueError(f"z must be [..., N, D] with N at least 2, got {list(z.shape)}")
+    check_samples(z, at_least=2)
     n, d = z.shape[-2:]
     if directions is None:
         directions = random_directions(num_proj, d, seed=seed, step=0, device=z.device)
-    if directions.ndim != 2 or directions.shape[1] != d:
-        raise ValueError(
-            f"directions must be [M, {d}] to match z [..., {d}], got {list(directions.shape)}"
-        )
-    z = z.detach() if z.dtype == torch.float64 else z.detach().float()
+    check_directions(directions, z)
+    z = full_precision(z.detach())
     if not z.isfinite().all():
         bad = int((~z.isfinite()).sum())
         raise ValueError(f"z must be finite, got {bad} non-finite of {z.numel()} values")

@@ -95,26 +95,34 @@ def sharded_parameters() -> list[Any]:
     return [whole, (loss.detach(), gradient.full_tensor())]
 
 
+EARLY = SIGReg(num_proj=16)
+
+
 def layers() -> dict[str, Any]:
-    """Losses of one layer with each `sync`; it was built before the group was."""
+    """Losses of one layer with each `group`; it was built before the group was."""
     x = shard(batch(), (13, 7))
     alone = dist.new_group([dist.get_rank()], use_local_synchronization=True)
+    mesh = dist.init_device_mesh("cpu", (1, RANKS), mesh_dim_names=("tp", "dp"))
     found = {}
-    for name, sync in (
+    for name, group in (
         ("auto", "auto"),
-        ("off", False),
+        ("off", None),
         ("world", dist.group.WORLD),
         ("one", alone),
+        ("mesh", mesh["dp"]),
+        ("mesh of one", mesh["tp"]),
     ):
-        EARLY.sync = sync
-        found[name] = EARLY(x).detach()
-    EARLY.sync = "auto"
+        EARLY.group = group
+        EARLY.reset_parameters()
+        found[name] = EARLY.train()(x).detach()
+        EARLY.reset_parameters()
+        found[f"{name}, evaluated"] = EARLY.eval()(x).detach()
+    EARLY.group = "auto"
+    if dist.get_rank() == 0:  # the others never come: a message would wait for them
+        found["first rank alone"] = EARLY(x).detach()
     found["all"] = sigreg_loss(batch(), early_directions(), RULE)
     found["part"] = sigreg_loss(x, early_directions(), RULE)
     return found
-
-
-EARLY = SIGReg(num_proj=16).eval()
 
 
 def early_directions() -> Tensor:
@@ -154,7 +162,7 @@ def own_check() -> dict[str, Any]:
     found["own"] = tuple(check_distributed(layer))
     layer.step += dist.get_rank()
     found["astray"] = caught(lambda: check_distributed(layer))
-    broken = SIGReg(num_proj=16, sync=False)
+    broken = SIGReg(num_proj=16, group=None)
     found["off"] = tuple(check_distributed(broken))
     return found
 

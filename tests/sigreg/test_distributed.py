@@ -62,19 +62,34 @@ def test_directions_that_are_learned(results: list[dict[str, Any]]) -> None:
 
 
 def test_who_is_asked_is_decided_at_the_call(results: list[dict[str, Any]]) -> None:
-    """A layer built before the group uses it with "auto"; False and a group of one do not."""
+    """A layer built before the group uses it with "auto"; None and a group of one do not."""
     for found in results:
         layers = found["layers"]
-        for name, expected in (("auto", "all"), ("world", "all"), ("off", "part"), ("one", "part")):
-            torch.testing.assert_close(layers[name], layers[expected])
+        for name in ("auto", "world", "mesh"):
+            torch.testing.assert_close(layers[name], layers["all"])
+        for name in ("off", "one", "mesh of one"):
+            torch.testing.assert_close(layers[name], layers["part"])
         assert not torch.isclose(layers["all"], layers["part"], rtol=1e-3)
 
 
+def test_in_evaluation_only_a_named_group_is_asked(results: list[dict[str, Any]]) -> None:
+    """In evaluation "auto" is this process alone: one rank may come without the others."""
+    for found in results:
+        layers = found["layers"]
+        for name in ("auto", "off", "one"):
+            torch.testing.assert_close(layers[f"{name}, evaluated"], layers["part"])
+        for name in ("world", "mesh"):
+            torch.testing.assert_close(layers[f"{name}, evaluated"], layers["all"])
+    torch.testing.assert_close(
+        results[0]["layers"]["first rank alone"], results[0]["layers"]["part"]
+    )
+
+
 def test_one_message_forward_and_none_backward(results: list[dict[str, Any]]) -> None:
-    """The message holds 2·M·K + 1 numbers: 24 directions, 17 knots."""
+    """The message holds 2·M·K + 2 numbers and a mark of 16: 24 directions, 17 knots."""
     for found in results:
         for backend in ("cpu", "reference"):
-            assert found["messages"][f"{backend} forward"] == [2 * 24 * 17 + 1]
+            assert found["messages"][f"{backend} forward"] == [2 * 24 * 17 + 2 + 16]
             assert found["messages"][f"{backend} backward"] == []
 
 

@@ -213,5 +213,5 @@ def test_errors_name_what_came():
         vicreg_loss(z, z[:, :3])
     with pytest.raises(TypeError, match=r"got torch\.int64"):
         variance_term(z.long())
-    with pytest.raises(ValueError, match=r"N at least 2, got \[1, 4\]"):
+    with pytest.raises(ValueError, match=r"N at least 2 .*got \[1, 4\]"):
         covariance_term(z[:1])

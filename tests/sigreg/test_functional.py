@@ -162,10 +162,14 @@ def test_one_sample_and_one_direction_suffice() -> None:
     [
         (TypeError, "z must be floating point, got torch.int64", {"z": torch.ones(4, 3).long()}),
         (TypeError, "z must be a torch.Tensor, got list", {"z": [[1.0, 2.0, 3.0]]}),
-        (ValueError, "z must be [..., N, D] with D > 0", {"z": torch.ones(3)}),
-        (ValueError, "z must be [..., N, D] with D > 0", {"z": torch.ones(4, 0)}),
-        (ValueError, "no empty lead, got [0, 4, 3]", {"z": torch.ones(0, 4, 3)}),
-        (ValueError, "z must hold samples outside a process group", {"z": torch.ones(0, 3)}),
+        (ValueError, "z must be [..., N, D] with N at least 1", {"z": torch.ones(3)}),
+        (ValueError, "no other axis empty, got [4, 0]", {"z": torch.ones(4, 0)}),
+        (ValueError, "no other axis empty, got [0, 4, 3]", {"z": torch.ones(0, 4, 3)}),
+        (
+            ValueError,
+            "no other axis empty, got [0, 3]",
+            {"z": torch.ones(0, 3)},
+        ),
         (
             ValueError,
             "directions must be [M, 3] to match z [..., 3], got [5, 4]",
@@ -174,9 +178,9 @@ def test_one_sample_and_one_direction_suffice() -> None:
         (ValueError, "got [0, 3]", {"directions": torch.ones(0, 3)}),
         (ValueError, "mask must be [4] to match z [4, 3], got [3]", {"mask": torch.ones(3) > 0}),
         (TypeError, "mask must be boolean, got torch.float32", {"mask": torch.ones(4)}),
-        (ValueError, "chunk must be at least 1, got 0", {"chunk": 0}),
+        (ValueError, "chunk must be a whole number of at least 1, got 0", {"chunk": 0}),
         (ValueError, "backend must be one of auto, reference, cpu, triton", {"backend": "gpu"}),
-        (ValueError, "sync must be", {"group": "all"}),
+        (ValueError, "group must be", {"group": "all"}),
     ],
 )
 def test_what_is_refused(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg.directions import Sketch
 
 
 def test_gaussian_batches_score_the_noise_floor() -> None:
@@ -90,7 +91,7 @@ def test_a_layer_built_on_the_meta_device() -> None:
 def test_float64_samples_get_a_float64_rule() -> None:
     """The float32 buffers do not limit float64 samples."""
     layer, x = SIGReg(12, 16, 3.3), torch.randn(32, 8, dtype=torch.float64)
-    a = random_directions(16, 8, seed=0, step=0)
+    a = Sketch(16).draw(x)
     expected = sigreg_loss(x, a, trapezoid(12, 3.3), backend="reference")
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=0)
 
@@ -161,15 +162,15 @@ def test_the_scale_term_is_a_hinge_on_the_standard_deviation() -> None:
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("num_knots must be at least 2, got 1", {"knots": 1}),
+        ("knots must be a whole number of at least 2, got 1", {"knots": 1}),
         ("num_proj must be a whole number of at least 1, got 0", {"num_proj": 0}),
         ("num_proj must be a whole number of at least 1, got 1.5", {"num_proj": 1.5}),
         ("t_max must be positive and finite, got -1", {"t_max": -1}),
-        ('sampler must be "gaussian" or "orthogonal"', {"sampler": "sobol"}),
+        ("sampler must be one of gaussian, orthogonal", {"sampler": "sobol"}),
         ("backend must be one of", {"backend": "cuda"}),
         ("scale must be 0 or more, got -1", {"scale": -1}),
-        ("chunk must be at least 1, got 0", {"chunk": 0}),
-        ('sync must be "auto", False or a process group', {"sync": "yes"}),
+        ("chunk must be a whole number of at least 1, got 0", {"chunk": 0}),
+        ('group must be "auto", None, a process group', {"group": "yes"}),
     ],
 )
 def test_what_is_refused(message: str, arguments: dict[str, object]) -> None:

@@ -27,7 +27,7 @@ def test_the_default_is_the_released_rule() -> None:
 def test_two_knots_are_the_least() -> None:
     """A trapezoid needs both its ends."""
     assert trapezoid(2).t.tolist() == [0.0, 3.0]
-    with pytest.raises(ValueError, match="num_knots must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="knots must be a whole number of at least 2, got 1"):
         trapezoid(1)
 
 

@@ -40,7 +40,15 @@ HOMES = {
 }
 # Lower floors first. A module imports its own floor or lower ones; the unnamed stay unconstrained.
 FLOORS = {
-    "sigreg": ("quadrature directions", "reference", "_kernels", "functional", "module"),
+    "sigreg": (
+        "_arguments _distributed",
+        "quadrature directions",
+        "reference",
+        "_kernels",
+        "functional scale",
+        "module",
+        "check",
+    ),
     "planners": ("noise", "contract", "optimize", "mpc"),
     "worldmodel": ("records", "layers", "encoder predictor", "model", "loss cost", "presets"),
 }

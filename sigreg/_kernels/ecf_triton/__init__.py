@@ -1,6 +1,6 @@
 """The kernels in Triton. Nothing else imports triton, and this only where it is used."""
 
-from sigreg._kernels.ecf_triton.launch import finish, project, sums, sums_gradient
+from sigreg._kernels.ecf_triton.launch import loss
 from sigreg._kernels.ecf_triton.rows import gaussian_rows
 
-__all__ = ["finish", "gaussian_rows", "project", "sums", "sums_gradient"]
+__all__ = ["gaussian_rows", "loss"]

@@ -1,4 +1,4 @@
-"""The Triton kernels of `ecf_triton`: 36 products, their combination, the loss, the gradient."""
+"""The Triton kernels of `ecf_triton`: 36 products, their combination, the gradient."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -9,7 +9,7 @@ import triton.language as tl
 
 from sigreg._kernels.ecf_triton.angles import accumulate, features, nine, place, store_nine, weigh
 
-__all__ = ["combine_kernel", "finish_kernel", "products_kernel", "pull_kernel"]
+__all__ = ["combine_kernel", "products_kernel", "pull_kernel"]
 
 
 @triton.jit(do_not_specialize=["N", "M", "samples", "splits"])
@@ -165,29 +165,3 @@ def pull_kernel(
         if ADD:
             pull += tl.load(to, mask=live, other=0.0).to(ACC)
         tl.store(to, pull.to(out_ptr.dtype.element_ty), mask=live)
-
-
-@triton.jit(do_not_specialize=["K", "M", "batches", "ranks"])
-def finish_kernel(
-    sums_ptr, count_ptr, weight_ptr, target_ptr, loss_ptr, K, M, batches, ranks,
-    SCALE_BY_N: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Replace sums [batch, M, 2K] by the gradient of the loss; loss terms to [batch, blocks]."""
-    pid = tl.program_id(0)
-    blocks = tl.cdiv(M * 2 * K, BLOCK)
-    batch = (pid // blocks).to(tl.int64)
-    i = (pid % blocks) * BLOCK + tl.arange(0, BLOCK)
-    live = i < M * 2 * K
-    k = i % (2 * K)
-    n = tl.load(count_ptr + batch).to(ACC)
-    weight = tl.load(weight_ptr + k % K).to(ACC)
-    target = tl.where(k < K, tl.load(target_ptr + k % K).to(ACC), 0.0)
-    at = sums_ptr + batch * M * 2 * K + i
-    miss = tl.load(at, mask=live, other=0.0) - n * target
-    factor = 1.0 / (tl.maximum(n, 1.0) * M.to(ACC) * batches.to(ACC))
-    if not SCALE_BY_N:
-        factor = factor / tl.maximum(n, 1.0)
-    factor = tl.where(n > 0.0, factor, 0.0)
-    weighted = tl.where(live, weight * factor, 0.0) * miss
-    tl.store(loss_ptr + pid, tl.sum(weighted * miss, 0))
-    tl.store(at, 2.0 * ranks.to(ACC) * weighted, mask=live)

@@ -17,14 +17,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sigreg._kernels.ecf_triton.kernels import (
-    combine_kernel,
-    finish_kernel,
-    products_kernel,
-    pull_kernel,
-)
+from sigreg._kernels.contract import Answer, Parts, Problem, in_two_phases
+from sigreg._kernels.ecf_triton.kernels import combine_kernel, products_kernel, pull_kernel
+from sigreg.directions import Directions
 
-__all__ = ["finish", "project", "sums", "sums_gradient"]
+__all__ = ["loss"]
 
 _INTERPRET = os.environ.get("TRITON_INTERPRET") == "1"
 _BLOCK_M = 128  # directions per program of 128 threads
@@ -34,9 +31,15 @@ _PROGRAMS_PER_SM = 4
 _OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # a product and a sum are one instruction
 
 
-def project(z: Tensor, directions: Tensor) -> Tensor:
-    """Projections z @ directionsᵀ, [..., N, M], the directions of a sample side by side."""
-    return z @ directions.T
+def loss(problem: Problem) -> Answer:
+    """The answer to a problem, in two phases."""
+    return in_two_phases(_PARTS, problem)
+
+
+def _project(z: Tensor, directions: Directions) -> Tensor:
+    """Projections [G, N, M], the directions of a sample side by side."""
+    x = z @ directions.rows.T
+    return x if directions.scale is None else x.mul_(directions.scale)
 
 
 def _launch(x: Tensor) -> tuple[int, int, int, dict[str, Any]]:
@@ -58,82 +61,48 @@ def _launch(x: Tensor) -> tuple[int, int, int, dict[str, Any]]:
     return blocks, triton.cdiv(n, samples), samples, shared
 
 
-def sums(x: Tensor, mask: Tensor | None, num_knots: int, spacing: float) -> Tensor:
-    """Σ_n cos(k·spacing·x_nm) in [..., :K] and Σ_n sin(k·spacing·x_nm) in [..., K:].
-
-    Args:
-        x: [B, N, M], any strides; float32, bfloat16 or float16, summed in float32, or float64.
-        mask: [B, N], zeros and ones, or None.
-        num_knots: K.
-        spacing: distance of the knots.
-    Returns: [B, M, 2K], float32 or float64.
-    """
+def _sums(x: Tensor, shares: Tensor | None, knots: int, spacing: float) -> Tensor:
     batch, n, num = x.shape
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    out = x.new_zeros(batch, num, 2 * num_knots, dtype=dtype)
+    out = x.new_zeros(batch, num, 2 * knots, dtype=dtype)
     if not x.numel():
         return out
     blocks, splits, samples, shared = _launch(x)
     products = x.new_empty(batch, splits, 36, num, dtype=dtype)
-    mask = None if mask is None else mask.contiguous()
-    for pair in range(_pairs(num_knots)):
+    shares = None if shares is None else shares.contiguous()
+    for pair in range(_pairs(knots)):
         products_kernel[(blocks * splits * batch,)](
-            x, mask, products, *x.stride(), n, num, samples, splits,
-            SPACING=spacing, HAS_MASK=mask is not None, PAIR=pair, **shared,
+            x, shares, products, *x.stride(), n, num, samples, splits,
+            SPACING=spacing, HAS_MASK=shares is not None, PAIR=pair, **shared,
         )  # fmt: skip
-        knots = min(num_knots - 16 * pair, 17) - (pair > 0)
-        combine_kernel[(blocks * 2 * knots * batch,)](
-            products, out, num_knots, num, splits,
+        here = min(knots - 16 * pair, 17) - (pair > 0)
+        combine_kernel[(blocks * 2 * here * batch,)](
+            products, out, knots, num, splits,
             PAIR=pair, ACC=shared["ACC"], BLOCK_M=_BLOCK_M, **_OPTIONS,
         )  # fmt: skip
     return out
 
 
-def sums_gradient(
-    x: Tensor, mask: Tensor | None, gradient: Tensor, spacing: float, out: Tensor
-) -> Tensor:
-    """Gradient of Σ gradient · sums with respect to x, into out [B, N, M], which may be x.
-
-    Args:
-        x: [B, N, M].
-        mask: [B, N], zeros and ones, or None.
-        gradient: [B, M, 2K].
-        spacing: distance of the knots.
-        out: [B, N, M].
-    Returns: out.
-    """
+def _pull(x: Tensor, shares: Tensor | None, slope: Tensor, spacing: float) -> Tensor:
     if not x.numel():
-        return out
+        return x
     batch, n, num = x.shape
-    num_knots = gradient.shape[-1] // 2
+    knots = slope.shape[-1] // 2
     blocks, splits, samples, shared = _launch(x)
-    gradient, mask = gradient.contiguous(), None if mask is None else mask.contiguous()
-    pairs = _pairs(num_knots)
-    to = torch.empty_like(x, dtype=gradient.dtype) if pairs > 1 else out
+    slope, shares = slope.contiguous(), None if shares is None else shares.contiguous()
+    pairs = _pairs(knots)
+    to = torch.empty_like(x) if pairs > 1 else x
     for pair in range(pairs):
         pull_kernel[(blocks * splits * batch,)](
-            x, mask, gradient, to, *x.stride(), *to.stride(), num_knots, n, num, samples, splits,
-            SPACING=spacing, HAS_MASK=mask is not None, PAIR=pair, ADD=pair > 0, **shared,
+            x, shares, slope, to, *x.stride(), *to.stride(), knots, n, num, samples, splits,
+            SPACING=spacing, HAS_MASK=shares is not None, PAIR=pair, ADD=pair > 0, **shared,
         )  # fmt: skip
-    return out.copy_(to) if to is not out else out
+    return to
 
 
-def finish(
-    sums: Tensor, count: Tensor, weight: Tensor, target: Tensor, scale_by_n: bool, ranks: int
-) -> tuple[Tensor, Tensor]:
-    """Loss [], and its gradient with respect to the sums [B, M, 2K], which it overwrites."""
-    batch, num, double = sums.shape
-    sums = sums.contiguous()
-    blocks = triton.cdiv(num * double, 1024)
-    loss = sums.new_empty(batch * blocks)
-    acc = tl.float64 if sums.dtype == torch.float64 else tl.float32
-    finish_kernel[(batch * blocks,)](
-        sums, count, weight, target, loss, double // 2, num, batch, ranks,
-        SCALE_BY_N=scale_by_n, ACC=acc, BLOCK=1024, **_OPTIONS,
-    )  # fmt: skip
-    return loss.sum(), sums
+_PARTS = Parts(_project, _sums, _pull)
 
 
-def _pairs(num_knots: int) -> int:
+def _pairs(knots: int) -> int:
     """Pairs of centres, 16 knots each beside k = 0."""
-    return max(1, -(-(num_knots - 1) // 16))
+    return max(1, -(-(knots - 1) // 16))

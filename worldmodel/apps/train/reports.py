@@ -40,7 +40,7 @@ def floor_of(training: Training[Any]) -> float | None:
     """What the regularizer scores on Gaussian embeddings, if it is SIGReg with its factor N."""
     layer = training.regularizer
     if isinstance(layer, SIGReg) and layer.scale_by_n:
-        return noise_floor(layer.quadrature(torch.empty(0, dtype=torch.float64)))
+        return noise_floor(layer.quadrature)
     return None
 
 

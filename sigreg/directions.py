@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sigreg._arguments import check_choice, check_count
 
 __all__ = [
+    "GRID",
     "HASH",
     "SAMPLERS",
     "Directions",
@@ -31,7 +32,7 @@ _WEYL = -7046029254386353131
 _MIX_A = -4658895280553007687
 _MIX_B = -7723592293110705685
 HASH = (_WEYL, _MIX_A, _MIX_B)
-_GRID = 4096.0  # rows are multiples of its inverse, so that float64 adds their squares exactly
+GRID = 4096.0  # rows are multiples of its inverse, so that float64 adds their squares exactly
 _BLOCK = 1 << 16  # counters at a time: they and what is made of them stay in cache
 
 
@@ -107,13 +108,13 @@ def quantiles(device: torch.device) -> Tensor:
     A table instead of logarithms and cosines: the same numbers on every device, to the last bit.
     """
     p = (torch.arange(1 << 15, dtype=torch.float64, device="cpu") + 0.5) / (1 << 16)
-    above = _on_grid(torch.special.ndtri(0.5 + p).clamp_(min=1 / _GRID))
+    above = _on_grid(torch.special.ndtri(0.5 + p).clamp_(min=1 / GRID))
     return torch.cat((-above.flip(0), above)).to(device)
 
 
 def _on_grid(x: Tensor) -> Tensor:
-    """x as multiples of 1 / _GRID that bfloat16 holds."""
-    return ((x * _GRID).round() / _GRID).bfloat16()
+    """x as multiples of 1 / GRID that bfloat16 holds."""
+    return ((x * GRID).round() / GRID).bfloat16()
 
 
 def gaussian_rows(num: int, dim: int, seed: int, step: Tensor) -> Tensor:

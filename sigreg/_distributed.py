@@ -125,7 +125,5 @@ def over_ranks(parts: list[Tensor], mark: Tensor | None, name: str) -> list[Tens
     *sums, first, second = total.split([part.numel() for part in (*parts, digits, digits)])
     ranks, _ = whereabouts(name)
     same = (ranks * second.double() == first.double().square()).all()
-    return [
-        torch.where(same, part, torch.nan).view(shape.shape)
-        for part, shape in zip(sums, parts, strict=True)
-    ]
+    valid = torch.where(same, 1.0, torch.nan).to(packed)  # a factor, so that gradients get it too
+    return [(valid * part).view(shape.shape) for part, shape in zip(sums, parts, strict=True)]

@@ -266,10 +266,14 @@ class Sketch(nn.Module):
 
     def draw(self, x: Tensor) -> Directions:
         """The directions of this step for x [..., D], on its device; training moves on."""
-        drawn = _drawn(self.num_proj, x.shape[-1], self.seed, self.step, x.device, self.sampler)
+        drawn = self.current(x)
         if self.training:
             self.step += 1
         return drawn
+
+    def current(self, x: Tensor) -> Directions:
+        """What `draw` will return next for x [..., D]."""
+        return _drawn(self.num_proj, x.shape[-1], self.seed, self.step, x.device, self.sampler)
 
     def reset_parameters(self) -> None:
         """Rewind `step` to 0, for modules built on the meta device."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sigreg import SIGReg, random_directions, trapezoid
+from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
 from sigreg._kernels import loss_op
 from sigreg.directions import Sketch, directions_op
 
@@ -160,3 +160,17 @@ def test_memory_is_bounded_by_the_projections(shape: tuple[int, ...]) -> None:
     assert peak_bytes(lambda: layer(x).backward()) < 3 * projections
     small = SIGReg(num_proj=1024, chunk=64)
     assert peak_bytes(lambda: small(x).backward()) <= peak_bytes(lambda: layer(x).backward())
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_chunk_bounds_memory(backend: str, learned: bool) -> None:
+    """Few directions at a time take less memory, also in the reference and with learned ones."""
+    x = torch.randn(2, 512, 32, requires_grad=True)
+    a = random_directions(512, 32, seed=0, step=0).requires_grad_(learned)
+
+    def peak(chunk: int) -> int:
+        return peak_bytes(lambda: sigreg_loss(x, a, RULE, backend=backend, chunk=chunk).backward())
+
+    # A kernel has a working set beside the projections.
+    assert peak(32) < (0.4 if backend == "reference" else 1) * peak(512)

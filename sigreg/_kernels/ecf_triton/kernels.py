@@ -165,18 +165,17 @@ def finish_kernel(
         target = tl.load(target_ptr + k, mask=knot & (half == 0), other=0.0)[:, None]
         miss = tl.where((m < known)[None, :], mean - target, 0.0)
         loss += tl.sum(weight * miss * miss, 0)
-        if out_ptr is not None:
-            # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
-            slope = weight * miss * tl.where(half == 0, -k, k)[:, None].to(dtype)
-            slope = slope * (2.0 * ranks.to(dtype) * n / divisor) * scale[None, :]
-            table = _table(1 - half[None, :], q[None, :], r[:, None]).to(dtype)
-            out = out_ptr + ((batch * pairs + pair) * 34 + r[:, None]) * M + m[None, :]
-            weights = tl.dot(table, slope, input_precision="ieee", out_dtype=dtype)
-            tl.store(out, weights, mask=live)
-            out = out_ptr + ((batch * pairs + pair) * 34 + 32) * M + m
-            turned = slope * turn
-            tl.store(out, tl.sum(tl.where(half[:, None] == 1, turned, 0.0), 0), mask=m < M)
-            tl.store(out + M, tl.sum(tl.where(half[:, None] == 0, turned, 0.0), 0), mask=m < M)
+        # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
+        slope = weight * miss * tl.where(half == 0, -k, k)[:, None].to(dtype)
+        slope = slope * (2.0 * ranks.to(dtype) * n / divisor) * scale[None, :]
+        table = _table(1 - half[None, :], q[None, :], r[:, None]).to(dtype)
+        out = out_ptr + ((batch * pairs + pair) * 34 + r[:, None]) * M + m[None, :]
+        weights = tl.dot(table, slope, input_precision="ieee", out_dtype=dtype)
+        tl.store(out, weights, mask=live)
+        out = out_ptr + ((batch * pairs + pair) * 34 + 32) * M + m
+        turned = slope * turn
+        tl.store(out, tl.sum(tl.where(half[:, None] == 1, turned, 0.0), 0), mask=m < M)
+        tl.store(out + M, tl.sum(tl.where(half[:, None] == 0, turned, 0.0), 0), mask=m < M)
         last = tl.where(q[:, None] == 16, mean, 0.0)
         base_c = tl.sum(tl.where(half[:, None] == 0, last, 0.0), 0)
         base_s = tl.sum(tl.where(half[:, None] == 1, last, 0.0), 0)

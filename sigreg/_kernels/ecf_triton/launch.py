@@ -32,7 +32,7 @@ _FINISH_M = 16  # directions of a program that finishes: few, for many programs
 _WARPS = 8
 _ROWS = 64 if INTERPRET else _WARPS  # samples a step; the interpreter pays per step
 _MIN_SAMPLES = 64  # of a program, or its sums outweigh the projections they come from
-_PROGRAMS_PER_SM = 4  # resident at a time: 64 registers for each of 256 threads
+_PROGRAMS_PER_SM = 3  # resident at a time: at most 80 registers for each of 256 threads
 
 
 def loss(problem: Problem) -> Answer:
@@ -59,13 +59,13 @@ def _loss(problem: Problem) -> Answer:
         x = _project(z, block, problem)
         sums.append(_sums(x, block, problem))
     sums, sizes = _over_ranks(sums, problem)
-    losses, grad_rows = [], [x.new_empty(0)]
+    losses, grad_rows = [], []
     grad_z = x.new_empty(z.shape if problem.want_z else 0)
     for i, (block, part) in enumerate(zip(blocks, sums, strict=True)):
         known = min(num - i * chunk, chunk or num)  # the rest is padding
         found, weights = _finish(part, block, sizes, known, problem)
         losses.append(found)
-        if weights is None:
+        if not (problem.want_z or problem.want_rows):
             continue
         if len(blocks) > 1:
             x = _project(z, block, problem)
@@ -76,7 +76,11 @@ def _loss(problem: Problem) -> Answer:
             grad_rows.append(pull.T @ z)
     if problem.want_z:
         grad_z = grad_z[:, :dim].reshape(problem.z.shape)
-    return torch.cat(losses).sum(), grad_z, torch.cat(grad_rows)
+    return _whole(losses).sum(), grad_z, _whole(grad_rows) if grad_rows else x.new_empty(0)
+
+
+def _whole(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _aligned(block: Directions) -> Directions:
@@ -135,14 +139,13 @@ def _finish(
     sizes: tuple[Tensor | None, Tensor | None],
     known: int,
     problem: Problem,
-) -> tuple[Tensor, Tensor | None]:
-    """Parts of the loss, and the weights [G, pairs, 34, M] unless no gradient is asked for."""
+) -> tuple[Tensor, Tensor]:
+    """Parts of the loss, and the weights [G, pairs, 34, M] of its gradient."""
     (groups, splits, _, num), pairs, rule = sums.shape, _pairs(problem), problem.rule
     programs = groups * triton.cdiv(num, _FINISH_M)
     terms = groups * len(problem.directions.rows)
-    want = problem.want_z or problem.want_rows
     loss = sums.new_empty(programs)
-    weights = sums.new_empty(groups, pairs, 34, num) if want else None
+    weights = sums.new_empty(groups, pairs, 34, num)
     ranks, _ = whereabouts(problem.group)
     launcher(finish_kernel, sums)[(programs,)](
         sums, *sizes, block.scale, rule.weight, rule.target, loss, weights,

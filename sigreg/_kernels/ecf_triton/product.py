@@ -18,7 +18,7 @@ PARTS = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
 _BLOCK = 128  # rows and columns of a tile
 _WARPS = 8
 _STAGES = 3
-_LARGE = 120 << 10  # bytes of shared memory that steps of 64 need, with what goes before them
+_LARGE = 200 << 10  # bytes of shared memory of the cards whose registers hold steps of 64
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""The drawn directions of `sigreg.directions` in one Triton kernel, from the same hash and table."""
+"""The drawn directions of `sigreg.directions` in one Triton kernel, to the last bit."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -28,7 +28,7 @@ def rows_kernel(
     GRID: tl.constexpr, WEYL: tl.constexpr, MIX_A: tl.constexpr, MIX_B: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One row of [num, D] and its scale: entry d is the table's at 16 bits of the counter d // 4."""
+    """One row of [num, D] and its scale: entry d is the table's at 16 bits of counter d // 4."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     stream = _scramble((tl.load(step_ptr) + start) * MIX_B, WEYL, MIX_A, MIX_B) + WEYL

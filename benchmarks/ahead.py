@@ -1,6 +1,7 @@
 """The GPU's kernels, compiled for cards that are not there, and what their machine code holds.
 
-    python benchmarks/ahead.py 90 80 ... [--fast]     every variant as one JSON list on stdout
+    python benchmarks/ahead.py 90 80 ...     every variant as one JSON list; fewer with --fast,
+                                             those of the default call with --plain
 
 The launches are the library's own: its host code runs on tensors of the CPU while `JITFunction.run`
 compiles instead of launching. A process of its own, without TRITON_INTERPRET. Triton's package
@@ -157,7 +158,7 @@ class Call(NamedTuple):
             z=z,
             directions=Directions(a, None if given else torch.ones(num, dtype=full)),
             shares=torch.ones(2, n, dtype=full) if self.shares else None,
-            rule=trapezoid(self.knots).to(torch.zeros((), dtype=full)),
+            rule=trapezoid(self.knots, 3 / 16 * (self.knots - 1)).to(torch.zeros((), dtype=full)),
             scale_by_n=self.scale_by_n,
             chunk=self.chunk,
             group="",
@@ -170,20 +171,16 @@ class Call(NamedTuple):
 FAST = (Call(), Call(torch.bfloat16), Call(shares=True, dim=33), Call(knots=33))
 CALLS = (
     *FAST,
-    Call(torch.float16, shares=True),
-    Call(torch.float64),
+    Call(torch.float16, shares=True, knots=33),
+    Call(directions="given", knots=33),
+    Call(directions="given", shares=True, knots=33, scale_by_n=False),
+    Call(scale_by_n=False, chunk=16),
+    Call(torch.float64, knots=33),
     Call(torch.float64, shares=True, knots=33),
+    # Samples that cannot be read 16 bytes at a time are copied, and need no variants.
     *(Call(dtype, dim=dim, aligned=aligned)
       for dtype in (torch.float32, torch.bfloat16, torch.float16)
       for dim in (1, 33, 64) for aligned in (True, False)),
-    Call(directions="given"),
-    Call(directions="given", shares=True, knots=33),
-    Call(shares=True, knots=33),
-    Call(chunk=16),
-    Call(torch.bfloat16, chunk=16, dim=33),
-    Call(scale_by_n=False),
-    Call(scale_by_n=False, shares=True),
-    Call(scale_by_n=False, directions="given"),
 )  # fmt: skip
 
 
@@ -285,7 +282,7 @@ def unit_of(name: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Print the variants of the architectures that were named."""
-    calls = FAST if "--fast" in arguments else CALLS
+    calls = FAST[:1] if "--plain" in arguments else FAST if "--fast" in arguments else CALLS
     archs = [int(word) for word in arguments if word.isdigit()]
     found = [v for arch in archs for v in (*variants(arch, calls), *directions_variants(arch))]
     json.dump([variant._asdict() for variant in found], sys.stdout)

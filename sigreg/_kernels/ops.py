@@ -20,7 +20,7 @@ from sigreg._kernels.contract import Answer, Problem
 from sigreg.directions import Directions, directions_op, draw, gaussian_rows
 from sigreg.quadrature import Quadrature
 
-__all__ = ["BACKENDS", "choose_backend", "loss_op", "loss_operator"]
+__all__ = ["BACKENDS", "choose_backend", "draw_on_gpu", "loss_op", "loss_operator"]
 
 # Found, not imported: `import sigreg` must work and stay light without it.
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -68,7 +68,10 @@ def choose_backend(backend: str, device: torch.device, rule: Quadrature) -> str:
 
 
 @directions_op.register_kernel("cuda")
-def _(step: Tensor, num_proj: int, dim: int, seed: int, orthogonal: bool) -> tuple[Tensor, Tensor]:
+def draw_on_gpu(
+    step: Tensor, num_proj: int, dim: int, seed: int, orthogonal: bool
+) -> tuple[Tensor, Tensor]:
+    """`sigreg::directions` by one kernel where there is triton, to the same bits."""
     if not _HAS_TRITON:
         return draw(gaussian_rows(num_proj, dim, seed, step), orthogonal)
     from sigreg._kernels import ecf_triton

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Group: TypeAlias = ProcessGroup | DeviceMesh | Literal["auto"] | None
 
-__all__ = ["device_of", "extremes", "group_name", "over_ranks", "sum_over_ranks", "whereabouts"]
+__all__ = ["device_of", "group_name", "over_ranks", "sum_over_ranks", "whereabouts"]
 
 
 def group_name(group: Group) -> str:
@@ -84,15 +84,6 @@ def sum_over_ranks(packed: Tensor, name: str) -> Tensor:
     if name:
         torch.distributed.all_reduce(packed, group=_resolve(name))
     return packed
-
-
-def extremes(values: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Elementwise smallest and largest of every rank's integers."""
-    both = torch.cat((-values, values))
-    if name:
-        torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MAX, _resolve(name))
-    smallest, largest = both.chunk(2)
-    return -smallest, largest
 
 
 class _SumOverRanks(torch.autograd.Function):

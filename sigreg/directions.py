@@ -94,11 +94,8 @@ def _wrap(number: int) -> int:
 
 
 def hash_start(seed: int) -> int:
-    """Where the counters of a seed begin: `_scramble` of seed · _WEYL on python's integers."""
-    counter = _wrap(seed * _WEYL)
-    counter = _wrap((counter ^ (counter >> 30)) * _MIX_A)
-    counter = _wrap((counter ^ (counter >> 27)) * _MIX_B)
-    return _wrap((counter ^ (counter >> 31)) * _WEYL)
+    """Where the counters of a seed begin, on a python integer that a kernel can be given."""
+    return int(_scramble(torch.tensor(_wrap(seed * _WEYL), device="cpu")))
 
 
 @functools.cache
@@ -214,24 +211,14 @@ def random_directions(
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; counter-based as in Salmon et al. (2011);
         Cholesky-QR as in Fukaya et al. (2020).
     """
-    return _drawn(num_proj, dim, seed, step, device, sampler).unit()
-
-
-def _drawn(
-    num_proj: int,
-    dim: int,
-    seed: int,
-    step: int | Tensor,
-    device: torch.device | str | None,
-    sampler: str,
-) -> Directions:
     check_count("num_proj", num_proj)
     check_count("dim", dim)
     check_choice("sampler", sampler, SAMPLERS)
     if device is None:
         device = step.device if isinstance(step, Tensor) else "cpu"
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
-    return Directions(*directions_op(step, num_proj, dim, _wrap(seed), sampler == "orthogonal"))
+    orthogonal = sampler == "orthogonal"
+    return Directions(*directions_op(step, num_proj, dim, _wrap(seed), orthogonal)).unit()
 
 
 def random_rotation(dim: int, *, seed: int) -> Tensor:
@@ -273,7 +260,9 @@ class Sketch(nn.Module):
 
     def current(self, x: Tensor) -> Directions:
         """What `draw` will return next for x [..., D]."""
-        return _drawn(self.num_proj, x.shape[-1], self.seed, self.step, x.device, self.sampler)
+        step, seed, dim = self.step.to(x.device), _wrap(self.seed), x.shape[-1]
+        orthogonal = self.sampler == "orthogonal"
+        return Directions(*directions_op(step, self.num_proj, dim, seed, orthogonal))
 
     def reset_parameters(self) -> None:
         """Rewind `step` to 0, for modules built on the meta device."""

@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +178,17 @@ def own_check() -> dict[str, Any]:
     found["astray"] = caught(lambda: check_distributed(layer))
     found["off"] = tuple(check_distributed(SIGReg(num_proj=16, group=None)))
     real = dist.all_reduce
-    torch.distributed.all_reduce = lambda tensor, *args, **kwargs: real(
-        tensor.clone(), *args, **kwargs
-    )
+
+    def lost(tensor: Tensor, *args: Any, keep: int = 0, **kwargs: Any) -> None:
+        total = tensor.clone()
+        real(total, *args, **kwargs)
+        tensor[len(tensor) - keep :] = total[len(tensor) - keep :]
+
     try:
+        torch.distributed.all_reduce = lost
         found["dropped"] = caught(check_distributed)
+        torch.distributed.all_reduce = partial(lost, keep=16)  # the mark alone arrives
+        found["half dropped"] = caught(check_distributed)
     finally:
         torch.distributed.all_reduce = real
     return found

@@ -99,17 +99,18 @@ def test_one_message_forward_and_none_backward(results: list[dict[str, Any]]) ->
 
 
 def test_users_can_check_their_own_setup(results: list[dict[str, Any]]) -> None:
-    """`check_distributed` reports ranks and errors, and names layers that went astray."""
-    for found in results:
+    """`check_distributed` reports errors, and names layers gone astray and lost messages."""
+    for rank, found in enumerate(results):
         check = found["own check"]
         for name in ("default", "own"):
             ranks, loss_error, gradient_error = check[name]
             assert ranks == 2
             assert max(loss_error, gradient_error) < 1e-5
-        assert "seed and step of SIGReg differ between ranks" in check["astray"]
-        assert "at most [0, 1], at least [0, 0]" in check["astray"]
+        assert "2 ranks do not look along the same directions" in check["astray"]
+        assert f"are 0 and {rank} here" in check["astray"]
         assert check["off"][0] == 1
-        assert "SIGReg on 2 ranks differs from one process" in check["dropped"]
+        assert "did not get the message of each other" in check["dropped"]
+        assert "SIGReg on 2 ranks differs from one process" in check["half dropped"]
 
 
 def test_the_check_runs_without_a_group() -> None:

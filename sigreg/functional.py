@@ -18,7 +18,7 @@ from sigreg._arguments import (
     full_precision,
 )
 from sigreg._distributed import group_name
-from sigreg._kernels import choose_backend, loss_op
+from sigreg._kernels import choose_backend, loss_operator
 from sigreg._kernels.contract import Problem, effective_size
 from sigreg.directions import Directions
 from sigreg.quadrature import Quadrature
@@ -102,7 +102,7 @@ def sigreg_loss(
             return _four_lines(problem)
         rule = problem.rule
         assert rule.spacing is not None
-        loss: Tensor = loss_op(
+        loss: Tensor = loss_operator(chosen, name)(
             problem.z,
             *directions,
             problem.shares,

@@ -1,5 +1,5 @@
 """The fused implementations: a table of kernels that all meet one contract."""
 
-from sigreg._kernels.ops import BACKENDS, choose_backend, loss_op
+from sigreg._kernels.ops import BACKENDS, choose_backend, loss_op, loss_operator
 
-__all__ = ["BACKENDS", "choose_backend", "loss_op"]
+__all__ = ["BACKENDS", "choose_backend", "loss_op", "loss_operator"]

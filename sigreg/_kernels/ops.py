@@ -6,8 +6,10 @@ backward is one product with a number and nothing of the size of the projections
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from sigreg._kernels.contract import Answer, Problem
 from sigreg.directions import Directions, directions_op, draw, gaussian_rows
 from sigreg.quadrature import Quadrature
 
-__all__ = ["BACKENDS", "choose_backend", "loss_op"]
+__all__ = ["BACKENDS", "choose_backend", "draw_on_gpu", "loss_op", "loss_operator"]
 
 # Found, not imported: `import sigreg` must work and stay light without it.
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -66,17 +68,19 @@ def choose_backend(backend: str, device: torch.device, rule: Quadrature) -> str:
 
 
 @directions_op.register_kernel("cuda")
-def _(step: Tensor, num_proj: int, dim: int, seed: int, orthogonal: bool) -> tuple[Tensor, Tensor]:
-    rows = gaussian_rows
-    if _HAS_TRITON:
-        from sigreg._kernels import ecf_triton
+def draw_on_gpu(
+    step: Tensor, num_proj: int, dim: int, seed: int, orthogonal: bool
+) -> tuple[Tensor, Tensor]:
+    """`sigreg::directions` by one kernel where there is triton, to the same bits."""
+    if not _HAS_TRITON:
+        return draw(gaussian_rows(num_proj, dim, seed, step), orthogonal)
+    from sigreg._kernels import ecf_triton
 
-        rows = ecf_triton.gaussian_rows
-    return draw(rows(num_proj, dim, seed, step), orthogonal)
+    rows, scale = ecf_triton.gaussian_directions(num_proj, dim, seed, step)
+    return draw(rows, orthogonal) if orthogonal else (rows, scale)
 
 
-@torch.library.custom_op("sigreg::loss", mutates_args=())
-def loss_op(
+def _loss(
     z: Tensor,
     rows: Tensor,
     scale: Tensor | None,
@@ -96,6 +100,9 @@ def loss_op(
     directions = Directions(rows, scale)
     problem = Problem(z, directions, shares, rule, scale_by_n, chunk, group, want_z, want_rows)
     return _KERNELS[backend](problem)
+
+
+loss_op = torch.library.custom_op("sigreg::loss", _loss, mutates_args=())
 
 
 @loss_op.register_fake
@@ -129,3 +136,33 @@ def _pull(ctx: Any, upstream: Tensor | None, *second: Tensor | None) -> tuple[Te
 
 
 loss_op.register_autograd(_pull, setup_context=_save_gradients)
+
+
+@functools.cache
+def _register_seen_through() -> None:
+    operator = torch.library.triton_op("sigreg::loss_triton", _loss, mutates_args=())
+    operator.register_autograd(_pull, setup_context=_save_gradients)
+    from torch.utils.flop_counter import register_flop_formula  # imports triton too
+
+    register_flop_formula([torch.ops.sigreg.loss, torch.ops.sigreg.loss_triton])(_flops)
+
+
+def _flops(z: Sequence[int], rows: Sequence[int], *rest: Any, **_: Any) -> int:
+    """Of the products with the directions, as torch counts its own; the rest is not products."""
+    want_z, want_rows = rest[-2:]
+    return 2 * math.prod(z) * rows[0] * (1 + want_z + want_rows)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_registered() -> bool:
+    """True, and from then on there is `sigreg::loss_triton`; not before, for it imports triton."""
+    _register_seen_through()
+    return True
+
+
+def loss_operator(backend: str, group: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """`sigreg::loss`; on one GPU its twin, whose kernels a compiler sees and launches itself."""
+    if backend == "triton" and not group and _is_registered():
+        seen: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.sigreg.loss_triton
+        return seen
+    return loss_op

@@ -17,7 +17,13 @@ else:
     WHY_NOT = ""
 BACKENDS = [
     "cpu",
-    pytest.param("triton", marks=pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)),
+    pytest.param(
+        "triton",
+        marks=[
+            pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),
+            *([pytest.mark.gpu] if CUDA else []),
+        ],
+    ),
 ]
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 

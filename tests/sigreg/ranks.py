@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -27,6 +28,9 @@ from sigreg import (
 
 RANKS, DIM = 2, 6
 RULE = trapezoid()
+# Gloo's tensors are on the CPU: under the interpreter alone can they meet these kernels.
+INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton")
+TRITON = "triton" if INTERPRETER else "cpu"
 DIRECTIONS = random_directions(24, DIM, seed=0, step=0)
 
 
@@ -260,6 +264,8 @@ def main(rank: int, folder: str) -> None:
             "weights": data_parallel((13, 7), (3,), weighted=True, masked=True),
             "weights, reference": data_parallel((0, 20), (3,), weighted=True, backend="reference"),
             "reference, chunks": data_parallel((13, 7), (3,), backend="reference", chunk=5),
+            "triton": data_parallel((13, 7), (3,), masked=True, backend=TRITON),
+            "triton, chunks": data_parallel((0, 20), (3,), weighted=True, chunk=5, backend=TRITON),
             "without N": data_parallel((13, 7), (3,), scale_by_n=False),
             "learned directions": learned_directions(),
             "scale": scale(),

@@ -43,6 +43,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         "weights",
         "weights, reference",
         "reference, chunks",
+        "triton",
+        "triton, chunks",
         "without N",
         "scale",
         "sharded parameters",

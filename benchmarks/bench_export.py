@@ -10,11 +10,13 @@ import harness
 import torch
 from torch import Tensor, nn
 
+from planners import CEM, Bounds, planning_step
 from worldmodel import WorldModel, presets
 from worldmodel.export import PlanningStep, export_onnx
 
 TOLERANCE = 1e-4
 HORIZON, ELITES, SAMPLES, FRAMES = 5, 30, 300, 3
+UPDATE = planning_step(CEM(SAMPLES, ELITES), Bounds(-2.0, 2.0))
 
 
 def stirred() -> WorldModel:
@@ -43,7 +45,7 @@ def cases(model: WorldModel) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
     return {
         "encoder": (model.encoder, {"frames": frames}),
         "predictor": (Predict(model), sequence),
-        "planning_step": (PlanningStep(model, ELITES), known),
+        "planning_step": (PlanningStep(model, UPDATE), known),
     }
 
 
@@ -67,7 +69,7 @@ def main() -> None:
     model = stirred()
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        files = export_onnx(model, folder, horizon=HORIZON, num_elites=ELITES)
+        files = export_onnx(model, folder, update=UPDATE, horizon=HORIZON, least_samples=ELITES)
         for file, (name, (module, inputs)) in zip(files, cases(model).items(), strict=True):
             assert Path(file).stem == name
             session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

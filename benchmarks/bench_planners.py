@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from harness import duration, interleave, save
+from harness import ROOT, duration, interleave, save
 from torch import Tensor
 
 from planners import (
@@ -24,6 +24,7 @@ from planners import (
     MPPI,
     AugmentedLagrangian,
     BestSoFar,
+    Bounds,
     CategoricalCEM,
     GradientDescent,
     Integrated,
@@ -31,9 +32,11 @@ from planners import (
     Refine,
     SimplexGradient,
     optimize,
-    problems,
 )
-from planners.problems import Problem
+
+sys.path.insert(0, str(ROOT / "tests" / "planners"))
+import known as problems
+from known import Problem
 
 ITERATIONS, H, A = 30, 5, 10
 
@@ -74,7 +77,7 @@ def overhead() -> None:
     results: list[dict[str, object]] = []
     methods: dict[str, tuple[Any, Any]] = {
         "CEM": (CEM(), None),
-        "CEM, bounds": (CEM(), problems.Bounds(-9.0, 9.0)),
+        "CEM, bounds": (CEM(), Bounds(-9.0, 9.0)),
         "BestSoFar(CEM)": (BestSoFar(CEM()), None),
         "ICEM, decay 1": (ICEM(decay=1.0, num_elites=30), None),
         "MPPI": (MPPI(), None),
@@ -189,9 +192,9 @@ def regret() -> None:
     # One rollout of H steps with its gradient, and ten lifted steps of H model calls with theirs.
     row("GRASP", {"reach": share(reach_grasp(made), made, BUDGET // (8 * GRADIENT * 11))})
     row("CategoricalCEM", {"choices": share(CategoricalCEM(100, 10), problems.chain(B), 30)})
-    # Each of the 64 relaxed plans is scored with its rounding.
+    # The 64 roundings and the 64 relaxed plans with their gradients take turns.
     row("SimplexGradient", {
-        "choices": share(SimplexGradient(), problems.chain(B), BUDGET // (2 * 64 * GRADIENT))
+        "choices": share(SimplexGradient(), problems.chain(B), 2 * BUDGET // (64 * (1 + GRADIENT)))
     })  # fmt: skip
     limited = problems.constrained(B)
     wrapped = AugmentedLagrangian(CEM(100, 10), limited.limit, every=10)

@@ -10,9 +10,9 @@ from planners.gradient import GradientDescent
 from planners.grasp import GRASP
 from planners.icem import ICEM
 from planners.lagrangian import AugmentedLagrangian
-from planners.mpc import MPC, split_blocks
+from planners.mpc import MPC, MPCRecord, split_blocks
 from planners.mppi import MPPI
-from planners.optimize import optimize
+from planners.optimize import optimize, planning_step
 from planners.platform import PlatformSolver
 from planners.predictive_sampling import PredictiveSampling
 from planners.refine import Refine
@@ -33,6 +33,7 @@ __all__ = [
     "GradientDescent",
     "Integrated",
     "Kernel",
+    "MPCRecord",
     "Method",
     "Plan",
     "PlatformSolver",
@@ -43,5 +44,6 @@ __all__ = [
     "SimplexGradient",
     "from_dynamics",
     "optimize",
+    "planning_step",
     "split_blocks",
 ]

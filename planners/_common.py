@@ -5,19 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["as_row", "best", "lowest", "require", "shift", "spread", "weighted_mean"]
+from planners._arguments import require
 
-
-def require(condition: bool, message: str) -> None:
-    """Raise ValueError(message) unless the condition holds."""
-    if not condition:
-        raise ValueError(message)
+__all__ = [
+    "as_row",
+    "best",
+    "gaussian",
+    "lowest",
+    "mirrored",
+    "population",
+    "shift",
+    "spread",
+    "weighted_mean",
+]
 
 
 def as_row(value: float | tuple[float, ...], plan: Tensor, name: str) -> Tensor:
-    """A positive number, or one per action dim, as [] or [A] like the plan [B, H, A]."""
-    entries = value if isinstance(value, tuple) else (value,)
-    require(all(entry > 0 for entry in entries), f"{name} must be positive, got {value}")
+    """A number, or one per action dim, as [] or [A] like the plan [B, H, A]."""
     if not isinstance(value, tuple):
         return plan.new_full((), value)
     require(
@@ -28,6 +32,23 @@ def as_row(value: float | tuple[float, ...], plan: Tensor, name: str) -> Tensor:
     return torch.stack([plan.new_full((), entry) for entry in value])
 
 
+def population(most: int, decay: float, iteration: int, least: int) -> int:
+    """How many candidates an iteration has: `most`, divided by `decay` each time, or `least`."""
+    return most if decay == 1 else min(most, max(int(most * decay**-iteration), least))
+
+
+def mirrored(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """A start moved into a box: what is outside is mirrored at the edge, at most to the middle.
+
+    On a corner half of the first candidates would be lost, and a small spread would stay there.
+    """
+    middle = (low + high) / 2
+    above = torch.minimum(2 * low - actions, middle)
+    below = torch.maximum(2 * high - actions, middle)
+    moved = torch.where(actions < low, above, torch.where(actions > high, below, actions))
+    return moved.clamp(low, high)
+
+
 def lowest(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` candidates of least cost, [B, H·A, K] from the best up, and their costs [B, K].
 
@@ -36,9 +57,18 @@ def lowest(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tenso
     for the rest.
     """
     values, index = costs.topk(count, dim=1, largest=False)
-    index = torch.where(values.isinf(), index[:, :1], index)
+    index = torch.where(values == torch.inf, index[:, :1], index)
     flat = candidates.flatten(2).transpose(1, 2)
     return flat.gather(2, index.unsqueeze(1).expand(-1, flat.shape[1], -1)), values
+
+
+def gaussian(elites: Tensor, divisor: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of elites [B, H·A, K], each like the plan [B, H, A]."""
+    mean = elites.sum(-1) / elites.shape[-1]
+    deviation = elites - mean.unsqueeze(-1)
+    deviation *= deviation
+    std = (deviation.sum(-1) / divisor).sqrt_()
+    return mean.view(like.shape), std.view(like.shape)
 
 
 def best(candidates: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,8 +91,8 @@ def weighted_mean(candidates: Tensor, weights: Tensor) -> Tensor:
     return (flat * weights.unsqueeze(1)).sum(-1).view(candidates.shape[0], *candidates.shape[2:])
 
 
-def shift(actions: Tensor, steps: int, *, repeat: bool = False) -> Tensor:
-    """Actions [..., H, A] moved `steps` earlier; the tail is zero, or the last action again."""
-    kept = actions[..., steps:, :]
-    tail = actions[..., -1:, :].expand(*actions.shape[:-2], steps, actions.shape[-1])
-    return torch.cat([kept, tail if repeat else torch.zeros_like(tail)], -2)
+def shift(actions: Tensor, steps: int, tail: Tensor | None = None) -> Tensor:
+    """Actions [..., H, A] moved `steps` earlier, then the end of `tail`, or the last one again."""
+    again = actions[..., -1:, :].expand_as(actions) if tail is None else tail.expand_as(actions)
+    H = actions.shape[-2]
+    return torch.cat([actions[..., steps:, :], again[..., H - steps :, :]], -2)

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from planners._arguments import instance
 from planners._common import best
-from planners.contract import Method, Scored, StateT
+from planners.contract import Method, Scored
 from planners.noise import Noise
 
 __all__ = ["BestSoFar", "BestSoFarState"]
 
 
+class BestSoFarState(NamedTuple):
+    """The wrapped method's state, and the best candidate."""
+
+    inner: Any
+    nominal: Tensor  # [B, H, A]
+    cost: Tensor  # [B], its cost
+
+    @property
+    def spread(self) -> Tensor | float:
+        """As the wrapped method."""
+        spread: Tensor | float = self.inner.spread
+        return spread
+
+
 @dataclass(frozen=True)
-class BestSoFarState(Generic[StateT]):
-    """The wrapped method's state, and the best candidate.
-
-    Attributes:
-        inner: of the wrapped method.
-        nominal: [B, H, A].
-        cost: [B], its cost.
-    """
-
-    inner: StateT
-    nominal: Tensor
-    cost: Tensor
-
-
-@dataclass(frozen=True)
-class BestSoFar(Generic[StateT]):
+class BestSoFar:
     """The cheapest candidate ever scored, whatever the method makes of it.
 
     Choose it when the plan is executed as it is and the cost can be trusted: the result has a
@@ -40,36 +40,38 @@ class BestSoFar(Generic[StateT]):
 
     Args:
         method: any method.
+    Raises: TypeError if `method` is none.
     """
 
-    method: Method[StateT]
+    method: Method[Any]
+
+    def __post_init__(self) -> None:
+        instance("method", self.method, Method, "CEM()")
 
     @property
     def discrete(self) -> bool:
         """As the wrapped method."""
         return self.method.discrete
 
-    def init(self, plan: Tensor) -> BestSoFarState[StateT]:
-        """Nothing is scored yet: the start stands in."""
-        return BestSoFarState(
-            self.method.init(plan), plan, plan.new_full(plan.shape[:1], torch.inf)
-        )
+    def init(
+        self, plan: Tensor, previous: BestSoFarState | None = None, steps: int = 0
+    ) -> BestSoFarState:
+        """Nothing is scored yet: the start stands in. The wrapped method keeps what it keeps."""
+        inner = self.method.init(plan, previous and previous.inner, steps)
+        return BestSoFarState(inner, plan, plan.new_full(plan.shape[:1], torch.inf))
 
-    def ask(self, state: BestSoFarState[StateT], noise: Noise) -> Tensor:
+    def ask(self, state: BestSoFarState, noise: Noise) -> Tensor:
         """As the wrapped method."""
         return self.method.ask(state.inner, noise)
 
-    def tell(self, state: BestSoFarState[StateT], scored: Scored) -> BestSoFarState[StateT]:
+    def tell(self, state: BestSoFarState, scored: Scored) -> BestSoFarState:
         """Compare this iteration's best candidate with the best so far."""
         candidate, cost = best(scored.candidates, scored.costs)
         better = cost < state.cost
+        nominal = torch.where(better[:, None, None], candidate, state.nominal)
         inner = self.method.tell(state.inner, scored)
-        return BestSoFarState(
-            inner,
-            torch.where(better[:, None, None], candidate, state.nominal),
-            torch.where(better, cost, state.cost),
-        )
+        return BestSoFarState(inner, nominal, torch.where(better, cost, state.cost))
 
-    def plan(self, state: BestSoFarState[StateT]) -> Tensor:
+    def plan(self, state: BestSoFarState) -> Tensor:
         """The best candidate so far."""
         return state.nominal

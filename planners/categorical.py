@@ -8,7 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._common import lowest, require
+from planners._arguments import integer, number, require
+from planners._common import lowest, population
 from planners.contract import Scored
 from planners.noise import Noise
 
@@ -35,17 +36,16 @@ def round_to_choices(actions: Tensor, choices: int) -> Tensor:
 
 
 class CategoricalState(NamedTuple):
-    """One distribution per choice to make, and the best candidate.
+    """One distribution per choice to make, and the best candidate."""
 
-    Attributes:
-        probability: [B, H, G, C], G = A / C groups.
-        nominal: [B, H, A], best candidate of the last iteration.
-        cost: [B], its cost.
-    """
+    probability: Tensor  # [B, H, G, C], G = A / C groups
+    nominal: Tensor  # [B, H, A], best candidate of the last iteration
+    cost: Tensor  # [B], its cost
 
-    probability: Tensor
-    nominal: Tensor
-    cost: Tensor
+    @property
+    def spread(self) -> Tensor:
+        """1 − max p, [B, H, G]."""
+        return 1 - self.probability.amax(-1)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class CategoricalCEM:
         momentum: α, in [0, 1).
         floor: share of the uniform distribution in p, in [0, 1]; above 0 no choice dies out.
         restart: share of the uniform distribution in the start, in [0, 1].
-    Raises: ValueError on a value outside these ranges.
+        decay: γ, at least 1; above 1 iteration i scores max(S γ^−i, 2K) candidates.
+    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
     Source: Rubinstein & Kroese, The Cross-Entropy Method (2004), Section 2; S and K as in `CEM`,
         the rest is our choice.
     """
@@ -78,20 +79,22 @@ class CategoricalCEM:
     momentum: float = 0.1
     floor: float = 0.01
     restart: float = 0.5
+    decay: float = 1.0
 
     discrete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require(
-            1 <= self.num_elites <= self.num_samples,
-            f"num_elites must be in [1, num_samples = {self.num_samples}], got {self.num_elites}",
-        )
-        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
-        require(0 <= self.floor <= 1, f"floor must be in [0, 1], got {self.floor}")
-        require(0 <= self.restart <= 1, f"restart must be in [0, 1], got {self.restart}")
+        integer("num_samples", self.num_samples, 1)
+        integer("num_elites", self.num_elites, 1, self.num_samples)
+        if self.choices is not None:
+            integer("choices", self.choices, 2)
+        number("momentum", self.momentum, "[0, 1)")
+        number("floor", self.floor, "[0, 1]")
+        number("restart", self.restart, "[0, 1]")
+        number("decay", self.decay, "[1, inf)")
 
-    def init(self, plan: Tensor) -> CategoricalState:
-        """The start, mixed with uniform."""
+    def init(self, plan: Tensor, *_: object) -> CategoricalState:
+        """The start, mixed with uniform; nothing is kept."""
         C = self.choices or plan.shape[-1]
         p = (1 - self.restart) * distributions(plan, C) + self.restart / C
         return CategoricalState(
@@ -102,7 +105,8 @@ class CategoricalCEM:
         """Draw S candidates by inverting the distribution function."""
         p = state.probability
         H, G, C = p.shape[1:]
-        u = noise.uniform((self.num_samples, H, G), dtype=p.dtype)
+        S = population(self.num_samples, self.decay, noise.iteration, 2 * self.num_elites)
+        u = noise.uniform((S, H, G), dtype=p.dtype)
         # The last edge is 1 by definition, not by summation.
         edges = p.cumsum(-1)[..., :-1].unsqueeze(1)
         choice = (u.unsqueeze(-1) >= edges).sum(-1, keepdim=True)

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._common import as_row, lowest, require
+from planners._arguments import integer, number, one_of, row
+from planners._common import as_row, gaussian, lowest, population
 from planners.contract import Scored
 from planners.noise import Noise
 
@@ -16,19 +17,12 @@ __all__ = ["CEM", "CEMState"]
 
 
 class CEMState(NamedTuple):
-    """A Gaussian with independent coordinates, and the best candidate of the last iteration.
+    """A Gaussian with independent coordinates, and the best candidate of the last iteration."""
 
-    Attributes:
-        mean: [B, H, A].
-        std: [B, H, A].
-        best: [B, H, A].
-        cost: [B], cost of `best`.
-    """
-
-    mean: Tensor
-    std: Tensor
-    best: Tensor
-    cost: Tensor
+    mean: Tensor  # [B, H, A]
+    spread: Tensor  # [B, H, A], σ
+    best: Tensor  # [B, H, A]
+    cost: Tensor  # [B], cost of `best`
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,9 @@ class CEM:
         momentum: weight of the old μ and σ in the new ones, in [0, 1).
         keep_mean: whether candidate 0 is the mean itself.
         returns: "mean", or "best" for the best candidate of the last iteration.
-    Raises: ValueError on a value outside these ranges.
+        decay: γ, at least 1; above 1 iteration i scores max(S γ^−i, 2K) candidates, so the cost is
+            called with changing shapes.
+    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
     Source: Rubinstein & Kroese, The Cross-Entropy Method (2004); defaults: LeWM,
         arXiv:2603.19312, and its released solver.
     """
@@ -61,32 +57,31 @@ class CEM:
     momentum: float = 0.0
     keep_mean: bool = True
     returns: Literal["mean", "best"] = "mean"
+    decay: float = 1.0
 
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require(
-            2 <= self.num_elites <= self.num_samples,
-            f"num_elites must be in [2, num_samples = {self.num_samples}], got {self.num_elites}",
-        )
-        require(self.min_std >= 0, f"min_std must be at least 0, got {self.min_std}")
-        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
-        require(
-            self.returns in ("mean", "best"),
-            f'returns must be "mean" or "best", got {self.returns!r}',
-        )
+        integer("num_samples", self.num_samples, 2)
+        integer("num_elites", self.num_elites, 2, self.num_samples)
+        row("init_std", self.init_std)
+        number("min_std", self.min_std, "[0, inf)")
+        number("momentum", self.momentum, "[0, 1)")
+        one_of("returns", self.returns, ("mean", "best"))
+        number("decay", self.decay, "[1, inf)")
 
-    def init(self, plan: Tensor) -> CEMState:
-        """Mean at the start, the given spread around it."""
+    def init(self, plan: Tensor, *_: object) -> CEMState:
+        """Mean at the start, the given spread around it; nothing is kept."""
         std = as_row(self.init_std, plan, "init_std").expand_as(plan)
         return CEMState(plan, std, plan, plan.new_full(plan.shape[:1], torch.inf))
 
     def ask(self, state: CEMState, noise: Noise) -> Tensor:
         """Draw S candidates."""
         H, A = state.mean.shape[1:]
-        z = noise.normal((self.num_samples, H, A), dtype=state.mean.dtype)
+        S = population(self.num_samples, self.decay, noise.iteration, 2 * self.num_elites)
+        z = noise.normal((S, H, A), dtype=state.mean.dtype)
         # A product, then a sum: a fused one would round differently at the end of a vector.
-        candidates = z * state.std.unsqueeze(1)
+        candidates = z * state.spread.unsqueeze(1)
         candidates += state.mean.unsqueeze(1)
         if self.keep_mean:
             candidates[:, 0] = state.mean
@@ -95,18 +90,13 @@ class CEM:
     def tell(self, state: CEMState, scored: Scored) -> CEMState:
         """Fit the Gaussian to the elites."""
         elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
-        mean = elites.sum(-1) / self.num_elites
-        deviation = elites - mean.unsqueeze(-1)
-        deviation *= deviation
-        std = (deviation.sum(-1) / (self.num_elites - 1)).sqrt_()
-        best, shape = elites[..., 0].reshape(state.mean.shape), state.mean.shape
-        mean, std = mean.view(shape), std.view(shape)
+        mean, std = gaussian(elites, self.num_elites - 1, state.mean)
         if self.momentum:
             mean = self.momentum * state.mean + (1 - self.momentum) * mean
-            std = self.momentum * state.std + (1 - self.momentum) * std
+            std = self.momentum * state.spread + (1 - self.momentum) * std
         if self.min_std:
             std = std.clamp_min(self.min_std)
-        return CEMState(mean, std, best, values[:, 0])
+        return CEMState(mean, std, elites[..., 0].view(mean.shape), values[:, 0])
 
     def plan(self, state: CEMState) -> Tensor:
         """The mean, or the best candidate of the last iteration."""

@@ -5,31 +5,44 @@ Letters: B problems, S candidates, H horizon, A action dims.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from planners._arguments import require, shown
 from planners.noise import Noise
 
-__all__ = ["Bounds", "Carried", "Cost", "Method", "Plan", "Progress", "Scored", "State"]
+__all__ = ["Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State"]
 
 Cost = Callable[[Tensor], Tensor]
-"""[B, S, H, A] candidate actions -> [B, S] costs; lower is better, non-finite is worst."""
+"""[B, S, H, A] candidate actions -> [B, S] costs; lower is better, non-finite is worst.
+
+A cost that looks at the last step of a plan alone may say so: an attribute `last_step`, true, on
+the callable or on the tensor that it returns (a lambda around a goal hides the goal, not its
+tensor). `MPC` then warns where it executes less than a plan. Absent means false.
+"""
 
 
+@runtime_checkable
 class State(Protocol):
     """What a method remembers between iterations: a frozen record.
 
     Attributes:
         cost: [B], the cost that goes with `Method.plan`; see `Plan.cost`.
+        spread: [B, …] or a number, how far around its plan the method still looks. 0 where it
+            follows a path: then a plan that no longer moves has settled. inf while it cannot have.
     """
 
     @property
     def cost(self) -> Tensor:
         """[B]."""
+
+    @property
+    def spread(self) -> Tensor | float:
+        """[B, …] or a number."""
 
 
 StateT = TypeVar("StateT", bound=State)
@@ -52,19 +65,28 @@ class Scored(NamedTuple):
     noise: Noise
 
 
+@runtime_checkable
 class Method(Protocol[StateT]):
     """A planner: a frozen dataclass of hyperparameters that knows only its own update.
 
     `optimize` repeats: ask, project to the bounds, score, tell. Everything a method remembers is
-    in the state, everything random comes from `noise`.
+    in the state, everything random comes from `noise`. Nothing is inherited.
     """
 
     @property
     def discrete(self) -> bool:
         """Whether actions are choices: each is a distribution over A options, and has no bounds."""
 
-    def init(self, plan: Tensor) -> StateT:
-        """The state before the first iteration, from a start [B, H, A]."""
+    def init(self, plan: Tensor, previous: StateT | None = None, steps: int = 0, /) -> StateT:
+        """The state before the first iteration.
+
+        Args:
+            plan: [B, H, A], where to start, inside the bounds.
+            previous: where the last search ended; its costs are out of date. A method keeps of it
+                what still helps, or nothing. A state that was never told anything is as None.
+            steps: how many actions were executed since. With 0 the search goes on at the same
+                moment, around `plan`.
+        """
 
     def ask(self, state: StateT, noise: Noise) -> Tensor:
         """Candidates [B, S, H, A]; the loop projects them to the bounds and scores them.
@@ -79,21 +101,6 @@ class Method(Protocol[StateT]):
         """The actions to take, [B, H, A]; the loop projects them to the bounds."""
 
 
-class Carried(ABC):
-    """A method whose state is worth more than its plan from one control step to the next."""
-
-    @abstractmethod
-    def carry(self, state: Any, start: Tensor, steps: int, fresh: Tensor) -> Any:
-        """The state to start the next control step with.
-
-        Args:
-            state: where the last control step ended.
-            start: [B, H, A], the shifted plan.
-            steps: how many actions were executed.
-            fresh: [B], true where the problem begins anew and must not see `state`.
-        """
-
-
 class Plan(NamedTuple):
     """What `optimize` found.
 
@@ -104,12 +111,16 @@ class Plan(NamedTuple):
             sampling); CEM and MPPI return an average that no iteration has scored.
         history: [iterations, B], `cost` after each iteration; never rises under `BestSoFar`.
         spread: [B, H, A], standard deviation of the last iteration's candidates.
+        stopped: what ended the search: all its iterations, a settled plan, or the clock.
+        state: of the method, `previous` of a search that goes on from here.
     """
 
     actions: Tensor
     cost: Tensor
     history: Tensor
     spread: Tensor
+    stopped: Literal["iterations", "converged", "deadline"] = "iterations"
+    state: Any = None
 
 
 class Progress(NamedTuple):
@@ -141,7 +152,7 @@ class Bounds:
     when an action is a block of several environment steps, A = steps · controls, it repeats.
 
     Args:
-        low: (A,) or a number, smallest allowed value.
+        low: (A,) or a number, smallest allowed value; equal to `high` it holds a control there.
         high: (A,) or a number, largest allowed value.
         mean: (A,) or a number, subtracted before planning; default 0.
         std: (A,) or a number, positive, divided by before planning; default 1.
@@ -156,20 +167,20 @@ class Bounds:
         mean: Tensor | Sequence[float] | float = 0.0,
         std: Tensor | Sequence[float] | float = 1.0,
     ) -> None:
-        # In float64: (low − mean) / std is rounded once, to the plan's own dtype.
+        # float64 on the CPU, wherever the search runs: every edge is rounded once.
         given = {"low": low, "high": high, "mean": mean, "std": std}
-        rows = {k: torch.as_tensor(v).detach().double().reshape(-1) for k, v in given.items()}
+        rows = {name: _row(name, value) for name, value in given.items()}
         size = max(row.numel() for row in rows.values())
         for name, row in rows.items():
-            if row.numel() not in (1, size):
-                raise ValueError(f"{name} must have 1 or {size} entries, got {row.numel()}")
-        self.low, self.high, self.mean, self.std = (row.expand(size) for row in rows.values())
-        if not bool((self.low <= self.high).all()):
-            raise ValueError(
-                f"low must be at most high, got {self.low.tolist()} and {self.high.tolist()}"
+            require(
+                row.numel() in (1, size), f"{name} must have 1 or {size} entries, got {row.numel()}"
             )
-        if not bool((self.std > 0).all()):
-            raise ValueError(f"std must be positive, got {self.std.tolist()}")
+        self.low, self.high, self.mean, self.std = (row.expand(size) for row in rows.values())
+        edges = f"{self.low.tolist()} and {self.high.tolist()}"
+        require(bool((self.low <= self.high).all()), f"low must be at most high, got {edges}")
+        positive = bool(((self.std > 0) & self.std.isfinite()).all())
+        require(positive, f"std must be positive and finite, got {self.std.tolist()}")
+        require(bool(self.mean.isfinite().all()), f"mean must be finite, got {self.mean.tolist()}")
         # Rows per (width, dtype, device) ever asked for: a copy to a device would wait for it,
         # which a CUDA graph forbids.
         self._rows: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, ...]] = {}
@@ -181,16 +192,19 @@ class Bounds:
     def _tiled(self, like: Tensor) -> tuple[Tensor, ...]:
         """Low and high in planning units, then low, high, mean, std as given: [A] each."""
         key = (like.shape[-1], like.dtype, like.device)
-        if key not in self._rows:
-            A, size = like.shape[-1], self.low.numel()
-            if A % size:
-                raise ValueError(f"bounds have {size} entries, which must divide A, got A = {A}")
-            inner = ((edge - self.mean) / self.std for edge in (self.low, self.high))
-            rows = (*inner, self.low, self.high, self.mean, self.std)
-            self._rows[key] = tuple(
-                row.repeat(A // size).to(device=like.device, dtype=like.dtype) for row in rows
-            )
-        return self._rows[key]
+        if key in self._rows:
+            return self._rows[key]
+        A, size = like.shape[-1], self.low.numel()
+        require(A % size == 0, f"bounds have {size} entries, which must divide A, got A = {A}")
+        edges = [(edge - self.mean) / self.std for edge in (self.low, self.high)]
+        inner = _rounded_inwards(edges[0], edges[1], like.dtype)
+        outer = _rounded_inwards(self.low, self.high, like.dtype)
+        rows = (*inner, *outer, self.mean.to(like.dtype), self.std.to(like.dtype))
+        tiled = tuple(row.repeat(A // size).to(like.device) for row in rows)
+        # What is made while a graph is traced is no tensor of its own.
+        if not torch.compiler.is_compiling():
+            self._rows[key] = tiled
+        return tiled
 
     def box(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The box in planning units, low and high [A], for actions like `like` [..., A]."""
@@ -206,3 +220,34 @@ class Bounds:
         """Actions [..., A] in planning units, (a − mean) / std."""
         mean, std = self._tiled(actions)[4:]
         return (actions - mean) / std
+
+
+def _row(name: str, value: Tensor | Sequence[float] | float) -> Tensor:
+    """[n], float64, on the CPU first: some devices have no float64."""
+    try:
+        row = (
+            value.detach().cpu().double()
+            if isinstance(value, Tensor)
+            else torch.tensor(value, dtype=torch.float64, device="cpu")
+        )
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a number or one per control, got {shown(value)}") from None
+    shape = list(row.shape)
+    require(row.ndim < 2 and row.numel() > 0, f"{name} must be a number or (A,), got {shape}")
+    return row.reshape(-1)
+
+
+def _rounded_inwards(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Edges in a dtype of fewer digits, not beyond those in float64; a point stays a point."""
+
+    def inwards(edge: Tensor, way: float) -> Tensor:
+        near = edge.to(dtype)
+        beyond = (near.double() - edge) * way < 0
+        return torch.where(beyond, near.nextafter(torch.full_like(near, way)), near)
+
+    inner_low, inner_high = inwards(low, math.inf), inwards(high, -math.inf)
+    crossed = inner_low > inner_high
+    return (
+        torch.where(crossed, low.to(dtype), inner_low),
+        torch.where(crossed, high.to(dtype), inner_high),
+    )

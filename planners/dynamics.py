@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from planners._arguments import calls, floats
 from planners.contract import Cost
 
 __all__ = ["from_dynamics"]
@@ -29,19 +31,21 @@ def from_dynamics(
         step: (states [N, D], actions [N, A]) -> next states [N, D], N = B · S.
         running_cost: (states [N, D], actions [N, A]) -> [N].
         terminal_cost: states [N, D] -> [N]; None means 0.
-    Returns: a function from states now, [B, D], to a cost [B, S, H, A] -> [B, S].
-    Raises: ValueError, from the cost, if the states' batch is not the candidates'.
+    Returns: a function from states now, [B, D], to a cost [B, S, H, A] -> [B, S]. States may be an
+        array; they are taken in the candidates' dtype and to their device.
+    Raises: TypeError if a function is none; ValueError, from the cost, if the states' batch is not
+        the candidates'.
     """
+    calls("step", step, "(states [N, D], actions [N, A]) -> [N, D]")
+    calls("running_cost", running_cost, "(states [N, D], actions [N, A]) -> [N]")
+    calls("terminal_cost", terminal_cost, "states [N, D] -> [N]", optional=True)
 
     def cost_from(state: Tensor) -> Cost:
         def cost(candidates: Tensor) -> Tensor:
             B, S, H, _ = candidates.shape
-            if state.ndim != 2 or state.shape[0] != B:
-                raise ValueError(
-                    f"state must be [{B}, D] to match candidates {list(candidates.shape)}, "
-                    f"got {list(state.shape)}"
-                )
-            s = state.repeat_interleave(S, 0)
+            now = torch.as_tensor(state).to(candidates)
+            floats("state", now, "B D", B=B)
+            s = now.repeat_interleave(S, 0)
             total = candidates.new_zeros(B * S)
             for h in range(H):
                 a = candidates[:, :, h].flatten(0, 1)

@@ -10,11 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._common import as_row, best, require
+from planners._arguments import calls, integer, number, row
+from planners._common import as_row, best
 from planners.contract import Scored
 from planners.noise import Noise
 
-__all__ = ["ADAM", "GradientDescent", "GradientState", "Memory", "Rule", "descend"]
+__all__ = ["ADAM", "GradientDescent", "GradientState", "Memory", "Rule", "apart", "descend"]
 
 Rule = Callable[[list[Tensor]], torch.optim.Optimizer]
 """Makes an optimizer for tensors, e.g. functools.partial(torch.optim.Adam, lr=0.1)."""
@@ -51,20 +52,24 @@ def descend(
     return [leaf.detach() for leaf in leaves], tuple(optimizer.state[leaf] for leaf in leaves)
 
 
+def apart(actions: Tensor, std: float | tuple[float, ...], noise: Noise) -> Tensor:
+    """Starts [B, R, H, A]: the first stays, the others are moved at random around it."""
+    R, H, A = actions.shape[1:]
+    if R == 1:
+        return actions
+    around = noise.normal((R - 1, H, A), dtype=actions.dtype)
+    around = around * as_row(std, actions[:, 0], "init_std")
+    return torch.cat([actions[:, :1], actions[:, 1:] + around], 1)
+
+
 class GradientState(NamedTuple):
-    """R plans on their way down, and the best that was scored.
+    """R plans on their way down, and the best that was scored."""
 
-    Attributes:
-        actions: [B, R, H, A], to be scored next.
-        memory: of the optimizer.
-        nominal: [B, H, A], the best of the last iteration, as scored.
-        cost: [B], its cost.
-    """
-
-    actions: Tensor
-    memory: Memory
-    nominal: Tensor
-    cost: Tensor
+    actions: Tensor  # [B, R, H, A], to be scored next
+    memory: Memory  # of the optimizer
+    nominal: Tensor  # [B, H, A], the best of the last iteration, as scored
+    cost: Tensor  # [B], its cost
+    spread: float = 0.0  # 0, it follows a path
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class GradientDescent:
         num_restarts: R; the first starts at the plan, the others around it.
         init_std: how far around, a number or one per action dim, in planning units.
         noise_std: of the noise added before each iteration but the first.
-    Raises: ValueError if `num_restarts` < 1 or `noise_std` < 0.
+    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
     Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
     """
 
@@ -97,23 +102,25 @@ class GradientDescent:
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require(self.num_restarts >= 1, f"num_restarts must be at least 1, got {self.num_restarts}")
-        require(self.noise_std >= 0, f"noise_std must be at least 0, got {self.noise_std}")
+        calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
+        integer("num_restarts", self.num_restarts, 1)
+        row("init_std", self.init_std)
+        number("noise_std", self.noise_std, "[0, inf)")
 
-    def init(self, plan: Tensor) -> GradientState:
-        """R copies of the start; `ask` moves them apart."""
+    def init(self, plan: Tensor, *_: object) -> GradientState:
+        """R copies of the start; `ask` moves them apart. Nothing is kept."""
         actions = plan.unsqueeze(1).expand(-1, self.num_restarts, -1, -1)
         return GradientState(actions, (), plan, plan.new_full(plan.shape[:1], torch.inf))
 
     def ask(self, state: GradientState, noise: Noise) -> Tensor:
         """The R plans, with noise; they require grad."""
-        actions, (R, H, A) = state.actions, state.actions.shape[1:]
-        if noise.iteration == 0 and R > 1:
-            around = noise.normal((R - 1, H, A), dtype=actions.dtype)
-            around = around * as_row(self.init_std, state.nominal, "init_std")
-            actions = torch.cat([actions[:, :1], actions[:, 1:] + around], 1)
-        elif noise.iteration > 0 and self.noise_std:
-            actions = actions + self.noise_std * noise.normal((R, H, A), dtype=actions.dtype)
+        if noise.iteration == 0:
+            actions = apart(state.actions, self.init_std, noise)
+        else:
+            actions = state.actions
+            if self.noise_std:
+                shake = noise.normal(tuple(actions.shape[1:]), dtype=actions.dtype)
+                actions = actions + self.noise_std * shake
         return actions.detach().clone().requires_grad_()
 
     def tell(self, state: GradientState, scored: Scored) -> GradientState:

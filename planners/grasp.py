@@ -10,30 +10,24 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._common import as_row, best, require
+from planners._arguments import calls, floats, integer, number, row
+from planners._common import best
 from planners.contract import Scored
-from planners.gradient import ADAM, Memory, Rule, descend
+from planners.gradient import ADAM, Memory, Rule, apart, descend
 from planners.noise import Noise
 
 __all__ = ["GRASP", "GRASPState"]
 
 
 class GRASPState(NamedTuple):
-    """R plans with the states they are meant to pass through, and the best that was scored.
+    """R plans with the states they are meant to pass through, and the best that was scored."""
 
-    Attributes:
-        actions: [B, R, H, A], to be scored next.
-        states: [B, R, H − 1, D], virtual states between the initial one and the goal.
-        memory: of the optimizer of the rollout steps.
-        nominal: [B, H, A], the best of the last iteration.
-        cost: [B], its cost.
-    """
-
-    actions: Tensor
-    states: Tensor
-    memory: Memory
-    nominal: Tensor
-    cost: Tensor
+    actions: Tensor  # [B, R, H, A], to be scored next
+    states: Tensor  # [B, R, H − 1, D], virtual states between the initial one and the goal
+    memory: Memory  # of the optimizer of the rollout steps
+    nominal: Tensor  # [B, H, A], the best of the last iteration
+    cost: Tensor  # [B], its cost
+    spread: float = 0.0  # 0, it follows a path
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +42,8 @@ class GRASP:
     are independent and run as one batch. The source recommends it for long horizons, where the
     gradient of a rollout explodes or vanishes and sampling runs out of candidates. It needs the
     dynamics, not only a cost, and a goal in the space of their states. The plan is the best of
-    the R plans as scored in the last iteration.
+    the R plans as scored in the last iteration. Under `MPC` give each step its own:
+    `controller.act(cost, method=replace(grasp, initial=state))`.
 
     Args:
         step: F, (states [N, D], actions [N, A]) -> next states [N, D].
@@ -63,7 +58,8 @@ class GRASP:
         state_lr: step size of the virtual states on L (Adam), relative like `state_noise`.
         rule: of torch.optim, for the step on the rollout's cost.
         init_std: how far around the plan other starts are, a number or one per action dim.
-    Raises: ValueError on a value outside its range, or disagreeing shapes of initial and goal.
+    Raises: ValueError on a value outside its range, or disagreeing shapes of initial and goal;
+        TypeError on one of another kind.
     Source: Psenka et al., arXiv:2602.00475: the loss, the stopped gradient, the noise and the
         alternation with rollout steps. Step sizes, and scaling them by the distance, are ours.
     """
@@ -84,27 +80,21 @@ class GRASP:
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require(
-            self.initial.ndim == 2 and self.initial.shape == self.goal.shape,
-            f"initial and goal must both be [B, D], got {list(self.initial.shape)} and "
-            f"{list(self.goal.shape)}",
-        )
-        for name in ("num_restarts", "lifted_steps"):
-            require(
-                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
-            )
-        for name in ("lifted_iterations", "goal_weight", "state_noise"):
-            require(
-                getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}"
-            )
+        calls("step", self.step, "(states [N, D], actions [N, A]) -> [N, D]")
+        floats("initial", self.initial, "B D")
+        floats("goal", self.goal, "B D", B=self.initial.shape[0], D=self.initial.shape[1])
+        integer("num_restarts", self.num_restarts, 1)
+        integer("lifted_iterations", self.lifted_iterations, 0)
+        integer("lifted_steps", self.lifted_steps, 1)
+        for name in ("goal_weight", "state_noise", "action_lr", "state_lr"):
+            number(name, getattr(self, name), "[0, inf)")
+        calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
+        row("init_std", self.init_std)
 
-    def init(self, plan: Tensor) -> GRASPState:
-        """Actions at the start; states on the straight line to the goal."""
-        B, H, _ = plan.shape
-        require(
-            self.initial.shape[0] == B,
-            f"initial must be [{B}, D] to match plan, got {list(self.initial.shape)}",
-        )
+    def init(self, plan: Tensor, *_: object) -> GRASPState:
+        """Actions at the start; states on the straight line to the goal. Nothing is kept."""
+        B, H = plan.shape[:2]
+        floats("initial", self.initial, "B D", B=B)
         share = torch.arange(1, H, dtype=plan.dtype, device=plan.device) / H
         way = (self.goal - self.initial).detach()
         states = self.initial.detach()[:, None] + share[:, None] * way[:, None]
@@ -119,11 +109,9 @@ class GRASP:
 
     def ask(self, state: GRASPState, noise: Noise) -> Tensor:
         """The R plans; they require grad."""
-        actions, (R, H, A) = state.actions, state.actions.shape[1:]
-        if noise.iteration == 0 and R > 1:
-            around = noise.normal((R - 1, H, A), dtype=actions.dtype)
-            around = around * as_row(self.init_std, state.nominal, "init_std")
-            actions = torch.cat([actions[:, :1], actions[:, 1:] + around], 1)
+        actions = state.actions
+        if noise.iteration == 0:
+            actions = apart(actions, self.init_std, noise)
         return actions.detach().clone().requires_grad_()
 
     def tell(self, state: GRASPState, scored: Scored) -> GRASPState:

@@ -9,8 +9,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._common import as_row, lowest, require, shift
-from planners.contract import Carried, Scored
+from planners._arguments import integer, number, row
+from planners._common import as_row, gaussian, lowest, population, shift
+from planners.contract import Scored
 from planners.correlation import Colored, correlated
 from planners.noise import Noise
 
@@ -18,25 +19,17 @@ __all__ = ["ICEM", "ICEMState"]
 
 
 class ICEMState(NamedTuple):
-    """A Gaussian and the elites that are scored again.
+    """A Gaussian and the elites that are scored again."""
 
-    Attributes:
-        mean: [B, H, A].
-        std: [B, H, A].
-        elites: [B, R, H, A], kept candidates, the best first.
-        known: [B], whether `elites` are candidates that were scored.
-        cost: [B], cost of the best elite.
-    """
-
-    mean: Tensor
-    std: Tensor
-    elites: Tensor
-    known: Tensor
-    cost: Tensor
+    mean: Tensor  # [B, H, A]
+    spread: Tensor  # [B, H, A], σ
+    elites: Tensor  # [B, R, H, A], kept candidates, the best first
+    known: Tensor  # [B], whether `elites` are candidates that were scored
+    cost: Tensor  # [B], cost of the best elite
 
 
 @dataclass(frozen=True)
-class ICEM(Carried):
+class ICEM:
     """Improved cross-entropy method: more from fewer candidates.
 
         a_s  = μ + σ η_s,  η coloured with exponent β;  a share ξ of the last elites stays in
@@ -44,23 +37,25 @@ class ICEM(Carried):
         μ, σ ← α (μ, σ) + (1 − α) (mean and standard deviation of the K elites)
 
     Choose it when cost evaluations are few and good plans push the same way for several steps.
-    The plan is the best candidate of the last iteration. Under `MPC` the kept elites are shifted
-    into the next control step. Where we differ from the source: the mean is a candidate in every
-    iteration, not only in the last, and a shifted elite ends with its last action again, not with
-    a new random one.
+    The plan is the best candidate of the last iteration. The next control step starts around the
+    shifted mean, as in the source, and scores the shifted elites again. Where we differ from the
+    source: the mean is a candidate in every iteration, not only in the last; a shifted elite ends
+    with its last action again, not with a new random one; the first start is the plan given, not
+    the middle of the box, and σ is in planning units, not in half widths of the box.
 
     Args:
         num_samples: S, candidates in the first iteration, at least 2 num_elites.
         num_elites: K, at least 2.
-        beta: β, noise exponent; 0 is white.
+        beta: β, noise exponent; 0 is white. The noise is that of the source, whose standard
+            deviation is 1.03 to 1.21, not 1, at 5 to 30 steps; see `Colored`.
         init_std: σ at the start, a number or one per action dim, in planning units.
         momentum: α, in [0, 1).
         keep: ξ, share of the elites kept, in [0, 1].
         decay: γ, at least 1; above 1 each iteration scores fewer candidates, so the cost is called
             with changing shapes.
-    Raises: ValueError on a value outside these ranges.
-    Source: Pinneri et al., arXiv:2008.06389, Algorithm 1; K, α, ξ, γ, σ as there, β of the middle
-        of its task-dependent range.
+    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
+    Source: Pinneri et al., arXiv:2008.06389, Algorithm 1, and its released code; K, α, ξ, γ, σ as
+        there, β of the middle of its task-dependent range.
     """
 
     num_samples: int = 300
@@ -74,38 +69,34 @@ class ICEM(Carried):
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require(self.num_elites >= 2, f"num_elites must be at least 2, got {self.num_elites}")
-        require(
-            self.num_samples >= 2 * self.num_elites,
-            f"num_samples must be at least 2 num_elites = {2 * self.num_elites}, "
-            f"got {self.num_samples}",
-        )
-        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
-        require(0 <= self.keep <= 1, f"keep must be in [0, 1], got {self.keep}")
-        require(self.decay >= 1, f"decay must be at least 1, got {self.decay}")
-        Colored(self.beta)
+        integer("num_elites", self.num_elites, 2)
+        integer("num_samples", self.num_samples, 2 * self.num_elites)
+        number("beta", self.beta, "[0, inf)")
+        row("init_std", self.init_std)
+        number("momentum", self.momentum, "[0, 1)")
+        number("keep", self.keep, "[0, 1]")
+        number("decay", self.decay, "[1, inf)")
 
     @property
     def _kept(self) -> int:
         return math.ceil(self.keep * self.num_elites)
 
-    def init(self, plan: Tensor) -> ICEMState:
-        """Mean at the start; no elites yet."""
+    def init(self, plan: Tensor, previous: ICEMState | None = None, steps: int = 0) -> ICEMState:
+        """The given spread around the start, or around the shifted mean, and the shifted elites."""
         std = as_row(self.init_std, plan, "init_std").expand_as(plan)
         elites = plan.unsqueeze(1).expand(-1, max(self._kept, 1), -1, -1)
         known = torch.zeros_like(plan[:, 0, 0], dtype=torch.bool)
-        return ICEMState(plan, std, elites, known, plan.new_full(plan.shape[:1], torch.inf))
-
-    def carry(self, state: ICEMState, start: Tensor, steps: int, fresh: Tensor) -> ICEMState:
-        """The shifted elites join a new search around the shifted plan."""
-        begun = self.init(start)
-        return begun._replace(elites=shift(state.elites, steps, repeat=True), known=~fresh)
+        mean = plan
+        if previous is not None:
+            elites, known = shift(previous.elites, steps), previous.known
+            mean = shift(previous.mean, steps) if steps else plan
+        return ICEMState(mean, std, elites, known, plan.new_full(plan.shape[:1], torch.inf))
 
     def ask(self, state: ICEMState, noise: Noise) -> Tensor:
         """Draw S_i candidates: the mean first, the kept elites last."""
-        S = max(int(self.num_samples * self.decay**-noise.iteration), 2 * self.num_elites)
-        candidates = correlated(noise, Colored(self.beta), S, state.mean)
-        candidates *= state.std.unsqueeze(1)
+        S = population(self.num_samples, self.decay, noise.iteration, 2 * self.num_elites)
+        candidates = correlated(noise, Colored(self.beta, unit=False), S, state.mean)
+        candidates *= state.spread.unsqueeze(1)
         candidates += state.mean.unsqueeze(1)
         candidates[:, 0] = state.mean
         if self._kept:
@@ -117,16 +108,12 @@ class ICEM(Carried):
     def tell(self, state: ICEMState, scored: Scored) -> ICEMState:
         """Fit the Gaussian to the elites and keep the best of them."""
         elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
-        mean = elites.sum(-1) / self.num_elites
-        deviation = elites - mean.unsqueeze(-1)
-        deviation *= deviation
         # The divisor is K, as in the source; CEM's is K − 1, as in LeWM's solver.
-        std = (deviation.sum(-1) / self.num_elites).sqrt_()
-        shape, α = state.mean.shape, self.momentum
-        mean = α * state.mean + (1 - α) * mean.view(shape)
-        std = α * state.std + (1 - α) * std.view(shape)
+        mean, std = gaussian(elites, self.num_elites, state.mean)
+        α = self.momentum
+        mean, std = α * state.mean + (1 - α) * mean, α * state.spread + (1 - α) * std
         kept = elites[..., : max(self._kept, 1)].transpose(1, 2)
-        kept = kept.reshape(shape[0], -1, *shape[1:])
+        kept = kept.reshape(len(mean), -1, *mean.shape[1:])
         return ICEMState(mean, std, kept, torch.ones_like(state.known), values[:, 0])
 
     def plan(self, state: ICEMState) -> Tensor:

@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Generic
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from planners._common import require
-from planners.contract import Cost, Method, Scored, StateT
+from planners._arguments import calls, instance, integer, number, require
+from planners.contract import Cost, Method, Scored
 from planners.noise import Noise
 
 __all__ = ["AugmentedLagrangian", "LagrangianState"]
 
 
-@dataclass(frozen=True)
-class LagrangianState(Generic[StateT]):
-    """The wrapped method's state, the multipliers, and the best candidate.
+class LagrangianState(NamedTuple):
+    """The wrapped method's state, the multipliers, and the best candidate."""
 
-    Attributes:
-        inner: of the wrapped method.
-        iteration: how many iterations are done.
-        since: the iteration the wrapped method last started anew in.
-        multiplier: [B, C], λ ≥ 0.
-        penalty: [B], ρ.
-        broken: [B], largest max(c, 0) at the last update.
-        total: [B], least cost with penalties since the last update.
-        limits: [B, C], the constraints there.
-        nominal: [B, H, A], the best candidate so far.
-        cost: [B], its cost, without penalties.
-        violation: [B], how far its worst constraint is beyond `tolerance`; 0 if feasible.
-    """
-
-    inner: StateT
-    iteration: int
-    since: int
-    multiplier: Tensor
-    penalty: Tensor
-    broken: Tensor
-    total: Tensor
-    limits: Tensor
-    nominal: Tensor
-    cost: Tensor
-    violation: Tensor
+    inner: Any
+    multiplier: Tensor  # [B, C], λ ≥ 0
+    penalty: Tensor  # [B], ρ
+    broken: Tensor  # [B], largest max(c, 0) at the last update
+    total: Tensor  # [B], least cost with penalties since the last update
+    limits: Tensor  # [B, C], the constraints there
+    nominal: Tensor  # [B, H, A], the best candidate so far
+    cost: Tensor  # [B], its cost, without penalties
+    violation: Tensor  # [B], how far its worst constraint is beyond `tolerance`; 0 if feasible
+    before: Tensor  # [B, H, A], the best candidate at the last update
+    spread: Tensor  # [B], how far it moved between two updates; inf while it is not feasible
+    iteration: int = 0  # how many are done
+    since: int = 0  # the iteration the wrapped method last started anew in
+    descends: bool = False  # whether gradients were asked for since the last update
 
 
 @dataclass(frozen=True)
-class AugmentedLagrangian(Generic[StateT]):
+class AugmentedLagrangian:
     """Least cost subject to c(a) ≤ 0, for any method.
 
         method minimises  cost + ρ/2 Σ_j max(0, λ_j/ρ + c_j)² − Σ_j λ_j²/2ρ
@@ -63,7 +51,9 @@ class AugmentedLagrangian(Generic[StateT]):
     price of each constraint. The plan is the cheapest candidate so far whose constraints hold up
     to `tolerance`; while there is none, the one that breaks them least, so read
     `LagrangianState.violation` (a callback sees it) before trusting it. Wrap the method directly:
-    `BestSoFar` outside would not know the constraints.
+    `BestSoFar` outside would not know the constraints. The next control step keeps λ and what the
+    wrapped method keeps, and may have a constraint of its own, with as many rows:
+    `controller.act(cost, method=replace(method, constraint=…))`.
 
     Args:
         method: any method.
@@ -74,13 +64,14 @@ class AugmentedLagrangian(Generic[StateT]):
             and constraints of the order of 1; scale it with the cost.
         growth: γ, at least 1.
         tolerance: largest c that still counts as satisfied.
-    Raises: ValueError on a value outside these ranges, or a constraint of another shape.
+    Raises: ValueError on a value outside these ranges, or a constraint of another shape; TypeError
+        on an argument of another kind.
     Source: Hestenes (1969), Powell (1969); inequality form: Nocedal & Wright, Numerical
         Optimization, Section 17.4. Their rule for ρ expects a converged method at each update; ours
         does not.
     """
 
-    method: Method[StateT]
+    method: Method[Any]
     constraint: Cost
     every: int = 10
     penalty: float = 10.0
@@ -88,29 +79,42 @@ class AugmentedLagrangian(Generic[StateT]):
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"every must be at least 1, got {self.every}")
-        require(self.penalty > 0, f"penalty must be positive, got {self.penalty}")
-        require(self.growth >= 1, f"growth must be at least 1, got {self.growth}")
-        require(self.tolerance >= 0, f"tolerance must be at least 0, got {self.tolerance}")
+        instance("method", self.method, Method, "CEM()")
+        calls("constraint", self.constraint, "[B, S, H, A] -> [B, S, C]")
+        integer("every", self.every, 1)
+        number("penalty", self.penalty, "(0, inf)")
+        number("growth", self.growth, "[1, inf)")
+        number("tolerance", self.tolerance, "[0, inf)")
 
     @property
     def discrete(self) -> bool:
         """As the wrapped method."""
         return self.method.discrete
 
-    def init(self, plan: Tensor) -> LagrangianState[StateT]:
-        """No prices yet."""
-        inf = plan.new_full(plan.shape[:1], torch.inf)
-        none = plan.new_zeros(plan.shape[:1])
-        λ = plan.new_zeros(plan.shape[0], 1)
-        ρ = plan.new_full(plan.shape[:1], self.penalty)
-        return LagrangianState(self.method.init(plan), 0, 0, λ, ρ, none, inf, λ, plan, inf, inf)
+    def init(
+        self, plan: Tensor, previous: LagrangianState | None = None, steps: int = 0
+    ) -> LagrangianState:
+        """No prices yet, or those of the last search."""
+        B, inf = len(plan), plan.new_full(plan.shape[:1], torch.inf)
+        return LagrangianState(
+            inner=self.method.init(plan, previous and previous.inner, steps),
+            multiplier=previous.multiplier if previous else plan.new_zeros(B, 1),
+            penalty=torch.full_like(inf, self.penalty),
+            broken=torch.zeros_like(inf),
+            total=inf,
+            limits=plan.new_zeros(B, 1),
+            nominal=plan,
+            cost=inf,
+            violation=inf,
+            before=plan,
+            spread=inf,
+        )
 
-    def ask(self, state: LagrangianState[StateT], noise: Noise) -> Tensor:
+    def ask(self, state: LagrangianState, noise: Noise) -> Tensor:
         """As the wrapped method."""
         return self.method.ask(state.inner, noise.later(state.since))
 
-    def tell(self, state: LagrangianState[StateT], scored: Scored) -> LagrangianState[StateT]:
+    def tell(self, state: LagrangianState, scored: Scored) -> LagrangianState:
         """Add the penalties, pass on, and update the multipliers when it is time."""
         a = scored.candidates
         λ, ρ = state.multiplier[:, None], state.penalty[:, None, None]
@@ -123,6 +127,8 @@ class AugmentedLagrangian(Generic[StateT]):
                 f"constraint must map [B, S, H, A] = {list(a.shape)} to [B, S, C], "
                 f"got {list(c.shape)}",
             )
+            C = λ.shape[-1]
+            require(C in (1, c.shape[-1]), f"constraint must keep its C = {C}, got {c.shape[-1]}")
             added = (ρ / 2 * (λ / ρ + c).clamp_min(0).square() - λ.square() / (2 * ρ)).sum(-1)
             grads = scored.grads
             if wants_grad:
@@ -136,22 +142,20 @@ class AugmentedLagrangian(Generic[StateT]):
         least = total.gather(1, index)[:, 0]
         limits = c.gather(1, index[..., None].expand(-1, 1, c.shape[-1]))[:, 0]
         better = least < state.total
-        state = replace(
-            self._better(state, scored, c),
+        state = self._better(state, scored, c)._replace(
             inner=inner,
             iteration=state.iteration + 1,
             total=torch.where(better, least, state.total),
             limits=torch.where(better[:, None], limits, state.limits),
+            descends=state.descends or wants_grad,
         )
-        return state if state.iteration % self.every else self._update(state, wants_grad)
+        return state if state.iteration % self.every else self._update(state)
 
-    def plan(self, state: LagrangianState[StateT]) -> Tensor:
+    def plan(self, state: LagrangianState) -> Tensor:
         """The best candidate so far."""
         return state.nominal
 
-    def _better(
-        self, state: LagrangianState[StateT], scored: Scored, c: Tensor
-    ) -> LagrangianState[StateT]:
+    def _better(self, state: LagrangianState, scored: Scored, c: Tensor) -> LagrangianState:
         """The best candidate of this iteration, if it beats the best so far."""
         worst = c.amax(-1)
         violation = torch.where(worst <= self.tolerance, 0.0, worst)
@@ -164,27 +168,29 @@ class AugmentedLagrangian(Generic[StateT]):
         better = (violation < state.violation) | (
             (violation == state.violation) & (cost < state.cost)
         )
-        return replace(
-            state,
+        return state._replace(
             nominal=torch.where(better[:, None, None], nominal, state.nominal),
             cost=torch.where(better, cost, state.cost),
             violation=torch.where(better, violation, state.violation),
         )
 
-    def _update(self, state: LagrangianState[StateT], goes_on: bool) -> LagrangianState[StateT]:
+    def _update(self, state: LagrangianState) -> LagrangianState:
         """New prices, from the constraints at the cheapest candidate since the last update."""
         λ, ρ, c = state.multiplier, state.penalty[:, None], state.limits
         broken = c.amax(-1).clamp_min(0)
         stays = (state.broken > self.tolerance) & (
             broken > torch.clamp(0.5 * state.broken, min=self.tolerance)
         )
-        if not goes_on:
-            inner = self.method.init(self.method.plan(state.inner))
-            state = replace(state, inner=inner, since=state.iteration)
-        return replace(
-            state,
+        moved = (state.nominal - state.before).abs().flatten(1).amax(1)
+        state = state._replace(
             multiplier=(λ + ρ * c).clamp_min(0),
             penalty=torch.where(stays, self.growth * state.penalty, state.penalty),
             broken=broken,
             total=torch.full_like(state.total, torch.inf),
+            before=state.nominal,
+            spread=torch.where(state.violation > 0, torch.inf, moved),
         )
+        if state.descends:
+            return state._replace(descends=False)
+        inner = self.method.init(self.method.plan(state.inner), state.inner)
+        return state._replace(inner=inner, since=state.iteration)

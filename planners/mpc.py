@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Generic, Literal
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from planners._common import require, shift
-from planners.contract import Bounds, Carried, Cost, Method, Plan, StateT
+from planners._arguments import floats, instance, integer, number, one_of, require
+from planners._common import mirrored, shift
+from planners._history import History, Observations
+from planners._record import choose, put_together, take_apart
+from planners.contract import Bounds, Cost, Method, Plan, StateT
 from planners.noise import fold_in, problem_seeds
-from planners.optimize import run
+from planners.optimize import optimize
 
-__all__ = ["MPC", "split_blocks"]
+__all__ = ["MPC", "MPCRecord", "split_blocks"]
+
+
+class MPCRecord(NamedTuple):
+    """All that a controller knows from one step to the next; nobody writes into its tensors.
+
+    Attributes:
+        start: [B, H, A], the shifted plan; its first `committed` actions are being executed.
+        state: of the method, where the last search ended.
+        steps: [B], control steps of each problem since it began.
+        calls: control steps since any problem began.
+        history: the last observations, and what was done between them.
+    """
+
+    start: Tensor
+    state: Any
+    steps: Tensor
+    calls: int
+    history: History
 
 
 class MPC(Generic[StateT]):
@@ -22,25 +45,39 @@ class MPC(Generic[StateT]):
     from the next of its streams: the t-th call of problem b is a function of (seed, b, t) and of
     the costs seen. LeWM's protocol is horizon 5, 30 iterations and execute 5 with blocks of 5.
 
+    Where planning takes time, actions go on meanwhile. With `committed=c` the first c actions of
+    every plan are those that are executed until it is there, and `act` hands out the next ones.
+    An episode begins with c actions of rest: zero in the environment's units, or the nearest to it
+    that the bounds allow.
+
     Args:
         method: which planner.
         horizon: H, actions planned ahead.
         action_dim: A, controls times `block`.
-        iterations: iterations per call of `act`.
-        execute: actions to hand out per call, in [1, horizon].
-        bounds: allowed actions, in the environment's units.
-        seed: int, or [batch] integers.
+        iterations: of each call of `act`, or a function of the control step (0, 1, … since any
+            problem began): many for a cold start, few from then on.
+        execute: actions to hand out per call, in [1, horizon − committed].
+        committed: c, actions that are executed while planning goes on.
+        bounds: allowed actions, in the environment's units, and how they were normalised.
+        seed: an integer, or [batch] integers.
         batch: B, environments.
         block: environment steps per action; `act` splits an action into that many.
         tail: what a shifted plan ends with, "zero" (the released LeWM planner) or "repeat" for
-            the last action again.
+            the last action again; moved into the bounds.
+        history: observations to keep, with the actions between them.
+        stop: as in `optimize`.
+        deadline: as in `optimize`.
         dtype: of the search.
         device: of the search.
 
     Attributes:
+        record: all that it knows; may be kept, sent to another thread, and set again.
         last: the `Plan` of the last call of `act`, in planning units; None before the first.
-        start: [B, H, A], where the next call starts, in planning units; may be set.
-    Raises: ValueError if `execute` is not in [1, horizon] or `block` does not divide `action_dim`.
+    Raises: ValueError on a number out of range, or a `block` that does not divide `action_dim`;
+        TypeError on an argument of another kind.
+    Warns: RuntimeWarning once, if a cost that looks at the last step alone (`last_step`, see
+        `Cost`) meets a controller that executes less than its plan: of all plans that arrive in
+        time none is better, so the action that is executed is arbitrary.
     """
 
     def __init__(
@@ -49,77 +86,233 @@ class MPC(Generic[StateT]):
         *,
         horizon: int,
         action_dim: int,
-        iterations: int,
+        iterations: int | Callable[[int], int],
         execute: int = 1,
+        committed: int = 0,
         bounds: Bounds | None = None,
         seed: int | Tensor = 0,
         batch: int = 1,
         block: int = 1,
         tail: Literal["zero", "repeat"] = "zero",
+        history: int = 1,
+        stop: float | None = None,
+        deadline: float | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        require(
-            1 <= execute <= horizon,
-            f"execute must be in [1, horizon = {horizon}], got {execute}",
-        )
-        require(
-            block >= 1 and action_dim % block == 0,
-            f"block must divide action_dim = {action_dim}, got {block}",
-        )
-        require(tail in ("zero", "repeat"), f'tail must be "zero" or "repeat", got {tail!r}')
-        self.method, self.bounds = method, bounds
-        self.iterations, self.execute, self.block, self.tail = iterations, execute, block, tail
+        instance("method", method, Method, "CEM()")
+        one_of("tail", tail, ("zero", "repeat"))
+        instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
+        number("stop", stop, "(0, inf)", optional=True)
+        number("deadline", deadline, "(0, inf)", optional=True)
+        if not callable(iterations):
+            integer("iterations", iterations, 1)
+        A, H = integer("action_dim", action_dim, 1), integer("horizon", horizon, 1)
+        self.method, self.bounds, self.tail = method, bounds, tail
+        self.iterations, self.stop, self.deadline = iterations, stop, deadline
+        self.committed = integer("committed", committed, 0, H - 1)
+        self.execute = integer("execute", execute, 1, H - self.committed)
+        self.block, self.history = integer("block", block, 1), integer("history", history, 1)
+        require(A % self.block == 0, f"block must divide action_dim = {A}, got {self.block}")
+        no_rest = self.committed and method.discrete
+        require(not no_rest, "committed must be 0 for choices: none of them is rest")
+        start = torch.zeros(integer("batch", batch, 1), H, A, dtype=dtype, device=device)
+        self._rest, self._start = start[:, :1], start
+        if bounds is not None:
+            box = bounds.box(start)
+            self._rest = bounds.from_environment(self._rest).clamp(*box)
+            self._start = mirrored(start, *box)
+        self._streams = problem_seeds(seed, batch, start.device)
         self.last: Plan | None = None
-        self.start = torch.zeros(batch, horizon, action_dim, dtype=dtype, device=device)
-        self._streams = problem_seeds(seed, batch, self.start.device)
-        self._steps = torch.zeros_like(self._streams)
-        self._fresh = torch.ones_like(self._streams, dtype=torch.bool)
-        self._state: StateT | None = None
+        self.record = self.begin()
 
-    def act(self, cost: Cost) -> Tensor:
-        """Plan from here and hand out the first actions.
+    def begin(self) -> MPCRecord:
+        """The record of B environments of which nothing is known yet."""
+        c, kept = self.committed, self.history - 1
+        rest = self._rest.expand(-1, max(c, kept), -1)
+        return MPCRecord(
+            start=torch.cat([rest[:, :c], self._start[:, c:]], 1),
+            state=self.method.init(self._start),
+            steps=torch.zeros_like(self._streams),
+            calls=0,
+            history=History(
+                observations=None,
+                done=rest[:, :kept],
+                handed=rest[:, : c if kept else 0],
+                fresh=torch.ones_like(self._streams, dtype=torch.bool),
+            ),
+        )
+
+    def step(
+        self,
+        record: MPCRecord,
+        cost: Cost,
+        *,
+        method: Method[StateT] | None = None,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, MPCRecord, Plan]:
+        """`act` as a function: a record in, another one out, and nothing else is changed.
+
+        Args:
+            record: what is known.
+            cost: as in `act`.
+            method: as in `act`.
+            start: as in `act`.
+        Returns: the actions of `act`, the record for the next step, and the plan.
+        """
+        method, c, end = method or self.method, self.committed, self.committed + self.execute
+        waiting = record.history.handed.shape[1] - c if self.history > 1 else 0
+        require(waiting <= 0, f"see must be called after each action, {waiting} were not seen")
+        state, steps, begin = record.state, self.execute, record.start
+        if start is not None:
+            state, steps = method.init(begin, state, steps), 0
+            begin = torch.as_tensor(start).to(begin)
+            floats("start", begin, "B H A", **dict(zip("BHA", record.start.shape, strict=True)))
+        iterations = self.iterations
+        plan = optimize(
+            method,
+            cost if record.calls or end == begin.shape[1] else self._watched(cost),
+            begin,
+            iterations=iterations(record.calls) if callable(iterations) else iterations,
+            bounds=self.bounds,
+            seed=fold_in(self._streams, record.steps),
+            stop=self.stop,
+            deadline=self.deadline,
+            committed=record.start[:, :c] if c else None,
+            previous=state,
+            steps=steps,
+        )
+        handed = plan.actions[:, c:end]
+        following = MPCRecord(
+            start=shift(plan.actions, self.execute, None if self.tail == "repeat" else self._start),
+            state=plan.state,
+            steps=record.steps + 1,
+            calls=record.calls + 1,
+            history=record.history.hand(handed),
+        )
+        return self._outside(handed), following, plan
+
+    def act(
+        self, cost: Cost, *, method: Method[StateT] | None = None, start: Tensor | None = None
+    ) -> Tensor:
+        """Plan from here and hand out the next actions.
 
         Args:
             cost: [B, S, H, A] -> [B, S], from where the B environments are now.
+            method: this step's, of the same kind as the controller's: constraints and goal states
+                may change from step to step.
+            start: [B, H, A], where to start instead of the shifted plan, in planning units.
         Returns: [B, execute · block, A / block], in the environment's units and inside `bounds`.
         Raises: as `optimize`.
         """
-        streams = fold_in(self._streams, self._steps)
-        with torch.no_grad():
-            if isinstance(self.method, Carried) and self._state is not None:
-                state = self.method.carry(self._state, self.start, self.execute, self._fresh)
-            else:
-                state = self.method.init(self.start)
-        self.last, self._state = run(
-            self.method, cost, state, self.start, self.iterations, self.bounds, streams
-        )
-        actions = self.last.actions[:, : self.execute]
-        self.start = shift(self.last.actions, self.execute, repeat=self.tail == "repeat")
-        self._steps = self._steps + 1
-        self._fresh = torch.zeros_like(self._fresh)
-        if self.bounds is not None:
-            actions = self.bounds.to_environment(actions)
-        return split_blocks(actions, self.block)
+        actions, self.record, self.last = self.step(self.record, cost, method=method, start=start)
+        return actions
 
-    def reset(self, done: Tensor | None = None) -> None:
-        """Forget the plan of the problems that begin a new episode.
+    def see(self, observation: Any, executed: Any = None) -> None:
+        """Keep an observation and the action that led to it; after each action if `history` > 1.
 
-        A problem that is reset plans like a new one: from zero, with its first stream.
+        Of a problem that begins while others go on, the observations before are filled up with its
+        first one, and the actions with rest: as if it had stood still.
 
         Args:
-            done: [B] booleans, which problems; None means all.
+            observation: tensor, array, or mapping of them by name, [B, …], of now.
+            executed: [B, block, A / block], in the environment's units, what was done since the
+                last observation; None means the next action that `act` handed out.
+        Raises: ValueError if `executed` is None and nothing was handed out since, or on shapes
+            that disagree.
         """
-        if done is None:
-            done = torch.ones_like(self._fresh)
-        require(
-            done.shape == self._fresh.shape,
-            f"done must be {list(self._fresh.shape)}, got {list(done.shape)}",
-        )
-        done = done.to(device=self._fresh.device, dtype=torch.bool)
-        self.start = self.start.masked_fill(done[:, None, None], 0.0)
-        self._steps = self._steps.masked_fill(done, 0)
-        self._fresh = self._fresh | done
+        action = None
+        if executed is not None:
+            given, (B, _, A) = torch.as_tensor(executed).to(self._rest), self._rest.shape
+            floats("executed", given, "B n a", B=B, n=self.block, a=A // self.block)
+            action = given.reshape(B, 1, A)
+            if self.bounds is not None:
+                action = self.bounds.from_environment(action)
+        history = self.record.history.see(observation, action, self._rest)
+        self.record = self.record._replace(history=history)
+
+    @property
+    def start(self) -> Tensor:
+        """[B, H, A], where the next search starts, in planning units."""
+        return self.record.start
+
+    @property
+    def observations(self) -> Observations | None:
+        """[B, T, …], the last T ≤ `history` observations, the newest last."""
+        return self.record.history.newest()[0]
+
+    @property
+    def past_actions(self) -> Tensor | None:
+        """[B, T − 1, A], what was done between them, in planning units; None if T is 1."""
+        return self.record.history.newest()[1]
+
+    @property
+    def executed(self) -> Tensor | None:
+        """[B, (T − 1) · block, A / block], the same in the environment's units."""
+        past = self.past_actions
+        return None if past is None else self._outside(past)
+
+    def reset(self, done: Any = None) -> None:
+        """Forget the plan of the problems that begin a new episode.
+
+        A problem that is reset plans like a new one: from rest, with its first stream.
+
+        Args:
+            done: [B] booleans, tensor or array, which problems; None means all.
+        Raises: ValueError if `done` has another shape.
+        """
+        new, old = self.begin(), self.record
+        fresh, handed = new.history.fresh, old.history.handed
+        mask = fresh if done is None else torch.as_tensor(done).to(fresh)
+        shapes = list(fresh.shape), list(mask.shape)
+        require(shapes[0] == shapes[1], f"done must be {shapes[0]}, got {shapes[1]}")
+        if not bool(mask.all()):
+            rest = self._rest.expand_as(handed)
+            new = new._replace(history=new.history._replace(handed=rest))
+            new = choose(mask, new, old)._replace(calls=0)
+        self.record = new
+
+    def save(self) -> dict[str, Tensor]:
+        """The record as tensors by name, on the CPU: for safetensors, or another process."""
+        return take_apart(self.record)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on where `save` was called on a controller of the same settings, to the last bit.
+
+        Args:
+            tensors: what `save` gave.
+        Raises: ValueError if a tensor is missing.
+        """
+        like = self.begin()
+        missing = take_apart(like).keys() - tensors.keys()
+        require(not missing, f"tensors must hold {', '.join(sorted(missing))}")
+        self.record = put_together(like, tensors, self._rest.device)
+
+    def _outside(self, actions: Tensor) -> Tensor:
+        """Single steps in the environment's units."""
+        raw = actions if self.bounds is None else self.bounds.to_environment(actions)
+        return split_blocks(raw, self.block)
+
+    def _watched(self, cost: Cost) -> Cost:
+        """The cost, and a warning if it says that it looks at the last step alone."""
+        asked = False
+
+        def watched(candidates: Tensor) -> Tensor:
+            nonlocal asked
+            costs = cost(candidates)
+            marked = getattr(cost, "last_step", False) or getattr(costs, "last_step", False)
+            if marked and not asked:
+                warnings.warn(
+                    f"the cost looks at the last of {candidates.shape[2]} actions alone, but "
+                    f"{self.execute} are executed: all plans that arrive in time tie, so what is "
+                    "done is arbitrary. Execute the whole plan, or let the cost look at all steps",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            asked = True
+            return costs
+
+        return watched
 
 
 def split_blocks(actions: Tensor, block: int) -> Tensor:
@@ -131,6 +324,9 @@ def split_blocks(actions: Tensor, block: int) -> Tensor:
     Returns: [..., k · block, A].
     Raises: ValueError if `block` does not divide the width of an action.
     """
+    instance("actions", actions, Tensor, "Plan.actions")
+    require(actions.ndim >= 2, f"actions must be [..., k, block · A], got {list(actions.shape)}")
     *lead, k, width = actions.shape
-    require(width % block == 0, f"block must divide the action's width {width}, got {block}")
+    fits = width % integer("block", block, 1) == 0
+    require(fits, f"block must divide the action's width {width}, got {block}")
     return actions.reshape(*lead, k * block, width // block)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from planners._common import as_row, require, weighted_mean
+from planners._arguments import integer, number, one_of, require, row
+from planners._common import as_row, population, shift, weighted_mean
 from planners.contract import Scored
 from planners.correlation import Correlation, correlated
 from planners.noise import Noise
@@ -17,17 +18,12 @@ __all__ = ["MPPI", "MPPIState"]
 
 
 class MPPIState(NamedTuple):
-    """The nominal plan and the spread around it.
+    """The nominal plan and the spread around it."""
 
-    Attributes:
-        mean: [B, H, A].
-        std: [B, H, A].
-        cost: [B], lowest cost of the last iteration.
-    """
-
-    mean: Tensor
-    std: Tensor
-    cost: Tensor
+    mean: Tensor  # [B, H, A]
+    spread: Tensor  # [B, H, A], σ
+    taken: Tensor  # [B, H, A], the mean or the candidate that is executed
+    cost: Tensor  # [B], lowest cost of the last iteration
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,12 @@ class MPPI:
     candidates changes less than the best few. λ is in units of the cost, and must be set with it:
     far above the spread of costs nothing is learned, far below only the best candidate counts.
     With `correlation=Integrated()` it is smooth MPPI, with `Kernel(J)` kernel MPPI. An action
-    penalty belongs in the cost. With `top_k=64, adapt_std=True, min_std=0.05, temperature=2` it is
-    the planner of TD-MPC2 (whose temperature is 1/λ = 0.5) without its policy prior.
+    penalty belongs in the cost.
+
+    The planner of TD-MPC2, without its policy prior and its noise while training, is
+    `MPPI(512, 2.0, 2.0, top_k=64, adapt_std=True, min_std=0.05, returns="sample")` with 6
+    iterations under `MPC(horizon=3, …)`; its temperature of 0.5 is 1/λ. It executes a candidate
+    that it draws with the weights, and starts the next step from the mean.
 
     Args:
         num_samples: S, candidates per iteration.
@@ -53,8 +53,12 @@ class MPPI:
         adapt_std: whether σ follows the weighted candidates.
         min_std: smallest σ if it does.
         correlation: of the noise along the horizon; None means independent steps.
-    Raises: ValueError on a value outside these ranges.
-    Source: Williams et al., arXiv:1707.02342; λ = 1 and σ = 1: pytorch_mppi.
+        returns: "mean", or "sample" for a candidate drawn with the weights.
+        decay: γ, at least 1; above 1, which needs `top_k`, iteration i has max(S γ^−i, 2 top_k)
+            candidates.
+    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
+    Source: Williams et al., arXiv:1707.02342; λ = 1 and σ = 1: pytorch_mppi. TD-MPC2:
+        arXiv:2310.16828 and its released code.
     """
 
     num_samples: int = 300
@@ -64,31 +68,39 @@ class MPPI:
     adapt_std: bool = False
     min_std: float = 0.0
     correlation: Correlation | None = None
+    returns: Literal["mean", "sample"] = "mean"
+    decay: float = 1.0
 
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
-        require(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
+        integer("num_samples", self.num_samples, 1)
+        number("temperature", self.temperature, "(0, inf)")
+        row("std", self.std)
+        if self.top_k is not None:
+            integer("top_k", self.top_k, 1, self.num_samples)
+        number("min_std", self.min_std, "[0, inf)")
+        one_of("returns", self.returns, ("mean", "sample"))
+        number("decay", self.decay, "[1, inf)")
+        alone = "must be {} without {}, got {}".format
         require(
-            self.top_k is None or 1 <= self.top_k <= self.num_samples,
-            f"top_k must be in [1, num_samples = {self.num_samples}], got {self.top_k}",
+            self.adapt_std or self.min_std == 0, "min_std " + alone(0, "adapt_std", self.min_std)
         )
-        require(self.min_std >= 0, f"min_std must be at least 0, got {self.min_std}")
-        require(
-            self.adapt_std or self.min_std == 0,
-            f"min_std must be 0 without adapt_std, got {self.min_std}",
-        )
+        require(self.top_k is not None or self.decay == 1, "decay " + alone(1, "top_k", self.decay))
 
-    def init(self, plan: Tensor) -> MPPIState:
-        """Nominal plan at the start."""
+    def init(self, plan: Tensor, previous: MPPIState | None = None, steps: int = 0) -> MPPIState:
+        """The nominal plan at the start, or at the mean so far where a candidate was executed."""
         std = as_row(self.std, plan, "std").expand_as(plan)
-        return MPPIState(plan, std, plan.new_full(plan.shape[:1], torch.inf))
+        mean = plan
+        if previous is not None and steps and self.returns == "sample":
+            mean = shift(previous.mean, steps, plan)
+        return MPPIState(mean, std, mean, plan.new_full(plan.shape[:1], torch.inf))
 
     def ask(self, state: MPPIState, noise: Noise) -> Tensor:
         """Draw S candidates around the nominal plan."""
-        candidates = correlated(noise, self.correlation, self.num_samples, state.mean)
-        candidates *= state.std.unsqueeze(1)
+        S = population(self.num_samples, self.decay, noise.iteration, 2 * (self.top_k or 1))
+        candidates = correlated(noise, self.correlation, S, state.mean)
+        candidates = candidates * state.spread.unsqueeze(1)
         candidates += state.mean.unsqueeze(1)
         candidates[:, 0] = state.mean
         return candidates
@@ -104,12 +116,18 @@ class MPPI:
         relative = (costs - least.unsqueeze(1)).nan_to_num(torch.inf, torch.inf)
         weights = torch.softmax(-relative / self.temperature, 1).to(state.mean.dtype)
         mean = weighted_mean(scored.candidates, weights)
-        std = state.std
+        std, taken = state.spread, mean
         if self.adapt_std:
             deviation = scored.candidates - mean.unsqueeze(1)
             std = weighted_mean(deviation * deviation, weights).sqrt().clamp_min(self.min_std)
-        return MPPIState(mean, std, least)
+        if self.returns == "sample":
+            # The largest log w − log(−log u) is a candidate with the probability of its weight.
+            u = scored.noise.uniform((weights.shape[1],), dtype=weights.dtype, lane=1)
+            index = (weights.log() - (-u.log()).log()).argmax(1)[:, None, None, None]
+            shape = (-1, 1, *mean.shape[1:])
+            taken = scored.candidates.gather(1, index.expand(shape))[:, 0]
+        return MPPIState(mean, std, taken, least)
 
     def plan(self, state: MPPIState) -> Tensor:
-        """The nominal plan."""
-        return state.mean
+        """The nominal plan, or the candidate drawn in the last iteration."""
+        return state.taken

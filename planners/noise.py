@@ -10,10 +10,12 @@ bits for every batch size and order of problems, on every device, compiled or no
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from planners._arguments import integer, require
 
 __all__ = ["Noise", "Stream", "fold_in", "problem_seeds"]
 
@@ -47,7 +49,8 @@ def _quantile_table() -> Tensor:
 
 
 # Filled when imported: building it inside a captured or compiled loop would put it in the graph.
-_TABLES: dict[torch.device, Tensor] = {torch.device("cpu"): _quantile_table()}
+with torch.device("cpu"):
+    _TABLES: dict[torch.device, Tensor] = {torch.device("cpu"): _quantile_table()}
 
 
 def _table(device: torch.device) -> Tensor:
@@ -104,27 +107,27 @@ def fold_in(seed: Tensor, data: Tensor | int) -> Tensor:
     return _mix64(mixed + offset)
 
 
-def problem_seeds(seed: int | Tensor, num_problems: int, device: torch.device) -> Tensor:
-    """One seed per problem: a tensor is taken as it is, an int s becomes fold_in(s, 0 … B−1).
+def problem_seeds(seed: Any, num_problems: int, device: torch.device) -> Tensor:
+    """One seed per problem: [B] integers are taken as they are, s becomes fold_in(s, 0 … B−1).
 
     Args:
-        seed: int, or [B] integer tensor.
+        seed: an integer of any kind and size, or [B] of them as a tensor or array.
         num_problems: B.
         device: where the streams are drawn.
     Returns: [B], int64.
     Raises: ValueError if `seed` is a tensor of another shape, TypeError if it is not integer.
     """
-    if isinstance(seed, Tensor):
-        if seed.is_floating_point() or seed.is_complex() or seed.dtype == torch.bool:
-            raise TypeError(f"seed must be an integer tensor, got {seed.dtype}")
-        if seed.shape != (num_problems,):
-            raise ValueError(
-                f"seed must be [{num_problems}] to match plan [{num_problems}, H, A], "
-                f"got {list(seed.shape)}"
-            )
-        return seed.to(device=device, dtype=torch.int64)
+    if getattr(seed, "shape", None):
+        seeds = torch.as_tensor(seed, device=device)
+        if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
+            raise TypeError(f"seed must be an integer or [B] integers, got {seeds.dtype}")
+        require(
+            seeds.shape == (num_problems,),
+            f"seed must be [{num_problems}] to match the problems, got {list(seeds.shape)}",
+        )
+        return seeds.to(torch.int64)
     index = torch.arange(num_problems, dtype=torch.int64, device=device)
-    return fold_in(torch.full_like(index, _signed(seed, 64)), index)
+    return fold_in(torch.full_like(index, _signed(integer("seed", seed), 64)), index)
 
 
 class Stream:
@@ -139,7 +142,7 @@ class Stream:
 
     def __init__(self, seed: Tensor) -> None:
         self._seed = seed
-        self._ahead: dict[tuple[int, int, torch.dtype], tuple[int, Tensor]] = {}
+        self._ahead: dict[tuple[int, torch.dtype], tuple[int, Tensor]] = {}
         self._positions: dict[int, Tensor] = {}
         self._keys: dict[tuple[int, int], Tensor] = {}
 
@@ -147,10 +150,10 @@ class Stream:
         """[B, count] standard normal numbers of one iteration and lane."""
         B, device = self._seed.shape[0], self._seed.device
         limit = _PASS_CPU if device.type == "cpu" else _PASS_GPU
-        wanted = (count, lane, dtype)
-        first, made = self._ahead.get(wanted, (0, None))
+        first, made = self._ahead.get((lane, dtype), (0, None))
         pairs = -(-count // (2 * _RUN)) * _RUN
-        if made is None or not first <= iteration < first + made.shape[0]:
+        # A number depends on its position, not on how many there are: fewer are the first of more.
+        if made is None or not first <= iteration < first + made.shape[0] or made.shape[2] < count:
             # Not beyond the iterations that share a block of keys.
             most = _AHEAD - iteration % _AHEAD
             first, steps = iteration, min(max(limit // max(B * count, 1), 1), most)
@@ -159,7 +162,7 @@ class Stream:
             for b in range(0, B, problems):
                 bits = self._bits(slice(b, b + problems), first, steps, pairs, lane)
                 _normal(bits, out=made[:, b : b + problems])
-            self._ahead[wanted] = (first, made)
+            self._ahead[lane, dtype] = (first, made)
         return made[iteration - first, :, :count]
 
     def uniform(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
@@ -207,6 +210,8 @@ def _normal(bits: Tensor, out: Tensor) -> None:
 class Noise(NamedTuple):
     """What a method draws from in one iteration: the same arguments give the same numbers.
 
+    A problem's numbers are those of its own stream; size is (S, H, A) or any other shape.
+
     Attributes:
         stream: the streams of the B problems.
         iteration: which iteration of the method is drawn for, from 0.
@@ -224,27 +229,13 @@ class Noise(NamedTuple):
     def normal(
         self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
     ) -> Tensor:
-        """Standard normal numbers.
-
-        Args:
-            size: (S, H, A) or any other shape; a problem's numbers are those of its own stream.
-            dtype: of the result; the numbers are made in float32.
-            lane: draws with different lanes are independent.
-        Returns: [B, *size].
-        """
+        """Standard normal numbers [B, *size], made in float32; lanes are independent draws."""
         made = self.stream.normal(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)
 
     def uniform(
         self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
     ) -> Tensor:
-        """Uniform numbers in [0, 1), multiples of 2⁻²⁴.
-
-        Args:
-            size: (S, H, A) or any other shape.
-            dtype: of the result.
-            lane: draws with different lanes are independent.
-        Returns: [B, *size].
-        """
+        """Uniform numbers in [0, 1), multiples of 2⁻²⁴, [B, *size]; lanes are independent draws."""
         made = self.stream.uniform(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)

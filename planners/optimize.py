@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from planners._common import spread
-from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, StateT
+from planners._arguments import calls, floats, instance, integer, require
+from planners._common import mirrored, spread
+from planners._record import choose
+from planners._stopping import Stopped, Stopping
+from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, State, StateT
 from planners.noise import Noise, Stream, problem_seeds
 
-__all__ = ["optimize", "run"]
+__all__ = ["optimize", "planning_step"]
 
 _INF = float("inf")
+
+_Box = tuple[Tensor, Tensor]  # low and high, each [B or 1, 1, H or 1, A], in planning units
 
 
 def optimize(
@@ -25,6 +31,11 @@ def optimize(
     iterations: int,
     bounds: Bounds | None = None,
     seed: int | Tensor = 0,
+    stop: float | None = None,
+    deadline: float | None = None,
+    committed: Tensor | None = None,
+    previous: StateT | None = None,
+    steps: int = 0,
     callback: Callable[[Progress], None] | None = None,
 ) -> Plan:
     """Search for the actions of least cost, for B problems at once.
@@ -36,109 +47,179 @@ def optimize(
     Args:
         method: which planner, with its hyperparameters.
         cost: [B, S, H, A] -> [B, S]. Non-finite costs count as the worst and are never chosen.
-        plan: [B, H, A], where the search starts; its dtype and device are the search's.
-        iterations: how many times the cost is called, at least 1.
+        plan: [B, H, A], where the search starts; its dtype and device are the search's. What lies
+            outside the bounds is mirrored into them, at most to their middle.
+        iterations: how many times the cost is called at most, at least 1.
         bounds: box of allowed actions, honoured by every candidate and by the result.
-        seed: an int, from which each of the B problems gets its own stream, or [B] integers, the
-            streams themselves. The global generator is never touched.
+        seed: an integer, from which each of the B problems gets its own stream, or [B] integers,
+            the streams themselves. The global generator is never touched.
+        stop: ends the search when all problems have settled: for five iterations no entry of the
+            plan has moved by more than this, in planning units, and the method looks no further
+            around it (`State.spread`). None means never. Looked at every five iterations; on a
+            GPU the answer is read five iterations later, so that nothing waits. Methods that keep
+            their spread (predictive sampling, MPPI unless `adapt_std`) never settle.
+        deadline: seconds for the whole call. An iteration is begun if one as long as the last
+            would end in time, the first always.
+        committed: [B, c, A], in planning units: the first c actions of every plan, which are being
+            executed while the search goes on.
+        previous: `Plan.state` of an earlier search by such a method: elites, prices of constraints
+            and what else it keeps start this one.
+        steps: how many actions were executed since then.
         callback: called after each iteration.
-    Returns: Plan.
+    Returns: Plan; `Plan.stopped` says what ended the search.
 
     Raises:
-        TypeError: if `method` is a class, or the cost returns no tensor.
-        ValueError: on disagreeing shapes, or bounds for a discrete method.
+        TypeError: on an argument of another kind, or a cost that returns no tensor.
+        ValueError: on disagreeing shapes, numbers out of range, bounds for a discrete method, and
+            `stop` or `deadline` while a CUDA graph is captured or the call is compiled.
         FloatingPointError: if all costs of a problem were non-finite in some iteration; it names
             the problems. Checked once, after the loop, and left out while a CUDA graph is
             captured or the call is compiled: there, look for inf in `Plan.history`.
     Warns: RuntimeWarning if most of the last iteration's candidates lie on a bound.
     """
-    if isinstance(method, type):
-        raise TypeError(f"method must be an instance such as {method.__name__}(), got the class")
-    if plan.ndim != 3 or not plan.is_floating_point():
-        raise ValueError(f"plan must be [B, H, A] floats, got {list(plan.shape)} {plan.dtype}")
-    streams = problem_seeds(seed, plan.shape[0], plan.device)
-    with torch.no_grad():
-        state = method.init(plan.detach())
-    return run(method, cost, state, plan, iterations, bounds, streams, callback)[0]
-
-
-def run(
-    method: Method[StateT],
-    cost: Cost,
-    state: StateT,
-    plan: Tensor,
-    iterations: int,
-    bounds: Bounds | None,
-    streams: Tensor,
-    callback: Callable[[Progress], None] | None = None,
-) -> tuple[Plan, StateT]:
-    """`optimize` from a given state; also returns the last state.
-
-    Args:
-        method: as in `optimize`.
-        cost: as in `optimize`.
-        state: where `method` starts.
-        plan: [B, H, A], for its shape, dtype and device.
-        iterations: as in `optimize`.
-        bounds: as in `optimize`.
-        streams: [B], int64, one seed per problem.
-        callback: as in `optimize`.
-    """
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
-    if bounds is not None and method.discrete:
-        raise ValueError(f"bounds must be None for {method}: its actions are choices")
-    box = None if bounds is None else bounds.box(plan)
-    stream = Stream(streams)
+    instance("method", method, Method, "CEM()")
+    floats("plan", plan, "B H A")
+    calls("cost", cost, "[B, S, H, A] -> [B, S]")
+    calls("callback", callback, "Progress -> None", optional=True)
+    integer("iterations", iterations, 1)
+    integer("steps", steps, 0, plan.shape[1])
+    instance("previous", previous, State, "Plan.state", optional=True)
+    box = _box(method, plan, bounds, committed)
+    start = plan.detach() if box is None else mirrored(plan.detach().unsqueeze(1), *box)[:, 0]
+    stream, in_graph = Stream(problem_seeds(seed, plan.shape[0], plan.device)), _in_graph(plan)
+    timed = stop is not None or deadline is not None
+    require(not (timed and in_graph), "stop and deadline must be None in a captured search")
+    stopping = Stopping(stop, deadline, start) if timed else None
+    stopped: Stopped = "iterations"
     lowest: list[Tensor] = []
     history: list[Tensor] = []
     with torch.no_grad():
+        state = method.init(start, previous, steps)
+
+        def now() -> Tensor:
+            return _project(method.plan(state), box)
+
         for i in range(iterations):
-            noise = Noise(stream, i)
-            asked = method.ask(state, noise)
-            candidates = _project(asked.detach(), box)
-            costs, grads = _score(cost, candidates, asked.requires_grad)
-            state = method.tell(state, Scored(candidates, costs, grads, noise))
-            lowest.append(costs.amin(1))
-            history.append(state.cost)
+            told, scored = _iterate(method, cost, state, Noise(stream, i), box)
+            lowest.append(scored.costs.amin(1))
+            # No error can be raised from a graph: a problem without a finite cost stays as it is.
+            state = choose(lowest[-1] == _INF, state, told) if in_graph else told
+            history.append(told.cost)
             if callback is not None:
-                here = _project(method.plan(state), box)
-                callback(Progress(i, candidates, costs, here, state))
-        result = Plan(
-            actions=_project(method.plan(state), box),
-            cost=state.cost,
-            history=torch.stack(history),
-            spread=spread(candidates),
-        )
-        if not _in_graph(plan):
+                callback(Progress(i, scored.candidates, scored.costs, now(), state))
+            if stopping is not None and i + 1 < iterations:
+                stopped = stopping.over(i + 1, now, (state, scored.candidates))
+            if stopped != "iterations":
+                break
+        candidates = scored.candidates
+        if stopping is not None:
+            state, candidates = stopping.result((state, candidates))
+        if not in_graph:
             _check(torch.stack(lowest), candidates, box)
-    return result, state
+        return Plan(now(), state.cost, torch.stack(history), spread(candidates), stopped, state)
 
 
-def _project(actions: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
-    return actions if box is None else torch.clamp(actions, box[0], box[1])
+def planning_step(
+    method: Method[StateT], bounds: Bounds | None = None
+) -> Callable[[Cost, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """One iteration as a function of tensors alone, for a graph that runs without this package.
+
+    Args:
+        method: whose state has a mean and a std: `CEM`, or `MPPI` without a correlation.
+        bounds: as in `optimize`.
+    Returns: a function (cost, mean, std [B, H, A], noise [B, S, H, A], standard normal) -> the
+        next mean and std, and the costs [B, S]. Where all costs of a problem are broken its mean
+        and std stay as they are.
+    """
+    instance("method", method, Method, "CEM()")
+    instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
+
+    def step(cost: Cost, mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        box = _box(method, mean, bounds)
+        begun: Any = method.init(_project(mean, box))
+        state, scored = _iterate(method, cost, begun._replace(spread=std), _Drawn(noise), box)
+        told: Any = choose(scored.costs.amin(1) == _INF, begun._replace(spread=std), state)
+        return told.mean, told.spread, scored.costs
+
+    return step
+
+
+class _Drawn(NamedTuple):
+    """`Noise` that was drawn elsewhere."""
+
+    drawn: Tensor
+    iteration: int = 0
+
+    def normal(self, size: tuple[int, ...], *, dtype: torch.dtype) -> Tensor:
+        del size
+        return self.drawn.to(dtype)
+
+
+def _iterate(
+    method: Method[StateT], cost: Cost, state: StateT, noise: Any, box: _Box | None
+) -> tuple[StateT, Scored]:
+    asked = method.ask(state, noise)
+    wants_grad = asked.requires_grad
+    candidates = _project(asked.detach() if wants_grad else asked, box)
+    scored = Scored(candidates, *_score(cost, candidates, wants_grad), noise)
+    return method.tell(state, scored), scored
+
+
+def _box(
+    method: Method[Any], plan: Tensor, bounds: Bounds | None, committed: Tensor | None = None
+) -> _Box | None:
+    """The bounds, and the committed actions as a box without extent."""
+    instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
+    if bounds is not None and method.discrete:
+        raise ValueError(f"bounds must be None for {method}: its actions are choices")
+    if bounds is None and committed is None:
+        return None
+    B, H, A = plan.shape
+    if bounds is None:
+        low, high = plan.new_full((1, 1, 1, A), -_INF), plan.new_full((1, 1, 1, A), _INF)
+    else:
+        low, high = (edge.view(1, 1, 1, A) for edge in bounds.box(plan))
+    if committed is not None:
+        floats("committed", committed, "B c A", B=B, A=A)
+        rest = H - committed.shape[1]
+        require(rest >= 0, f"committed must be at most H = {H} actions, got {H - rest}")
+        first = committed.detach().to(plan).unsqueeze(1)
+        low, high = (torch.cat([first, edge.expand(B, 1, rest, A)], 2) for edge in (low, high))
+    return low, high
+
+
+def _project(actions: Tensor, box: _Box | None) -> Tensor:
+    """Actions [B, H, A] or candidates [B, S, H, A] moved into the box."""
+    if box is None:
+        return actions
+    if actions.ndim == 3:
+        return torch.clamp(actions.unsqueeze(1), *box)[:, 0]
+    return torch.clamp(actions, *box)
 
 
 def _score(cost: Cost, candidates: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor]:
-    grads = candidates.new_empty(0)
-    if needs_grad:
-        with torch.enable_grad():
-            leaf = candidates.detach().requires_grad_()
-            costs = cost(leaf)
-            # The sum of all costs: a candidate's cost depends on its own actions alone.
-            (grads,) = torch.autograd.grad(costs.sum(), leaf)
-        grads = grads.nan_to_num(0.0, 0.0, 0.0)
-        costs = costs.detach()
-    else:
-        costs = cost(candidates)
+    if not needs_grad:
+        costs = _checked(cost(candidates), candidates)
+        return costs.nan_to_num(_INF, _INF, _INF), candidates.new_empty(0)
+    with torch.enable_grad():
+        leaf = candidates.detach().requires_grad_()
+        costs = _checked(cost(leaf), candidates)
+        if not costs.requires_grad:
+            raise ValueError("cost must be differentiable for a method that asks for its gradient")
+        # The sum of all costs: a candidate's cost depends on its own actions alone.
+        (grads,) = torch.autograd.grad(costs.sum(), leaf)
+    return costs.detach().nan_to_num(_INF, _INF, _INF), grads.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _checked(costs: Tensor, candidates: Tensor) -> Tensor:
     if not isinstance(costs, Tensor):
         raise TypeError(f"cost must return a torch.Tensor [B, S], got {type(costs).__name__}")
-    if costs.shape != candidates.shape[:2]:
+    if costs.shape != candidates.shape[:2] or not costs.is_floating_point():
         raise ValueError(
-            f"cost must map [B, S, H, A] = {list(candidates.shape)} to [B, S] = "
-            f"{list(candidates.shape[:2])}, got {list(costs.shape)}"
+            f"cost must map [B, S, H, A] = {list(candidates.shape)} to floats [B, S] = "
+            f"{list(candidates.shape[:2])}, got {costs.dtype} {list(costs.shape)}"
         )
-    return costs.nan_to_num(_INF, _INF, _INF), grads
+    return costs
 
 
 def _in_graph(plan: Tensor) -> bool:
@@ -147,7 +228,7 @@ def _in_graph(plan: Tensor) -> bool:
     return plan.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def _check(lowest: Tensor, candidates: Tensor, box: tuple[Tensor, Tensor] | None) -> None:
+def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:
     """The two questions that need the host: asked once, after the loop."""
     dead = lowest.isinf().any(0)
     stuck = dead.new_zeros(())

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
-from typing import Any, Generic, Protocol
+import math
+import warnings
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, Generic, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from planners._common import require
-from planners.contract import Bounds, Method, Plan, StateT
+from planners._arguments import instance, integer, require
+from planners._record import walk
+from planners.contract import Bounds, Method, Plan, Progress, StateT
 from planners.noise import problem_seeds
 from planners.optimize import optimize
 
 __all__ = ["Costable", "PlatformSolver"]
 
 
+@runtime_checkable
 class Costable(Protocol):
     """What the platform calls a model, or an evaluator, that scores candidates."""
 
@@ -31,17 +35,19 @@ class PlatformSolver(Generic[StateT]):
     neither prints nor synchronises inside the loop.
 
     Args:
-        method: which planner.
+        method: which planner; a discrete one for an action space of choices.
         cost: the platform's model or evaluator, with `get_cost(info, candidates)`.
         iterations: of the method, per plan.
         bounds: in the environment's units; give the mean and std of the platform's action scaler.
+            None means the box of the action space, as if the model took raw actions; it warns.
         seed: every call of `solve` draws anew, and each of its problems from its own stream. The
             platform plans for the environments that need it, so a problem is its place among them.
         batch_size: environments planned at once; None means all. 1 is the platform's own default,
             and all that LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
         device: of the search.
         dtype: of the search.
-    Raises: ValueError if `batch_size` < 1.
+        callbacks: the platform's recorders of what every method has: `step`, `candidates`, `costs`.
+    Raises: ValueError if `batch_size` < 1, TypeError on an argument of another kind.
     """
 
     def __init__(
@@ -55,34 +61,53 @@ class PlatformSolver(Generic[StateT]):
         batch_size: int | None = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        callbacks: Sequence[Any] = (),
     ) -> None:
-        require(
-            batch_size is None or batch_size >= 1,
-            f"batch_size must be at least 1, got {batch_size}",
-        )
-        self.method, self.cost, self.iterations, self.bounds = method, cost, iterations, bounds
-        self.seed, self.device, self.dtype = seed, torch.device(device), dtype
-        self.batch_size = batch_size
-        self._calls = 0
-        self._action_dim = self._n_envs = self._horizon = 0
+        instance("method", method, Method, "CEM()")
+        instance("cost", cost, Costable, "a model with get_cost")
+        instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
+        self.method: Method[Any] = method
+        self.cost, self.bounds, self.callbacks = cost, bounds, tuple(callbacks)
+        self.iterations = integer("iterations", iterations, 1)
+        self.seed, self.device, self.dtype = integer("seed", seed), torch.device(device), dtype
+        self.batch_size = None if batch_size is None else integer("batch_size", batch_size, 1)
+        self._calls = self._action_dim = self._n_envs = self._horizon = self._choices = 0
+        self._box = bounds
 
     def configure(self, *, action_space: Any, n_envs: int, config: Any) -> None:
         """Take over sizes from the platform.
 
         Args:
-            action_space: vectorised gymnasium space; `shape` is (n_envs, …).
+            action_space: vectorised gymnasium space, a box of shape (n_envs, …) or choices.
             n_envs: environments.
             config: the platform's `PlanConfig`: `horizon` and `action_block`.
+        Raises: ValueError if the space and the method do not fit.
+        Warns: RuntimeWarning if the space has a box and `bounds` is None.
         """
-        controls = 1
-        for size in action_space.shape[1:]:
-            controls *= int(size)
-        self._action_dim = controls * int(config.action_block)
-        self._n_envs, self._horizon = int(n_envs), int(config.horizon)
+        options = _options(action_space)
+        require(
+            self.method.discrete == (options > 0),
+            f"action_space must hold {'choices' if self.method.discrete else 'a box'} "
+            f"for {self.method}, got {action_space}",
+        )
+
+        def chosen(name: str, value: Any) -> Any:
+            if not options or name.rpartition(".")[2] != "choices":
+                return value
+            require(value in (None, options), f"choices must be {options}, got {value}")
+            return options
+
+        self.method = walk(chosen, self.method)
+        if self.bounds is None:
+            self._box = _space_box(action_space)
+        controls = math.prod(map(int, action_space.shape[1:])) * (options or 1)
+        self._action_dim = controls * integer("action_block", config.action_block, 1)
+        self._n_envs, self._choices = integer("n_envs", n_envs, 1), options
+        self._horizon = integer("horizon", config.horizon, 1)
 
     @property
     def action_dim(self) -> int:
-        """A, controls times action block."""
+        """A, controls (options of all choices) times action block."""
         return self._action_dim
 
     @property
@@ -104,26 +129,37 @@ class PlatformSolver(Generic[StateT]):
 
         Args:
             info_dict: tensors or arrays [B, …]; anything else is passed on as it is.
-            init_action: [B, T ≤ H, A], the start; the rest is zero.
+            init_action: [B, T ≤ H, A], the start; the rest is zero. For choices their numbers,
+                [B, T, choices a step].
         Returns: the platform's dictionary: `actions` [B, H, A] and `mean` on the CPU, `var` (the
-            spread, a standard deviation as there), `costs` as a list.
-        Raises: RuntimeError before `configure`; ValueError if `init_action` has another shape.
+            spread, a standard deviation as there), `costs` as a list; for choices `actions` are
+            their numbers; with `callbacks` what each recorded.
+        Raises: RuntimeError before `configure`; ValueError if `init_action` has another shape, or
+            `info_dict` holds nothing of B environments.
         """
         if not self._horizon:
             raise RuntimeError("configure must be called before solve")
-        B = len(next(iter(info_dict.values())))
+        sized = (len(v) for v in info_dict.values() if isinstance(v, Sized) and _is_batch(v))
+        B = next(sized, 0)
+        require(B > 0, f"info_dict must hold tensors or arrays [B, …], got {list(info_dict)}")
         start = torch.zeros(B, self.horizon, self.action_dim, dtype=self.dtype, device=self.device)
         if init_action is not None:
-            T = init_action.shape[1]
+            given = torch.as_tensor(init_action, device=self.device)
+            if self._choices:
+                numbers = torch.arange(self._choices, device=self.device)
+                given = (given.unsqueeze(-1) == numbers).flatten(-2)
+            T = given.shape[1] if given.ndim == 3 else 0
             require(
-                tuple(init_action.shape) == (B, T, self.action_dim) and self.horizon >= T,
+                given.shape == (B, T, self.action_dim) and self.horizon >= T,
                 f"init_action must be [{B}, at most {self.horizon}, {self.action_dim}], "
-                f"got {list(init_action.shape)}",
+                f"got {list(given.shape)}",
             )
-            start[:, :T] = init_action.to(start)
+            start[:, :T] = given.to(start)
         streams = problem_seeds(self.seed + self._calls, B, self.device)
         self._calls += 1
         size = self.batch_size or B
+        for recorder in self.callbacks:
+            recorder.reset()
         plans = [
             self._plan(
                 {name: _some(value, at, B) for name, value in info_dict.items()},
@@ -135,7 +171,14 @@ class PlatformSolver(Generic[StateT]):
         actions = torch.cat([plan.actions for plan in plans]).cpu()
         spread = torch.cat([plan.spread for plan in plans]).cpu()
         costs = torch.cat([plan.cost for plan in plans]).tolist()
-        return {"actions": actions, "mean": [actions], "var": [spread], "costs": costs}
+        out = {"actions": actions, "mean": [actions], "var": [spread], "costs": costs}
+        if self._choices:
+            out["actions"] = actions.unflatten(-1, (-1, self._choices)).argmax(-1)
+        if self.callbacks:
+            for recorder in self.callbacks:
+                recorder.end_solve()
+            out["callbacks"] = {each.output_key: each.history for each in self.callbacks}
+        return out
 
     def _plan(self, info: Mapping[str, Any], start: Tensor, streams: Tensor) -> Plan:
         """Plan for some environments at once."""
@@ -151,8 +194,20 @@ class PlatformSolver(Generic[StateT]):
             # The same dictionary in every iteration: the platform's models keep encodings in it.
             return self.cost.get_cost(expanded, candidates)
 
+        def record(now: Progress) -> None:
+            for recorder in self.callbacks:
+                recorder(step=now.iteration, candidates=now.candidates, costs=now.costs)
+
+        for recorder in self.callbacks:
+            recorder.start_batch()
         return optimize(
-            self.method, cost, start, iterations=self.iterations, bounds=self.bounds, seed=streams
+            self.method,
+            cost,
+            start,
+            iterations=self.iterations,
+            bounds=self._box,
+            seed=streams,
+            callback=record if self.callbacks else None,
         )
 
     def _expand(self, value: Any, size: int) -> Any:
@@ -168,8 +223,47 @@ class PlatformSolver(Generic[StateT]):
         return value.expand(-1, size, *value.shape[2:])
 
 
+def _options(space: Any) -> int:
+    """Options of each choice in a gymnasium space; 0 if it holds numbers."""
+    rows = getattr(space, "nvec", None)
+    if rows is None:
+        kind = getattr(getattr(space, "dtype", None), "kind", "f")
+        single = tuple(space.shape) == () and kind == "i"
+        require(single or kind == "f", f"action_space must hold floats or choices, got {space}")
+        return int(space.n) if single else 0
+    options = set(torch.as_tensor(rows).flatten().tolist())
+    require(len(options) == 1, f"action_space must have one number of options, got {space}")
+    return int(options.pop())
+
+
+def _space_box(space: Any) -> Bounds | None:
+    """The bounds of one environment; None if the space has none."""
+    edges = [getattr(space, name, None) for name in ("low", "high")]
+    if edges[0] is None or edges[1] is None:
+        return None
+    low, high = (torch.tensor(edge, dtype=torch.float64).flatten(1) for edge in edges)
+    require(
+        bool((low == low[0]).all() and (high == high[0]).all()),
+        f"action_space must have the same box for every environment, got {space}",
+    )
+    if not bool((low.isfinite() | high.isfinite()).any()):
+        return None
+    warnings.warn(
+        "bounds are None: plans keep to the action space's box as if the model took raw actions; "
+        "give bounds with the mean and std of the action scaler (0 and 1 without one)",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return Bounds(low[0], high[0])
+
+
+def _is_batch(value: Any) -> bool:
+    """Whether a value may be [B, …]."""
+    return not isinstance(value, (str, Mapping)) and getattr(value, "shape", None) != ()
+
+
 def _some(value: Any, at: slice, total: int) -> Any:
     """The part of [B, …] that belongs to some environments; anything else as it is."""
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Sized) or len(value) != total:
+    if not isinstance(value, Sized) or not _is_batch(value) or len(value) != total:
         return value
     return value[at]  # type: ignore[index]

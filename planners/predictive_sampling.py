@@ -8,7 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._common import as_row, best, require
+from planners._arguments import integer, row
+from planners._common import as_row, best
 from planners.contract import Scored
 from planners.correlation import Correlation, correlated
 from planners.noise import Noise
@@ -17,15 +18,11 @@ __all__ = ["PredictiveSampling", "PredictiveSamplingState"]
 
 
 class PredictiveSamplingState(NamedTuple):
-    """The best candidate of the last iteration.
+    """The best candidate of the last iteration."""
 
-    Attributes:
-        nominal: [B, H, A].
-        cost: [B], its cost.
-    """
-
-    nominal: Tensor
-    cost: Tensor
+    nominal: Tensor  # [B, H, A]
+    cost: Tensor  # [B], its cost
+    spread: float = torch.inf  # inf, because σ never falls: a plan that stays may still be beaten
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class PredictiveSampling:
         num_samples: S, at least 2.
         std: σ, a number or one per action dim, in planning units.
         correlation: of the noise along the horizon; None means independent steps.
-    Raises: ValueError if `num_samples` < 2.
+    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
     Source: Howell et al., arXiv:2212.00541, Section 4. Its default of 10 samples serves a replan
         every few milliseconds; ours serves the same budget as CEM.
     """
@@ -55,16 +52,17 @@ class PredictiveSampling:
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require(self.num_samples >= 2, f"num_samples must be at least 2, got {self.num_samples}")
+        integer("num_samples", self.num_samples, 2)
+        row("std", self.std)
 
-    def init(self, plan: Tensor) -> PredictiveSamplingState:
-        """The start is the plan."""
+    def init(self, plan: Tensor, *_: object) -> PredictiveSamplingState:
+        """The start is the plan; nothing is kept."""
         return PredictiveSamplingState(plan, plan.new_full(plan.shape[:1], torch.inf))
 
     def ask(self, state: PredictiveSamplingState, noise: Noise) -> Tensor:
         """The plan and S − 1 changes of it."""
         candidates = correlated(noise, self.correlation, self.num_samples, state.nominal)
-        candidates *= as_row(self.std, state.nominal, "std")
+        candidates = candidates * as_row(self.std, state.nominal, "std")
         candidates += state.nominal.unsqueeze(1)
         candidates[:, 0] = state.nominal
         return candidates

@@ -9,10 +9,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._common import best, require
+from planners._arguments import calls, integer, number
+from planners._common import best
 from planners.categorical import distributions, round_to_choices
 from planners.contract import Scored
-from planners.gradient import Memory, Rule, descend
+from planners.gradient import Memory, Rule, apart, descend
 from planners.noise import Noise
 
 __all__ = ["SimplexGradient", "SimplexState", "project_to_simplex"]
@@ -36,19 +37,13 @@ def project_to_simplex(rows: Tensor) -> Tensor:
 
 
 class SimplexState(NamedTuple):
-    """R relaxed plans, and the best rounded one that was scored.
+    """R relaxed plans, and the best rounded one that was scored."""
 
-    Attributes:
-        actions: [B, R, H, A], rows on the simplex, to be scored next.
-        memory: of the optimizer.
-        nominal: [B, H, A], one-hot, the best of the last iteration.
-        cost: [B], its cost.
-    """
-
-    actions: Tensor
-    memory: Memory
-    nominal: Tensor
-    cost: Tensor
+    actions: Tensor  # [B, R, H, A], rows on the simplex, to be scored next
+    memory: Memory  # of the optimizer
+    nominal: Tensor  # [B, H, A], one-hot, the best when roundings were last scored
+    cost: Tensor  # [B], its cost
+    spread: float = 0.0  # 0, it follows a path
 
 
 @dataclass(frozen=True)
@@ -58,9 +53,10 @@ class SimplexGradient:
         p_r ← project(rule(p_r, ∇cost(p_r)))
 
     Choose it for discrete actions whose model also takes mixtures of one-hot actions and has
-    useful gradients there. A relaxed plan can be cheaper than any real one, so each relaxed
-    candidate is scored together with its rounding, S = 2R, and the plan is the best rounded one of
-    the last iteration. Actions and `choices` as in `CategoricalCEM`.
+    useful gradients there. A relaxed plan can be cheaper than any real one, so the roundings of
+    the R plans are scored in iterations 0, 2, … without a gradient, the relaxed plans in 1, 3, …
+    with one. The plan is the best rounding when they were last scored. Actions and `choices` as in
+    `CategoricalCEM`.
 
     Each start ends in a minimum near it, and choices that only pay together make many of those,
     so a search with few starts misses the best plan often. The default solves the chains of the
@@ -71,7 +67,7 @@ class SimplexGradient:
         choices: C, options per choice; None means A.
         rule: of torch.optim, as a function of the list of tensors.
         init_std: of the noise that moves the other starts before their projection.
-    Raises: ValueError if `num_restarts` < 1 or `init_std` < 0.
+    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
     Source: projected gradient, Levitin & Polyak (1966); the rule and its lr are our choice.
     """
 
@@ -83,39 +79,45 @@ class SimplexGradient:
     discrete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require(self.num_restarts >= 1, f"num_restarts must be at least 1, got {self.num_restarts}")
-        require(self.init_std >= 0, f"init_std must be at least 0, got {self.init_std}")
+        integer("num_restarts", self.num_restarts, 1)
+        if self.choices is not None:
+            integer("choices", self.choices, 2)
+        calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
+        number("init_std", self.init_std, "[0, inf)")
 
-    def init(self, plan: Tensor) -> SimplexState:
-        """R copies of the start; `ask` moves them apart."""
+    def init(self, plan: Tensor, *_: object) -> SimplexState:
+        """R copies of the start, moved apart in the first iteration; nothing is kept."""
         start = distributions(plan, self.choices or plan.shape[-1]).flatten(-2)
         actions = start.unsqueeze(1).expand(-1, self.num_restarts, -1, -1)
         return SimplexState(actions, (), start, plan.new_full(plan.shape[:1], torch.inf))
 
     def ask(self, state: SimplexState, noise: Noise) -> Tensor:
-        """The relaxed plans, then their roundings; they require grad."""
-        actions, (R, H, A) = state.actions, state.actions.shape[1:]
-        C = self.choices or A
-        if noise.iteration == 0 and R > 1:
-            around = self.init_std * noise.normal((R - 1, H, A), dtype=actions.dtype)
-            moved = self._project(actions[:, 1:] + around, C)
-            actions = torch.cat([actions[:, :1], moved], 1)
-        both = torch.cat([actions, round_to_choices(actions, C)], 1)
-        return both.requires_grad_()
+        """The roundings, or the relaxed plans, which require grad."""
+        actions = self._apart(state.actions, noise)
+        if noise.iteration % 2:
+            return actions.detach().clone().requires_grad_()
+        return round_to_choices(actions, self.choices or actions.shape[-1])
 
     def tell(self, state: SimplexState, scored: Scored) -> SimplexState:
-        """One step of the rule for each relaxed plan, and back to the simplex."""
-        R = self.num_restarts
-        relaxed, grads = scored.candidates[:, :R], scored.grads[:, :R]
-        (actions,), memory = descend(self.rule, [relaxed], [grads], state.memory)
-        nominal, cost = best(scored.candidates[:, R:], scored.costs[:, R:])
-        actions = self._project(actions, self.choices or actions.shape[-1])
-        return SimplexState(actions, memory, nominal, cost)
+        """Keep the best rounding; or one step of the rule for each relaxed plan, projected."""
+        if not scored.noise.iteration % 2:
+            nominal, cost = best(scored.candidates, scored.costs)
+            actions = self._apart(state.actions, scored.noise)
+            return SimplexState(actions, state.memory, nominal, cost)
+        (actions,), memory = descend(self.rule, [scored.candidates], [scored.grads], state.memory)
+        return state._replace(actions=self._projected(actions), memory=memory)
 
     def plan(self, state: SimplexState) -> Tensor:
-        """The best rounded plan of the last iteration."""
+        """The best rounding when they were last scored."""
         return state.nominal
 
-    @staticmethod
-    def _project(actions: Tensor, choices: int) -> Tensor:
+    def _apart(self, actions: Tensor, noise: Noise) -> Tensor:
+        """In the first iteration all plans but the first, moved by the same numbers each time."""
+        if noise.iteration or self.num_restarts == 1:
+            return actions
+        moved = apart(actions, self.init_std, noise)[:, 1:]
+        return torch.cat([actions[:, :1], self._projected(moved)], 1)
+
+    def _projected(self, actions: Tensor) -> Tensor:
+        choices = self.choices or actions.shape[-1]
         return project_to_simplex(actions.unflatten(-1, (-1, choices))).flatten(-2)

@@ -1,8 +1,8 @@
 """A model for other runtimes: ONNX files and `torch.export` programs.
 
 Three graphs, each with any number of rows: the encoder, the predictor, and one planning step, an
-iteration of the cross-entropy method whose noise is an input. Draw noise, call the planning step,
-feed its mean and std back: that loop is a planner in any language with an ONNX runtime.
+iteration of a planner whose noise is an input. Draw noise, call the planning step, feed its mean
+and std back: that loop is a planner in any language with an ONNX runtime.
 
 Letters: N frames, B problems, T known embeddings, S candidates, H horizon, A action dims of a
 block, D embedding dims.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,27 +33,29 @@ __all__ = ["PlanningStep", "export_onnx", "export_torch"]
 _TOLERANCE = 1e-4
 
 
-class PlanningStep(nn.Module):
-    """One iteration of the cross-entropy method on the model's own cost.
+Update = Callable[
+    [Callable[[Tensor], Tensor], Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]
+]
+"""A planner's iteration: (cost, mean, std, noise) -> next mean and std, and the costs."""
 
-        a_s  = μ + σ ε_s,  a_0 = μ,  cost_s = ‖ẑ_H(a_s) − z_goal‖²
-        μ, σ ← mean and standard deviation (divisor K − 1) of the K candidates of least cost
+
+class PlanningStep(nn.Module):
+    """One iteration of a planner on the model's own cost, ‖ẑ_H(a_s) − z_goal‖².
 
     Args:
         model: in eval mode.
-        num_elites: K, at least 2; S must be at least K.
-    Raises: ValueError if the model is in training mode or K is below 2.
-    Source: Rubinstein & Kroese, The Cross-Entropy Method (2004); LeWM, arXiv:2603.19312, Section 3.
+        update: the planner's iteration, such as `planners.planning_step(planners.CEM())` with the
+            bounds of the actions; what it does with a cost that is not finite is its own.
+    Raises: ValueError if the model is in training mode.
+    Source: LeWM, arXiv:2603.19312, Section 3.
     """
 
-    def __init__(self, model: WorldModel, num_elites: int = 30) -> None:
+    def __init__(self, model: WorldModel, update: Update) -> None:
         super().__init__()
         if model.training:
             raise ValueError("model must be in eval mode, call model.eval() first")
-        if num_elites < 2:
-            raise ValueError(f"num_elites must be at least 2, got {num_elites}")
         self.model = model
-        self.num_elites = num_elites
+        self.update = update
         self.eval()
 
     def forward(
@@ -64,40 +67,38 @@ class PlanningStep(nn.Module):
         noise: Tensor,
         past: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Score S candidates and fit the Gaussian to the best.
+        """Score S candidates and move mean and std.
 
         Args:
             z: [B, T, D], known embeddings, the newest last.
             goal: [B, D], embedding of the goal.
             mean: [B, H, A], in the units the model was trained on.
             std: [B, H, A].
-            noise: [B, S, H, A], standard normal; its first candidate is not used.
+            noise: [B, S, H, A], standard normal; `CEM` and `MPPI` do not use that of candidate 0.
             past: [B, T − 1, A], what was done between the known embeddings; None where T = 1.
         Returns: the next mean and std, [B, H, A] each, and the costs [B, S].
         """
-        candidates = mean.unsqueeze(1) + std.unsqueeze(1) * noise
-        candidates = torch.cat([mean.unsqueeze(1), candidates[:, 1:]], dim=1)
-        B, S, H, A = candidates.shape
-        done = z.new_zeros(B, 0, A) if past is None else past
-        actions = torch.cat([done.unsqueeze(1).expand(B, S, -1, A), candidates], dim=2)
-        known = z.unsqueeze(1).expand(B, S, -1, -1)
-        # The plain rollout: it traces into a graph whose number of rows stays free.
-        predicted = self.model.rollout(known.flatten(0, 1), actions.flatten(0, 1))
-        costs = (predicted[:, -1].unflatten(0, (B, S)) - goal.unsqueeze(1)).square().sum(-1)
-        costs = torch.where(costs.isfinite(), costs, torch.inf)
-        best = costs.topk(self.num_elites, dim=1, largest=False).indices
-        elites = candidates.gather(1, best[..., None, None].expand(-1, -1, H, A))
-        mean = elites.mean(1)
-        deviation = (elites - mean.unsqueeze(1)).square().sum(1)
-        return mean, (deviation / (self.num_elites - 1)).sqrt(), costs
+        done = z.new_zeros(z.shape[0], 0, mean.shape[-1]) if past is None else past
+
+        def cost(candidates: Tensor) -> Tensor:
+            B, S = candidates.shape[:2]
+            actions = torch.cat([done.unsqueeze(1).expand(B, S, -1, -1), candidates], dim=2)
+            known = z.unsqueeze(1).expand(B, S, -1, -1)
+            # The plain rollout: it traces into a graph whose number of rows stays free.
+            predicted = self.model.rollout(known.flatten(0, 1), actions.flatten(0, 1))
+            last: Tensor = predicted[:, -1].unflatten(0, (B, S))
+            return (last - goal.unsqueeze(1)).square().sum(-1)
+
+        return self.update(cost, mean, std, noise)
 
 
 def export_onnx(
     model: WorldModel,
     folder: str | PathLike[str],
     *,
+    update: Update,
     horizon: int = 5,
-    num_elites: int = 30,
+    least_samples: int = 30,
     known: int = 1,
 ) -> list[Path]:
     """Write encoder.onnx, predictor.onnx and planning_step.onnx, and check each with onnxruntime.
@@ -114,8 +115,9 @@ def export_onnx(
     Args:
         model: any device; exported in eval mode from a copy on the CPU.
         folder: made if absent.
+        update: of the planning step, see `PlanningStep`; its bounds become part of the graph.
         horizon: H of the planning step.
-        num_elites: K of the planning step.
+        least_samples: the least S of the planning step, for a `CEM` its number of elites.
         known: T of the planning step; LeWM plans from one frame.
     Returns: the files.
     Raises: ImportError naming the extra if onnx, onnxscript or onnxruntime is absent; RuntimeError
@@ -129,7 +131,7 @@ def export_onnx(
             f"ONNX files need {error.name}: {install('export')}"
         ) from error
 
-    graphs = _graphs(model, horizon, num_elites, known)
+    graphs = _graphs(model, update, horizon, least_samples, known)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     files = []
@@ -162,8 +164,9 @@ def export_torch(
     model: WorldModel,
     folder: str | PathLike[str],
     *,
+    update: Update,
     horizon: int = 5,
-    num_elites: int = 30,
+    least_samples: int = 30,
     known: int = 1,
 ) -> list[Path]:
     """Write encoder.pt2, predictor.pt2 and planning_step.pt2 for `torch.export.load`.
@@ -173,13 +176,14 @@ def export_torch(
     Args:
         model: any device; exported in eval mode from a copy on the CPU.
         folder: made if absent.
+        update: of the planning step, see `PlanningStep`; its bounds become part of the graph.
         horizon: H of the planning step.
-        num_elites: K of the planning step.
+        least_samples: the least S of the planning step, for a `CEM` its number of elites.
         known: T of the planning step.
     Returns: the files.
-    Raises: ValueError if `horizon` or `known` is below 1, or K below 2.
+    Raises: ValueError if `horizon` or `known` is below 1.
     """
-    graphs = _graphs(model, horizon, num_elites, known)
+    graphs = _graphs(model, update, horizon, least_samples, known)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     files = []
@@ -228,7 +232,9 @@ class _Graph(NamedTuple):
             )
 
 
-def _graphs(model: WorldModel, horizon: int, num_elites: int, known: int) -> dict[str, _Graph]:
+def _graphs(
+    model: WorldModel, update: Update, horizon: int, least_samples: int, known: int
+) -> dict[str, _Graph]:
     if horizon < 1 or known < 1:
         raise ValueError(f"horizon and known must be at least 1, got {horizon} and {known}")
     model = copy.deepcopy(model).cpu().eval()
@@ -238,10 +244,10 @@ def _graphs(model: WorldModel, horizon: int, num_elites: int, known: int) -> dic
         return torch.randn(shape, generator=generator)
 
     # No size is 1 or equal to another, so that no graph is special to its example.
-    B, S, T, H = 2, num_elites + 3, known, horizon
+    B, S, T, H = 2, least_samples + 3, known, horizon
     A, D = model.action_encoder.action_dim, model.predictor.dim
     side, history = model.encoder.image_size, model.predictor.history
-    rows, candidates = torch.export.Dim("B"), torch.export.Dim("S", min=num_elites)
+    rows, candidates = torch.export.Dim("B"), torch.export.Dim("S", min=least_samples)
     step = {
         "z": normal(B, T, D),
         "goal": normal(B, D),
@@ -263,7 +269,7 @@ def _graphs(model: WorldModel, horizon: int, num_elites: int, known: int) -> dic
             {"z": {0: rows}, "actions": {0: rows}},
         ),
         "planning_step": _Graph(
-            PlanningStep(model, num_elites),
+            PlanningStep(model, update),
             step,
             ("next_mean", "next_std", "costs"),
             {n: {0: rows, 1: candidates} if n == "noise" else {0: rows} for n in step},

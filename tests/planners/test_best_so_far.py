@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from planners import CEM, BestSoFar, optimize
-from planners.problems import two_basins
+
+from .known import two_basins
 
 
 def test_the_search_inside_is_the_same() -> None:

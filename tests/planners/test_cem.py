@@ -11,7 +11,8 @@ from torch import Tensor
 from planners import CEM, Progress, Scored, optimize
 from planners.cem import CEMState
 from planners.noise import Noise, Stream, problem_seeds
-from planners.problems import Problem, quadratic, valley
+
+from .known import Problem, quadratic, valley
 
 
 def published_rule(
@@ -51,11 +52,11 @@ def test_equals_the_published_rule_in_every_iteration(problem: Problem, dtype: t
         mean, std = start[b], torch.ones_like(start[b])
         for z, state in zip(noise, states, strict=True):
             mean, std, least = published_rule(z[b], alone.cost, mean, std)
-            for ours, theirs in ((state.mean[b], mean), (state.std[b], std)):
+            for ours, theirs in ((state.mean[b], mean), (state.spread[b], std)):
                 assert (ours - theirs).abs().max() <= tolerance * std.max() + rounding
             torch.testing.assert_close(state.cost[b], least, rtol=tolerance, atol=tolerance)
             if dtype == torch.float32:
-                mean, std = state.mean[b], state.std[b]
+                mean, std = state.mean[b], state.spread[b]
 
 
 def test_defaults_are_the_published_ones() -> None:
@@ -92,8 +93,21 @@ def test_momentum_and_least_std() -> None:
     candidates = torch.tensor([1.0, 1.0]).view(1, 2, 1, 1)
     state = state_of(CEM(2, 2, momentum=0.25, min_std=0.5), torch.zeros(1, 2), candidates)
     assert state.mean.item() == 0.75
-    assert state.std.item() == 0.5
-    assert state_of(CEM(2, 2, momentum=0.75), torch.zeros(1, 2), candidates).std.item() == 0.75
+    assert state.spread.item() == 0.5
+    assert state_of(CEM(2, 2, momentum=0.75), torch.zeros(1, 2), candidates).spread.item() == 0.75
+
+
+def test_a_population_can_shrink() -> None:
+    """Iteration i scores max(S γ^−i, 2K) candidates, never more than S."""
+    sizes: list[int] = []
+
+    def cost(candidates: Tensor) -> Tensor:
+        sizes.append(candidates.shape[1])
+        return candidates.square().sum((-1, -2))
+
+    optimize(CEM(100, 10, decay=2.0), cost, torch.zeros(1, 3, 1), iterations=5)
+    optimize(CEM(15, 10, decay=2.0), cost, torch.zeros(1, 3, 1), iterations=2)
+    assert sizes == [100, 50, 25, 20, 20, 15, 15]
 
 
 def test_one_spread_per_action_dim() -> None:
@@ -110,8 +124,8 @@ def test_one_spread_per_action_dim() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_elites": 1}, "num_elites must be in"),
-        ({"num_elites": 301}, "num_elites must be in"),
+        ({"num_elites": 1}, "num_elites must be an integer in"),
+        ({"num_elites": 301}, "num_elites must be an integer in"),
         ({"min_std": -1.0}, "min_std"),
         ({"momentum": 1.0}, "momentum"),
         ({"returns": "median"}, "returns"),
@@ -125,5 +139,5 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float], message: 
 
 def test_a_spread_that_is_not_positive_is_refused() -> None:
     """A search with no spread could not move."""
-    with pytest.raises(ValueError, match="init_std must be positive"):
-        CEM(init_std=0.0).init(torch.zeros(1, 1, 1))
+    with pytest.raises(ValueError, match=r"init_std must be a number in \(0, inf\), got 0.0"):
+        CEM(init_std=0.0)

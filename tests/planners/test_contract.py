@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from planners import (
     CEM,
@@ -31,15 +32,18 @@ from planners import (
     SimplexGradient,
     optimize,
 )
-from planners import problems as known
-from planners.problems import Problem
+from planners._record import take_apart
+
+from . import known
+from .known import Problem
 
 
 @dataclass(frozen=True)
 class Case:
     """A method, made for a problem, and how close to the minimum it must come.
 
-    `small` is the same method on a budget, for truths that need no convergence.
+    `small` is the same method on a budget, for truths that need no convergence, and `operations`
+    what an iteration of it launches beside the cost, on average.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Case:
     iterations: int
     regret: float
     small: Callable[[Problem], Any]
+    operations: int
 
 
 def grasp(problem: Problem, **settings: Any) -> GRASP:
@@ -62,7 +67,7 @@ def fixed(method: Any) -> Callable[[Problem], Any]:
 
 
 METHODS = [
-    Case("CEM", known.quadratic, fixed(CEM()), 30, 1e-8, fixed(CEM(20, 5, momentum=0.1))),
+    Case("CEM", known.quadratic, fixed(CEM()), 30, 1e-8, fixed(CEM(20, 5, momentum=0.1)), 24),
     Case(
         "CEM best",
         known.active_bounds,
@@ -70,6 +75,7 @@ METHODS = [
         30,
         1e-6,
         fixed(CEM(20, 5, returns="best", keep_mean=False, min_std=0.1)),
+        19,
     ),
     Case(
         "ICEM",
@@ -78,8 +84,9 @@ METHODS = [
         30,
         1e-6,
         fixed(ICEM(30, 4)),
+        36,
     ),
-    Case("MPPI", known.active_bounds, fixed(MPPI(1000, 0.02, 0.3)), 60, 0.02, fixed(MPPI(20))),
+    Case("MPPI", known.active_bounds, fixed(MPPI(1000, 0.02, 0.3)), 60, 0.02, fixed(MPPI(20)), 17),
     Case(
         "MPPI top-k",
         known.linear_quadratic,
@@ -87,6 +94,7 @@ METHODS = [
         60,
         0.02,
         fixed(MPPI(20, top_k=4, adapt_std=True, min_std=0.05)),
+        26,
     ),
     Case(
         "smooth MPPI",
@@ -95,6 +103,7 @@ METHODS = [
         30,
         0.02,
         fixed(MPPI(20, correlation=Integrated())),
+        25,
     ),
     Case(
         "kernel MPPI",
@@ -103,6 +112,7 @@ METHODS = [
         30,
         0.02,
         fixed(MPPI(20, correlation=Kernel(3))),
+        21,
     ),
     Case(
         "PredictiveSampling",
@@ -111,6 +121,7 @@ METHODS = [
         60,
         0.02,
         fixed(PredictiveSampling(20, correlation=Colored(1.0))),
+        23,
     ),
     Case(
         "GradientDescent",
@@ -119,6 +130,7 @@ METHODS = [
         150,
         1e-3,
         fixed(GradientDescent(num_restarts=3, noise_std=0.1)),
+        40,
     ),
     Case(
         "GradientDescent restarts",
@@ -127,6 +139,7 @@ METHODS = [
         80,
         2e-3,
         fixed(GradientDescent(num_restarts=3)),
+        40,
     ),
     Case(
         "Refine",
@@ -135,6 +148,7 @@ METHODS = [
         60,
         2e-3,
         fixed(Refine(CEM(20, 5), GradientDescent(num_restarts=2), after=2)),
+        40,
     ),
     Case(
         "GRASP",
@@ -143,6 +157,7 @@ METHODS = [
         60,
         0.01,
         lambda problem: grasp(problem, num_restarts=2, lifted_iterations=2, lifted_steps=3),
+        40,
     ),
     Case(
         "AugmentedLagrangian",
@@ -153,6 +168,7 @@ METHODS = [
         lambda problem: AugmentedLagrangian(
             GradientDescent(num_restarts=3), problem.limit, every=2
         ),
+        105,
     ),
     Case(
         "CategoricalCEM",
@@ -161,6 +177,7 @@ METHODS = [
         10,
         1e-6,
         fixed(CategoricalCEM(20, 5)),
+        37,
     ),
     Case(
         "SimplexGradient",
@@ -169,6 +186,7 @@ METHODS = [
         30,
         1e-6,
         fixed(SimplexGradient(num_restarts=4)),
+        35,
     ),
     Case(
         "BestSoFar",
@@ -177,6 +195,7 @@ METHODS = [
         80,
         0.05,
         fixed(BestSoFar(MPPI(20))),
+        23,
     ),
 ]
 EVERY = pytest.mark.parametrize("case", METHODS, ids=[case.name for case in METHODS])
@@ -198,7 +217,8 @@ def search(method: Any, problem: Problem, iterations: int, **given: Any) -> Plan
 
 def same(a: Plan, b: Plan) -> bool:
     """Whether two plans are equal bit for bit in every field."""
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    ours, theirs = (take_apart(plan._asdict()) for plan in (a, b))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 @EVERY
@@ -234,6 +254,96 @@ def test_every_candidate_and_the_plan_stay_in_bounds(case: Case) -> None:
         else:
             assert actions.min() >= -0.25
             assert actions.max() <= 0.5
+
+
+@EVERY
+def test_a_box_without_zero_is_searched(case: Case) -> None:
+    """In [5, 10] a search from zeros begins inside and finds a minimum that is not at an edge."""
+    problem = known.far_box()
+    method, first = case.build(problem), []
+    if method.discrete:
+        pytest.skip("choices have no bounds")
+
+    def cost(candidates: Tensor) -> Tensor:
+        first.append(candidates.detach())
+        return problem.cost(candidates)
+
+    plan = search(method, problem, case.iterations, cost=cost)
+    inside = (first[0] > 5) & (first[0] < 10)
+    assert inside.double().mean() > 0.5
+    assert problem.regret(plan.actions).max() < 0.1
+
+
+@EVERY
+def test_a_control_can_be_held_at_a_value(case: Case) -> None:
+    """Where low and high are equal no candidate and no plan has another value, to the last bit."""
+    problem = replace(known.reach(), constraint=known.constrained().constraint)
+    method, seen = case.small(problem), []
+    if method.discrete:
+        pytest.skip("choices have no bounds")
+
+    def cost(candidates: Tensor) -> Tensor:
+        seen.append(candidates.detach())
+        return problem.cost(candidates)
+
+    box = known.Bounds([-1.0, 0.3], [1.0, 0.3], mean=[0.0, 0.1], std=[1.0, 0.7])
+    plan = search(method, replace(problem, bounds=box), 5, cost=cost)
+    held = box.box(plan.actions)[0][1]
+    for actions in (*seen, plan.actions):
+        assert (actions[..., 1] == held).all()
+        assert actions[..., 0].unique().numel() > 1
+    assert (box.to_environment(plan.actions)[..., 1] == torch.tensor(0.3)).all()
+
+
+@EVERY
+def test_committed_actions_are_the_first_of_every_plan(case: Case) -> None:
+    """What is being executed leads every candidate and the plan, whatever the method asks for."""
+    problem = case.problem(3)
+    committed = problem.minimiser[:, :1]
+    seen: list[Tensor] = []
+
+    def cost(candidates: Tensor) -> Tensor:
+        seen.append(candidates.detach())
+        return problem.cost(candidates)
+
+    plan = search(case.small(problem), problem, 5, cost=cost, committed=committed)
+    for actions in (*seen, plan.actions[:, None]):
+        assert (actions[:, :, :1] == committed[:, None]).all()
+
+
+@EVERY
+def test_a_state_that_was_told_nothing_is_as_none(case: Case) -> None:
+    """A search that goes on from such a state is a new search, bit for bit."""
+    problem = case.problem(3)
+    method = case.small(problem)
+    new = search(method, problem, 4)
+    untold = method.init(torch.zeros_like(problem.start))
+    if problem.start.abs().max() == 0:
+        assert same(new, search(method, problem, 4, previous=untold, steps=1))
+    assert same(new, search(method, problem, 4, previous=untold))
+
+
+@EVERY
+def test_a_search_can_go_on(case: Case) -> None:
+    """From the last state, shifted or not, the plan is finite and no worse than the start."""
+    problem = case.problem(4)
+    method = case.small(problem)
+    first = search(method, problem, 4)
+    for steps in (0, 1):
+        again = search(method, problem, 4, previous=first.state, steps=steps, seed=1)
+        assert again.actions.isfinite().all()
+        assert again.history.isfinite().all()
+        assert problem.regret(again.actions).mean() <= problem.regret(problem.start).mean()
+
+
+@EVERY
+def test_no_helper_is_made_on_the_default_device(case: Case) -> None:
+    """Under a default device other than the plan's, a search gives the same bits."""
+    problem = case.problem(2)
+    method = case.small(problem)
+    plain = search(method, problem, 5)
+    with torch.device("meta"):
+        assert same(plain, search(method, problem, 5))
 
 
 @EVERY
@@ -350,9 +460,37 @@ def test_non_finite_costs_are_never_chosen(case: Case) -> None:
     assert plan.history.isfinite().all()
 
 
+class Launches(TorchDispatchMode):
+    """Counts operations, and keeps those that take data from the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.from_host = 0, []
+
+    def __torch_dispatch__(
+        self,
+        operation: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run it; a host tensor without dimensions travels as an argument, not as a copy."""
+        views = ("view", "expand", "select", "slice", "squeeze", "transpose", "detach", "alias")
+        if not any(view in str(operation) for view in views):
+            self.count += 1
+        tensors = [x for x in torch.utils._pytree.tree_leaves(args) if isinstance(x, Tensor)]
+        if any(x.device.type == "cpu" and x.ndim for x in tensors):
+            self.from_host.append(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
 @EVERY
 def test_nothing_in_the_loop_asks_for_a_number(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search runs on tensors that hold no data, so no step of it waits for the device."""
+    """On tensors without data no step waits for the device, or hands it data of the host.
+
+    An iteration launches no more operations than stand in the table; torch's optimizers have some
+    to spare, because their number is torch's.
+    """
     problem = case.problem(2)
     empty = replace(
         problem,
@@ -360,10 +498,19 @@ def test_nothing_in_the_loop_asks_for_a_number(case: Case, monkeypatch: pytest.M
         start=problem.start.to("meta"),
     )
     # The two questions after the loop do ask.
-    monkeypatch.setattr(sys.modules["planners.optimize"], "_in_graph", lambda plan: True)
-    plan = search(case.small(empty), empty, 3, cost=lambda a: (a * a).flatten(2).sum(-1))
-    assert plan.actions.shape == problem.start.shape
-    assert plan.actions.is_meta
+    monkeypatch.setattr(sys.modules["planners.optimize"], "_check", lambda *_: None)
+
+    def launches(iterations: int) -> Launches:
+        with Launches() as counted:
+            plan = search(case.small(empty), empty, iterations, cost=lambda a: a[:, :, 0, 0] * 1.0)
+        assert plan.actions.is_meta
+        assert plan.actions.shape == problem.start.shape
+        return counted
+
+    launches(24)
+    few, many = launches(8), launches(24)
+    assert many.from_host == []
+    assert (many.count - few.count) / 16 <= case.operations
 
 
 def test_every_public_method_is_in_the_suite() -> None:

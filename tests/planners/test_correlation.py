@@ -73,9 +73,9 @@ def test_settings_out_of_range_are_refused() -> None:
     """A setting outside its range names itself."""
     with pytest.raises(ValueError, match="beta"):
         Colored(-0.1)
-    with pytest.raises(ValueError, match="num_support must be at least 2"):
+    with pytest.raises(ValueError, match="num_support must be an integer of at least 2"):
         Kernel(1)
-    with pytest.raises(ValueError, match="length must be positive"):
+    with pytest.raises(ValueError, match="length must be a number"):
         Kernel(2, 0.0)
     with pytest.raises(ValueError, match="num_support must be at most the horizon, 3, got 4"):
         Kernel(4).matrix(3)

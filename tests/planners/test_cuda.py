@@ -9,7 +9,8 @@ import torch
 
 from planners import CEM, ICEM, MPPI, BestSoFar, Bounds, PredictiveSampling, optimize
 from planners.noise import Noise, Stream
-from planners.problems import quadratic
+
+from .known import quadratic
 
 pytestmark = pytest.mark.gpu
 SAMPLERS = [CEM(), MPPI(top_k=64, adapt_std=True), PredictiveSampling(), BestSoFar(CEM())]

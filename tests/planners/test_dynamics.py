@@ -49,8 +49,19 @@ def test_the_gradient_reaches_the_actions() -> None:
     assert slope.flatten().tolist() == [2.0, 1.0]
 
 
+def test_states_are_taken_as_environments_give_them() -> None:
+    """A float64 array is a state like a float32 tensor."""
+    np = pytest.importorskip("numpy")
+    cost_from = from_dynamics(step, lambda s, a: s[:, 0])
+    candidates = torch.rand(2, 5, 3, 2)
+    given = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert torch.equal(cost_from(given)(candidates), cost_from(torch.tensor(given))(candidates))
+    with pytest.raises(TypeError, match="running_cost must be callable"):
+        from_dynamics(step, 3.0)  # type: ignore[arg-type]
+
+
 def test_a_state_of_another_batch_is_refused() -> None:
     """The state's problems must be the candidates'."""
     cost = from_dynamics(step, lambda s, a: s[:, 0])(torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r"state must be \[2, D\] to match candidates"):
+    with pytest.raises(ValueError, match=r"state must be a float tensor \[2, D\]"):
         cost(torch.zeros(2, 5, 3, 2))

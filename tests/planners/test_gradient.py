@@ -11,7 +11,8 @@ from torch import Tensor
 from planners import Bounds, GradientDescent, Scored, optimize
 from planners.gradient import Memory, descend
 from planners.noise import Noise, Stream
-from planners.problems import active_bounds, quadratic
+
+from .known import active_bounds, quadratic
 
 RULES = [
     partial(torch.optim.SGD, lr=0.05),

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from planners import GRASP, GradientDescent, Scored, optimize
 from planners.noise import Noise, Stream
-from planners.problems import reach
+
+from .known import reach
 
 
 def test_lifted_steps_find_actions_that_connect_the_states() -> None:
@@ -87,9 +88,11 @@ def test_wrong_settings_are_named() -> None:
     def step(s: Tensor, a: Tensor) -> Tensor:
         return s + a
 
-    with pytest.raises(ValueError, match="initial and goal must both be"):
+    with pytest.raises(ValueError, match=r"goal must be a float tensor \[2, 3\]"):
         GRASP(step, torch.zeros(2, 3), torch.zeros(2, 4))
-    with pytest.raises(ValueError, match=r"initial must be \[3, D\] to match plan, got \[2, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"initial must be a float tensor \[3, D\], got .* \[2, 1\]"
+    ):
         GRASP(step, torch.zeros(2, 1), torch.zeros(2, 1)).init(torch.zeros(3, 4, 1))
     for name, value in (("num_restarts", 0), ("lifted_steps", 0), ("state_noise", -1.0)):
         with pytest.raises(ValueError, match=name):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from planners import ICEM, Scored, optimize
+from planners import ICEM, Colored, Scored, optimize
 from planners.noise import Noise, Stream
 
 
@@ -68,8 +68,47 @@ def test_momentum_keeps_a_share_of_the_old_gaussian() -> None:
         method.init(torch.zeros(1, 1, 1)), Scored(candidates, costs, torch.empty(0), noise)
     )
     assert state.mean.item() == pytest.approx(1.8)
-    assert state.std.item() == pytest.approx(0.95)
+    assert state.spread.item() == pytest.approx(0.95)
     assert method.plan(state).item() == 1.0
+
+
+def test_the_next_search_starts_around_the_shifted_mean() -> None:
+    """As in the source: the mean and not the best elite moves on, its last action again, σ anew."""
+    method, plan = ICEM(40, 4), torch.zeros(1, 3, 1)
+    told = optimize(method, bowl, plan, iterations=2)
+    shifted = method.init(told.actions, told.state, 1)
+    mean = told.state.mean[:, [1, 2, 2]]
+    assert torch.equal(shifted.mean, mean)
+    assert not torch.equal(shifted.mean, told.actions[:, [1, 2, 2]])
+    assert torch.equal(shifted.elites, told.state.elites[:, :, [1, 2, 2]])
+    assert (shifted.spread == 0.5).all()
+    # At the same moment the plan that is given leads, and the elites stay.
+    here = method.init(plan, told.state)
+    assert torch.equal(here.mean, plan)
+    assert torch.equal(here.elites, told.state.elites)
+
+
+@pytest.mark.parametrize(("horizon", "beta"), [(5, 2.0), (12, 0.25), (30, 4.0), (1, 2.0), (6, 0.0)])
+def test_the_noise_has_the_sources_variance(horizon: int, beta: float) -> None:
+    """The colorednoise package scales by 2 √(Σ w²) / H, w without the constant and half at 1/2."""
+    f = torch.fft.rfftfreq(horizon, dtype=torch.float64).clamp_min(1 / horizon) ** (-beta / 2)
+    w = f[1:].clone()
+    if horizon % 2 == 0:
+        w[-1] /= 2
+    scale = 2 * w.square().sum().sqrt() / horizon
+    # A real series: the constant and 1/2 are lone and doubled, each pair counts twice.
+    power = torch.full_like(f, 4.0)
+    power[0] = 2
+    if horizon % 2 == 0:
+        power[-1] = 2
+    variance = (power * f.square()).sum() / horizon**2 / scale**2
+    expected = 1.0 if horizon == 1 or beta == 0 else variance.sqrt().item()
+    L = Colored(beta, unit=False).matrix(horizon)
+    std = (L @ L.T).diagonal().sqrt()
+    torch.testing.assert_close(std, torch.full_like(std, expected))
+    method, plan = ICEM(4000, 4, beta=beta, init_std=1.0), torch.zeros(1, horizon, 1)
+    drawn = method.ask(method.init(plan), Noise(Stream(torch.tensor([0])), 0))
+    assert drawn.std().item() == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from planners import CEM, AugmentedLagrangian, GradientDescent, Progress, optimize
 from planners.lagrangian import LagrangianState
-from planners.problems import constrained
+
+from .known import constrained
 
 SGD = GradientDescent(partial(torch.optim.SGD, lr=0.02))
 
@@ -27,7 +28,7 @@ SGD = GradientDescent(partial(torch.optim.SGD, lr=0.02))
 def test_the_known_multiplier_is_found(method: CEM, every: int, rounds: int, error: float) -> None:
     """λ converges to the price of the constraint, and the plan to the constrained minimiser."""
     problem = constrained()
-    states: list[LagrangianState[object]] = []  # type: ignore[type-var]
+    states: list[LagrangianState] = []
 
     def watch(progress: Progress) -> None:
         assert isinstance(progress.state, LagrangianState)
@@ -112,13 +113,13 @@ def test_a_gradient_method_goes_on_and_a_sampling_method_starts_anew() -> None:
     assert isinstance(anew, LagrangianState)
     assert isinstance(on, LagrangianState)
     assert (anew.since, on.since) == (4, 0)
-    assert (anew.inner.std == 1).all()
+    assert (anew.inner.spread == 1).all()
     assert on.inner.memory[0]["step"] == 4
 
 
 def test_the_penalty_grows_only_where_a_constraint_stays_broken() -> None:
     """ρ doubles when two updates in a row leave c broken by more than half, and not by one."""
-    states: list[LagrangianState[object]] = []  # type: ignore[type-var]
+    states: list[LagrangianState] = []
 
     def watch(progress: Progress) -> None:
         assert isinstance(progress.state, LagrangianState)

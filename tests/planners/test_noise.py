@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -49,6 +50,16 @@ def test_more_candidates_keep_the_first_ones() -> None:
     """The first S numbers are the same whatever S is: position, not count, decides."""
     seed = torch.arange(3)
     assert torch.equal(draw(seed, 2, (300, 5, 2))[:, :40], draw(seed, 2, (40, 5, 2)))
+
+
+def test_fewer_numbers_are_not_made_again() -> None:
+    """A population that shrinks draws from what was made for the first, larger one."""
+    stream = Stream(torch.tensor([0]))
+    made = []
+    for iteration, S in enumerate((100, 80, 64, 51, 40)):
+        Noise(stream, iteration).normal((S, 3, 2))
+        made.append(stream._ahead[0, torch.float32][1])
+    assert all(numbers is made[0] for numbers in made)
 
 
 def test_large_draws_equal_small_ones() -> None:
@@ -163,6 +174,21 @@ def test_fold_in_separates_seeds_and_numbers() -> None:
     assert torch.equal(fold_in(torch.arange(5), 7), fold_in(torch.arange(5), torch.tensor(7)))
 
 
+def test_integers_of_any_kind_are_seeds() -> None:
+    """numpy's, the clock's, negative and huge ones: equal numbers are equal seeds."""
+    np = pytest.importorskip("numpy")
+    cpu = torch.device("cpu")
+    for seed in (np.int64(7), np.uint8(7), torch.tensor(7), 7 + 2**64):
+        assert torch.equal(problem_seeds(seed, 3, cpu), problem_seeds(7, 3, cpu))
+    for seed in (time.time_ns(), -1, 2**63, np.uint64(2**64 - 1)):
+        assert problem_seeds(seed, 2, cpu).dtype == torch.int64
+    rows = np.array([3, 5], dtype=np.int32)
+    assert problem_seeds(rows, 2, cpu).tolist() == [3, 5]
+    for wrong in (1.5, True, "7", None):
+        with pytest.raises(TypeError, match="seed must be an integer"):
+            problem_seeds(wrong, 2, cpu)
+
+
 def test_seeds_of_problems() -> None:
     """An int gives each problem its own seed, the first ones whatever B; a tensor stays itself."""
     cpu = torch.device("cpu")
@@ -174,5 +200,5 @@ def test_seeds_of_problems() -> None:
     assert torch.equal(problem_seeds(given_seeds, 3, cpu), given_seeds.long())
     with pytest.raises(ValueError, match=r"seed must be \[2\]"):
         problem_seeds(given_seeds, 2, cpu)
-    with pytest.raises(TypeError, match="integer tensor"):
+    with pytest.raises(TypeError, match="integer or"):
         problem_seeds(torch.zeros(2), 2, cpu)

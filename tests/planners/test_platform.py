@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from planners import CEM, ICEM, Bounds, PlatformSolver, optimize
+from planners import (
+    CEM,
+    ICEM,
+    MPPI,
+    BestSoFar,
+    Bounds,
+    CategoricalCEM,
+    PlatformSolver,
+    Refine,
+    SimplexGradient,
+    optimize,
+)
 
 np = pytest.importorskip("numpy")
 
@@ -151,8 +163,130 @@ def test_the_batch_size_is_a_matter_of_speed_alone() -> None:
     torch.testing.assert_close(found["var"][0], expected["var"][0], rtol=0, atol=1e-5)
     assert found["costs"] == pytest.approx(expected["costs"], abs=1e-5)
     assert model.shapes["pixels"] == (1, 300, 1, 3, 8, 8)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         make(batch_size=0)
+
+
+class Far:
+    """Cheapest at 5, outside of every box here."""
+
+    def get_cost(self, info_dict: dict[str, Any], action_candidates: Tensor) -> Tensor:
+        """[B, S]."""
+        return (action_candidates - 5).square().sum((-1, -2))
+
+
+def box(low: Any, high: Any, kind: Any = np.float32) -> SimpleNamespace:
+    """A vectorised Box, as gymnasium has it."""
+    low, high = np.asarray(low, kind), np.asarray(high, kind)
+    return SimpleNamespace(shape=low.shape, low=low, high=high, dtype=low.dtype)
+
+
+@pytest.mark.parametrize("method", [CEM(30, 6), ICEM(30, 6), MPPI(30)], ids=repr)
+@pytest.mark.filterwarnings("ignore:most candidates")
+def test_the_box_of_the_action_space_holds(method: Any) -> None:
+    """Without bounds the space's own box is kept, and one warning says in which units."""
+    solver = PlatformSolver(method, Far(), iterations=5)
+    space = box([[-0.4, 0.5]] * 3, [[0.3, 0.7]] * 3)
+    with pytest.warns(RuntimeWarning, match="bounds are None: plans keep to the action space's"):
+        solver.configure(action_space=space, n_envs=3, config=Config())
+    steps = solver.solve({"pixels": torch.zeros(3, 1)})["actions"].unflatten(-1, (3, 2))
+    assert (steps >= torch.tensor([-0.4, 0.5])).all()
+    assert (steps <= torch.tensor([0.3, 0.7])).all()
+
+
+def test_given_bounds_and_open_spaces_are_silent() -> None:
+    """Nothing is said where bounds are given, or where the space has none."""
+    solver = PlatformSolver(CEM(8, 2), Far(), iterations=1, bounds=Bounds(-9.0, 9.0))
+    solver.configure(action_space=box([[-1.0]], [[1.0]]), n_envs=1, config=Config())
+    free = PlatformSolver(CEM(8, 2), Far(), iterations=1)
+    free.configure(action_space=box([[-np.inf]], [[np.inf]]), n_envs=1, config=Config())
+    assert free.solve({"pixels": torch.zeros(1, 1)})["actions"].shape == (1, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("method", "space", "message"),
+    [
+        (CEM(), SimpleNamespace(shape=(2,), nvec=[4, 4]), "must hold a box for CEM"),
+        (CategoricalCEM(), box([[-1.0]], [[1.0]]), "must hold choices for CategoricalCEM"),
+        (CEM(), box([[0]], [[255]], np.uint8), "must hold floats or choices"),
+        (CategoricalCEM(), SimpleNamespace(shape=(2,), nvec=[2, 3]), "one number of options"),
+        (CategoricalCEM(choices=3), SimpleNamespace(shape=(1,), nvec=[4]), "choices must be 4"),
+        (CEM(), box([[-1.0], [-2.0]], [[1.0], [1.0]]), "same box for every environment"),
+    ],
+)
+def test_a_space_that_does_not_fit_is_refused(method: Any, space: Any, message: str) -> None:
+    """Choices for a continuous method, numbers for a discrete one, boxes that differ."""
+    solver = PlatformSolver(method, Far(), iterations=1)
+    with pytest.raises(ValueError, match=message):
+        solver.configure(action_space=space, n_envs=2, config=Config())
+
+
+class Twos:
+    """Cheapest where every choice of four is number 2."""
+
+    def get_cost(self, info_dict: dict[str, Any], action_candidates: Tensor) -> Tensor:
+        """[B, S]."""
+        return -action_candidates.unflatten(-1, (-1, 4))[..., 2].sum((-1, -2))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        CategoricalCEM(60, 6),
+        SimplexGradient(8),
+        BestSoFar(CategoricalCEM(60, 6)),
+        Refine(CategoricalCEM(60, 6), SimplexGradient(4), after=6),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_choices_are_planned_and_returned_as_numbers(method: Any) -> None:
+    """For Discrete(4) in blocks of 3 actions are [n, H, 3] numbers, which also start a plan."""
+    solver = PlatformSolver(method, Twos(), iterations=16, batch_size=None)
+    space = SimpleNamespace(shape=(2,), nvec=np.array([4, 4]), dtype=np.dtype(np.int64))
+    solver.configure(action_space=space, n_envs=2, config=Config())
+    assert solver.action_dim == 12
+    actions = solver.solve({"x": torch.zeros(2, 1)})["actions"]
+    assert torch.equal(actions, torch.full((2, 4, 3), 2))
+    one = SimpleNamespace(shape=(), n=4, dtype=np.dtype(np.int64))
+    solver.configure(action_space=one, n_envs=1, config=Config())
+    again = solver.solve({"x": torch.zeros(1, 1)}, actions[:1, 1:])
+    assert torch.equal(again["actions"], actions[:1])
+
+
+def test_the_platforms_recorders_are_called() -> None:
+    """Each sees every iteration of every batch, and its history comes back under its key."""
+
+    class Recorder:
+        output_key = "best"
+
+        def reset(self) -> None:
+            self.history: list[list[float]] = []
+
+        def start_batch(self) -> None:
+            self.history.append([])
+
+        def __call__(self, *, step: int, candidates: Tensor, costs: Tensor, **_: Any) -> None:
+            assert step == len(self.history[-1])
+            assert candidates.shape[:2] == costs.shape
+            self.history[-1].append(costs.min().item())
+
+        def end_solve(self) -> None:
+            self.ended = True
+
+    recorder = Recorder()
+    solver, _, info = make(batch_size=1, callbacks=[recorder])
+    for _ in range(2):
+        history = solver.solve(info)["callbacks"]["best"]
+        assert [len(batch) for batch in history] == [20, 20]
+    assert recorder.ended
+
+
+def test_an_empty_dictionary_is_refused() -> None:
+    """Nothing to plan for is said in words; text and numbers are no environments."""
+    solver, _, _ = make()
+    for info in ({}, {"a": "text"}, {"a": 3, "b": torch.tensor(1.0)}):
+        with pytest.raises(ValueError, match="info_dict must hold tensors or arrays"):
+            solver.solve(info)
 
 
 def test_configure_comes_first() -> None:

@@ -7,7 +7,8 @@ import torch
 
 from planners import Kernel, PredictiveSampling, optimize
 from planners.noise import Noise, Stream
-from planners.problems import valley
+
+from .known import valley
 
 
 def test_its_cost_is_scored_and_never_rises() -> None:
@@ -29,5 +30,5 @@ def test_few_knots_move_the_whole_horizon() -> None:
 
 def test_too_few_samples_are_refused() -> None:
     """One sample would be the plan itself."""
-    with pytest.raises(ValueError, match="num_samples must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="num_samples must be an integer of at least 2, got 1"):
         PredictiveSampling(1)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from planners import problems as known
-from planners.problems import Problem
+from . import known
+from .known import Problem
 
 ALL = [
     known.quadratic,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from planners import CEM, MPPI, CategoricalCEM, GradientDescent, Refine, optimize
-from planners.problems import quadratic, two_basins
+
+from .known import quadratic, two_basins
 
 
 def test_before_the_change_it_is_the_first_method() -> None:
@@ -69,7 +70,7 @@ def test_sampling_finds_the_valley_and_gradients_its_floor() -> None:
 
 def test_wrong_settings_are_named() -> None:
     """`after` must be positive, and choices do not mix with free actions."""
-    with pytest.raises(ValueError, match="after must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="after must be an integer of at least 1, got 0"):
         Refine(CEM(), MPPI(), after=0)
     with pytest.raises(ValueError, match="both be discrete or both not"):
         Refine(CategoricalCEM(), GradientDescent(), after=1)

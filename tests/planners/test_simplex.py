@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from planners import SimplexGradient, optimize
-from planners.problems import chain
 from planners.simplex import project_to_simplex
+
+from .known import chain
 
 ROWS = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=12)
 
@@ -39,6 +40,23 @@ def test_the_plan_is_a_real_one_with_its_real_cost() -> None:
     plan = optimize(SimplexGradient(), problem.cost, problem.start, iterations=10)
     assert set(plan.actions.unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(problem.cost(plan.actions[:, None])[:, 0], plan.cost)
+
+
+def test_roundings_are_scored_without_a_gradient() -> None:
+    """Real choices in even iterations, relaxed ones that require grad in odd ones."""
+    problem = chain()
+    seen: list[Tensor] = []
+
+    def cost(candidates: Tensor) -> Tensor:
+        seen.append(candidates)
+        return problem.cost(candidates)
+
+    optimize(SimplexGradient(num_restarts=6), cost, problem.start, iterations=6)
+    assert [candidates.requires_grad for candidates in seen] == [False, True] * 3
+    for real, relaxed in zip(seen[::2], seen[1::2], strict=True):
+        assert real.shape == relaxed.shape
+        assert torch.equal(real.argmax(-1), relaxed.argmax(-1))
+        assert set(real.unique().tolist()) == {0.0, 1.0}
 
 
 def test_several_choices_share_an_action() -> None:

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from planners import CEM
+from planners import CEM, Bounds, planning_step
 from planners.cem import CEMState
 from planners.contract import Scored
 from worldmodel import ActionEncoder, CausalPredictor, FrameEncoder, WorldModel, goal_cost, presets
 from worldmodel.export import PlanningStep, export_onnx, export_torch
 
 HORIZON, ELITES = 2, 3
+BOUNDS = Bounds(-0.5, 0.75, mean=0.1)
+UPDATE = planning_step(CEM(num_elites=ELITES), BOUNDS)
 
 
 def tiny() -> WorldModel:
@@ -48,45 +50,51 @@ def step_inputs(B: int, S: int, known: int = 1) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("known", [1, 2, 4])
 @torch.no_grad()
-def test_a_planning_step_is_an_iteration_of_cem_on_the_goal_cost(known: int) -> None:
-    """Its costs are those of goal_cost, its mean and std those of planners.CEM."""
+def test_a_planning_step_is_an_iteration_of_the_planner_on_the_goal_cost(known: int) -> None:
+    """Its candidates lie in the box, its costs are goal_cost's, its mean and std the planner's."""
     model, S = tiny(), 9
     frames, goal = torch.rand(2, known, 3, 8, 8), torch.rand(2, 3, 8, 8)
     inputs = step_inputs(2, S, known)
     inputs["z"], inputs["goal"] = model.encode(frames), model.encode(goal[:, None])[:, 0]
-    mean, std, costs = PlanningStep(model, ELITES)(**inputs)
+    mean, std, costs = PlanningStep(model, UPDATE)(**inputs)
 
-    candidates = inputs["mean"][:, None] + inputs["std"][:, None] * inputs["noise"]
-    candidates[:, 0] = inputs["mean"]
+    low, high = BOUNDS.box(inputs["mean"])
+    start = inputs["mean"].clamp(low, high)
+    candidates = (start[:, None] + inputs["std"][:, None] * inputs["noise"]).clamp(low, high)
+    candidates[:, 0] = start
     expected = goal_cost(model, frames, goal, past_actions=inputs.get("past"))(candidates)
     torch.testing.assert_close(costs, expected, rtol=1e-4, atol=1e-5)
-    state = CEMState(inputs["mean"], inputs["std"], inputs["mean"], costs[:, 0])
+    state = CEMState(start, inputs["std"], start, costs[:, 0])
     scored = Scored(candidates, costs, costs.new_zeros(0), cast(Any, None))
     told = CEM(num_samples=S, num_elites=ELITES).tell(state, scored)
     torch.testing.assert_close(mean, told.mean)
-    torch.testing.assert_close(std, told.std)
+    torch.testing.assert_close(std, told.spread)
 
 
 @torch.no_grad()
 def test_a_cost_that_is_not_finite_is_never_elite() -> None:
-    """Candidates whose cost overflows or is NaN count as worst and leave mean and std finite."""
-    inputs = step_inputs(1, 8)
-    inputs["noise"][:, 1:4] = torch.nan
-    mean, std, costs = PlanningStep(tiny(), ELITES)(**inputs)
-    assert costs[0, 1:4].isinf().all()
-    assert mean.isfinite().all()
-    assert std.isfinite().all()
+    """Broken candidates are never averaged; where all are broken, mean and std stay."""
+    for broken in (slice(1, 4), slice(1, 7)):
+        inputs = step_inputs(1, 8)
+        inputs["noise"][:, broken] = torch.nan
+        mean, std, costs = PlanningStep(tiny(), UPDATE)(**inputs)
+        assert costs[0, broken].isinf().all()
+        assert mean.isfinite().all()
+        assert std.isfinite().all()
+    inputs["goal"] *= torch.nan
+    mean, std, costs = PlanningStep(tiny(), UPDATE)(**inputs)
+    assert costs.isinf().all()
+    torch.testing.assert_close(mean, inputs["mean"].clamp(*BOUNDS.box(mean)))
+    torch.testing.assert_close(std, inputs["std"])
 
 
 def test_a_planning_step_refuses_what_would_mislead(tmp_path: Path) -> None:
-    """Dropout would make costs noisy and one elite has no spread: both are refused."""
+    """Dropout would make costs noisy, and a plan needs an action: both are refused."""
     with pytest.raises(ValueError, match="eval mode"):
-        PlanningStep(tiny().train())
-    with pytest.raises(ValueError, match="num_elites must be at least 2, got 1"):
-        PlanningStep(tiny(), 1)
+        PlanningStep(tiny().train(), UPDATE)
     for wrong in ({"horizon": 0}, {"known": 0}):
         with pytest.raises(ValueError, match="horizon and known must be at least 1"):
-            export_torch(tiny(), tmp_path / "run", **wrong)
+            export_torch(tiny(), tmp_path / "run", update=UPDATE, **wrong)
     assert not (tmp_path / "run").exists()
 
 
@@ -95,7 +103,9 @@ def test_a_planning_step_refuses_what_would_mislead(tmp_path: Path) -> None:
 def test_torch_programs_compute_what_the_model_computes(tmp_path: Path) -> None:
     """Loaded without our code, each program agrees with the model at other batch sizes."""
     model = tiny()
-    files = export_torch(model, tmp_path, horizon=HORIZON, num_elites=ELITES, known=2)
+    files = export_torch(
+        model, tmp_path, update=UPDATE, horizon=HORIZON, least_samples=ELITES, known=2
+    )
     assert [f.name for f in files] == ["encoder.pt2", "predictor.pt2", "planning_step.pt2"]
     assert sorted(tmp_path.iterdir()) == sorted(files)
     encoder, predictor, step = (torch.export.load(f).module() for f in files)
@@ -104,7 +114,7 @@ def test_torch_programs_compute_what_the_model_computes(tmp_path: Path) -> None:
     z, actions = torch.randn(4, 3, 16), torch.randn(4, 3, 4)
     torch.testing.assert_close(predictor(z, actions), model.predict(z, actions))
     inputs = step_inputs(3, 17, known=2)
-    torch.testing.assert_close(step(*inputs.values()), PlanningStep(model, ELITES)(**inputs))
+    torch.testing.assert_close(step(*inputs.values()), PlanningStep(model, UPDATE)(**inputs))
 
 
 @pytest.mark.slow
@@ -113,7 +123,7 @@ def test_onnx_files_compute_what_the_model_computes(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="needs sigreg[export]")
     runtime = pytest.importorskip("onnxruntime", reason="needs sigreg[export]")
     model = tiny()
-    files = export_onnx(model, tmp_path, horizon=HORIZON, num_elites=ELITES)
+    files = export_onnx(model, tmp_path, update=UPDATE, horizon=HORIZON, least_samples=ELITES)
     assert sorted(tmp_path.iterdir()) == sorted(files)
 
     def run(file: Path, **inputs: Tensor) -> list[Tensor]:
@@ -134,7 +144,7 @@ def test_onnx_files_compute_what_the_model_computes(tmp_path: Path) -> None:
         for B, S in ((1, ELITES), (3, 17)):
             inputs = step_inputs(B, S)
             mean, std, costs = run(files[2], **inputs)
-            wanted = PlanningStep(model, ELITES)(**inputs)
+            wanted = PlanningStep(model, UPDATE)(**inputs)
             torch.testing.assert_close(mean, wanted[0], rtol=0, atol=1e-4)
             torch.testing.assert_close(std, wanted[1], rtol=0, atol=1e-4)
             torch.testing.assert_close(costs, wanted[2], rtol=1e-4, atol=1e-4)
@@ -149,7 +159,7 @@ def test_a_file_that_differs_is_not_left_behind(
     pytest.importorskip("onnxruntime", reason="needs sigreg[export]")
     monkeypatch.setattr("worldmodel.export._TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match=r"encoder\.onnx gives z with an error of"):
-        export_onnx(tiny(), tmp_path, horizon=HORIZON, num_elites=ELITES)
+        export_onnx(tiny(), tmp_path, update=UPDATE, horizon=HORIZON, least_samples=ELITES)
     assert not list(tmp_path.iterdir())
 
 
@@ -158,4 +168,4 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "onnxruntime", cast(Any, sys))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"onnxscript is missing: pip install 'sigreg\[export\]'"):
-        export_onnx(presets.small(), tmp_path)
+        export_onnx(presets.small(), tmp_path, update=UPDATE)

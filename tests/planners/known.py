@@ -20,6 +20,7 @@ __all__ = [
     "active_bounds",
     "chain",
     "constrained",
+    "far_box",
     "linear_quadratic",
     "quadratic",
     "reach",
@@ -216,6 +217,22 @@ def reach(B: int = 8, H: int = 5, A: int = 2) -> Problem:
 
     steps = (goal / H).unsqueeze(1).expand(B, H, A)
     return Problem(score, (goal,), torch.zeros(B, H, A), torch.zeros(B), steps)
+
+
+def far_box(B: int = 4, H: int = 3, A: int = 1) -> Problem:
+    """`reach` in a box without zero, [5, 10], with goals off its middle; Σ a ≤ g may be asked too.
+
+    The regret is 137 at 5, 18 in the middle.
+    """
+    goal = torch.full((B, A), 8.9 * H)
+    near = reach(B, H, A)
+    return replace(
+        near,
+        parameters=(goal,),
+        minimiser=torch.full((B, H, A), 8.9),
+        bounds=Bounds(5.0, 10.0),
+        constraint=lambda a, g: _sum(a, 2).unsqueeze(-1) - g.sum(-1)[:, None, None],
+    )
 
 
 def chain(B: int = 8, H: int = 4, C: int = 4) -> Problem:

@@ -1,0 +1,98 @@
+"""Every check of an argument: one line where it is used, an error that names rule and what came."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["calls", "floats", "instance", "integer", "number", "one_of", "require", "row", "shown"]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError(message) unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
+    """An integer of any kind (numpy's too, but no bool) from low to high, as an int."""
+    rule = "" if low is None else f" of at least {low}" if high is None else f" in [{low}, {high}]"
+    try:
+        # An int is an index; a float, even a whole one, is none.
+        index: Any = "" if isinstance(value, bool) else value
+        found = operator.index(index)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be an integer{rule}, got {shown(value)}") from None
+    fits = (low is None or found >= low) and (high is None or found <= high)
+    require(fits, f"{name} must be an integer{rule}, got {found}")
+    return found
+
+
+def number(name: str, value: Any, interval: str, *, optional: bool = False) -> None:
+    """A real number in an interval such as "[0, 1)" or "(0, inf)"; never NaN."""
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in {interval}, got {shown(value)}")
+    x, (low, high) = float(value), map(float, interval[1:-1].split(","))
+    above = x > low if interval[0] == "(" else x >= low
+    below = x < high if interval[-1] == ")" else x <= high
+    require(above and below, f"{name} must be a number in {interval}, got {shown(value)}")
+
+
+def row(name: str, value: Any) -> None:
+    """A positive number, or a tuple with one per action dim."""
+    for entry in value if isinstance(value, tuple) else (value,):
+        number(name, entry, "(0, inf)")
+
+
+def one_of(name: str, value: Any, options: Sequence[str]) -> None:
+    """One of some words."""
+    words = " or ".join(f'"{option}"' for option in options)
+    require(
+        isinstance(value, str) and value in options, f"{name} must be {words}, got {shown(value)}"
+    )
+
+
+def calls(name: str, value: Any, signature: str, *, optional: bool = False) -> None:
+    """Something that can be called, or None where it is optional."""
+    if not callable(value) and not (optional and value is None):
+        raise TypeError(f"{name} must be callable, {signature}, got {shown(value)}")
+
+
+def instance(name: str, value: Any, kind: type, example: str, *, optional: bool = False) -> None:
+    """An object with all that a protocol or class asks for; the class itself is none."""
+    if optional and value is None:
+        return
+    if isinstance(value, type) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be an instance such as {example}, got {shown(value)}")
+
+
+def floats(name: str, value: Any, shape: str, **sizes: int) -> None:
+    """A float tensor of a shape such as "B H A", none of them 0; `sizes` fixes some letters."""
+    letters = shape.split()
+    wanted = f"[{', '.join(str(sizes.get(letter, letter)) for letter in letters)}]"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a float tensor {wanted}, got {shown(value)}")
+    fits = len(letters) == value.ndim and all(
+        size > 0 and size == sizes.get(letter, size)
+        for letter, size in zip(letters, value.shape, strict=True)
+    )
+    require(
+        fits and value.is_floating_point(),
+        f"{name} must be a float tensor {wanted}, got {shown(value)}",
+    )
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: one short line."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {list(value.shape)}"
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 60 else f"{type(value).__name__} {line[:50]} …"

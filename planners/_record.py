@@ -1,0 +1,88 @@
+"""Records of tensors, whatever they are made of: choose by problem, take apart, put together.
+
+A record is a tensor, a number, None, a mapping, a tuple, or a frozen record of records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["choose", "put_together", "take_apart", "walk"]
+
+RecordT = TypeVar("RecordT")
+
+
+def _parts(record: Any) -> dict[str, Any] | None:
+    """What a record is made of, by name; None for a tensor or a number."""
+    if isinstance(record, Mapping):
+        return dict(record)
+    if isinstance(record, tuple):
+        names = getattr(record, "_fields", map(str, range(len(record))))
+        return dict(zip(names, record, strict=True))
+    if is_dataclass(record) and not isinstance(record, type):
+        return {field.name: getattr(record, field.name) for field in fields(record)}
+    return None
+
+
+def walk(visit: Callable[..., Any], record: RecordT, *others: Any, name: str = "") -> RecordT:
+    """The same record with each tensor or number x replaced by visit(name, x, *its likes).
+
+    The structure is that of `record`; where another lacks a part, None stands for it.
+    """
+    parts, kind = _parts(record), type(record)
+    if parts is None:
+        made: RecordT = visit(name, record, *others)
+        return made
+    like = [_parts(other) or {} for other in others]
+    new: Any = {
+        key: walk(visit, part, *(o.get(key) for o in like), name=f"{name}.{key}".strip("."))
+        for key, part in parts.items()
+    }
+    if isinstance(record, Mapping):
+        return new  # type: ignore[no-any-return]
+    if kind is tuple:
+        return tuple(new.values())  # type: ignore[return-value]
+    return kind(**new) if isinstance(record, tuple) else replace(record, **new)  # type: ignore[type-var]
+
+
+def choose(mask: Tensor, yes: Any, no: RecordT) -> RecordT:
+    """`yes` for the problems of the mask [B], `no` for the others; what is no tensor is of `no`."""
+
+    def visit(_: str, n: Any, y: Any) -> Any:
+        if not isinstance(n, Tensor) or not isinstance(y, Tensor) or not n.ndim:
+            return n
+        return torch.where(mask.view(-1, *[1] * (n.ndim - 1)), y, n)
+
+    return walk(visit, no, yes)
+
+
+def take_apart(record: Any) -> dict[str, Tensor]:
+    """Its tensors and integers by name, on the CPU."""
+    found: dict[str, Tensor] = {}
+
+    def visit(name: str, value: Any) -> None:
+        if isinstance(value, Tensor) or type(value) is int:
+            found[name] = torch.as_tensor(value, device="cpu").contiguous()
+
+    walk(visit, record)
+    return found
+
+
+def put_together(like: RecordT, tensors: Mapping[str, Tensor], device: torch.device) -> RecordT:
+    """A record of the structure of `like` from what `take_apart` gave; None takes what there is."""
+
+    def visit(name: str, value: Any) -> Any:
+        if isinstance(value, Tensor) or (value is None and name in tensors):
+            return tensors[name].to(device)
+        if value is None:
+            head = f"{name}."
+            inside = {k[len(head) :]: x for k, x in tensors.items() if k.startswith(head)}
+            return {key: x.to(device) for key, x in inside.items()} or None
+        return int(tensors[name]) if type(value) is int else value
+
+    return walk(visit, like)

@@ -1,0 +1,143 @@
+"""When a search is over before its last iteration, asked without making the device wait."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from planners._arguments import number
+from planners._record import choose
+
+__all__ = ["LOOK", "Stopped", "Stopping"]
+
+Stopped = Literal["iterations", "converged", "deadline"]
+
+LOOK = 5
+"""Iterations from one look at the plan to the next."""
+
+
+class Mark(Protocol):
+    """A place in the device's queue of work, such as `torch.cuda.Event`."""
+
+    def record(self) -> None:
+        """Put it behind all work so far."""
+
+    def query(self) -> bool:
+        """Whether the device has come by."""
+
+    def synchronize(self) -> None:
+        """Wait until it has."""
+
+
+def _marks(device: torch.device) -> Callable[[], Mark] | None:
+    """Makes marks on a device that works while the host goes on; None where nothing is queued."""
+    return torch.cuda.Event if device.type == "cuda" else None
+
+
+class Stopping:
+    """Looks at a search from outside: has its plan settled, is the time over?
+
+    Settled is a problem whose method looks no further than `stop` around its plan (`State.spread`)
+    while no entry of the plan has moved by more since the last look. It keeps the state it has
+    then, so that nobody's plan depends on how long the others search.
+
+    On a GPU the host reads the answer of the look before the last one, which lies `LOOK`
+    iterations back: it waits for no iteration but that, and the device never runs out of work.
+    The clock compares the time with the marks that the device has passed, and waits for the first
+    of them alone.
+
+    Args:
+        stop: in planning units; None never looks.
+        deadline: seconds from now; None means no clock.
+        start: [B, H, A], the plan before the first iteration.
+        marks: makes marks in the device's queue; None for a device that has none.
+        now: the clock, in seconds.
+    Raises: ValueError if `stop` or `deadline` is not positive.
+    """
+
+    def __init__(
+        self,
+        stop: float | None,
+        deadline: float | None,
+        start: Tensor,
+        *,
+        marks: Callable[[], Mark] | None = None,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        number("stop", stop, "(0, inf)", optional=True)
+        number("deadline", deadline, "(0, inf)", optional=True)
+        self._stop, self._deadline = stop, deadline
+        self._now, self._began = now, now()
+        self._marks = marks or _marks(start.device)
+        self._queue: deque[Mark] = deque()
+        self._passed, self._at, self._pace = 0, self._began, 0.0
+        self._plan = start
+        self._settled = torch.zeros_like(start[:, 0, 0], dtype=torch.bool)
+        self._kept: Any = None
+        self._answer: tuple[Mark, Tensor] | None = None
+
+    def over(self, done: int, plan: Callable[[], Tensor], kept: Any) -> Stopped:
+        """What ends the search after `done` iterations; "iterations" if it goes on.
+
+        Args:
+            done: iterations that were asked for.
+            plan: gives [B, H, A], as it would be returned now.
+            kept: the state, and what else is to stay as it is where a problem has settled.
+        """
+        stop, deadline = self._stop, self._deadline
+        if stop is not None and done % LOOK == 0 and self._look(plan(), kept, stop):
+            return "converged"
+        return "deadline" if deadline is not None and self._late(done, deadline) else "iterations"
+
+    def result(self, kept: Any) -> Any:
+        """What is returned: where a problem has settled, what it had then."""
+        return kept if self._kept is None else choose(self._settled, self._kept, kept)
+
+    def _look(self, plan: Tensor, kept: Any, stop: float) -> bool:
+        quiet = kept[0].spread <= stop
+        if isinstance(quiet, Tensor):
+            quiet = quiet.reshape(len(plan), -1).all(1)
+        self._kept = self.result(kept)
+        moved = (plan - self._plan).abs().flatten(1).amax(1)
+        self._settled = self._settled | ((moved <= stop) & quiet)
+        self._plan = plan
+        answer = self._settled.all()
+        if self._marks is None:
+            return bool(answer)
+        copied = torch.empty((), dtype=torch.bool, device="cpu", pin_memory=answer.is_cuda)
+        copied.copy_(answer, non_blocking=True)
+        before, self._answer = self._answer, (self._mark(), copied)
+        if before is None:
+            return False
+        before[0].synchronize()
+        return bool(before[1])
+
+    def _late(self, done: int, deadline: float) -> bool:
+        """Whether the work that is queued and one more iteration would end after the deadline."""
+        if self._marks is None:
+            passed = done
+        else:
+            self._queue.append(self._mark())
+            if not self._passed and done > 1:
+                self._queue[0].synchronize()
+            passed = self._passed
+            while self._queue and self._queue[0].query():
+                self._queue.popleft()
+                passed += 1
+        now, limit = self._now(), self._began + deadline
+        if passed > self._passed:
+            self._pace = (now - self._at) / (passed - self._passed)
+            self._passed, self._at = passed, now
+        # What is queued began to run at the last mark that was passed.
+        return now > limit or self._at + (done + 1 - passed) * self._pace > limit
+
+    def _mark(self) -> Mark:
+        assert self._marks is not None
+        mark = self._marks()
+        mark.record()
+        return mark

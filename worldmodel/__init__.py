@@ -5,36 +5,48 @@ from typing import TYPE_CHECKING
 from worldmodel._lazy import lazily
 
 if TYPE_CHECKING:
-    from worldmodel import presets
+    from worldmodel import goals, heads, presets
     from worldmodel.checkpoint import RunConfig, load, load_policy, read_config, save
     from worldmodel.cost import goal_cost
-    from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
+    from worldmodel.encoder import (
+        ActionEncoder,
+        ConvEncoder,
+        FrameEncoder,
+        FusedEncoder,
+        StateEncoder,
+    )
     from worldmodel.export import export_onnx, export_torch
     from worldmodel.gcbc import GCBC, gcbc_loss
     from worldmodel.hub import from_pretrained, push_to_hub
+    from worldmodel.imagine import Futures, Imagination
     from worldmodel.loss import jepa_loss
     from worldmodel.model import WorldModel
     from worldmodel.patches import DinoPatches, PatchPredictor
     from worldmodel.pldm import PLDMTerms, pldm_loss
     from worldmodel.predictor import CausalPredictor
+    from worldmodel.prefix import PrefixPredictor
     from worldmodel.published import from_published
     from worldmodel.records import Batch, Losses
 
 __getattr__ = lazily(
     __name__,
     {
+        "goals": "",
+        "heads": "",
         "presets": "",
         "checkpoint": "RunConfig load load_policy read_config save",
         "cost": "goal_cost",
-        "encoder": "ActionEncoder ConvEncoder FrameEncoder",
+        "encoder": "ActionEncoder ConvEncoder FrameEncoder FusedEncoder StateEncoder",
         "export": "export_onnx export_torch",
         "gcbc": "GCBC gcbc_loss",
         "hub": "from_pretrained push_to_hub",
+        "imagine": "Futures Imagination",
         "loss": "jepa_loss",
         "model": "WorldModel",
         "patches": "DinoPatches PatchPredictor",
         "pldm": "PLDMTerms pldm_loss",
         "predictor": "CausalPredictor",
+        "prefix": "PrefixPredictor",
         "published": "from_published",
         "records": "Batch Losses",
     },
@@ -48,10 +60,15 @@ __all__ = [
     "ConvEncoder",
     "DinoPatches",
     "FrameEncoder",
+    "FusedEncoder",
+    "Futures",
+    "Imagination",
     "Losses",
     "PLDMTerms",
     "PatchPredictor",
+    "PrefixPredictor",
     "RunConfig",
+    "StateEncoder",
     "WorldModel",
     "export_onnx",
     "export_torch",
@@ -59,6 +76,8 @@ __all__ = [
     "from_published",
     "gcbc_loss",
     "goal_cost",
+    "goals",
+    "heads",
     "jepa_loss",
     "load",
     "load_policy",

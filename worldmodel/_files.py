@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["draft_of", "write_atomically", "write_together"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -17,15 +18,35 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises: OSError naming `path` if the disk is full, the folder cannot be written, or a link or
         something that is no file lies there, which is never replaced.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise OSError(errno.EEXIST, f"cannot write {path}: a link or no plain file lies there")
-    temporary = path.with_name(path.name + ".tmp")
+    write_together({path: content})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """`write_atomically` for several files: none is renamed before all are on the disk.
+
+    A writer killed between two renames leaves the rest beside their paths, as `draft_of`.
+
+    Raises: as `write_atomically`.
+    """
+    path, renamed = Path(), False
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, content in files.items():
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise OSError(errno.EEXIST, "a link or no plain file lies there")
+            with draft_of(path).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in files:
+            draft_of(path).replace(path)
+            renamed = True
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+        for other in () if renamed else files:
+            draft_of(other).unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise OSError(error.errno, f"cannot write {path}: {reason}") from error
+
+
+def draft_of(path: Path) -> Path:
+    """Where a file is written before it is renamed."""
+    return path.with_name(path.name + ".tmp")

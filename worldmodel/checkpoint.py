@@ -6,23 +6,24 @@ but ours.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from worldmodel._files import write_atomically
+from worldmodel._files import draft_of, write_together
 from worldmodel._strict import check_tensors
+from worldmodel._weights import as_bytes, digest_of, kept_digest, read_weights
 from worldmodel.data.episodes import ActionScale
-from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
+from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
 from worldmodel.predictor import CausalPredictor
+from worldmodel.prefix import PrefixPredictor
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -39,7 +40,8 @@ _KINDS: dict[type[nn.Module], tuple[tuple[str, ...], tuple[str, ...]]] = {
     GCBC: (("encoder", "trunk"), ("action_dim",)),
 }
 _CLASSES: tuple[type[nn.Module], ...] = (
-    FrameEncoder, ConvEncoder, DinoPatches, ActionEncoder, CausalPredictor, PatchPredictor,
+    FrameEncoder, ConvEncoder, StateEncoder, FusedEncoder, DinoPatches, ActionEncoder,
+    CausalPredictor, PatchPredictor, PrefixPredictor,
 )  # fmt: skip
 
 
@@ -71,7 +73,7 @@ def save(
 ) -> None:
     """Write a model into a folder that `load` reads (a GCBC: `load_policy`).
 
-    Each file appears whole or not at all.
+    Both files appear whole and together, or not at all.
 
     Args:
         model: the model itself, not a DDP or compiled wrapper around it or a part.
@@ -81,14 +83,13 @@ def save(
     Raises: TypeError if `model` is wrapped, a part keeps no `config` of its arguments, or `extra`
         is not JSON; OSError naming the file if it cannot be written.
     """
-    import safetensors.torch
-
     kind = type(model)
     if kind not in _KINDS:
         raise TypeError(f"model must be a WorldModel or GCBC, without wrapper, got {kind.__name__}")
     parts, arguments = _KINDS[kind]
     described: dict[str, Any] = {name: _describe(name, getattr(model, name)) for name in parts}
     described |= {name: getattr(model, name) for name in arguments}
+    weights, sha256 = as_bytes(model.state_dict())
     config = {
         "format": FORMAT,
         "model": {"class": kind.__name__, **described},
@@ -96,20 +97,16 @@ def save(
         if action_scale is None
         else {"mean": action_scale.mean.tolist(), "std": action_scale.std.tolist()},
         "extra": extra or {},
+        "weights": sha256,
     }
     try:
         text = json.dumps(config, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(f"extra must hold JSON values only: {error}") from error
-    # Contiguous, because safetensors knows no strides (channels_last convolutions have them).
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    metadata = {"format": "pt", "sha256": _digest(state)}
-    weights = _in_order(safetensors.torch.save(state, metadata))
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     # Config last: its absence shows that a first save did not finish.
-    write_atomically(path / WEIGHTS, weights)
-    write_atomically(path / CONFIG, text.encode() + b"\n")
+    write_together({path / WEIGHTS: weights, path / CONFIG: text.encode() + b"\n"})
 
 
 def load(
@@ -160,11 +157,7 @@ def read_config(folder: str | PathLike[str]) -> RunConfig:
     Returns: RunConfig.
     Raises: FileNotFoundError or ValueError, naming the file at fault.
     """
-    path = _existing(Path(folder), CONFIG)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    path, config = _read_json(Path(folder))
     version = config.get("format") if isinstance(config, dict) else None
     if not isinstance(version, int):
         hint = "; released LeWM weights are read by from_published" if _released(path) else ""
@@ -189,9 +182,32 @@ def read_config(folder: str | PathLike[str]) -> RunConfig:
         raise ValueError(f"{path} lacks or misstates an entry: {error!r}") from error
 
 
+def _read_json(folder: Path) -> tuple[Path, Any]:
+    """The configuration that goes with the weights, and the file it stands in.
+
+    A save that was killed between its two renames left the weights and, beside the old
+    configuration, the new one's draft.
+    """
+    path = folder / CONFIG
+    kept = kept_digest(folder / WEIGHTS)
+    for file in (path, draft_of(path)):
+        if not file.is_file():
+            continue
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is not JSON: {error}") from error
+        named = config.get("weights") if isinstance(config, dict) else None
+        # Folders of older versions name no digest, rewritten weights hold none.
+        if named == kept or (file == path and None in (named, kept)):
+            return file, config
+    _existing(folder, CONFIG)
+    raise ValueError(f"{path} and {WEIGHTS} beside it are of two different saves")
+
+
 def digest(model: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of a model's state, on whatever device."""
-    return _digest(model.state_dict())
+    return digest_of(model.state_dict())
 
 
 _ModelT = TypeVar("_ModelT", WorldModel, GCBC)
@@ -205,7 +221,8 @@ def _load(path: Path, wanted: type[_ModelT], classes: Sequence[type[nn.Module]])
             f"{path} holds a {config.kind}, not a {wanted.__name__}; "
             f"worldmodel.{reader.__name__} reads it"
         )
-    state = _read_weights(path / WEIGHTS)
+    _existing(path, WEIGHTS)
+    state = read_weights(path / WEIGHTS)
     known = {c.__name__: c for c in (*_CLASSES, *classes)}
     with torch.random.fork_rng(devices=[]):
         parts: dict[str, Any] = {
@@ -228,54 +245,37 @@ def _describe(name: str, part: nn.Module) -> dict[str, Any]:
             f"{name} must keep its constructor arguments in `config` and come without wrapper, "
             f"got {type(part).__name__}"
         )
-    return {"class": type(part).__name__, "config": config}
+    return {"class": type(part).__name__, "config": _described(name, config)}
+
+
+def _described(name: str, value: Any) -> Any:
+    """Constructor arguments with the modules among them described in turn."""
+    if isinstance(value, nn.Module):
+        return _describe(name, value)
+    if isinstance(value, dict):
+        return {key: _described(f"{name}.{key}", one) for key, one in value.items()}
+    return value
 
 
 def _build(
     path: Path, name: str, kind: str, config: Any, known: dict[str, type[nn.Module]]
 ) -> nn.Module:
+    def built(key: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if value.keys() == {"class", "config"}:
+            return _build(path, key, str(value["class"]), value["config"], known)
+        return {k: built(f"{key}.{k}", one) for k, one in value.items()}
+
     if kind not in known:
         raise ValueError(
             f"{path} names {name} class {kind!r}, known are {sorted(known)}; "
             "pass your own as classes=(...)"
         )
     try:
-        return known[kind](**config)
+        return known[kind](**built(name, config))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: cannot build {name} {kind}: {error}") from error
-
-
-def _in_order(content: bytes) -> bytes:
-    """The same safetensors file with its header sorted: safetensors shuffles the metadata."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[start:]
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
-    _existing(path.parent, path.name)
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            kept = (file.metadata() or {}).get("sha256")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    # A file rewritten by another tool has no digest, and that is fine.
-    if kept is not None and kept != _digest(state):
-        raise ValueError(f"{path} is damaged: its values do not match their digest")
-    return state
-
-
-def _digest(state: dict[str, Tensor]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        total.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
 
 
 def _existing(folder: Path, name: str) -> Path:

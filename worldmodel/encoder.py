@@ -1,4 +1,4 @@
-"""Encoders: a frame, or a block of actions, to one vector.
+"""Encoders: what is observed, or a block of actions, to one vector.
 
 Letters: B windows, T frames, C H W a frame, A action dims of one block, D embedding dims.
 """
@@ -6,44 +6,32 @@ Letters: B windows, T frames, C H W a frame, A action dims of one block, D embed
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodel.layers import ProjectionHead, ViTBlock
+from worldmodel.layers import Pixels, ProjectionHead, ViTBlock
 
-__all__ = ["ActionEncoder", "ConvEncoder", "FrameEncoder"]
-
-# Channel statistics of ImageNet, as the published data pipeline uses them.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+__all__ = ["ActionEncoder", "ConvEncoder", "FrameEncoder", "FusedEncoder", "StateEncoder"]
 
 
 class _PixelEncoder(nn.Module, ABC):
     """Checks, scales and normalises frames; what follows is up to the subclass's `_embed`."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, image_size: int) -> None:
         super().__init__()
         self.image_size = image_size
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.pixels = Pixels()
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames [..., 3, H, W], each alone: [..., D]."""
         size = self.image_size
         if frames.shape[-3:] != (3, size, size) or frames.dim() < 4:
             raise ValueError(f"frames must be [..., 3, {size}, {size}], got {list(frames.shape)}")
-        if not (frames.dtype == torch.uint8 or frames.dtype.is_floating_point):
-            raise TypeError(
-                f"frames must be uint8 in 0…255 or floating point in 0…1, got {frames.dtype}"
-            )
-        x = frames.flatten(0, -4)
-        x = x / 255 if x.dtype == torch.uint8 else x.to(self.mean.dtype)
-        out: Tensor = self._embed((x - self.mean) / self.std).unflatten(0, frames.shape[:-3])
+        out: Tensor = self._embed(self.pixels(frames)).unflatten(0, frames.shape[:-3])
         return out
 
     @abstractmethod
@@ -179,6 +167,83 @@ class ConvEncoder(_PixelEncoder):
         return out
 
 
+class StateEncoder(nn.Module):
+    """A vector (proprioception, a state) to an embedding: a small MLP, then a projection head.
+
+    Batch statistics in front standardise it, so raw units may differ by orders of magnitude.
+
+    Args:
+        state_dim: Q, numbers in a vector.
+        dim: D, embedding width.
+        hidden_dim: width between.
+        projector_dim: hidden width of the projection head.
+    Shapes: floating point [..., Q] -> [..., D].
+    Raises: ValueError if the last dimension is not Q.
+    """
+
+    def __init__(
+        self, state_dim: int, dim: int = 64, hidden_dim: int = 256, projector_dim: int = 256
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "state_dim": state_dim,
+            "dim": dim,
+            "hidden_dim": hidden_dim,
+            "projector_dim": projector_dim,
+        }
+        self.state_dim, self.dim = state_dim, dim
+        self.standardise = nn.BatchNorm1d(state_dim, affine=False)
+        self.expand = nn.Linear(state_dim, hidden_dim)
+        self.embed = nn.Linear(hidden_dim, dim)
+        self.projector = ProjectionHead(dim, projector_dim)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Embed vectors [..., Q]: [..., D]."""
+        if states.shape[-1] != self.state_dim:
+            raise ValueError(f"states must be [..., {self.state_dim}], got {list(states.shape)}")
+        x = states.flatten(0, -2).to(self.expand.weight.dtype)
+        h = self.embed(F.gelu(self.expand(self.standardise(x))))
+        out: Tensor = self.projector(h).unflatten(0, states.shape[:-1])
+        return out
+
+
+class FusedEncoder(nn.Module):
+    """Several observations to one embedding: an encoder for each, a linear map, a projection head.
+
+    Args:
+        encoders: by the observation's name, each with `dim`; at least one.
+        dim: D, embedding width.
+        projector_dim: hidden width of the projection head.
+    Shapes: a mapping of tensors [B, T, ...], of these names -> [B, T, D].
+    Raises: ValueError if no encoder is given, or observations have other names.
+    """
+
+    def __init__(
+        self, encoders: Mapping[str, Any], dim: int = 64, projector_dim: int = 256
+    ) -> None:
+        super().__init__()
+        if not encoders:
+            raise ValueError("encoders must name at least one observation, got none")
+        self.config = {"encoders": dict(encoders), "dim": dim, "projector_dim": projector_dim}
+        self.dim, self.names = dim, list(encoders)
+        # A list: names of cameras hold dots, which names of modules may not.
+        self.encoders = nn.ModuleList(encoders.values())
+        self.mix = nn.Linear(sum(e.dim for e in encoders.values()), dim)
+        self.projector = ProjectionHead(dim, projector_dim)
+
+    def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """Embed observations, each frame alone: [B, T, D]."""
+        got = sorted(observations) if isinstance(observations, Mapping) else "a tensor"
+        if got != sorted(self.names):
+            raise ValueError(f"observations must be a mapping of {sorted(self.names)}, got {got}")
+        seen = [
+            encoder(observations[name])
+            for name, encoder in zip(self.names, self.encoders, strict=True)
+        ]
+        out: Tensor = self.projector(self.mix(torch.cat(seen, dim=-1)))
+        return out
+
+
 class ActionEncoder(nn.Module):
     """A block of actions to one vector: a linear mix, then an MLP with SiLU.
 
@@ -207,7 +272,7 @@ class ActionEncoder(nn.Module):
             "hidden_dim": hidden_dim,
             "mix_dim": mix_dim,
         }
-        self.action_dim = action_dim
+        self.action_dim, self.dim = action_dim, dim
         self.mix = nn.Linear(action_dim, mix_dim or action_dim)
         self.expand = nn.Linear(mix_dim or action_dim, hidden_dim or 4 * dim)
         self.contract = nn.Linear(hidden_dim or 4 * dim, dim)
@@ -218,5 +283,6 @@ class ActionEncoder(nn.Module):
             raise ValueError(f"actions must be [..., {self.action_dim}], got {list(actions.shape)}")
         if not actions.dtype.is_floating_point:
             raise TypeError(f"actions must be floating point, got {actions.dtype}")
+        actions = actions.to(self.mix.weight.dtype)
         out: Tensor = self.contract(F.silu(self.expand(self.mix(actions))))
         return out

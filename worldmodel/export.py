@@ -12,15 +12,24 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from worldmodel._extras import install
+from worldmodel.encoder import (
+    ActionEncoder,
+    ConvEncoder,
+    FrameEncoder,
+    FusedEncoder,
+    StateEncoder,
+)
 from worldmodel.model import WorldModel
+from worldmodel.patches import DinoPatches
+from worldmodel.records import Observations, named
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -100,12 +109,13 @@ def export_onnx(
     horizon: int = 5,
     least_samples: int = 30,
     known: int = 1,
+    example: Observations | None = None,
 ) -> list[Path]:
     """Write encoder.onnx, predictor.onnx and planning_step.onnx, and check each with onnxruntime.
 
     | file | inputs | outputs |
     |---|---|---|
-    | encoder | frames [N, 3, H, W] uint8 | z [N, D] |
+    | encoder | frames [N, 3, H, W] uint8, or states [N, Q], or several by name | z [N, D] |
     | predictor | z [B, history, D], actions [B, history, A] | following [B, history, D] |
     | planning_step | z, goal, mean, std, noise, and past where T > 1 | next_mean, next_std, costs |
 
@@ -119,6 +129,7 @@ def export_onnx(
         horizon: H of the planning step.
         least_samples: the least S of the planning step, for a `CEM` its number of elites.
         known: T of the planning step; LeWM plans from one frame.
+        example: observations [N >= 2, ...], needed for an encoder of your own alone.
     Returns: the files.
     Raises: ImportError naming the extra if onnx, onnxscript or onnxruntime is absent; RuntimeError
         if a file's outputs differ from the model's by more than 1e-4 (of the largest, above 1).
@@ -131,7 +142,7 @@ def export_onnx(
             f"ONNX files need {error.name}: {install('export')}"
         ) from error
 
-    graphs = _graphs(model, update, horizon, least_samples, known)
+    graphs = _graphs(model, update, horizon, least_samples, known, example)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     files = []
@@ -168,6 +179,7 @@ def export_torch(
     horizon: int = 5,
     least_samples: int = 30,
     known: int = 1,
+    example: Observations | None = None,
 ) -> list[Path]:
     """Write encoder.pt2, predictor.pt2 and planning_step.pt2 for `torch.export.load`.
 
@@ -180,10 +192,12 @@ def export_torch(
         horizon: H of the planning step.
         least_samples: the least S of the planning step, for a `CEM` its number of elites.
         known: T of the planning step.
+        example: as `export_onnx`.
     Returns: the files.
-    Raises: ValueError if `horizon` or `known` is below 1.
+    Raises: TypeError without an example for an encoder of your own; ValueError if `horizon` or
+        `known` is below 1.
     """
-    graphs = _graphs(model, update, horizon, least_samples, known)
+    graphs = _graphs(model, update, horizon, least_samples, known, example)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     files = []
@@ -196,6 +210,36 @@ def export_torch(
             draft.unlink(missing_ok=True)
         files.append(file)
     return files
+
+
+class _Encode(nn.Module):
+    """An encoder whose observations are arguments side by side."""
+
+    def __init__(self, encoder: Any, names: list[str] | None) -> None:
+        super().__init__()
+        self.encoder, self.names = encoder, names
+
+    def forward(self, *observations: Tensor) -> Tensor:
+        if self.names is None:
+            (one,) = observations
+            out: Tensor = self.encoder(one)
+        else:
+            out = self.encoder(dict(zip(self.names, observations, strict=True)))
+        return out
+
+
+def _example(encoder: object, num: int, generator: torch.Generator) -> Observations:
+    """Observations that one of our encoders takes."""
+    if isinstance(encoder, FusedEncoder):
+        parts = zip(encoder.names, encoder.encoders, strict=True)
+        found = {name: _example(part, num, generator) for name, part in parts}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    if isinstance(encoder, StateEncoder):
+        return torch.randn(num, encoder.state_dim, generator=generator)
+    if isinstance(encoder, (FrameEncoder, ConvEncoder, DinoPatches)):
+        shape = (num, 3, encoder.image_size, encoder.image_size)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    raise TypeError(f"export needs example=observations for a {type(encoder).__name__}")
 
 
 class _Predict(nn.Module):
@@ -217,23 +261,33 @@ class _Graph(NamedTuple):
         inputs: example tensors by name.
         outputs: names.
         free: for each input, which dimensions are free.
+        gathered: whether the module takes its inputs as `*inputs`.
     """
 
     module: nn.Module
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
     free: dict[str, dict[int, torch.export.Dim]]
+    gathered: bool = False
 
     def program(self) -> ExportedProgram:
         """The traced graph."""
+        free: Any = tuple(self.free.values())
         with torch.no_grad():
             return torch.export.export(
-                self.module, tuple(self.inputs.values()), dynamic_shapes=tuple(self.free.values())
+                self.module,
+                tuple(self.inputs.values()),
+                dynamic_shapes=(free,) if self.gathered else free,
             )
 
 
 def _graphs(
-    model: WorldModel, update: Update, horizon: int, least_samples: int, known: int
+    model: WorldModel,
+    update: Update,
+    horizon: int,
+    least_samples: int,
+    known: int,
+    example: Observations | None,
 ) -> dict[str, _Graph]:
     if horizon < 1 or known < 1:
         raise ValueError(f"horizon and known must be at least 1, got {horizon} and {known}")
@@ -245,9 +299,11 @@ def _graphs(
 
     # No size is 1 or equal to another, so that no graph is special to its example.
     B, S, T, H = 2, least_samples + 3, known, horizon
-    A, D = model.action_encoder.action_dim, model.predictor.dim
-    side, history = model.encoder.image_size, model.predictor.history
-    rows, candidates = torch.export.Dim("B"), torch.export.Dim("S", min=least_samples)
+    if not isinstance(model.action_encoder, ActionEncoder):
+        raise TypeError(f"export needs an ActionEncoder, got {type(model.action_encoder).__name__}")
+    A, D, history = model.action_encoder.action_dim, model.predictor.dim, model.predictor.history
+    rows, frames = torch.export.Dim("B"), torch.export.Dim("N")
+    candidates = torch.export.Dim("S", min=least_samples)
     step = {
         "z": normal(B, T, D),
         "goal": normal(B, D),
@@ -257,10 +313,15 @@ def _graphs(
     }
     if T > 1:
         step["past"] = normal(B, T - 1, A)
-    frames = torch.randint(0, 256, (B, 3, side, side), dtype=torch.uint8, generator=generator)
+    seen = _example(model.encoder, B, generator) if example is None else example
+    inputs = named(seen, "states" if isinstance(model.encoder, StateEncoder) else "frames")
     return {
         "encoder": _Graph(
-            model.encoder, {"frames": frames}, ("z",), {"frames": {0: torch.export.Dim("N")}}
+            _Encode(model.encoder, list(seen) if isinstance(seen, Mapping) else None),
+            dict(inputs),
+            ("z",),
+            {name: {0: frames} for name in inputs},
+            gathered=True,
         ),
         "predictor": _Graph(
             _Predict(model),

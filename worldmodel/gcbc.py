@@ -89,8 +89,9 @@ def gcbc_loss(
     Raises: ValueError if there are fewer than two frames, or a weight without a regularizer.
     """
     frames, actions = batch
-    if frames.dim() != 5 or frames.shape[1] < 2:
-        raise ValueError(f"batch.frames must be [B, T >= 2, C, H, W], got {list(frames.shape)}")
+    if not isinstance(frames, Tensor) or frames.dim() != 5 or frames.shape[1] < 2:
+        got = list(frames.shape) if isinstance(frames, Tensor) else sorted(frames)
+        raise ValueError(f"batch.frames must be [B, T >= 2, C, H, W], got {got}")
     if weight and regularizer is None:
         raise ValueError(f"weight must be 0 without a regularizer, got {weight}")
     B, T = frames.shape[:2]

@@ -5,13 +5,76 @@ Letters: B sequences, T tokens, D dims, h heads, d dims of a head.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["AdaLNBlock", "Attention", "ProjectionHead", "ViTBlock", "feed_forward"]
+__all__ = [
+    "AdaLNBlock",
+    "Attention",
+    "Pixels",
+    "ProjectionHead",
+    "ViTBlock",
+    "feed_forward",
+    "fold_modulation",
+]
+
+
+# Channel statistics of ImageNet, as the published data pipeline uses them.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class Pixels(nn.Module):
+    """Frames to normalised numbers in the precision of the model.
+
+    Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [N, 3, H, W].
+    Raises: ValueError for another shape; TypeError for another dtype.
+    Warns: RuntimeWarning if the first floats it sees reach beyond 2: they are 0…255, most likely.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self._trusted = False
+
+    def forward(self, frames: Tensor, size: int | None = None) -> Tensor:
+        """Scale, resize to `size` × `size` if that is given, and normalise."""
+        if frames.dim() < 4 or frames.shape[-3] != 3:
+            raise ValueError(f"frames must be [..., 3, H, W], got {list(frames.shape)}")
+        if not (frames.dtype == torch.uint8 or frames.dtype.is_floating_point):
+            raise TypeError(
+                f"frames must be uint8 in 0…255 or floating point in 0…1, got {frames.dtype}"
+            )
+        x = frames.flatten(0, -4).to(self.mean.dtype)
+        if frames.dtype == torch.uint8:
+            x = x / 255
+        elif not self._trusted:
+            self._look_at(x)
+        if size is not None and x.shape[-2:] != (size, size):
+            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+        return (x - self.mean) / self.std
+
+    def _look_at(self, x: Tensor) -> None:
+        """Wait for the device once, until the range of floats is known to be right."""
+        if torch.compiler.is_compiling() or x.is_meta or not x.numel():
+            return
+        largest = float(x.detach().amax())
+        self._trusted = not largest > 2
+        if not self._trusted:
+            warnings.warn(
+                "frames must be uint8 in 0…255 or floating point in 0…1, got floating point up to "
+                f"{largest:g}; divide it by 255",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 class ProjectionHead(nn.Module):
@@ -89,16 +152,16 @@ def feed_forward(dim: int, hidden_dim: int, dropout: float = 0.0) -> nn.Sequenti
 
 
 class ViTBlock(nn.Module):
-    """Pre-norm transformer block of the Vision Transformer.
+    """Pre-norm transformer block of the Vision Transformer; causal for sequences in time.
 
     Shapes: [B, T, D] -> [B, T, D].
     Source: Dosovitskiy et al., arXiv:2010.11929; eps of the published configuration.
     """
 
-    def __init__(self, dim: int, heads: int, hidden_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, hidden_dim: int, *, causal: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-12)
-        self.attention = Attention(dim, heads, dim // heads, bias=True, causal=False)
+        self.attention = Attention(dim, heads, dim // heads, bias=True, causal=causal)
         self.norm2 = nn.LayerNorm(dim, eps=1e-12)
         self.mlp = feed_forward(dim, hidden_dim)
 
@@ -107,6 +170,16 @@ class ViTBlock(nn.Module):
         x = x + self.attention(self.norm1(x))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
+
+
+def fold_modulation(modulation: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias that give 1 + scale where the linear map gives the scale.
+
+    Shapes: [6 D, D] and [6 D]; shift, scale and gate of attention, then those of the MLP.
+    """
+    bias = modulation.bias.unflatten(0, (6, -1)).clone()
+    bias[1::3] += 1  # a slice: a list of indices is copied from the host at every call
+    return modulation.weight, bias.flatten()
 
 
 class AdaLNBlock(nn.Module):
@@ -140,9 +213,8 @@ class AdaLNBlock(nn.Module):
 
     def modulate(self, condition: Tensor) -> tuple[Tensor, ...]:
         """Shift, 1 + scale and gate of attention, then those of the MLP, each like [..., D]."""
-        weight, bias = self.modulation.weight, self.modulation.bias.unflatten(0, (6, -1)).clone()
-        bias[[1, 4]] += 1
-        return F.linear(F.silu(condition), weight, bias.flatten()).chunk(6, dim=-1)
+        weight, bias = fold_modulation(self.modulation)
+        return F.linear(F.silu(condition), weight, bias).chunk(6, dim=-1)
 
     def advance(
         self, x: Tensor, modulation: Sequence[Tensor], attend: Callable[[Tensor], Tensor]

@@ -8,9 +8,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.model import WorldModel
-from worldmodel.records import Batch, Losses
+from worldmodel.records import Batch, Losses, lead
 
-__all__ = ["jepa_loss"]
+__all__ = ["jepa_loss", "one_step_error"]
+
+
+def one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple[Tensor, Tensor]:
+    """Embeddings z [B, T, D] of a batch, and mean (ẑ_{t+1} − z_{t+1})², [].
+
+    Raises: ValueError if there are fewer windows than `at_least`, fewer than two frames, or shapes
+        disagree.
+    """
+    frames, actions = batch
+    B, T = lead(frames, "batch.frames")
+    if B < at_least or T < 2:
+        raise ValueError(
+            f"batch.frames must be [B >= {at_least}, T >= 2, ...], got [{B}, {T}, ...]"
+        )
+    if actions.dim() != 3 or actions.shape[:2] != (B, T):
+        raise ValueError(
+            f"batch.actions must be [B, T, A] with [B, T] = {[B, T]}, got {list(actions.shape)}"
+        )
+    z = model.encode(frames)
+    return z, F.mse_loss(model.predict(z[:, :-1], actions[:, :-1]), z[:, 1:])
 
 
 def jepa_loss(
@@ -36,19 +56,7 @@ def jepa_loss(
     Raises: ValueError if the batch is empty, has fewer than two frames or disagreeing shapes.
     Source: LeWM, arXiv:2603.19312, Eq. 1 and Appendix A.
     """
-    frames, actions = batch
-    if frames.dim() != 5 or frames.shape[0] < 1 or frames.shape[1] < 2:
-        raise ValueError(
-            f"batch.frames must be [B >= 1, T >= 2, C, H, W], got {list(frames.shape)}"
-        )
-    if actions.dim() != 3 or actions.shape[:2] != frames.shape[:2]:
-        raise ValueError(
-            f"batch.actions must be [B, T, A] with [B, T] = {list(frames.shape[:2])}, "
-            f"got {list(actions.shape)}"
-        )
-    z = model.encode(frames)
-    predicted = model.predict(z[:, :-1], actions[:, :-1])
-    prediction = F.mse_loss(predicted, z[:, 1:])
+    z, prediction = one_step_error(model, batch)
     regularization = regularizer(z.transpose(0, 1))
     return Losses(
         total=prediction + weight * regularization,

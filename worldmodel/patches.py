@@ -14,12 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._extras import need
-from worldmodel.layers import feed_forward
+from worldmodel.layers import Pixels, feed_forward
 
-__all__ = ["DinoPatches", "PatchPredictor", "PatchRollout"]
+__all__ = ["DinoPatches", "PatchPredictor"]
 
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 _ARCHITECTURE = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "hidden_act",
     "layer_norm_eps", "image_size", "patch_size", "num_channels", "qkv_bias", "layerscale_value",
@@ -43,9 +41,6 @@ class DinoPatches(nn.Module):
     Source: DINO-WM, arXiv:2411.04983, Section 3; DINOv2, arXiv:2304.07193.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, architecture: dict[str, Any], image_size: int = 196) -> None:
         super().__init__()
         model = _transformers()
@@ -58,8 +53,7 @@ class DinoPatches(nn.Module):
         self.tokens = (image_size // patch) ** 2
         self.token_dim = int(architecture["hidden_size"])
         self.dim = self.tokens * self.token_dim
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.pixels = Pixels()
         self.requires_grad_(False)
         self.train(False)
 
@@ -99,15 +93,9 @@ class DinoPatches(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames [..., 3, H, W], each alone: [..., P · d]."""
-        if frames.dim() < 4 or frames.shape[-3] != 3:
-            raise ValueError(f"frames must be [..., 3, H, W], got {list(frames.shape)}")
-        x = frames.flatten(0, -4)
-        x = x / 255 if x.dtype == torch.uint8 else x.to(self.mean.dtype)
-        side = (self.image_size, self.image_size)
-        if x.shape[-2:] != side:
-            x = F.interpolate(x, side, mode="bilinear", antialias=True)
+        x = self.pixels(frames, self.image_size)
         with torch.no_grad():
-            tokens = self.backbone(pixel_values=(x - self.mean) / self.std).last_hidden_state
+            tokens = self.backbone(pixel_values=x).last_hidden_state
         out: Tensor = tokens[:, 1:].flatten(1).unflatten(0, frames.shape[:-3])
         return out
 
@@ -230,54 +218,20 @@ class PatchPredictor(nn.Module):
         out: Tensor = self.norm(x)[..., : self.token_dim].flatten(1)
         return out
 
+    def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
+        """Known z [n, T, P · d] and encoded actions [n, T − 1 + H, a]: [n, H, P · d].
 
-class PatchRollout:
-    """The rollout of S plans of each of B problems, a few at a time.
-
-    Keys and values stay while the window grows; once it slides, every frame has a new place.
-
-    Args:
-        predictor: PatchPredictor in evaluation mode.
-        rows: plans that go through all steps together; None means all at once on a GPU, and on a
-            CPU as many as keep a block's widest tensor near 24 MiB.
-    """
-
-    def __init__(self, predictor: PatchPredictor, *, rows: int | None = None) -> None:
-        self.predictor, self.rows = predictor, rows
-        if rows is None and predictor.positions.device.type == "cpu":
-            widest = max(len(p) for p in predictor.blocks[0].parameters())
-            token = predictor.tokens * widest * predictor.positions.itemsize
-            self.rows = max(1, 24 * 2**20 // token)
-
-    def __call__(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
-        """Predicted embeddings of every plan.
-
-        Args:
-            z: [B, T, D], known embeddings.
-            past: [B, T − 1, a], encoded actions between them.
-            plans: [B, S, H, a], encoded actions to try.
-        Returns: [B, S, H, D], equal to the plain rollout up to rounding.
+        Keys and values stay while the window grows; once it slides, every frame has a new place.
         """
-        B, S = plans.shape[:2]
-        problem = torch.arange(B, device=z.device).repeat_interleave(S)
-        flat, out = plans.flatten(0, 1), []
-        for rows in torch.arange(B * S, device=z.device).split(self.rows or B * S):
-            mine = problem[rows]
-            out.append(self._rollout(z[mine], torch.cat([past[mine], flat[rows]], dim=1)))
-        together: Tensor = torch.cat(out).unflatten(0, (B, S))
-        return together
-
-    def _rollout(self, z: Tensor, actions: Tensor) -> Tensor:
-        """On [n, T, D] and [n, T − 1 + H, a]: [n, H, D]."""
         frames, known = list(z.unbind(1)), z.shape[1]
         start = done = -1
         for end in range(known, actions.shape[1] + 1):
-            first = max(0, end - self.predictor.history)
+            first = max(0, end - self.history)
             if first != start:
                 start = done = first
-                seen = self.predictor.no_frames()
+                seen = self.no_frames()
             for t in range(done, end):
-                following = self.predictor.extend(frames[t], actions[:, t], t - start, seen)
+                following = self.extend(frames[t], actions[:, t], t - start, seen)
             frames.append(following)
             done = end
         return torch.stack(frames[known:], dim=1)

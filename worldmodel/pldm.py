@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel.loss import one_step_error
 from worldmodel.model import WorldModel
 from worldmodel.records import Batch, Losses
 
@@ -140,13 +141,6 @@ def pldm_loss(
     Raises: ValueError if shapes disagree, or B or T is too small for a variance.
     Source: Sobal et al., arXiv:2502.14819, Section 3.
     """
-    frames, actions = batch
-    if frames.dim() != 5 or min(frames.shape[:2]) < 2 or actions.shape[:2] != frames.shape[:2]:
-        raise ValueError(
-            "batch must hold frames [B >= 2, T >= 2, C, H, W] and actions [B, T, A], got "
-            f"{list(frames.shape)} and {list(actions.shape)}"
-        )
-    z = model.encode(frames)
-    prediction = F.mse_loss(model.predict(z[:, :-1], actions[:, :-1]), z[:, 1:])
-    terms = regularizer(z.transpose(0, 1), actions)
+    z, prediction = one_step_error(model, batch, at_least=2)
+    terms = regularizer(z.transpose(0, 1), batch.actions)
     return Losses(prediction + weight * terms, prediction.detach(), terms.detach(), z.detach())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from worldmodel.contract import Rollout
 from worldmodel.layers import AdaLNBlock, ProjectionHead
+from worldmodel.rollout import PlanRollout
 
 __all__ = ["CausalPredictor"]
 
@@ -52,7 +54,7 @@ class CausalPredictor(nn.Module):
             "dropout": dropout,
             "projector_dim": projector_dim,
         }
-        self.dim = dim
+        self.dim = self.action_width = dim
         self.history = history
         self.positions = nn.Parameter(torch.randn(1, history, dim))
         self.blocks = nn.ModuleList(
@@ -81,3 +83,12 @@ class CausalPredictor(nn.Module):
         """From the last block's tokens [..., D] to predicted embeddings [..., D]."""
         out: Tensor = self.projector(self.norm(x))
         return out
+
+    def quick_rollout(
+        self,
+        *,
+        rows: int | None = None,
+        compile: bool = False,  # noqa: A002, torch's own word
+    ) -> Rollout:
+        """Read the weights, once, for many plans: `worldmodel.rollout.PlanRollout`."""
+        return PlanRollout(self, rows=rows, compile=compile)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from worldmodel.encoder import (
+    ActionEncoder,
+    ConvEncoder,
+    FrameEncoder,
+    FusedEncoder,
+    StateEncoder,
+)
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
 from worldmodel.predictor import CausalPredictor
 
-__all__ = ["dino_wm", "gcbc", "lewm", "small"]
+__all__ = ["dino_wm", "gcbc", "lewm", "small", "states"]
 
 
 def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> WorldModel:
@@ -35,7 +46,13 @@ def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> Wo
     )
 
 
-def small(action_dim: int = 10, *, image_size: int = 64, dim: int = 64) -> WorldModel:
+def small(
+    action_dim: int = 10,
+    *,
+    image_size: int = 64,
+    dim: int = 64,
+    observations: Mapping[str, int | tuple[int, ...]] | None = None,
+) -> WorldModel:
     """A convolutional encoder and a two-block predictor, trained in minutes on two CPU cores.
 
     The model of `worldmodel demo`; its measured success is in the README.
@@ -44,14 +61,49 @@ def small(action_dim: int = 10, *, image_size: int = 64, dim: int = 64) -> World
         action_dim: A, raw action dims × frameskip.
         image_size: frame side in pixels, a power of two.
         dim: D, embedding width.
+        observations: several, by name, in place of one picture: the side of a picture for a name
+            that begins with "pixels" ({"pixels": 64, "pixels_wrist": 64}), (3, side, side) for one
+            under another name, a width for a vector ({"proprio": 5}).
     Returns: WorldModel with fresh weights, in training mode.
     """
+    encoder: nn.Module = ConvEncoder(image_size=image_size, dim=dim)
+    if observations is not None:
+        parts = {name: _small_encoder(name, size, dim) for name, size in observations.items()}
+        encoder = FusedEncoder(parts, dim)
+    return _small(encoder, action_dim, dim)
+
+
+def states(action_dim: int = 10, *, state_dim: int, dim: int = 64) -> WorldModel:
+    """A world model on state vectors, without pixels: `small` behind a `StateEncoder`.
+
+    Args:
+        action_dim: A, raw action dims × frameskip.
+        state_dim: Q, numbers in a state.
+        dim: D, embedding width.
+    Returns: WorldModel with fresh weights, in training mode; observations are [B, T, Q].
+    """
+    return _small(StateEncoder(state_dim, dim), action_dim, dim)
+
+
+def _small(encoder: Any, action_dim: int, dim: int) -> WorldModel:
     return WorldModel(
-        encoder=ConvEncoder(image_size=image_size, dim=dim),
+        encoder=encoder,
         action_encoder=ActionEncoder(action_dim=action_dim, dim=dim, hidden_dim=128),
         predictor=CausalPredictor(
             dim=dim, depth=2, heads=4, history=3, dim_head=32, mlp_dim=256, projector_dim=256
         ),
+    )
+
+
+def _small_encoder(name: str, size: int | tuple[int, ...], dim: int) -> nn.Module:
+    shape = (size,) if isinstance(size, int) else tuple(size)
+    if len(shape) == 1 and not name.startswith("pixels"):
+        return StateEncoder(shape[0], dim)
+    if len(shape) == 1 or shape == (3, shape[-1], shape[-1]):
+        return ConvEncoder(image_size=shape[-1], dim=dim)
+    raise ValueError(
+        f"observations must give {name!r} as a width, the side of a picture, or (3, side, side), "
+        f"got {size}"
     )
 
 

@@ -5,11 +5,43 @@ Letters: B windows, T frames, C H W a frame, A action dims of one block, D embed
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Losses"]
+__all__ = ["Batch", "Losses", "Observations", "each", "lead", "named"]
+
+Observations = Tensor | Mapping[str, Tensor]
+"""What is seen: a tensor [B, T, ...], or several by name (cameras, proprioception, states)."""
+
+
+def each(observations: Observations, change: Callable[[Tensor], Tensor]) -> Observations:
+    """The same observations with `change` applied to every tensor; NumPy's arrays are taken too."""
+    if isinstance(observations, Mapping):
+        return {name: change(torch.as_tensor(value)) for name, value in observations.items()}
+    return change(torch.as_tensor(observations))
+
+
+def named(observations: Observations, alone: str) -> Mapping[str, Tensor]:
+    """Observations by name; a tensor that comes alone is given that one."""
+    return observations if isinstance(observations, Mapping) else {alone: observations}
+
+
+def lead(observations: Observations, name: str = "observations") -> tuple[int, int]:
+    """B and T of observations, which all share them.
+
+    Raises: ValueError if one is not [B, T, ...], or they disagree.
+    """
+    shapes = {key: list(value.shape) for key, value in named(observations, "").items()}
+    if not shapes or any(len(s) < 3 or s[:2] != min(shapes.values())[:2] for s in shapes.values()):
+        raise ValueError(
+            f"{name} must be [B, T, ...], a tensor or a mapping of tensors that agree in B and T, "
+            f"got {shapes if isinstance(observations, Mapping) else shapes['']}"
+        )
+    B, T = min(shapes.values())[:2]
+    return B, T
 
 
 class Batch(NamedTuple):
@@ -20,12 +52,18 @@ class Batch(NamedTuple):
     last block leads out of the window; nothing in the window shows its effect.
 
     Attributes:
-        frames: [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1.
+        frames: [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or what else is observed,
+            a tensor [B, T, ...] or a mapping of them.
         actions: [B, T, A], normalised as the model expects them.
     """
 
-    frames: Tensor
+    frames: Observations
     actions: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device, copied while the host goes on."""
+        frames = each(self.frames, lambda seen: seen.to(device, non_blocking=True))
+        return Batch(frames, self.actions.to(device, non_blocking=True))
 
 
 class Losses(NamedTuple):

@@ -7,58 +7,130 @@ memory and one matrix product. What all plans of a problem share has S = 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from worldmodel.layers import AdaLNBlock
-from worldmodel.predictor import CausalPredictor
+from worldmodel.contract import Predictor, Rollout, roll_out
+from worldmodel.layers import AdaLNBlock, fold_modulation
 
-__all__ = ["PlanRollout"]
+__all__ = ["AdaLNPredictor", "PlanRollout", "plain_rollout", "rows_in_cache"]
+
+_CACHE = 24 * 2**20  # bytes that a processor's last cache level holds of the widest tensor
+
+
+def rows_in_cache(tokens: int, width: int, like: Tensor) -> int | None:
+    """Plans that go through a predictor together; None, all of them, anywhere but on a CPU.
+
+    Args:
+        tokens: of one plan's window.
+        width: numbers per token in the widest tensor.
+        like: of the device and dtype.
+    """
+    if like.device.type != "cpu":
+        return None
+    return max(1, _CACHE // (tokens * width * like.itemsize))
+
+
+def plain_rollout(
+    predictor: Predictor,
+    *,
+    rows: int | None = None,
+    compile: bool = False,  # noqa: A002, torch's own word
+) -> Rollout:
+    """The rollout of any predictor: every plan behind its own copy of the past.
+
+    Args:
+        predictor: in eval mode.
+        rows: plans that go through all steps together; None is `rows_in_cache`, for tensors as
+            wide as the widest of the predictor's parameters, or as an embedding.
+        compile: send the steps through `torch.compile`.
+    Returns: Rollout.
+    """
+    wide = max((max(p.shape) for p in _parameters(predictor) if p.dim()), default=1)
+    steps = torch.compile(roll_out, dynamic=False) if compile else roll_out
+
+    def rollout(z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+        B, S = plans.shape[:2]
+        tokens = min(predictor.history, past.shape[1] + plans.shape[2])
+        together = rows or rows_in_cache(tokens, max(wide, predictor.dim), z) or B * S
+        out = []
+        for n in torch.arange(B * S, device=z.device).split(together):
+            b = n // S
+            told = torch.cat([past[b], plans.flatten(0, 1)[n]], dim=1)
+            out.append(steps(predictor, z[b], told))
+        out_of_all: Tensor = torch.cat(out).unflatten(0, (B, S))
+        return out_of_all
+
+    return rollout
+
+
+def _parameters(predictor: object) -> Iterable[Tensor]:
+    return predictor.parameters() if isinstance(predictor, nn.Module) else ()
+
+
+class AdaLNPredictor(Protocol):
+    """What `PlanRollout` reads of a predictor made of `AdaLNBlock`s."""
+
+    history: int
+    positions: nn.Parameter
+    blocks: nn.ModuleList
+
+    def read_out(self, x: Tensor, /) -> Tensor:
+        """From the last block's tokens to predicted embeddings."""
 
 
 class PlanRollout:
     """`WorldModel.rollout` for S plans of each of B problems, no product computed twice.
 
-    The plain rollout sends the whole window through the predictor at every step. Here a token's
-    modulations are computed once, though it appears in up to `history` windows. Keys and values
-    stay while the window grows; once it slides, every token has a new position and starts afresh.
-    The last block answers for the newest token alone, and what lies before the first planned
-    action is the same for all plans of a problem.
+    The plain rollout sends the whole window through the predictor at every step. Here the
+    modulations of all blocks are one matrix product, computed once, though a token appears in up to
+    `history` windows. Keys and values stay while the window grows; once it slides, every token has
+    a new position and starts afresh. The last block answers for the newest token alone, and what
+    lies before the first planned action is the same for all plans of a problem.
 
-    The oldest token of a window needs no query, key or value: softmax weights sum to one and do
-    not change when a constant is added to all scores, so with x₀ the oldest token's input
+    On a CPU the oldest token of a window needs no query, key or value: softmax weights sum to one
+    and do not change when a constant is added to all scores, so with x₀ the oldest token's input
 
         Σⱼ aⱼ W_v xⱼ = W_v x₀ + Σ_{j>0} aⱼ W_v (xⱼ − x₀),    a = softmax(0, qᵀW_k (xⱼ − x₀), …)
 
-    and W_o W_v x₀ is a single D × D product.
+    and W_o W_v x₀ is a single D × D product. Elsewhere launches cost more than products: there one
+    product and torch's fused attention take the place of these steps.
 
     Args:
         predictor: in eval mode; its weights are read when this object is made.
         rows: plans that go through all steps together; None means all at once on a GPU, and on a
             CPU as many as keep a block's widest tensor near 24 MiB.
         compile: send the steps through `torch.compile`.
+        fused: torch's fused attention; None means anywhere but on a CPU.
     Source: the rollout of LeWM, arXiv:2603.19312, Section 3.
     """
 
     def __init__(
         self,
-        predictor: CausalPredictor,
+        predictor: AdaLNPredictor,
         *,
         rows: int | None = None,
         compile: bool = False,  # noqa: A002, torch's own word
+        fused: bool | None = None,
     ) -> None:
         self.predictor = predictor
+        positions = predictor.positions
+        blocks = [cast(AdaLNBlock, block) for block in predictor.blocks]
+        if fused is None:
+            fused = positions.device.type != "cpu"
         with torch.no_grad():
-            self.blocks = [_Block(cast(AdaLNBlock, block)) for block in predictor.blocks]
-        self.rows = rows
-        if rows is None and predictor.positions.device.type == "cpu":
-            token = max(part.width for part in self.blocks) * predictor.positions.itemsize
-            self.rows = max(1, 24 * 2**20 // (predictor.history * token))
+            self.parts = [_Fused(block) if fused else _Relative(block) for block in blocks]
+            self.positions = positions.detach().transpose(0, 1).unsqueeze(2)
+            folded = [fold_modulation(block.modulation) for block in blocks]
+            self.weight, self.bias = (torch.cat(part) for part in zip(*folded, strict=True))
+        width = max(part.width for part in self.parts)
+        self.rows = rows or rows_in_cache(predictor.history, width, positions)
+        if positions.device.type == "cpu":
             _keep_pages()
         self._steps = torch.compile(self._rollout, dynamic=False) if compile else self._rollout
 
@@ -75,6 +147,8 @@ class PlanRollout:
         z, past = z.transpose(0, 1).unsqueeze(2), past.transpose(0, 1).unsqueeze(2)
         plans = plans.permute(2, 0, 1, 3)
         rows = self.rows or B * S
+        if rows >= B * S:
+            return self._steps(z, past, plans).permute(1, 2, 0, 3)
         out = []
         for some in zip(
             *(t.split(max(1, rows // S), dim=1) for t in (z, past, plans)), strict=True
@@ -85,26 +159,33 @@ class PlanRollout:
 
     def _rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
         """On [T, B, 1, D], [T − 1, B, 1, D] and [H, B, S, D]: [H, B, S, D]."""
-        shared, steps = len(past), len(plans)
-        positions, history = self.predictor.positions[0, :, None, None], self.predictor.history
-        by_past = [part.block.modulate(past) for part in self.blocks]
-        by_plan = [part.block.modulate(plans) for part in self.blocks]
+        shared, steps, history = len(past), len(plans), self.predictor.history
+        by_past = self._modulate(past) if shared else []
+        by_plan = self._modulate(plans)
         tokens = list(z)
         start = done = -1
         for end in range(shared + 1, shared + 1 + steps):
             if start != max(0, end - history):
                 start = done = max(0, end - history)
-                windows = [_Window(part) for part in self.blocks]
+                windows = [part.window() for part in self.parts]
                 if done < shared:
-                    x = z[done:shared] + positions[: shared - done]
+                    x = z[done:shared] + self.positions[: shared - done]
                     _advance(windows, x, by_past, slice(done, shared))
                     done = shared
-            x = torch.stack(torch.broadcast_tensors(*tokens[done:end]))
-            x = x + positions[done - start : end - start]
+            if end - done == 1:
+                x = tokens[done].unsqueeze(0)
+            else:
+                x = torch.stack(torch.broadcast_tensors(*tokens[done:end]))
+            x = x + self.positions[done - start : end - start]
             newest = _advance(windows, x, by_plan, slice(done - shared, end - shared))
             tokens.append(self.predictor.read_out(newest))
             done = end
         return torch.stack(tokens[-steps:])
+
+    def _modulate(self, actions: Tensor) -> list[tuple[Tensor, ...]]:
+        """Shifts, 1 + scales and gates of every block, from encoded actions [n, B, S, D]."""
+        together = F.linear(F.silu(actions), self.weight, self.bias)
+        return [block.chunk(6, dim=-1) for block in together.chunk(len(self.parts), dim=-1)]
 
 
 def _advance(
@@ -114,37 +195,52 @@ def _advance(
     for window, modulation in zip(windows, modulations, strict=True):
         last = 1 if window is windows[-1] else len(x)
         attend = partial(window.attend, last=last)
-        x = window.part.block.advance(x, [m[at] for m in modulation], attend)
+        x = window.block.advance(x, [m[at] for m in modulation], attend)
     return x[-1]
 
 
-class _Block:
-    """A block, and the weights of its attention as `_Window` uses them."""
+class _Window(Protocol):
+    """What one block remembers of a window's tokens."""
+
+    @property
+    def block(self) -> AdaLNBlock:
+        """The block."""
+
+    def attend(self, x: Tensor, last: int) -> Tensor:
+        """Take in tokens x [n, B, S, D]; what the last of them see, [last, B, S, D]."""
+
+
+class _Relative:
+    """A block whose window's tokens are taken relative to the oldest of them."""
 
     def __init__(self, block: AdaLNBlock) -> None:
         self.block = block
         attention = block.attention
         self.heads = attention.heads
-        self.query, key, value = attention.to_qkv.weight.chunk(3)
+        query, key, value = attention.to_qkv.weight.chunk(3)
+        self.query = query * (len(query) // attention.heads) ** -0.5
         self.key_value = torch.cat([key, value])
         self.out = attention.to_out.weight
         self.alone = self.out @ value
         self.bias = attention.to_out.bias
         self.width = max(len(attention.to_qkv.weight), *(len(p) for p in block.mlp.parameters()))
 
+    def window(self) -> _RelativeWindow:
+        """An empty window."""
+        return _RelativeWindow(self)
 
-class _Window:
-    """What one block remembers of the window's tokens, relative to the oldest of them."""
 
-    def __init__(self, part: _Block) -> None:
-        self.part = part
+class _RelativeWindow:
+    """Keys and values of a window, less those of its oldest token."""
+
+    def __init__(self, part: _Relative) -> None:
+        self.part, self.block = part, part.block
         self.oldest: Tensor | None = None
         self.alone: Tensor | None = None
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
     def attend(self, x: Tensor, last: int) -> Tensor:
-        """Take in tokens x [n, B, S, D]; what the last of them see, [last, B, S, D]."""
         part, seen = self.part, []
         if self.oldest is None or self.alone is None:
             self.oldest, x = x[0], x[1:]
@@ -159,23 +255,72 @@ class _Window:
             query = F.linear(x[-last:], part.query).unflatten(-1, (part.heads, -1))
             mixed = _mix(query, self.keys, self.values)
             seen.append(F.linear(mixed.flatten(-2), part.out) + self.alone)
-        return torch.cat(seen)
+        return seen[0] if len(seen) == 1 else torch.cat(seen)
 
 
 def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     """Σ_{j>0} aⱼ vⱼ for the newest n tokens, each [B, S, h, d]; a has a score of 0 in front."""
     n, seen = len(query), len(keys)
     # Written out: an attention kernel costs more than it computes for three tokens.
+    if seen == 1:
+        alone: Tensor = torch.linalg.vecdot(query, keys[0]).sigmoid().unsqueeze(-1) * values[0]
+        return alone
     scores = query.new_full((1 + seen, *query.shape[:-1]), -torch.inf)
-    scores[0] = 0
+    scores[0].zero_()
     first = [max(0, j - (seen - n)) for j in range(seen)]
     for j, (i, key) in enumerate(zip(first, keys, strict=True)):
         scores[1 + j, i:] = torch.linalg.vecdot(query[i:], key)
-    weights = (scores * query.shape[-1] ** -0.5).softmax(0)[1:].unsqueeze(-1)
+    weights = scores.softmax(0)[1:].unsqueeze(-1)
     out: Tensor = weights[0] * values[0]
     for j in range(1, seen):
         out[first[j] :].addcmul_(weights[j, first[j] :], values[j])
     return out
+
+
+class _Fused:
+    """A block whose window goes through torch's fused attention."""
+
+    def __init__(self, block: AdaLNBlock) -> None:
+        self.block = block
+        attention = block.attention
+        self.heads = attention.heads
+        self.qkv = attention.to_qkv.weight.detach()
+        self.out, self.bias = attention.to_out.weight.detach(), attention.to_out.bias.detach()
+        self.width = max(len(self.qkv), *(len(p) for p in block.mlp.parameters()))
+
+    def window(self) -> _FusedWindow:
+        """An empty window."""
+        return _FusedWindow(self)
+
+
+class _FusedWindow:
+    """Keys and values of a window, [B, S, 2h, n, d]."""
+
+    def __init__(self, part: _Fused) -> None:
+        self.part, self.block = part, part.block
+        self.seen: Tensor | None = None
+
+    def attend(self, x: Tensor, last: int) -> Tensor:
+        h = self.part.heads
+        qkv = F.linear(x, self.part.qkv).unflatten(-1, (3 * h, -1)).permute(1, 2, 3, 0, 4)
+        query, new = qkv[..., len(x) - last :, :][:, :, :h], qkv[:, :, h:]
+        if self.seen is None:
+            self.seen = new
+        else:
+            earlier = self.seen.expand(-1, new.shape[1], -1, -1, -1)
+            self.seen = torch.cat([earlier, new], dim=3)
+        mask, count = None, self.seen.shape[3]
+        if 1 < last < count:
+            mask = torch.ones(last, count, dtype=torch.bool, device=x.device).tril(count - last)
+        # Its kernels take [n, h, T, d] alone.
+        query, key, value = (t.flatten(0, 1) for t in (query, *self.seen.chunk(2, dim=2)))
+        mixed = value
+        if count > 1:
+            mixed = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, is_causal=1 < last == count
+            )
+        mixed = mixed.permute(2, 0, 1, 3).flatten(-2).unflatten(1, x.shape[1:3])
+        return F.linear(mixed, self.part.out, self.part.bias)
 
 
 def _keep_pages() -> None:

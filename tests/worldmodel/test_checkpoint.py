@@ -248,7 +248,7 @@ def test_weights_rewritten_by_another_tool_are_read(run: Path) -> None:
 def test_weights_of_another_width_are_refused(tmp_path: Path, run: Path) -> None:
     """Weights and configuration of two models do not mix, and the first tensors are named."""
     worldmodel.save(tiny(dim=8), tmp_path / "narrow")
-    (tmp_path / "narrow" / "model.safetensors").replace(run / "model.safetensors")
+    save_file(load_file(tmp_path / "narrow" / "model.safetensors"), run / "model.safetensors")
     with pytest.raises(
         ValueError, match=r"model\.safetensors holds weights of another width.*16\], got .*8\]"
     ):
@@ -339,3 +339,63 @@ def test_nothing_is_unpickled(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("torch.load", refuse)
     assert isinstance(worldmodel.load(run).encoder, FrameEncoder)
     assert not isinstance(worldmodel.load(run).encoder, ConvEncoder)
+
+
+def test_weights_and_config_appear_together(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save killed between its two renames is whole: new weights go with the new settings."""
+    new, scale = tiny(), ActionScale(torch.tensor([1.0]), torch.tensor([2.0]))
+
+    class Killed(BaseException):
+        pass
+
+    rename = Path.replace
+
+    def once(self: Path, target: Path) -> Path:
+        if Path(target).name == "config.json":
+            raise Killed
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", once)
+        with pytest.raises(Killed):
+            worldmodel.save(new, run, action_scale=scale, extra={"step": 2})
+    assert digest(worldmodel.load(run)) == digest(new)
+    config = worldmodel.read_config(run)
+    assert config.extra == {"step": 2}
+    assert config.action_scale is not None
+    # The next save cleans up, and a first save that was killed so is whole too.
+    worldmodel.save(new, run)
+    assert sorted(p.name for p in run.iterdir()) == ["config.json", "model.safetensors"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", once)
+        with pytest.raises(Killed):
+            worldmodel.save(new, tmp_path / "first")
+    assert digest(worldmodel.load(tmp_path / "first")) == digest(new)
+
+
+def test_files_of_two_saves_are_not_mixed(run: Path, tmp_path: Path) -> None:
+    """Weights beside the configuration of another save are refused by name."""
+    worldmodel.save(tiny(), tmp_path / "other")
+    (tmp_path / "other" / "model.safetensors").replace(run / "model.safetensors")
+    with pytest.raises(ValueError, match=r"config\.json and model\.safetensors .* two different"):
+        worldmodel.load(run)
+
+
+def test_parts_inside_parts_are_kept(tmp_path: Path) -> None:
+    """A model of several observations comes back with the encoder of each."""
+    sizes = {"pixels": 16, "observation.wrist": (3, 16, 16), "proprio": 5}
+    model = presets.small(4, dim=8, observations=sizes).eval()
+    worldmodel.save(model, tmp_path)
+    seen = {
+        "pixels": torch.rand(2, 1, 3, 16, 16),
+        "observation.wrist": torch.rand(2, 1, 3, 16, 16),
+        "proprio": torch.randn(2, 1, 5),
+    }
+    assert torch.equal(worldmodel.load(tmp_path).encode(seen), model.encode(seen))
+    text = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    inner = text["model"]["encoder"]["config"]["encoders"]
+    assert {name: one["class"] for name, one in inner.items()} == {
+        "pixels": "ConvEncoder", "observation.wrist": "ConvEncoder", "proprio": "StateEncoder",
+    }  # fmt: skip

@@ -89,14 +89,16 @@ def test_says_what_is_wrong(model: WorldModel) -> None:
     frames, goal = torch.rand(B, 2, 3, 64, 64), torch.rand(B, 3, 64, 64)
     with pytest.raises(ValueError, match="eval mode"):
         goal_cost(presets.small(), frames, goal)
-    with pytest.raises(ValueError, match=r"past_actions must be .* \[2, 1, 4\], got \[2, 0, 4\]"):
+    with pytest.raises(ValueError, match=r"past_actions must be .* B = 2 and T = 2, got None"):
         goal_cost(model, frames, goal)
     with pytest.raises(ValueError, match="frames and goal must be"):
         goal_cost(model, frames, goal[:1])
     with pytest.raises(ValueError, match="steps must be"):
         goal_cost(model, frames[:, :1], goal, steps="first")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"actions must be \[B, S, H, A\]"):
+    with pytest.raises(ValueError, match=r"actions must be \[\.\.\., 4\], got \[2, 5, 4, 5\]"):
         goal_cost(model, frames[:, :1], goal)(torch.randn(B, S, H, A + 1))
+    with pytest.raises(ValueError, match=r"actions must be \[B, S, H, A\] with B = 2, got \[3, "):
+        goal_cost(model, frames[:, :1], goal)(torch.randn(B + 1, S, H, A))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

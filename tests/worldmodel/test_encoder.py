@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldmodel import ActionEncoder, ConvEncoder, FrameEncoder
+from worldmodel import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 
 
 def vit() -> FrameEncoder:
@@ -139,3 +139,53 @@ def test_actions_of_another_width_or_dtype_are_refused() -> None:
         ActionEncoder(10, 8)(torch.zeros(2, 3, 4))
     with pytest.raises(TypeError, match=r"actions must be floating point, got torch.int64"):
         ActionEncoder(10, 8)(torch.zeros(2, 3, 10, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_uint8_frames_are_taken_in_any_precision(dtype: torch.dtype) -> None:
+    """A model in half precision embeds bytes as it embeds the same frames in 0…1."""
+    torch.manual_seed(0)
+    encoder = ConvEncoder(image_size=16, dim=8).to(dtype).eval()
+    frames = torch.randint(256, (2, 3, 3, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        found = encoder(frames)
+        assert found.dtype == dtype
+        assert torch.equal(found, encoder(frames.to(dtype) / 255))
+
+
+def test_floats_up_to_255_are_named_until_they_are_right() -> None:
+    """Each batch of floats beyond 2 is warned of; the first right one ends the watch."""
+    encoder = ConvEncoder(image_size=16, dim=8)
+    frames = torch.randint(256, (2, 3, 3, 16, 16), dtype=torch.uint8)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match=r"frames must be .* up to 25\d; divide it by 255"):
+            encoder(frames.float())
+    encoder(frames)
+    encoder(1.2 * frames / 255)
+    encoder(frames.float())
+
+
+def test_states_in_any_units_are_standardised_by_their_batch() -> None:
+    """A shift and a scale of the states change nothing in training."""
+    torch.manual_seed(0)
+    encoder, states = StateEncoder(3, 8), torch.randn(64, 3)
+    scaled = 1e3 * states + torch.tensor([5e3, -1e3, 0.0])
+    torch.testing.assert_close(encoder(scaled), encoder(states), rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"states must be \[\.\.\., 3\], got \[2, 4\]"):
+        encoder(torch.zeros(2, 4))
+
+
+def test_a_fused_encoder_takes_exactly_its_observations() -> None:
+    """Embeddings depend on every observation; a missing or unknown name is refused."""
+    torch.manual_seed(0)
+    encoder = FusedEncoder({"a": StateEncoder(2, 4), "b.c": StateEncoder(3, 5)}, dim=6).eval()
+    seen = {"a": torch.randn(2, 3, 2), "b.c": torch.randn(2, 3, 3)}
+    z = encoder(seen)
+    assert z.shape == (2, 3, 6)
+    for name, value in seen.items():
+        assert (encoder(seen | {name: value + 1}) != z).any(-1).all()
+    for wrong in ({"a": seen["a"]}, seen | {"d": seen["a"]}):
+        with pytest.raises(ValueError, match=r"mapping of \['a', 'b.c'\], got"):
+            encoder(wrong)
+    with pytest.raises(ValueError, match="at least one observation"):
+        FusedEncoder({})

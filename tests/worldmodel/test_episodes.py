@@ -59,7 +59,11 @@ def test_rows_follow_the_subset_and_its_order(counter_world: World) -> None:
         ("frames", torch.zeros(6, 3, 4, 4, dtype=torch.uint8), "frames must have 7 rows.* got 6"),
         ("actions", torch.zeros(8, 2), "actions must have 7 rows, the sum of lengths, got 8"),
         ("states", torch.zeros(1, 5), "states must have 7 rows"),
-        ("frames", torch.zeros(7, 3, 4, 4), r"frames must be uint8 \[R, C, H, W\], got .*float32"),
+        (
+            "frames",
+            torch.zeros(7, 3, 4, 4),
+            r"frames must be uint8 \[R, C, H, W\] or float32 \[R, Q\], got .*float32",
+        ),
         ("actions", torch.zeros(7), r"actions must be float32 \[R, A\], got"),
         ("actions", torch.zeros(7, 2).double(), r"actions must be float32 \[R, A\], got .*float64"),
     ],

@@ -151,6 +151,42 @@ def test_onnx_files_compute_what_the_model_computes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@torch.no_grad()
+def test_encoders_of_other_observations_are_exported(tmp_path: Path) -> None:
+    """Several observations are inputs side by side, states are one; the answers are the model's."""
+    model = presets.small(4, dim=8, observations={"pixels": 16, "proprio": 5}).eval()
+    files = export_torch(
+        model, tmp_path / "several", update=UPDATE, horizon=2, least_samples=ELITES
+    )
+    seen = {
+        "pixels": torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8),
+        "proprio": torch.randn(5, 5),
+    }
+    found = torch.export.load(files[0]).module()(*seen.values())
+    torch.testing.assert_close(found, model.encoder(seen))
+    model = presets.states(4, state_dim=3, dim=8).eval()
+    files = export_torch(model, tmp_path / "states", update=UPDATE, horizon=2, least_samples=ELITES)
+    states = torch.randn(7, 3)
+    torch.testing.assert_close(torch.export.load(files[0]).module()(states), model.encoder(states))
+
+
+def test_an_encoder_of_ones_own_needs_an_example(tmp_path: Path) -> None:
+    """Nothing tells what it takes, until an example does."""
+
+    class Own(torch.nn.Module):
+        dim = 16
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.repeat(1, 4)
+
+    model = WorldModel(Own(), tiny().action_encoder, tiny().predictor).eval()
+    with pytest.raises(TypeError, match="needs example=observations for a Own"):
+        export_torch(model, tmp_path, update=UPDATE)
+    files = export_torch(model, tmp_path, update=UPDATE, example=torch.randn(2, 4))
+    assert torch.export.load(files[0]).module()(torch.ones(3, 4)).shape == (3, 16)
+
+
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,13 +73,12 @@ def test_nothing_is_written_into_an_argument(model: WorldModel) -> None:
 
 
 def test_parts_of_different_widths_are_refused() -> None:
-    """The three widths are named in order."""
-    with pytest.raises(ValueError, match=r"must share one dim, got \(8, 12, 8\)"):
-        WorldModel(
-            ConvEncoder(image_size=16, dim=8),
-            ActionEncoder(4, 12),
-            CausalPredictor(dim=8, depth=1, heads=1),
-        )
+    """Both widths are named: of the embeddings, and of the encoded actions."""
+    predictor = CausalPredictor(dim=8, depth=1, heads=1)
+    with pytest.raises(ValueError, match=r"must share one dim, got 12 and 8"):
+        WorldModel(ConvEncoder(image_size=16, dim=12), ActionEncoder(4, 8), predictor)
+    with pytest.raises(ValueError, match=r"dim 8, the predictor\'s action_width, got 12"):
+        WorldModel(ConvEncoder(image_size=16, dim=8), ActionEncoder(4, 12), predictor)
 
 
 def test_too_few_actions_are_refused(model: WorldModel) -> None:

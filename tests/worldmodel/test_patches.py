@@ -23,7 +23,7 @@ from worldmodel import (
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import Training
 from worldmodel.data import Windows
-from worldmodel.patches import PatchRollout
+from worldmodel.rollout import plain_rollout
 
 TINY: dict[str, Any] = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_ratio": 2,
@@ -40,7 +40,7 @@ def predictor(**changes: Any) -> PatchPredictor:
     return PatchPredictor(**(sizes | changes)).eval()
 
 
-def plain_rollout(model: PatchPredictor, z: Any, actions: Any, steps: int) -> Any:
+def step_by_step(model: PatchPredictor, z: Any, actions: Any, steps: int) -> Any:
     """The window through `forward` at every step, as WorldModel.rollout does."""
     for end in range(z.shape[1], z.shape[1] + steps):
         first = max(0, end - model.history)
@@ -93,11 +93,11 @@ def test_the_rollout_of_plans_equals_the_plain_one(known: int) -> None:
         torch.randn(2, 5, 6, 3),
     )
     with torch.no_grad():
-        found = PatchRollout(model, rows=3)(z, past, plans)
+        found = plain_rollout(model, rows=3)(z, past, plans)
         for b in range(2):
             for s in range(5):
                 actions = torch.cat([past[b], plans[b, s]])[None]
-                wanted = plain_rollout(model, z[b : b + 1], actions, 6)
+                wanted = step_by_step(model, z[b : b + 1], actions, 6)
                 torch.testing.assert_close(found[b, s : s + 1], wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -197,7 +197,7 @@ def test_the_preset_puts_the_published_predictor_behind_the_encoder(folder: Path
     model = presets.dino_wm(DinoPatches.from_folder(folder, image_size=28), 10)
     assert model.predictor.config["tokens"] == 4
     assert model.predictor.config["depth"] == 6
-    with pytest.raises(ValueError, match=r"widths \(64, 10, 64\).*got \(64, 7, 64\)"):
+    with pytest.raises(ValueError, match=r"dim 10, the predictor\'s action_width, got 7"):
         WorldModel(model.encoder, ActionEncoder(10, 7), model.predictor)
 
 

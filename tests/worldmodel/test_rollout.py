@@ -56,11 +56,13 @@ def inputs(model: WorldModel, B: int, S: int, T: int, H: int) -> tuple[Tensor, T
 
 @pytest.mark.parametrize("T", [1, 2, 3, 4])
 @pytest.mark.parametrize("H", [1, 2, 3, 4, 6])
-def test_equals_the_plain_rollout(model: WorldModel, T: int, H: int) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_equals_the_plain_rollout(model: WorldModel, T: int, H: int, fused: bool) -> None:
     """Every step of every plan agrees with the plain rollout to 1e-5, for any past and horizon."""
     given = inputs(model, 2, 5, T, H)
     with torch.no_grad():
-        torch.testing.assert_close(fast(model, *given), plain(model, *given), rtol=0, atol=1e-5)
+        found = fast(model, *given, fused=fused)
+        torch.testing.assert_close(found, plain(model, *given), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("history", [1, 2, 5])

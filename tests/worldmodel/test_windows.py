@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -173,3 +174,38 @@ def test_windows_can_be_sent_to_a_worker(counter_world: World) -> None:
     index = torch.tensor([0, 5])
     assert torch.equal(copy.batch(index).frames, windows.batch(index).frames)
     assert torch.equal(copy.batch(index).actions, windows.batch(index).actions)
+
+
+def test_windows_hold_the_observations_they_are_told(counter_world: World) -> None:
+    """Several observations of the same rows come as a mapping, by worker or batch alike."""
+    plain = counter_world([7, 9])
+    wrist = 255 - plain.frames[torch.arange(16)]
+    force = torch.arange(16.0)[:, None].expand(16, 2)
+    episodes = replace(plain, others={"wrist": wrist, "force": force})
+    windows = Windows(
+        episodes, num_frames=2, frameskip=2, observations=("pixels", "wrist", "force", "states")
+    )
+    index = torch.tensor([0, 3, 5])
+    seen, actions = windows.batch(index)
+    frames, same = Windows(plain, num_frames=2, frameskip=2).batch(index)
+    assert isinstance(seen, dict)
+    assert isinstance(frames, torch.Tensor)
+    assert torch.equal(actions, same)
+    assert torch.equal(seen["pixels"], frames)
+    assert torch.equal(seen["wrist"], 255 - frames)
+    assert torch.equal(seen["force"][:, 1] - seen["force"][:, 0], torch.full((3, 2), 2.0))
+    assert plain.states is not None
+    assert torch.equal(seen["states"], plain.states[seen["force"][..., 0].long()])
+    one = windows[3]
+    assert torch.equal(one.frames["wrist"], seen["wrist"][1])  # type: ignore[index]
+    with pytest.raises(ValueError, match=r"among \['force', 'pixels', 'states', 'wrist'\]"):
+        Windows(episodes, num_frames=2, frameskip=2, observations=("wrsit",))
+
+
+def test_episodes_of_vectors_need_no_pictures() -> None:
+    """Where the only observation is a state vector, windows are [B, T, Q]."""
+    states = torch.arange(20.0)[:, None].expand(20, 3).contiguous()
+    episodes = Episodes(states, torch.zeros(20, 1), torch.tensor([10, 10]))
+    seen, _ = Windows(episodes, num_frames=3, frameskip=2).batch(torch.tensor([0, 1]))
+    assert isinstance(seen, torch.Tensor)
+    assert torch.equal(seen[..., 0], torch.tensor([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]))

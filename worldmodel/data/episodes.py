@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,10 +25,13 @@ class Episodes:
     somewhere.
 
     Attributes:
-        frames: [R, C, H, W], uint8: a tensor, or a reader that fetches rows from disk.
+        frames: [R, C, H, W], uint8: a tensor, or a reader that fetches rows from disk. Where there
+            are no pictures, vectors [R, Q], float32.
         actions: [R, A], float32, raw units.
         lengths: [E], int64, rows of each episode; they sum to R.
         states: [R, S], float32, for probes and success, or None.
+        others: more observations by name, pictures or vectors as `frames`: other cameras,
+            proprioception. `Windows` are cut from those that it is told.
         offsets: [E], first row of each episode; computed.
     Raises: ValueError if there is no episode, shapes disagree, an episode is shorter than two rows,
         an action that leads somewhere is not finite, or any is infinite.
@@ -37,6 +41,7 @@ class Episodes:
     actions: Tensor
     lengths: Tensor
     states: Tensor | None = None
+    others: Mapping[str, Frames] = field(default_factory=dict)
     offsets: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,16 +57,18 @@ class Episodes:
         shapes = {"frames": tuple(self.frames.shape), "actions": tuple(self.actions.shape)}
         if self.states is not None:
             shapes["states"] = tuple(self.states.shape)
+        shapes |= {name: tuple(seen.shape) for name, seen in self.others.items()}
         for name, shape in shapes.items():
             if shape[0] != rows:
                 raise ValueError(
                     f"{name} must have {rows} rows, the sum of lengths, got {shape[0]}"
                 )
-        if self.frames.dtype != torch.uint8 or len(shapes["frames"]) != 4:
-            raise ValueError(
-                f"frames must be uint8 [R, C, H, W], got {self.frames.dtype} "
-                f"{list(shapes['frames'])}"
-            )
+        for name, seen in {"frames": self.frames, **self.others}.items():
+            if (seen.dtype, len(seen.shape)) not in ((torch.uint8, 4), (torch.float32, 2)):
+                raise ValueError(
+                    f"{name} must be uint8 [R, C, H, W] or float32 [R, Q], got {seen.dtype} "
+                    f"{list(seen.shape)}"
+                )
         if self.actions.dtype != torch.float32 or len(shapes["actions"]) != 2:
             raise ValueError(
                 f"actions must be float32 [R, A], got {self.actions.dtype} "
@@ -100,13 +107,20 @@ class Episodes:
         return torch.repeat_interleave(first, lengths) + torch.arange(int(lengths.sum()))
 
     def in_memory(self) -> Episodes:
-        """The same episodes with every frame in one uint8 tensor: the fastest source of windows."""
-        if isinstance(self.frames, Tensor):
+        """The same episodes with every observation in one tensor: the fastest source of windows."""
+        if all(isinstance(seen, Tensor) for seen in (self.frames, *self.others.values())):
             return self
-        out = torch.empty(tuple(self.frames.shape), dtype=torch.uint8)
-        for block in torch.arange(len(out)).split(_BLOCK):
-            out[int(block[0]) : int(block[-1]) + 1] = gather(self.frames, block)
-        return replace(self, frames=out)
+        others = {name: _in_memory(seen) for name, seen in self.others.items()}
+        return replace(self, frames=_in_memory(self.frames), others=others)
+
+
+def _in_memory(frames: Frames) -> Tensor:
+    if isinstance(frames, Tensor):
+        return frames
+    out = torch.empty(tuple(frames.shape), dtype=frames.dtype)
+    for block in torch.arange(len(out)).split(_BLOCK):
+        out[int(block[0]) : int(block[-1]) + 1] = gather(frames, block)
+    return out
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from worldmodel.data.episodes import ActionScale, Episodes
-from worldmodel.data.frames import gather
-from worldmodel.records import Batch
+from worldmodel.data.frames import Frames, gather
+from worldmodel.records import Batch, each
 
 __all__ = ["Windows"]
 
@@ -33,7 +33,10 @@ class Windows(Dataset[Batch]):
         frameskip: k, rows between frames and raw actions in a block.
         scale: normalises the actions; None leaves raw units.
         subset: episode indices to draw from; None means all.
-    Raises: ValueError if T or k is not positive, or every episode is shorter than T·k rows.
+        observations: names, for windows of a mapping: "pixels" for `Episodes.frames`, "states" for
+            `Episodes.states`, or one of `Episodes.others`. None means the frames alone, a tensor.
+    Raises: ValueError if T or k is not positive, an observation is not there, or every episode is
+        shorter than T·k rows.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Windows(Dataset[Batch]):
         frameskip: int = 5,
         scale: ActionScale | None = None,
         subset: Tensor | None = None,
+        observations: Sequence[str] | None = None,
     ) -> None:
         if num_frames < 1 or frameskip < 1:
             raise ValueError(
@@ -51,6 +55,13 @@ class Windows(Dataset[Batch]):
             )
         self.episodes, self.scale = episodes, scale
         self.num_frames, self.frameskip = num_frames, frameskip
+        sources: dict[str, Frames] = {"pixels": episodes.frames, **episodes.others}
+        if episodes.states is not None:
+            sources["states"] = episodes.states
+        wanted = ("pixels",) if observations is None else tuple(observations)
+        if not wanted or not sources.keys() >= set(wanted):
+            raise ValueError(f"observations must be among {sorted(sources)}, got {wanted}")
+        self._sources, self._alone = {n: sources[n] for n in wanted}, observations is None
         chosen = torch.arange(len(episodes)) if subset is None else subset
         span = num_frames * frameskip
         counts = (episodes.lengths[chosen] - span + 1).clamp(min=0)
@@ -74,17 +85,19 @@ class Windows(Dataset[Batch]):
         if isinstance(index, Tensor):
             return self.batch(index)
         frames, actions = self.batch(torch.as_tensor([index]))
-        return Batch(frames[0], actions[0])
+        return Batch(each(frames, lambda seen: seen[0]), actions[0])
 
     def batch(self, index: Tensor) -> Batch:
         """Gather windows [B] into a Batch of frames [B, T, C, H, W] and actions [B, T, k·A]."""
         start = self._starts[index][:, None]
         k, steps = self.frameskip, self.num_frames
-        frames = gather(self.episodes.frames, start + k * torch.arange(steps))
+        rows = start + k * torch.arange(steps)
+        seen = {name: gather(source, rows) for name, source in self._sources.items()}
         actions = self.episodes.actions[start + torch.arange(k * steps)]
         if self.scale is not None:
             actions = self.scale.normalise(actions)
         actions = actions.masked_fill(actions.isnan(), 0.0)
+        frames = seen["pixels"] if self._alone else seen
         return Batch(frames, actions.unflatten(1, (steps, k)).flatten(2))
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:

@@ -6,9 +6,9 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from worldmodel.heads import fit_head
 from worldmodel.study.estimates import Estimate, bootstrap
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "probe_guesses",
     "score_guesses",
 ]
+
+_HIDDEN = (128, 128)  # of the network
 
 
 class Probe(NamedTuple):
@@ -111,18 +113,11 @@ def probe_guesses(train_z: Tensor, train_y: Tensor, test_z: Tensor, *, seed: int
         raise ValueError(
             f"train_z must have at least D + 1 = {train_z.shape[1] + 1} rows, got {len(train_z)}"
         )
-    centre, spread = train_z.mean(0), train_z.std(0).clamp_min(1e-8)
-    middle, scale = train_y.mean(0), train_y.std(0).clamp_min(1e-8)
-    z, held_z = (train_z - centre) / spread, (test_z - centre) / spread
-    y = (train_y - middle) / scale
-
-    # Ridge of 1e-6 N: a collapsed embedding has no least-squares solution otherwise.
-    gram = z.T @ z + 1e-6 * len(z) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    linear = held_z @ torch.linalg.solve(gram, z.T @ y)
-    network = _fit_network(z, y, seed)
+    linear = fit_head(train_z, train_y)
+    network = fit_head(train_z, train_y, _HIDDEN, seed=seed)
+    middle = train_y.mean(0).expand(len(test_z), -1)
     with torch.no_grad():
-        curved = network(held_z)
-    return Guesses(middle.expand(len(test_z), -1), linear * scale + middle, curved * scale + middle)
+        return Guesses(middle, linear(test_z), network(test_z))
 
 
 def score_guesses(
@@ -184,24 +179,6 @@ def _correlation(total: Tensor) -> Tensor:
     of_y, of_x = yy - y * y / n, xx - x * x / n
     varies = (of_y > 1e-12 * n) & (of_x > 1e-12 * n)
     return torch.where(varies, (xy - x * y / n) / (of_y * of_x).clamp_min(1e-300).sqrt(), math.nan)
-
-
-def _fit_network(z: Tensor, y: Tensor, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = nn.Sequential(
-            nn.Linear(z.shape[1], 128), nn.GELU(), nn.Linear(128, 128), nn.GELU(),
-            nn.Linear(128, y.shape[1]),
-        ).to(z)  # fmt: skip
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
-    with torch.enable_grad():
-        for _ in range(400):
-            optimizer.zero_grad()
-            F.mse_loss(network(z), y).backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
 
 
 def _r_squared(predicted: Tensor, truth: Tensor) -> Tensor:

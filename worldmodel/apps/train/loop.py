@@ -18,7 +18,7 @@ from worldmodel.apps.train.parallel import part, shared, whole
 from worldmodel.apps.train.state import read_state, write_state
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
-from worldmodel.records import Batch, Losses
+from worldmodel.records import Batch, Losses, named
 
 __all__ = ["NonFiniteError", "Objective", "Training", "learning_rate"]
 
@@ -144,7 +144,7 @@ class Training(Generic[ModelT]):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
     def _losses(self, batch: Batch) -> Losses:
-        batch = Batch(*(field.to(self.device, non_blocking=True) for field in batch))
+        batch = batch.to(self.device)
         with self.precision():
             return self.objective(self.model, batch, self.regularizer, self.recipe.weight)
 
@@ -206,7 +206,7 @@ class Training(Generic[ModelT]):
         bad = [name for name, value in terms.items() if not math.isfinite(float(value))]
         if math.isfinite(float(losses.total.detach())):
             bad = ["the gradient"]
-        inputs = {"frames": batch.frames, "actions": batch.actions}
+        inputs = {**named(batch.frames, "frames"), "actions": batch.actions}
         dirty = [name for name, value in inputs.items() if not bool(value.isfinite().all())]
         diverged = "the weights have diverged: lower learning_rate or weight"
         source = f"its data are finite, so {diverged}"

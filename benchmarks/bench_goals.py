@@ -1,0 +1,274 @@
+"""Which cost finds its way, and which kinds of goals are reached? Two-Room, one frozen model.
+
+    python benchmarks/bench_goals.py                          both tables
+    python benchmarks/bench_goals.py distances --pairs 100    image, probe and temporal distance
+    python benchmarks/bench_goals.py kinds                    regions, rewards, constraints, sums
+
+All costs of a table see the same pairs, the same noise and the same weights. The model is trained
+once, two minutes, and kept in --runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import harness
+import numpy as np
+import torch
+import two_room
+from numpy.typing import NDArray
+from torch import Tensor
+from two_room import FRAMESKIP, Pairs, Subject
+
+from planners import CEM, MPC, AugmentedLagrangian, Bounds
+from worldmodel import goals, heads
+from worldmodel.imagine import Futures
+from worldmodel.worlds import TwoRoom
+
+WORLD = TwoRoom(two_room.SIZE)
+BUDGETS = {25: 50, 50: 100, 100: 150}
+# A box that walks through the upper half of the left room cross, for the constraint.
+BOX = torch.tensor([[40.0, 60.0], [80.0, 100.0]])
+
+Flags = NDArray[np.bool_]
+
+
+class Heads(NamedTuple):
+    """What was fitted on the frozen embeddings of training episodes."""
+
+    linear: Any
+    network: Any
+    distance: Any
+    door: Any
+
+
+class Tried(NamedTuple):
+    """What came of the pairs.
+
+    Attributes:
+        solved: [N], at any step.
+        inside: [N], whether the path ever lay in the forbidden box.
+    """
+
+    solved: Flags
+    inside: Flags
+
+
+def main() -> int:
+    """Train or read the model, then try what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("distances", "kinds"))
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("runs/goals"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    subject = two_room.subject(arguments.runs / f"lewm-{arguments.seed}", seed=arguments.seed)
+    fitted = fit(subject)
+    if arguments.what != "kinds":
+        distances(subject, fitted, arguments.pairs, arguments.seed)
+    if arguments.what != "distances":
+        kinds(subject, fitted, arguments.pairs, arguments.seed)
+    return 0
+
+
+def fit(subject: Subject) -> Heads:
+    """Probes of the position, a temporal distance, and a reward: closeness to the door."""
+    z, states = subject.z.flatten(0, 1)[::3], subject.states.flatten(0, 1)[::3]
+    door = torch.tensor([WORLD.size / 2, WORLD.door[0]])
+    reward = torch.exp(-(states - door).norm(dim=-1, keepdim=True) / 50)
+    return Heads(
+        heads.fit_head(z, states),
+        heads.fit_head(z, states, (128, 128)),
+        heads.fit_distance(subject.model, subject.z, subject.actions, unit=FRAMESKIP),
+        heads.fit_head(z, reward, (128, 128)),
+    )
+
+
+def distances(subject: Subject, fitted: Heads, num: int, seed: int) -> None:
+    """Latent distance against probes and a temporal distance, by offset and horizon."""
+
+    def costs(z: Tensor, at: Tensor) -> dict[str, tuple[goals.Goal, bool]]:
+        # The second entry: is the whole plan executed?
+        return {
+            "latent, last step, replanned": (goals.near(z), False),
+            "latent, last step, whole plan": (goals.near(z), True),
+            "latent, nearest": (goals.near(z, "nearest"), False),
+            "linear probe, nearest": (goals.state(fitted.linear, at, "nearest"), False),
+            "MLP probe, nearest": (goals.state(fitted.network, at, "nearest"), False),
+            "temporal distance, nearest": (
+                goals.temporal(fitted.distance, z, "nearest"), False,
+            ),
+        }  # fmt: skip
+
+    results, rows = [], []
+    base = "latent, nearest"
+    for horizon in (5, 2):
+        found: dict[str, dict[int, Flags]] = {}
+        for offset, budget in BUDGETS.items():
+            pairs = two_room.pairs(num, offset, seed=seed)
+            z = subject.model.imagine().embed(two_room.picture(pairs.goals))
+            for name, (goal, whole) in costs(z, torch.from_numpy(pairs.goals)).items():
+                tried = attempt(subject, pairs, goal, budget, horizon, whole)
+                found.setdefault(name, {})[offset] = tried.solved
+                print(f"horizon {horizon}, offset {offset}, {name}: {tried.solved.mean():.0%}")
+        for name, by_offset in found.items():
+            cells: list[harness.Cell] = [f"{horizon} blocks", name]
+            for offset, solved in by_offset.items():
+                other = found[base][offset]
+                more, fewer = int((solved & ~other).sum()), int((other & ~solved).sum())
+                p = sign_test(more, fewer)
+                cells.append(f"{solved.mean():.0%}" + ("" if name == base else f" (p = {p:.2g})"))
+                results.append({
+                    "horizon": horizon, "cost": name, "offset": offset,
+                    "success": float(solved.mean()), "more": more, "fewer": fewer, "p": p,
+                })  # fmt: skip
+            rows.append(cells)
+    harness.save(
+        "goals_distances",
+        "Which cost finds its way? One frozen model of Two-Room, success by offset",
+        results,
+        columns=("horizon", "cost", *(f"{o} steps away" for o in BUDGETS)),
+        rows=rows,
+        note=f"{num} pairs an offset, one model (seed {seed}), CEM 64 × 6, 8 elites, held actions; "
+        f"budgets {', '.join(map(str, BUDGETS.values()))} steps. In brackets: exact sign test "
+        f'against "{base}" on the same pairs. Not run on Reacher.',
+    )
+
+
+def kinds(subject: Subject, fitted: Heads, num: int, seed: int) -> None:
+    """Goals that are no pictures, each by what it asks for."""
+    pairs = two_room.pairs(2 * num, 25, seed=seed)
+    low, high = BOX[0].numpy() - WORLD.speed, BOX[1].numpy() + WORLD.speed
+    clear = np.all([((x < low) | (x > high)).any(-1) for x in pairs], axis=0)
+    pairs = Pairs(*(x[clear][:num] for x in pairs))
+    z = subject.model.imagine().embed(two_room.picture(pairs.goals))
+    at = torch.from_numpy(pairs.goals)
+    across = torch.stack([at[:, 0], torch.full((num,), torch.nan)], dim=1)
+    around = torch.tensor([[-12.0, -12.0], [12.0, 12.0]])
+    door = np.asarray([WORLD.size / 2, WORLD.door[0]], np.float32)
+    known = goals.typical(subject.z.flatten(0, 1))
+    image = goals.near(z, "nearest")
+    cases: dict[str, tuple[goals.Goal, Callable[[Any], Flags]]] = {
+        "image": (image, lambda s: WORLD.success(s, pairs.goals)),
+        "state, linear probe": (
+            goals.state(fitted.linear, at, "nearest"), lambda s: WORLD.success(s, pairs.goals),
+        ),
+        "part of a state: x alone": (
+            goals.state(fitted.network, across, "nearest"),
+            lambda s: np.abs(s[:, 0] - pairs.goals[:, 0]) < 8,
+        ),
+        "region: a box of 24 around the goal": (
+            goals.region(fitted.network, at + around[0], at + around[1], "nearest"),
+            lambda s: (np.abs(s - pairs.goals) < 12).all(-1),
+        ),
+        "temporal distance": (
+            goals.temporal(fitted.distance, z, "nearest"),
+            lambda s: WORLD.success(s, pairs.goals),
+        ),
+        "reward: closeness to the door": (
+            goals.reward(fitted.door), lambda s: np.linalg.norm(s - door, axis=-1) < 16,
+        ),
+        "sum: image + 0.01 × state": (
+            image + 0.01 * goals.state(fitted.network, at, "nearest"),
+            lambda s: WORLD.success(s, pairs.goals),
+        ),
+        "image, charged for atypical futures": (
+            image + 10 * goals.charge(known), lambda s: WORLD.success(s, pairs.goals),
+        ),
+    }  # fmt: skip
+    results, rows = [], []
+
+    def add(name: str, tried: Tried) -> None:
+        low, high = wilson(int(tried.solved.sum()), num)
+        rows.append(
+            (name, f"{tried.solved.mean():.0%}", f"{low:.0%}–{high:.0%}",
+             f"{tried.inside.mean():.0%}")
+        )  # fmt: skip
+        results.append({"goal": name, "success": float(tried.solved.mean()),
+                        "inside": float(tried.inside.mean())})  # fmt: skip
+        print(*rows[-1])
+
+    for name, (goal, done) in cases.items():
+        add(name, attempt(subject, pairs, goal, 50, done=done))
+    # A margin of one step: between two futures the agent moves five times.
+    out = goals.avoid(fitted.network, torch.from_numpy(low), torch.from_numpy(high))
+    charged = image + 0.5 * goals.charge(out)
+    add("image, a box charged for", attempt(subject, pairs, charged, 50))
+    add(
+        "image, a box kept out of",
+        attempt(subject, pairs, image, 50, constraint=out),
+    )
+    harness.save(
+        "goals_kinds",
+        "Which kinds of goals are reached? One frozen model of Two-Room, goals 25 steps away",
+        results,
+        columns=("goal", "success", "95 % interval", "paths through the box"),
+        rows=rows,
+        note=f"{num} pairs, one model (seed {seed}), CEM 64 × 6, 8 elites, horizon 5, replanned "
+        "every block, budget 50 steps. Success is what the goal asks for, at any step; the box is "
+        "40–80 by 60–100 of 224, no start or goal lies near it. Not run on Reacher.",
+    )
+
+
+def attempt(
+    subject: Subject,
+    pairs: Pairs,
+    goal: goals.Goal,
+    budget: int,
+    horizon: int = 5,
+    whole: bool = False,
+    *,
+    done: Callable[[Any], Flags] | None = None,
+    constraint: Callable[[Tensor], Tensor] | None = None,
+) -> Tried:
+    """Replan every block, or execute the whole plan, until the budget is spent."""
+    imagination, num = subject.model.imagine(), len(pairs.starts)
+    method: Any = CEM(64, 8)
+    here: list[Futures] = []
+
+    def ahead(actions: Tensor) -> Tensor:
+        return here[-1](actions.repeat(1, 1, 1, FRAMESKIP))
+
+    if constraint is not None:
+        method = AugmentedLagrangian(
+            method, lambda actions: constraint(ahead(actions)) / 10, every=3
+        )
+    low = torch.from_numpy(WORLD.action_low)
+    mpc = MPC(
+        method, horizon=horizon, action_dim=2, iterations=12 if constraint else 6,
+        execute=horizon if whole else 1, seed=1, batch=num,
+        bounds=Bounds(low, -low, mean=subject.scale.mean, std=subject.scale.std),
+    )  # fmt: skip
+
+    def act(frames: Tensor) -> Tensor:
+        here.append(imagination.look(frames[:, None]))
+        return mpc.act(lambda actions: goal(ahead(actions))).repeat_interleave(FRAMESKIP, dim=1)
+
+    reached = done or (lambda states: WORLD.success(states, pairs.goals))
+    solved, path = two_room.attempt(pairs.starts, act, reached, budget)
+    low_corner, high_corner = BOX.numpy()
+    within = [((s > low_corner) & (s < high_corner)).all(-1) for s in path]
+    return Tried(solved, np.any(within, axis=0))
+
+
+def sign_test(more: int, fewer: int) -> float:
+    """Two-sided exact test that gains and losses are equally likely (McNemar's)."""
+    n, k = more + fewer, min(more, fewer)
+    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+
+
+def wilson(hits: int, num: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z, p = 1.959964, hits / num
+    middle = (p + z * z / (2 * num)) / (1 + z * z / num)
+    half = z * math.sqrt(p * (1 - p) / num + z * z / (4 * num * num)) / (1 + z * z / num)
+    return middle - half, middle + half
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,354 @@
+"""What a plan is for: a goal scores the futures that a model imagines, [B, S, H, D] -> [B, S].
+
+Goals add and scale: `near(z_goal) + 0.5 * state(head, target)`. Which futures count is each goal's
+`frames`, with d_h its score of future h and H the last:
+
+    "last"      d_H                        published; plans that arrive in time all tie, so the
+                                           whole plan must be executed
+    "nearest"   min_h d_h + mean_h d_h/20  come close at any time, and soon: for replanning
+    "mean"      mean_h d_h                 arrive early; shuns detours
+    weights     Σ_h w_h d_h                [H], your own
+
+Everything is compared in float32 at least, outside of autocast, however low the rollout.
+
+Letters: B problems, S plans, H futures, D embedding dims, Q quantities that a head reads off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Goal",
+    "PlanCost",
+    "avoid",
+    "charge",
+    "near",
+    "region",
+    "reward",
+    "state",
+    "temporal",
+    "typical",
+]
+
+Head = Callable[[Tensor], Tensor]
+Frames = Literal["last", "mean", "nearest"]
+Weights = Tensor | Sequence[float] | None
+
+SOON = 1 / 20
+"""Share of the mean in "nearest": of two plans that come equally close, the sooner is better; small
+enough that a detour around a wall still pays."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A weighted sum of scores of futures.
+
+    Attributes:
+        terms: weights, and functions z [B, S, H, D], float32 -> [B, S]; lower is better.
+        last_step: whether all of them look at the last future alone.
+    """
+
+    terms: tuple[tuple[float, Callable[[Tensor], Tensor]], ...]
+    last_step: bool = False
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Score futures [B, S, H, D]: [B, S], marked `last_step` where that is so."""
+        if z.dim() != 4:
+            raise ValueError(f"z must be futures [B, S, H, D], got {list(z.shape)}")
+        with _exactly(z):
+            z = z.to(torch.promote_types(z.dtype, torch.float32))
+            scores = [s if w == 1 else w * s for w, s in ((w, term(z)) for w, term in self.terms)]
+            total = sum(scores[1:], scores[0])
+        # A controller that sees only the tensor can still tell.
+        total.last_step = self.last_step  # type: ignore[attr-defined]
+        return total
+
+    def of(self, futures: Callable[[Tensor], Tensor]) -> PlanCost:
+        """This goal as a cost of actions: `cost(futures(actions))`."""
+        return PlanCost(self, futures)
+
+    def __add__(self, other: Goal) -> Goal:
+        return Goal(self.terms + other.terms, self.last_step and other.last_step)
+
+    def __mul__(self, weight: float) -> Goal:
+        return Goal(tuple((weight * w, term) for w, term in self.terms), self.last_step)
+
+    __rmul__ = __mul__
+
+
+@dataclass(frozen=True)
+class PlanCost:
+    """Actions [B, S, H, A] -> costs [B, S].
+
+    Attributes:
+        goal: Goal.
+        futures: [B, S, H, A] -> [B, S, H, D].
+    """
+
+    goal: Goal
+    futures: Callable[[Tensor], Tensor]
+
+    @property
+    def last_step(self) -> bool:
+        """Whether the cost looks at the last future alone."""
+        return self.goal.last_step
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        """Score plans."""
+        return self.goal(self.futures(actions))
+
+
+def near(z_goal: Tensor, frames: Frames = "last", weights: Weights = None) -> Goal:
+    """Close to an embedding: that of a picture, or any other.
+
+        d_h = ‖ẑ_h − z_goal‖²
+
+    Args:
+        z_goal: [B, D], or [D] for all problems; `Imagination.embed` makes it of a picture.
+        frames: which futures count; see above.
+        weights: [H], in place of `frames`.
+    Returns: Goal.
+    Source: LeWM, arXiv:2603.19312, Section 3 ("last"); sum over D as in the released code.
+    """
+    goal = _per_problem(z_goal)
+
+    def distance(z: Tensor) -> Tensor:
+        _match("z_goal", z_goal, z)
+        return (z - goal).square().sum(-1)
+
+    return _goal(distance, frames, weights)
+
+
+def state(
+    head: Head,
+    target: Tensor,
+    frames: Frames = "last",
+    weights: Weights = None,
+    *,
+    scale: Tensor | float = 1.0,
+) -> Goal:
+    """Close to a state, or to a part of one, read off the embedding.
+
+        d_h = Σ_q ((head(ẑ_h)_q − target_q) / scale_q)²      over the q whose target is given
+
+    Args:
+        head: [..., D] -> [..., Q], for example `worldmodel.heads.fit_head`'s.
+        target: [B, Q], or [Q] for all problems; NaN where a quantity does not matter.
+        frames: which futures count; see above.
+        weights: [H], in place of `frames`.
+        scale: the unit of each quantity, [Q] or a number: its tolerance, or its deviation.
+    Returns: Goal.
+    Source: a linear probe as cost lifts a frozen LeWM from 14 to 70 % at offset 100,
+        arXiv:2608.10145.
+    """
+    wanted = _per_problem(target)
+    given = ~wanted.isnan()
+
+    def distance(z: Tensor) -> Tensor:
+        y = head(z)
+        _match("target", target, y)
+        return torch.where(given, (y - wanted) / scale, 0.0).square().sum(-1)
+
+    return _goal(distance, frames, weights)
+
+
+def region(
+    head: Head,
+    low: Tensor,
+    high: Tensor,
+    frames: Frames = "last",
+    weights: Weights = None,
+) -> Goal:
+    """Anywhere inside a box of quantities.
+
+        d_h = Σ_q max(low_q − y_q, 0, y_q − high_q)²,    y = head(ẑ_h)
+
+    Args:
+        head: [..., D] -> [..., Q].
+        low: [B, Q] or [Q]; −inf where there is no bound.
+        high: as `low`.
+        frames: which futures count; see above.
+        weights: [H], in place of `frames`.
+    Returns: Goal; 0 inside.
+    """
+    low, high = _per_problem(low), _per_problem(high)
+
+    def outside(z: Tensor) -> Tensor:
+        y = head(z)
+        return (y - torch.minimum(torch.maximum(y, low), high)).square().sum(-1)
+
+    return _goal(outside, frames, weights)
+
+
+def reward(head: Head, frames: Frames = "mean", weights: Weights = None) -> Goal:
+    """Much of what a head predicts: a reward at each future, a value at the last.
+
+        d_h = −min_k head(ẑ_h)_k
+
+    Args:
+        head: [..., D] -> [..., K], an ensemble, of which the least counts: a search finds every
+            value that is too high. Or [..., D] -> [...].
+        frames: "mean" for a reward; "last" for a value of what comes after the plan.
+        weights: [H], in place of `frames`, such as discounts.
+    Returns: Goal.
+    Source: the ensemble's minimum, arXiv:2601.21306.
+    """
+
+    def loss(z: Tensor) -> Tensor:
+        y = head(z)
+        return -(y.amin(-1) if y.dim() == z.dim() else y)
+
+    return _goal(loss, frames, weights)
+
+
+def temporal(
+    head: Callable[[Tensor, Tensor], Tensor],
+    z_goal: Tensor,
+    frames: Frames = "last",
+    weights: Weights = None,
+) -> Goal:
+    """Few steps from an embedding, by a head that has learned how far things are.
+
+        d_h = head(ẑ_h, z_goal) ≈ log(1 + steps)
+
+    Args:
+        head: z [..., D], z_goal [..., D] -> [...], for example `worldmodel.heads.fit_distance`'s.
+        z_goal: [B, D], or [D] for all problems.
+        frames: which futures count; see above.
+        weights: [H], in place of `frames`.
+    Returns: Goal.
+    """
+    goal = _per_problem(z_goal)
+
+    def distance(z: Tensor) -> Tensor:
+        _match("z_goal", z_goal, z)
+        return head(z, goal.expand_as(z))
+
+    return _goal(distance, frames, weights)
+
+
+def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
+    """A constraint: stay out of a box of quantities.
+
+        c_h = min_q min(y_q − low_q, high_q − y_q) ≤ 0,    y = head(ẑ_h)
+
+    For `planners.AugmentedLagrangian(method, lambda actions: out(futures(actions)))`, or `charge`.
+
+    Args:
+        head: [..., D] -> [..., Q].
+        low: [B, Q] or [Q].
+        high: as `low`.
+    Returns: z [B, S, H, D] -> [B, S, H], how deep each future lies inside, in the quantities'
+        units; negative outside.
+    """
+    low, high = _per_problem(low), _per_problem(high)
+
+    def depth(z: Tensor) -> Tensor:
+        with _exactly(z):
+            y = head(z.to(torch.promote_types(z.dtype, torch.float32)))
+            return torch.minimum(y - low, high - y).amin(-1)
+
+    return depth
+
+
+def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
+    """A constraint: stay where the model has been.
+
+        m(z) = (z − μ)ᵀ Σ⁻¹ (z − μ),    c_h = m(ẑ_h) / m_share − 1 ≤ 0
+
+    μ and Σ are the mean and covariance of embeddings of the data, m_share the value that `share`
+    of them stay below. SIGReg makes embeddings Gaussian, which is what this takes them for.
+    Variances below a thousandth of their mean count as that: where embeddings do not vary, what
+    varies in imagined ones is rounding.
+
+    Args:
+        z: [N, D], embeddings of data, N > D.
+        share: in (0, 1).
+    Returns: z [B, S, H, D] -> [B, S, H].
+    Raises: ValueError if z is no such matrix.
+    """
+    if z.dim() != 2 or len(z) <= z.shape[1] or not 0 < share < 1:
+        raise ValueError(
+            f"z must be [N, D] with N > D and share in (0, 1), got {list(z.shape)} and {share}"
+        )
+    seen = z.detach().to(torch.promote_types(z.dtype, torch.float32))
+    mean = seen.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov(seen.T).reshape(len(mean), len(mean)))
+    whiten = vectors * values.clamp_min(1e-3 * values.mean()).rsqrt()
+    limit = ((seen - mean) @ whiten).square().sum(-1).quantile(share)
+
+    def beyond(z: Tensor) -> Tensor:
+        with _exactly(z):
+            out: Tensor = ((z.to(mean) - mean) @ whiten).square().sum(-1) / limit - 1
+            return out
+
+    return beyond
+
+
+def charge(
+    constraint: Callable[[Tensor], Tensor], frames: Frames = "mean", weights: Weights = None
+) -> Goal:
+    """A constraint as a goal, for planners without constraints: d_h = max(c_h, 0)².
+
+    Args:
+        constraint: z [B, S, H, D] -> [B, S, H], satisfied where ≤ 0.
+        frames: which futures count; see above.
+        weights: [H], in place of `frames`.
+    Returns: Goal; its weight is the price.
+    """
+    return _goal(lambda z: constraint(z).clamp_min(0).square(), frames, weights)
+
+
+def _goal(score: Callable[[Tensor], Tensor], frames: Frames, weights: Weights) -> Goal:
+    """A score of each future [B, S, H, D] -> [B, S, H], and which of them count."""
+    if frames not in ("last", "mean", "nearest"):
+        raise ValueError(f'frames must be "last", "mean" or "nearest", got {frames!r}')
+    by = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
+    if by is not None and (by.dim() != 1 or frames == "nearest"):
+        raise ValueError(
+            f"weights must be [H], in place of frames, got {list(by.shape)} and {frames!r}"
+        )
+
+    def term(z: Tensor) -> Tensor:
+        if by is not None:
+            if len(by) != z.shape[2]:
+                raise ValueError(f"weights must be [H] = [{z.shape[2]}], got {list(by.shape)}")
+            return (score(z) * by.to(z.device)).sum(-1)
+        if frames == "last":
+            return score(z[:, :, -1:])[..., 0]
+        each = score(z)
+        mean = each.mean(-1)
+        return each.amin(-1).add(mean, alpha=SOON) if frames == "nearest" else mean
+
+    return Goal(((1.0, term),), last_step=frames == "last" and by is None)
+
+
+def _per_problem(value: Tensor) -> Tensor:
+    """[B, Q] or [Q] beside futures [B, S, H, Q], in float32 at least."""
+    value = torch.as_tensor(value).detach()
+    value = value.to(torch.promote_types(value.dtype, torch.float32))
+    return value.unsqueeze(-2).unsqueeze(-2)
+
+
+def _match(name: str, value: Tensor, y: Tensor) -> None:
+    """Refuse what would broadcast into something else."""
+    shape = list(value.shape)
+    if shape not in ([y.shape[-1]], [len(y), y.shape[-1]]):
+        raise ValueError(
+            f"{name} must be [B, {y.shape[-1]}] with B = {len(y)}, or [{y.shape[-1]}], got {shape}"
+        )
+
+
+def _exactly(z: Tensor) -> AbstractContextManager[object]:
+    """Autocast off: rounded to 8 bits, half of 30 elites are others."""
+    kind = z.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)

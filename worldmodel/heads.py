@@ -1,0 +1,254 @@
+"""Heads on frozen embeddings: what a goal reads off them, fitted in seconds.
+
+Letters: N rows, E episodes, T frames of each, D embedding dims, Q quantities.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodel._files import write_atomically
+from worldmodel._weights import as_bytes, read_weights
+from worldmodel.model import WorldModel
+
+__all__ = ["DistanceHead", "Head", "fit_distance", "fit_head", "load_head", "save_head"]
+
+
+class Head(nn.Module):
+    """Quantities of an embedding, in their own units: a linear map, or an MLP.
+
+    Embeddings are standardised on their way in, quantities given their units on their way out;
+    `fit_head` fills in all of it.
+
+    Args:
+        dim: D.
+        out: Q.
+        hidden: widths between; none makes it linear.
+    Shapes: z [..., D] -> [..., Q].
+    """
+
+    centre: Tensor
+    spread: Tensor
+    middle: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int, out: int, hidden: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"dim": dim, "out": out, "hidden": list(hidden)}
+        widths = [dim, *hidden, out]
+        layers: list[nn.Module] = []
+        for a, b in pairwise(widths):
+            layers += [nn.Linear(a, b), nn.GELU()]
+        self.net = nn.Sequential(*layers[:-1])
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("spread", torch.ones(dim))
+        self.register_buffer("middle", torch.zeros(out))
+        self.register_buffer("scale", torch.ones(out))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Read embeddings [..., D]: [..., Q]."""
+        out: Tensor = self.net((z - self.centre) / self.spread) * self.scale + self.middle
+        return out
+
+
+class DistanceHead(nn.Module):
+    """How many steps from one embedding to another: f(z, z_goal) ≈ log(1 + steps).
+
+    Args:
+        dim: D.
+        hidden: widths between.
+    Shapes: z [..., D], z_goal [..., D] -> [...].
+    """
+
+    def __init__(self, dim: int, hidden: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"dim": dim, "hidden": list(hidden)}
+        self.head = Head(3 * dim, 1, hidden)
+
+    def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """log(1 + steps) from z [..., D] to z_goal [..., D]: [...]."""
+        out: Tensor = self.head(torch.cat([z, z_goal, z_goal - z], dim=-1))
+        return out[..., 0]
+
+
+def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0) -> Head:
+    """Fit a head: least squares if it is linear, otherwise 400 full-batch steps of Adam.
+
+    Both see standardised embeddings and quantities; 3e-3 falling by a cosine is enough for the R²
+    to settle on thousands of samples.
+
+    Args:
+        z: [N, D], embeddings.
+        y: [N, Q], quantities: states or parts of them, rewards, returns.
+        hidden: widths between; none makes it linear.
+        seed: of the first weights.
+    Returns: Head in eval mode, without gradients of its own.
+    Raises: ValueError if rows disagree, or there are fewer than D + 1.
+    """
+    if z.dim() != 2 or y.dim() != 2 or len(z) != len(y) or len(z) < z.shape[1] + 1:
+        raise ValueError(
+            "z and y must be [N, D] and [N, Q] with N >= D + 1, got "
+            f"{list(z.shape)} and {list(y.shape)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = Head(z.shape[1], y.shape[1], hidden).to(z)
+    _standardise(head, z, y)
+    x, target = (z - head.centre) / head.spread, (y - head.middle) / head.scale
+    if hidden:
+        optimizer = torch.optim.Adam(head.net.parameters(), lr=3e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
+        with torch.enable_grad():
+            for _ in range(400):
+                optimizer.zero_grad()
+                F.mse_loss(head.net(x), target).backward()
+                optimizer.step()
+                schedule.step()
+    else:
+        # Ridge of 1e-6 N: a collapsed embedding has no least-squares solution otherwise.
+        gram = x.T @ x + 1e-6 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        (linear,) = head.net
+        with torch.no_grad():
+            linear.weight.copy_(torch.linalg.solve(gram, x.T @ target).T)  # type: ignore[operator]
+            linear.bias.zero_()  # type: ignore[operator]
+    return head.requires_grad_(False).eval()
+
+
+def fit_distance(
+    model: WorldModel,
+    z: Tensor,
+    actions: Tensor,
+    *,
+    reach: int = 5,
+    unit: int = 1,
+    hidden: Sequence[int] = (256, 256),
+    steps: int = 1000,
+    seed: int = 0,
+) -> DistanceHead:
+    """Learn how far things are from episodes, by pairs of imagined and later, seen embeddings.
+
+        f(ẑ_{t+h}, z_g) → log(1 + unit · (g − t − h)),   h in 0…reach,  g in t + h…T − 1
+
+    ẑ_{t+h} is rolled out from z_t under the actions that were done (h = 0 is z_t itself). A head
+    that saw real embeddings alone fails on imagined ones, which are what a planner shows it.
+    Differences are drawn evenly, so that far pairs count as much as near ones.
+
+    Args:
+        model: in eval mode, for its rollout.
+        z: [E, T, D], embeddings of episodes, T > reach.
+        actions: [E, T − 1, A], done between them.
+        reach: blocks imagined ahead, the planner's horizon.
+        unit: environment steps between two frames.
+        hidden: widths between.
+        steps: of Adam, 1,024 pairs each.
+        seed: of first weights and pairs.
+    Returns: DistanceHead in eval mode, without gradients of its own.
+    Raises: ValueError if shapes disagree or episodes are no longer than `reach`.
+    Source: trained on imagined × goal pairs its error on imagined embeddings falls from +69 % to
+        +3 %, arXiv:2608.10145.
+    """
+    E, T, D = z.shape
+    if actions.shape[:2] != (E, T - 1) or T <= reach:
+        raise ValueError(
+            f"z and actions must be [E, T, D] and [E, T - 1, A] with T > reach = {reach}, got "
+            f"{list(z.shape)} and {list(actions.shape)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = DistanceHead(D, hidden).to(z)
+    seen = _imagine(model, z, actions, reach)
+    generator = torch.Generator(z.device).manual_seed(seed)
+    _standardise(head.head, *_pairs(seen, z, 8192, unit, generator))
+    optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    with torch.enable_grad():
+        for _ in range(steps):
+            x, y = _pairs(seen, z, 1024, unit, generator)
+            optimizer.zero_grad()
+            (F.mse_loss(head.head(x), y)).backward()
+            optimizer.step()
+            schedule.step()
+    return head.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _imagine(model: WorldModel, z: Tensor, actions: Tensor, reach: int) -> Tensor:
+    """[E, T, 1 + reach, D]: each z_t, and what is imagined h blocks after it; NaN past the end."""
+    E, T, D = z.shape
+    out = z.new_full((E, T, 1 + reach, D), torch.nan)
+    out[:, :, 0] = z
+    for t in range(T - 1):
+        far = min(reach, T - 1 - t)
+        out[:, t, 1 : 1 + far] = model.rollout(z[:, t : t + 1], actions[:, t : t + far])
+    return out
+
+
+def _pairs(
+    seen: Tensor, z: Tensor, num: int, unit: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Inputs [num, 3 D] of a DistanceHead and log(1 + steps) [num, 1]."""
+    E, T, reach, _ = seen.shape
+
+    def below(limit: Tensor | int) -> Tensor:
+        drawn = torch.rand(num, generator=generator, device=z.device)
+        return (drawn * limit).long()
+
+    apart = below(T)
+    # From where `apart` still fits into the episode; imagined over at most what lies before it.
+    at = below(T - apart)
+    ahead = torch.minimum(below(reach), at)
+    e = below(E)
+    now, goal = seen[e, at - ahead, ahead], z[e, at + apart]
+    return torch.cat([now, goal, goal - now], -1), (apart * unit).to(z).log1p().unsqueeze(-1)
+
+
+def _standardise(head: Head, z: Tensor, y: Tensor) -> None:
+    head.centre.copy_(z.mean(0))
+    head.spread.copy_(z.std(0).clamp_min(1e-8))
+    head.middle.copy_(y.mean(0))
+    head.scale.copy_(y.std(0).clamp_min(1e-8))
+
+
+def save_head(head: Head | DistanceHead, path: str | Path) -> None:
+    """Write a head into one safetensors file that `load_head` reads; it appears whole or not.
+
+    Args:
+        head: fitted here.
+        path: a file; one that is there is replaced.
+    """
+    config = json.dumps({"class": type(head).__name__, "config": head.config})
+    content, _ = as_bytes(head.state_dict(), {"head": config})
+    write_atomically(Path(path), content)
+
+
+def load_head(path: str | Path) -> Head | DistanceHead:
+    """Read what `save_head` wrote.
+
+    Args:
+        path: the file.
+    Returns: the head, in eval mode, without gradients of its own.
+    Raises: ValueError naming the file if it holds something else.
+    """
+    from safetensors import safe_open
+
+    state = read_weights(Path(path))
+    with safe_open(path, framework="pt") as file:
+        kept = (file.metadata() or {}).get("head")
+    kinds: dict[str, type[Head] | type[DistanceHead]] = {
+        kind.__name__: kind for kind in (Head, DistanceHead)
+    }
+    try:
+        described = json.loads(kept or "null")
+        head = kinds[described["class"]](**described["config"])
+        head.load_state_dict(state)
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no head of this library: {error!r}") from error
+    return head.requires_grad_(False).eval()

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
+from worldmodel.apps.tune.bisection import Bracket, bisect_log
+from worldmodel.apps.tune.search import run_tune
+from worldmodel.apps.tune.trial import Trial, TuneConfig, judge, run_trial, tune_material
 
 from worldmodel.apps.cli import main
 from worldmodel.apps.demo.material import DemoConfig
 from worldmodel.apps.tune import search as tune
 from worldmodel.apps.tune import trial as tune_trial
-from worldmodel.apps.tune.bisection import Bracket, bisect_log
-from worldmodel.apps.tune.search import run_tune
-from worldmodel.apps.tune.trial import Trial, TuneConfig, judge, run_trial, tune_material
 from worldmodel.data import Episodes, HDF5Writer, Windows
 
 SPAN = {"low": 1e-3, "high": 1.0, "runs": 7}

@@ -219,7 +219,7 @@ def judge(model: WorldModel, windows: Windows, index: Tensor, seed: int = 0) -> 
     device = next(model.parameters()).device
     known, foretold = [], []
     for part in index.split(_BLOCK):
-        frames, actions = (value.to(device) for value in windows.batch(part))
+        frames, actions = windows.batch(part).to(device)
         known.append(model.encode(frames))
         foretold.append(model.predict(known[-1][:, :-1], actions[:, :-1]))
     z, predicted = torch.cat(known).float(), torch.cat(foretold).float()

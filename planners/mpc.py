@@ -182,15 +182,7 @@ class MPC(Generic[StateT]):
             previous=state,
             steps=steps,
         )
-        handed = plan.actions[:, c:end]
-        following = MPCRecord(
-            start=shift(plan.actions, self.execute, None if self.tail == "repeat" else self._start),
-            state=plan.state,
-            steps=record.steps + 1,
-            calls=record.calls + 1,
-            history=record.history.hand(handed),
-        )
-        return self._outside(handed), following, plan
+        return *self._moved_on(record, plan.actions, plan.state), plan
 
     def act(
         self, cost: Cost, *, method: Method[StateT] | None = None, start: Tensor | None = None
@@ -206,6 +198,15 @@ class MPC(Generic[StateT]):
         Raises: as `optimize`.
         """
         actions, self.record, self.last = self.step(self.record, cost, method=method, start=start)
+        return actions
+
+    def skip(self) -> Tensor:
+        """Hand out the next actions of the plan there is, because a new one came too late.
+
+        Returns: as `act`.
+        """
+        state = self.method.init(self.record.start, self.record.state, self.execute)
+        actions, self.record = self._moved_on(self.record, self.record.start, state)
         return actions
 
     def see(self, observation: Any, executed: Any = None) -> None:
@@ -287,6 +288,18 @@ class MPC(Generic[StateT]):
         missing = take_apart(like).keys() - tensors.keys()
         require(not missing, f"tensors must hold {', '.join(sorted(missing))}")
         self.record = put_together(like, tensors, self._rest.device)
+
+    def _moved_on(self, record: MPCRecord, plan: Tensor, state: Any) -> tuple[Tensor, MPCRecord]:
+        """What is handed out of a plan [B, H, A], and the record after it is executed."""
+        handed = plan[:, self.committed : self.committed + self.execute]
+        following = MPCRecord(
+            start=shift(plan, self.execute, None if self.tail == "repeat" else self._start),
+            state=state,
+            steps=record.steps + 1,
+            calls=record.calls + 1,
+            history=record.history.hand(handed),
+        )
+        return self._outside(handed), following
 
     def _outside(self, actions: Tensor) -> Tensor:
         """Single steps in the environment's units."""

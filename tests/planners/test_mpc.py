@@ -252,6 +252,25 @@ def test_committed_actions_lead_the_plan_and_the_next_ones_are_handed_out() -> N
     assert handed[2:] == pytest.approx(goal[2:6].tolist(), abs=2e-3)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_plan_that_came_too_late_is_left_out(name: str) -> None:
+    """The robot goes on with the old plan, and the next search knows what is being done."""
+    mpc = controller(name)
+    drive(mpc, range(2))
+    mpc.see(looked_at(2))
+    due = mpc.start[:, 1]
+    mpc.step(mpc.record, towards(torch.zeros(2, 4, 2)))
+    actions = mpc.skip()
+    assert mpc.bounds is not None
+    assert torch.equal(actions.flatten(1), mpc.bounds.to_environment(due))
+    assert torch.equal(mpc.start[:, 0], due)
+    drive(mpc, range(3, 4))
+    assert mpc.last is not None
+    assert torch.equal(mpc.last.actions[:, 0], due)
+    assert mpc.past_actions is not None
+    assert mpc.record.steps.tolist() == [4, 4]
+
+
 def test_an_episode_begins_at_rest_and_searches_inside_the_box() -> None:
     """Rest is the allowed value nearest to zero; what is free starts in the middle."""
     box = Bounds([5.0, -1.0], [10.0, 1.0])

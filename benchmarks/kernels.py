@@ -207,26 +207,30 @@ def save_model(rows: Sequence[Mapping[str, Any]], variants: Sequence[Mapping[str
 
 def save_counts(variants: Sequence[Mapping[str, Any]]) -> None:
     """The table of what was counted."""
-    each = {"sums_kernel": 2, "pull_kernel": 2}  # projections of a thread in one pass
+    # What one pass of a thread, or of a warp, through the loop serves.
+    passes = {"sums_kernel": (2, "projection"), "pull_kernel": (2, "projection"),
+              "product_kernel": (1, "warp's step of 64 columns")}  # fmt: skip
+    units = ("all", "fma", "alu", "load", "shared", "tensor")
     rows: list[list[Cell]] = []
     for v in variants:
-        loop = v["loop"]
         if v["arch"] != 90 or v["dtype"] == "float64" or "given" in v["what"]:
             continue
-        count = each.get(v["kernel"])
-        units = [
-            f"{loop.get(unit, 0) / count:g}" if count else "" for unit in ("all", "fma", "alu")
-        ]
+        if v["kernel"] not in passes or "without N" in v["what"]:
+            continue
+        count, per = passes[v["kernel"]]
         what = ", ".join(filter(None, (v["dtype"], f"K = {v['knots']}", v["what"])))
-        rows.append([v["kernel"], what, v["registers"], v["shared_bytes"], *units])
+        counts = (f"{v['loop'].get(unit, 0) / count:g}" for unit in units)
+        rows.append([v["kernel"], what, v["registers"], *counts, per])
     save(
         "kernels_counts",
-        "What was counted: the GPU's kernels compiled for an H200 (sm_90), none with a spill.",
+        "What was counted: the GPU's kernels compiled for an H200 (sm_90).",
         [contract(v) for v in variants],
-        columns=("kernel", "call", "registers", "shared memory, bytes",
-                 "instructions a projection", "float32", "integer and logic"),
+        columns=("kernel", "first needed by", "registers", "instructions", "float32", "logic",
+                 "loads", "shared memory", "tensor cores", "for each"),
         rows=rows,
-        note="Instructions of a thread's way through the loop, for each projection.",
+        note="Instructions of the longest loop; what is in no column is addresses and control. A "
+        "kernel that has two rows with more than 17 knots serves the first and the later pairs of "
+        "centres.",
     )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ loss_op.register_autograd(_pull, setup_context=_save_gradients)
 
 @functools.cache
 def _register_seen_through() -> None:
-    operator = torch.library.triton_op("sigreg::loss_triton", _loss, mutates_args=())
+    operator: Any = torch.library.triton_op("sigreg::loss_triton", _loss, mutates_args=())
     operator.register_autograd(_pull, setup_context=_save_gradients)
     from torch.utils.flop_counter import register_flop_formula  # imports triton too
 
@@ -149,8 +149,8 @@ def _register_seen_through() -> None:
 
 def _flops(z: Sequence[int], rows: Sequence[int], *rest: Any, **_: Any) -> int:
     """Of the products with the directions, as torch counts its own; the rest is not products."""
-    want_z, want_rows = rest[-2:]
-    return 2 * math.prod(z) * rows[0] * (1 + want_z + want_rows)
+    products = 1 + sum(rest[-2:])  # and one for each gradient
+    return int(2 * math.prod(z) * rows[0] * products)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

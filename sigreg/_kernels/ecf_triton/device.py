@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
-__all__ = ["INTERPRET", "Card", "card", "launcher", "on_device"]
+__all__ = ["INTERPRET", "Card", "card", "launcher", "on_device", "options"]
 
 INTERPRET = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -62,3 +62,12 @@ def on_device(like: Tensor) -> contextlib.AbstractContextManager[object]:
 def launcher(kernel: Any, like: Tensor) -> Any:
     """The kernel, or while a compiler traces, what records its launch."""
     return kernel if type(like) is Tensor else torch.library.wrap_triton(kernel)
+
+
+def options(like: Tensor, warps: int, stages: int = 3) -> dict[str, Any]:
+    """Launch options. A product and a sum are one instruction where a kernel says so, else two.
+
+    Triton's default for the latter changes with its versions; compilers take no such option.
+    """
+    fusion = {"enable_fp_fusion": False} if type(like) is Tensor else {}
+    return {"num_warps": warps, "num_stages": stages, **fusion}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sigreg._distributed import whereabouts
 from sigreg._kernels.contract import Answer, Problem
-from sigreg._kernels.ecf_triton.device import INTERPRET, card, launcher, on_device
+from sigreg._kernels.ecf_triton.device import INTERPRET, card, launcher, on_device, options
 from sigreg._kernels.ecf_triton.kernels import finish_kernel, pull_kernel, sums_kernel
 from sigreg._kernels.ecf_triton.product import aligned, product
 from sigreg.directions import Directions
@@ -115,8 +115,8 @@ def _sums(x: Tensor, block: Directions, problem: Problem) -> Tensor:
     for pair in range(pairs):
         launcher(sums_kernel, x)[grid](
             x, block.scale, problem.shares, out, n, num, samples, splits, pair, pairs,
-            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, num_warps=_WARPS,
-            **_angle(problem.rule.spacing),
+            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, **_angle(problem.rule.spacing),
+            **options(x, _WARPS),
         )  # fmt: skip
     return out
 
@@ -150,7 +150,8 @@ def _finish(
     launcher(finish_kernel, sums)[(programs,)](
         sums, *sizes, block.scale, rule.weight, rule.target, loss, weights,
         problem.z.shape[1], rule.weight.numel(), num, known, splits, pairs, terms, ranks,
-        SPACING=rule.spacing, SCALE_BY_N=problem.scale_by_n, BLOCK_M=_FINISH_M, num_warps=4,
+        SPACING=rule.spacing, SCALE_BY_N=problem.scale_by_n, BLOCK_M=_FINISH_M,
+        **options(sums, 4),
     )  # fmt: skip
     return loss, weights
 
@@ -165,8 +166,8 @@ def _pull(x: Tensor, block: Directions, weights: Tensor, problem: Problem) -> Te
     for pair in range(pairs):
         launcher(pull_kernel, x)[grid](
             x, block.scale, problem.shares, weights, out, n, num, samples, splits, pair, pairs,
-            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, num_warps=_WARPS,
-            **_angle(problem.rule.spacing),
+            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, **_angle(problem.rule.spacing),
+            **options(x, _WARPS),
         )  # fmt: skip
     return out
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sigreg._kernels.ecf_triton.device import INTERPRET, card, launcher
+from sigreg._kernels.ecf_triton.device import INTERPRET, card, launcher, options
 
 __all__ = ["PARTS", "aligned", "product", "product_kernel"]
 
@@ -116,6 +116,6 @@ def product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
         a, b, out, a.stride(0), *b.stride(), rows, columns, a.shape[1],
         PARTS=PARTS[a.dtype], ADD=add, INTERPRET=INTERPRET, BLOCK=_BLOCK,
         BLOCK_D=64 if card(a.device).shared_memory >= _LARGE else 32,
-        num_warps=_WARPS, num_stages=_STAGES,
+        **options(a, _WARPS, _STAGES),
     )  # fmt: skip
     return out

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sigreg._kernels.ecf_triton.device import on_device
+from sigreg._kernels.ecf_triton.device import on_device, options
 from sigreg.directions import GRID, HASH, hash_start, quantiles
 
 __all__ = ["gaussian_directions"]
@@ -54,6 +54,6 @@ def gaussian_directions(num: int, dim: int, seed: int, step: Tensor) -> tuple[Te
         rows_kernel[(num,)](
             step, table, out, scale, hash_start(seed), dim, (dim + 3) // 4,
             GRID=GRID, WEYL=weyl, MIX_A=mix_a, MIX_B=mix_b,
-            BLOCK=triton.next_power_of_2(dim), num_warps=4,
+            BLOCK=triton.next_power_of_2(dim), **options(step, 4),
         )  # fmt: skip
     return out.view(torch.bfloat16), scale

@@ -6,6 +6,7 @@ from worldmodel._lazy import lazily
 
 if TYPE_CHECKING:
     from worldmodel import goals, heads, presets
+    from worldmodel.affine import AffinePredictor
     from worldmodel.checkpoint import RunConfig, load, load_policy, read_config, save
     from worldmodel.cost import goal_cost
     from worldmodel.encoder import (
@@ -34,6 +35,7 @@ __getattr__ = lazily(
         "goals": "",
         "heads": "",
         "presets": "",
+        "affine": "AffinePredictor",
         "checkpoint": "RunConfig load load_policy read_config save",
         "cost": "goal_cost",
         "encoder": "ActionEncoder ConvEncoder FrameEncoder FusedEncoder StateEncoder",
@@ -55,6 +57,7 @@ __getattr__ = lazily(
 __all__ = [
     "GCBC",
     "ActionEncoder",
+    "AffinePredictor",
     "Batch",
     "CausalPredictor",
     "ConvEncoder",

@@ -17,6 +17,7 @@ from torch import nn
 from worldmodel._files import draft_of, write_together
 from worldmodel._strict import check_tensors
 from worldmodel._weights import as_bytes, digest_of, kept_digest, read_weights
+from worldmodel.affine import AffinePredictor
 from worldmodel.data.episodes import ActionScale
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.gcbc import GCBC
@@ -41,7 +42,7 @@ _KINDS: dict[type[nn.Module], tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 _CLASSES: tuple[type[nn.Module], ...] = (
     FrameEncoder, ConvEncoder, StateEncoder, FusedEncoder, DinoPatches, ActionEncoder,
-    CausalPredictor, PatchPredictor, PrefixPredictor,
+    CausalPredictor, PatchPredictor, PrefixPredictor, AffinePredictor,
 )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_a_run_whose_entries_are_foreign_is_one_line(
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     """There is no folder, or no list of episodes in it."""
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere is neither a folder nor"):
         open_run(tmp_path / "nowhere")
     write(tmp_path / "run")
     (tmp_path / "run" / "episodes.json").unlink()

@@ -362,7 +362,9 @@ examples:
   worldmodel study runs/demo --out somewhere       another folder
 """
 
-    run: CliPositionalArg[Existing] = Field(description="run folder of demo or train")
+    run: CliPositionalArg[Existing] = Field(
+        description="run folder of demo or train, a released LeWM folder, or owner/name on the hub"
+    )
     data: Source | None = Field(
         None,
         description=f"{_DATA}; none: fresh episodes of the built-in world, or what the run kept "
@@ -512,9 +514,14 @@ class EvaluateSettings(TrialSettings):
     by torchrun or srun, each process takes its share of the pairs.
     """
 
-    may_change = ("run", "manifest", "preset", "env", "workers", "films")
+    may_change = ("run", "data", "manifest", "preset", "env", "workers", "films")
 
-    run: CliPositionalArg[Existing] = Field(description="run folder with the model")
+    run: CliPositionalArg[Existing] = Field(
+        description="run folder with the model, a released LeWM folder, or owner/name on the hub"
+    )
+    data: Source | None = Field(
+        None, description="of a released LeWM: the data set it learned from, for the action scale"
+    )
     manifest: Existing = Field(description="the task, as worldmodel manifest writes it")
     preset: Literal["small", "published"] = Field(
         "small",

@@ -33,7 +33,8 @@ def run(settings: EvaluateSettings) -> int:
             settings = settings.model_copy(update={"device": device_of(settings.device)})
             resume = _check_out(settings)
             manifest = read_manifest(settings.manifest)
-            trial = prepare(open_run(settings.run, ranks.device), manifest, settings)
+            subject = open_run(settings.run, ranks.device, data=settings.data)
+            trial = prepare(subject, manifest, settings)
             mark = Mark(manifest=manifest.sha256, weights=trial.fingerprint.weights)
             if ranks.first:
                 held.enter_context(begin_folder(out, SETTINGS, resume=resume))

@@ -44,8 +44,10 @@ def run(settings: StudySettings) -> int:
     Raises: FileNotFoundError or ValueError if the run or the data cannot be read, or nothing in
         the data is new to the run; FileExistsError if another study lies in the folder.
     """
-    found = open_run(settings.run, device_of(settings.device))
+    found = open_run(settings.run, device_of(settings.device), data=settings.data)
     out = settings.out or settings.run
+    if not settings.out and not out.is_dir():
+        raise ValueError(f"--out must be given for a model of the hub, {out} is no folder here")
     out.mkdir(parents=True, exist_ok=True)
     try:
         with locked(out / ".study.lock", str(out / _JSON)):

@@ -65,7 +65,7 @@ def test_a_process_that_nobody_launched_is_alone() -> None:
              "OMPI_COMM_WORLD_LOCAL_SIZE": 2, "SLURM_NTASKS": 1},
             Launched(1, 2, 1, "localhost", 29500),
         ),
-        ({"PMI_SIZE": 2, "PMI_RANK": 0, "MPI_LOCALRANKID": 0}, Launched(0, 2, 0, "localhost", 29500)),
+        ({"PMI_SIZE": 2, "PMI_RANK": 1, "MPI_LOCALRANKID": 1}, Launched(1, 2, 1)),
     ],
 )  # fmt: skip
 def test_every_launcher_is_understood(

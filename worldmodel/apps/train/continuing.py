@@ -13,7 +13,8 @@ from worldmodel.data.hdf5_writer import read_origin
 
 __all__ = ["REPORT", "SETTINGS", "check_episodes", "continued", "settings_of"]
 
-SETTINGS, REPORT = "train.json", "report.json"
+SETTINGS = "train.json"
+REPORT = "report.json"
 
 
 def continued(settings: TrainSettings) -> TrainSettings:

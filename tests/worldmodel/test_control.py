@@ -456,6 +456,8 @@ def test_a_manifest_of_a_data_set_leaves_out_what_a_run_was_trained_on(
         (["--env", "mars"], "mars needs --data"),
         (["--env", "two-room", "--state", "x"], "unseen-by and state go with --data"),
         (["--env", "two-room", "--pairs", "3", "--data", "no.h5"], "there is no data set at no.h5"),
+        (["--env", "two-room", "--offset", "999999999"], "--offset must be at most 10000 on fresh"),
+        (["--env", "two-room", "--pairs", "999999999"], "num (--pairs) must be at most the"),
         (["--env", "two-room", "--pairs", "0"], "--pairs must be greater than or equal to 1"),
     ],
 )

@@ -21,6 +21,7 @@ __all__ = ["run"]
 Source = tuple[list[NDArray[np.float32]], list[str], str]
 """Episodes to draw from: states [L, S], digests, and in words where they come from."""
 _LENGTH = 200  # actions of a walk collected for a manifest: goals 100 steps away leave room
+_FAR, _MOST = 10_000, 10_000  # steps to a goal, and walks, that memory holds
 
 
 def run(settings: ManifestSettings) -> int:
@@ -70,7 +71,9 @@ def _walks(settings: ManifestSettings) -> Source:
             f"{settings.env} needs --data: `worldmodel data collect --env {settings.env}` makes "
             "episodes nobody has trained on"
         )
-    num, seed = max(settings.pairs, 50), settings.seed + 2**31
+    if settings.offset > _FAR:
+        raise ValueError(f"--offset must be at most {_FAR} on fresh walks, got {settings.offset}")
+    num, seed = min(max(settings.pairs, 50), _MOST), settings.seed + 2**31
     walks = collect(TwoRoom(), num, max(_LENGTH, 2 * settings.offset), seed)
     digests = [action_digest(actions) for actions in walks.actions]
     return list(walks.states), digests, f"{num} fresh walks of the noisy expert, seed {seed}"

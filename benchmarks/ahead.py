@@ -1,7 +1,7 @@
 """The GPU's kernels, compiled for cards that are not there, and what their machine code holds.
 
     python benchmarks/ahead.py 90 80 ...     every variant as one JSON list; fewer with --fast,
-                                             those of the default call with --plain
+                                             those of two default calls with --plain
 
 The launches are the library's own: its host code runs on tensors of the CPU while `JITFunction.run`
 compiles instead of launching. A process of its own, without TRITON_INTERPRET. Triton's package
@@ -128,6 +128,7 @@ class Call(NamedTuple):
 
     dtype: torch.dtype = torch.float32
     knots: int = 17
+    large: bool = False
     dim: int = 64
     directions: str = "drawn"
     shares: bool = False
@@ -138,7 +139,8 @@ class Call(NamedTuple):
     def describe(self) -> str:
         """What differs from the plain call."""
         plain = Call()
-        parts = [f"D {self.dim}"] if self.dim != plain.dim else []
+        parts = ["large"] if self.large else []
+        parts += [f"D {self.dim}"] if self.dim != plain.dim else []
         parts += ["given directions"] if self.directions == "given" else []
         parts += ["mask"] if self.shares else []
         parts += ["chunks"] if self.chunk else []
@@ -148,7 +150,7 @@ class Call(NamedTuple):
 
     def make(self) -> None:
         """Do it."""
-        n, num = 70, 48
+        n, num = (4096, 1024) if self.large else (70, 48)
         flat = torch.zeros(2 * n * self.dim + 1, dtype=self.dtype)
         z = flat[int(not self.aligned) :][: 2 * n * self.dim].view(2, n, self.dim)
         full = torch.float64 if self.dtype == torch.float64 else torch.float32
@@ -168,13 +170,17 @@ class Call(NamedTuple):
         launch.loss(problem)
 
 
-FAST = (Call(), Call(torch.bfloat16), Call(shares=True, dim=33), Call(knots=33))
+LARGE = Call(large=True, dim=512)
+FAST = (LARGE, Call(), Call(torch.bfloat16), Call(shares=True, dim=33), Call(knots=33))
 CALLS = (
     *FAST,
     Call(torch.float16, shares=True, knots=33),
     Call(directions="given", knots=33),
     Call(directions="given", shares=True, knots=33, scale_by_n=False),
     Call(scale_by_n=False, chunk=16),
+    Call(large=True, dim=512, chunk=512),
+    Call(torch.bfloat16, large=True, dim=512),
+    Call(torch.float16, large=True, dim=512),
     Call(torch.float64, knots=33),
     Call(torch.float64, shares=True, knots=33),
     # Samples that cannot be read 16 bytes at a time are copied, and need no variants.
@@ -282,7 +288,7 @@ def unit_of(name: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Print the variants of the architectures that were named."""
-    calls = FAST[:1] if "--plain" in arguments else FAST if "--fast" in arguments else CALLS
+    calls = FAST[:2] if "--plain" in arguments else FAST if "--fast" in arguments else CALLS
     archs = [int(word) for word in arguments if word.isdigit()]
     found = [v for arch in archs for v in (*variants(arch, calls), *directions_variants(arch))]
     json.dump([variant._asdict() for variant in found], sys.stdout)

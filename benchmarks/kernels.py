@@ -84,13 +84,15 @@ def compiled(archs: Sequence[int], fast: bool) -> list[dict[str, Any]]:
 
 
 def plain(variants: Sequence[Mapping[str, Any]]) -> Kernels:
-    """The kernels of a plain call at 9.0; the second product is the pull back's."""
+    """The kernels of a plain call at 9.0; products by their tile, the second the pull back's."""
     found: dict[str, Kernel] = {}
     for v in variants:
         first = (v["arch"], v["dtype"], v["knots"]) == (90, "float32", 17)
-        if not first or v["what"] not in ("", "D 192"):
+        if not first or v["what"] not in ("", "large, D 512", "D 512"):
             continue
         name = v["kernel"].removesuffix("_kernel")
+        if name == "product":
+            name = f"{name} {128 if v['threads'] == 256 else 64}"
         name = f"{name} back" if name in found else name
         found[name] = Kernel(v["registers"], v["threads"], v["instructions"], v["loop"])
     return found
@@ -107,14 +109,16 @@ def times(kernels: Kernels, g: int, n: int, d: int) -> dict[str, float]:
         waiting = max(1.0, LATENCY / (kernel.resident() * kernel.loop["all"]))
         return max(passes * kernel.cycles() * waiting / CLOCK, size / memory)
 
-    def product(kernel: Kernel, inner: int, columns: int) -> float:
+    def product(inner: int, columns: int, back: str = "") -> float:
         """Of a product: steps of 64, in which a warp's tensor work waits for its splitting."""
-        tiles = math.ceil(rows / 128) * math.ceil(columns / 128)
+        block = 128 if 2 * math.ceil(rows / 128) * math.ceil(columns / 128) >= PROCESSORS else 64
+        kernel = kernels[f"product {block}{back}"]
+        tiles = math.ceil(rows / block) * math.ceil(columns / block)
         splitting = kernel.threads // 32 * kernel.cycles()
-        tensor = 3 * 2 * 128 * 128 * 64 / TENSOR
-        bytes_cycle = L2 / CLOCK / min(PROCESSORS, tiles)
-        reading = 128 * 64 * (4 + 2) / bytes_cycle
-        ends = 2 * LATENCY + 128 * 128 * 4 / bytes_cycle
+        tensor = 3 * 2 * block * block * 64 / TENSOR
+        bytes_cycle = L2 / CLOCK / PROCESSORS
+        reading = block * 64 * (4 + 2) / bytes_cycle
+        ends = 2 * LATENCY + block * block * 4 / bytes_cycle
         tile = math.ceil(inner / 64) * max(splitting + tensor, reading) + ends
         return math.ceil(tiles / PROCESSORS) * tile / CLOCK
 
@@ -126,12 +130,12 @@ def times(kernels: Kernels, g: int, n: int, d: int) -> dict[str, float]:
     splits = max(1, min(programs, n // 64))
     return {
         "directions": alone(kernels["rows"], 3),
-        "projections": product(kernels["product"], d, m),
+        "projections": product(d, m),
         "sums": walk(kernels["sums"], 4 * rows * m),
         "finish": alone(kernels["finish"], 3 + splits / 4),
         "sum of the loss": 3 * LATENCY / CLOCK,
         "gradient of the projections": walk(kernels["pull"], 8 * rows * m),
-        "pull back": product(kernels["product back"], m, d),
+        "pull back": product(m, d, " back"),
         "times what comes from above": 8 * rows * d / memory,
     }
 

@@ -6,10 +6,8 @@ backward is one product with a number and nothing of the size of the projections
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +15,8 @@ from torch import Tensor
 
 from sigreg._arguments import check_choice
 from sigreg._kernels.contract import Answer, Problem
-from sigreg.directions import Directions, directions_op, draw, gaussian_rows
+from sigreg._kernels.operator import function_of, pull, save_gradients
+from sigreg.directions import directions_op, draw, gaussian_rows
 from sigreg.quadrature import Quadrature
 
 __all__ = ["BACKENDS", "choose_backend", "draw_on_gpu", "loss_op", "loss_operator"]
@@ -80,29 +79,7 @@ def draw_on_gpu(
     return draw(rows, orthogonal) if orthogonal else (rows, scale)
 
 
-def _loss(
-    z: Tensor,
-    rows: Tensor,
-    scale: Tensor | None,
-    shares: Tensor | None,
-    weight: Tensor,
-    target: Tensor,
-    spacing: float,
-    scale_by_n: bool,
-    chunk: int,
-    backend: str,
-    group: str,
-    want_z: bool,
-    want_rows: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean statistic of z [G, N, D], and its gradients with respect to z and to the rows."""
-    rule = Quadrature(weight, weight, target, spacing)  # kernels need no t beside the spacing
-    directions = Directions(rows, scale)
-    problem = Problem(z, directions, shares, rule, scale_by_n, chunk, group, want_z, want_rows)
-    return _KERNELS[backend](problem)
-
-
-loss_op = torch.library.custom_op("sigreg::loss", _loss, mutates_args=())
+loss_op = torch.library.custom_op("sigreg::loss", function_of(_KERNELS), mutates_args=())
 
 
 @loss_op.register_fake
@@ -115,54 +92,14 @@ def _(z: Tensor, rows: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output[1:])
-    z, rows, *_, want_z, want_rows = inputs
-    ctx.dtypes = (z.dtype if want_z else None, rows.dtype if want_rows else None)
+loss_op.register_autograd(pull, setup_context=save_gradients)
 
 
-def _pull(ctx: Any, upstream: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
-    if any(gradient is not None for gradient in second):
-        raise RuntimeError(
-            "sigreg's fused kernels have no second derivative; use backend='reference' where a "
-            "gradient of a gradient is needed"
-        )
-    grad_z, grad_rows = (
-        None if upstream is None or dtype is None else (upstream * gradient).to(dtype)
-        for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-    )
-    return grad_z, grad_rows, *[None] * 11
-
-
-loss_op.register_autograd(_pull, setup_context=_save_gradients)
-
-
-@functools.cache
-def _register_seen_through() -> None:
-    operator: Any = torch.library.triton_op("sigreg::loss_triton", _loss, mutates_args=())
-    operator.register_autograd(_pull, setup_context=_save_gradients)
-    from torch.utils.flop_counter import register_flop_formula  # imports triton too
-
-    register_flop_formula([torch.ops.sigreg.loss, torch.ops.sigreg.loss_triton])(_flops)
-
-
-def _flops(z: Sequence[int], rows: Sequence[int], *rest: Any, **_: Any) -> int:
-    """Of the products with the directions, as torch counts its own; the rest is not products."""
-    products = 1 + sum(rest[-2:])  # and one for each gradient
-    return int(2 * math.prod(z) * rows[0] * products)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _is_registered() -> bool:
-    """True, and from then on there is `sigreg::loss_triton`; not before, for it imports triton."""
-    _register_seen_through()
-    return True
-
-
-def loss_operator(backend: str, group: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def loss_operator(backend: str, group: str) -> Callable[..., Answer]:
     """`sigreg::loss`; on one GPU its twin, whose kernels a compiler sees and launches itself."""
-    if backend == "triton" and not group and _is_registered():
-        seen: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.sigreg.loss_triton
-        return seen
+    if backend == "triton" and not group:
+        import sigreg._kernels.ecf_triton  # noqa: F401  # brings the operator
+
+        seen_through: Callable[..., Answer] = torch.ops.sigreg.loss_triton
+        return seen_through
     return loss_op

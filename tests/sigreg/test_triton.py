@@ -133,13 +133,29 @@ def test_half_precision_samples_are_projected_as_they_are() -> None:
 
 def test_directions_by_the_block_are_the_same_directions() -> None:
     """Blocks that are no multiple of 16 give the loss and gradient of all at once."""
-    layer = SIGReg(num_proj=50, backend="triton").to(DEVICE).eval()
+    layer = SIGReg(num_proj=40, backend="triton").to(DEVICE).eval()
     x = torch.randn(3, 40, 10, device=DEVICE, requires_grad=True)
-    found = []
-    for chunk in (None, 7, 33):
-        layer.chunk = chunk
-        loss = layer(x)
-        found.append((loss.detach(), torch.autograd.grad(loss, x)[0]))
-    for loss, gradient in found[1:]:
-        torch.testing.assert_close(loss, found[0][0], rtol=1e-6, atol=0)
-        torch.testing.assert_close(gradient, found[0][1], rtol=1e-5, atol=1e-8)
+    whole, blocks = loss_and_gradient(layer, x, None), loss_and_gradient(layer, x, 33)
+    torch.testing.assert_close(blocks[0], whole[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(blocks[1], whole[1], rtol=1e-5, atol=1e-8)
+
+
+def loss_and_gradient(layer: SIGReg, x: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
+    """By that many directions at a time."""
+    layer.chunk = chunk
+    loss = layer(x)
+    return loss.detach(), torch.autograd.grad(loss, x)[0]
+
+
+def test_a_card_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older card multiplies in float32: the same loss and gradient, without tensor cores."""
+    launch, _ = triton_modules()
+    layer = SIGReg(num_proj=40, backend="triton").to(DEVICE).eval()
+    x = torch.randn(40, 10, device=DEVICE, requires_grad=True)
+    new = loss_and_gradient(layer, x, None)
+    monkeypatch.setattr(launch, "product", None)
+    here = launch.card(x.device)
+    monkeypatch.setattr(launch, "card", lambda _: here._replace(bfloat16=False))
+    old = loss_and_gradient(layer, x, None)
+    torch.testing.assert_close(old[0], new[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(old[1], new[1], rtol=1e-5, atol=1e-8)

@@ -22,7 +22,7 @@ class Card(NamedTuple):
     Attributes:
         processors: how many multiprocessors.
         shared_memory: bytes that one program may have.
-        bfloat16: whether its tensor cores multiply them.
+        bfloat16: whether its tensor cores are known to multiply them: NVIDIA's from Ampere on.
     """
 
     processors: int
@@ -36,12 +36,12 @@ def card(device: torch.device) -> Card:
     if device.type != "cuda":
         return Card(1, 0, True)
     driver = triton.runtime.driver.active
-    properties = driver.utils.get_device_properties(device.index)
-    return Card(
-        properties["multiprocessor_count"],
-        properties["max_shared_mem"],
-        driver.get_current_target().arch >= 80,
+    properties, target = (
+        driver.utils.get_device_properties(device.index),
+        driver.get_current_target(),
     )
+    bfloat16 = target.backend == "cuda" and target.arch >= 80
+    return Card(properties["multiprocessor_count"], properties["max_shared_mem"], bfloat16)
 
 
 def on_device(like: Tensor) -> contextlib.AbstractContextManager[object]:

@@ -15,8 +15,6 @@ __all__ = ["PARTS", "aligned", "product", "product_kernel"]
 
 # How many bfloat16 numbers add up to one of these: 8 bits of the significand each.
 PARTS = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
-_BLOCK = 128  # rows and columns of a tile
-_WARPS = 8
 _STAGES = 3
 _LARGE = 200 << 10  # bytes of shared memory of the cards whose registers hold steps of 64
 
@@ -112,10 +110,13 @@ def product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
     rows, columns = out.shape
     if not rows:
         return out
-    launcher(product_kernel, a)[(triton.cdiv(rows, _BLOCK) * triton.cdiv(columns, _BLOCK),)](
+    here = card(a.device)
+    large = 2 * triton.cdiv(rows, 128) * triton.cdiv(columns, 128) >= here.processors
+    block = 128 if large else 64  # small tiles where large ones would leave most processors idle
+    launcher(product_kernel, a)[(triton.cdiv(rows, block) * triton.cdiv(columns, block),)](
         a, b, out, a.stride(0), *b.stride(), rows, columns, a.shape[1],
-        PARTS=PARTS[a.dtype], ADD=add, INTERPRET=INTERPRET, BLOCK=_BLOCK,
-        BLOCK_D=64 if card(a.device).shared_memory >= _LARGE else 32,
-        **options(a, _WARPS, _STAGES),
+        PARTS=PARTS[a.dtype], ADD=add, INTERPRET=INTERPRET, BLOCK=block,
+        BLOCK_D=64 if here.shared_memory >= _LARGE else 32,
+        **options(a, 8 if large else 4, _STAGES),
     )  # fmt: skip
     return out

@@ -179,7 +179,7 @@ def test_one_sample_and_one_direction_suffice() -> None:
         (ValueError, "mask must be [4] to match z [4, 3], got [3]", {"mask": torch.ones(3) > 0}),
         (TypeError, "mask must be boolean, got torch.float32", {"mask": torch.ones(4)}),
         (ValueError, "chunk must be a whole number of at least 1, got 0", {"chunk": 0}),
-        (ValueError, "backend must be one of auto, reference, cpu, triton", {"backend": "gpu"}),
+        (ValueError, "backend must be one of auto, reference, cpu, cpp, tri", {"backend": "gpu"}),
         (ValueError, "group must be", {"group": "all"}),
     ],
 )

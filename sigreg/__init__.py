@@ -5,6 +5,7 @@ from sigreg.diagnostics import Report, collapse_value, effective_rank, noise_flo
 from sigreg.directions import Directions, random_directions
 from sigreg.edf_tests import anderson_darling, cramer_von_mises, watson
 from sigreg.functional import sigreg_loss
+from sigreg.isometry import NearIsometry
 from sigreg.lejepa import LeJEPALoss, LeJEPALosses, additive_weight, invariance_loss
 from sigreg.module import SIGReg
 from sigreg.moment_tests import extended_jarque_bera, hermite_moments, jarque_bera
@@ -23,6 +24,7 @@ __all__ = [
     "DistributedCheck",
     "LeJEPALoss",
     "LeJEPALosses",
+    "NearIsometry",
     "Quadrature",
     "Report",
     "SIGReg",

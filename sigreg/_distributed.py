@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Group: TypeAlias = ProcessGroup | DeviceMesh | Literal["auto"] | None
 
-__all__ = ["device_of", "extremes", "group_name", "over_ranks", "sum_over_ranks", "whereabouts"]
+__all__ = ["device_of", "group_name", "over_ranks", "sum_over_ranks", "whereabouts"]
 
 
 def group_name(group: Group) -> str:
@@ -86,15 +86,6 @@ def sum_over_ranks(packed: Tensor, name: str) -> Tensor:
     return packed
 
 
-def extremes(values: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Elementwise smallest and largest of every rank's integers."""
-    both = torch.cat((-values, values))
-    if name:
-        torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MAX, _resolve(name))
-    smallest, largest = both.chunk(2)
-    return -smallest, largest
-
-
 class _SumOverRanks(torch.autograd.Function):
     """`sum_over_ranks` with a gradient, for the paths that leave the gradient to autograd."""
 
@@ -125,7 +116,5 @@ def over_ranks(parts: list[Tensor], mark: Tensor | None, name: str) -> list[Tens
     *sums, first, second = total.split([part.numel() for part in (*parts, digits, digits)])
     ranks, _ = whereabouts(name)
     same = (ranks * second.double() == first.double().square()).all()
-    return [
-        torch.where(same, part, torch.nan).view(shape.shape)
-        for part, shape in zip(sums, parts, strict=True)
-    ]
+    valid = torch.where(same, 1.0, torch.nan).to(packed)  # a factor, so that gradients get it too
+    return [(valid * part).view(shape.shape) for part, shape in zip(sums, parts, strict=True)]

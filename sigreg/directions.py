@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sigreg._arguments import check_choice, check_count
 
 __all__ = [
+    "GRID",
     "HASH",
     "SAMPLERS",
     "Directions",
@@ -31,7 +32,7 @@ _WEYL = -7046029254386353131
 _MIX_A = -4658895280553007687
 _MIX_B = -7723592293110705685
 HASH = (_WEYL, _MIX_A, _MIX_B)
-_GRID = 4096.0  # rows are multiples of its inverse, so that float64 adds their squares exactly
+GRID = 4096.0  # rows are multiples of its inverse, so that float64 adds their squares exactly
 _BLOCK = 1 << 16  # counters at a time: they and what is made of them stay in cache
 
 
@@ -93,11 +94,8 @@ def _wrap(number: int) -> int:
 
 
 def hash_start(seed: int) -> int:
-    """Where the counters of a seed begin: `_scramble` of seed · _WEYL on python's integers."""
-    counter = _wrap(seed * _WEYL)
-    counter = _wrap((counter ^ (counter >> 30)) * _MIX_A)
-    counter = _wrap((counter ^ (counter >> 27)) * _MIX_B)
-    return _wrap((counter ^ (counter >> 31)) * _WEYL)
+    """Where the counters of a seed begin, on a python integer that a kernel can be given."""
+    return int(_scramble(torch.tensor(_wrap(seed * _WEYL), device="cpu")))
 
 
 @functools.cache
@@ -107,13 +105,13 @@ def quantiles(device: torch.device) -> Tensor:
     A table instead of logarithms and cosines: the same numbers on every device, to the last bit.
     """
     p = (torch.arange(1 << 15, dtype=torch.float64, device="cpu") + 0.5) / (1 << 16)
-    above = _on_grid(torch.special.ndtri(0.5 + p).clamp_(min=1 / _GRID))
+    above = _on_grid(torch.special.ndtri(0.5 + p).clamp_(min=1 / GRID))
     return torch.cat((-above.flip(0), above)).to(device)
 
 
 def _on_grid(x: Tensor) -> Tensor:
-    """x as multiples of 1 / _GRID that bfloat16 holds."""
-    return ((x * _GRID).round() / _GRID).bfloat16()
+    """x as multiples of 1 / GRID that bfloat16 holds."""
+    return ((x * GRID).round() / GRID).bfloat16()
 
 
 def gaussian_rows(num: int, dim: int, seed: int, step: Tensor) -> Tensor:
@@ -213,24 +211,14 @@ def random_directions(
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; counter-based as in Salmon et al. (2011);
         Cholesky-QR as in Fukaya et al. (2020).
     """
-    return _drawn(num_proj, dim, seed, step, device, sampler).unit()
-
-
-def _drawn(
-    num_proj: int,
-    dim: int,
-    seed: int,
-    step: int | Tensor,
-    device: torch.device | str | None,
-    sampler: str,
-) -> Directions:
     check_count("num_proj", num_proj)
     check_count("dim", dim)
     check_choice("sampler", sampler, SAMPLERS)
     if device is None:
         device = step.device if isinstance(step, Tensor) else "cpu"
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
-    return Directions(*directions_op(step, num_proj, dim, _wrap(seed), sampler == "orthogonal"))
+    orthogonal = sampler == "orthogonal"
+    return Directions(*directions_op(step, num_proj, dim, _wrap(seed), orthogonal)).unit()
 
 
 def random_rotation(dim: int, *, seed: int) -> Tensor:
@@ -265,10 +253,16 @@ class Sketch(nn.Module):
 
     def draw(self, x: Tensor) -> Directions:
         """The directions of this step for x [..., D], on its device; training moves on."""
-        drawn = _drawn(self.num_proj, x.shape[-1], self.seed, self.step, x.device, self.sampler)
+        drawn = self.current(x)
         if self.training:
             self.step += 1
         return drawn
+
+    def current(self, x: Tensor) -> Directions:
+        """What `draw` will return next for x [..., D]."""
+        step, seed, dim = self.step.to(x.device), _wrap(self.seed), x.shape[-1]
+        orthogonal = self.sampler == "orthogonal"
+        return Directions(*directions_op(step, self.num_proj, dim, seed, orthogonal))
 
     def reset_parameters(self) -> None:
         """Rewind `step` to 0, for modules built on the meta device."""

@@ -66,11 +66,6 @@ def epps_pulley_slope(
 
         2 N weight_k (cos_k − target_k),   2 N weight_k sin_k
 
-    Args:
-        cos_mean: [..., M, K].
-        sin_mean: [..., M, K].
-        n: as in `epps_pulley`.
-        quadrature: K nodes.
     Returns: two tensors [..., M, K].
     """
     slope = 2 * quadrature.weight * (n.unsqueeze(-1) if isinstance(n, Tensor) else n)

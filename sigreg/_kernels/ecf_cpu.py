@@ -89,12 +89,17 @@ class _Tile:
             self.angle = torch.empty_like(self.buffer[0])
         return torch.mul(x, spacing, out=self.angle[: x.shape[0], : x.shape[1]])
 
-    def load(self, theta: Tensor, mask: Tensor | None) -> None:
-        """Fill the features of theta [rows, n]; mask, broadcast to it, multiplies the centres."""
+    def load(self, theta: Tensor, roots: Tensor | None) -> None:
+        """Fill the features of theta [rows, n], times the roots of the shares, broadcast to it.
+
+        Every product is of two features, and cos 4θ and sin 4θ stand on both of its sides.
+        """
         rows, n = theta.shape
         f = self.features = self.buffer[:, :rows, :n]
         # Scratch, in memory that `pull` fills only when the features are ready.
         c8, s8 = self.pulled.view(-1)[: 2 * rows * n].view(2, rows, n)
+        if roots is not None:
+            f[0] = 1
         one, c1, s1, c2, s2, c3, s3, c4, s4 = f[:_OFFSETS]
         torch.cos(theta, out=c1)
         torch.sin(theta, out=s1)
@@ -114,8 +119,8 @@ class _Tile:
                 c, s, c_next, s_next = f[5 + 2 * i : 9 + 2 * i]
                 torch.mul(c, c8, out=c_next).addcmul_(s, s8, value=16)
                 torch.mul(s, c8, out=s_next).addcmul_(c, s8, value=-1)
-        if mask is not None:
-            f[_CENTRES:].mul_(mask)
+        if roots is not None:
+            f.mul_(roots)
 
     def products(self) -> Tensor:
         """[rows, 2P·9], Σ_n F_p F_j."""
@@ -165,17 +170,19 @@ def _walk(x: Tensor, tile_rows: int, tile_samples: int) -> Iterator[tuple[int, s
 def _sums(x: Tensor, shares: Tensor | None, knots: int, spacing: float) -> Tensor:
     batch, n, num = x.shape
     out = x.new_zeros(batch, num, 2 * knots)
+    roots = None if shares is None else shares.sqrt()
     if x.numel():
         forward, _ = _combinations(knots, x.dtype)
         rows, samples = _tile_shape(num, n)
         tile = _Tile(rows, samples, knots, x)
         for b, m, s in _walk(x, rows, samples):
-            tile.load(tile.angles(x[b, s, m].T, spacing), None if shares is None else shares[b, s])
+            tile.load(tile.angles(x[b, s, m].T, spacing), None if roots is None else roots[b, s])
             out[b, m].addmm_(tile.products(), forward)
     return out
 
 
 def _pull(x: Tensor, shares: Tensor | None, slope: Tensor, spacing: float) -> Tensor:
+    roots = None if shares is None else shares.sqrt()
     if x.numel():
         knots = slope.shape[-1] // 2
         _, backward = _combinations(knots, x.dtype)
@@ -184,7 +191,7 @@ def _pull(x: Tensor, shares: Tensor | None, slope: Tensor, spacing: float) -> Te
         tile = _Tile(rows, samples, knots, x)
         for b, m, s in _walk(x, rows, samples):
             angles = tile.angles(x[b, s, m].T, spacing)
-            tile.load(angles, None if shares is None else shares[b, s])
+            tile.load(angles, None if roots is None else roots[b, s])
             x[b, s, m] = tile.pull(weights[b, m], angles).T
     return x
 
@@ -218,7 +225,7 @@ def _in_one_walk(problem: Problem) -> Answer:
     repeats = rows // groups + 2
     total, size = total.repeat(repeats, 1), size.repeat(repeats, 1)
     share = size / total / (num * groups)
-    shares = None if shares is None else shares.repeat(repeats, 1)
+    roots = None if shares is None else shares.sqrt().repeat(repeats, 1)
     tile = _Tile(rows, n, knots, flat)
     theta = flat.new_empty(chunk, groups * n)
     loss = flat.new_zeros(())
@@ -232,7 +239,7 @@ def _in_one_walk(problem: Problem) -> Answer:
         for j in range(0, len(a) * groups, rows):
             angle = angles.view(-1, n)[j : j + rows]
             at = slice(j % groups, j % groups + len(angle))
-            tile.load(angle, None if shares is None else shares[at])
+            tile.load(angle, None if roots is None else roots[at])
             cos, sin = (tile.products() @ forward).div_(total[at]).chunk(2, -1)
             loss += epps_pulley(cos, sin, size[at, 0], rule).sum()
             slope = torch.cat(epps_pulley_slope(cos, sin, share[at, 0], rule), -1)

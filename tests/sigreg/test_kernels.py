@@ -29,8 +29,10 @@ def along_the_axes(
     x = x.detach().to(device_of(backend)).requires_grad_()
     full = x.dtype if x.dtype == torch.float64 else torch.float32
     axes = torch.eye(x.shape[-1], dtype=full, device=x.device, requires_grad=True)
-    mask = None if mask is None else mask.to(x.device)
-    loss = sigreg_loss(x, axes, rule, mask=mask, backend=backend)
+    shares = {}
+    if mask is not None:
+        shares["sample_weight" if mask.is_floating_point() else "mask"] = mask.to(x.device)
+    loss = sigreg_loss(x, axes, rule, **shares, backend=backend)
     found = (loss, *torch.autograd.grad(loss, (x, axes)))
     return tuple(part.detach().double().cpu() for part in found)  # type: ignore[return-value]
 
@@ -103,6 +105,15 @@ def test_masks(backend: str) -> None:
     mask = torch.rand(3, 70) > 0.4
     mask[1] = False
     compare(torch.randn(3, 70, 4, dtype=torch.float64), backend, mask=mask)
+
+
+@every_backend
+@pytest.mark.parametrize("knots", [17, 20])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_weights(backend: str, knots: int, dtype: torch.dtype) -> None:
+    """Weights multiply every sample's part of sums and gradients, of every knot alike."""
+    weight = torch.rand(3, 70, dtype=dtype) * (torch.rand(3, 70) > 0.3)
+    compare(torch.randn(3, 70, 4, dtype=dtype), backend, strange(knots), weight)
 
 
 @every_backend

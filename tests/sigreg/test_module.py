@@ -155,6 +155,11 @@ def test_the_scale_term_is_a_hinge_on_the_standard_deviation() -> None:
     hinge = (1 - x.std(1, correction=0)).clamp(min=0).mean()
     torch.testing.assert_close(with_scale, plain + 3 * hinge)
     plain, with_scale = (SIGReg(scale=s)(x, mask=mask, directions=a) for s in (0.0, 3.0))
+    for whole in (mask.int(), mask.long()):
+        assert torch.equal(SIGReg(scale=3.0)(x, mask=whole, directions=a), with_scale)
+    weights = mask.double()
+    weighted = SIGReg(scale=3.0)(x, sample_weight=0.1 * weights, directions=a)
+    torch.testing.assert_close(weighted, with_scale)
     hinges = [(1 - x[b, mask[b]].std(0, correction=0)).clamp(min=0) for b in range(2)]
     torch.testing.assert_close(with_scale, plain + 3 * torch.stack(hinges).mean())
 
@@ -169,6 +174,7 @@ def test_the_scale_term_is_a_hinge_on_the_standard_deviation() -> None:
         ("sampler must be one of gaussian, orthogonal", {"sampler": "sobol"}),
         ("backend must be one of", {"backend": "cuda"}),
         ("scale must be 0 or more, got -1", {"scale": -1}),
+        ("quadrature must come without knots", {"knots": 9, "quadrature": trapezoid()}),
         ("chunk must be a whole number of at least 1, got 0", {"chunk": 0}),
         ('group must be "auto", None, a process group', {"group": "yes"}),
     ],

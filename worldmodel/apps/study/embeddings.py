@@ -114,8 +114,13 @@ def spread(study: Study) -> dict[str, Any]:
         covariance = (square / n).unflatten(-1, (K, K)) - mean.unsqueeze(-1) * mean.unsqueeze(-2)
         return effective_rank(covariance)
 
+    state_rank = None
+    if test.states is not None:
+        y = test.states.flatten(0, 1).double()
+        y = (y - y.mean(0)) / y.std(0).clamp_min(1e-9)
+        state_rank = float(effective_rank(y.T @ y))
     # Episodes side by side, one batch a time step, as the regularizer saw them.
-    said = report(z.transpose(0, 1), num_proj=256, seed=study.seed)
+    said = report(z.transpose(0, 1), num_proj=256, seed=study.seed, state_rank=state_rank)
     fields = (
         "num_samples", "dim", "num_batches", "statistic", "floor", "excess", "collapse", "p_value",
         "gaussian_rank", "scale", "mean_error", "covariance_error", "worst_statistic",

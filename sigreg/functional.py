@@ -59,7 +59,8 @@ def sigreg_loss(
             "auto" for the default group if there is one; None means this process. Each rank
             returns the loss of all samples, and the gradient of its own times the number of
             ranks, by which DDP and FSDP divide; NaN if ranks drew different `Directions`.
-        backend: "auto", "reference", "cpu" or "triton". The last two have no second derivative.
+        backend: "auto", "reference", "cpu", "cpp" (compiled at its first call) or "triton". The
+            last three have no second derivative.
         chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
     Returns: [], float32 (float64 for float64 z), whatever autocast says. Gaussian samples score
         the noise floor, not 0; a sample that is not finite makes it not finite.

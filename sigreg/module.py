@@ -48,7 +48,7 @@ class SIGReg(Sketch):
             evaluation mode, so that one rank may validate while others wait. A process group, or
             one dimension of a device mesh, is used in both; None never sums. See `sigreg_loss` for
             the gradient's convention.
-        backend: "auto", "reference", "cpu" or "triton".
+        backend: "auto", "reference", "cpu", "cpp" or "triton".
         chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
         scale: weight of `scale_term`, off by default; lets collapsed samples escape.
         quadrature: another rule or target, `trapezoid(target=student_t(5))` for example, instead of

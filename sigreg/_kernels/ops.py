@@ -31,13 +31,19 @@ def _cpu(problem: Problem) -> Answer:
     return ecf_cpu.loss(problem)
 
 
+def _cpp(problem: Problem) -> Answer:
+    from sigreg._kernels import ecf_cpp
+
+    return ecf_cpp.loss(problem)
+
+
 def _triton(problem: Problem) -> Answer:
     from sigreg._kernels import ecf_triton
 
     return ecf_triton.loss(problem)
 
 
-_KERNELS: dict[str, Callable[[Problem], Answer]] = {"cpu": _cpu, "triton": _triton}
+_KERNELS: dict[str, Callable[[Problem], Answer]] = {"cpu": _cpu, "cpp": _cpp, "triton": _triton}
 BACKENDS = ("auto", "reference", *_KERNELS)
 
 

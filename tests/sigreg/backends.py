@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ elif not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
     WHY_NOT = "no GPU, and TRITON_INTERPRET=1 is not set (nox sets it)"
 else:
     WHY_NOT = ""
+NO_COMPILER = not any(map(shutil.which, ("c++", "g++", "clang++")))
 BACKENDS = [
     "cpu",
+    pytest.param("cpp", marks=pytest.mark.skipif(NO_COMPILER, reason="no C++ compiler")),
     pytest.param(
         "triton",
         marks=[

@@ -265,7 +265,7 @@ def test_one_sample_and_one_direction_suffice() -> None:
             {"sample_weight": torch.ones(4, requires_grad=True)},
         ),
         (ValueError, "chunk must be a whole number of at least 1, got 0", {"chunk": 0}),
-        (ValueError, "backend must be one of auto, reference, cpu, triton", {"backend": "gpu"}),
+        (ValueError, "backend must be one of auto, reference, cpu, cpp, tri", {"backend": "gpu"}),
         (ValueError, "group must be", {"group": "all"}),
     ],
 )

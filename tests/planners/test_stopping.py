@@ -13,6 +13,7 @@ from planners import (
     CEM,
     AugmentedLagrangian,
     BestSoFar,
+    CategoricalCEM,
     GradientDescent,
     Method,
     PredictiveSampling,
@@ -67,6 +68,23 @@ def test_a_search_that_keeps_its_spread_does_not_settle() -> None:
     """Predictive sampling may always find something better; a deadline ends it."""
     plan = optimize(PredictiveSampling(), bowl, torch.zeros(1, 1, 1), iterations=40, stop=0.5)
     assert (plan.stopped, len(plan.history)) == ("iterations", 40)
+
+
+def test_choices_have_settled_when_they_are_certain() -> None:
+    """The best plan is found at once, but the search goes on until its distribution says so."""
+    method = CategoricalCEM(200, 20, momentum=0.8, restart=1.0)
+    wanted = torch.tensor([0.0, 0.0, 1.0])
+    plan = optimize(
+        method,
+        lambda a: -(a * wanted).sum((-1, -2)),
+        torch.zeros(1, 2, 3),
+        iterations=200,
+        stop=0.05,
+    )
+    assert plan.stopped == "converged"
+    assert plan.history[0] == plan.history[-1]
+    assert len(plan.history) > 2 * LOOK
+    assert plan.state.probability.amax(-1).min() > 0.95
 
 
 def test_a_wrapper_is_not_settled_before_its_work_is_done() -> None:

@@ -398,6 +398,8 @@ def test_a_problem_that_begins_anew_has_stood_still() -> None:
     for t in range(3):
         buffer[:] = t
         mpc.see(buffer)
+        assert isinstance(mpc.observations, Tensor)
+        assert mpc.observations[0, :, 0].tolist() == [float(k) for k in range(t + 1)]
         actions.append(mpc.act(towards(torch.full((2, 3, 1), 0.5))))
     mpc.reset(np.array([False, True]))
     buffer[:] = 9
@@ -429,15 +431,17 @@ def test_the_number_of_iterations_may_fall() -> None:
     def schedule(step: int) -> int:
         return 7 if step == 0 else 2
 
-    mpc = MPC(CEM(16, 4), horizon=4, action_dim=1, iterations=schedule)
+    mpc = MPC(CEM(16, 4), horizon=4, action_dim=1, iterations=schedule, batch=2)
     counts = []
-    for t in range(4):
+    for t in range(6):
         if t == 3:
             mpc.reset()
+        if t == 5:
+            mpc.reset([False, True])
         calls.clear()
         mpc.act(cost)
         counts.append(len(calls))
-    assert counts == [7, 2, 2, 7]
+    assert counts == [7, 2, 2, 7, 2, 7]
     with pytest.raises(TypeError, match="iterations must be an integer of at least 1"):
         MPC(CEM(), horizon=1, action_dim=1, iterations=lambda _: 2.5).act(bowl)  # type: ignore[arg-type, return-value]
 

@@ -11,7 +11,6 @@ once, two minutes, and kept in --runs.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from two_room import FRAMESKIP, Pairs, Subject
 
-from planners import CEM, MPC, AugmentedLagrangian, Bounds
+from planners import AugmentedLagrangian
 from worldmodel import goals, heads
-from worldmodel.imagine import Futures
 from worldmodel.worlds import TwoRoom
 
 WORLD = TwoRoom(two_room.SIZE)
@@ -44,18 +42,6 @@ class Heads(NamedTuple):
     network: Any
     distance: Any
     door: Any
-
-
-class Tried(NamedTuple):
-    """What came of the pairs.
-
-    Attributes:
-        solved: [N], at any step.
-        inside: [N], whether the path ever lay in the forbidden box.
-    """
-
-    solved: Flags
-    inside: Flags
 
 
 def main() -> int:
@@ -113,7 +99,10 @@ def distances(subject: Subject, fitted: Heads, num: int, seed: int) -> None:
             pairs = two_room.pairs(num, offset, seed=seed)
             z = subject.model.imagine().embed(two_room.picture(pairs.goals))
             for name, (goal, whole) in costs(z, torch.from_numpy(pairs.goals)).items():
-                tried = attempt(subject, pairs, goal, budget, horizon, whole)
+                tried = two_room.control(
+                    subject, pairs, goal, budget,
+                    horizon=horizon, execute=horizon if whole else 1,
+                )  # fmt: skip
                 found.setdefault(name, {})[offset] = tried.solved
                 print(f"horizon {horizon}, offset {offset}, {name}: {tried.solved.mean():.0%}")
         for name, by_offset in found.items():
@@ -121,7 +110,7 @@ def distances(subject: Subject, fitted: Heads, num: int, seed: int) -> None:
             for offset, solved in by_offset.items():
                 other = found[base][offset]
                 more, fewer = int((solved & ~other).sum()), int((other & ~solved).sum())
-                p = sign_test(more, fewer)
+                p = two_room.sign_test(more, fewer)
                 cells.append(f"{solved.mean():.0%}" + ("" if name == base else f" (p = {p:.2g})"))
                 results.append({
                     "horizon": horizon, "cost": name, "offset": offset,
@@ -183,26 +172,31 @@ def kinds(subject: Subject, fitted: Heads, num: int, seed: int) -> None:
     }  # fmt: skip
     results, rows = [], []
 
-    def add(name: str, tried: Tried) -> None:
-        low, high = wilson(int(tried.solved.sum()), num)
+    def add(name: str, tried: two_room.Tried) -> None:
+        low, high = two_room.wilson(int(tried.solved.sum()), num)
+        corners = BOX.numpy()
+        within = [((s > corners[0]) & (s < corners[1])).all(-1) for s in tried.path]
+        inside = float(np.any(within, axis=0).mean())
         rows.append(
             (name, f"{tried.solved.mean():.0%}", f"{low:.0%}–{high:.0%}",
-             f"{tried.inside.mean():.0%}")
+             f"{inside:.0%}")
         )  # fmt: skip
         results.append({"goal": name, "success": float(tried.solved.mean()),
-                        "inside": float(tried.inside.mean())})  # fmt: skip
+                        "inside": inside})  # fmt: skip
         print(*rows[-1])
 
     for name, (goal, done) in cases.items():
-        add(name, attempt(subject, pairs, goal, 50, done=done))
+        add(name, two_room.control(subject, pairs, goal, 50, done=done))
     # A margin of one step: between two futures the agent moves five times.
     out = goals.avoid(fitted.network, torch.from_numpy(low), torch.from_numpy(high))
     charged = image + 0.5 * goals.charge(out)
-    add("image, a box charged for", attempt(subject, pairs, charged, 50))
-    add(
-        "image, a box kept out of",
-        attempt(subject, pairs, image, 50, constraint=out),
-    )
+    add("image, a box charged for", two_room.control(subject, pairs, charged, 50))
+
+    def keep_out(method: Any, futures: Callable[[Tensor], Tensor]) -> Any:
+        return AugmentedLagrangian(method, lambda actions: out(futures(actions)) / 10, every=3)
+
+    kept = two_room.control(subject, pairs, image, 50, constrain=keep_out, iterations=12)
+    add("image, a box kept out of", kept)
     harness.save(
         "goals_kinds",
         "Which kinds of goals are reached? One frozen model of Two-Room, goals 25 steps away",
@@ -213,61 +207,6 @@ def kinds(subject: Subject, fitted: Heads, num: int, seed: int) -> None:
         "every block, budget 50 steps. Success is what the goal asks for, at any step; the box is "
         "40–80 by 60–100 of 224, no start or goal lies near it. Not run on Reacher.",
     )
-
-
-def attempt(
-    subject: Subject,
-    pairs: Pairs,
-    goal: goals.Goal,
-    budget: int,
-    horizon: int = 5,
-    whole: bool = False,
-    *,
-    done: Callable[[Any], Flags] | None = None,
-    constraint: Callable[[Tensor], Tensor] | None = None,
-) -> Tried:
-    """Replan every block, or execute the whole plan, until the budget is spent."""
-    imagination, num = subject.model.imagine(), len(pairs.starts)
-    method: Any = CEM(64, 8)
-    here: list[Futures] = []
-
-    def ahead(actions: Tensor) -> Tensor:
-        return here[-1](actions.repeat(1, 1, 1, FRAMESKIP))
-
-    if constraint is not None:
-        method = AugmentedLagrangian(
-            method, lambda actions: constraint(ahead(actions)) / 10, every=3
-        )
-    low = torch.from_numpy(WORLD.action_low)
-    mpc = MPC(
-        method, horizon=horizon, action_dim=2, iterations=12 if constraint else 6,
-        execute=horizon if whole else 1, seed=1, batch=num,
-        bounds=Bounds(low, -low, mean=subject.scale.mean, std=subject.scale.std),
-    )  # fmt: skip
-
-    def act(frames: Tensor) -> Tensor:
-        here.append(imagination.look(frames[:, None]))
-        return mpc.act(lambda actions: goal(ahead(actions))).repeat_interleave(FRAMESKIP, dim=1)
-
-    reached = done or (lambda states: WORLD.success(states, pairs.goals))
-    solved, path = two_room.attempt(pairs.starts, act, reached, budget)
-    low_corner, high_corner = BOX.numpy()
-    within = [((s > low_corner) & (s < high_corner)).all(-1) for s in path]
-    return Tried(solved, np.any(within, axis=0))
-
-
-def sign_test(more: int, fewer: int) -> float:
-    """Two-sided exact test that gains and losses are equally likely (McNemar's)."""
-    n, k = more + fewer, min(more, fewer)
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
-
-
-def wilson(hits: int, num: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    z, p = 1.959964, hits / num
-    middle = (p + z * z / (2 * num)) / (1 + z * z / num)
-    half = z * math.sqrt(p * (1 - p) / num + z * z / (4 * num * num)) / (1 + z * z / num)
-    return middle - half, middle + half
 
 
 if __name__ == "__main__":

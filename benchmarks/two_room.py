@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from planners import CEM, MPC, Bounds
 from sigreg import SIGReg
-from worldmodel import WorldModel, jepa_loss, load, presets, save
+from worldmodel import WorldModel, jepa_loss, load, presets, read_config, save
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, Walks, collect
 
@@ -70,8 +73,6 @@ def subject(
         seconds = round(time.process_time() - began, 1)
         save(model, folder, action_scale=scale, extra={"cpu_seconds": seconds, "steps": steps})
     model = load(folder)
-    from worldmodel import read_config
-
     seconds = float(read_config(folder).extra["cpu_seconds"])
     return Subject(model, scale, *_known(model, walks, episodes, scale), seconds)
 
@@ -93,28 +94,96 @@ def picture(states: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(_WORLD.render(states))
 
 
-def attempt(
-    starts: NDArray[np.float32],
-    act: Callable[[Tensor], Tensor],
-    done: Callable[[NDArray[np.float32]], NDArray[np.bool_]],
+class Tried(NamedTuple):
+    """What came of pairs under a controller.
+
+    Attributes:
+        solved: [N], at any step.
+        path: states [N, 2] after each step.
+        rollouts: plans imagined per decision and problem.
+        seconds: of processor time per decision, all problems together.
+    """
+
+    solved: NDArray[np.bool_]
+    path: list[NDArray[np.float32]]
+    rollouts: float
+    seconds: float
+
+
+def control(
+    subject: Subject,
+    tried: Pairs,
+    goal: Callable[[Tensor], Tensor],
     budget: int,
-) -> tuple[NDArray[np.bool_], list[NDArray[np.float32]]]:
-    """Act for `budget` steps: which problems were done at any of them, and all states on the way.
+    *,
+    method: Any = None,
+    constrain: Callable[[Any, Callable[[Tensor], Tensor]], Any] | None = None,
+    horizon: int = 5,
+    iterations: int = 6,
+    execute: int = 1,
+    done: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None,
+    **options: Any,
+) -> Tried:
+    """Plan in embeddings, act, look again, until the budget of steps is spent.
 
     Args:
-        starts: [N, 2].
-        act: frames [N, 3, H, W] -> actions of the next steps [N, steps, 2].
-        done: states [N, 2] -> [N].
-        budget: steps.
+        subject: who imagines.
+        tried: starts, and goals for the default of `done`.
+        goal: futures [N, S, H, D] -> costs [N, S].
+        budget: environment steps.
+        method: planner; None is a CEM of 64 candidates, 8 elites.
+        constrain: (method, actions -> futures) -> the method in use.
+        horizon: blocks of `FRAMESKIP` repeated actions.
+        iterations: per decision.
+        execute: blocks per decision.
+        done: states [N, 2] -> [N]; near the goal by default.
+        options: more of `MPC`.
     """
-    states, path = starts, []
-    solved = np.zeros(len(starts), bool)
-    while len(path) < budget:
-        for action in act(picture(states)).unbind(1)[: budget - len(path)]:
-            states = _WORLD.step(states, action.numpy())
-            path.append(states)
-            solved |= done(states)
-    return solved, path
+    imagination, here, count = subject.model.imagine(), [], [0, 0.0, 0.0]
+
+    def futures(actions: Tensor) -> Tensor:
+        return here[-1](actions.repeat(1, 1, 1, FRAMESKIP))
+
+    def cost(actions: Tensor) -> Tensor:
+        count[1] += actions.shape[1]
+        return goal(futures(actions))
+
+    low, method = torch.from_numpy(_WORLD.action_low), method or CEM(64, 8)
+    mpc: MPC[Any] = MPC(
+        constrain(method, futures) if constrain else method,
+        horizon=horizon, action_dim=2, iterations=iterations, execute=execute, seed=1,
+        batch=len(tried.starts),
+        bounds=Bounds(low, -low, mean=subject.scale.mean, std=subject.scale.std), **options,
+    )  # fmt: skip
+    states, path = tried.starts, []
+    solved = np.zeros(len(states), bool)
+    with warnings.catch_warnings():
+        # A table shows what the warning of last-step costs is about.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        while len(path) < budget:
+            here.append(imagination.look(picture(states)[:, None]))
+            began = time.process_time()
+            actions = mpc.act(cost).repeat_interleave(FRAMESKIP, dim=1)
+            count[0], count[2] = count[0] + 1, count[2] + time.process_time() - began
+            for action in actions.unbind(1)[: budget - len(path)]:
+                states = _WORLD.step(states, action.numpy())
+                path.append(states)
+                solved |= done(states) if done else _WORLD.success(states, tried.goals)
+    return Tried(solved, path, count[1] / count[0], count[2] / count[0])
+
+
+def sign_test(more: int, fewer: int) -> float:
+    """Two-sided exact test that gains and losses are equally likely (McNemar's)."""
+    n, k = more + fewer, min(more, fewer)
+    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+
+
+def wilson(hits: int, num: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z, p = 1.959964, hits / num
+    middle = (p + z * z / (2 * num)) / (1 + z * z / num)
+    half = z * math.sqrt(p * (1 - p) / num + z * z / (4 * num * num)) / (1 + z * z / num)
+    return middle - half, middle + half
 
 
 def _train(build: Build, windows: Windows, batch: int, steps: int, seed: int) -> WorldModel:

@@ -49,7 +49,15 @@ FLOORS = {
         "check",
     ),
     "planners": ("noise", "contract", "optimize", "mpc"),
-    "worldmodel": ("records", "layers", "encoder predictor", "model", "loss cost", "presets"),
+    "worldmodel": (
+        "records contract",
+        "layers goals",
+        "rollout imagine",
+        "encoder predictor prefix affine patches",
+        "model",
+        "loss cost heads",
+        "presets",
+    ),
 }
 
 

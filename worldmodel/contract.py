@@ -6,13 +6,25 @@ block, a width of an encoded action, D embedding dims.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Encoder", "OwnRollout", "Predictor", "QuickRollout", "Rollout", "Steered", "roll_out"]
+__all__ = [
+    "Encoder",
+    "OwnRollout",
+    "Predictor",
+    "QuickRollout",
+    "Rollout",
+    "Steered",
+    "plain_rollout",
+    "roll_out",
+    "rows_in_cache",
+]
+
+_CACHE = 24 * 2**20  # bytes that a processor's last cache level holds of the widest tensor
 
 Rollout = Callable[[Tensor, Tensor, Tensor], Tensor]
 """z [B, T, D], encoded past [B, T − 1, a], encoded plans [B, S, H, a] -> [B, S, H, D]."""
@@ -114,3 +126,53 @@ def roll_out(predictor: Predictor, z: Tensor, actions: Tensor) -> Tensor:
         following = predictor(z[:, start:end], actions[:, start:end])[:, -1:]
         z = torch.cat([z, following], dim=1)
     return z[:, -steps:]
+
+
+def rows_in_cache(tokens: int, width: int, like: Tensor) -> int | None:
+    """Plans that go through a predictor together; None, all of them, anywhere but on a CPU.
+
+    Args:
+        tokens: of one plan's window.
+        width: numbers per token in the widest tensor.
+        like: of the device and dtype.
+    """
+    if like.device.type != "cpu":
+        return None
+    return max(1, _CACHE // (tokens * width * like.itemsize))
+
+
+def plain_rollout(
+    predictor: Predictor,
+    *,
+    rows: int | None = None,
+    compile: bool = False,  # noqa: A002, torch's own word
+) -> Rollout:
+    """The rollout of any predictor: every plan behind its own copy of the past.
+
+    Args:
+        predictor: in eval mode.
+        rows: plans that go through all steps together; None is `rows_in_cache`, for tensors as
+            wide as the widest of the predictor's parameters, or as an embedding.
+        compile: send the steps through `torch.compile`.
+    Returns: Rollout.
+    """
+    wide = max((max(p.shape) for p in _parameters(predictor) if p.dim()), default=1)
+    steps = torch.compile(roll_out, dynamic=False) if compile else roll_out
+
+    def rollout(z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+        B, S = plans.shape[:2]
+        tokens = min(predictor.history, past.shape[1] + plans.shape[2])
+        together = rows or rows_in_cache(tokens, max(wide, predictor.dim), z) or B * S
+        out = []
+        for n in torch.arange(B * S, device=z.device).split(together):
+            b = n // S
+            told = torch.cat([past[b], plans.flatten(0, 1)[n]], dim=1)
+            out.append(steps(predictor, z[b], told))
+        out_of_all: Tensor = torch.cat(out).unflatten(0, (B, S))
+        return out_of_all
+
+    return rollout
+
+
+def _parameters(predictor: object) -> Iterable[Tensor]:
+    return predictor.parameters() if isinstance(predictor, nn.Module) else ()

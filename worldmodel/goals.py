@@ -172,7 +172,7 @@ def region(
 
     Args:
         head: [..., D] -> [..., Q].
-        low: [B, Q] or [Q]; −inf where there is no bound.
+        low: [B, Q] or [Q]; infinite where there is no bound.
         high: as `low`.
         frames: which futures count; see above.
         weights: [H], in place of `frames`.

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from worldmodel.contract import Encoder, Predictor, QuickRollout, Rollout
+from worldmodel.contract import Encoder, Predictor, QuickRollout, Rollout, plain_rollout
 from worldmodel.records import Observations, each, lead
-from worldmodel.rollout import plain_rollout
 
 __all__ = ["Futures", "Imagination"]
 

@@ -7,7 +7,7 @@ memory and one matrix product. What all plans of a problem share has S = 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol, cast
 
@@ -15,62 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodel.contract import Predictor, Rollout, roll_out
+from worldmodel.contract import rows_in_cache
 from worldmodel.layers import AdaLNBlock, fold_modulation
 
-__all__ = ["AdaLNPredictor", "PlanRollout", "plain_rollout", "rows_in_cache"]
-
-_CACHE = 24 * 2**20  # bytes that a processor's last cache level holds of the widest tensor
-
-
-def rows_in_cache(tokens: int, width: int, like: Tensor) -> int | None:
-    """Plans that go through a predictor together; None, all of them, anywhere but on a CPU.
-
-    Args:
-        tokens: of one plan's window.
-        width: numbers per token in the widest tensor.
-        like: of the device and dtype.
-    """
-    if like.device.type != "cpu":
-        return None
-    return max(1, _CACHE // (tokens * width * like.itemsize))
-
-
-def plain_rollout(
-    predictor: Predictor,
-    *,
-    rows: int | None = None,
-    compile: bool = False,  # noqa: A002, torch's own word
-) -> Rollout:
-    """The rollout of any predictor: every plan behind its own copy of the past.
-
-    Args:
-        predictor: in eval mode.
-        rows: plans that go through all steps together; None is `rows_in_cache`, for tensors as
-            wide as the widest of the predictor's parameters, or as an embedding.
-        compile: send the steps through `torch.compile`.
-    Returns: Rollout.
-    """
-    wide = max((max(p.shape) for p in _parameters(predictor) if p.dim()), default=1)
-    steps = torch.compile(roll_out, dynamic=False) if compile else roll_out
-
-    def rollout(z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
-        B, S = plans.shape[:2]
-        tokens = min(predictor.history, past.shape[1] + plans.shape[2])
-        together = rows or rows_in_cache(tokens, max(wide, predictor.dim), z) or B * S
-        out = []
-        for n in torch.arange(B * S, device=z.device).split(together):
-            b = n // S
-            told = torch.cat([past[b], plans.flatten(0, 1)[n]], dim=1)
-            out.append(steps(predictor, z[b], told))
-        out_of_all: Tensor = torch.cat(out).unflatten(0, (B, S))
-        return out_of_all
-
-    return rollout
-
-
-def _parameters(predictor: object) -> Iterable[Tensor]:
-    return predictor.parameters() if isinstance(predictor, nn.Module) else ()
+__all__ = ["AdaLNPredictor", "PlanRollout"]
 
 
 class AdaLNPredictor(Protocol):

@@ -341,25 +341,26 @@ def test_nothing_is_unpickled(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not isinstance(worldmodel.load(run).encoder, ConvEncoder)
 
 
+class Killed(BaseException):
+    """The end of a process."""
+
+
+@pytest.mark.parametrize("end", [Killed, OSError])
 def test_weights_and_config_appear_together(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
 ) -> None:
-    """A save killed between its two renames is whole: new weights go with the new settings."""
+    """A save that ends between its two renames is whole: new weights go with new settings."""
     new, scale = tiny(), ActionScale(torch.tensor([1.0]), torch.tensor([2.0]))
-
-    class Killed(BaseException):
-        pass
-
     rename = Path.replace
 
     def once(self: Path, target: Path) -> Path:
         if Path(target).name == "config.json":
-            raise Killed
+            raise end
         return rename(self, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", once)
-        with pytest.raises(Killed):
+        with pytest.raises(end):
             worldmodel.save(new, run, action_scale=scale, extra={"step": 2})
     assert digest(worldmodel.load(run)) == digest(new)
     config = worldmodel.read_config(run)
@@ -370,7 +371,7 @@ def test_weights_and_config_appear_together(
     assert sorted(p.name for p in run.iterdir()) == ["config.json", "model.safetensors"]
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", once)
-        with pytest.raises(Killed):
+        with pytest.raises(end):
             worldmodel.save(new, tmp_path / "first")
     assert digest(worldmodel.load(tmp_path / "first")) == digest(new)
 

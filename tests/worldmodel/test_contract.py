@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from planners import CEM, optimize
 from sigreg import SIGReg
 from worldmodel import ActionEncoder, Batch, WorldModel, goal_cost, goals, jepa_loss, load, save
-from worldmodel.contract import roll_out
-from worldmodel.rollout import plain_rollout
+from worldmodel.contract import plain_rollout, roll_out
 
 
 class MyEncoder(nn.Module):

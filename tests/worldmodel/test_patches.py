@@ -22,8 +22,8 @@ from worldmodel import (
 )
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import Training
+from worldmodel.contract import plain_rollout
 from worldmodel.data import Windows
-from worldmodel.rollout import plain_rollout
 
 TINY: dict[str, Any] = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_ratio": 2,

@@ -336,7 +336,7 @@ def test_mistakes_are_told_and_leave_no_folder(
     with pytest.raises(FileExistsError, match=r"must not exist yet, got .*add --resume"):
         tune.run(small)
     other = small.model_copy(update={"steps": 3, "resume": True})
-    with pytest.raises(ValueError, match="must keep the search's settings, got steps 2 → 3"):
+    with pytest.raises(ValueError, match="must keep the run's settings, got steps 2 → 3"):
         tune.run(other)
     (out / "tune.json").write_text('{"config": {}, "trials": [{}]}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"tune\.json is damaged: KeyError\('weight'\)"):

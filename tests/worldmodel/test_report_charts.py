@@ -87,6 +87,9 @@ def test_a_line_goes_through_its_points() -> None:
     figure.draw_without_rendering()
     shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert {"1", "10", "100"} <= set(shown)
+    both = svg(panels(panel(1, 2, 3, log_x=True, log_y=True)), "t")
+    assert "mathdefault" not in both
+    assert re.findall(r">([\d.]+)</text>", both).count("2") == 2
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -164,7 +164,7 @@ def test_a_full_disk_ends_the_run_and_spares_its_checkpoints(
     """The file that did not fit is named and leaves no piece; with room, the run goes on."""
     out, write = tmp_path / "run", Checkpoints.write
 
-    def full(self: Checkpoints, training: Training, also: Any) -> Path:
+    def full(self: Checkpoints, training: Training, also: Any) -> None:
         if training.step == 4:
             small_disk(4096)
         return write(self, training, also)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -225,7 +225,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 @functools.cache
-def _store(found: Launched) -> torch.distributed.Store:
+def _store(found: Launched) -> Any:
     """Where the processes tell each other how to be reached; one for all groups they form."""
     from torch.distributed.rendezvous import rendezvous
 
@@ -235,13 +235,15 @@ def _store(found: Launched) -> torch.distributed.Store:
 
 
 def _meet(found: Launched, device: str) -> None:
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch's __all__ lacks it
+
     try:
         store = _store(found)
         store.set_timeout(_PATIENCE)
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
             # A group finds nothing of the one before it.
-            store=torch.distributed.PrefixStore(f"worldmodel/{next(_GROUPS)}", store),
+            store=PrefixStore(f"worldmodel/{next(_GROUPS)}", store),
             rank=found.rank,
             world_size=found.size,
             timeout=_PATIENCE,

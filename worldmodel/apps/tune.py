@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ from worldmodel.apps.train.models import begin_training
 from worldmodel.data import Windows, split
 from worldmodel.model import WorldModel
 
-__all__ = ["Bisection", "Shortfall", "Trial", "judge", "run", "run_trial", "tune_material"]
+__all__ = ["Bisection", "Trial", "judge", "run", "run_trial", "tune_material"]
 
 _SETTINGS, _TRIALS, _CHART = "tune-lambda.json", "tune.json", "tune.png"
 _BLOCK = 64  # held-out windows encoded at a time
@@ -102,57 +102,43 @@ class Bisection:
         return signs == sorted(signs, reverse=True)
 
 
-class Shortfall(NamedTuple):
-    """Both terms of a model on held-out windows, and what they are made of.
+class Trial(NamedTuple):
+    """One short run, judged on held-out windows.
 
     Attributes:
+        weight: λ.
         prediction: u, the error as a fraction of that of predicting no change.
         distribution: c, SIGReg's excess over its floor as a fraction of a collapse's.
         error: mean square prediction error.
         sigreg: the statistic.
         effective_rank: of the embeddings.
+        seconds: the run took.
     """
 
+    weight: float
     prediction: float
     distribution: float
     error: float
     sigreg: float
     effective_rank: float
-
-
-class Trial(NamedTuple):
-    """One short run at the weight λ, what it fell short of, and the seconds it took."""
-
-    weight: float
-    shortfall: Shortfall
     seconds: float
 
     @property
     def gap(self) -> float:
         """u − c: negative while λ is too small."""
-        return self.shortfall.prediction - self.shortfall.distribution
-
-    def flat(self) -> dict[str, float]:
-        """As `tune.json` has it."""
-        found = self.shortfall._asdict()
-        return {"weight": self.weight, **found, "seconds": self.seconds, "gap": self.gap}
+        return self.prediction - self.distribution
 
 
 def run(settings: TuneSettings) -> int:
     """Find λ between `low` and `high`; every trial is kept, and none is made twice."""
-    out, device = settings.out, device_of(settings.device)
+    out = settings.out
     with begin_folder(out, _TRIALS, resume=settings.resume, worth=_CHART):
         known = _read(settings) if settings.resume else {}
-        train = complete(
-            TrainSettings,
-            "train",
-            settings.common(TrainSettings),
-            {"device": device, "out": out, "workers": 0},
-        )
+        own = {"device": device_of(settings.device), "out": out, "workers": 0}
+        train = complete(TrainSettings, "train", settings.common(TrainSettings), own)
         material = tune_material(settings, train)
-        judges = torch.randperm(
-            len(material.held_out), generator=torch.Generator().manual_seed(settings.seed)
-        )[: settings.windows]
+        order = torch.Generator().manual_seed(settings.seed)
+        judges = torch.randperm(len(material.held_out), generator=order)[: settings.windows]
         write_json(settings.model_dump(mode="json"), out / _SETTINGS)
         _write(settings, known, None)
         say(
@@ -170,9 +156,8 @@ def run(settings: TuneSettings) -> int:
                 trial = known[weight]
                 search.tell(weight, trial.gap)
                 say(
-                    f"run {len(search.evaluated)} of {settings.runs}  λ {weight:<8.3g}  "
-                    f"prediction {trial.shortfall.prediction:.3f}  "
-                    f"distribution {trial.shortfall.distribution:.3f}  "
+                    f"run {len(search.evaluated)} of {settings.runs}  λ {weight:<8.3g}  prediction "
+                    f"{trial.prediction:.3f}  distribution {trial.distribution:.3f}  "
                     f"{'more λ' if trial.gap < 0 else 'less λ'}{again}"
                 )
         except KeyboardInterrupt:
@@ -204,68 +189,50 @@ def tune_material(settings: TuneSettings, train: TrainSettings) -> TrainMaterial
 def run_trial(
     train: TrainSettings, material: TrainMaterial, judges: Tensor, weight: float
 ) -> Trial:
-    """Train from the start at one λ and judge the result; the same numbers every time.
-
-    Args:
-        train: settings of the short run.
-        material: TrainMaterial.
-        judges: [N], which of the held-out windows judge.
-        weight: λ.
-    """
-    began = time.perf_counter()
-    own = train.model_copy(update={"weight": weight})
+    """Train from the start at one λ and judge the result; the same numbers every time."""
+    began, own = time.perf_counter(), train.model_copy(update={"weight": weight})
     _, training = begin_training(own, material, Ranks(device=train.device))
     with (
-        Progress(f"λ {weight:.3g}", training.steps) as bar,
         whole_steps() as release,
+        Progress(f"λ {weight:.3g}", training.steps) as bar,
         closing(training.run()) as steps,
     ):
         for losses in steps:
             bar.update(prediction=float(losses.prediction), sigreg=float(losses.regularization))
             release()
-    found = judge(
-        training.model.eval(), material.held_out, judges, train.seed, training.precision()
-    )
-    return Trial(weight, found, round(time.perf_counter() - began, 1))
+    with training.precision():
+        found = judge(training.model.eval(), material.held_out, judges, train.seed)
+    return Trial(weight, **found, seconds=round(time.perf_counter() - began, 1))
 
 
 @torch.no_grad()
-def judge(
-    model: WorldModel,
-    windows: Windows,
-    index: Tensor,
-    seed: int = 0,
-    precision: AbstractContextManager[object] | None = None,
-) -> Shortfall:
-    """What a model falls short of on held-out windows.
+def judge(model: WorldModel, windows: Windows, index: Tensor, seed: int = 0) -> dict[str, float]:
+    """What a model falls short of on held-out windows, and what that is made of.
 
     Args:
         model: WorldModel in evaluation mode.
         windows: Windows of episodes the model has not seen.
         index: [N] of them, N at least 2.
         seed: of SIGReg's directions.
-        precision: a block in which the model computes as in training.
+    Returns: prediction, distribution, error, sigreg and effective_rank, as in Trial.
     """
     device = next(model.parameters()).device
     known, foretold = [], []
-    with precision or nullcontext():
-        for part in index.split(_BLOCK):
-            frames, actions = (value.to(device) for value in windows.batch(part))
-            known.append(model.encode(frames))
-            foretold.append(model.predict(known[-1][:, :-1], actions[:, :-1]))
+    for part in index.split(_BLOCK):
+        frames, actions = (value.to(device) for value in windows.batch(part))
+        known.append(model.encode(frames))
+        foretold.append(model.predict(known[-1][:, :-1], actions[:, :-1]))
     z, predicted = torch.cat(known).float(), torch.cat(foretold).float()
-    error = float(F.mse_loss(predicted, z[:, 1:]))
-    standing = float(F.mse_loss(z[:, :-1], z[:, 1:]))
-    statistic = float(SIGReg(seed=seed).to(device)(z.transpose(0, 1)))
-    floor = noise_floor()
-    return Shortfall(
+    error, standing = (float(F.mse_loss(guess, z[:, 1:])) for guess in (predicted, z[:, :-1]))
+    statistic, floor = float(SIGReg(seed=seed).to(device)(z.transpose(0, 1))), noise_floor()
+    return {
         # A collapse to the last bit leaves nothing to predict: standing still is right.
-        prediction=error / standing if standing > 0 else 1.0,
-        distribution=(statistic - floor) / (collapse_value(len(z)) - floor),
-        error=error,
-        sigreg=statistic,
-        effective_rank=float(effective_rank(z.flatten(0, 1).T.cov())),
-    )
+        "prediction": error / standing if standing > 0 else 1.0,
+        "distribution": (statistic - floor) / (collapse_value(len(z)) - floor),
+        "error": error,
+        "sigreg": statistic,
+        "effective_rank": float(effective_rank(z.flatten(0, 1).T.cov())),
+    }
 
 
 def _read(settings: TuneSettings) -> dict[float, Trial]:
@@ -277,14 +244,7 @@ def _read(settings: TuneSettings) -> dict[float, Trial]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         before = TuneSettings.model_validate(content["config"])
-        trials = [
-            Trial(
-                float(t["weight"]),
-                Shortfall(*(float(t[name]) for name in Shortfall._fields)),
-                float(t["seconds"]),
-            )
-            for t in content["trials"]
-        ]
+        trials = [Trial(**{k: float(t[k]) for k in Trial._fields}) for t in content["trials"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
     if changed := settings.changed(before):
@@ -295,16 +255,14 @@ def _read(settings: TuneSettings) -> dict[float, Trial]:
 def _write(settings: TuneSettings, trials: Mapping[float, Trial], search: Bisection | None) -> None:
     """The trials so far, their chart and their page; the result too where there is one."""
     out = settings.out
-    flat = [trial.flat() for trial in trials.values()]
-    content: dict[str, object] = {"config": settings.model_dump(mode="json"), "trials": flat}
+    rows = [t._asdict() | {"gap": t.gap} for t in trials.values()]
+    content: dict[str, object] = {"config": settings.model_dump(mode="json"), "trials": rows}
     if search is not None:
         content["result"] = {
-            "weight": search.middle,
-            "low": search.low,
-            "high": search.high,
+            "weight": search.middle, "low": search.low, "high": search.high,
             "monotone": search.monotone,
-        }
+        }  # fmt: skip
     write_json(content, out / _TRIALS)
-    if flat:
-        save_chart(tune_chart(flat, None if search is None else search.middle), out / _CHART)
+    if rows:
+        save_chart(tune_chart(rows, None if search is None else search.middle), out / _CHART)
         write_atomically(out / "tune.html", tune_page(content).encode())

@@ -84,8 +84,9 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
         sys.path.remove(os.getcwd())  # noqa: PTH109
     if not inspect.isclass(found):
         raise ValueError(f"env must be package.module:Class, and {path} has no class {kind!r}")
+    make: Any = found
     try:
-        world: World = found(image_size, **options)
+        world: World = make(image_size, **options)
     except Exception as error:
         call = f"{kind}({', '.join(['image_size', *options])})"
         raise ValueError(f"{name} cannot be made by {call}: {error!r}") from error

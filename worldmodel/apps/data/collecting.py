@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import ALONE, Ranks
+from worldmodel.apps.settings import CollectSettings
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.frames import gather
 from worldmodel.data.hdf5_writer import read_origin
@@ -37,15 +37,9 @@ Simulate = Callable[[int], tuple[Floats, Floats]]
 
 
 def episodes(
-    world: World,
-    policy: str,
-    num: int,
-    *,
-    length: int,
-    seed: int,
-    first: int = 0,
+    world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
     bump: float = 0.0,
-) -> Iterator[tuple[Floats, Floats]]:
+) -> Iterator[tuple[Floats, Floats]]:  # fmt: skip
     """Episodes `first` to `num`: states [length + 1, S] and actions [length, A] of each.
 
     Episode e is the same whatever `first` and `num` are, but for Two-Room's expert, all of whose
@@ -58,16 +52,9 @@ def episodes(
 
 
 def drawn(
-    world: World,
-    policy: str,
-    num: int,
-    *,
-    length: int,
-    seed: int,
-    first: int = 0,
-    bump: float = 0.0,
-    ranks: Ranks = ALONE,
-) -> Iterator[Drawn]:
+    world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
+    bump: float = 0.0, ranks: Ranks = ALONE,
+) -> Iterator[Drawn]:  # fmt: skip
     """`episodes` with their frames, in order, on rank 0.
 
     The ranks take turns at blocks of episodes; the others hand theirs over to rank 0 and yield
@@ -120,16 +107,15 @@ def one_episode(stored: Episodes, e: int) -> tuple[NDArray[np.uint8], Floats, Fl
     return gather(stored.frames, rows).numpy(), stored.actions[rows].numpy(), states
 
 
-def open_writer(
-    path: Path, origin: dict[str, str | int], *, resume: bool, compression: str | None
-) -> HDF5Writer:
-    """A writer for `path`: new, or behind the episodes that are there.
+def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5Writer:
+    """A writer for the file of `data collect`: new, or behind the episodes that are there.
 
     The file of a killed writer is copied as far as it is whole, and takes the old one's place.
 
     Raises: ValueError if the file to continue comes from somewhere else; OSError naming it.
     """
-    if not (resume and path.exists()):
+    path, compression = settings.out, settings.compression
+    if not (settings.resume and path.exists()):
         return HDF5Writer(path, compression=compression, origin=origin)
     known = read_origin(path)
     for name, value in origin.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from worldmodel.apps.settings import (
     ConvertSettings,
     InspectSettings,
     RenderSettings,
-)
+)  # fmt: skip
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.data.opening import format_of, open_episodes
@@ -44,29 +44,16 @@ def collect(settings: CollectSettings) -> int:
                 if not (settings.resume and out.is_file() and not out.is_symlink()):
                     check_new_file(out)
                 held.enter_context(locked(out.with_name(f"{out.name}.lock"), str(out)))
-                writer = held.enter_context(
-                    open_writer(
-                        out,
-                        _origin(settings, world, policy),
-                        resume=settings.resume,
-                        compression=settings.compression,
-                    )
-                )
+                writer = held.enter_context(open_writer(settings, _origin(settings, world, policy)))
                 if len(writer) > num:
                     raise ValueError(
                         f"--episodes must be at least the {len(writer)} in {out}, got {num}"
                     )
         first = int(ranks.gather(str(len(writer)) if ranks.first else "")[0])
         found = drawn(
-            world,
-            policy,
-            num,
-            length=settings.length,
-            seed=settings.seed,
-            first=first,
-            bump=settings.bump,
-            ranks=ranks,
-        )
+            world, policy, num, length=settings.length, seed=settings.seed, first=first,
+            bump=settings.bump, ranks=ranks,
+        )  # fmt: skip
         if not ranks.first:
             list(found)
             return 0
@@ -168,13 +155,9 @@ def _walks(world: World, policy: str) -> bool:
 def _origin(settings: CollectSettings, world: World, policy: str) -> dict[str, str | int]:
     """What a collected file says about itself; the same words are the same episodes."""
     origin: dict[str, str | int] = {
-        "world": settings.env,
-        "policy": policy,
-        "length": settings.length,
-        "seed": settings.seed,
-        "image_size": world.image_size,
-        "versions": json.dumps(world.versions(), sort_keys=True),
-    }
+        "world": settings.env, "policy": policy, "length": settings.length, "seed": settings.seed,
+        "image_size": world.image_size, "versions": json.dumps(world.versions(), sort_keys=True),
+    }  # fmt: skip
     if _walks(world, policy):
         origin |= {"episodes": settings.episodes, "bump": str(settings.bump)}
     return origin
@@ -198,9 +181,7 @@ def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def _tell_other_versions(world: World, recorded: str) -> None:
     """Say which packages differ from those that simulated what is about to be drawn."""
     then, now = json.loads(recorded), world.versions()
-    changed: Sequence[str] = [
-        f"{k} {then[k]} → {now[k]}" for k in sorted(then) if now.get(k, then[k]) != then[k]
-    ]
+    changed = [f"{k} {then[k]} → {now[k]}" for k in then if now.get(k, then[k]) != then[k]]
     if changed:
         say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
 

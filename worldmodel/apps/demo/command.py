@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sigreg import noise_floor
@@ -42,11 +43,14 @@ from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TrialSettings
 from worldmodel.apps.study.command import study
 from worldmodel.apps.study.material import StudyMaterial, walked
-from worldmodel.apps.study.records import LatentMap, Probes, StudyReport
+from worldmodel.apps.study.records import LatentMap, Part, Probes
 from worldmodel.apps.train.command import CHECKPOINTS, begin, train
-from worldmodel.apps.train.material import cut, every
+from worldmodel.apps.train.material import cut
 from worldmodel.apps.train.reports import read_table
 from worldmodel.worlds import TwoRoom
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["PLANNER", "run"]
 
@@ -56,22 +60,26 @@ PLANNER = TrialSettings(planner="cem")
 """Who plans."""
 
 
-class Findings(NamedTuple):
-    """What a trained model turned out to know and to do.
+class Figures(NamedTuple):
+    """What `report.json` holds of one model; R² by probe and coordinate."""
 
-    Attributes:
-        run: the model.
-        studied: probes and a map.
-        spread: standard deviation of a coordinate of unseen embeddings, on average.
-        result: of the pairs.
-        losses: prediction and regularizer in the last stretch of the training.
-    """
+    success_rate: float
+    success_interval: tuple[float, float]
+    same_room_success_rate: float | None
+    cross_room_success_rate: float | None
+    probe_r2: dict[str, dict[str, float]]
+    pred_loss: float
+    sigreg: float
+
+
+class Learned(NamedTuple):
+    """A trained model, what came of its plans, its map, and how far its embeddings spread."""
 
     run: Run
-    studied: StudyReport
-    spread: float
     result: Result
-    losses: tuple[float, float]
+    figures: Figures
+    map: Part
+    spread: float
 
 
 class Clock:
@@ -96,9 +104,12 @@ def run(settings: DemoSettings) -> int:
     out, clock = settings.out, Clock()
     try:
         with begin_folder(out, _SETTINGS, resume=settings.resume, done=_REPORT, worth=CHECKPOINTS):
-            _check(settings)
-            with clock.phase("collect", f"{settings.episodes} episodes to learn from, "
-                             f"{settings.held_out} for probes and goals"):  # fmt: skip
+            if settings.resume:
+                _check(settings)
+            sizes = (
+                f"{settings.episodes} episodes to learn from, {settings.held_out} to be tried on"
+            )
+            with clock.phase("collect", sizes):
                 material = gather(settings)
             write_json(settings.model_dump(mode="json"), out / _SETTINGS)
             found = _learn(settings, material, out, clock)
@@ -107,14 +118,12 @@ def run(settings: DemoSettings) -> int:
             report = _report(settings, material, found)
             if settings.ablate:
                 with clock.phase("ablation", "the same without SIGReg, λ = 0"):
+                    (out / _WITHOUT).mkdir(exist_ok=True)
                     without = settings.model_copy(update={"weight": 0.0})
                     other = _learn(without, material, out / _WITHOUT, Clock())
-                report["ablation"] = {
-                    "weight": 0.0,
-                    **_rates(material, other.result),
-                    **_knowledge(other),
-                    "embedding_std": float(f"{other.spread:.3g}"),
-                }
+                spread = float(f"{other.spread:.3g}")
+                figures = other.figures._asdict()
+                report["ablation"] = {"weight": 0.0, **figures, "embedding_std": spread}
             total = round(sum(clock.seconds.values()), 2)
             report["wall_seconds"] = clock.seconds | {"total": total}
             write_atomically(out / "demo.html", demo_page(report, pictures).encode())
@@ -136,8 +145,6 @@ def _check(settings: DemoSettings) -> None:
     Raises: ValueError naming what differs, or demo.json if it is damaged.
     """
     path = settings.out / _SETTINGS
-    if not settings.resume:
-        return
     try:
         before = complete(DemoSettings, "demo", read_settings(path))
     except ValueError as error:
@@ -146,31 +153,15 @@ def _check(settings: DemoSettings) -> None:
         raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
 
 
-def _learn(settings: DemoSettings, material: DemoMaterial, out: Path, clock: Clock) -> Findings:
+def _learn(settings: DemoSettings, material: DemoMaterial, out: Path, clock: Clock) -> Learned:
     """Train, study and evaluate one model, by the functions of the commands."""
     device = device_of(settings.device)
     with clock.phase("train", f"{settings.steps} steps of {settings.batch_size} windows"):
-        own = {"dim": settings.dim}
-        told = complete(
-            TrainSettings,
-            "train",
-            settings.common(TrainSettings),
-            {
-                "data": BUILT_IN,
-                "world": BUILT_IN,
-                "out": out,
-                "resume": settings.resume,
-                "device": device,
-                "workers": 0,
-                "held_out": settings.held_out / (settings.held_out + settings.episodes),
-                "checkpoint_every": 100,
-                "model": {"encoder": own, "action_encoder": own, "predictor": own},
-            },
-        )
-        parts = cut(told, every(material.seen), every(material.unseen))
+        told = _training(settings, out, device)
+        parts = cut(told, *((e, torch.arange(len(e))) for e in (material.seen, material.unseen)))
         train(begin(told, parts, Ranks(device=device)))
     run = open_run(out, device)
-    with clock.phase("probe", "where the agent is, read from the embedding; a map of it"):
+    with clock.phase("probe", "where the agent is, read from the embedding, and a map of it"):
         seen, unseen = (
             walked(run, material.world, walks_of(episodes, settings.held_out))
             for episodes in (material.seen, material.unseen)
@@ -180,19 +171,39 @@ def _learn(settings: DemoSettings, material: DemoMaterial, out: Path, clock: Clo
         studied = study(run, shown, parts=("probes", "map"), seed=seed)
     with clock.phase("plan", f"{settings.pairs} pairs, {settings.budget} steps each"):
         result = evaluate(run, material.manifest, PLANNER, world=material.world, title="plan")
-    table = read_table(out / "curves.csv")
-    return Findings(
-        run,
-        studied,
-        float(unseen.z.flatten(0, 1).std(0).mean()),
-        result,
-        (table["prediction"][-1], table["regularization"][-1]),
-    )
+    probes, crosses = studied.parts["probes"], _crossing(material)
+    if not isinstance(probes, Probes):
+        raise ValueError(f"held_out must leave episodes enough to probe: {probes}")
+    losses = read_table(out / "curves.csv")
+    figures = Figures(
+        result.success_rate, result.success_interval,
+        _rate(result.reached[~crosses]), _rate(result.reached[crosses]),
+        {
+            "linear": {q.name: round(q.linear.r2.value, 4) for q in probes.quantities},
+            "mlp": {q.name: round(q.mlp.r2.value, 4) for q in probes.quantities},
+        },
+        *(float(f"{losses[name][-1]:.4g}") for name in ("prediction", "regularization")),
+    )  # fmt: skip
+    spread = float(unseen.z.flatten(0, 1).std(0).mean())
+    return Learned(run, result, figures, studied.parts["map"], spread)
 
 
-def _draw(found: Findings, material: DemoMaterial, out: Path) -> dict[str, Any]:
+def _training(settings: DemoSettings, out: Path, device: str) -> TrainSettings:
+    """What `worldmodel train` would be told."""
+    own = {"dim": settings.dim}
+    named = {
+        "data": BUILT_IN, "world": BUILT_IN, "out": out, "resume": settings.resume,
+        "device": device, "workers": 0, "checkpoint_every": 100,
+        "held_out": settings.held_out / (settings.held_out + settings.episodes),
+        "model": {"encoder": own, "action_encoder": own, "predictor": own},
+    }  # fmt: skip
+    return complete(TrainSettings, "train", settings.common(TrainSettings), named)
+
+
+def _draw(
+    found: Learned, material: DemoMaterial, out: Path
+) -> dict[str, Path | Figure | LatentMap]:
     """What the page shows, by title."""
-    drawn: dict[str, Any] = {"Plans in motion": out / "episodes.gif"}
     # Three across the wall, three within a room, the first drawn of each: none is picked.
     crosses = _crossing(material)
     chosen = np.concatenate([np.flatnonzero(crosses)[:3], np.flatnonzero(~crosses)[:3]])
@@ -201,62 +212,35 @@ def _draw(found: Findings, material: DemoMaterial, out: Path) -> dict[str, Any]:
     )
     film = film_of(material.world, material.manifest, policy, chosen)
     film = film._replace(names=[""] * len(chosen), expected=None, decided=None)
-    write_film(film, TwoRoom(160), drawn["Plans in motion"], across=2)
-    part = found.studied.parts["map"]
-    if isinstance(part, LatentMap):
-        drawn["The latent space"] = part
-        save_chart(latent_map(part)[0], out / "latent.png")
+    write_film(film, TwoRoom(160), out / "episodes.gif", across=2)
     tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
-    drawn["Its training"] = training_curves(*tables, floor=noise_floor())
-    save_chart(drawn["Its training"], out / "curves.png")
-    return drawn
+    curves = training_curves(*tables, floor=noise_floor())
+    save_chart(curves, out / "curves.png")
+    drawn: dict[str, Path | Figure | LatentMap] = {"Plans in motion": out / "episodes.gif"}
+    if isinstance(found.map, LatentMap):
+        drawn["The latent space"] = found.map
+        save_chart(latent_map(found.map)[0], out / "latent.png")
+    return drawn | {"Its training": curves}
 
 
-def _report(settings: DemoSettings, material: DemoMaterial, found: Findings) -> dict[str, Any]:
-    """What `report.json` holds."""
-    manifest, world = material.manifest, material.world
+def _report(settings: DemoSettings, material: DemoMaterial, found: Learned) -> dict[str, object]:
+    """What `report.json` holds, but for the ablation and the seconds."""
+    manifest, world, result = material.manifest, material.world, found.result
     distance = world.distance(manifest.starts, manifest.goals) / world.success_radius
     return {
-        **_rates(material, found.result),
-        "random_success_rate": found.result.random_success_rate,
-        "episodes": found.result.pairs,
+        **found.figures._asdict(),
+        "random_success_rate": result.random_success_rate,
+        "episodes": result.pairs,
         "pairs_dropped_as_solved": manifest.dropped_as_solved,
         "cross_room_fraction": _rate(_crossing(material)),
         "mean_start_goal_distance": round(float(distance.mean()), 3),
-        "mean_steps_to_goal": found.result.mean_steps_to_goal,
-        **_knowledge(found),
+        "mean_steps_to_goal": result.mean_steps_to_goal,
         "sigreg_floor": round(noise_floor(), 4),
         "seed": settings.seed,
         "config": settings.model_dump(mode="json"),
         "versions": versions(),
         "git_commit": commit(),
         "machine": machine(device_of(settings.device)),
-    }
-
-
-def _rates(material: DemoMaterial, result: Result) -> dict[str, Any]:
-    """Success over all pairs with its interval, and on either side of the wall."""
-    crosses = _crossing(material)
-    return {
-        "success_rate": result.success_rate,
-        "success_interval": list(result.success_interval),
-        "same_room_success_rate": _rate(result.reached[~crosses]),
-        "cross_room_success_rate": _rate(result.reached[crosses]),
-    }
-
-
-def _knowledge(found: Findings) -> dict[str, Any]:
-    """What probes read, and the losses it came from."""
-    part = found.studied.parts["probes"]
-    if not isinstance(part, Probes):
-        raise ValueError(f"held_out must leave enough to probe: {part}")
-    return {
-        "probe_r2": {
-            "linear": {q.name: round(q.linear.r2.value, 4) for q in part.quantities},
-            "mlp": {q.name: round(q.mlp.r2.value, 4) for q in part.quantities},
-        },
-        "pred_loss": float(f"{found.losses[0]:.4g}"),
-        "sigreg": float(f"{found.losses[1]:.4g}"),
     }
 
 

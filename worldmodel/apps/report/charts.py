@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["PALETTE", "Cloud", "Line", "Panel", "bars", "clouds", "panels", "position_colours",
-           "ranges", "save_chart", "svg"]  # fmt: skip
+           "ranges", "save_chart", "styled", "svg"]  # fmt: skip
 
 INK, FAINT, HAIR = "#24272f", "#6c707b", "#e3e1d9"
 PALETTE = ("#3566c4", "#d1452f", "#2c8a5f", "#a8731b")
-"""Colours that are counted around; style.css has their dark side too."""
+"""Colours of the lines, counted around; style.css has their dark side too."""
 _ROLES = {INK: "ink", FAINT: "faint", HAIR: "hair"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
 
 
@@ -69,7 +69,7 @@ def panels(*shown: Panel) -> Figure:
 
     Raises: ValueError if a panel has nothing to draw.
     """
-    with _style():
+    with styled():
         figure = _figure(400, 240 * len(shown))
         for place, panel in enumerate(shown):
             _draw(figure.add_subplot(len(shown), 1, place + 1), panel)
@@ -80,21 +80,22 @@ def ranges(
     rows: Sequence[tuple[str, Estimate, int]], span: tuple[float, float], *, percent: bool = False
 ) -> Figure:
     """A name, a dot and its interval a row; what lies outside `span` stops at its end."""
-    with _style():
+    with styled():
         figure = _figure(400, 30 * len(rows) + 34)
-        axes = figure.add_subplot()
-        _dress(axes, grid="x")
+        axes = _name(figure.add_subplot())
         for y, (_, estimate, colour) in enumerate(rows):
             if math.isnan(estimate.value):
                 axes.text(span[0], y, " not defined", color=FAINT, va="center")
                 continue
-            look: dict[str, Any] = {"color": PALETTE[colour], "clip_on": False}
             value, low, high = np.clip(estimate[:3], *span)
-            axes.plot([low, high], [y, y], linewidth=2.4, solid_capstyle="round", **look)
-            axes.plot([value], [y], "o", markersize=9, markeredgewidth=0, **look)
+            axes.plot([low, high], [y, y], color=PALETTE[colour], clip_on=False)
+            axes.plot([value], [y], "o", color=PALETTE[colour], markersize=9, clip_on=False)
         axes.set_yticks(range(len(rows)), [_short(name) for name, *_ in rows], color=INK)
+        axes.tick_params(axis="y", pad=9)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(*span)
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x")
         if percent:
             axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         return figure
@@ -102,21 +103,19 @@ def ranges(
 
 def bars(values: Sequence[float], x_label: str, y_label: str) -> Figure:
     """Values side by side, the first of them at 1."""
-    with _style():
+    with styled():
         figure = _figure(400, 210)
-        axes = figure.add_subplot()
-        _dress(axes, x_label, y_label)
-        axes.bar(range(1, len(values) + 1), values, width=0.72, color=PALETTE[0])
+        _name(figure.add_subplot(), x_label, y_label).bar(range(1, len(values) + 1), values, 0.72)
         return figure
 
 
 def clouds(*shown: Cloud, colours: NDArray[np.uint8]) -> Figure:
     """Points in colours [N, 3], cloud beside cloud: the same colour is the same frame."""
-    with _style():
+    with styled():
         figure = _figure(300 * len(shown), 300)
         for place, cloud in enumerate(shown):
             axes = figure.add_subplot(1, len(shown), place + 1)
-            _dress(axes, cloud.x_label, cloud.y_label, grid="both")
+            _name(axes, cloud.x_label, cloud.y_label).grid(axis="x")
             x, y = cloud.points.T
             # Pixels: as paths, a thousand points outweigh the rest of a page.
             axes.scatter(x, y, s=9, c=colours / 255, linewidths=0, rasterized=True)
@@ -139,7 +138,7 @@ def position_colours(places: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 def svg(figure: Figure, title: str) -> str:
     """The figure as an element of a page, the same every time; `title` is read aloud."""
     memory = io.StringIO()
-    with _style():
+    with styled():
         figure.savefig(memory, format="svg", dpi=144, transparent=True, metadata={"Date": None})
     text = memory.getvalue()
     box = re.search(r'viewBox="[^"]*"', text)
@@ -157,37 +156,31 @@ def svg(figure: Figure, title: str) -> str:
 def save_chart(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     memory = io.BytesIO()
-    figure.savefig(memory, format="png", dpi=200, metadata={"Software": None})
+    with styled():
+        figure.savefig(memory, format="png", dpi=200, metadata={"Software": None})
     write_atomically(path, memory.getvalue())
 
 
-def _style() -> AbstractContextManager[None]:
+def styled() -> AbstractContextManager[None]:
+    """While this lasts, what matplotlib makes looks like our charts."""
     from matplotlib import rc_context
 
-    # Text stays text, ids depend on the content alone, and a dollar sign begins no formula.
-    rc: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "worldmodel",
-                          "text.parse_math": False, "font.size": 11, "text.color": INK}  # fmt: skip
-    return rc_context(rc)
+    return rc_context(fname=Path(__file__).parent / "templates" / "charts.mplstyle")
 
 
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    # An SVG counts in points, 72 to the inch.
-    return Figure((width / 72, height / 72), layout="constrained", facecolor="#ffffff")
+    return Figure((width / 72, height / 72))  # an SVG counts in points, 72 to the inch
 
 
-def _dress(axes: Axes, x_label: str = "", y_label: str = "", grid: Any = "y") -> None:
-    """No frame but a grid; words small and faint, that of y above."""
-    axes.set_frame_on(False)
-    axes.set_axisbelow(True)
-    axes.grid(axis=grid, color=HAIR, linewidth=1)
-    axes.tick_params(colors=FAINT, length=0, labelsize=10.5)
-    axes.tick_params(which="minor", length=0, labelleft=False, labelbottom=False)
-    axes.set_xlabel(x_label, color=FAINT, fontsize=10.5)
-    axes.set_title(y_label, loc="left", color=FAINT, fontsize=10.5)
+def _name(axes: Axes, x_label: str = "", y_label: str = "") -> Axes:
+    """The words of both axes, that of y above."""
+    axes.set_xlabel(x_label)
+    axes.set_title(y_label, loc="left")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_number)
+    return axes
 
 
 def _short(name: str) -> str:
@@ -200,22 +193,34 @@ def _number(value: float, _: object) -> str:
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
-    _dress(axes, panel.x_label, panel.y_label)
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    _name(axes, panel.x_label, panel.y_label)
     drawn = 0
     for place, line in enumerate(panel.lines):
-        colour = PALETTE[line.colour % len(PALETTE)]
-        look: dict[str, Any] = {"color": colour, "zorder": 3 - place / 9}
+        look: dict[str, Any] = {
+            "color": PALETTE[line.colour % len(PALETTE)],
+            "zorder": 3 - place / 9,
+        }
         x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
         kept = np.isfinite(y) & ((y > 0) | (not panel.log_y))
         drawn += int(kept.sum())
         if line.low is not None and line.high is not None:
             axes.fill_between(x, line.low, line.high, alpha=0.17, linewidth=0, **look)
         dots = "o-" if kept.sum() < 40 else "-"
-        axes.plot(x[kept], y[kept], dots, label=_short(line.name) or "_", linewidth=2,
-                  markersize=4.5, markeredgewidth=0, **look)  # fmt: skip
+        axes.plot(x[kept], y[kept], dots, label=_short(line.name) or "_", **look)
     if not drawn:
         raise ValueError("lines must hold a point, above 0 on a logarithmic axis, got none")
-    _scale(axes, panel)
+    axes.set_xscale("log" if panel.log_x else "linear")
+    axes.set_yscale("log" if panel.log_y else "linear")
+    axes.minorticks_off()
+    for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 6)):
+        low, high = axis.get_view_interval()
+        # Ones, twos and fives within few decades, powers of ten alone over many.
+        subs = (1, 2, 5) if log and math.log10(high / low) < 2.5 else (1,)
+        ticks = LogLocator(subs=subs, numticks=8) if log else MaxNLocator(most, steps=[1, 2, 5, 10])
+        axis.set_major_locator(ticks)
+        axis.set_major_formatter(_number)
     mark: dict[str, Any] = {"color": FAINT, "linewidth": 1, "dashes": (4, 3)}
     if panel.level is not None:
         axes.axhline(panel.level[0], label=_short(panel.level[1]), **mark)
@@ -223,23 +228,6 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.axvline(panel.moment[0], label=_short(panel.moment[1]), **mark)
     names = axes.get_legend_handles_labels()[1]
     if names:
-        wide = sum(len(str(name)) for name in names) > 48
-        axes.legend(ncols=2 if wide else 4, loc="lower left", bbox_to_anchor=(-0.01, 1.08),
-                    frameon=False, fontsize=10.5, borderpad=0, handlelength=1.2,
-                    borderaxespad=0.3, columnspacing=1.4)  # fmt: skip
-    axes.set_title(panel.title, loc="right", color=INK, fontsize=11.5)
-
-
-def _scale(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
-    for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 6)):
-        if not log:
-            axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
-            continue
-        (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
-        low, high = axis.get_view_interval()
-        # Ones, twos and fives within few decades, powers of ten alone over many.
-        few = math.log10(high / low) < 2.5
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
-        axis.set_major_formatter(_number)
+        columns = 2 if sum(len(str(name)) for name in names) > 48 else 4
+        axes.legend(ncols=columns, loc="lower left", bbox_to_anchor=(-0.01, 1.08))
+    axes.set_title(panel.title, loc="right", color=INK)

@@ -17,6 +17,7 @@ from worldmodel.apps.report.charts import (
     clouds,
     panels,
     position_colours,
+    styled,
 )
 from worldmodel.apps.report.words import percent
 from worldmodel.apps.study.records import LatentMap
@@ -111,7 +112,11 @@ def convergence(plan: Plan) -> Figure:
     log, apart = bool((cost > 0).all()), "standard deviation of the last candidates"
     above = Panel(_problems(cost), "iteration", "lowest of the iteration", "cost", log_y=log)
     below = Panel(_problems(spread), "step of the plan", apart, "spread")
-    return panels(above, below)
+    figure = panels(above, below)
+    with styled():
+        # Ticks are made when they are drawn, and this figure is saved by somebody else.
+        figure.draw_without_rendering()
+    return figure
 
 
 def _problems(values: NDArray[np.float64]) -> list[Line]:

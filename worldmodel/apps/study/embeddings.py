@@ -37,10 +37,6 @@ from worldmodel.study import (
 __all__ = ["latent_map", "probes", "spread", "straight"]
 
 _POINTS = 800  # of the map, at most
-_FIELDS = (
-    "num_samples", "dim", "num_batches", "statistic", "floor", "excess", "collapse", "p_value",
-    "gaussian_rank", "scale", "mean_error", "covariance_error", "worst_statistic", "worst_p_value",
-)  # fmt: skip
 
 
 def probes(study: Study) -> Probes:
@@ -134,7 +130,7 @@ def spread(study: Study) -> Spread:
         effective_rank=jackknife(sums, rank),
         embedding_dims=test.z.shape[-1],
         spectrum=share[:64].tolist(),
-        report={name: getattr(said, name) for name in _FIELDS},
+        report={k: v for k, v in vars(said).items() if isinstance(v, (int, float))},
         verdict=said.verdict,
     )
 

@@ -14,48 +14,37 @@ from worldmodel.apps.train.state import DamagedStateError
 
 __all__ = ["Checkpoints"]
 
+_KEEP = 2
+
 
 class Checkpoints:
     """The training states of a run folder, named after their step.
 
     A new one is whole on the disk before an old one goes, so that at every moment the last two
     finished ones are there: whatever kills the run costs the steps since the last of them.
-
-    Args:
-        folder: made with the first checkpoint.
-        keep: how many stay.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def paths(self) -> list[Path]:
         """Newest first."""
-        found = self.folder.glob("step-*.safetensors")
-        return sorted(found, key=lambda path: path.name, reverse=True)
+        return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
 
-    def write(self, training: Training[Any], also: Mapping[str, Tensor] | None = None) -> Path:
-        """Add the present state and let the oldest go; every rank must call it.
+    def write(self, training: Training[Any], also: Mapping[str, Tensor] | None = None) -> None:
+        """Add the present state and what belongs to it; every rank must call it.
 
-        Args:
-            training: to be kept.
-            also: as `Training.save` takes it.
-        Returns: the file.
         Raises: OSError naming the file if it cannot be written; the older ones stay.
         """
         if training.ranks.first:
             self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step-{training.step:09d}.safetensors"
-        training.save(path, also)
-        for old in self.paths()[self.keep :] if training.ranks.first else ():
+        training.save(self.folder / f"step-{training.step:09d}.safetensors", also)
+        for old in self.paths()[_KEEP:] if training.ranks.first else ():
             old.unlink(missing_ok=True)
-        return path
 
     def restore(self, training: Training[Any]) -> dict[str, Tensor] | None:
         """Continue from the newest checkpoint that is whole; say so if that is not the newest.
 
-        Args:
-            training: with the settings and the model that the checkpoints were written with.
         Returns: what `write` was given as `also`, or None if there is no checkpoint at all.
         Raises: DamagedStateError if there are checkpoints and none is whole; ValueError if one is
             of other settings or of another model.

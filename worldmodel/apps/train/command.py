@@ -26,13 +26,7 @@ from worldmodel.apps.train.continuing import REPORT, SETTINGS, check_episodes, c
 from worldmodel.apps.train.loop import NonFiniteError, Training
 from worldmodel.apps.train.material import TrainMaterial, open_material
 from worldmodel.apps.train.models import begin_training, gathered
-from worldmodel.apps.train.reports import (
-    Reports,
-    Scores,
-    begin_wandb,
-    need_wandb,
-    read_table,
-)
+from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
 from worldmodel.data import BatchOrder, Windows
 
 __all__ = ["CHECKPOINTS", "Job", "TrainReport", "begin", "run", "score", "train"]
@@ -107,19 +101,14 @@ def run(settings: TrainSettings) -> int:
 def begin(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Job:
     """Build the model, find where it stopped, and write what is decided before the first step.
 
-    Args:
-        settings: TrainSettings; `out` is held by the caller.
-        material: TrainMaterial.
-        ranks: who trains.
     Raises: ValueError if model, data and settings do not fit; DamagedStateError; OSError.
     """
-    out, state = settings.out, None
-    checkpoints = Checkpoints(out / CHECKPOINTS)
+    out, checkpoints = settings.out, Checkpoints(settings.out / CHECKPOINTS)
     resumes = settings.resume and bool(checkpoints.paths())
     settings, training = begin_training(settings, material, ranks, fresh=not resumes)
-    check_episodes(material, out, resume=settings.resume)
-    if resumes:
-        state = checkpoints.restore(training)
+    if settings.resume:
+        check_episodes(material, out)
+    state = checkpoints.restore(training) if resumes else None
     if ranks.first:
         # The report first: a run that is being extended is no longer finished.
         (out / REPORT).unlink(missing_ok=True)
@@ -137,7 +126,7 @@ def train(job: Job) -> TrainReport | None:
     Raises: NonFiniteError or KeyboardInterrupt after the last good state was kept; OSError.
     """
     settings, training, out = job.settings, job.training, job.settings.out
-    began, every = time.monotonic(), settings.checkpoint_every
+    began, held_out = time.monotonic(), job.material.held_out
     log = begin_wandb(settings) if training.ranks.first else None
     with (
         whole_steps() as release,
@@ -145,26 +134,23 @@ def train(job: Job) -> TrainReport | None:
         closing(training.run()) as steps,
     ):
         try:
-            if training.step and _due(training, every) and _unscored(reports, training.ranks):
+            if _due(job) and _unscored(reports, training.ranks):
                 # Killed between the checkpoint and what comes behind it.
                 _keep(job, reports)
-                reports.held_out(score(training, job.material.held_out, settings.held_out_windows))
+                reports.held_out(score(training, held_out, settings.held_out_windows))
             for losses in steps:
                 reports.step(losses)
-                if _due(training, every):
+                if _due(job):
                     _keep(job, reports)
-                    reports.held_out(
-                        score(training, job.material.held_out, settings.held_out_windows)
-                    )
+                    reports.held_out(score(training, held_out, settings.held_out_windows))
                 release()
         except (KeyboardInterrupt, NonFiniteError):
             # Interrupted ranks stop at different steps: only a lone process keeps its state.
             if training.ranks.size == 1:
                 _keep(job, reports)
             raise
-    if not training.ranks.first:
-        return None
-    return _report(training, reports, time.monotonic() - began)
+    seconds = round(time.monotonic() - began, 2)
+    return _report(training, reports, seconds) if training.ranks.first else None
 
 
 def score(training: Training[Any], windows: Windows, count: int) -> Scores:
@@ -174,10 +160,9 @@ def score(training: Training[Any], windows: Windows, count: int) -> Scores:
     batch. Neither the random state nor the regularizer's step moves, and an objective that draws
     draws the same every time. Every rank must call it.
     """
-    ranks = training.ranks
+    ranks, modules = training.ranks, (training.model, training.regularizer)
     size = min(training.recipe.batch_size, len(windows)) // ranks.size * ranks.size
     order = BatchOrder(len(windows), size, seed=0, rank=ranks.rank, ranks=ranks.size)
-    modules = (training.model, training.regularizer)
     sums, num = torch.zeros(2), max(min(count, len(windows)) // size, 1)
     for module in modules:
         module.eval()
@@ -194,13 +179,15 @@ def score(training: Training[Any], windows: Windows, count: int) -> Scores:
     return Scores(*ranks.mean(sums / num).tolist())
 
 
-def _due(training: Training[Any], every: int) -> bool:
-    return training.step % every == 0 or training.step == training.steps
+def _due(job: Job) -> bool:
+    """Whether a checkpoint belongs to the present step."""
+    step, every = job.training.step, job.settings.checkpoint_every
+    return step > 0 and (step % every == 0 or step == job.training.steps)
 
 
 def _unscored(reports: Reports, ranks: Ranks) -> bool:
     """Whether the table of rank 0 lacks the present step."""
-    return ranks.gather("" if reports.scores else "unscored")[0] == "unscored"
+    return not ranks.gather("scored" if reports.scores else "")[0]
 
 
 def _keep(job: Job, reports: Reports) -> None:
@@ -208,20 +195,14 @@ def _keep(job: Job, reports: Reports) -> None:
     settings, material, training = job.settings, job.material, job.training
     Checkpoints(settings.out / CHECKPOINTS).write(training, reports.state())
     model = gathered(settings, material, training) if training.sharded else training.model
-    if not training.ranks.first:
-        return
-    save_run(
-        model,
-        settings.out,
-        scale=material.scale,
-        frameskip=settings.frameskip,
-        world=settings.world,
-        objective=settings.objective,
-        data=settings.data if Path(settings.data).is_absolute() else None,
-        trained_on=material.trained_on,
-        held_out=material.kept_apart,
-        settings=settings.model_dump(mode="json") | {"step": training.step},
-    )
+    if training.ranks.first:
+        save_run(
+            model, settings.out, scale=material.scale, frameskip=settings.frameskip,
+            world=settings.world, objective=settings.objective,
+            data=settings.data if Path(settings.data).is_absolute() else None,
+            trained_on=material.trained_on, held_out=material.kept_apart,
+            settings=settings.model_dump(mode="json") | {"step": training.step},
+        )  # fmt: skip
 
 
 def _introduce(settings: TrainSettings, material: TrainMaterial, training: Training[Any]) -> None:
@@ -229,9 +210,7 @@ def _introduce(settings: TrainSettings, material: TrainMaterial, training: Train
     processes = "" if training.ranks.size == 1 else f" on {training.ranks.size} processes"
     say(
         f"{settings.data}: {len(material.trained_on)} episodes to train on with "
-        f"{len(material.train):,} windows, {len(material.kept_apart)} held out"
-    )
-    say(
+        f"{len(material.train):,} windows, {len(material.kept_apart)} held out\n"
         f"{settings.preset}: {weights:,} weights, {settings.steps} steps of "
         f"{settings.batch_size} windows{processes}, {settings.precision}, {training.ranks.device}"
     )
@@ -242,19 +221,11 @@ def _introduce(settings: TrainSettings, material: TrainMaterial, training: Train
 
 def _report(training: Training[Any], reports: Reports, seconds: float) -> TrainReport:
     assert reports.scores is not None
-
-    def figure(value: float, digits: int = 6) -> float | None:
-        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
-
+    figures = [float(f"{x:.6g}") if math.isfinite(x) else None for x in reports.scores]
     return TrainReport(
-        steps=training.step,
-        held_out_prediction=figure(reports.scores.prediction),
-        held_out_regularization=figure(reports.scores.regularization),
+        steps=training.step, held_out_prediction=figures[0], held_out_regularization=figures[1],
         floor=None if reports.floor is None else round(reports.floor, 4),
         collapse_alarms=0 if reports.alarm is None else reports.alarm.count,
-        processes=training.ranks.size,
-        wall_seconds=round(seconds, 2),
-        versions=versions(),
-        git_commit=commit(),
-        machine=machine(str(training.device)),
-    )
+        processes=training.ranks.size, wall_seconds=seconds, versions=versions(),
+        git_commit=commit(), machine=machine(str(training.device)),
+    )  # fmt: skip

@@ -13,8 +13,7 @@ from worldmodel.data.hdf5_writer import read_origin
 
 __all__ = ["REPORT", "SETTINGS", "check_episodes", "continued", "settings_of"]
 
-SETTINGS = "train.json"
-REPORT = "report.json"
+SETTINGS, REPORT = "train.json", "report.json"
 
 
 def continued(settings: TrainSettings) -> TrainSettings:
@@ -24,28 +23,28 @@ def continued(settings: TrainSettings) -> TrainSettings:
         was finished and gets more steps, with the step at which their schedule begins.
     Raises: FileNotFoundError, FileExistsError or ValueError, with what to do instead.
     """
+    out = settings.out
     if not settings.resume:
         return settings.model_copy(update={"world": settings.world or _world_of(settings.data)})
-    out = settings.out
     if not (out / SETTINGS).is_file():
         raise FileNotFoundError(f"--resume needs a run folder with {SETTINGS}, got {out}")
     before = settings_of(out)
+    steps, precision = settings.steps or before.steps, settings.precision
     decided = {
-        "steps": settings.steps or before.steps,
+        "steps": steps,
+        "precision": before.precision if precision == "auto" else precision,
         "world": settings.world or before.world,
         "schedule_from": before.schedule_from,
     }
-    if settings.precision == "auto":
-        decided["precision"] = before.precision
-    settings = settings.model_copy(update=decided)
     if (out / REPORT).exists():
-        if (settings.steps or 0) <= (before.steps or 0):
+        if (steps or 0) <= (before.steps or 0):
             raise FileExistsError(
                 f"--resume needs an unfinished run, got {out} with its {REPORT}; --steps above "
                 f"{before.steps} extends it"
             )
-        before = before.model_copy(update={"steps": settings.steps, "schedule_from": before.steps})
-        settings = settings.model_copy(update={"schedule_from": before.schedule_from})
+        decided["schedule_from"] = before.steps
+        before = before.model_copy(update={"steps": steps, "schedule_from": before.steps})
+    settings = settings.model_copy(update=decided)
     if changed := settings.changed(before):
         raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
     return settings
@@ -56,20 +55,19 @@ def settings_of(out: Path) -> TrainSettings:
 
     Raises: ValueError naming train.json if it is damaged.
     """
-    path = out / SETTINGS
     try:
-        return complete(TrainSettings, "train", read_settings(path), {"out": out})
+        return complete(TrainSettings, "train", read_settings(out / SETTINGS), {"out": out})
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{out / SETTINGS} is damaged: {error}") from error
 
 
-def check_episodes(material: TrainMaterial, out: Path, *, resume: bool) -> None:
+def check_episodes(material: TrainMaterial, out: Path) -> None:
     """Refuse to continue with other episodes than the folder names.
 
     Raises: ValueError naming episodes.json.
     """
     path = out / EPISODES
-    if not resume or not path.is_file():
+    if not path.is_file():
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))["train"]
@@ -81,7 +79,5 @@ def check_episodes(material: TrainMaterial, out: Path, *, resume: bool) -> None:
 
 def _world_of(data: str) -> str | None:
     """The world an HDF5 file says it comes from, in its attribute `world`."""
-    if not Path(data).is_file():
-        return None
-    name = read_origin(data).get("world")
+    name = read_origin(data).get("world") if Path(data).is_file() else None
     return name if isinstance(name, str) else None

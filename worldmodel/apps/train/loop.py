@@ -32,12 +32,9 @@ class NonFiniteError(FloatingPointError):
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Rate of a step: linear warm-up, then a cosine to 0 behind the last step.
-
-    A finished run that is extended begins a new schedule at `schedule_from`.
-    """
-    steps = _steps(recipe) - recipe.schedule_from
-    warm, now = max(round(recipe.warmup * steps), 1), step - recipe.schedule_from
+    """Rate of a step: from `schedule_from` a linear warm-up, then a cosine to 0 behind the last."""
+    steps, now = _steps(recipe) - recipe.schedule_from, step - recipe.schedule_from
+    warm = max(round(recipe.warmup * steps), 1)
     if now < warm:
         return recipe.learning_rate * (now + 1) / warm
     along = (now - warm) / max(steps - warm, 1)
@@ -65,16 +62,13 @@ class Training(Generic[ModelT]):
         model: trained in place, on the device where it is; what `objective` takes.
         windows: where batches come from.
         recipe: settings of the loop, `steps` decided.
-        objective: what a step minimises; None means `jepa_loss`.
-        regularizer: what the objective is given as its third argument; None means SIGReg with the
-            directions and the seed of the recipe. Its parameters, if it has any, learn too.
+        objective: what a step minimises.
+        regularizer: its third argument; None means SIGReg by the recipe. Its parameters learn too.
         workers: processes that fetch batches ahead; the batches are the same with any number.
         ranks: who shares the batches; this process alone by default.
-        sharded: whether each rank holds a part of every weight and of the optimizer's moments
-            (FSDP2), instead of all of them (DDP).
+        sharded: whether each rank holds a part of every weight and moment (FSDP2) or all (DDP).
 
     Attributes:
-        parameters: what the optimizer moves, the model's and the regularizer's.
         step: optimizer steps taken.
         steps: of the whole run.
         gradient_norm: of the last step, before it was clipped.
@@ -114,20 +108,14 @@ class Training(Generic[ModelT]):
 
     def _order(self, start: int) -> BatchOrder:
         return BatchOrder(
-            len(self.windows),
-            self.recipe.batch_size,
-            seed=self.recipe.seed,
-            start=start,
-            stop=self.steps,
-            rank=self.ranks.rank,
-            ranks=self.ranks.size,
-        )
+            len(self.windows), self.recipe.batch_size, seed=self.recipe.seed, start=start,
+            stop=self.steps, rank=self.ranks.rank, ranks=self.ranks.size,
+        )  # fmt: skip
 
     def run(self) -> Generator[Losses, None, None]:
         """Train to the last step, yielding the losses of each; `step` counts them.
 
-        Between two steps everything is whole: the place to save, or to stop. Close it when you
-        stop, so that no worker outlives the run.
+        Between two steps everything is whole: the place to save, or to stop.
 
         Raises: NonFiniteError if a loss or its gradient is not finite: the model, the regularizer
             and the random state are then as they were before that step.
@@ -216,18 +204,17 @@ class Training(Generic[ModelT]):
     def _diagnose(self, losses: Losses, batch: Batch) -> str:
         terms = {"prediction loss": losses.prediction, "SIGReg": losses.regularization}
         bad = [name for name, value in terms.items() if not math.isfinite(float(value))]
+        if math.isfinite(float(losses.total.detach())):
+            bad = ["the gradient"]
         inputs = {"frames": batch.frames, "actions": batch.actions}
         dirty = [name for name, value in inputs.items() if not bool(value.isfinite().all())]
         diverged = "the weights have diverged: lower learning_rate or weight"
+        source = f"its data are finite, so {diverged}"
+        where = "" if self.ranks.size == 1 else f" of rank {self.ranks.rank}"
         if dirty:
             source = f"its {' and '.join(dirty)} hold NaN or inf"
-        elif self.ranks.size == 1:
-            source = f"its data are finite, so {diverged}"
-        else:
+        elif where:
             source = f"this rank's data are finite: unless another rank's are not, {diverged}"
-        where = "" if self.ranks.size == 1 else f" of rank {self.ranks.rank}"
-        if math.isfinite(float(losses.total.detach())):
-            bad = ["the gradient"]
         return (
             f"training stopped at step {self.step + 1} of {self.steps}: "
             f"{' and '.join(bad) or 'the total loss'} is not finite on batch {self.step} "
@@ -235,14 +222,7 @@ class Training(Generic[ModelT]):
         )
 
     def save(self, path: Path, also: Mapping[str, Tensor] | None = None) -> None:
-        """Write the state, whole or not at all: safetensors, nothing pickled.
-
-        Every rank must call it if they share the weights; the first one writes.
-
-        Args:
-            path: of the file.
-            also: tensors of the caller's, which `restore` gives back.
-        """
+        """Write the state, and tensors of the caller's; every rank must call it, one writes."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"regularizer.{k}": v for k, v in self.regularizer.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
@@ -255,7 +235,7 @@ class Training(Generic[ModelT]):
     def restore(self, path: Path) -> dict[str, Tensor]:
         """Go on from a file that `save` wrote with the same recipe, or at the end of a shorter one.
 
-        Returns: the caller's own tensors.
+        Returns: what `save` was given as `also`.
         Raises: FileNotFoundError if there is none; DamagedStateError if it is not what was
             written; ValueError if it is of another recipe or of another model.
         """

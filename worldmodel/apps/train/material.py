@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from worldmodel.apps.settings import TrainSettings
@@ -64,12 +63,8 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
 def cut(
     settings: TrainSettings, train: tuple[Episodes, Tensor], held_out: tuple[Episodes, Tensor]
 ) -> TrainMaterial:
-    """Windows of episodes that are open already.
+    """Windows of episodes that are open already, each given with the indices [E] that are meant.
 
-    Args:
-        settings: `num_frames` and `frameskip`.
-        train: episodes, and which of them to learn from.
-        held_out: episodes, and which of them to be scored on.
     Raises: ValueError if there is no window on one side.
     """
     scale = ActionScale.fit(*train)
@@ -77,18 +72,10 @@ def cut(
     for episodes, subset in (train, held_out):
         windows.append(
             Windows(
-                episodes,
-                num_frames=settings.num_frames,
-                frameskip=settings.frameskip,
-                scale=scale,
-                subset=subset,
+                episodes, num_frames=settings.num_frames, frameskip=settings.frameskip,
+                scale=scale, subset=subset,
             )
-        )
+        )  # fmt: skip
         names = episode_digests(episodes)
         digests.append([names[e] for e in subset.tolist()])
     return TrainMaterial(windows[0], windows[1], scale, digests[0], digests[1])
-
-
-def every(episodes: Episodes) -> tuple[Episodes, Tensor]:
-    """All of some episodes, as `cut` takes them."""
-    return episodes, torch.arange(len(episodes))

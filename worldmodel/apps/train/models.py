@@ -29,11 +29,8 @@ def begin_training(
 ) -> tuple[TrainSettings, Training[Any]]:
     """A training at its first step, and its settings with steps and precision decided.
 
-    Args:
-        settings: TrainSettings.
-        material: TrainMaterial.
-        ranks: who trains.
-        fresh: begin with the weights of `init_from`, if there is one; a resumed run has its own.
+    `fresh` begins with the weights of `init_from`, if there is one; a resumed run has its own.
+
     Raises: ValueError if model, data, ranks and settings do not fit each other.
     """
     kind, size = OBJECTIVES[settings.objective], settings.batch_size
@@ -61,15 +58,10 @@ def begin_training(
     if ranks.size > 1:
         synchronise(model)
     training: Training[Any] = Training(
-        model,
-        material.train,
-        settings,
-        objective=kind.objective,
-        regularizer=kind.regularizer(settings),
-        workers=settings.workers,
-        ranks=ranks,
+        model, material.train, settings, objective=kind.objective,
+        regularizer=kind.regularizer(settings), workers=settings.workers, ranks=ranks,
         sharded=settings.sharded,
-    )
+    )  # fmt: skip
     return settings, training
 
 
@@ -80,12 +72,9 @@ def build(settings: TrainSettings, material: TrainMaterial) -> WorldModel | GCBC
     """
     episodes = material.train.episodes
     return OBJECTIVES[settings.objective].build(
-        settings.preset,
-        episodes.actions.shape[1] * settings.frameskip,
-        episodes.frames.shape[-1],
-        settings.num_frames,
-        settings.model,
-    )
+        settings.preset, episodes.actions.shape[1] * settings.frameskip,
+        episodes.frames.shape[-1], settings.num_frames, settings.model,
+    )  # fmt: skip
 
 
 def gathered(

@@ -40,14 +40,8 @@ class Kind(NamedTuple):
 def build_world_model(
     preset: str, action_dim: int, image_size: int, num_frames: int, changes: Changes
 ) -> WorldModel:
-    """A preset's model for frames and actions of a data set.
+    """A preset's model for blocks of actions and frames of a data set, with some arguments changed.
 
-    Args:
-        preset: "lewm" or "small".
-        action_dim: of one block.
-        image_size: side of the frames.
-        num_frames: of a window; the predictor's history must be one less at least.
-        changes: over the preset's arguments.
     Raises: ValueError if a part has no such argument or refuses its value, or the history is too
         short for the windows.
     """
@@ -66,7 +60,8 @@ def build_gcbc(
 ) -> GCBC:
     """Encoder and predictor of a preset as a policy, the predictor steered by the goal.
 
-    Args: as `build_world_model`; windows may be longer than the history: their frames are goals.
+    Windows may be longer than the history: their frames are goals.
+
     Raises: ValueError if a part has no such argument or refuses its value.
     """
     del num_frames

@@ -125,9 +125,7 @@ def export_onnx(
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            f"ONNX files need {error.name}: {install('export')}"
-        ) from error
+        raise ImportError(f"ONNX files need {error.name}: {install('export')}") from error
 
     graphs = _graphs(model, horizon, num_elites, known)
     path = Path(folder)

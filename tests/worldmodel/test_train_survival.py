@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from worldmodel.apps.cli import main
-from worldmodel.apps.runs import open_run
 from worldmodel.apps.ranks import ALONE
+from worldmodel.apps.runs import open_run
 from worldmodel.apps.train import command
 from worldmodel.apps.train.checkpoints import Checkpoints
 from worldmodel.apps.train.command import Scores, run
@@ -77,7 +77,7 @@ def stop_at(step: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_kill_minus_nine_at_every_write_and_step(data: Path, tmp_path: Path) -> None:
-    """A run killed at any of its writes, or between steps, ends with the same weights and tables."""
+    """Killed at any write, or between steps, a run ends with the same weights and tables."""
     script = Path(__file__).with_name("killed_runs.py")
     run = subprocess.run(
         [sys.executable, str(script), str(data), str(tmp_path)],
@@ -309,7 +309,7 @@ def test_a_finished_run_is_extended_by_a_schedule_of_its_own(
 def test_a_run_is_found_again_from_another_folder(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path becomes absolute when it is read: train.json holds it, and resuming finds it."""
+    """A relative path becomes absolute when it is read: resuming from elsewhere finds the data."""
     monkeypatch.chdir(data.parent)
     stop_at(2, KeyboardInterrupt(), monkeypatch)
     assert main(["train", "--config", str(whole / "train.json"), "--data", data.name,

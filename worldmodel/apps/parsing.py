@@ -17,7 +17,8 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
 
-__all__ = ["complete", "message_of", "parse", "preset", "read_settings"]
+__all__ = ["check_kept", "complete", "kept_settings", "message_of", "parse", "preset",
+           "read_settings"]  # fmt: skip
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
@@ -92,6 +93,31 @@ def read_settings(path: Path) -> Values:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ValueError(f"{path} must hold settings by name, got {type(values).__name__}")
     return values
+
+
+def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -> SettingsT:
+    """The settings that a command wrote into its folder.
+
+    Args:
+        kind: of the record.
+        command: that wrote it.
+        path: of the file.
+        own: settings that the file does not hold.
+    Raises: ValueError naming the file if it is damaged.
+    """
+    try:
+        return complete(kind, command, read_settings(path), own)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def check_kept(settings: Settings, before: Settings) -> None:
+    """Refuse to continue with settings that decide other numbers than those of an earlier start.
+
+    Raises: ValueError naming what differs.
+    """
+    if changed := settings.changed(before):
+        raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
 
 
 def message_of(error: ValidationError, kind: type[Settings] | None = None) -> str:

@@ -30,7 +30,7 @@ from worldmodel.apps._interrupt import whole_steps
 from worldmodel.apps.demo.material import collected, seed_for
 from worldmodel.apps.devices import device_of
 from worldmodel.apps.folder import begin_folder, write_json
-from worldmodel.apps.parsing import complete
+from worldmodel.apps.parsing import check_kept, complete
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import save_chart, tune_chart, tune_page, write_index
@@ -247,8 +247,7 @@ def _read(settings: TuneSettings) -> dict[float, Trial]:
         trials = [Trial(**{k: float(t[k]) for k in Trial._fields}) for t in content["trials"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
-    if changed := settings.changed(before):
-        raise ValueError(f"--resume must keep the search's settings, got {', '.join(changed)}")
+    check_kept(settings, before)
     return {trial.weight: trial for trial in trials}
 
 

@@ -14,6 +14,7 @@ from worldmodel.apps.ranks import ALONE, Ranks
 from worldmodel.apps.settings import CollectSettings
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.frames import gather
+from worldmodel.data.hdf5_frames import open_for_reading
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, World, collect
 from worldmodel.worlds.behaviours import make_behaviour
@@ -127,7 +128,12 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
     try:
         return HDF5Writer(path, append=True)
     except OSError:
-        stored = open_hdf5(path)
+        with open_for_reading(path) as file:
+            empty = not file["ep_len"][()].any()
+    if empty:
+        path.unlink()
+        return HDF5Writer(path, compression=compression, origin=origin)
+    stored = open_hdf5(path)
     copy = path.with_name(f"{path.name}.unfinished")
     copy.unlink(missing_ok=True)
     say(f"{path} was left by a killed writer: its {len(stored)} whole episodes are copied first")

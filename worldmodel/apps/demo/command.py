@@ -26,7 +26,7 @@ from worldmodel.apps.evaluate.planning import PlannerPolicy
 from worldmodel.apps.evaluate.result import Result
 from worldmodel.apps.evaluate.running import evaluate
 from worldmodel.apps.folder import begin_folder, write_json
-from worldmodel.apps.parsing import complete, read_settings
+from worldmodel.apps.parsing import check_kept, complete, kept_settings
 from worldmodel.apps.progress import say
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.ranks import Ranks
@@ -105,7 +105,7 @@ def run(settings: DemoSettings) -> int:
     try:
         with begin_folder(out, _SETTINGS, resume=settings.resume, done=_REPORT, worth=CHECKPOINTS):
             if settings.resume:
-                _check(settings)
+                check_kept(settings, kept_settings(DemoSettings, "demo", out / _SETTINGS))
             sizes = (
                 f"{settings.episodes} episodes to learn from, {settings.held_out} to be tried on"
             )
@@ -137,20 +137,6 @@ def run(settings: DemoSettings) -> int:
     for line in demo_lines(report, out):
         say(line)
     return 0
-
-
-def _check(settings: DemoSettings) -> None:
-    """Refuse to continue a demo of other settings.
-
-    Raises: ValueError naming what differs, or demo.json if it is damaged.
-    """
-    path = settings.out / _SETTINGS
-    try:
-        before = complete(DemoSettings, "demo", read_settings(path))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if changed := settings.changed(before):
-        raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
 
 
 def _learn(settings: DemoSettings, material: DemoMaterial, out: Path, clock: Clock) -> Learned:

@@ -19,6 +19,7 @@ from worldmodel.apps.progress import say
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.ranks import Ranks, joined
 from worldmodel.apps.report import save_chart, training_curves, write_index
+from worldmodel.apps.report.words import number
 from worldmodel.apps.runs import EPISODES, save_run
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train.checkpoints import Checkpoints
@@ -84,7 +85,8 @@ def run(settings: TrainSettings) -> int:
         except KeyboardInterrupt:
             again = f"worldmodel train --resume --out {shlex.quote(str(out))}"
             kept = (out / CHECKPOINTS).exists()
-            say(f"\ninterrupted; continue with: {again}" if kept else "\ninterrupted; nothing kept")
+            if ranks.first:
+                say(f"\ninterrupted; {f'continue with: {again}' if kept else 'nothing was kept'}")
             raise
         if report is None:
             return 0
@@ -94,7 +96,7 @@ def run(settings: TrainSettings) -> int:
         write_json(report._asdict(), out / REPORT)
         write_index(out)
         say(f"{out}: model.safetensors, config.json, {REPORT}, curves.png, index.html")
-        say(f"held-out prediction loss {report.held_out_prediction:.4g}")
+        say(f"held-out prediction loss {number(report.held_out_prediction)}")
     return 0
 
 

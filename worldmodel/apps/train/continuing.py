@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from worldmodel.apps.parsing import complete, read_settings
+from worldmodel.apps.parsing import check_kept, kept_settings
 from worldmodel.apps.runs import EPISODES
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train.material import TrainMaterial
 from worldmodel.data.hdf5_writer import read_origin
 
-__all__ = ["REPORT", "SETTINGS", "check_episodes", "continued", "settings_of"]
+__all__ = ["REPORT", "SETTINGS", "check_episodes", "continued"]
 
-SETTINGS, REPORT = "train.json", "report.json"
+SETTINGS = "train.json"
+REPORT = "report.json"
 
 
 def continued(settings: TrainSettings) -> TrainSettings:
@@ -28,7 +29,7 @@ def continued(settings: TrainSettings) -> TrainSettings:
         return settings.model_copy(update={"world": settings.world or _world_of(settings.data)})
     if not (out / SETTINGS).is_file():
         raise FileNotFoundError(f"--resume needs a run folder with {SETTINGS}, got {out}")
-    before = settings_of(out)
+    before = kept_settings(TrainSettings, "train", out / SETTINGS, out=out)
     steps, precision = settings.steps or before.steps, settings.precision
     decided = {
         "steps": steps,
@@ -45,20 +46,8 @@ def continued(settings: TrainSettings) -> TrainSettings:
         decided["schedule_from"] = before.steps
         before = before.model_copy(update={"steps": steps, "schedule_from": before.steps})
     settings = settings.model_copy(update=decided)
-    if changed := settings.changed(before):
-        raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
+    check_kept(settings, before)
     return settings
-
-
-def settings_of(out: Path) -> TrainSettings:
-    """The settings a run folder was begun with.
-
-    Raises: ValueError naming train.json if it is damaged.
-    """
-    try:
-        return complete(TrainSettings, "train", read_settings(out / SETTINGS), {"out": out})
-    except ValueError as error:
-        raise ValueError(f"{out / SETTINGS} is damaged: {error}") from error
 
 
 def check_episodes(material: TrainMaterial, out: Path) -> None:

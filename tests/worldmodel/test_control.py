@@ -125,6 +125,8 @@ def test_rates_are_those_of_the_outcomes(manifest: Manifest) -> None:
     assert [(one.repeat, one.pair) for one in found.outcomes] == [
         (k, n) for k in range(3) for n in range(8)
     ]
+    # Every pair has actions of its own every time.
+    assert len({one.final_distance for one in found.outcomes}) == 24
     flags = [one.success for one in found.outcomes]
     assert found.success_rate == pytest.approx(np.mean(flags), abs=1e-4)
     # The same seeds, the same actions: the floor is this very policy.

@@ -131,6 +131,4 @@ def _policy_of(run: Run, world: World, settings: TrialSettings) -> PlannerPolicy
                 "leave out --planner and its settings"
             )
         return GCBCPolicy(model, run.scale, run.frameskip, settings.together)
-    if settings.cuda_graph and where(model).type != "cuda":
-        raise ValueError(f"cuda_graph needs a model on a CUDA device, got {where(model)}")
     return PlannerPolicy(model, run.scale, run.frameskip, settings)

@@ -23,10 +23,9 @@ from control_models import load, train
 from control_tables import known, tables
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.demo.material import DemoConfig
-from worldmodel.apps.evaluate.manifest import read_manifest
-from worldmodel.apps.evaluate.running import Evaluation, measure
-from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.evaluate import evaluate, read_manifest
+from worldmodel.apps.progress import say
+from worldmodel.apps.settings import DemoSettings
 
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 
@@ -54,29 +53,25 @@ def main() -> None:
             say(f"{case.name}: needs --device cuda, not run")
             continue
         # The published size is trained as long as published, the others as long as the demo.
-        usual = 10**9 if case.name == FULL else DemoConfig().steps
-        config = DemoConfig(steps=arguments.steps or usual)
+        usual = 10**9 if case.name == FULL else DemoSettings().steps
+        config = DemoSettings(steps=arguments.steps or usual)
         ensure(case, arguments.runs, config, arguments.device)
     tables(arguments.runs)
 
 
-def ensure(case: Case, runs: Path, config: DemoConfig, device: str = "cpu") -> None:
+def ensure(case: Case, runs: Path, config: DemoSettings, device: str = "cpu") -> None:
     """The case's record in `runs`, made if it is not there."""
     record = runs / f"{case.name}.json"
     if record.exists():
         return
     train(case.recipe, runs, config, device)
-    manifest = read_manifest(MANIFESTS / f"two-room-{case.offset}.json")
-    some = slice(case.pairs)
-    manifest = manifest._replace(pairs=manifest.pairs.take(some), seeds=manifest.seeds[some])
-    subject, policy, settings = load(case.recipe, runs, case.planner, device)
-    evaluation = Evaluation(case.planner, device=device)
-    with Progress(case.name, len(manifest.seeds), unit="pair") as bar:
-        result, trials = measure(subject, policy, manifest, evaluation, on_pairs=bar.update)
-    del result["outcomes"]
+    manifest = read_manifest(MANIFESTS / f"two-room-{case.offset}.json").take(slice(case.pairs))
+    run = load(case.recipe, runs, device)
+    found = evaluate(run, manifest, case.planner, title=case.name)
+    result = found.model_dump(mode="json", exclude={"outcomes"})
     # One character a pair: enough for a paired test, short enough for a file of results.
-    result["reached"] = "".join(str(int(flag)) for flag in trials.success[0])
-    result["run_settings"] = settings
+    result["reached"] = "".join(str(int(flag)) for flag in found.reached)
+    result["run_settings"] = run.settings
     write_atomically(record, json.dumps({"case": case.name, **result}, indent=1).encode())
     say(f"{case.name}: {result['success_rate']:.1%}")
 

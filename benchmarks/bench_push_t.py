@@ -80,10 +80,10 @@ def main() -> None:
         "push_t_speed",
         "Push-T: frames and steps a second of one process, one thread, beside gym-pusht's own",
         results,
-        columns=["work", "ours, per second", "gym-pusht, per second", "ratio", "grey levels apart"],
+        columns=["work", "ours, per second", "gym-pusht, per second", "ratio", "grey levels off"],
         rows=rows,
-        note="gym-pusht's frames are drawn at 512 pixels and shrunk by area. Its steps continue one "
-        "simulation, where ours begin from a state each, and they also compute its reward.",
+        note="gym-pusht's frames are drawn at 512 pixels and shrunk by area. Its steps continue "
+        "one simulation, where ours begin from a state each, and they also compute its reward.",
     )
 
 

@@ -19,8 +19,8 @@ import harness
 import numpy as np
 
 from worldmodel.apps.data.collecting import episodes
-from worldmodel.apps.evaluate import wilson
-from worldmodel.apps.evaluate.pairs import make_pairs
+from worldmodel.apps.evaluate import make_pairs
+from worldmodel.study import proportion
 from worldmodel.worlds import WORLDS, open_world
 from worldmodel.worlds.behaviours import policies
 from worldmodel.worlds.coverage import coverage
@@ -148,8 +148,8 @@ def share(counts: list[int] | None) -> str:
     """A rate with its 95 % interval."""
     if counts is None:
         return ""
-    low, high = wilson(*counts)
-    return f"{counts[0] / counts[1]:.0%} ({low:.0%}–{high:.0%})"
+    rate, low, high, _ = proportion(*counts)
+    return f"{rate:.0%} ({low:.0%}–{high:.0%})"
 
 
 def row(record: dict[str, Any]) -> tuple[str, ...]:

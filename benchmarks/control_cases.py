@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from control_models import FROZEN, SIDE, Recipe
 from full_size import PUBLISHED
 
-from worldmodel.apps.evaluate import Planner
+from worldmodel.apps.settings import TrialSettings
 
 __all__ = ["CASES", "FULL", "REPEATED", "SEEDS", "Case", "chosen"]
 
@@ -24,7 +24,7 @@ PLDM, GCBC = Recipe("pldm", "pldm"), Recipe("gcbc", "gcbc")
 SUBSPACE = Recipe("subspace-8", subspaces=8)
 NARROW, WIDE = Recipe("dim-32", dim=32), Recipe("dim-128", dim=128)
 LONGER = Recipe("longer-2", longer=2)
-ICEM = Planner("icem")
+ICEM = TrialSettings(planner="icem")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Case:
     name: str
     recipe: Recipe = USUAL
     offset: int = 25
-    planner: Planner = field(default_factory=Planner)
+    planner: TrialSettings = field(default_factory=TrialSettings)
     pairs: int = 200  # the first of the manifest; fewer where a case takes long
 
     def again(self, seed: int) -> Case:
@@ -48,7 +48,7 @@ SEEDS = (1, 2)
 REPEATED = (
     Case("cem"),
     Case("icem", planner=ICEM),
-    Case("cem, cost at the last step", planner=Planner(cost="last")),
+    Case("cem, cost at the last step", planner=TrialSettings(cost="last")),
     Case("PLDM", PLDM),
     Case("GCBC", GCBC),
     Case("dim 128, icem", WIDE, planner=ICEM),
@@ -59,14 +59,14 @@ CASES = (
     Case("cem"),
     Case("cem, 50 steps", offset=50),
     Case("icem", planner=ICEM),
-    Case("mppi", planner=Planner("mppi")),
-    Case("gradient", planner=Planner("gradient"), pairs=100),
+    Case("mppi", planner=TrialSettings(planner="mppi")),
+    Case("gradient", planner=TrialSettings(planner="gradient"), pairs=100),
     Case(FROZEN, Recipe("frozen", "frozen")),
     Case("λ = 0.01", sigreg(0.01)),
     Case("λ = 0.2", sigreg(0.2)),
-    Case("predictive-sampling", planner=Planner("predictive-sampling")),
-    Case("cem, cost at the last step", planner=Planner(cost="last")),
-    Case("cem, every raw action free", planner=Planner(held=False)),
+    Case("predictive-sampling", planner=TrialSettings(planner="predictive-sampling")),
+    Case("cem, cost at the last step", planner=TrialSettings(cost="last")),
+    Case("cem, every raw action free", planner=TrialSettings(free=True)),
     Case("cem, 100 steps", offset=100, pairs=100),
     Case("PLDM", PLDM),
     Case("GCBC", GCBC),

@@ -15,17 +15,16 @@ import torch
 from torch import nn
 
 from sigreg import SIGReg, SubspaceRegularizer
-from worldmodel import GCBC, gcbc_loss, presets
-from worldmodel.apps.demo.material import DemoConfig, Material, gather, new_training
-from worldmodel.apps.evaluate import Planner, Policy
-from worldmodel.apps.evaluate.running import Evaluation, Subject, policy_of
+from worldmodel import GCBC, presets
+from worldmodel.apps import settings
+from worldmodel.apps.demo.material import DemoMaterial, gather
 from worldmodel.apps.progress import Progress
 from worldmodel.apps.provenance import commit
-from worldmodel.apps.runs import open_run, save_run
-from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.runs import Run, open_run, save_run
+from worldmodel.apps.settings import DemoSettings
 from worldmodel.apps.train.loop import Training
 from worldmodel.apps.train.objectives import OBJECTIVES, NoTerms
-from worldmodel.data import ActionScale, Windows, action_digest, episode_digests
+from worldmodel.data import ActionScale, Windows, episode_digests
 from worldmodel.worlds import TwoRoom
 from worldmodel.worlds.rendered import RenderedFrames
 
@@ -66,7 +65,7 @@ class Recipe:
     longer: int = 1
 
 
-def train(recipe: Recipe, runs: Path, config: DemoConfig, device: str = "cpu") -> None:
+def train(recipe: Recipe, runs: Path, config: DemoSettings, device: str = "cpu") -> None:
     """Train a recipe's model if it is not there; an interrupted training goes on."""
     folder = runs / recipe.folder
     if (folder / "config.json").exists():
@@ -77,22 +76,19 @@ def train(recipe: Recipe, runs: Path, config: DemoConfig, device: str = "cpu") -
     state = folder / "training.safetensors"
     if state.exists():
         training.restore(state)
-    began, steps = time.process_time(), training.config.steps
-    with Progress(f"train {recipe.folder}", steps, start=training.step) as bar:
-
-        def on_step(step: int, losses: Any) -> None:
-            if step % 100 == 0:
+    began = time.process_time()
+    with Progress(f"train {recipe.folder}", training.steps, start=training.step) as bar:
+        for losses in training.run():
+            if training.step % 100 == 0:
                 training.save(state)
             bar.update(prediction=float(losses.prediction), extra=float(losses.regularization))
-
-        training.run(on_step)
-    settings = asdict(recipe) | {
-        "weight": training.config.weight,
+    known = asdict(recipe) | {
+        "weight": training.recipe.weight,
         "dim": training.model.encoder.dim,
         "image_size": config.image_size,
-        "batch_size": training.config.batch_size,
-        "steps": steps,
-        "seed": training.config.seed,
+        "batch_size": training.recipe.batch_size,
+        "steps": training.steps,
+        "seed": training.recipe.seed,
         "cpu_seconds": round(time.process_time() - began),
         "threads": torch.get_num_threads(),
         "commit": commit(),
@@ -104,98 +100,89 @@ def train(recipe: Recipe, runs: Path, config: DemoConfig, device: str = "cpu") -
         frameskip=config.frameskip,
         world="two-room",
         objective=FROZEN if recipe.objective == "frozen" else recipe.objective,
-        trained_on=episode_digests(material.windows.episodes),
-        held_out=[action_digest(actions) for actions in material.unseen.actions],
-        settings=settings,
+        trained_on=episode_digests(material.seen),
+        held_out=episode_digests(material.unseen),
+        settings=known,
     )
     state.unlink(missing_ok=True)
 
 
-def load(
-    recipe: Recipe, runs: Path, planner: Planner, device: str = "cpu"
-) -> tuple[Subject, Policy, dict[str, Any]]:
-    """A trained model as a policy, behind the planner if it needs one, and its settings."""
-    run = open_run(runs / recipe.folder, device)
-    evaluation = Evaluation(planner, device=device)
-    return Subject.of(run)._replace(name=recipe.folder), policy_of(run, evaluation), run.settings
+def load(recipe: Recipe, runs: Path, device: str = "cpu") -> Run:
+    """A trained model under its recipe's name."""
+    return open_run(runs / recipe.folder, device)._replace(folder=Path(recipe.folder))
 
 
-def _sized(recipe: Recipe, config: DemoConfig) -> DemoConfig:
+def _sized(recipe: Recipe, config: DemoSettings) -> DemoSettings:
     """The demo's settings with the recipe's in their place."""
-    weight = recipe.weight if recipe.objective == "lewm" else 0.0
-    return replace(
-        config,
-        seed=recipe.seed,
-        steps=recipe.longer * config.steps,
-        weight=weight,
-        dim=recipe.dim or config.dim,
-        image_size=recipe.image_size or config.image_size,
-    )
+    changes = {
+        "seed": recipe.seed,
+        "steps": recipe.longer * config.steps,
+        "weight": recipe.weight if recipe.objective == "lewm" else 0.0,
+        "dim": recipe.dim or config.dim,
+        "image_size": recipe.image_size or config.image_size,
+    }
+    return config.model_copy(update=changes)
 
 
 def _training(
-    recipe: Recipe, config: DemoConfig, device: str
-) -> tuple[Training, ActionScale, Material]:
+    recipe: Recipe, config: DemoSettings, device: str
+) -> tuple[Training[Any], ActionScale, DemoMaterial]:
     """A training at its first step."""
-    if recipe.published and config.image_size == SIDE:
-        # Frames of the published size would take ten gigabytes: they are drawn batch by batch.
-        material = gather(replace(config, image_size=64))
-        return _published(config, material, device), material.scale, material
-    material = gather(config)
-    windows = material.windows
+    full = recipe.published and config.image_size == SIDE
+    # Frames of the published size would take ten gigabytes: they are drawn batch by batch.
+    material = gather(config.model_copy(update={"image_size": 64}) if full else config)
+    scale = ActionScale.fit(material.seen)
+    if full:
+        return _published(config, material, scale, device), scale, material
+    own = settings.Recipe(**config.common(settings.Recipe), precision="float32")
+    frames = GOAL // config.frameskip + 1 if recipe.objective == "gcbc" else 4
+    windows = Windows(
+        material.seen, num_frames=frames, frameskip=config.frameskip, scale=scale
+    )  # fmt: skip
+    kind, regularizer = OBJECTIVES["lewm"], None
+    torch.manual_seed(config.seed)
+    model: nn.Module
     if recipe.published:
-        torch.manual_seed(config.seed)
-        model: nn.Module = presets.lewm(2 * config.frameskip, image_size=config.image_size)
-        own = replace(config.training(), learning_rate=RATE)
-        return Training(model.to(device), windows, own, device), material.scale, material
-    training = new_training(replace(config, device=device), windows)
-    model = training.model
+        model = presets.lewm(2 * config.frameskip, image_size=config.image_size)
+        own = own.model_copy(update={"learning_rate": RATE})
+    else:
+        model = presets.small(
+            2 * config.frameskip, image_size=config.image_size, dim=config.dim
+        )  # fmt: skip
     if recipe.objective == "frozen":
-        training.model.encoder.requires_grad_(False)
-        return training, material.scale, material
-    own = config.training()
-    objective, regularizer = training.objective, training.regularizer
-    if recipe.objective == "gcbc":
-        model, objective, regularizer = _gcbc(config).to(device), gcbc_loss, NoTerms()
-        windows = Windows(
-            material.windows.episodes,
-            num_frames=GOAL // config.frameskip + 1,
-            frameskip=config.frameskip,
-            scale=material.scale,
-        )
+        model.encoder.requires_grad_(False)
+    elif recipe.objective == "gcbc":
+        # Encoder and trunk of the small preset's sizes, steered by the goal.
+        model = GCBC(model.encoder, model.predictor, 2 * config.frameskip)
+        kind, regularizer = OBJECTIVES["gcbc"], NoTerms()
     elif recipe.objective == "pldm":
-        known = OBJECTIVES["pldm"]
-        own = replace(own, weight=1.0)  # of its terms together, which have weights of their own
-        objective, regularizer = known.objective, known.regularizer(own)
+        # Of its terms together, which have weights of their own.
+        own = own.model_copy(update={"weight": 1.0})
+        kind = OBJECTIVES["pldm"]
+        regularizer = kind.regularizer(own)
     elif recipe.subspaces:
         sigreg = SIGReg(num_proj=own.num_proj, seed=own.seed)
         regularizer = SubspaceRegularizer(sigreg, config.dim, recipe.subspaces, seed=own.seed)
-    training = Training(model, windows, own, device, objective=objective, regularizer=regularizer)
-    return training, material.scale, material
+    training: Training[Any] = Training(
+        model.to(device), windows, own, objective=kind.objective, regularizer=regularizer
+    )
+    return training, scale, material
 
 
-def _published(config: DemoConfig, material: Material, device: str) -> Training:
+def _published(
+    config: DemoSettings, material: DemoMaterial, scale: ActionScale, device: str
+) -> Training[Any]:
     """LeWM as published, on the demo's walks."""
-    stored = material.windows.episodes
+    stored = material.seen
     assert stored.states is not None
     frames = RenderedFrames(TwoRoom(config.image_size), stored.states.numpy())
-    windows = Windows(
-        replace(stored, frames=frames), frameskip=config.frameskip, scale=material.scale
-    )
+    windows = Windows(replace(stored, frames=frames), frameskip=config.frameskip, scale=scale)
     batch = 128
-    own = TrainConfig(
+    own = settings.Recipe(
         steps=min(PASSES * (len(windows) // batch), config.steps),
         batch_size=batch,
         precision="bfloat16" if device.startswith("cuda") else "float32",
     )
     torch.manual_seed(own.seed)
     model = presets.lewm(2 * config.frameskip, image_size=config.image_size)
-    return Training(model.to(device), windows, own, device)
-
-
-def _gcbc(config: DemoConfig) -> GCBC:
-    """Encoder and trunk of the small preset's sizes, steered by the goal."""
-    torch.manual_seed(config.seed)
-    action_dim = 2 * config.frameskip
-    parts = presets.small(action_dim, image_size=config.image_size, dim=config.dim)
-    return GCBC(parts.encoder, parts.predictor, action_dim)
+    return Training(model.to(device), windows, own)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import harness
-import numpy as np
 from control_cases import CASES, FULL, REPEATED, SEEDS
 from control_models import FROZEN
 
-from worldmodel.apps.charts import Series, line_chart, save_picture
-from worldmodel.apps.evaluate import sign_test
 from worldmodel.apps.progress import say
+from worldmodel.apps.report import save_chart
+from worldmodel.apps.report.charts import Line, Panel, panels
+from worldmodel.study import sign_test
 
 __all__ = ["known", "tables"]
 
@@ -217,12 +217,8 @@ def curve(records: dict[str, Any]) -> None:
     )
     if len(found) < 2:
         return
-    x, y = (np.asarray(column, np.float64) for column in zip(*found, strict=True))
-    chart = line_chart(
-        [Series(x, 100 * y, "CEM, 25 steps")],
-        title="Success in Two-Room",
-        x_label="weight of SIGReg",  # the font has no λ
-        y_label="%",
-        marks=[(100 * records["cem"]["random_success_rate"], "random actions")],
-    )
-    save_picture(chart, harness.ROOT / "docs" / "_static" / "control-weights.png")
+    x, y = zip(*found, strict=True)
+    level = (100 * records["cem"]["random_success_rate"], "random actions")
+    line = Line("CEM, 25 steps", x, [100 * rate for rate in y])
+    panel = Panel([line], "λ, weight of SIGReg", "success, %", "Success in Two-Room", level=level)
+    save_chart(panels(panel), harness.ROOT / "docs" / "_static" / "control-weights.png")

@@ -27,15 +27,10 @@ import torch
 from worldmodel import presets
 from worldmodel._files import write_atomically
 from worldmodel.apps.data.collecting import episodes as simulate
-from worldmodel.apps.evaluate import Planner
-from worldmodel.apps.evaluate.manifest import (
-    make_manifest,
-    read_manifest,
-    write_manifest,
-)
-from worldmodel.apps.evaluate.running import Evaluation, evaluate
+from worldmodel.apps.evaluate import evaluate, make_manifest, read_manifest, write_manifest
+from worldmodel.apps.parsing import preset
 from worldmodel.apps.runs import open_run, save_run
-from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.settings import Recipe, TrialSettings
 from worldmodel.apps.train.loop import Training
 from worldmodel.data import ActionScale, Episodes, Windows, action_digest, episode_digests
 from worldmodel.worlds import open_world
@@ -44,9 +39,7 @@ from worldmodel.worlds.rendered import RenderedFrames
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 UNSEEN = 2**20  # seed of the manifests' episodes; the training data have seed 0
 FRAMESKIP, FRAMES = 5, 4
-PUBLISHED = Planner(
-    "cem", samples=300, iterations=30, elites=30, horizon=5, execute=5, held=False, cost="last"
-)
+PUBLISHED = TrialSettings(**preset("evaluate", "preset", "published"))
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ class Ahead:
 
     def follow(self, training: Training) -> None:
         """Draw the batches that `training` will ask for, from the step it is at."""
-        self.order, self.step, self.last = training.order, training.step, training.config.steps
+        self.order, self.step, self.last = training.order, training.step, training.steps
         threading.Thread(target=self._draw, daemon=True).start()
 
     def batch(self, index: torch.Tensor) -> Any:
@@ -193,17 +186,17 @@ class Work:
             Windows(data, num_frames=FRAMES, frameskip=FRAMESKIP, scale=self.scale)
         )
         full = task.preset == "lewm"
-        config = TrainConfig(
+        recipe = Recipe(
             steps=task.steps,
             batch_size=128 if full else 16,
             precision="bfloat16" if self.device == "cuda" else "float32",
         )
-        torch.manual_seed(config.seed)
+        torch.manual_seed(recipe.seed)
         make = presets.lewm if full else presets.small
         model = make(FRAMESKIP * data.actions.shape[1], image_size=task.image_size)
-        self.training = Training(model.to(self.device), self.windows, config, self.device)
-        self.planner = PUBLISHED if full else Planner()
-        self.settings = {**asdict(task), **asdict(config)}
+        self.training = Training(model.to(self.device), self.windows, recipe)
+        self.planner = PUBLISHED if full else TrialSettings()
+        self.settings = {**asdict(task), **recipe.model_dump(mode="json")}
         self.state, self.records = folder / "training.safetensors", folder / "curve.json"
         self.curve = json.loads(self.records.read_text()) if self.records.exists() else []
         self.recent: list[tuple[float, float]] = []
@@ -213,9 +206,12 @@ class Work:
     def run(self) -> None:
         """Train to the end and try the model on the whole manifest."""
         self.windows.follow(self.training)
+        steps = self.training.run()
         try:
-            self.training.run(self.on_step)
+            for losses in steps:
+                self.on_step(self.training.step, losses)
         finally:
+            steps.close()
             self.windows.close()
         self.clock.check()
         score = self.measure(self.task.curve_pairs if self.task.preset == "small" else None)
@@ -256,15 +252,9 @@ class Work:
     def measure(self, pairs: int | None) -> dict[str, Any]:
         """The model as it is, on the first pairs of the manifest or on all."""
         self.keep()
-        manifest = read_manifest(MANIFESTS / f"{self.task.world}-25.json")
-        if pairs is not None:
-            some = slice(pairs)
-            manifest = manifest._replace(
-                pairs=manifest.pairs.take(some), seeds=manifest.seeds[some]
-            )
-        run = open_run(self.folder, self.device)
-        result, _ = evaluate(run, manifest, Evaluation(self.planner, device=self.device))
-        return {key: value for key, value in result.items() if key != "outcomes"}
+        manifest = read_manifest(MANIFESTS / f"{self.task.world}-25.json").take(slice(pairs))
+        result = evaluate(open_run(self.folder, self.device), manifest, self.planner)
+        return result.model_dump(mode="json", exclude={"outcomes"})
 
 
 def episodes(task: Task, folder: Path, clock: Clock) -> Episodes:
@@ -318,7 +308,7 @@ def make_pairs(task: Task, pairs: int = 200) -> None:
         source=f"{num} episodes of the policy {task.policy}, {task.length} actions, seed {UNSEEN}",
     )
     write_manifest(manifest, MANIFESTS / f"{task.world}-25.json")
-    print(f"{manifest.pairs.dropped} drawn pairs were solved already")
+    print(f"{manifest.dropped_as_solved} drawn pairs were solved already")
 
 
 def write_down(

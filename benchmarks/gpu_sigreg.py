@@ -1,193 +1,252 @@
-"""Is the Triton SIGReg right on this GPU, and how near is it to what the GPU could do?
+"""Is the Triton SIGReg right on this GPU, how fast is it, and how far off is the model?
 
-    python benchmarks/gpu_sigreg.py          parity, comparison, memory, share of the floor
-    python benchmarks/gpu_sigreg.py tune     times of the kernels' launch parameters
+    python benchmarks/gpu_sigreg.py          accuracy, the whole step, the kernels; saved in between
+    python benchmarks/gpu_sigreg.py tune     times of the fused kernels by their launch parameters
 
-Two floors: the bytes the kernels cannot avoid (each reads the projections once, the backward
-writes them once) over the memory bandwidth measured here by a copy, and the float32 instructions
-they cannot avoid over the peak rate. The better, that is higher, of the two is the bound.
+Times are of replayed CUDA graphs, which hold many steps: a step of 150 µs is shorter than Python
+needs to launch it.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from bench_sigreg import KNOTS, NUM_PROJ, published, step
-from harness import Cell, duration, interleave, mebibytes, peak_memory, save, speedup
+from bench_sigreg import KNOTS, NUM_PROJ, published
+from harness import (
+    RESULTS,
+    Call,
+    Cell,
+    Timing,
+    duration,
+    interleave,
+    mebibytes,
+    peak_memory,
+    save,
+    speedup,
+)
 from torch import Tensor
 
-from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg import Quadrature, SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg._kernels.contract import Problem
+from sigreg.directions import Sketch
 
-N, D = 8192, 512
-SPACING = 3.0 / 16
-# Instructions per projection: 20 for a sine and a cosine, 14 for their multiples; forward 36
-# products into 36 sums, backward 36 into 4 and 4 more to join them.
-FORWARD_OPS, BACKWARD_OPS = 70, 74
-FP32_LANES = 128  # per multiprocessor, compute capability 8.6 and later; 9.0 too
+SHAPES = ((1, 8192, 512), (8, 512, 512), (4, 128, 192))
+STEPS = 20  # in one graph, so that what surrounds a replay is small beside it
 
 
-def parity() -> float:
-    """Largest relative gradient error against float64 over odd sizes, masks and dtypes."""
-    worst = 0.0
+def graphed(call: Call, steps: int = STEPS) -> Call:
+    """A replay of `steps` calls captured in one CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(steps):
+            call()
+    return graph.replay
+
+
+def replayed(calls: Mapping[str, Call], rounds: int = 21) -> dict[str, Timing]:
+    """Seconds of one call among those of its graph."""
+    graphs = {name: graphed(call) for name, call in calls.items()}
+    times = interleave(graphs, device="cuda", rounds=rounds, warmup=3)
+    return {name: Timing(tuple(s / STEPS for s in t.seconds)) for name, t in times.items()}
+
+
+def gradient(z: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of one loss."""
+    leaf = z.detach().requires_grad_()
+    return torch.autograd.grad(loss(leaf), leaf)[0]
+
+
+def accuracy() -> None:
+    """Gradient errors of the kernels and of eager float32, both against float64."""
+    results, rows = [], []
     for shape, knots, masked in (
         ((1, 130, 33), 17, False),
         ((3, 257, 64), 17, True),
         ((2, 70_001, 3), 9, False),
         ((1, 4096, 192), 33, True),
+        ((1, 8192, 512), 17, False),
     ):
         z = torch.randn(shape, device="cuda", dtype=torch.float64)
         mask = torch.rand(shape[:-1], device="cuda") > 0.3 if masked else None
-        a = random_directions(129, shape[-1], seed=0, step=0, device="cuda")
-        gradients = []
-        for backend, dtype in (("reference", torch.float64), ("triton", torch.float32)):
-            leaf = z.to(dtype).requires_grad_()
-            rule = trapezoid(knots)
-            loss = sigreg_loss(leaf, a.to(dtype), rule, mask=mask, backend=backend, chunk=64)
-            gradients.append(torch.autograd.grad(loss, leaf)[0].double())
-        truth, ours = gradients
-        worst = max(worst, float((ours - truth).norm() / truth.norm()))
-    leaf = torch.randn(N, 64, device="cuda", requires_grad=True)
-    layer = SIGReg().cuda().eval()
-    first, second = (torch.autograd.grad(layer(leaf), leaf)[0] for _ in range(2))
-    assert torch.equal(first, second), "same input, other bits"
-    assert worst < 1e-5, f"relative gradient error {worst}"
-    graphed(layer, leaf, torch.autograd.grad(layer(leaf), leaf)[0])
-    return worst
+        sketch = Sketch(129, seed=0).cuda().eval()
+        a, rule = random_directions(129, shape[-1], seed=0, step=0, device="cuda"), trapezoid(knots)
+
+        def loss(
+            leaf: Tensor, backend: str, mask: Tensor | None = mask, rule: Quadrature = rule,
+            a: Tensor = a, sketch: Sketch = sketch,
+        ) -> Tensor:  # fmt: skip
+            directions = sketch.draw(leaf) if backend == "triton" else a.to(leaf)
+            return sigreg_loss(leaf, directions, rule, mask=mask, backend=backend, chunk=64)
+
+        exact = gradient(z, lambda leaf, loss=loss: loss(leaf, "reference"))
+        errors = {}
+        for name, backend in (("eager", "reference"), ("fused", "triton")):
+            found = gradient(z.float(), lambda leaf, loss=loss, b=backend: loss(leaf, b))
+            errors[name] = float((found.double() - exact).norm() / exact.norm())
+        results.append({"shape": shape, "knots": knots, "masked": masked, **errors})
+        shown = (f"{errors['eager']:.2g}", f"{errors['fused']:.2g}")
+        factor = f"{errors['fused'] / errors['eager']:.2f}"
+        rows.append([str(shape), knots, "yes" if masked else "no", *shown, factor])
+    save(
+        "gpu_sigreg_accuracy",
+        "Relative error of SIGReg's gradient on a GPU against float64, M = 129.",
+        results,
+        columns=("[..., N, D]", "K", "masked", "eager float32", "fused", "fused over eager"),
+        rows=rows,
+    )
 
 
-def graphed(layer: SIGReg, leaf: Tensor, expected: Tensor) -> None:
-    """A CUDA graph of forward and backward replays to the same bits."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            torch.autograd.grad(layer(leaf), leaf)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        (gradient,) = torch.autograd.grad(layer(leaf), leaf)
-    graph.replay()
-    assert torch.equal(gradient, expected), "a CUDA graph gives other bits"
+def modelled() -> dict[tuple[int, ...], float]:
+    """Seconds that the model saved, by size; empty if it was not run."""
+    path = RESULTS / "kernels.json"
+    if not path.exists():
+        return {}
+    model = json.loads(path.read_text())["model"]
+    return {(r["groups"], r["n"], r["d"]): 1e-6 * r["us"] for r in model}
 
 
-def bandwidth() -> float:
-    """Bytes per second of a large copy, read and write counted."""
-    source = torch.empty(1 << 28, device="cuda")
-    target = torch.empty_like(source)
-    seconds = interleave({"copy": lambda: target.copy_(source)}, device="cuda")["copy"].median
-    return 2 * source.nbytes / seconds
-
-
-def floors() -> dict[str, float]:
-    """Seconds below which no kernel of this kind can go: bytes and operations, both ways."""
-    properties = torch.cuda.get_device_properties("cuda")
-    clock = torch.cuda.clock_rate() * 1e6  # MHz now, under load
-    rate = properties.multi_processor_count * FP32_LANES * clock
-    size, width = N * NUM_PROJ, bandwidth()
-    return {
-        "forward_bytes": 4 * size / width,
-        "forward_operations": FORWARD_OPS * size / rate,
-        "backward_bytes": 8 * size / width,
-        "backward_operations": BACKWARD_OPS * size / rate,
-    }
-
-
-def compare() -> None:
-    """The whole loss against eager and compiled formulas, and the kernels against the floors."""
-    from sigreg._kernels import ecf_triton
-
-    worst = parity()
-    z = torch.randn(1, N, D, device="cuda", requires_grad=True)
-    rule = trapezoid().to(z.detach())
-    layer = SIGReg(KNOTS, NUM_PROJ).cuda()
-    compiled = torch.compile(published)
-    results: list[dict[str, object]] = []
+def whole() -> None:
+    """Forward and backward, directions included, beside the eager and the compiled formula."""
+    results: list[dict[str, Any]] = []
     rows: list[list[Cell]] = []
-    for precision in ("highest", "high"):
+    expected = modelled()
+    for shape, precision in itertools.product(SHAPES, ("highest", "high")):
         torch.set_float32_matmul_precision(precision)
         torch.compiler.reset()
-        calls = {
-            "published": lambda: step(z, published(z, rule)),
-            "compiled": lambda: step(z, compiled(z, rule)),
-            "fused": lambda: step(z, layer(z)),
+        z = torch.randn(shape, device="cuda")
+        rule = trapezoid(KNOTS).to(z)
+        layer = SIGReg(KNOTS, NUM_PROJ).cuda()
+        compiled = torch.compile(published)
+        calls: dict[str, Call] = {
+            "published": lambda z=z, rule=rule: gradient(z, lambda x: published(x, rule)),
+            "compiled": lambda z=z, rule=rule, f=compiled: gradient(z, lambda x: f(x, rule)),
+            "fused": lambda z=z, layer=layer: gradient(z, layer),
         }
-        times = interleave(calls, device="cuda", rounds=21, warmup=5)
+        times = replayed(calls)
         memory = {name: peak_memory(call, device="cuda") for name, call in calls.items()}
-        record: dict[str, object] = {"matmul_precision": precision, "gradient_error": worst}
+        record: dict[str, Any] = {"shape": shape, "matmul_precision": precision}
         for name, timing in times.items():
             record |= {f"{name}_seconds": timing.record(), f"{name}_bytes": memory[name]}
-            factor = speedup(times, of="fused", over=name).median
-            less = memory[name] / memory["fused"]
-            rows.append(
-                [
-                    f"{name}, matmul precision {precision}",
-                    str(timing),
-                    f"{factor:.1f}×",
-                    mebibytes(memory[name]),
-                    f"{less:.1f}×",
-                ]
-            )
+            rows.append([
+                f"{shape}, {name}, {precision}",
+                str(timing),
+                f"{speedup(times, of='fused', over=name).median:.1f}×",
+                duration(expected[shape]) if name == "fused" and shape in expected else "",
+                mebibytes(memory[name]),
+            ])  # fmt: skip
         results.append(record)
-    x = torch.randn(1, N, NUM_PROJ, device="cuda")
-    pull, out = torch.randn(1, NUM_PROJ, 2 * KNOTS, device="cuda"), torch.empty_like(x)
-    kernels = interleave(
-        {
-            "forward": lambda: ecf_triton.sums(x, None, KNOTS, SPACING),
-            "backward": lambda: ecf_triton.sums_gradient(x, None, pull, SPACING, out),
-        },
-        device="cuda",
-        rounds=21,
-    )
-    bound = floors()
-    for name, timing in kernels.items():
-        floor = max(bound[f"{name}_bytes"], bound[f"{name}_operations"])
-        share = floor / timing.median
-        results.append({"kernel": name, "seconds": timing.record(), "share": share, **bound})
-        rows.append(
-            [f"{name} kernel, floor {duration(floor)}", str(timing), f"{share:.0%} of it", "", ""]
+        save(
+            "gpu_sigreg",
+            f"SIGReg on a GPU: M = {NUM_PROJ}, K = {KNOTS}, float32, forward and backward, "
+            "directions included, replayed as a CUDA graph.",
+            results,
+            columns=("what", "time", "fused is faster by", "modelled for an H200", "peak memory"),
+            rows=rows,
+            note="By the precision of float32 products that eager may use; the fused loss always "
+            "keeps its own. Peak memory beyond the inputs.",
         )
+
+
+def kernels() -> None:
+    """Each kernel by itself at the first size, beside what the model gave it."""
+    from sigreg._kernels.ecf_triton import launch
+    from sigreg._kernels.ecf_triton.rows import gaussian_directions
+
+    groups, n, d = SHAPES[0]
+    problem, directions, x, weights = parts(groups, n, d)
+    z = problem.z.view(groups * n, d)
+    sums = launch._sums(x, directions, problem)
+    out = torch.empty_like(z)
+    step = torch.zeros((), dtype=torch.int64, device="cuda")
+    sizes = (None, None)
+    half_a_gib = torch.empty(1 << 27, device="cuda")
+    calls: dict[str, Call] = {
+        "directions": lambda: gaussian_directions(NUM_PROJ, d, 0, step),
+        "projections": lambda: launch._project(z, directions, problem),
+        "sums": lambda: launch._sums(x, directions, problem),
+        "finish": lambda: launch._finish(sums, directions, sizes, NUM_PROJ, problem),
+        "gradient of the projections": lambda: launch._pull(x, directions, weights, problem),
+        "pull back": lambda: launch._times(x.flatten(0, 1), directions.rows, out),
+        "copy of 1 GiB": half_a_gib.clone,
+    }
+    times = replayed(calls)
+    path = RESULTS / "kernels.json"
+    model = json.loads(path.read_text())["model"][0]["kernels_us"] if path.exists() else {}
     save(
-        "gpu_sigreg",
-        f"SIGReg on a GPU: N = {N}, D = {D}, M = {NUM_PROJ}, K = {KNOTS}, float32, forward and "
-        "backward, directions included.",
-        results,
-        columns=("what", "time", "fused is faster by", "peak memory", "fused takes less by"),
-        rows=rows,
-        note="Peak memory beyond the inputs. A kernel's floor is the higher of the time for the "
-        "bytes it must move and for the operations it must do.",
-    )
+        "gpu_sigreg_kernels",
+        f"SIGReg's kernels on a GPU, one by one: N = {n}, D = {d}, M = {NUM_PROJ}, K = {KNOTS}.",
+        [{"kernel": name, "seconds": t.record()} for name, t in times.items()],
+        columns=("kernel", "time", "modelled for an H200"),
+        rows=[[name, str(t), duration(1e-6 * model[name]) if name in model else ""]
+              for name, t in times.items()],
+        note="The copy reads and writes half a GiB each.",
+    )  # fmt: skip
+
+
+def parts(groups: int, n: int, d: int) -> tuple[Problem, Any, Tensor, Tensor]:
+    """A problem, its directions as the kernels take them, projections and weights."""
+    from sigreg._kernels.ecf_triton import launch
+
+    z = torch.randn(groups, n, d, device="cuda")
+    drawn = Sketch(NUM_PROJ).cuda().draw(z)
+    problem = Problem(z, drawn, None, trapezoid(KNOTS).to(z), True, 0, "", True, False)
+    x = launch._project(z.view(groups * n, d), drawn, problem)
+    sums = launch._sums(x, drawn, problem)
+    _, weights = launch._finish(sums, drawn, (None, None), NUM_PROJ, problem)
+    return problem, drawn, x, weights
 
 
 def tune() -> None:
-    """Times of both kernels over their launch parameters; the defaults are in launch.py."""
+    """Times of both fused kernels over their launch parameters; the defaults are in launch.py."""
     from sigreg._kernels.ecf_triton import launch
 
-    x = torch.randn(1, N, NUM_PROJ, device="cuda")
-    pull, out = torch.randn(1, NUM_PROJ, 2 * KNOTS, device="cuda"), torch.empty_like(x)
-    for rows, programs, block in itertools.product((1, 2, 4), (2, 4, 8, 16), (64, 128, 256)):
-        launch._ROWS, launch._PROGRAMS_PER_SM, launch._BLOCK_M = rows, programs, block
-        times = interleave(
+    problem, directions, x, weights = parts(*SHAPES[0])
+    for warps, programs in itertools.product((4, 8, 16), (1, 2, 3, 4, 6, 8)):
+        launch._WARPS = launch._ROWS = warps
+        launch._PROGRAMS_PER_SM = programs
+        times = replayed(
             {
-                "forward": lambda: launch.sums(x, None, KNOTS, SPACING),
-                "backward": lambda: launch.sums_gradient(x, None, pull, SPACING, out),
+                "sums": lambda: launch._sums(x, directions, problem),
+                "pull": lambda: launch._pull(x, directions, weights, problem),
             },
-            device="cuda",
             rounds=7,
         )
         shown = ", ".join(f"{name} {duration(t.median)}" for name, t in times.items())
-        print(f"rows {rows}, programs per SM {programs}, block {block}: {shown}")
+        print(f"warps {warps}, programs per multiprocessor {programs}: {shown}", flush=True)
 
 
 def main() -> int:
-    """Everything, where there is a GPU."""
+    """Everything, where there is a GPU; a part that fails leaves those before it saved."""
     if not torch.cuda.is_available():
         print("no CUDA device: not run")
         return 0
     torch.manual_seed(0)
-    tune() if sys.argv[1:] == ["tune"] else compare()
-    return 0
+    if sys.argv[1:] == ["tune"]:
+        tune()
+        return 0
+    return sum([fails(part) for part in (accuracy, whole, kernels)])
+
+
+def fails(part: Call) -> bool:
+    """Run a part; if it fails, say so and let the next one tell what it can."""
+    try:
+        part()
+    except Exception:
+        traceback.print_exc()
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ def save(
     columns: Sequence[str] = (),
     rows: Sequence[Sequence[Cell]] = (),
     note: str = "",
+    extra: Mapping[str, object] | None = None,
 ) -> Path:
     """Write `results/<name>.json` with its provenance, and print the table.
 
@@ -163,6 +164,7 @@ def save(
         columns: heads of the table; empty means no table.
         rows: its cells, already rounded as a reader wants them.
         note: what a reader must know (what stood for the official code, what was not run).
+        extra: more for the file, under names of its own.
     Returns: the path written. A reader never sees half a file: it is renamed into place.
     """
     record: dict[str, object] = {
@@ -175,6 +177,7 @@ def save(
         "versions": versions(),
         "note": note,
         "results": [dict(result) for result in results],
+        **(extra or {}),
     }
     if columns:
         record["table"] = {"columns": list(columns), "rows": [list(row) for row in rows]}

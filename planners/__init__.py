@@ -3,14 +3,14 @@
 from planners.best_so_far import BestSoFar
 from planners.categorical import CategoricalCEM
 from planners.cem import CEM
-from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored
+from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, split_blocks
 from planners.correlation import Colored, Integrated, Kernel
 from planners.dynamics import from_dynamics
 from planners.gradient import GradientDescent
 from planners.grasp import GRASP
 from planners.icem import ICEM
 from planners.lagrangian import AugmentedLagrangian
-from planners.mpc import MPC, MPCRecord, split_blocks
+from planners.mpc import MPC, MPCRecord
 from planners.mppi import MPPI
 from planners.optimize import optimize, planning_step
 from planners.platform import PlatformSolver

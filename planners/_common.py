@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,6 +19,7 @@ __all__ = [
     "population",
     "shift",
     "spread",
+    "watched",
     "weighted_mean",
 ]
 
@@ -96,3 +100,26 @@ def shift(actions: Tensor, steps: int, tail: Tensor | None = None) -> Tensor:
     again = actions[..., -1:, :].expand_as(actions) if tail is None else tail.expand_as(actions)
     H = actions.shape[-2]
     return torch.cat([actions[..., steps:, :], again[..., H - steps :, :]], -2)
+
+
+def watched(
+    cost: Callable[[Tensor], Tensor], horizon: int, execute: int
+) -> Callable[[Tensor], Tensor]:
+    """The cost, and a warning if it says that it looks at the last step alone."""
+    first = True
+
+    def scored(candidates: Tensor) -> Tensor:
+        nonlocal first
+        costs = cost(candidates)
+        if first and (getattr(cost, "last_step", False) or getattr(costs, "last_step", False)):
+            warnings.warn(
+                f"the cost looks at the last of {horizon} actions alone, but {execute} are "
+                "executed: all plans that arrive in time tie, so what is done is arbitrary. "
+                "Execute the whole plan, or let the cost look at all steps",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        first = False
+        return costs
+
+    return scored

@@ -24,7 +24,8 @@ class History(NamedTuple):
         observations: tensor or mapping [B, length, …], the newest last; None before the first.
         done: [B, length − 1, A], what was done between them.
         handed: [B, n, A], actions handed out of which no observation tells yet.
-        fresh: [B], whether a problem began after the last observation.
+        fresh: [B], whether a problem began after the last observation: it has done and been handed
+            rest alone.
         seen: moments since all problems began; what is kept of earlier ones is filled up.
     """
 
@@ -56,7 +57,6 @@ class History(NamedTuple):
                 require(handed.shape[1] > 0, "executed must be given if act handed nothing out")
                 action = handed[:, :1]
             done, handed = torch.cat([done, action], 1)[:, 1:], handed[:, 1:]
-            done = choose(self.fresh, rest.expand_as(done), done)
 
         def joined(_: str, now: Tensor, before: Tensor | None) -> Tensor:
             filled = now.expand(-1, length, *now.shape[2:])

@@ -56,7 +56,7 @@ class Stopping:
         deadline: seconds from now; None means no clock.
         start: [B, H, A], the plan before the first iteration.
         marks: makes marks in the device's queue; None for a device that has none.
-        now: the clock, in seconds.
+        now: the clock, in seconds; None means the process's own.
     Raises: ValueError if `stop` or `deadline` is not positive.
     """
 
@@ -67,12 +67,13 @@ class Stopping:
         start: Tensor,
         *,
         marks: Callable[[], Mark] | None = None,
-        now: Callable[[], float] = time.perf_counter,
+        now: Callable[[], float] | None = None,
     ) -> None:
         number("stop", stop, "(0, inf)", optional=True)
         number("deadline", deadline, "(0, inf)", optional=True)
         self._stop, self._deadline = stop, deadline
-        self._now, self._began = now, now()
+        self._now = now or time.perf_counter
+        self._began = self._now()
         self._marks = marks or _marks(start.device)
         self._queue: deque[Mark] = deque()
         self._passed, self._at, self._pace = 0, self._began, 0.0

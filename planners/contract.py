@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import torch
 from torch import Tensor
 
-from planners._arguments import require, shown
+from planners._arguments import instance, integer, require, shown
 from planners.noise import Noise
 
-__all__ = ["Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State"]
+__all__ = ["Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State", "split_blocks"]
 
 Cost = Callable[[Tensor], Tensor]
 """[B, S, H, A] candidate actions -> [B, S] costs; lower is better, non-finite is worst.
@@ -139,6 +139,23 @@ class Progress(NamedTuple):
     costs: Tensor
     plan: Tensor
     state: State
+
+
+def split_blocks(actions: Tensor, block: int) -> Tensor:
+    """Actions that are blocks of environment steps, one by one, in time order.
+
+    Args:
+        actions: [..., k, block · A].
+        block: steps per action.
+    Returns: [..., k · block, A].
+    Raises: ValueError if `block` does not divide the width of an action.
+    """
+    instance("actions", actions, Tensor, "Plan.actions")
+    require(actions.ndim >= 2, f"actions must be [..., k, block · A], got {list(actions.shape)}")
+    *lead, k, width = actions.shape
+    fits = width % integer("block", block, 1) == 0
+    require(fits, f"block must divide the action's width {width}, got {block}")
+    return actions.reshape(*lead, k * block, width // block)
 
 
 class Bounds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, NamedTuple
 
@@ -10,14 +9,14 @@ import torch
 from torch import Tensor
 
 from planners._arguments import floats, instance, integer, number, one_of, require
-from planners._common import mirrored, shift
+from planners._common import mirrored, shift, watched
 from planners._history import History, Observations
 from planners._record import choose, put_together, take_apart
-from planners.contract import Bounds, Cost, Method, Plan, StateT
+from planners.contract import Bounds, Cost, Method, Plan, StateT, split_blocks
 from planners.noise import fold_in, problem_seeds
 from planners.optimize import optimize
 
-__all__ = ["MPC", "MPCRecord", "split_blocks"]
+__all__ = ["MPC", "MPCRecord"]
 
 
 class MPCRecord(NamedTuple):
@@ -45,25 +44,24 @@ class MPC(Generic[StateT]):
     from the next of its streams: the t-th call of problem b is a function of (seed, b, t) and of
     the costs seen. LeWM's protocol is horizon 5, 30 iterations and execute 5 with blocks of 5.
 
-    Where planning takes time, actions go on meanwhile. With `committed=c` the first c actions of
-    every plan are those that are executed until it is there, and `act` hands out the next ones.
-    An episode begins with c actions of rest: zero in the environment's units, or the nearest to it
-    that the bounds allow.
+    Actions go on while a plan is made. With `committed=c` the first c actions of every plan are
+    those that are executed until it is there, and `act` hands out the next ones. An episode begins
+    with c actions of rest: zero in the environment's units, or the nearest that `bounds` allow.
 
     Args:
         method: which planner.
         horizon: H, actions planned ahead.
         action_dim: A, controls times `block`.
-        iterations: of each call of `act`, or a function of the control step (0, 1, … since any
-            problem began): many for a cold start, few from then on.
+        iterations: of each `act`, or a function of the control step (0, 1, … since any problem
+            began): many for a cold start, few from then on.
         execute: actions to hand out per call, in [1, horizon − committed].
         committed: c, actions that are executed while planning goes on.
         bounds: allowed actions, in the environment's units, and how they were normalised.
         seed: an integer, or [batch] integers.
         batch: B, environments.
         block: environment steps per action; `act` splits an action into that many.
-        tail: what a shifted plan ends with, "zero" (the released LeWM planner) or "repeat" for
-            the last action again; moved into the bounds.
+        tail: what a shifted plan ends with, "zero" (the released LeWM planner; inside the bounds)
+            or "repeat" for the last action again.
         history: observations to keep, with the actions between them.
         stop: as in `optimize`.
         deadline: as in `optimize`.
@@ -75,9 +73,8 @@ class MPC(Generic[StateT]):
         last: the `Plan` of the last call of `act`, in planning units; None before the first.
     Raises: ValueError on a number out of range, or a `block` that does not divide `action_dim`;
         TypeError on an argument of another kind.
-    Warns: RuntimeWarning once, if a cost that looks at the last step alone (`last_step`, see
-        `Cost`) meets a controller that executes less than its plan: of all plans that arrive in
-        time none is better, so the action that is executed is arbitrary.
+    Warns: RuntimeWarning in the first `act`, if a cost of the last step alone (`last_step`, see
+        `Cost`) meets a controller that executes less than its plan.
     """
 
     def __init__(
@@ -168,10 +165,10 @@ class MPC(Generic[StateT]):
             state, steps = method.init(begin, state, steps), 0
             begin = torch.as_tensor(start).to(begin)
             floats("start", begin, "B H A", **dict(zip("BHA", record.start.shape, strict=True)))
-        iterations = self.iterations
+        iterations, H = self.iterations, begin.shape[1]
         plan = optimize(
             method,
-            cost if record.calls or end == begin.shape[1] else self._watched(cost),
+            cost if record.calls or end == H else watched(cost, H, self.execute),
             begin,
             iterations=iterations(record.calls) if callable(iterations) else iterations,
             bounds=self.bounds,
@@ -182,15 +179,7 @@ class MPC(Generic[StateT]):
             previous=state,
             steps=steps,
         )
-        handed = plan.actions[:, c:end]
-        following = MPCRecord(
-            start=shift(plan.actions, self.execute, None if self.tail == "repeat" else self._start),
-            state=plan.state,
-            steps=record.steps + 1,
-            calls=record.calls + 1,
-            history=record.history.hand(handed),
-        )
-        return self._outside(handed), following, plan
+        return *self._moved_on(record, plan.actions, plan.state), plan
 
     def act(
         self, cost: Cost, *, method: Method[StateT] | None = None, start: Tensor | None = None
@@ -206,6 +195,12 @@ class MPC(Generic[StateT]):
         Raises: as `optimize`.
         """
         actions, self.record, self.last = self.step(self.record, cost, method=method, start=start)
+        return actions
+
+    def skip(self) -> Tensor:
+        """Hand out, as `act`, the next actions of the plan there is: a new one came too late."""
+        state = self.method.init(self.record.start, self.record.state, self.execute)
+        actions, self.record = self._moved_on(self.record, self.record.start, state)
         return actions
 
     def see(self, observation: Any, executed: Any = None) -> None:
@@ -288,45 +283,19 @@ class MPC(Generic[StateT]):
         require(not missing, f"tensors must hold {', '.join(sorted(missing))}")
         self.record = put_together(like, tensors, self._rest.device)
 
+    def _moved_on(self, record: MPCRecord, plan: Tensor, state: Any) -> tuple[Tensor, MPCRecord]:
+        """What is handed out of a plan [B, H, A], and the record after it is executed."""
+        handed = plan[:, self.committed : self.committed + self.execute]
+        following = MPCRecord(
+            start=shift(plan, self.execute, None if self.tail == "repeat" else self._start),
+            state=state,
+            steps=record.steps + 1,
+            calls=record.calls + 1,
+            history=record.history.hand(handed),
+        )
+        return self._outside(handed), following
+
     def _outside(self, actions: Tensor) -> Tensor:
         """Single steps in the environment's units."""
         raw = actions if self.bounds is None else self.bounds.to_environment(actions)
         return split_blocks(raw, self.block)
-
-    def _watched(self, cost: Cost) -> Cost:
-        """The cost, and a warning if it says that it looks at the last step alone."""
-        asked = False
-
-        def watched(candidates: Tensor) -> Tensor:
-            nonlocal asked
-            costs = cost(candidates)
-            marked = getattr(cost, "last_step", False) or getattr(costs, "last_step", False)
-            if marked and not asked:
-                warnings.warn(
-                    f"the cost looks at the last of {candidates.shape[2]} actions alone, but "
-                    f"{self.execute} are executed: all plans that arrive in time tie, so what is "
-                    "done is arbitrary. Execute the whole plan, or let the cost look at all steps",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-            asked = True
-            return costs
-
-        return watched
-
-
-def split_blocks(actions: Tensor, block: int) -> Tensor:
-    """Actions that are blocks of environment steps, one by one, in time order.
-
-    Args:
-        actions: [..., k, block · A].
-        block: steps per action.
-    Returns: [..., k · block, A].
-    Raises: ValueError if `block` does not divide the width of an action.
-    """
-    instance("actions", actions, Tensor, "Plan.actions")
-    require(actions.ndim >= 2, f"actions must be [..., k, block · A], got {list(actions.shape)}")
-    *lead, k, width = actions.shape
-    fits = width % integer("block", block, 1) == 0
-    require(fits, f"block must divide the action's width {width}, got {block}")
-    return actions.reshape(*lead, k * block, width // block)

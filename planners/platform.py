@@ -241,7 +241,7 @@ def _space_box(space: Any) -> Bounds | None:
     edges = [getattr(space, name, None) for name in ("low", "high")]
     if edges[0] is None or edges[1] is None:
         return None
-    low, high = (torch.tensor(edge, dtype=torch.float64).flatten(1) for edge in edges)
+    low, high = (torch.tensor(edge, dtype=torch.float64, device="cpu").flatten(1) for edge in edges)
     require(
         bool((low == low[0]).all() and (high == high[0]).all()),
         f"action_space must have the same box for every environment, got {space}",

@@ -2,71 +2,87 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
-    from sigreg.module import SIGReg
+    Group: TypeAlias = ProcessGroup | DeviceMesh | Literal["auto"] | None
 
-__all__ = [
-    "differentiable_sum_over_ranks",
-    "group_name",
-    "group_size",
-    "resolve",
-    "sum_over_ranks",
-    "world_size",
-]
+__all__ = ["device_of", "group_name", "over_ranks", "sum_over_ranks", "whereabouts"]
 
 
-def group_name(sync: Literal["auto", False] | ProcessGroup | None) -> str:
+def group_name(group: Group) -> str:
     """Name of the group to sum over, "" for this process alone.
 
     "auto" is the default group if one is initialised when this is called, not when the layer was
     built: layers are often built before the process group.
+
+    Raises: ValueError for anything else than "auto", None, a process group or a device mesh of one
+        dimension, and on a rank that is not in the group.
     """
-    if sync is False or sync is None or not torch.distributed.is_available():
+    if group is None or not torch.distributed.is_available():
         return ""
-    if isinstance(sync, str):
-        if sync != "auto":
-            raise ValueError(f'sync must be "auto", False or a process group, got {sync!r}')
+    from torch.distributed.device_mesh import DeviceMesh
+
+    if isinstance(group, str) and group == "auto":
         if not torch.distributed.is_initialized():
             return ""
-        sync = torch.distributed.group.WORLD
-        assert sync is not None
-    return sync.group_name if torch.distributed.get_world_size(sync) > 1 else ""
+        group = torch.distributed.group.WORLD
+    elif isinstance(group, DeviceMesh):
+        if group.ndim != 1:
+            raise ValueError(
+                f"group must be one dimension of a device mesh, such as mesh['dp'], got {group}"
+            )
+        group = group.get_group()
+    # What new_group gives to ranks outside of it; an object of its own kind.
+    outside: Any = torch.distributed.GroupMember.NON_GROUP_MEMBER
+    if group == outside:
+        raise ValueError("group must contain the rank that calls, got a group without it")
+    if not isinstance(group, torch.distributed.ProcessGroup):
+        raise ValueError(
+            f'group must be "auto", None, a process group or a device mesh, got {group!r}'
+        )
+    if torch.distributed.get_rank(group) < 0:
+        raise ValueError("group must contain the rank that calls, got a group without it")
+    return "" if torch.distributed.get_world_size(group) == 1 else str(group.group_name)
 
 
-def group_size(sync: Literal["auto", False] | ProcessGroup | None) -> int:
-    """How many ranks `sync` would sum over now."""
-    return world_size(resolve(group_name(sync)))
-
-
-def resolve(name: str) -> ProcessGroup | None:
-    """The group of that name, None for ""."""
-    if not name:
-        return None
+def _resolve(name: str) -> ProcessGroup:
     from torch.distributed import distributed_c10d
 
     resolved: ProcessGroup = distributed_c10d._resolve_process_group(name)  # type: ignore
     return resolved
 
 
-def world_size(group: ProcessGroup | None) -> int:
-    """Ranks in the group; None is one rank."""
-    return 1 if group is None else torch.distributed.get_world_size(group)
+def whereabouts(name: str) -> tuple[int, int]:
+    """(how many ranks, which of them this is); (1, 0) for ""."""
+    if not name:
+        return 1, 0
+    group = _resolve(name)
+    return torch.distributed.get_world_size(group), torch.distributed.get_rank(group)
 
 
-def sum_over_ranks(packed: Tensor, group: ProcessGroup | None) -> Tensor:
-    """Sum of every rank's `packed`, in place: the only message between ranks.
+def device_of(name: str) -> torch.device:
+    """Where the group's messages live: the current GPU for NCCL, else the CPU."""
+    if name and "nccl" in torch.distributed.get_backend(_resolve(name)):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def sum_over_ranks(packed: Tensor, name: str) -> Tensor:
+    """Sum of every rank's `packed`, in place.
 
     Sums and counts, not means: shards may be uneven or empty.
     """
-    if group is not None:
-        torch.distributed.all_reduce(packed, group=group)
+    if name:
+        torch.distributed.all_reduce(packed, group=_resolve(name))
     return packed
 
 
@@ -75,8 +91,8 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor, name: str) -> Tensor:
-        ctx.ranks = world_size(resolve(name))
-        return sum_over_ranks(packed.clone(), resolve(name))
+        ctx.ranks, _ = whereabouts(name)
+        return sum_over_ranks(packed.clone(), name)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -85,90 +101,20 @@ class _SumOverRanks(torch.autograd.Function):
         return gradient * ctx.ranks, None
 
 
-def differentiable_sum_over_ranks(packed: Tensor, name: str) -> Tensor:
-    """Sum of every rank's `packed`; its gradient awaits an average over the ranks."""
+def over_ranks(parts: list[Tensor], mark: Tensor | None, name: str) -> list[Tensor]:
+    """Each part summed over the ranks in one message; NaN if the ranks' marks differ.
+
+    A mark is what all ranks must agree on, as digits small enough that any floating dtype adds
+    them and their squares exactly: R Σ m² = (Σ m)² only if all R are equal. No rank waits for its
+    device to learn that. The gradient awaits an average over the ranks, as DDP and FSDP take it.
+    """
     if not name:
-        return packed
+        return parts
+    digits = parts[0].new_zeros(8) if mark is None else mark.to(parts[0])
+    packed = torch.cat([part.flatten() for part in (*parts, digits, digits.square())])
     total: Tensor = _SumOverRanks.apply(packed, name)  # type: ignore[no-untyped-call]
-    return total
-
-
-class DistributedCheck(NamedTuple):
-    """What `check_distributed` found.
-
-    Attributes:
-        ranks: how many ranks share the samples.
-        loss_error: |loss − loss of one process with all samples|, relative.
-        gradient_error: the same of a parameter's gradient, averaged over the ranks as DDP does.
-    """
-
-    ranks: int
-    loss_error: float
-    gradient_error: float
-
-
-def check_distributed(
-    regularizer: SIGReg | None = None, *, device: torch.device | str = "cpu"
-) -> DistributedCheck:
-    """Check, on the ranks and group in use, that many processes compute what one would.
-
-    Every rank calls it. A batch known to all is cut into shards of uneven size, the first of them
-    empty; loss and averaged gradient are compared with those of the uncut batch. Also checked:
-    that seed and step agree on all ranks, without which they would look along different
-    directions.
-
-    Args:
-        regularizer: the layer to check, in its present state; None makes a small one.
-        device: where the ranks compute; the current GPU for NCCL.
-    Returns: DistributedCheck, both errors below 1e-4.
-    Raises: RuntimeError if ranks disagree with each other or with one process.
-    """
-    from sigreg.directions import random_directions
-    from sigreg.functional import sigreg_loss
-    from sigreg.module import SIGReg
-
-    layer = SIGReg(num_proj=64).to(device) if regularizer is None else regularizer
-    group = resolve(group_name(layer.sync))
-    ranks, rank = world_size(group), torch.distributed.get_rank(group) if group else 0
-    state = torch.tensor([layer.seed, int(layer.step)], device=device)
-    spread = torch.cat((state, -state))
-    if group is not None:
-        torch.distributed.all_reduce(spread, torch.distributed.ReduceOp.MAX, group)
-    if not torch.equal(spread[:2], -spread[2:]):
-        raise RuntimeError(
-            f"seed and step of SIGReg differ between ranks: at most {spread[:2].tolist()}, at "
-            f"least {(-spread[2:]).tolist()}; build every rank alike and load the same state"
-        )
-    dim, sizes = 16, [8 * r if ranks > 1 else 8 for r in range(ranks)]
-    batch = 6.0 * random_directions(sum(sizes), dim, seed=1, step=0, device=device)
-    directions = random_directions(
-        layer.num_proj, dim, seed=layer.seed, step=layer.step, device=device, sampler=layer.sampler
-    )
-    results = []
-    shards: list[tuple[ProcessGroup | Literal["auto", False], Tensor]] = [
-        (False, batch),
-        (layer.sync, torch.split(batch, sizes)[rank]),
-    ]
-    for sync, x in shards:
-        weight = torch.eye(dim, device=device, requires_grad=True)
-        loss = sigreg_loss(
-            x @ weight,
-            directions,
-            layer.quadrature(x),
-            scale_by_n=layer.scale_by_n,
-            group=sync,
-            backend=layer.backend,
-            chunk=layer.chunk,
-        )
-        (gradient,) = torch.autograd.grad(loss, weight)
-        results.append((loss.detach(), gradient))
-    (loss, gradient), (shared_loss, shared_gradient) = results
-    shared_gradient = sum_over_ranks(shared_gradient.clone(), group) / ranks
-    found = DistributedCheck(
-        ranks=ranks,
-        loss_error=float((shared_loss - loss).abs() / loss),
-        gradient_error=float((shared_gradient - gradient).norm() / gradient.norm()),
-    )
-    if not (found.loss_error < 1e-4 and found.gradient_error < 1e-4):
-        raise RuntimeError(f"SIGReg on {ranks} ranks differs from one process: {found}")
-    return found
+    *sums, first, second = total.split([part.numel() for part in (*parts, digits, digits)])
+    ranks, _ = whereabouts(name)
+    same = (ranks * second.double() == first.double().square()).all()
+    valid = torch.where(same, 1.0, torch.nan).to(packed)  # a factor, so that gradients get it too
+    return [(valid * part).view(shape.shape) for part, shape in zip(sums, parts, strict=True)]

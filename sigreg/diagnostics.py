@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sigreg._arguments import check_directions, check_samples, full_precision
+from sigreg._distributed import group_name, over_ranks
 from sigreg.directions import random_directions
-from sigreg.functional import check_samples
-from sigreg.null_law import null_law, tail_probability
+from sigreg.null_law import ChiSquareSum, null_law, tail_probability
 from sigreg.quadrature import Quadrature, trapezoid
 from sigreg.reference import ecf_sums, epps_pulley
+
+if TYPE_CHECKING:
+    from sigreg._distributed import Group
 
 __all__ = ["Report", "collapse_value", "effective_rank", "noise_floor", "report"]
 
@@ -90,6 +96,7 @@ class Report:
             Never below 1e-8, the resolution.
         effective_rank: exponential entropy of the covariance spectrum.
         gaussian_rank: the effective rank that N samples of N(0, I) show on average.
+        state_rank: what the caller knows of the data's own rank, None for nothing.
         scale: root mean square standard deviation of the coordinates; 1 is the target.
         mean_error: |mean| / √D; about 1 / √N for N(0, I).
         covariance_error: ‖C − I‖_F / √D; about √((D + 1) / N) for N(0, I), 1 at total collapse.
@@ -110,6 +117,7 @@ class Report:
     p_value: float
     effective_rank: float
     gaussian_rank: float
+    state_rank: float | None
     scale: float
     mean_error: float
     covariance_error: float
@@ -126,12 +134,17 @@ class Report:
             return f"collapsed to a point: standard deviation {self.scale:.2g} instead of 1"
         if self.p_value >= 0.01:
             return f"isotropic Gaussian as far as N={n} can tell"
+        rank = f"rank {self.effective_rank:.3g} of {d}"
         # A third of what Gaussian samples would show is no accident at any N.
         if self.effective_rank < self.gaussian_rank / 3:
-            return f"collapsed to rank {self.effective_rank:.3g} of {d}"
+            if self.state_rank is None:
+                return f"{rank}: collapsed, unless the data hold no more"
+            if self.effective_rank < self.state_rank / 2:
+                return f"collapsed to {rank}, where the states have {self.state_rank:.3g}"
+            return f"{rank}, as states of rank {self.state_rank:.3g} explain: no collapse"
         causes = []
         if self.effective_rank < 0.8 * self.gaussian_rank:
-            causes.append(f"effective rank {self.effective_rank:.3g} of {d}")
+            causes.append(f"effective {rank}")
         if self.mean_error > 2 / math.sqrt(n):
             causes.append(f"mean off by {self.mean_error:.2g} per coordinate")
         if abs(self.scale - 1) > max(0.02, 3 / math.sqrt(2 * n * d)):
@@ -167,50 +180,72 @@ def report(
     *,
     num_proj: int = 1024,
     seed: int = 0,
+    state_rank: float | None = None,
+    group: Group = None,
 ) -> Report:
     """How far is z from an isotropic Gaussian, and in which way?
 
     Computed without autograd, in float32 (float64 if z is). The p-value compares the statistic,
     averaged over the directions, with its own null law for exactly those directions
     (`null_law`), so directions that see the same data are not counted as independent evidence.
+    The law of drawn directions is computed once and kept.
 
     Args:
         z: [..., N, D], samples on axis −2. Leading dims are separate batches.
         directions: [M, D], unit rows; None draws `num_proj` random ones.
-        quadrature: K nodes; None means `trapezoid()`, the rule of `SIGReg()`.
+        quadrature: K nodes with the Gaussian target; None means `trapezoid()`, the rule of
+            `SIGReg()`.
         num_proj: M, if `directions` is None. 1024 as `SIGReg()`.
         seed: of the random directions.
+        state_rank: how many independent coordinates the data have, if you know: the effective rank
+            of the true states. An embedding of a world of few coordinates has a low rank for that
+            reason; half as much as the states have is called a collapse.
+        group: ranks that share the samples, as in `sigreg_loss`; each gets the report of all. Two
+            messages.
     Returns: Report.
     Raises: TypeError unless z is a floating tensor; ValueError on disagreeing shapes, on fewer than
-        2 samples or on non-finite values.
+        2 samples, on non-finite values or on another target.
     Source: LeJEPA, arXiv:2511.08544, Section 4, for the statistic; the read-outs are ours.
     """
-    check_samples(z)
-    if z.shape[-2] < 2:
-        raise ValueError(f"z must be [..., N, D] with N at least 2, got {list(z.shape)}")
-    n, d = z.shape[-2:]
-    if directions is None:
-        directions = random_directions(num_proj, d, seed=seed, step=0, device=z.device)
-    if directions.ndim != 2 or directions.shape[1] != d:
-        raise ValueError(
-            f"directions must be [M, {d}] to match z [..., {d}], got {list(directions.shape)}"
-        )
-    z = z.detach() if z.dtype == torch.float64 else z.detach().float()
-    if not z.isfinite().all():
-        bad = int((~z.isfinite()).sum())
-        raise ValueError(f"z must be finite, got {bad} non-finite of {z.numel()} values")
+    name = group_name(group)
+    check_samples(z, at_least=0 if name else 2)
+    d = z.shape[-1]
     rule = trapezoid() if quadrature is None else quadrature
-    statistics = _statistics(z, directions.to(z), rule.to(z))
+    if directions is None:
+        law = _law(_numbers(rule), num_proj, d, seed)
+        directions = random_directions(num_proj, d, seed=seed, step=0, device=z.device)
+    else:
+        check_directions(directions, z)
+        law = null_law(rule, directions)
+    z = full_precision(z.detach())
+    like = z.new_zeros(z.shape[:-2])
+    cos, sin, total, count, bad = over_ranks(
+        [
+            *_sums(z, directions.to(z), rule.to(z)),
+            z.sum(-2),
+            like + z.shape[-2],
+            like + (~z.isfinite()).sum(),
+        ],
+        None,
+        name,
+    )
+    n = int(count.flatten()[0])
+    if bad.any():
+        raise ValueError(f"z must be finite, got {int(bad.flatten()[0])} non-finite values")
+    if n < 2:
+        raise ValueError(f"z must be [..., N, D] with N at least 2 over all ranks, got {n}")
+    statistics = epps_pulley(cos / n, sin / n, n, rule.to(z))
     means = statistics.double().mean(-1)
-    p_values = tail_probability(null_law(rule, directions), means)
+    p_values = tail_probability(law, means)
     statistic, floor = float(means.mean()), noise_floor(rule)
 
-    mean = z.mean(-2, keepdim=True)
-    covariance = (z - mean).mT @ (z - mean) / n
+    mean = (total / n).unsqueeze(-2)
+    (second,) = over_ranks([(z - mean).mT @ (z - mean)], None, name)
+    covariance = second / n
     eye = torch.eye(d, dtype=z.dtype, device=z.device)
     error = torch.linalg.matrix_norm(covariance - eye) / math.sqrt(d)
     worst = int(statistics.argmax())
-    worst_tail = float(tail_probability(null_law(rule), statistics.flatten()[worst]))
+    worst_tail = float(tail_probability(_law(_numbers(rule)), statistics.flatten()[worst]))
     return Report(
         num_samples=n,
         dim=d,
@@ -223,6 +258,7 @@ def report(
         p_value=min(1.0, means.numel() * float(p_values.min())),
         effective_rank=float(effective_rank(covariance).mean()),
         gaussian_rank=_gaussian_rank(n, d),
+        state_rank=state_rank,
         scale=float(covariance.diagonal(dim1=-2, dim2=-1).mean().sqrt()),
         mean_error=float(torch.linalg.vector_norm(mean, dim=-1).mean() / math.sqrt(d)),
         covariance_error=float(error.mean()),
@@ -233,11 +269,24 @@ def report(
     )
 
 
-def _statistics(z: Tensor, directions: Tensor, quadrature: Quadrature, chunk: int = 128) -> Tensor:
-    """Statistic along each direction, [..., M], a few directions at a time to bound memory."""
-    n = z.shape[-2]
-    parts = []
-    for rows in torch.split(directions, chunk):
-        cos, sin = ecf_sums(z @ rows.mT, quadrature.t)
-        parts.append(epps_pulley(cos / n, sin / n, n, quadrature))
-    return torch.cat(parts, -1)
+def _numbers(rule: Quadrature) -> tuple[tuple[float, ...], ...]:
+    """What a rule can be looked up by."""
+    return tuple(tuple(part.tolist()) for part in rule[:3])
+
+
+@functools.lru_cache(maxsize=16)
+def _law(
+    numbers: tuple[tuple[float, ...], ...], num_proj: int = 0, dim: int = 1, seed: int = 0
+) -> ChiSquareSum:
+    """Null law of random directions of step 0, or of a single one."""
+    rule = Quadrature(*torch.tensor(numbers, dtype=torch.float64, device="cpu"))
+    if not num_proj:
+        return null_law(rule)
+    return null_law(rule, random_directions(num_proj, dim, seed=seed, step=0, device="cpu"))
+
+
+def _sums(z: Tensor, directions: Tensor, rule: Quadrature) -> tuple[Tensor, Tensor]:
+    """Cosines and sines along each direction, [..., M, K], a few at a time to bound memory."""
+    parts = [ecf_sums(z @ rows.mT, rule.t) for rows in torch.split(directions, 128)]
+    cos, sin = (torch.cat(part, -2) for part in zip(*parts, strict=True))
+    return cos, sin

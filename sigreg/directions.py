@@ -2,42 +2,89 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from sigreg._arguments import check_choice, check_count
 
 __all__ = [
+    "GRID",
     "HASH",
-    "check_sampler",
+    "SAMPLERS",
+    "Directions",
+    "Sketch",
     "directions_op",
     "draw",
     "gaussian_rows",
     "hash_start",
+    "quantiles",
     "random_directions",
+    "random_rotation",
 ]
 
+SAMPLERS = ("gaussian", "orthogonal")
 # Odd multipliers of splitmix64 (Steele, Lea & Flood, 2014), written as signed 64-bit numbers.
 _WEYL = -7046029254386353131
 _MIX_A = -4658895280553007687
 _MIX_B = -7723592293110705685
-_UNIT = 2.0**-23
-_BLOCK = 1 << 16  # counters at a time: they and what is made of them stay in cache
 HASH = (_WEYL, _MIX_A, _MIX_B)
+GRID = 4096.0  # rows are multiples of its inverse, so that float64 adds their squares exactly
+_BLOCK = 1 << 16  # counters at a time: they and what is made of them stay in cache
+
+
+class Directions(NamedTuple):
+    """M unit vectors, direction m is scale_m · rows_m.
+
+    Drawn rows are numbers that bfloat16 holds exactly, so a matrix product with them loses nothing
+    of them on hardware that multiplies in bfloat16; the factor behind it makes them unit vectors.
+
+    Attributes:
+        rows: [M, D], bfloat16 where drawn.
+        scale: [M], float32; None for rows that are unit vectors themselves, as a user's are.
+    """
+
+    rows: Tensor
+    scale: Tensor | None = None
+
+    def unit(self) -> Tensor:
+        """[M, D], float32, unit rows."""
+        rows = self.rows.float()
+        return rows if self.scale is None else rows * self.scale[:, None]
+
+    def to(self, like: Tensor) -> Directions:
+        """The same in the dtype and on the device of `like`."""
+        return Directions(self.rows.to(like), None if self.scale is None else self.scale.to(like))
+
+    def split(self, num: int) -> list[Directions]:
+        """`num` directions at a time."""
+        rows = self.rows.split(num)
+        scales = [None] * len(rows) if self.scale is None else self.scale.split(num)
+        return [Directions(*part) for part in zip(rows, scales, strict=True)]
+
+    def mark(self) -> Tensor:
+        """[8], digits of base 16 that differ between directions drawn at two seeds or steps."""
+        bits = self.rows[:, :8].contiguous().view(torch.int16).long().flatten()
+        place = torch.arange(len(bits), device=bits.device) * 2 + 1
+        total = _scramble((bits * place * _MIX_A).sum())
+        return (total >> torch.arange(0, 32, 4, device=bits.device)) & 15
 
 
 def _scramble(counter: Tensor) -> Tensor:
-    """Spread every bit of `counter` over bits 0..62, in place; bit 63 of the result is 0.
+    """Spread every bit of `counter` over all 64, in place.
 
     splitmix64 with arithmetic shifts, the only ones torch has for int64: each xor then clears the
-    top bit, which costs one bit of state per round and saves a mask.
+    top bit, which costs one bit of state per round; the last product fills it again.
     """
     counter ^= counter >> 30
     counter *= _MIX_A
     counter ^= counter >> 27
     counter *= _MIX_B
     counter ^= counter >> 31
+    counter *= _WEYL
     return counter
 
 
@@ -47,50 +94,93 @@ def _wrap(number: int) -> int:
 
 
 def hash_start(seed: int) -> int:
-    """Where the counters of a seed begin: `_scramble` of seed · _WEYL on python's integers."""
-    counter = _wrap(seed * _WEYL)
-    counter = _wrap((counter ^ (counter >> 30)) * _MIX_A)
-    counter = _wrap((counter ^ (counter >> 27)) * _MIX_B)
-    return counter ^ (counter >> 31)
+    """Where the counters of a seed begin, on a python integer that a kernel can be given."""
+    return int(_scramble(torch.tensor(_wrap(seed * _WEYL), device="cpu")))
 
 
-def gaussian_rows(num: int, dim: int, seed: int, step: Tensor, *, unit: bool) -> Tensor:
-    """[num, dim], independent N(0, 1) by Box and Muller, two from each counter; or unit rows."""
-    half = (dim + 1) // 2
+@functools.cache
+def quantiles(device: torch.device) -> Tensor:
+    """[2¹⁶], bfloat16: the quantiles of N(0, 1) at (i + ½) / 2¹⁶, on the grid, none of them 0.
+
+    A table instead of logarithms and cosines: the same numbers on every device, to the last bit.
+    """
+    p = (torch.arange(1 << 15, dtype=torch.float64, device="cpu") + 0.5) / (1 << 16)
+    above = _on_grid(torch.special.ndtri(0.5 + p).clamp_(min=1 / GRID))
+    return torch.cat((-above.flip(0), above)).to(device)
+
+
+def _on_grid(x: Tensor) -> Tensor:
+    """x as multiples of 1 / GRID that bfloat16 holds."""
+    return ((x * GRID).round() / GRID).bfloat16()
+
+
+def gaussian_rows(num: int, dim: int, seed: int, step: Tensor) -> Tensor:
+    """[num, dim], bfloat16: independent N(0, 1), four from each counter, by table."""
+    quads = (dim + 3) // 4
     stream = _scramble((step + hash_start(seed)).mul_(_MIX_B)).add_(_WEYL)
-    g = torch.empty(num, dim, device=step.device)
-    block = max(1, _BLOCK // half)
+    table = quantiles(step.device)
+    g = torch.empty(num, dim, dtype=torch.bfloat16, device=step.device)
+    block = max(1, _BLOCK // quads)
     for i in range(0, num, block):
         rows = g[i : i + block]
-        first, last = i * half, (i + len(rows)) * half
-        bits = torch.arange(first, last, dtype=torch.int64, device=step.device)
-        bits = _scramble(bits.mul_(_WEYL).add_(stream)).view(-1, half)
-        # 23 bits and a half: exact in float32 and never 0 or 1, so 0 < radius < 6 and no row is 0.
-        radius = (bits >> 40).to(torch.float32).add_(0.5).mul_(_UNIT).log_().mul_(-2).sqrt_()
-        angle = (bits & 0x7FFFFF).to(torch.float32).add_(0.5).mul_(2 * math.pi * _UNIT)
-        torch.mul(radius, angle.cos(), out=rows[:, :half])
-        torch.mul(radius[:, : dim - half], angle[:, : dim - half].sin(), out=rows[:, half:])
-        if unit:
-            rows /= torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        counter = torch.arange(
+            i * quads, (i + len(rows)) * quads, dtype=torch.int64, device=step.device
+        )
+        bits = _scramble(counter.mul_(_WEYL).add_(stream))
+        index = bits.view(torch.int16).to(torch.int32).add_(1 << 15)
+        rows.copy_(torch.index_select(table, 0, index).view(len(rows), -1)[:, :dim])
     return g
 
 
-def draw(
-    rows: Callable[..., Tensor], num: int, dim: int, seed: int, step: Tensor, orthogonal: bool
-) -> Tensor:
-    """[num, dim], unit rows, from a source of Gaussian rows like `gaussian_rows`."""
-    if not orthogonal:
-        return rows(num, dim, seed, step, unit=True)
-    size = min(num, dim)
-    blocks = -(-num // size)
-    g = rows(blocks * size, dim, seed, step, unit=False).reshape(blocks, size, dim)
-    # Q is uniform up to the signs of its columns, and the statistic of −a is that of a.
-    q: Tensor = torch.linalg.qr(g.mT).Q
-    return q.mT.reshape(blocks * size, dim)[:num].contiguous()
+def _orthonormal(g: Tensor) -> Tensor:
+    """Gram and Schmidt's rows of g [..., n, dim] in order, n at most dim, in float64.
+
+    By the Cholesky factor of the Gram matrix, twice: what the first leaves the second removes. The
+    shift keeps the first one positive definite for any g, and the result does not depend on it.
+    """
+    for shift in (1e-13, 0.0):
+        gram = g @ g.mT
+        diagonal = gram.diagonal(dim1=-2, dim2=-1)
+        diagonal += shift * diagonal.sum(-1, keepdim=True)
+        factor = torch.linalg.cholesky_ex(gram).L
+        g = torch.linalg.solve_triangular(factor, g, upper=False)
+    return g
+
+
+def draw(rows: Tensor, orthogonal: bool) -> tuple[Tensor, Tensor]:
+    """Rows and scale of `Directions` from Gaussian rows [M, dim]."""
+    if orthogonal:
+        # Blocks in order: a row depends on those before it in its block, so M may cut the last.
+        dim = rows.shape[1]
+        whole = len(rows) // dim * dim
+        g = rows.double()
+        q = _orthonormal(g[:whole].view(-1, dim, dim)).reshape(-1, dim)
+        q = torch.cat((q, _orthonormal(g[whole:])))
+        rows = _on_grid(q * math.sqrt(dim))
+    # Squares of numbers on the grid: their sum is exact in any order, so every device agrees.
+    return rows, rows.double().square_().sum(1).sqrt_().reciprocal_().float()
+
+
+# An operator of its own because a compiler may not reassociate products that wrap around, and
+# because a GPU has a kernel for it (`sigreg._kernels`).
+@torch.library.custom_op("sigreg::directions", mutates_args=())
+def directions_op(
+    step: Tensor, num_proj: int, dim: int, seed: int, orthogonal: bool
+) -> tuple[Tensor, Tensor]:
+    """Rows [num_proj, dim] in bfloat16, and their scale [num_proj]."""
+    return draw(gaussian_rows(num_proj, dim, seed, step), orthogonal)
+
+
+@directions_op.register_fake
+def _(
+    step: Tensor, num_proj: int, dim: int, _seed: int, _orthogonal: bool
+) -> tuple[Tensor, Tensor]:
+    rows = step.new_empty(num_proj, dim, dtype=torch.bfloat16)
+    return rows, step.new_empty(num_proj, dtype=torch.float32)
 
 
 def random_directions(
-    num: int,
+    num_proj: int,
     dim: int,
     *,
     seed: int,
@@ -103,45 +193,77 @@ def random_directions(
         a_m = g_m / |g_m|,   g_m ~ N(0, I) from a hash of (seed, step, m, d)
 
     Nothing is stored and nothing synchronises: ranks, restarts and devices agree without a
-    message, on the hash exactly and on the rows up to the last bits of log, cos and sin. Fresh
-    directions at every step are what makes few of them enough (LeJEPA, Section 5).
+    message, to the last bit. The g_md are 2¹⁶ quantiles of the normal law, rounded to bfloat16:
+    see `Directions`. Fresh directions at every step are what makes few of them enough (LeJEPA,
+    Section 5).
 
     Args:
-        num: M, how many directions.
+        num_proj: M, how many directions.
         dim: D, their length.
         seed: any integer.
         step: an integer or an integer tensor [], which may live on `device`.
         device: where the rows are made; None means the step's device, or the CPU.
-        sampler: "gaussian", independent rows; or "orthogonal", blocks of D orthonormal rows, each
-            still uniform: they never look twice the same way, at the price of a QR per block.
-    Returns: [M, D], float32, unit rows; a row of norm zero cannot occur.
-    Raises: ValueError if `num` or `dim` is below 1 or the sampler is unknown.
-    Source: LeJEPA, arXiv:2511.08544, Algorithm 1; counter-based as in Salmon et al. (2011).
+        sampler: "gaussian", independent rows; or "orthogonal", blocks of D rows orthogonal to each
+            other up to the rounding to bfloat16, each still uniform: they never look twice the
+            same way, at the price of a factorisation per block.
+    Returns: [M, D], float32, unit rows.
+    Raises: ValueError if `num_proj` or `dim` is below 1 or the sampler is unknown.
+    Source: LeJEPA, arXiv:2511.08544, Algorithm 1; counter-based as in Salmon et al. (2011);
+        Cholesky-QR as in Fukaya et al. (2020).
     """
-    if num < 1 or dim < 1:
-        raise ValueError(f"num and dim must be at least 1, got {num} and {dim}")
-    check_sampler(sampler)
+    check_count("num_proj", num_proj)
+    check_count("dim", dim)
+    check_choice("sampler", sampler, SAMPLERS)
     if device is None:
         device = step.device if isinstance(step, Tensor) else "cpu"
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
-    drawn: Tensor = directions_op(step, num, dim, _wrap(seed), sampler == "orthogonal")
-    return drawn
+    orthogonal = sampler == "orthogonal"
+    return Directions(*directions_op(step, num_proj, dim, _wrap(seed), orthogonal)).unit()
 
 
-# An operator of its own because a compiler may not reassociate products that wrap around, and
-# because a GPU has a kernel for it (`sigreg._kernels`).
-@torch.library.custom_op("sigreg::directions", mutates_args=())
-def directions_op(step: Tensor, num: int, dim: int, seed: int, orthogonal: bool) -> Tensor:
-    """[num, dim], unit rows."""
-    return draw(gaussian_rows, num, dim, seed, step, orthogonal)
+def random_rotation(dim: int, *, seed: int) -> Tensor:
+    """[dim, dim], float32: orthonormal rows, uniform up to signs, which no test here can see."""
+    step = torch.zeros((), dtype=torch.int64, device="cpu")
+    return _orthonormal(gaussian_rows(dim, dim, _wrap(seed), step).double()).float()
 
 
-@directions_op.register_fake
-def _(step: Tensor, num: int, dim: int, _seed: int, _orthogonal: bool) -> Tensor:
-    return step.new_empty(num, dim, dtype=torch.float32)
+class Sketch(nn.Module):
+    """What a layer that looks along fresh random directions is made of; it has no forward.
 
+    It owns (seed, step). `step` is a buffer in the state dict, so that a restart continues the
+    sequence; a draw in training mode advances it, one in evaluation mode repeats.
 
-def check_sampler(sampler: str) -> None:
-    """Raises: ValueError unless the sampler is one of `random_directions`."""
-    if sampler not in ("gaussian", "orthogonal"):
-        raise ValueError(f'sampler must be "gaussian" or "orthogonal", got {sampler!r}')
+    Args:
+        num_proj: M, directions at a time.
+        seed: which sequence of directions.
+        sampler: "gaussian" or "orthogonal", as in `random_directions`.
+    Raises: ValueError if `num_proj` is not a whole number of at least 1 or the sampler unknown.
+    """
+
+    step: Tensor
+
+    def __init__(self, num_proj: int, *, seed: int = 0, sampler: str = "gaussian") -> None:
+        super().__init__()
+        check_count("num_proj", num_proj)
+        check_choice("sampler", sampler, SAMPLERS)
+        self.num_proj = num_proj
+        self.seed = seed
+        self.sampler = sampler
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def draw(self, x: Tensor) -> Directions:
+        """The directions of this step for x [..., D], on its device; training moves on."""
+        drawn = self.current(x)
+        if self.training:
+            self.step += 1
+        return drawn
+
+    def current(self, x: Tensor) -> Directions:
+        """What `draw` will return next for x [..., D]."""
+        step, seed, dim = self.step.to(x.device), _wrap(self.seed), x.shape[-1]
+        orthogonal = self.sampler == "orthogonal"
+        return Directions(*directions_op(step, self.num_proj, dim, seed, orthogonal))
+
+    def reset_parameters(self) -> None:
+        """Rewind `step` to 0, for modules built on the meta device."""
+        self.step.zero_()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sigreg._arguments import check_samples, full_precision
+
 __all__ = ["anderson_darling", "cramer_von_mises", "watson"]
 
 
@@ -24,8 +26,8 @@ def cramer_von_mises(x: Tensor) -> Tensor:
     Returns: [..., M], float32 (float64 for float64 x).
     Source: Anderson & Darling (1952); as a regularizer, LeJEPA, arXiv:2511.08544, Section 4.
     """
-    n = _check(x)
     u: Tensor = torch.special.ndtr(_sorted(x))
+    n = u.shape[-2]
     return (u - _midpoints(n, u)).square().sum(-2) + 1 / (12 * n)
 
 
@@ -42,8 +44,8 @@ def watson(x: Tensor) -> Tensor:
     Returns: [..., M], float32 (float64 for float64 x).
     Source: Watson (1961); as a regularizer, LeJEPA, arXiv:2511.08544, Section 4.
     """
-    n = _check(x)
     u: Tensor = torch.special.ndtr(_sorted(x))
+    n = u.shape[-2]
     shift = n * (u.mean(-2) - 0.5).square()
     return (u - _midpoints(n, u)).square().sum(-2) + 1 / (12 * n) - shift
 
@@ -61,24 +63,16 @@ def anderson_darling(x: Tensor) -> Tensor:
     Returns: [..., M], float32 (float64 for float64 x).
     Source: Anderson & Darling (1952); as a regularizer, LeJEPA, arXiv:2511.08544, Section 4.
     """
-    n = _check(x)
     ordered = _sorted(x)
+    n = x.shape[-2]
     log_below: Tensor = torch.special.log_ndtr(ordered)
     log_above: Tensor = torch.special.log_ndtr(-ordered.flip(-2))
     return -2 * (_midpoints(n, ordered) * (log_below + log_above)).sum(-2) - n
 
 
-def _check(x: Tensor) -> int:
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating point, got {x.dtype}")
-    if x.ndim < 2 or x.shape[-2] == 0:
-        raise ValueError(f"x must be [..., N, M] with N at least 1, got {list(x.shape)}")
-    return x.shape[-2]
-
-
 def _sorted(x: Tensor) -> Tensor:
-    x = x if x.dtype == torch.float64 else x.float()
-    return x.sort(-2).values
+    check_samples(x, "x", axes="N, M")
+    return full_precision(x).sort(-2).values
 
 
 def _midpoints(n: int, like: Tensor) -> Tensor:

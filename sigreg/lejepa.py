@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sigreg._arguments import check_choice, check_samples, full_precision
+
 __all__ = ["LeJEPALoss", "LeJEPALosses", "additive_weight", "invariance_loss"]
 
 
@@ -35,10 +37,10 @@ def invariance_loss(views: Tensor, centre: Tensor) -> Tensor:
     Args:
         views: [V, N, D].
         centre: [N, D].
-    Returns: [].
+    Returns: [], float32 (float64 for float64 views).
     Source: LeJEPA, arXiv:2511.08544, Algorithm 2.
     """
-    return (views - centre).square().mean()
+    return (full_precision(views) - full_precision(centre)).square().mean()
 
 
 def additive_weight(weight: float) -> float:
@@ -75,7 +77,8 @@ class LeJEPALoss(nn.Module):
         pool_views: test all views together as one batch of V·N samples, as stable-pretraining
             does. The statistic of a given misfit is then V times as large.
     Shape: global_views [Vg, N, D], local_views [Vl, N, D] -> LeJEPALosses.
-    Raises: ValueError on an unknown convention, a weight outside its range, disagreeing shapes.
+    Raises: ValueError on an unknown convention, a weight outside its range, no global view,
+        disagreeing shapes.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 2 and Section 5.
     """
 
@@ -88,8 +91,7 @@ class LeJEPALoss(nn.Module):
         pool_views: bool = False,
     ) -> None:
         super().__init__()
-        if convention not in ("convex", "additive"):
-            raise ValueError(f"convention must be 'convex' or 'additive', got {convention!r}")
+        check_choice("convention", convention, ("convex", "additive"))
         if weight < 0 or (convention == "convex" and weight > 1):
             limit = "in [0, 1]" if convention == "convex" else "non-negative"
             raise ValueError(f"weight must be {limit} for the {convention} form, got {weight}")
@@ -106,6 +108,7 @@ class LeJEPALoss(nn.Module):
             local_views: [Vl, N, D], small crops; None if every view is global.
         Returns: LeJEPALosses.
         """
+        check_samples(global_views, "global_views")
         if global_views.ndim != 3:
             raise ValueError(f"global_views must be [V, N, D], got {list(global_views.shape)}")
         views = global_views
@@ -117,7 +120,7 @@ class LeJEPALoss(nn.Module):
                     f"got {list(local_views.shape)}"
                 )
             views = torch.cat([global_views, local_views])
-        invariance = invariance_loss(views, global_views.mean(0))
+        invariance = invariance_loss(views, full_precision(global_views).mean(0))
         regularizer = self.regularizer(views.flatten(0, 1) if self.pool_views else views)
         keep = 1 - self.weight if self.convention == "convex" else 1.0
         return LeJEPALosses(keep * invariance + self.weight * regularizer, invariance, regularizer)

@@ -7,22 +7,23 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sigreg._distributed import group_name, group_size
-from sigreg._kernels import check_backend
-from sigreg.directions import check_sampler, random_directions
-from sigreg.functional import check_samples, sigreg_loss
+from sigreg._arguments import check_choice, check_count, check_samples
+from sigreg._distributed import group_name, whereabouts
+from sigreg._kernels import BACKENDS
+from sigreg.directions import Sketch
+from sigreg.functional import sigreg_loss
 from sigreg.quadrature import Quadrature, trapezoid
 from sigreg.scale import scale_term
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from sigreg._distributed import Group
 
 __all__ = ["SIGReg"]
 
 
-class SIGReg(nn.Module):
+class SIGReg(Sketch):
     """Sketched isotropic Gaussian regularizer: about 1.05 for a Gaussian batch, more for others.
 
         L(x) = mean_m  N Σ_k weight_k |φ̂_m(t_k) − e^{−t_k²/2}|²,   m = 1..M random directions
@@ -42,11 +43,16 @@ class SIGReg(nn.Module):
         sampler: "gaussian", independent directions, or "orthogonal", blocks of D orthonormal ones.
         scale_by_n: multiply by N, as all released code does and the LeWM paper's formula does not.
         seed: which sequence of directions.
-        sync: "auto" sums over the default process group if one is initialised when forward is
-            called; a process group; or False. See `sigreg_loss` for the gradient's convention.
-        backend: "auto", "reference", "cpu" or "triton".
+        group: ranks that share the samples. "auto" is the default process group, if one is
+            initialised when forward is called, in training mode, and this process alone in
+            evaluation mode, so that one rank may validate while others wait. A process group, or
+            one dimension of a device mesh, is used in both; None never sums. See `sigreg_loss` for
+            the gradient's convention.
+        backend: "auto", "reference", "cpu", "cpp" or "triton".
         chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
         scale: weight of `scale_term`, off by default; lets collapsed samples escape.
+        quadrature: another rule or target, `trapezoid(target=student_t(5))` for example, instead of
+            the one that `knots` and `t_max` make.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
     Raises: ValueError on arguments outside these ranges.
     Source: LeJEPA, arXiv:2511.08544; LeWorldModel, arXiv:2603.19312.
@@ -55,7 +61,6 @@ class SIGReg(nn.Module):
     t: Tensor
     phi: Tensor
     weights: Tensor
-    step: Tensor
 
     def __init__(
         self,
@@ -66,97 +71,92 @@ class SIGReg(nn.Module):
         sampler: Literal["gaussian", "orthogonal"] = "gaussian",
         scale_by_n: bool = True,
         seed: int = 0,
-        sync: ProcessGroup | Literal["auto", False] = "auto",
+        group: Group = "auto",
         backend: str = "auto",
         chunk: int | None = None,
         scale: float = 0.0,
+        quadrature: Quadrature | None = None,
     ) -> None:
-        super().__init__()
-        if num_proj != int(num_proj) or num_proj < 1:
-            raise ValueError(f"num_proj must be a whole number of at least 1, got {num_proj}")
+        super().__init__(num_proj, seed=seed, sampler=sampler)
         if not scale >= 0:
             raise ValueError(f"scale must be 0 or more, got {scale}")
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be at least 1, got {chunk}")
-        group_name(sync)
-        check_sampler(sampler)
-        check_backend(backend)
-        self.knots = knots
-        self.num_proj = num_proj
-        self.t_max = t_max
-        self.sampler = sampler
+        if chunk is not None:
+            check_count("chunk", chunk)
+        if quadrature is not None and (knots, t_max) != (17, 3.0):
+            raise ValueError(
+                f"quadrature must come without knots and t_max, got knots={knots}, t_max={t_max}"
+            )
+        group_name(group)
+        check_choice("backend", backend, BACKENDS)
+        self.quadrature = trapezoid(knots, t_max) if quadrature is None else quadrature
         self.scale_by_n = scale_by_n
-        self.seed = seed
-        self.sync = sync
+        self.group = group
         self.backend = backend
         self.chunk = chunk
         self.scale = scale
         self._warned = False
         # Names and layout of the released code, whose checkpoints hold these three.
         for name in ("t", "phi", "weights"):
-            self.register_buffer(name, torch.empty(knots), persistent=False)
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+            self.register_buffer(name, torch.empty(self.quadrature.t.shape), persistent=False)
         self._fill()
 
     def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, directions: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        directions: Tensor | None = None,
     ) -> Tensor:
         """The regularizer of x.
 
         Args:
             x: [..., N, D], samples on axis −2; leading dims are separate batches, averaged.
             mask: [..., N], true where a sample counts.
+            sample_weight: [..., N], how much it counts.
             directions: [M, D], unit rows, instead of drawn ones; `step` then stays.
         Returns: [], in float32 (float64 for float64 x) whatever autocast says.
         Raises: see `sigreg_loss`.
         """
-        check_samples(x)
-        self._warn_of_layout(x)
+        group = None if self.group == "auto" and not self.training else self.group
+        check_samples(x, "x", at_least=0 if group_name(group) else 1)
+        self._warn_of_layout(x, group)
         loss = sigreg_loss(
             x,
-            self._draw(x) if directions is None else directions,
-            self.quadrature(x),
+            self.draw(x) if directions is None else directions,
+            self._rule(x),
             mask=mask,
+            sample_weight=sample_weight,
             scale_by_n=self.scale_by_n,
-            group=self.sync,
+            group=group,
             backend=self.backend,
             chunk=self.chunk,
         )
         if self.scale:
-            loss = loss + self.scale * scale_term(x, mask=mask, group=self.sync)
+            loss = loss + self.scale * scale_term(
+                x, mask=mask, sample_weight=sample_weight, group=group
+            )
         return loss
 
     def reset_parameters(self) -> None:
         """Rewind `step` to 0 and refill the buffers, for modules built on the meta device."""
-        self.step.zero_()
+        super().reset_parameters()
         self._fill()
 
     def extra_repr(self) -> str:
         """What differs between two layers, for printing."""
-        return f"knots={self.knots}, num_proj={self.num_proj}, t_max={self.t_max}, seed={self.seed}"
+        t = self.quadrature.t
+        return f"knots={len(t)}, num_proj={self.num_proj}, t_max={float(t[-1])}, seed={self.seed}"
 
-    def _draw(self, x: Tensor) -> Tensor:
-        directions = random_directions(
-            self.num_proj,
-            x.shape[-1],
-            seed=self.seed,
-            step=self.step,
-            device=x.device,
-            sampler=self.sampler,
-        )
-        if self.training:
-            self.step += 1
-        return directions
-
-    def quadrature(self, x: Tensor) -> Quadrature:
-        """The layer's rule for x: from its buffers, or exact for float64."""
-        rule = trapezoid(self.knots, self.t_max)
+    def _rule(self, x: Tensor) -> Quadrature:
+        """The rule for x: from the buffers, or exact for float64."""
+        rule = self.quadrature
         if x.dtype == torch.float64:
             return rule
         return Quadrature(t=self.t, weight=self.weights, target=self.phi, spacing=rule.spacing)
 
     def _fill(self) -> None:
-        rule = trapezoid(self.knots, self.t_max)
+        rule = self.quadrature
         like = self.t.new_empty(0, dtype=torch.float32)
         self.t, self.phi, self.weights = (p.to(like) for p in (rule.t, rule.target, rule.weight))
 
@@ -174,10 +174,11 @@ class SIGReg(nn.Module):
         state_dict.setdefault(prefix + "step", self.step)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _warn_of_layout(self, x: Tensor) -> None:
+    def _warn_of_layout(self, x: Tensor, group: Group) -> None:
         if self._warned or torch.compiler.is_compiling() or x.ndim < 3:
             return
-        n, lead = x.shape[-2] * group_size(self.sync), max(x.shape[:-2])
+        ranks, _ = whereabouts(group_name(group))
+        n, lead = x.shape[-2] * ranks, max(x.shape[:-2])
         if n < 16 and lead >= 4 * n:
             self._warned = True
             warnings.warn(

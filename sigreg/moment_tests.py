@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sigreg._arguments import check_count, check_samples, full_precision
+
 __all__ = ["extended_jarque_bera", "hermite_moments", "jarque_bera"]
 
 
@@ -29,8 +31,7 @@ def hermite_moments(x: Tensor, order: int = 4) -> Tensor:
     Raises: ValueError if `order` is below 1.
     Source: moment matching as in LeJEPA, arXiv:2511.08544, Section 4; orthonormal form ours.
     """
-    if order < 1:
-        raise ValueError(f"order must be at least 1, got {order}")
+    check_count("order", order)
     x, n = _checked(x, at_least=1)
     # He_j / √j! by its recurrence: bounded numbers instead of a polynomial over a factorial.
     previous, current = torch.ones_like(x), x
@@ -89,9 +90,6 @@ def _standardized_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return mean.squeeze(-2), variance.squeeze(-2), cube.mean(-2), (cube * y).mean(-2)
 
 
-def _checked(x: Tensor, *, at_least: int) -> tuple[Tensor, int]:
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating point, got {x.dtype}")
-    if x.ndim < 2 or x.shape[-2] < at_least:
-        raise ValueError(f"x must be [..., N, M] with N at least {at_least}, got {list(x.shape)}")
-    return (x if x.dtype == torch.float64 else x.float()), x.shape[-2]
+def _checked(x: Tensor, at_least: int) -> tuple[Tensor, int]:
+    check_samples(x, "x", axes="N, M", at_least=at_least)
+    return full_precision(x), x.shape[-2]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sigreg.quadrature import Quadrature
+from sigreg.quadrature import Quadrature, gaussian
 
 __all__ = ["ChiSquareSum", "null_law", "tail_probability"]
 
@@ -52,10 +52,13 @@ def null_law(quadrature: Quadrature, directions: Tensor | None = None) -> ChiSqu
         quadrature: K nodes.
         directions: [M, D], unit rows; None means one direction.
     Returns: ChiSquareSum; its mean is the noise floor.
+    Raises: ValueError unless the target is that of N(0, 1).
     Source: weighted chi-square limits of such statistics, Baringhaus & Henze (1988); the
         covariance across directions is derived here.
     """
-    gram = torch.ones(1, 1, dtype=torch.float64)
+    if not torch.allclose(quadrature.target, gaussian(quadrature.t), rtol=0, atol=1e-6):
+        raise ValueError("quadrature must have the target of N(0, 1), e^{−t²/2}, got another")
+    gram = torch.ones(1, 1, dtype=torch.float64, device="cpu")
     if directions is not None:
         rows = directions.detach().to("cpu", torch.float64)
         gram = rows @ rows.mT
@@ -119,8 +122,8 @@ def _largest_eigenvalues(
         return out.reshape(m * r, -1)
 
     size = min(size, m * r)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(m * r, size, dtype=gram.dtype, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(0)
+    x = torch.randn(m * r, size, dtype=gram.dtype, generator=generator, device="cpu")
     for _ in range(2):
         x = torch.linalg.qr(apply(x)).Q
     top = torch.linalg.eigvalsh(x.mT @ apply(x)).clamp_min(0)
@@ -158,8 +161,8 @@ def tail_probability(law: ChiSquareSum, x: Tensor) -> Tensor:
     count = 2**12
     while count < 2**20 and modulus(count * step) / count > _RESOLUTION / 10:
         count *= 2
-    k = torch.arange(count, dtype=torch.float64)
-    log_phi = torch.zeros(count, dtype=torch.complex128)
+    k = torch.arange(count, dtype=torch.float64, device="cpu")
+    log_phi = torch.zeros(count, dtype=torch.complex128, device="cpu")
     for w, d in zip(weight.tolist(), dof.tolist(), strict=True):
         angle = (2 * w * step) * (k + 0.5)
         log_phi += torch.complex(-0.25 * d * torch.log1p(angle**2), 0.5 * d * torch.atan(angle))

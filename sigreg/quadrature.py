@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Quadrature", "trapezoid"]
+from sigreg._arguments import check_count
+
+__all__ = ["Quadrature", "gaussian", "student_t", "trapezoid"]
 
 
 class Quadrature(NamedTuple):
@@ -17,7 +20,7 @@ class Quadrature(NamedTuple):
     Attributes:
         t: [K], non-negative frequencies, ascending from 0.
         weight: [K], quadrature weight times the window e^{−t²/2}.
-        target: [K], characteristic function of N(0, 1) at `t`, e^{−t²/2}.
+        target: [K], the characteristic function to match at `t`, e^{−t²/2} for N(0, 1).
         spacing: Δt if t_k = k Δt, which the fused kernels need; None leaves the rule to the
             reference. A number, so that no kernel has to read a device tensor to learn it.
     """
@@ -34,7 +37,57 @@ class Quadrature(NamedTuple):
         )
 
 
-def trapezoid(num_knots: int = 17, t_max: float = 3.0) -> Quadrature:
+def gaussian(t: Tensor) -> Tensor:
+    """Characteristic function of N(0, 1), e^{−t²/2}.
+
+    Args:
+        t: any shape.
+    Returns: the shape of t.
+    """
+    return torch.exp(-(t**2) / 2)
+
+
+def student_t(dof: int) -> Callable[[Tensor], Tensor]:
+    """Characteristic function of Student's t, scaled to variance 1: a target with heavy tails.
+
+        u^{ν/2} K_{ν/2}(u) / (2^{ν/2−1} Γ(ν/2)),   u = √(ν − 2) |t|,   K the Bessel function
+
+    An isotropic multivariate t has it along every direction, so it is a target like N(0, I), which
+    it becomes for ν → ∞. Closed for every whole ν: K starts from K_0, K_1 or from
+    K_{1/2}(u) = √(π/2u) e^{−u}, and its upward recurrence is stable.
+
+    Args:
+        dof: ν, at least 3, or there is no variance to set to 1.
+    Returns: a function of t for `trapezoid(target=...)`.
+    Raises: ValueError if `dof` is not a whole number of at least 3.
+    Source: Hurst (1995), The characteristic function of the Student t distribution.
+    """
+    check_count("dof", dof, at_least=3)
+
+    def target(t: Tensor) -> Tensor:
+        u = math.sqrt(dof - 2) * t.abs()
+        at = torch.where(u > 0, u, 1)
+        if dof % 2:
+            order = 0.5
+            below = above = torch.sqrt(math.pi / (2 * at)) * torch.exp(-at)
+        else:
+            order = 1.0
+            below, above = (
+                torch.special.modified_bessel_k0(at),
+                torch.special.modified_bessel_k1(at),
+            )
+        while order < dof / 2:
+            below, above = above, below + 2 * order / at * above
+            order += 1
+        norm = 2 ** (dof / 2 - 1) * math.gamma(dof / 2)
+        return torch.where(u > 0, at ** (dof / 2) * above / norm, 1)
+
+    return target
+
+
+def trapezoid(
+    knots: int = 17, t_max: float = 3.0, target: Callable[[Tensor], Tensor] = gaussian
+) -> Quadrature:
     """Trapezoid rule on [−t_max, t_max], folded onto [0, t_max] by symmetry.
 
         weight_k = 2Δt e^{−t_k²/2},   halved at both ends,   Δt = t_max / (K − 1)
@@ -44,20 +97,20 @@ def trapezoid(num_knots: int = 17, t_max: float = 3.0) -> Quadrature:
     the default. The default rule is the one of the released LeWM and LeJEPA code.
 
     Args:
-        num_knots: K, at least 2.
+        knots: K, at least 2.
         t_max: largest frequency, positive and finite.
+        target: characteristic function to match, real and even: `gaussian`, `student_t(5)` or
+            yours. The window e^{−t²/2} stays.
     Returns: Quadrature of float64 tensors on the CPU.
-    Raises: ValueError if `num_knots` < 2 or `t_max` is not positive and finite.
+    Raises: ValueError if `knots` < 2 or `t_max` is not positive and finite.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; interval as in the code of LeWM, 2603.19312.
     """
-    if num_knots < 2:
-        raise ValueError(f"num_knots must be at least 2, got {num_knots}")
+    check_count("knots", knots, at_least=2)
     if not (t_max > 0 and math.isfinite(t_max)):
         raise ValueError(f"t_max must be positive and finite, got {t_max}")
-    t = torch.linspace(0.0, t_max, num_knots, dtype=torch.float64)
-    spacing = t_max / (num_knots - 1)
+    t = torch.linspace(0.0, t_max, knots, dtype=torch.float64, device="cpu")
+    spacing = t_max / (knots - 1)
     width = torch.full_like(t, 2.0 * spacing)
     width[0] /= 2
     width[-1] /= 2
-    target = torch.exp(-(t**2) / 2)
-    return Quadrature(t=t, weight=width * target, target=target, spacing=spacing)
+    return Quadrature(t=t, weight=width * gaussian(t), target=target(t), spacing=spacing)

@@ -12,28 +12,28 @@ from torch import Tensor
 
 from sigreg.quadrature import Quadrature
 
-__all__ = ["ecf_sums", "epps_pulley", "epps_pulley_exact"]
+__all__ = ["ecf_sums", "epps_pulley", "epps_pulley_exact", "epps_pulley_slope"]
 
 
-def ecf_sums(x: Tensor, t: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def ecf_sums(x: Tensor, t: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sums of the empirical characteristic function, one sine and cosine per knot.
 
-        cos_mk = Σ_n cos(t_k x_nm),   sin_mk = Σ_n sin(t_k x_nm)
+        cos_mk = Σ_n share_n cos(t_k x_nm),   sin_mk = Σ_n share_n sin(t_k x_nm)
 
     Sums, not means: shards of a batch may be uneven, and sums of sums stay right.
 
     Args:
         x: [..., N, M] projections.
         t: [K] frequencies.
-        mask: [..., N], True or 1 where a sample counts; None counts all.
+        shares: [..., N], how much each sample counts: 0 and 1 for a mask; None counts all.
     Returns: two tensors [..., M, K].
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
     angle = x.unsqueeze(-1) * t
     cos, sin = angle.cos(), angle.sin()
-    if mask is not None:
-        counts = mask.to(x.dtype)[..., None, None]
-        cos, sin = cos * counts, sin * counts
+    if shares is not None:
+        share = shares.to(x.dtype)[..., None, None]
+        cos, sin = cos * share, sin * share
     return cos.sum(-3), sin.sum(-3)
 
 
@@ -57,6 +57,19 @@ def epps_pulley(
     """
     distance = (cos_mean - quadrature.target).square() + sin_mean.square()
     return distance @ quadrature.weight * n
+
+
+def epps_pulley_slope(
+    cos_mean: Tensor, sin_mean: Tensor, n: Tensor | float, quadrature: Quadrature
+) -> tuple[Tensor, Tensor]:
+    """Derivatives of `epps_pulley` with respect to the two means, for kernels without autograd.
+
+        2 N weight_k (cos_k − target_k),   2 N weight_k sin_k
+
+    Returns: two tensors [..., M, K].
+    """
+    slope = 2 * quadrature.weight * (n.unsqueeze(-1) if isinstance(n, Tensor) else n)
+    return slope * (cos_mean - quadrature.target), slope * sin_mean
 
 
 def epps_pulley_exact(x: Tensor) -> Tensor:

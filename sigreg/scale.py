@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sigreg._distributed import (
-    differentiable_sum_over_ranks,
-    group_name,
-    resolve,
-    sum_over_ranks,
-)
+from sigreg._arguments import check_samples, check_shares, full_precision
+from sigreg._distributed import group_name, over_ranks
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from sigreg._distributed import Group
 
 __all__ = ["scale_term"]
 
@@ -26,7 +22,8 @@ def scale_term(
     z: Tensor,
     *,
     mask: Tensor | None = None,
-    group: ProcessGroup | Literal["auto", False] | None = None,
+    sample_weight: Tensor | None = None,
+    group: Group = None,
 ) -> Tensor:
     """How far the standard deviations of the coordinates fall short of 1.
 
@@ -39,22 +36,27 @@ def scale_term(
     Args:
         z: [..., N, D].
         mask: [..., N], true where a sample counts; a batch where none does adds 0.
+        sample_weight: [..., N], how much it counts; None means 1.
         group: ranks that share the samples, as in `sigreg_loss`; costs two messages.
     Returns: [], float32 (float64 for float64 z).
+    Raises: TypeError or ValueError as `sigreg_loss`.
     Source: VICReg, arXiv:2105.04906, equation 1, with the plain variance.
     """
     name = group_name(group)
+    check_samples(z, at_least=0)
+    check_shares(mask, sample_weight, z)
     with torch.autocast(z.device.type, enabled=False):
-        z = z if z.dtype == torch.float64 else z.float()
+        z = full_precision(z)
+        share = z.new_ones(z.shape[:-1]) if sample_weight is None else sample_weight.to(z)
         if mask is not None:
-            z = z.where(mask.unsqueeze(-1), 0)
-        count = z.new_ones(z.shape[:-1]) if mask is None else mask.to(z.dtype)
-        first = torch.cat((z.detach().sum(-2), count.sum(-1, keepdim=True)), -1)
-        first = sum_over_ranks(first, resolve(name))
-        n = first[..., -1:].clamp(min=1)
-        mean = (first[..., :-1] / n).unsqueeze(-2)
+            mask = mask.bool()
+            z, share = z.where(mask.unsqueeze(-1), 0), share.where(mask, 0)
+        share = share.unsqueeze(-1)
+        first, total = over_ranks([(z.detach() * share).sum(-2), share.sum(-2)], None, name)
+        some = total > 0
+        n = torch.where(some, total, 1)
         # The mean's own gradient cancels in the sum below, but only over all ranks.
-        centred = (z - mean) * count.unsqueeze(-1)
-        variance = differentiable_sum_over_ranks(centred.square().sum(-2), name) / n
-        hinge = (1 - (variance + _EPS).sqrt()).clamp(min=0)
-        return (hinge * first[..., -1:].sign()).mean()
+        centred = z - (first / n).unsqueeze(-2)
+        (variance,) = over_ranks([(centred.square() * share).sum(-2)], None, name)
+        hinge = (1 - (variance / n + _EPS).sqrt()).clamp(min=0)
+        return (hinge * some).mean()

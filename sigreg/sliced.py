@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sigreg.directions import random_directions
+from sigreg._arguments import check_directions, check_samples, full_precision
+from sigreg.directions import Sketch
 
 __all__ = ["SlicedTest", "sliced_loss"]
 
@@ -28,22 +29,15 @@ def sliced_loss(z: Tensor, directions: Tensor, statistic: Callable[[Tensor], Ten
     Raises: ValueError on disagreeing shapes, TypeError on integers.
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
-    if not z.is_floating_point():
-        raise TypeError(f"z must be floating point, got {z.dtype}")
-    if z.ndim < 2 or z.shape[-2] == 0:
-        raise ValueError(f"z must be [..., N, D] with N at least 1, got {list(z.shape)}")
-    if directions.ndim != 2 or directions.shape[1] != z.shape[-1]:
-        raise ValueError(
-            f"directions must be [M, {z.shape[-1]}] to match z [..., {z.shape[-1]}], "
-            f"got {list(directions.shape)}"
-        )
+    check_samples(z)
+    check_directions(directions, z)
     # Sorting and squaring lose what bfloat16 has to spare: float32 whatever autocast says.
     with torch.autocast(z.device.type, enabled=False):
-        z = z if z.dtype == torch.float64 else z.float()
+        z = full_precision(z)
         return statistic(z @ directions.to(z).mT).mean()
 
 
-class SlicedTest(nn.Module):
+class SlicedTest(Sketch):
     """Regularizer from a one-dimensional test, with fresh directions at every training step.
 
         L(x) = mean_m statistic(x a_m),   m = 1..M random directions
@@ -59,22 +53,12 @@ class SlicedTest(nn.Module):
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
 
-    step: Tensor
-
     def __init__(
         self, statistic: Callable[[Tensor], Tensor], num_proj: int = 1024, *, seed: int = 0
     ) -> None:
-        super().__init__()
+        super().__init__(num_proj, seed=seed)
         self.statistic = statistic
-        self.num_proj = num_proj
-        self.seed = seed
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
         """The regularizer of x [..., N, D], a scalar."""
-        directions = random_directions(
-            self.num_proj, x.shape[-1], seed=self.seed, step=self.step, device=x.device
-        )
-        if self.training:
-            self.step += 1
-        return sliced_loss(x, directions, self.statistic)
+        return sliced_loss(x, self.draw(x).unit(), self.statistic)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sigreg.directions import random_directions
+from sigreg._arguments import check_samples, full_precision
+from sigreg.directions import random_rotation
 
 __all__ = ["SubspaceRegularizer"]
 
@@ -49,16 +50,22 @@ class SubspaceRegularizer(nn.Module):
             raise ValueError(f"num_subspaces must divide dim {dim}, got {num_subspaces}")
         self.regularizer = regularizer
         self.num_subspaces = num_subspaces
-        # QR of rows uniform on the sphere: a rotation uniform up to signs, which no test can see.
-        rows = random_directions(dim, dim, seed=seed, step=0).double()
-        self.register_buffer("rotation", torch.linalg.qr(rows).Q.mT.float())
+        self.seed = seed
+        self.register_buffer("rotation", torch.empty(dim, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the rotation of the seed again, for modules built on the meta device."""
+        rotation = random_rotation(len(self.rotation), seed=self.seed)
+        self.rotation = rotation.to(self.rotation.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """The regularizer of x [..., N, D], a scalar."""
-        dim = self.rotation.shape[0]
-        if x.ndim < 2 or x.shape[-1] != dim:
+        check_samples(x, "x", at_least=0)
+        dim = len(self.rotation)
+        if x.shape[-1] != dim:
             raise ValueError(f"x must be [..., N, {dim}], got {list(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
-            x = x if x.dtype == torch.float64 else x.float()
+            x = full_precision(x)
             blocks = (x @ self.rotation.to(x).mT).chunk(self.num_subspaces, -1)
             return self.regularizer(torch.stack(blocks, -3))

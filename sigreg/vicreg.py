@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sigreg._arguments import check_samples, full_precision
+
 __all__ = ["VCReg", "covariance_term", "variance_term", "vicreg_loss"]
 
 
@@ -100,8 +102,5 @@ def vicreg_loss(
 
 
 def _checked(z: Tensor) -> Tensor:
-    if not z.is_floating_point():
-        raise TypeError(f"z must be floating point, got {z.dtype}")
-    if z.ndim < 2 or z.shape[-2] < 2:
-        raise ValueError(f"z must be [..., N, D] with N at least 2, got {list(z.shape)}")
-    return z if z.dtype == torch.float64 else z.float()
+    check_samples(z, at_least=2)
+    return full_precision(z)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sigreg.directions import random_directions
+from sigreg._arguments import check_directions, check_samples, full_precision
+from sigreg.directions import Sketch
 
 __all__ = ["WeakSIGReg", "weak_sigreg_loss"]
 
@@ -26,17 +27,10 @@ def weak_sigreg_loss(z: Tensor, directions: Tensor) -> Tensor:
     Raises: ValueError on disagreeing shapes, TypeError on integers.
     Source: Weak-SIGReg, arXiv:2603.05924; the target differs as said above.
     """
-    if not z.is_floating_point():
-        raise TypeError(f"z must be floating point, got {z.dtype}")
-    if z.ndim < 2 or z.shape[-2] < 2:
-        raise ValueError(f"z must be [..., N, D] with N at least 2, got {list(z.shape)}")
-    if directions.ndim != 2 or directions.shape[1] != z.shape[-1]:
-        raise ValueError(
-            f"directions must be [M, {z.shape[-1]}] to match z [..., {z.shape[-1]}], "
-            f"got {list(directions.shape)}"
-        )
+    check_samples(z, at_least=2)
+    check_directions(directions, z)
     with torch.autocast(z.device.type, enabled=False):
-        z = z if z.dtype == torch.float64 else z.float()
+        z = full_precision(z)
         a = directions.to(z)
         x = (z - z.mean(-2, keepdim=True)) @ a.mT
         covariance = x.mT @ x / (z.shape[-2] - 1)
@@ -44,7 +38,7 @@ def weak_sigreg_loss(z: Tensor, directions: Tensor) -> Tensor:
         return distance
 
 
-class WeakSIGReg(nn.Module):
+class WeakSIGReg(Sketch):
     """Covariance regularizer through a fresh random sketch at every training step.
 
         L(x) = ‖A C Aᵀ − A Aᵀ‖_F,   A [M, D] random unit rows
@@ -59,23 +53,12 @@ class WeakSIGReg(nn.Module):
     Source: Weak-SIGReg, arXiv:2603.05924.
     """
 
-    step: Tensor
-
     def __init__(self, num_proj: int = 64, *, seed: int = 0) -> None:
-        super().__init__()
-        self.num_proj = num_proj
-        self.seed = seed
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        super().__init__(num_proj, seed=seed)
 
     def forward(self, x: Tensor) -> Tensor:
         """The regularizer of x [..., N, D], a scalar."""
-        dim = x.shape[-1]
-        if self.num_proj >= dim:
-            directions = torch.eye(dim, device=x.device)
-        else:
-            directions = random_directions(
-                self.num_proj, dim, seed=self.seed, step=self.step, device=x.device
-            )
-        if self.training:
-            self.step += 1
-        return weak_sigreg_loss(x, directions)
+        sketch = self.draw(x).unit()
+        if self.num_proj >= x.shape[-1]:
+            sketch = torch.eye(x.shape[-1], device=x.device)
+        return weak_sigreg_loss(x, sketch)

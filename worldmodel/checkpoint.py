@@ -196,7 +196,7 @@ def _read_json(folder: Path) -> tuple[Path, Any]:
             continue
         try:
             config = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is not JSON: {error}") from error
         named = config.get("weights") if isinstance(config, dict) else None
         # Folders of older versions name no digest, rewritten weights hold none.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from worldmodel._extras import install
 from worldmodel.encoder import (
     ActionEncoder,
     ConvEncoder,
@@ -137,9 +138,7 @@ def export_onnx(
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            f"{error.name} is missing: pip install 'sigreg[export]' for ONNX files"
-        ) from error
+        raise ImportError(f"ONNX files need {error.name}: {install('export')}") from error
 
     graphs = _graphs(model, update, horizon, least_samples, known, example)
     path = Path(folder)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._extras import need
 from worldmodel.layers import Pixels, feed_forward
 
 __all__ = ["DinoPatches", "PatchPredictor"]
@@ -237,8 +238,4 @@ class PatchPredictor(nn.Module):
 
 
 def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError('DINOv2 needs transformers: pip install "sigreg[dino]"') from error
-    return transformers
+    return need("transformers", "dino", "DINOv2")

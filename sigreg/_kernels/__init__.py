@@ -1,6 +1,5 @@
-"""Which implementation sums the characteristic function."""
+"""The fused implementations: a table of kernels that all meet one contract."""
 
-from sigreg._kernels.choice import check_backend, choose_backend, ecf_sums
-from sigreg._kernels.ops import loss_op
+from sigreg._kernels.ops import BACKENDS, choose_backend, loss_op, loss_operator
 
-__all__ = ["check_backend", "choose_backend", "ecf_sums", "loss_op"]
+__all__ = ["BACKENDS", "choose_backend", "loss_op", "loss_operator"]

@@ -19,13 +19,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_SAMPLES", "finish", "loss_and_gradient", "project", "sums", "sums_gradient"]
+from sigreg._kernels.contract import Answer, Parts, Problem, effective_size, in_two_phases
+from sigreg.directions import Directions
+from sigreg.reference import epps_pulley, epps_pulley_slope
+
+__all__ = ["loss"]
 
 # Samples × directions per tile: a dozen features fit a 2 MiB cache per thread, and torch splits an
 # elementwise operation between two threads only beyond 32,768 elements.
 _TILE = 3 << 14
-_PROJECTIONS = 1 << 18  # held at a time by loss_and_gradient, or 256 directions if that is more
-MAX_SAMPLES = _TILE  # of loss_and_gradient: more do not fit a tile
+_PROJECTIONS = 1 << 18  # held at a time in one walk, or 256 directions if that is more
+_MAX_SAMPLES = _TILE  # in one walk: more do not fit a tile
 _RUN = 2048  # samples per product: sums of sums round less than one long sum
 _PAD = 112  # or a power-of-two N puts a sample of every feature in one cache set
 _OFFSETS = 9  # 1, and cos and sin of θ, 2θ, 3θ, 4θ
@@ -85,12 +89,17 @@ class _Tile:
             self.angle = torch.empty_like(self.buffer[0])
         return torch.mul(x, spacing, out=self.angle[: x.shape[0], : x.shape[1]])
 
-    def load(self, theta: Tensor, mask: Tensor | None) -> None:
-        """Fill the features of theta [rows, n]; mask, broadcast to it, multiplies the centres."""
+    def load(self, theta: Tensor, roots: Tensor | None) -> None:
+        """Fill the features of theta [rows, n], times the roots of the shares, broadcast to it.
+
+        Every product is of two features, and cos 4θ and sin 4θ stand on both of its sides.
+        """
         rows, n = theta.shape
         f = self.features = self.buffer[:, :rows, :n]
         # Scratch, in memory that `pull` fills only when the features are ready.
         c8, s8 = self.pulled.view(-1)[: 2 * rows * n].view(2, rows, n)
+        if roots is not None:
+            f[0] = 1
         one, c1, s1, c2, s2, c3, s3, c4, s4 = f[:_OFFSETS]
         torch.cos(theta, out=c1)
         torch.sin(theta, out=s1)
@@ -110,8 +119,8 @@ class _Tile:
                 c, s, c_next, s_next = f[5 + 2 * i : 9 + 2 * i]
                 torch.mul(c, c8, out=c_next).addcmul_(s, s8, value=16)
                 torch.mul(s, c8, out=s_next).addcmul_(c, s8, value=-1)
-        if mask is not None:
-            f[_CENTRES:].mul_(mask)
+        if roots is not None:
+            f.mul_(roots)
 
     def products(self) -> Tensor:
         """[rows, 2P·9], Σ_n F_p F_j."""
@@ -135,9 +144,18 @@ class _Tile:
         return out
 
 
-def project(z: Tensor, directions: Tensor) -> Tensor:
-    """Projections z @ directionsᵀ, [..., N, M], a direction's samples side by side."""
-    return (directions @ z.mT).mT
+def loss(problem: Problem) -> Answer:
+    """The answer to a problem: in one walk where nothing has to be learned from elsewhere first."""
+    wanted = problem.want_z or problem.want_rows
+    if wanted and not problem.group and 0 < problem.z.shape[1] <= _MAX_SAMPLES:
+        return _in_one_walk(problem)
+    return in_two_phases(_PARTS, problem)
+
+
+def _project(z: Tensor, directions: Directions) -> Tensor:
+    """Projections [G, N, M], a direction's samples side by side."""
+    rows, scale = directions
+    return ((rows if scale is None else rows * scale[:, None]) @ z.mT).mT
 
 
 def _walk(x: Tensor, tile_rows: int, tile_samples: int) -> Iterator[tuple[int, slice, slice]]:
@@ -149,75 +167,36 @@ def _walk(x: Tensor, tile_rows: int, tile_samples: int) -> Iterator[tuple[int, s
         yield b, slice(i, i + tile_rows), slice(j, j + tile_samples)
 
 
-def sums(x: Tensor, mask: Tensor | None, num_knots: int, spacing: float) -> Tensor:
-    """Σ_n cos(k·spacing·x_nm) in [..., :K] and Σ_n sin(k·spacing·x_nm) in [..., K:].
-
-    Args:
-        x: [B, N, M].
-        mask: [B, N], zeros and ones in x's dtype, or None.
-        num_knots: K.
-        spacing: distance of the knots.
-    Returns: [B, M, 2K].
-    """
+def _sums(x: Tensor, shares: Tensor | None, knots: int, spacing: float) -> Tensor:
     batch, n, num = x.shape
-    out = x.new_zeros(batch, num, 2 * num_knots)
+    out = x.new_zeros(batch, num, 2 * knots)
+    roots = None if shares is None else shares.sqrt()
     if x.numel():
-        forward, _ = _combinations(num_knots, x.dtype)
+        forward, _ = _combinations(knots, x.dtype)
         rows, samples = _tile_shape(num, n)
-        tile = _Tile(rows, samples, num_knots, x)
+        tile = _Tile(rows, samples, knots, x)
         for b, m, s in _walk(x, rows, samples):
-            tile.load(tile.angles(x[b, s, m].T, spacing), None if mask is None else mask[b, s])
+            tile.load(tile.angles(x[b, s, m].T, spacing), None if roots is None else roots[b, s])
             out[b, m].addmm_(tile.products(), forward)
     return out
 
 
-def sums_gradient(
-    x: Tensor, mask: Tensor | None, gradient: Tensor, spacing: float, out: Tensor
-) -> Tensor:
-    """Gradient of Σ gradient · sums with respect to x, into out [B, N, M], which may be x.
-
-    Args:
-        x: [B, N, M].
-        mask: [B, N], zeros and ones in x's dtype, or None.
-        gradient: [B, M, 2K].
-        spacing: distance of the knots.
-        out: [B, N, M].
-    Returns: out.
-    """
+def _pull(x: Tensor, shares: Tensor | None, slope: Tensor, spacing: float) -> Tensor:
+    roots = None if shares is None else shares.sqrt()
     if x.numel():
-        num_knots = gradient.shape[-1] // 2
-        _, backward = _combinations(num_knots, x.dtype)
-        weights = gradient @ (backward * spacing)
+        knots = slope.shape[-1] // 2
+        _, backward = _combinations(knots, x.dtype)
+        weights = slope @ (backward * spacing)
         rows, samples = _tile_shape(x.shape[2], x.shape[1])
-        tile = _Tile(rows, samples, num_knots, x)
+        tile = _Tile(rows, samples, knots, x)
         for b, m, s in _walk(x, rows, samples):
             angles = tile.angles(x[b, s, m].T, spacing)
-            tile.load(angles, None if mask is None else mask[b, s])
-            out[b, s, m] = tile.pull(weights[b, m], angles).T
-    return out
+            tile.load(angles, None if roots is None else roots[b, s])
+            x[b, s, m] = tile.pull(weights[b, m], angles).T
+    return x
 
 
-def finish(
-    sums: Tensor, count: Tensor, weight: Tensor, target: Tensor, scale_by_n: bool, ranks: int
-) -> tuple[Tensor, Tensor]:
-    """Loss, and its gradient with respect to the sums, which DDP will divide by `ranks`.
-
-    Args:
-        sums: [B, M, 2K] over all ranks.
-        count: [B], samples behind them.
-        weight: [K].
-        target: [K].
-        scale_by_n: whether the statistic is multiplied by N.
-        ranks: how many ranks.
-    Returns: [] and [B, M, 2K].
-    """
-    batch, num, _ = sums.shape
-    n = count[:, None, None]
-    # With miss = n·(φ̂ − target) the statistic is factor · Σ weight · miss².
-    miss = sums - n * torch.cat((target, torch.zeros_like(target)))
-    factor = (n if scale_by_n else n.sign()) / n.clamp(min=1).square() / (num * batch)
-    weighted = miss * torch.cat((weight, weight)) * factor
-    return (weighted * miss).sum(), weighted.mul_(2 * ranks)
+_PARTS = Parts(_project, _sums, _pull)
 
 
 def _tile_shape(rows: int, n: int) -> tuple[int, int]:
@@ -226,68 +205,47 @@ def _tile_shape(rows: int, n: int) -> tuple[int, int]:
     return max(1, min(rows, _TILE // samples)), samples
 
 
-def loss_and_gradient(
-    z: Tensor,
-    directions: Tensor,
-    mask: Tensor | None,
-    weight: Tensor,
-    target: Tensor,
-    spacing: float,
-    scale_by_n: bool,
-    chunk: int,
-) -> tuple[Tensor, Tensor]:
-    """Mean statistic of z and its gradient in one walk: sums, coefficients and pull per tile.
+def _in_one_walk(problem: Problem) -> Answer:
+    """Sums, coefficients and pull tile by tile.
 
     A direction's gradient needs only that direction's sums, so it is taken while the features
     are still in cache, and nothing of the size of all projections is kept.
-
-    Args:
-        z: [G, N, D] with N at most `MAX_SAMPLES`.
-        directions: [M, D].
-        mask: [G, N], zeros and ones in z's dtype, or None.
-        weight: [K].
-        target: [K].
-        spacing: distance of the knots.
-        scale_by_n: whether the statistic is multiplied by N.
-        chunk: directions projected at a time; 0 chooses.
-    Returns: [] and [G, N, D].
     """
+    z, directions, shares, rule = problem[:4]
     groups, n, dim = z.shape
-    num, num_knots = directions.shape[0], weight.numel()
-    chunk = min(num, chunk or max(256, _PROJECTIONS // (groups * n)))
-    forward, backward = _combinations(num_knots, z.dtype)
-    backward = backward * (2.0 / (num * groups))
-    flat = z.reshape(groups * n, dim)
-    # With miss = n·(φ̂ − target) the statistic is factor · Σ weight · miss².
-    expected = torch.cat((target, torch.zeros_like(target)))
-    weight = torch.cat((weight, weight))
+    num, knots = len(directions.rows), rule.weight.numel()
+    chunk = min(num, problem.chunk or max(256, _PROJECTIONS // (groups * n)))
+    flat = z.to(rule.weight).reshape(groups * n, dim)
+    forward, backward = _combinations(knots, flat.dtype)
     rows, _ = _tile_shape(chunk * groups, n)
-    if mask is None:
-        expected, weight = expected * n, weight * (1 / n if scale_by_n else 1 / n**2)
-    else:  # rows of a tile are (direction, group): repeat the groups past the last tile's end
-        mask = mask.repeat(rows // groups + 2, 1)
-        count = mask.sum(1, keepdim=True)
-        factor = (count if scale_by_n else count.sign()) / count.clamp(min=1).square()
-    tile = _Tile(rows, n, num_knots, z)
-    theta = z.new_empty(chunk, groups * n)
-    total, gradient = z.new_zeros(()), torch.zeros_like(flat)
-    for i in range(0, num, chunk):
-        a = directions[i : i + chunk] * spacing
-        angles = torch.mm(a, flat.T, out=theta[: a.shape[0]])
-        for j in range(0, a.shape[0] * groups, rows):
+    total, size = (
+        part[:, None] for part in effective_size(*problem.own_sizes(), problem.scale_by_n)
+    )
+    # Rows of a tile are (direction, group): repeat the groups past the last tile's end.
+    repeats = rows // groups + 2
+    total, size = total.repeat(repeats, 1), size.repeat(repeats, 1)
+    share = size / total / (num * groups)
+    roots = None if shares is None else shares.sqrt().repeat(repeats, 1)
+    tile = _Tile(rows, n, knots, flat)
+    theta = flat.new_empty(chunk, groups * n)
+    loss = flat.new_zeros(())
+    grad_z = flat.new_zeros(flat.shape if problem.want_z else 0)
+    grad_rows = flat.new_zeros(directions.rows.shape if problem.want_rows else 0)
+    spacing = rule.spacing
+    assert spacing is not None
+    for i, (part, scale) in enumerate(directions.split(chunk)):
+        a = part.to(flat) * (spacing if scale is None else scale.to(flat)[:, None] * spacing)
+        angles = torch.mm(a, flat.T, out=theta[: len(a)])
+        for j in range(0, len(a) * groups, rows):
             angle = angles.view(-1, n)[j : j + rows]
-            at = slice(j % groups, j % groups + angle.shape[0])
-            tile.load(angle, None if mask is None else mask[at])
-            miss = torch.addmm(
-                expected if mask is None else expected * count[at],
-                tile.products(),
-                forward,
-                beta=-1,
-            )
-            weighted = miss * weight
-            if mask is not None:
-                weighted *= factor[at]
-            total += torch.dot(weighted.view(-1), miss.view(-1))
-            tile.pull(weighted @ backward, angle)
-        gradient.addmm_(angles.T, a)
-    return total / (num * groups), gradient.view_as(z)
+            at = slice(j % groups, j % groups + len(angle))
+            tile.load(angle, None if roots is None else roots[at])
+            cos, sin = (tile.products() @ forward).div_(total[at]).chunk(2, -1)
+            loss += epps_pulley(cos, sin, size[at, 0], rule).sum()
+            slope = torch.cat(epps_pulley_slope(cos, sin, share[at, 0], rule), -1)
+            tile.pull(slope @ backward, angle)
+        if problem.want_z:
+            grad_z.addmm_(angles.T, a)
+        if problem.want_rows:
+            torch.mm(angles, flat, out=grad_rows[i * chunk : i * chunk + len(a)]).mul_(spacing)
+    return loss / (num * groups), grad_z.view(z.shape) if problem.want_z else grad_z, grad_rows

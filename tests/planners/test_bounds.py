@@ -82,6 +82,8 @@ def test_no_dtype_leaves_the_box(
     assume(torch.tensor(low, dtype=dtype) < torch.tensor(high, dtype=dtype))
     for edge in box:
         assert low <= bounds.to_environment(edge).item() <= high
+    for edge in Bounds(low, high).box(torch.zeros(1, dtype=dtype)):
+        assert low <= edge.item() <= high
 
 
 @given(st.floats(-3, 3), st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -47,6 +48,39 @@ def test_nothing_in_the_loop_waits(method: Any) -> None:
         plan([])
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_search_stops_as_on_the_cpu() -> None:
+    """The answer is read one look later, and the plan is the one of the look that settled it."""
+    problem = quadratic(4)
+    given = {"iterations": 400, "stop": 0.02, "bounds": Bounds(torch.full((1,), -9.0).cuda(), 9.0)}
+    ours = optimize(CEM(), problem.cost, problem.start, **given)
+    target = problem.minimiser.cuda()
+    weight = torch.logspace(0, 1, target[0].numel()).view_as(target[0]).cuda()
+    theirs = optimize(
+        CEM(), lambda a: (weight * (a - target[:, None]).square()).flatten(2).sum(-1),
+        problem.start.cuda(), **given,
+    )  # fmt: skip
+    assert ours.stopped == theirs.stopped == "converged"
+    torch.testing.assert_close(theirs.actions.cpu(), ours.actions, atol=0.02, rtol=0)
+
+
+def test_a_deadline_holds_though_the_host_runs_ahead() -> None:
+    """Work that is queued counts: when the call returns, the time is not over by much."""
+    a = torch.rand(4096, 4096, device="cuda")
+
+    def heavy(candidates: torch.Tensor) -> torch.Tensor:
+        b = a
+        for _ in range(20):
+            b = (b @ a).clamp(-1, 1)
+        return candidates.square().flatten(2).sum(-1) + b.mean() * 0
+
+    start = torch.ones(1, 2, 2).cuda()
+    optimize(CEM(), heavy, start, iterations=3)
+    began = time.perf_counter()
+    plan = optimize(CEM(), heavy, start, iterations=100_000, deadline=0.5)
+    assert plan.stopped == "deadline"
+    assert time.perf_counter() - began < 0.6
 
 
 @pytest.mark.parametrize("method", SAMPLERS, ids=repr)

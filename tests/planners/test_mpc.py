@@ -252,6 +252,25 @@ def test_committed_actions_lead_the_plan_and_the_next_ones_are_handed_out() -> N
     assert handed[2:] == pytest.approx(goal[2:6].tolist(), abs=2e-3)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_plan_that_came_too_late_is_left_out(name: str) -> None:
+    """The robot goes on with the old plan, and the next search knows what is being done."""
+    mpc = controller(name)
+    drive(mpc, range(2))
+    mpc.see(looked_at(2))
+    due = mpc.start[:, 1]
+    mpc.step(mpc.record, towards(torch.zeros(2, 4, 2)))
+    actions = mpc.skip()
+    assert mpc.bounds is not None
+    assert torch.equal(actions.flatten(1), mpc.bounds.to_environment(due))
+    assert torch.equal(mpc.start[:, 0], due)
+    drive(mpc, range(3, 4))
+    assert mpc.last is not None
+    assert torch.equal(mpc.last.actions[:, 0], due)
+    assert mpc.past_actions is not None
+    assert mpc.record.steps.tolist() == [4, 4]
+
+
 def test_an_episode_begins_at_rest_and_searches_inside_the_box() -> None:
     """Rest is the allowed value nearest to zero; what is free starts in the middle."""
     box = Bounds([5.0, -1.0], [10.0, 1.0])
@@ -379,6 +398,8 @@ def test_a_problem_that_begins_anew_has_stood_still() -> None:
     for t in range(3):
         buffer[:] = t
         mpc.see(buffer)
+        assert isinstance(mpc.observations, Tensor)
+        assert mpc.observations[0, :, 0].tolist() == [float(k) for k in range(t + 1)]
         actions.append(mpc.act(towards(torch.full((2, 3, 1), 0.5))))
     mpc.reset(np.array([False, True]))
     buffer[:] = 9
@@ -410,15 +431,17 @@ def test_the_number_of_iterations_may_fall() -> None:
     def schedule(step: int) -> int:
         return 7 if step == 0 else 2
 
-    mpc = MPC(CEM(16, 4), horizon=4, action_dim=1, iterations=schedule)
+    mpc = MPC(CEM(16, 4), horizon=4, action_dim=1, iterations=schedule, batch=2)
     counts = []
-    for t in range(4):
+    for t in range(6):
         if t == 3:
             mpc.reset()
+        if t == 5:
+            mpc.reset([False, True])
         calls.clear()
         mpc.act(cost)
         counts.append(len(calls))
-    assert counts == [7, 2, 2, 7]
+    assert counts == [7, 2, 2, 7, 2, 7]
     with pytest.raises(TypeError, match="iterations must be an integer of at least 1"):
         MPC(CEM(), horizon=1, action_dim=1, iterations=lambda _: 2.5).act(bowl)  # type: ignore[arg-type, return-value]
 

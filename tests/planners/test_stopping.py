@@ -13,6 +13,7 @@ from planners import (
     CEM,
     AugmentedLagrangian,
     BestSoFar,
+    CategoricalCEM,
     GradientDescent,
     Method,
     PredictiveSampling,
@@ -69,6 +70,23 @@ def test_a_search_that_keeps_its_spread_does_not_settle() -> None:
     assert (plan.stopped, len(plan.history)) == ("iterations", 40)
 
 
+def test_choices_have_settled_when_they_are_certain() -> None:
+    """The best plan is found at once, but the search goes on until its distribution says so."""
+    method = CategoricalCEM(200, 20, momentum=0.8, restart=1.0)
+    wanted = torch.tensor([0.0, 0.0, 1.0])
+    plan = optimize(
+        method,
+        lambda a: -(a * wanted).sum((-1, -2)),
+        torch.zeros(1, 2, 3),
+        iterations=200,
+        stop=0.05,
+    )
+    assert plan.stopped == "converged"
+    assert plan.history[0] == plan.history[-1]
+    assert len(plan.history) > 2 * LOOK
+    assert plan.state.probability.amax(-1).min() > 0.95
+
+
 def test_a_wrapper_is_not_settled_before_its_work_is_done() -> None:
     """Refine has its second turn, and prices of constraints are found, however still a plan is."""
     problem = quadratic()
@@ -87,21 +105,26 @@ def test_a_wrapper_is_not_settled_before_its_work_is_done() -> None:
     assert len(states) > 2 * 15
 
 
-def test_a_deadline_returns_what_there_is_in_time() -> None:
-    """With iterations of 20 ms and 0.2 s, some ten are done, and the call does not take longer."""
+def test_a_deadline_returns_what_there_is_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With iterations of 20, then 60 ms and 0.21 s, five are done: the sixth would be too long."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     def slow(candidates: Tensor) -> Tensor:
-        time.sleep(0.02)
+        clock[0] += 0.02 if clock[0] < 0.05 else 0.06
         return bowl(candidates)
 
-    began = time.perf_counter()
-    plan = optimize(CEM(16, 4), slow, torch.ones(1, 2, 1), iterations=500, deadline=0.2)
-    took = time.perf_counter() - began
-    assert plan.stopped == "deadline"
-    assert 2 <= len(plan.history) <= 10
-    assert took < 0.3
-    same = optimize(CEM(16, 4), bowl, torch.ones(1, 2, 1), iterations=len(plan.history))
+    plan = optimize(CEM(16, 4), slow, torch.ones(1, 2, 1), iterations=500, deadline=0.21)
+    assert (plan.stopped, len(plan.history)) == ("deadline", 5)
+    assert clock[0] == pytest.approx(0.18)
+    same = optimize(CEM(16, 4), bowl, torch.ones(1, 2, 1), iterations=5)
     assert torch.equal(plan.actions, same.actions)
+
+
+def test_the_clock_runs() -> None:
+    """Without a clock of ones own the process's counts: a search of hours ends at once."""
+    plan = optimize(CEM(16, 4), bowl, torch.ones(1, 2, 1), iterations=10**8, deadline=0.05)
+    assert plan.stopped == "deadline"
 
 
 def test_one_iteration_is_always_done() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,21 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from sigreg import SIGReg, check_distributed, random_directions, sigreg_loss, trapezoid
-from sigreg.scale import scale_term
+from sigreg import (
+    SIGReg,
+    check_distributed,
+    random_directions,
+    report,
+    scale_term,
+    sigreg_loss,
+    trapezoid,
+)
 
 RANKS, DIM = 2, 6
 RULE = trapezoid()
+# Gloo's tensors are on the CPU: under the interpreter alone can they meet these kernels.
+INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton")
+TRITON = "triton" if INTERPRETER else "cpu"
 DIRECTIONS = random_directions(24, DIM, seed=0, step=0)
 
 
@@ -51,13 +63,15 @@ def loss_and_gradient(model: nn.Module, loss: Tensor) -> tuple[Tensor, Tensor]:
 def data_parallel(sizes: tuple[int, ...], lead: tuple[int, ...], **options: Any) -> list[Any]:
     """[(loss, gradient) of all samples in one process, the same under DDP]."""
     x = batch(lead, sum(sizes))
-    mask = (x[..., 0] > -0.5) if options.pop("masked", False) else None
+    shares = {}
+    if options.pop("masked", False):
+        shares["mask"] = x[..., 0] > -0.5
+    if options.pop("weighted", False):
+        shares["sample_weight"] = x[..., 1].square()
     single, ddp = encoder(), DistributedDataParallel(encoder())
-    whole = sigreg_loss(single(x), DIRECTIONS, RULE, mask=mask, **options)
-    part_mask = None if mask is None else mask.split(sizes, -1)[dist.get_rank()]
-    part = sigreg_loss(
-        ddp(shard(x, sizes)), DIRECTIONS, RULE, mask=part_mask, group="auto", **options
-    )
+    whole = sigreg_loss(single(x), DIRECTIONS, RULE, **shares, **options)
+    mine = {name: share.split(sizes, -1)[dist.get_rank()] for name, share in shares.items()}
+    part = sigreg_loss(ddp(shard(x, sizes)), DIRECTIONS, RULE, **mine, group="auto", **options)
     return [loss_and_gradient(single, whole), loss_and_gradient(ddp, part)]
 
 
@@ -95,26 +109,34 @@ def sharded_parameters() -> list[Any]:
     return [whole, (loss.detach(), gradient.full_tensor())]
 
 
+EARLY = SIGReg(num_proj=16)
+
+
 def layers() -> dict[str, Any]:
-    """Losses of one layer with each `sync`; it was built before the group was."""
+    """Losses of one layer with each `group`; it was built before the group was."""
     x = shard(batch(), (13, 7))
     alone = dist.new_group([dist.get_rank()], use_local_synchronization=True)
-    found = {}
-    for name, sync in (
+    mesh = dist.init_device_mesh("cpu", (1, RANKS), mesh_dim_names=("tp", "dp"))
+    found: dict[str, Any] = {"whole mesh": caught(lambda: SIGReg(num_proj=4, group=mesh))}
+    for name, group in (
         ("auto", "auto"),
-        ("off", False),
+        ("off", None),
         ("world", dist.group.WORLD),
         ("one", alone),
+        ("mesh", mesh["dp"]),
+        ("mesh of one", mesh["tp"]),
     ):
-        EARLY.sync = sync
-        found[name] = EARLY(x).detach()
-    EARLY.sync = "auto"
+        EARLY.group = group
+        EARLY.reset_parameters()
+        found[name] = EARLY.train()(x).detach()
+        EARLY.reset_parameters()
+        found[f"{name}, evaluated"] = EARLY.eval()(x).detach()
+    EARLY.group = "auto"
+    if dist.get_rank() == 0:  # the others never come: a message would wait for them
+        found["first rank alone"] = EARLY(x).detach()
     found["all"] = sigreg_loss(batch(), early_directions(), RULE)
     found["part"] = sigreg_loss(x, early_directions(), RULE)
     return found
-
-
-EARLY = SIGReg(num_proj=16).eval()
 
 
 def early_directions() -> Tensor:
@@ -154,16 +176,66 @@ def own_check() -> dict[str, Any]:
     found["own"] = tuple(check_distributed(layer))
     layer.step += dist.get_rank()
     found["astray"] = caught(lambda: check_distributed(layer))
-    broken = SIGReg(num_proj=16, sync=False)
-    found["off"] = tuple(check_distributed(broken))
+    found["off"] = tuple(check_distributed(SIGReg(num_proj=16, group=None)))
+    real = dist.all_reduce
+
+    def lost(tensor: Tensor, *args: Any, keep: int = 0, **kwargs: Any) -> None:
+        total = tensor.clone()
+        real(total, *args, **kwargs)
+        tensor[len(tensor) - keep :] = total[len(tensor) - keep :]
+
+    try:
+        torch.distributed.all_reduce = lost
+        found["dropped"] = caught(check_distributed)
+        torch.distributed.all_reduce = partial(lost, keep=16)  # the mark alone arrives
+        found["half dropped"] = caught(check_distributed)
+    finally:
+        torch.distributed.all_reduce = real
     return found
 
 
+def astray() -> dict[str, Any]:
+    """Losses and gradients of layers whose ranks draw other directions, and of one that agrees."""
+    found = {}
+    for backend in ("cpu", "reference"):
+        for name, seed, step in (
+            ("agreed", 1, 1),
+            ("other step", 0, dist.get_rank()),
+            ("other seed", dist.get_rank(), 0),
+            ("far step", 0, 10**6 * dist.get_rank()),
+        ):
+            x = shard(batch(), (13, 7)).requires_grad_()
+            layer = SIGReg(num_proj=16, seed=seed, backend=backend)
+            layer.step += step
+            loss = layer(x)
+            loss.backward()
+            found[f"{name}, {backend}"] = loss.detach(), x.grad
+    return found
+
+
+def outside() -> str:
+    """What a rank hears that uses a group of the other one."""
+    first = dist.new_group([0])
+    if dist.get_rank() == 0:
+        return ""
+    return caught(lambda: SIGReg(num_proj=4, group=first))
+
+
+def reports() -> list[Any]:
+    """The report of all samples and that of a shard over the ranks; what a bad sample says."""
+    x = 1.2 * batch((2,)) + 0.1
+    alone = report(x, num_proj=32)
+    shared = report(shard(x, (20, 0)), num_proj=32, group="auto")
+    x[1, 3, 2] = torch.nan
+    said = caught(lambda: report(shard(x, (13, 7)), num_proj=32, group="auto"))
+    return [vars(alone), vars(shared), said]
+
+
 def caught(call: Callable[[], object]) -> str:
-    """The message of the RuntimeError that a call raises."""
+    """The message of the error that a call raises."""
     try:
         call()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         return str(error)
     return ""
 
@@ -189,6 +261,11 @@ def main(rank: int, folder: str) -> None:
             "chunks": data_parallel((13, 7), (3,), chunk=5),
             "a mask": data_parallel((13, 7), (3,), masked=True),
             "a mask, reference": data_parallel((13, 7), (3,), masked=True, backend="reference"),
+            "weights": data_parallel((13, 7), (3,), weighted=True, masked=True),
+            "weights, reference": data_parallel((0, 20), (3,), weighted=True, backend="reference"),
+            "reference, chunks": data_parallel((13, 7), (3,), backend="reference", chunk=5),
+            "triton": data_parallel((13, 7), (3,), masked=True, backend=TRITON),
+            "triton, chunks": data_parallel((0, 20), (3,), weighted=True, chunk=5, backend=TRITON),
             "without N": data_parallel((13, 7), (3,), scale_by_n=False),
             "learned directions": learned_directions(),
             "scale": scale(),
@@ -196,6 +273,9 @@ def main(rank: int, folder: str) -> None:
             "layers": layers(),
             "messages": messages(),
             "own check": own_check(),
+            "astray": astray(),
+            "outside": outside(),
+            "reports": reports(),
         }
         torch.save(results, Path(folder, f"rank{rank}.pt"))
     finally:

@@ -6,8 +6,17 @@ import math
 import pytest
 import torch
 
-from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg import (
+    SIGReg,
+    diagnostics,
+    null_law,
+    random_directions,
+    sigreg_loss,
+    student_t,
+    trapezoid,
+)
 from sigreg.diagnostics import collapse_value, effective_rank, noise_floor, report
+from sigreg.directions import quantiles
 
 
 def _gaussian(*shape, seed=0, dtype=torch.float32):
@@ -97,14 +106,18 @@ def test_report_default_is_the_default_module():
 
 @pytest.mark.parametrize("rank", [1, 3, 10])
 def test_report_names_the_rank_of_a_collapse(rank):
-    """Samples in a k-dimensional plane, with a little fog, are "collapsed to rank k"."""
+    """Samples in a k-dimensional plane, and a little fog, have rank k: collapsed, or explained."""
     q = torch.linalg.qr(_gaussian(192, rank, seed=1)).Q
     z = _gaussian(4000, rank) @ q.mT * math.sqrt(192 / rank) + 0.01 * _gaussian(4000, 192, seed=2)
     r = report(z, num_proj=64)
     assert r.effective_rank == pytest.approx(rank, rel=0.02)
-    assert r.verdict.startswith("collapsed to rank")
-    assert f"{round(r.effective_rank)}" == str(rank)
-    assert r.verdict.endswith("of 192")
+    assert r.verdict.endswith("of 192: collapsed, unless the data hold no more")
+    assert r.verdict.startswith(f"rank {rank}")
+    explained = report(z, num_proj=64, state_rank=rank + 0.5).verdict
+    assert explained.endswith(f"as states of rank {rank + 0.5:.3g} explain: no collapse")
+    lost = report(z, num_proj=64, state_rank=3 * rank).verdict
+    assert lost.startswith("collapsed to rank")
+    assert lost.endswith(f"where the states have {3 * rank}")
 
 
 @pytest.mark.parametrize("offset", [0.0, 2.0])
@@ -188,10 +201,14 @@ def test_report_accepts_half_precision():
 @pytest.mark.parametrize(
     ("z", "directions", "message"),
     [
-        (torch.zeros(4), None, r"z must be \[..., N, D\] with D > 0 and no empty lead, got \[4\]"),
-        (torch.zeros(1, 4), None, r"with N at least 2, got \[1, 4\]"),
+        (
+            torch.zeros(4),
+            None,
+            r"z must be \[..., N, D\] with N at least 2.*got \[4\]",
+        ),
+        (torch.zeros(1, 4), None, r"with N at least 2 and no other axis empty, got \[1, 4\]"),
         (torch.zeros(9, 4), torch.ones(2, 3), r"\[M, 4\] to match z \[..., 4\], got \[2, 3\]"),
-        (torch.full((2, 2), torch.nan), None, "z must be finite, got 4 non-finite of 4 values"),
+        (torch.full((2, 2), torch.nan), None, "z must be finite, got 4 non-finite values"),
     ],
 )
 def test_report_refuses(z, directions, message):
@@ -207,3 +224,40 @@ def test_a_report_is_on_floating_tensors_alone(z, got):
     """Integers and lists are refused by type, as the regularizer refuses them."""
     with pytest.raises(TypeError, match=f"z must be .*, got {got}"):
         report(z)
+
+
+def test_a_report_stays_on_its_device():
+    """Whatever the default device is, everything is computed where z and the law are."""
+    z = _gaussian(64, 8)
+    expected = report(z, num_proj=16)
+    diagnostics._law.cache_clear()
+    quantiles.cache_clear()
+    with torch.device("meta"):  # on which nothing can be computed
+        found = report(z, num_proj=16)
+    for name in ("statistic", "p_value", "worst_p_value", "effective_rank"):
+        assert getattr(found, name) == getattr(expected, name)
+
+
+def test_the_null_law_is_computed_once(monkeypatch):
+    """Reports along the same drawn directions share their law; other directions get their own."""
+    seen = []
+
+    def counted(rule, directions=None):
+        seen.append(None if directions is None else len(directions))
+        return null_law(rule, directions)
+
+    diagnostics._law.cache_clear()
+    monkeypatch.setattr(diagnostics, "null_law", counted)
+    for seed in range(3):
+        report(_gaussian(32, 8, seed=seed), num_proj=16)
+    assert sorted(seen, key=str) == [16, None]
+    report(_gaussian(32, 8), num_proj=17)
+    report(_gaussian(32, 8), num_proj=16, quadrature=trapezoid(9))
+    report(_gaussian(32, 8), torch.eye(8))
+    assert sorted(seen, key=str) == [16, 16, 17, 8, None, None]
+
+
+def test_a_report_is_beside_a_gaussian():
+    """Another target has another null law: refused, not misread."""
+    with pytest.raises(ValueError, match=r"must have the target of N\(0, 1\)"):
+        report(_gaussian(32, 8), quadrature=trapezoid(target=student_t(5)))

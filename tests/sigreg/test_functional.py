@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigreg import Quadrature, random_directions, sigreg_loss, trapezoid
+from sigreg import Directions, Quadrature, random_directions, sigreg_loss, trapezoid
 
 from .truths import TRUTHS, Truth
 
@@ -113,6 +113,77 @@ def test_directions_may_be_learned() -> None:
         torch.testing.assert_close(fused, plain)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_weights_of_samples(backend: str) -> None:
+    """Weights enter the means, and N is (Σ w)² / Σ w²: of 0 and 1 they are a mask."""
+    z, a = torch.randn(3, 20, 6, dtype=torch.float64), directions(16, 6)
+    w = torch.rand(3, 20, dtype=torch.float64)
+    loss = sigreg_loss(z, a, RULE, sample_weight=w, backend=backend)
+    phi = torch.exp(1j * (z @ a.T)[..., None] * RULE.t) * w[..., None, None]
+    phi = phi.sum(-3) / w.sum(-1)[:, None, None]
+    n = w.sum(-1).square() / w.square().sum(-1)
+    distance = (phi - RULE.target).abs().square() @ RULE.weight
+    torch.testing.assert_close(loss, (n[:, None] * distance).mean())
+    for scaled in (1e-6 * w, 1e6 * w):
+        torch.testing.assert_close(
+            sigreg_loss(z, a, RULE, sample_weight=scaled, backend=backend), loss
+        )
+    mask = w > 0.3
+    masked = sigreg_loss(z, a, RULE, mask=mask, backend=backend)
+    zeros = sigreg_loss(z, a, RULE, sample_weight=mask.double(), backend=backend)
+    torch.testing.assert_close(zeros, masked)
+    both = sigreg_loss(z, a, RULE, mask=mask, sample_weight=w, backend=backend)
+    product = sigreg_loss(z, a, RULE, sample_weight=w * mask, backend=backend)
+    torch.testing.assert_close(both, product)
+
+
+def test_weights_leave_the_floor() -> None:
+    """Gaussian samples of any weights score 1.0525 in the mean."""
+    z, w = torch.randn(4000, 32, 8), torch.rand(4000, 32).square()
+    loss = sigreg_loss(z, directions(16, 8), RULE, sample_weight=w)
+    assert float(loss) == pytest.approx(1.0525, rel=0.02)
+
+
+def test_gradients_of_weighted_samples() -> None:
+    """The fused kernel's gradients of samples and directions are the reference's."""
+    z, a = torch.randn(2, 20, 4, dtype=torch.float64), directions(8, 4)
+    w = torch.rand(2, 20, dtype=torch.float64)
+    found = []
+    for backend in ("reference", "cpu"):
+        leaves = z.clone().requires_grad_(), a.clone().requires_grad_()
+        loss = sigreg_loss(*leaves, RULE, sample_weight=w, scale_by_n=False, backend=backend)
+        found.append(torch.autograd.grad(loss, leaves))
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_chunks_change_nothing(backend: str, learned: bool) -> None:
+    """However many directions are projected at a time, loss and gradients are the same."""
+    z, found = torch.randn(2, 20, 4, dtype=torch.float64), []
+    for chunk in (None, 1, 3, 8, 100):
+        leaves = [z.clone().requires_grad_(), directions(8, 4).requires_grad_(learned)]
+        loss = sigreg_loss(leaves[0], leaves[1], RULE, backend=backend, chunk=chunk)
+        found.append((loss, *torch.autograd.grad(loss, leaves[: 1 + learned])))
+    for other in found[1:]:
+        for mine, first in zip(other, found[0], strict=True):
+            torch.testing.assert_close(mine, first)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_rows_with_a_scale_may_be_learned_too(backend: str) -> None:
+    """The gradient of rows goes through their scale, to both."""
+    z, found = torch.randn(20, 4, dtype=torch.float64), []
+    rows, scale = torch.randn(2, 8, 4, dtype=torch.float64)
+    scale = scale[:, 0].exp()
+    for given in (Directions(rows.requires_grad_(), scale), None):
+        a = Directions(rows * scale[:, None]) if given is None else given
+        loss = sigreg_loss(z.float(), a, RULE, backend=backend)
+        found.append(torch.autograd.grad(loss, rows)[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtype_of_the_result(dtype: torch.dtype) -> None:
     """The loss is float32, or float64 for float64 samples; the gradient has the samples' dtype."""
@@ -162,10 +233,14 @@ def test_one_sample_and_one_direction_suffice() -> None:
     [
         (TypeError, "z must be floating point, got torch.int64", {"z": torch.ones(4, 3).long()}),
         (TypeError, "z must be a torch.Tensor, got list", {"z": [[1.0, 2.0, 3.0]]}),
-        (ValueError, "z must be [..., N, D] with D > 0", {"z": torch.ones(3)}),
-        (ValueError, "z must be [..., N, D] with D > 0", {"z": torch.ones(4, 0)}),
-        (ValueError, "no empty lead, got [0, 4, 3]", {"z": torch.ones(0, 4, 3)}),
-        (ValueError, "z must hold samples outside a process group", {"z": torch.ones(0, 3)}),
+        (ValueError, "z must be [..., N, D] with N at least 1", {"z": torch.ones(3)}),
+        (ValueError, "no other axis empty, got [4, 0]", {"z": torch.ones(4, 0)}),
+        (ValueError, "no other axis empty, got [0, 4, 3]", {"z": torch.ones(0, 4, 3)}),
+        (
+            ValueError,
+            "no other axis empty, got [0, 3]",
+            {"z": torch.ones(0, 3)},
+        ),
         (
             ValueError,
             "directions must be [M, 3] to match z [..., 3], got [5, 4]",
@@ -174,9 +249,24 @@ def test_one_sample_and_one_direction_suffice() -> None:
         (ValueError, "got [0, 3]", {"directions": torch.ones(0, 3)}),
         (ValueError, "mask must be [4] to match z [4, 3], got [3]", {"mask": torch.ones(3) > 0}),
         (TypeError, "mask must be boolean, got torch.float32", {"mask": torch.ones(4)}),
-        (ValueError, "chunk must be at least 1, got 0", {"chunk": 0}),
-        (ValueError, "backend must be one of auto, reference, cpu, triton", {"backend": "gpu"}),
-        (ValueError, "sync must be", {"group": "all"}),
+        (
+            ValueError,
+            "sample_weight must be [4] to match z [4, 3], got [3]",
+            {"sample_weight": torch.ones(3)},
+        ),
+        (
+            TypeError,
+            "sample_weight must be floating point, got torch.bool",
+            {"sample_weight": torch.ones(4) > 0},
+        ),
+        (
+            ValueError,
+            "sample_weight must not require a gradient",
+            {"sample_weight": torch.ones(4, requires_grad=True)},
+        ),
+        (ValueError, "chunk must be a whole number of at least 1, got 0", {"chunk": 0}),
+        (ValueError, "backend must be one of auto, reference, cpu, cpp, tri", {"backend": "gpu"}),
+        (ValueError, "group must be", {"group": "all"}),
     ],
 )
 def test_what_is_refused(

@@ -56,6 +56,17 @@ def test_global_views_alone_set_the_centre():
     assert float(losses.regularizer) == pytest.approx(float(_regularizer()(views)), rel=1e-6)
 
 
+def test_half_precision_views_are_compared_in_float32():
+    """bfloat16 rounds the views, not their distance, mean or centre."""
+    z = (10 + 0.1 * _views(3)).bfloat16()
+    found = LeJEPALoss(_regularizer())(z).invariance
+    assert found.dtype == torch.float32
+    assert float(found) == float(LeJEPALoss(_regularizer())(z.float()).invariance)
+    assert invariance_loss(z, z[0]).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert LeJEPALoss(_regularizer())(z).invariance == found
+
+
 def test_pooled_views_multiply_the_misfit():
     """One batch of V·N samples has V times the statistic of V batches with the same misfit."""
     z = torch.zeros(4, 32, 6)
@@ -82,7 +93,7 @@ def test_the_regularizer_is_a_submodule():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"convention": "sum"}, "convention must be 'convex' or 'additive', got 'sum'"),
+        ({"convention": "sum"}, "convention must be one of convex, additive, got 'sum'"),
         ({"weight": 1.5}, r"weight must be in \[0, 1\] for the convex form, got 1.5"),
         (
             {"weight": -1.0, "convention": "additive"},
@@ -101,6 +112,8 @@ def test_refuses_wrong_shapes():
     loss = LeJEPALoss(_regularizer())
     with pytest.raises(ValueError, match=r"global_views must be \[V, N, D\], got \[32, 6\]"):
         loss(_views(2)[0])
+    with pytest.raises(ValueError, match=r"global_views must be .*got \[0, 32, 6\]"):
+        loss(_views(0), _views(2))
     with pytest.raises(ValueError, match=r"local_views must be \[V, 32, 6\].*got \[2, 31, 6\]"):
         loss(_views(2), _views(2, n=31))
     with pytest.raises(ValueError, match=r"weight must be in \[0, 1\), got 1"):

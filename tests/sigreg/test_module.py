@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg.directions import Sketch
 
 
 def test_gaussian_batches_score_the_noise_floor() -> None:
@@ -90,7 +91,7 @@ def test_a_layer_built_on_the_meta_device() -> None:
 def test_float64_samples_get_a_float64_rule() -> None:
     """The float32 buffers do not limit float64 samples."""
     layer, x = SIGReg(12, 16, 3.3), torch.randn(32, 8, dtype=torch.float64)
-    a = random_directions(16, 8, seed=0, step=0)
+    a = Sketch(16).draw(x)
     expected = sigreg_loss(x, a, trapezoid(12, 3.3), backend="reference")
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=0)
 
@@ -154,6 +155,11 @@ def test_the_scale_term_is_a_hinge_on_the_standard_deviation() -> None:
     hinge = (1 - x.std(1, correction=0)).clamp(min=0).mean()
     torch.testing.assert_close(with_scale, plain + 3 * hinge)
     plain, with_scale = (SIGReg(scale=s)(x, mask=mask, directions=a) for s in (0.0, 3.0))
+    for whole in (mask.int(), mask.long()):
+        assert torch.equal(SIGReg(scale=3.0)(x, mask=whole, directions=a), with_scale)
+    weights = mask.double()
+    weighted = SIGReg(scale=3.0)(x, sample_weight=0.1 * weights, directions=a)
+    torch.testing.assert_close(weighted, with_scale)
     hinges = [(1 - x[b, mask[b]].std(0, correction=0)).clamp(min=0) for b in range(2)]
     torch.testing.assert_close(with_scale, plain + 3 * torch.stack(hinges).mean())
 
@@ -161,15 +167,16 @@ def test_the_scale_term_is_a_hinge_on_the_standard_deviation() -> None:
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("num_knots must be at least 2, got 1", {"knots": 1}),
+        ("knots must be a whole number of at least 2, got 1", {"knots": 1}),
         ("num_proj must be a whole number of at least 1, got 0", {"num_proj": 0}),
         ("num_proj must be a whole number of at least 1, got 1.5", {"num_proj": 1.5}),
         ("t_max must be positive and finite, got -1", {"t_max": -1}),
-        ('sampler must be "gaussian" or "orthogonal"', {"sampler": "sobol"}),
+        ("sampler must be one of gaussian, orthogonal", {"sampler": "sobol"}),
         ("backend must be one of", {"backend": "cuda"}),
         ("scale must be 0 or more, got -1", {"scale": -1}),
-        ("chunk must be at least 1, got 0", {"chunk": 0}),
-        ('sync must be "auto", False or a process group', {"sync": "yes"}),
+        ("quadrature must come without knots", {"knots": 9, "quadrature": trapezoid()}),
+        ("chunk must be a whole number of at least 1, got 0", {"chunk": 0}),
+        ('group must be "auto", None, a process group', {"group": "yes"}),
     ],
 )
 def test_what_is_refused(message: str, arguments: dict[str, object]) -> None:

@@ -78,5 +78,5 @@ def test_refuses_wrong_input(statistic):
         statistic(torch.zeros(3, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"got \[3\]"):
         statistic(torch.zeros(3))
-    with pytest.raises(ValueError, match="order must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="order must be a whole number of at least 1, got 0"):
         hermite_moments(torch.zeros(3, 3), 0)

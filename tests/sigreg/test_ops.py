@@ -9,38 +9,55 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sigreg import SIGReg, random_directions, trapezoid
-from sigreg._kernels.ops import ecf_sums_op, loss_op
-from sigreg.directions import directions_op
+from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg._kernels import loss_op
+from sigreg.directions import Sketch, directions_op
 
 RULE = trapezoid()
 
 
-def loss_arguments(*, want_gradient: bool, mask: bool) -> tuple[object, ...]:
+def loss_arguments(
+    *, want_gradient: bool, mask: bool, drawn: bool, chunk: int, strided: bool
+) -> tuple[object, ...]:
     """A call of `sigreg::loss`."""
-    z = torch.randn(2, 20, 6, requires_grad=want_gradient)
-    a = random_directions(9, 6, seed=0, step=0)
-    count = (torch.rand(2, 20) > 0.5).float() if mask else None
+    groups = 1 if strided else 2  # one, or flattening would copy
+    z = torch.randn(groups, 6, 20).mT if strided else torch.randn(groups, 20, 6)
+    z.requires_grad_(want_gradient)
+    if drawn:
+        rows, scale = Sketch(9).draw(z.detach())
+    else:
+        rows, scale = random_directions(9, 6, seed=0, step=0).T.contiguous().T, None
+        rows.requires_grad_(want_gradient)
+    shares = torch.rand(groups, 20) if mask else None
     weight, target = RULE.weight.float(), RULE.target.float()
-    return z, a, count, weight, target, RULE.spacing, True, 0, "cpu", "", want_gradient
+    wanted = want_gradient, want_gradient and not drawn
+    return z, rows, scale, shares, weight, target, RULE.spacing, True, chunk, "cpu", "", *wanted
 
 
+@pytest.mark.parametrize("chunk", [0, 4])
 @pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize("want_gradient", [False, True])
-def test_the_loss_operator_is_what_it_declares(mask: bool, want_gradient: bool) -> None:
-    """Schema, aliasing, mutation and fake shapes are as registered."""
-    torch.library.opcheck(
-        loss_op,
-        loss_arguments(want_gradient=want_gradient, mask=mask),
-        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+def test_the_loss_operator_is_what_it_declares(
+    mask: bool, drawn: bool, strided: bool, want_gradient: bool, chunk: int
+) -> None:
+    """Schema, aliasing, mutation, shapes and strides are as registered."""
+    arguments = loss_arguments(
+        want_gradient=want_gradient, mask=mask, drawn=drawn, chunk=chunk, strided=strided
     )
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(loss_op, arguments, test_utils=tests)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        promised = loss_op(*arguments)
+    for real, fake in zip(loss_op(*arguments), promised, strict=True):
+        assert (real.shape, real.stride(), real.dtype) == (fake.shape, fake.stride(), fake.dtype)
 
 
-def test_the_other_operators_are_what_they_declare() -> None:
-    """Sums and directions pass every check torch has, dynamic shapes included."""
-    x = torch.randn(2, 20, 3, requires_grad=True)
-    torch.library.opcheck(ecf_sums_op, (x, None, 17, 0.1875, "cpu"))
+def test_the_directions_operator_is_what_it_declares() -> None:
+    """It passes every check torch has, dynamic shapes included."""
     torch.library.opcheck(directions_op, (torch.tensor(3), 5, 4, 7, False))
     torch.library.opcheck(directions_op, (torch.tensor(3), 5, 4, 7, True))
 
@@ -144,3 +161,17 @@ def test_memory_is_bounded_by_the_projections(shape: tuple[int, ...]) -> None:
     assert peak_bytes(lambda: layer(x).backward()) < 3 * projections
     small = SIGReg(num_proj=1024, chunk=64)
     assert peak_bytes(lambda: small(x).backward()) <= peak_bytes(lambda: layer(x).backward())
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_chunk_bounds_memory(backend: str, learned: bool) -> None:
+    """Few directions at a time take less memory, also in the reference and with learned ones."""
+    x = torch.randn(2, 512, 32, requires_grad=True)
+    a = random_directions(512, 32, seed=0, step=0).requires_grad_(learned)
+
+    def peak(chunk: int) -> int:
+        return peak_bytes(lambda: sigreg_loss(x, a, RULE, backend=backend, chunk=chunk).backward())
+
+    # A kernel has a working set beside the projections.
+    assert peak(32) < (0.1 if backend == "reference" else 1) * peak(512)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from torch import Tensor, nn
 
 from worldmodel import Batch, Losses, jepa_loss
 from worldmodel.apps.cli import main as worldmodel
-from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.ranks import ALONE, Ranks, joined
+from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import NonFiniteError, Training
 from worldmodel.apps.train.objectives import build_world_model
-from worldmodel.apps.train.ranks import ALONE, Ranks, SharedBatchNorm, launch, synchronise, whole
+from worldmodel.apps.train.parallel import SharedBatchNorm, synchronise, whole
 from worldmodel.data import ActionScale, Windows, open_hdf5
 
-CONFIG = TrainConfig(steps=5, batch_size=12, learning_rate=1e-2, weight=0.3, num_proj=16, seed=4)
+RECIPE = Recipe(steps=5, batch_size=12, learning_rate=1e-2, weight=0.3, num_proj=16, seed=4)
 WORDS = (
     "preset=small", "batch_size=8", "num_proj=8", "frameskip=2", "steps=4", "workers=0",
     "encoder.dim=8", "encoder.projector_dim=8", "encoder.width=4", "action_encoder.dim=8",
@@ -35,7 +35,9 @@ WORDS = (
 UNEVEN = (3, 5)
 
 
-def training(data: str, ranks: Ranks = ALONE, dropout: float = 0.0) -> Training:
+def training(
+    data: str, ranks: Ranks = ALONE, dropout: float = 0.0, *, sharded: bool = False
+) -> Training:
     """A tiny model in float64, where rounding is too small for AdamW to blow it up."""
     torch.manual_seed(2)
     small = {"dim": 8, "projector_dim": 8}
@@ -51,7 +53,7 @@ def training(data: str, ranks: Ranks = ALONE, dropout: float = 0.0) -> Training:
         synchronise(model)
     episodes = open_hdf5(data)
     windows = Windows(episodes, frameskip=2, scale=ActionScale.fit(episodes))
-    return Training(model, windows, CONFIG, objective=in_double, ranks=ranks)
+    return Training(model, windows, RECIPE, objective=in_double, ranks=ranks, sharded=sharded)
 
 
 def in_double(model: Any, batch: Batch, regularizer: Any, weight: float) -> Losses:
@@ -63,12 +65,10 @@ def trace(run: Training) -> dict[str, Tensor]:
     """Every gradient after every step, and the state at the end."""
     found: dict[str, Tensor] = {}
 
-    def on_step(step: int, losses: Losses) -> None:
+    for _ in run.run():
         for name, parameter in run.model.named_parameters():
             assert parameter.grad is not None
-            found[f"{step}.{name}"] = whole(parameter.grad).clone()
-
-    run.run(on_step)
+            found[f"{run.step}.{name}"] = whole(parameter.grad).clone()
     state = run.model.state_dict().items()
     return found | {f"end.{name}": whole(value).clone() for name, value in state}
 
@@ -113,22 +113,19 @@ def dirty(run: Training) -> str:
 
     run.windows.batch = batch  # type: ignore[method-assign]
     try:
-        run.run(lambda step, losses: None)
+        list(run.run())
     except NonFiniteError as error:
         return str(error)
     return "nothing"
 
 
-def main(data: str, folder: Path) -> None:
-    """One rank: run everything, leave the results in files."""
-    torch.set_num_threads(1)
-    ranks = launch("cpu")
-    copied = trace(training(data, ranks))
-    results = {f"copied.{name}": value for name, value in copied.items()}
-    rows = slice(0, UNEVEN[0]) if ranks.rank == 0 else slice(UNEVEN[0], None)
+def shared(data: str, folder: Path, ranks: Ranks) -> list[str]:
+    """What is tried inside one process group; the words of this rank."""
+    results = {f"copied.{name}": value for name, value in trace(training(data, ranks)).items()}
+    rows = slice(0, UNEVEN[0]) if ranks.first else slice(UNEVEN[0], None)
     found = normalised(norm_pair()[1], rows_of_batch_norm(), rows)
     results |= {f"norm.{name}": value for name, value in found.items()}
-    run = training(data, replace(ranks, sharded=True))
+    run = training(data, ranks, sharded=True)
     parts = trace(run)
     held = sum(p.to_local().numel() for p in run.model.parameters())  # type: ignore[attr-defined]
     results["held"] = torch.tensor(held)
@@ -137,15 +134,23 @@ def main(data: str, folder: Path) -> None:
     words = [dirty(run), str(run.step)]
     plain = {name: value.contiguous() for name, value in results.items()}
     save_file(plain, folder / f"rank{ranks.rank}.safetensors")
+    return words
+
+
+def main(data: str, folder: Path) -> None:
+    """One rank: run everything, leave the results in files. Each command joins a group anew."""
+    torch.set_num_threads(1)
+    with joined("cpu") as ranks:
+        words = shared(data, folder, ranks)
     status = worldmodel(["train", "--data", data, "--out", str(folder / "run"), *WORDS])
     given = ["--data", data, "--out", str(folder / "sharded"), "--sharded"]
     status += worldmodel(["train", *given, *WORDS])
-    if ranks.rank == 0:
-        for name in ("report.json", "checkpoints/step-000000004.safetensors"):
-            (folder / "sharded" / name).rename(folder / Path(name).name)
-    ranks.wait()
+    with joined("cpu") as ranks:
+        if ranks.first:
+            for name in ("report.json", "checkpoints/step-000000004.safetensors"):
+                (folder / "sharded" / name).rename(folder / Path(name).name)
     status += worldmodel(["train", "--resume", "--out", str(folder / "sharded")])
-    Path(folder, f"rank{ranks.rank}.txt").write_text("\n".join([*words, str(status)]))
+    (folder / f"rank{ranks.rank}.txt").write_text("\n".join([*words, str(status)]), "utf-8")
 
 
 if __name__ == "__main__":

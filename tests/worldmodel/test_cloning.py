@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,17 @@ import torch
 from torch import Tensor
 
 from worldmodel import GCBC, presets
-from worldmodel.apps.evaluate import GCBCPolicy, Scene, Task, attempt, make_pairs
-from worldmodel.apps.evaluate.manifest import make_manifest
-from worldmodel.apps.evaluate.running import Evaluation, Subject, measure
+from worldmodel.apps.evaluate import (
+    GCBCPolicy,
+    Scene,
+    Task,
+    attempt,
+    evaluate,
+    make_manifest,
+    make_pairs,
+)
+from worldmodel.apps.runs import Run
+from worldmodel.apps.settings import TrialSettings
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom, collect
 
@@ -85,24 +94,26 @@ def test_no_pair_depends_on_its_neighbours(size: int) -> None:
 
 def test_a_result_names_the_policy_and_counts_no_rollouts() -> None:
     """It is measured like a planner, beside the same floors, and refused by the same rules."""
-    model, walks = cloned(), collect(WORLD, 10, 20, seed=2)
+    walks = collect(WORLD, 10, 20, seed=2)
     manifest = make_manifest(
         WORLD, list(walks.states), ["a"] * 10, num=6, offset=4, budget=7, seed=0, source="walks"
     )
-    subject = Subject(
-        name="clone", objective="gcbc", world="two-room", trained_on=frozenset("b"),
-        image_size=16, frameskip=3, action_dim=6, scale=SCALE, weights="0" * 64,
+    run = Run(
+        Path("clone"), cloned(), SCALE, frameskip=3, world="two-room", objective="gcbc", data=None,
+        trained_on=frozenset("b"), held_out=frozenset(), settings={},
     )  # fmt: skip
-    policy = GCBCPolicy(model, SCALE, frameskip=3)
-    result, trials = measure(subject, policy, manifest, Evaluation())
-    mark = result["fingerprint"]
-    assert (mark["planner"], mark["rollouts_per_decision"]) == ("GCBCPolicy", None)
-    assert (mark["run"], mark["objective"]) == ("clone", "gcbc")
-    assert result["success_rate"] == pytest.approx(trials.success.mean(), abs=1e-4)
-    assert result["expert_success_rate"] == 1
-    seen = subject._replace(trained_on=frozenset("a"))
+    result = evaluate(run, manifest, TrialSettings())
+    mark = result.fingerprint
+    assert (mark.planner, mark.rollouts_per_decision) == ("GCBCPolicy", None)
+    assert (mark.run, mark.objective) == ("clone", "gcbc")
+    outcome = attempt(WORLD, manifest.pairs, GCBCPolicy(run.model, SCALE, frameskip=3), budget=7)  # type: ignore[arg-type]
+    assert result.reached.tolist() == outcome.success.tolist()
+    assert result.expert_success_rate == 1
+    seen = run._replace(trained_on=frozenset("a"))
     with pytest.raises(ValueError, match=r"trained on 1 of the \d episodes"):
-        measure(seen, policy, manifest, Evaluation())
+        evaluate(seen, manifest, TrialSettings())
+    with pytest.raises(ValueError, match="which plans nothing: leave out --planner"):
+        evaluate(run, manifest, TrialSettings(samples=5, elites=2))
 
 
 def test_blocks_of_another_length_are_refused() -> None:

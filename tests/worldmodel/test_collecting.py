@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from worldmodel.apps.cli import _parser
+from worldmodel.apps import settings
+from worldmodel.apps.cli import COMMANDS
+from worldmodel.apps.data import command
 from worldmodel.apps.data.collecting import episodes
+from worldmodel.apps.folder import locked
+from worldmodel.apps.parsing import parse
 from worldmodel.data import open_hdf5
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, open_world
@@ -20,8 +29,10 @@ pytest.importorskip("h5py", reason="episodes are stored as HDF5: pip install 'si
 
 def data(*words: object) -> int:
     """`worldmodel data …`, without the handler that turns errors into one line."""
-    arguments = _parser().parse_args(["data", *map(str, words)])
-    return int(arguments.run(arguments))
+    name, *rest = map(str, words)
+    known = COMMANDS[f"data {name}"]
+    told = parse(getattr(settings, known.settings), f"data {name}", rest)
+    return int(getattr(command, known.function)(told))
 
 
 def collect(out: Path, num: int, *words: object) -> None:
@@ -91,7 +102,7 @@ def test_other_episodes_are_never_appended(tmp_path: Path) -> None:
         (("--policy", "expert", "--size", 32), "image_size"),
         (("--policy", "random"), "policy"),
     ):
-        with pytest.raises(ValueError, match=rf"cannot be gone on with: {name} must be"):
+        with pytest.raises(ValueError, match=rf"cannot be continued: {name} must be"):
             collect(out, 3, *words, "--resume")
     with pytest.raises(ValueError, match="episodes must be 3 as in the file, got 4"):
         collect(out, 4, "--policy", "expert", "--resume")
@@ -120,7 +131,7 @@ def test_states_are_drawn_again_at_another_size(tmp_path: Path) -> None:
     assert same(large, again)
     assert read_origin(again) == read_origin(large)
     data("convert", small, tmp_path / "nameless.h5", "--size", 8)
-    with pytest.raises(ValueError, match="must say which world it comes from"):
+    with pytest.raises(ValueError, match="must say which built-in world it comes from"):
         data("render", tmp_path / "nameless.h5", tmp_path / "b.h5", "--size", 40)
 
 
@@ -159,3 +170,135 @@ def test_push_t_is_collected_by_its_pusher(tmp_path: Path) -> None:
     assert np.array_equal(world.draw(states[:1, 12]), stored.frames[torch.tensor([12])].numpy())
     later = list(episodes(world, "pusher", 2, length=30, seed=0, first=1))
     assert np.array_equal(later[0][0], states[1])
+
+
+@pytest.mark.parametrize("kept", [0, 7])
+def test_the_file_of_a_killed_writer_is_continued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int
+) -> None:
+    """After kill -9 `--resume` keeps the whole episodes, says so, and ends with the same rows."""
+    whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
+    collect(whole, 40)
+    code = (
+        "import os, signal\n"
+        "from worldmodel.apps.cli import main\n"
+        "from worldmodel.data import HDF5Writer\n"
+        "put = HDF5Writer._put\n"
+        "def dies(self, *given):\n"
+        f"    if len(self) == {kept}:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    put(self, *given)\n"
+        "HDF5Writer._put = dies\n"
+        "main(['data', 'collect', '--episodes', '40', '--length', '6', '--size', '16', '--seed', "
+        f"'3', '--policy', 'random', '--out', {str(killed)!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert killed.exists()
+    collect(killed, 40, "--resume")
+    said = "left by a killed writer: its 7 whole episodes are copied" in capsys.readouterr().out
+    assert said == (kept == 7)
+    assert same(whole, killed)
+    assert {p.name for p in tmp_path.iterdir()} == {"whole.h5", "killed.h5"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["random", "expert"])
+def test_ranks_share_the_episodes_to_the_same_bits(tmp_path: Path, policy: str) -> None:
+    """Three processes that Slurm numbers write, byte for byte, the file of one."""
+    alone, shared = tmp_path / "alone.h5", tmp_path / "shared.h5"
+    collect(alone, 70, "--policy", policy)
+    words = ["data", "collect", "--episodes", "70", "--length", "6", "--size", "16", "--seed", "3",
+             "--policy", policy, "--out", str(shared)]  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    own = {"SLURM_NTASKS": "3", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "worldmodel", *words],
+            env=os.environ | own | {"SLURM_PROCID": str(rank)},
+        )
+        for rank in range(3)
+    ]
+    assert [rank.wait(120) for rank in ranks] == [0, 0, 0]
+    assert shared.read_bytes() == alone.read_bytes()
+
+
+def test_outputs_are_never_an_input_a_link_or_somebody_elses(tmp_path: Path) -> None:
+    """Each command refuses before its work, and leaves what lies there as it was."""
+    walks, link, other = (tmp_path / name for name in ("walks.h5", "link.h5", "other.h5"))
+    collect(walks, 2)
+    before = walks.read_bytes()
+    link.symlink_to(walks)
+    other.write_text("mine", encoding="utf-8")
+    for words, error in (
+        (("collect", "--episodes", 3, "--length", 6, "--out", link, "--resume"), FileExistsError),
+        (("convert", walks, walks), ValueError),
+        (("convert", walks, link), ValueError),
+        (("convert", walks, other), FileExistsError),
+        (("render", walks, walks, "--size", 16), ValueError),
+        (("render", walks, tmp_path / "no" / "a.h5", "--size", 16), FileNotFoundError),
+        (("inspect", walks, "--sheet", walks), ValueError),
+        (("inspect", walks, "--sheet", other), FileExistsError),
+    ):
+        with pytest.raises(error, match=r"must (not exist yet|not be a file that|be in a folder)"):
+            data(*words)
+    assert walks.read_bytes() == before
+    assert other.read_text(encoding="utf-8") == "mine"
+    assert {p.name for p in tmp_path.iterdir()} == {"walks.h5", "link.h5", "other.h5"}
+
+
+def test_a_convert_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not whole does not get the name; the next try has it."""
+    walks, out = tmp_path / "walks.h5", tmp_path / "copy.h5"
+    collect(walks, 3)
+    with monkeypatch.context() as patch:
+        stop = KeyboardInterrupt()
+        read = iter([command.one_episode, None])
+
+        def one(*given: object) -> object:
+            if (known := next(read)) is None:
+                raise stop
+            return known(*given)
+
+        patch.setattr(command, "one_episode", one)
+        with pytest.raises(KeyboardInterrupt):
+            data("convert", walks, out)
+    assert {p.name for p in tmp_path.iterdir()} == {"walks.h5"}
+    assert data("convert", walks, out) == 0
+    assert same(walks, out)
+
+
+def test_one_process_at_a_time_writes_a_file(tmp_path: Path) -> None:
+    """A second one is told who is at it."""
+    out = tmp_path / "walks.h5"
+    with (
+        locked(tmp_path / "walks.h5.lock", str(out)),
+        pytest.raises(BlockingIOError, match=r"walks\.h5 is being written by process \d+ on"),
+    ):
+        collect(out, 2)
+
+
+OWN = """
+from worldmodel.worlds import TwoRoom
+
+class Lake(TwoRoom):
+    name = "lake"
+"""
+
+
+def test_a_world_of_ones_own_is_collected_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--env module:Class` from the present folder; a file's word alone imports nothing."""
+    (tmp_path / "my_lake.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    collect(tmp_path / "lake.h5", 2, "--env", "my_lake:Lake")
+    assert read_origin(tmp_path / "lake.h5")["world"] == "my_lake:Lake"
+    small = ("render", tmp_path / "lake.h5", tmp_path / "small.h5", "--size", 24)
+    with pytest.raises(ValueError, match="which built-in world it comes from: --env my_lake:Lake"):
+        data(*small)
+    assert data(*small, "--env", "my_lake:Lake") == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
@@ -11,7 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from worldmodel.apps import settings
+from worldmodel.apps.cli import COMMANDS, main
 from worldmodel.apps.data import command as data
+from worldmodel.apps.parsing import parse
 from worldmodel.data import open_hdf5
 from worldmodel.worlds import TwoRoom, collect
 
@@ -20,10 +22,10 @@ pytest.importorskip("h5py", reason="sigreg[data] is not installed")
 
 def worldmodel_data(*words: object) -> int:
     """Run `worldmodel data …` without the program around it."""
-    parser = argparse.ArgumentParser()
-    data.add_parser(parser.add_subparsers())
-    arguments = parser.parse_args(["data", *map(str, words)])
-    return int(arguments.run(arguments))
+    name, *rest = map(str, words)
+    known = COMMANDS[f"data {name}"]
+    told = parse(getattr(settings, known.settings), f"data {name}", rest)
+    return int(getattr(data, known.function)(told))
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_walkers_bump_into_the_wall_if_asked(tmp_path: Path) -> None:
     worldmodel_data("collect", *options, "--bump", 0.5, "--out", out)
     actions = open_hdf5(out).actions.unflatten(0, (2, 11))[:, :-1].numpy()
     assert np.array_equal(actions, collect(TwoRoom(16), 2, 10, 3, bump=0.5).actions)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="--bump must be less than or equal to 1"):
         worldmodel_data("collect", *options, "--bump", 1.5, "--out", tmp_path / "other.h5")
 
 
@@ -129,15 +131,13 @@ def test_mistakes_are_named_before_any_work(walks: Path, tmp_path: Path) -> None
     """An existing output, an absent input, no folder and a wrong column end in one error each."""
     with pytest.raises(FileExistsError, match=r"must not exist yet, got .*walks\.h5"):
         worldmodel_data("collect", "--episodes", 1, "--out", walks)
-    with pytest.raises(FileExistsError, match="must not exist yet"):
-        worldmodel_data("convert", walks, walks)
     with pytest.raises(FileNotFoundError, match="no data set at"):
         worldmodel_data("inspect", tmp_path / "absent.h5")
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(FileNotFoundError, match="must be in a folder that exists"):
         worldmodel_data("convert", walks, tmp_path / "absent" / "out.h5")
     with pytest.raises(ValueError, match="must have a column 'torque'"):
         worldmodel_data("inspect", walks, "--action", "torque")
-    with pytest.raises(OSError, match=r"cannot write .*absent/sheet\.png"):
+    with pytest.raises(FileNotFoundError, match=r"--sheet must be in a folder .*absent/sheet"):
         worldmodel_data("inspect", walks, "--sheet", tmp_path / "absent" / "sheet.png")
     (tmp_path / "text.h5").write_text("no")
     with pytest.raises(ValueError, match="which is not one"):
@@ -149,13 +149,29 @@ def test_numbers_are_checked_by_the_parser(
     words: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A count below 1, a word and a negative seed are refused with the option's name."""
-    with pytest.raises(SystemExit):
-        worldmodel_data("collect", "--episodes", "1", "--out", "a.h5", *words)
-    assert f"argument {words[0]}: must" in capsys.readouterr().err
+    assert main(["data", "collect", "--episodes", "1", "--out", "a.h5", *words]) == 2
+    assert f"{words[0]} must" in capsys.readouterr().err
 
 
-def test_a_missing_extra_is_told_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without h5py the command says what to install, as an error it can print in one line."""
+def test_a_missing_extra_is_told_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without h5py one line says what to install, from an index and from a clone."""
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(ValueError, match=r"needs h5py: pip install 'sigreg\[data\]'"):
-        worldmodel_data("collect", "--episodes", 1, "--out", tmp_path / "a.h5")
+    out = tmp_path / "a.h5"
+    assert main(["data", "collect", "--episodes", "1", "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        'needs h5py: pip install "sigreg[worldmodel]" (in a clone: pip install ".[worldmodel]")'
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_contact_sheet_is_drawn_again(walks: Path, tmp_path: Path) -> None:
+    """A sheet of the same data is its own to be replaced; that of other data is not."""
+    sheet, other = tmp_path / "sheet.png", tmp_path / "other.h5"
+    worldmodel_data("convert", walks, other)
+    assert worldmodel_data("inspect", walks, "--sheet", sheet) == 0
+    assert worldmodel_data("inspect", walks, "--sheet", sheet) == 0
+    with pytest.raises(FileExistsError, match="--sheet must not exist yet"):
+        worldmodel_data("inspect", other, "--sheet", sheet)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldmodel.study import bootstrap, jackknife, mean_estimate, paired_test, proportion
+from worldmodel.study import bootstrap, jackknife, mean_estimate, paired_test, proportion, sign_test
 
 
 def test_the_interval_of_a_mean_is_two_standard_errors() -> None:
@@ -68,20 +68,6 @@ def test_what_is_not_defined_is_left_out() -> None:
     assert mean_estimate(values) == mean_estimate(values[[0, 2]])
 
 
-@given(st.lists(st.floats(-5, 5), min_size=3, max_size=40, unique=True))
-def test_the_t_test_is_the_one_of_scipy(values: list[float]) -> None:
-    """Statistic and p-value agree with scipy's paired test, for even and odd freedom."""
-    stats = pytest.importorskip("scipy.stats")
-    first = torch.tensor(values, dtype=torch.float64)
-    second = torch.linspace(-1, 1, len(values), dtype=torch.float64).flip(0)
-    if float((first - second).std()) < 1e-6:
-        return
-    found, wanted = paired_test(first, second), stats.ttest_rel(first.numpy(), second.numpy())
-    assert found.t == pytest.approx(wanted.statistic, rel=1e-9)
-    assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-6, abs=1e-13)
-    assert found.difference.n == len(values)
-
-
 def test_the_t_test_knows_a_table() -> None:
     """t = 2.262 with 9 degrees of freedom is the 5 % point of every textbook."""
     d = torch.linspace(-1, 1, 10, dtype=torch.float64)
@@ -108,11 +94,60 @@ def test_equal_differences_are_certain_or_nothing() -> None:
     assert paired_test(ones, ones).p_value == pytest.approx(1)
 
 
-def test_a_proportion_has_wilsons_interval() -> None:
-    """8 of 10 lie between 0.490 and 0.943, as Wilson's formula gives; none of 10 starts at 0."""
-    found = proportion(8, 10)
-    assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert proportion(0, 10).low == 0
+def test_what_is_not_a_number_is_no_evidence() -> None:
+    """One NaN or infinity among the pairs is an error, not a p-value of 0."""
+    good = torch.arange(5.0)
+    for bad in (math.nan, math.inf):
+        spoilt = good.clone()
+        spoilt[2] = bad
+        with pytest.raises(ValueError, match="must be finite, got 1 differences of 5"):
+            paired_test(spoilt, good)
+    with pytest.raises(ValueError, match="differences must be numbers, got NaN"):
+        sign_test([0.5, math.nan])
+
+
+def test_nearly_equal_differences_are_equal() -> None:
+    """Differences that vary by rounding alone are certain, without a warning."""
+    d = torch.full((6,), 0.1, dtype=torch.float64)
+    d[0] += 1e-16
+    assert paired_test(d, torch.zeros(6)).t == math.inf
+
+
+@given(st.integers(1, 300), st.data())
+def test_a_proportion_has_wilsons_interval(trials: int, data: st.DataObject) -> None:
+    """The ends solve |p̂ − p| = z √(p (1 − p) / n); 0 and 1 are reached exactly."""
+    successes = data.draw(st.integers(0, trials))
+    found = proportion(successes, trials)
+    for end in (found.low, found.high):
+        away = abs(found.value - end)
+        assert away == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / trials), abs=1e-6)
+    assert (found.low == 0) == (successes == 0)
+    assert (found.high == 1) == (successes == trials)
+
+
+def test_eight_of_ten_and_a_fraction_between() -> None:
+    """8 of 10 lie between 0.490 and 0.943, as in textbooks; 7.5 of 10 between those of 7 and 8."""
+    eight, seven, between = proportion(8, 10), proportion(7, 10), proportion(7.5, 10)
+    assert (eight.low, eight.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert between.value == 0.75
+    assert between.low == pytest.approx((eight.low + seven.low) / 2)
+    assert between.high == pytest.approx((eight.high + seven.high) / 2)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 1 / 16), (7, 1, 18 / 256), (3, 3, 1.0)],
+)
+def test_the_sign_test_counts_coins(better: int, worse: int, p: float) -> None:
+    """The p-value is that of fair coins, ties do not count, and sides are alike."""
+    differences = [0.5] * better + [-1.0] * worse + [0.0] * 4
+    assert sign_test(differences) == sign_test([-d for d in differences]) == pytest.approx(p)
+
+
+def test_the_sign_test_survives_many_pairs() -> None:
+    """Two thousand coins overflow no float: an even split is 1, a lopsided one nearly 0."""
+    assert sign_test([1.0, -1.0] * 1000) == pytest.approx(1)
+    assert 0 <= sign_test([1.0] * 2000) < 1e-300
 
 
 def test_wrong_shapes_are_named() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from worldmodel import GCBC, Batch, CausalPredictor, ConvEncoder, gcbc_loss, presets
-from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import Training
 from worldmodel.data import Windows
 
@@ -55,11 +55,11 @@ def test_it_trains_on_the_built_in_world(two_room_windows: Callable[[int], Windo
     """Through the same loop as LeWM, its error falls below that of always the mean action, 1."""
     torch.manual_seed(0)
     model, errors = small(), []
-    config = TrainConfig(steps=60, batch_size=64, learning_rate=3e-3, weight=0.0, num_proj=8)
+    config = Recipe(steps=60, batch_size=64, learning_rate=3e-3, weight=0.0, num_proj=8)
     training = Training(
         model, two_room_windows(16), config, objective=gcbc_loss, regularizer=NoTerms()
     )
-    training.run(lambda _, losses: errors.append(float(losses.prediction)))
+    errors += [float(losses.prediction) for losses in training.run()]
     assert sum(errors[-10:]) < 0.95 * sum(errors[:10])
 
 

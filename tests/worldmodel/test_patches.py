@@ -20,7 +20,7 @@ from worldmodel import (
     presets,
     save,
 )
-from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import Training
 from worldmodel.contract import plain_rollout
 from worldmodel.data import Windows
@@ -160,11 +160,11 @@ def test_it_trains_plans_and_survives_the_disk(
     torch.manual_seed(0)
     small = predictor(token_dim=16, tokens=4, action_width=10, mlp_dim=32, dropout=0.0)
     model = WorldModel(encoder, ActionEncoder(10, 10), small.train())
-    config = TrainConfig(steps=25, batch_size=16, learning_rate=3e-3, weight=0.0, num_proj=8)
+    config = Recipe(steps=25, batch_size=16, learning_rate=3e-3, weight=0.0, num_proj=8)
     errors: list[float] = []
     training = Training(model, two_room_windows(28), config, objective=jepa_loss,
                         regularizer=NoTerms())  # fmt: skip
-    training.run(lambda _, losses: errors.append(float(losses.prediction)))
+    errors += [float(losses.prediction) for losses in training.run()]
     assert sum(errors[-5:]) < 0.8 * sum(errors[:5])
     assert all(torch.equal(v, before[k]) for k, v in model.encoder.state_dict().items())
     assert not model.encoder.training

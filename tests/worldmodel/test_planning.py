@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,15 +12,8 @@ from torch import Tensor
 
 from planners import Cost
 from worldmodel import WorldModel, presets
-from worldmodel.apps.evaluate import (
-    PLANNERS,
-    Imagined,
-    Planner,
-    PlannerPolicy,
-    Scene,
-    Task,
-    planning,
-)
+from worldmodel.apps.evaluate import PlannerPolicy, Scene, Task, planning
+from worldmodel.apps.settings import EvaluateSettings, PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom
 
@@ -29,7 +22,18 @@ SCALE = ActionScale(torch.tensor([0.1, -0.2]), torch.tensor([0.6, 0.5]))
 RNG = np.random.default_rng(0)
 STARTS, GOALS = WORLD.sample_states(RNG, 7), WORLD.sample_states(RNG, 7)
 SEEDS = np.arange(7) + 40
-TINY = Planner(samples=6, elites=3, iterations=2, horizon=2, together=4)
+PLANNERS = get_args(PlannerSettings.model_fields["planner"].annotation)
+
+
+def tiny(planner: str = "cem", **words: Any) -> PlannerSettings:
+    """A search of two iterations over two blocks."""
+    given: dict[str, Any] = {"samples": 6, "iterations": 2, "horizon": 2, "together": 4}
+    if planner in ("cem", "icem", "mppi"):
+        given["elites"] = 3
+    return PlannerSettings(planner=planner, **(given | words))  # type: ignore[arg-type]
+
+
+TINY = tiny()
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +41,16 @@ def policy() -> PlannerPolicy:
     """A fresh model of 16-pixel frames behind a small search."""
     torch.manual_seed(0)
     model = presets.small(6, image_size=16, dim=8).eval()
-    return PlannerPolicy(model, SCALE, frameskip=3, planner=TINY)
+    # A fresh predictor's gates are shut, and every plan costs the same.
+    with torch.no_grad():
+        for block in model.predictor.blocks:
+            block.modulation.weight.normal_(0, 0.5)
+    return PlannerPolicy(model, SCALE, 3, TINY)
 
 
-def two_decisions(policy: PlannerPolicy, which: list[int], planner: Planner) -> np.ndarray:
+def two_decisions(policy: PlannerPolicy, which: list[int], planner: PlannerSettings) -> np.ndarray:
     """Actions of two decisions in a row for some of the pairs: [n, 2, steps, 2]."""
-    policy = PlannerPolicy(policy.model, policy.scale, frameskip=3, planner=planner)
+    policy = replace(policy, planner=planner)
     states = STARTS[which]
     actor = policy.begin(Task(WORLD, GOALS[which], SEEDS[which]))
     return np.stack([actor(Scene(states, lambda: WORLD.draw(states))) for _ in range(2)], 1)
@@ -51,7 +59,7 @@ def two_decisions(policy: PlannerPolicy, which: list[int], planner: Planner) -> 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_a_plan_depends_on_its_own_pair_alone(policy: PlannerPolicy, name: str) -> None:
     """One at a time, three at a time, all at once or in another order: the same bits."""
-    planner = replace(TINY, name=name)
+    planner = tiny(name)
     whole = two_decisions(policy, list(range(7)), planner)
     for size in (1, 3):
         for first in range(0, 7, size):
@@ -64,7 +72,7 @@ def test_a_plan_depends_on_its_own_pair_alone(policy: PlannerPolicy, name: str) 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_actions_are_held_over_a_block_inside_the_box(policy: PlannerPolicy, name: str) -> None:
     """A held block is one raw action; every action lies in [−1, 1]; `execute` blocks come out."""
-    actions = two_decisions(policy, [0, 1], replace(TINY, name=name, execute=2))
+    actions = two_decisions(policy, [0, 1], tiny(name, execute=2))
     assert actions.shape == (2, 2, 6, 2)
     assert (np.abs(actions) <= 1).all()
     blocks = actions.reshape(2, 2, 2, 3, 2)
@@ -73,7 +81,7 @@ def test_actions_are_held_over_a_block_inside_the_box(policy: PlannerPolicy, nam
 
 def test_a_free_block_moves_within_itself(policy: PlannerPolicy) -> None:
     """Searching every raw action gives blocks that are not constant, inside the box too."""
-    actions = two_decisions(policy, [0, 1], replace(TINY, held=False))
+    actions = two_decisions(policy, [0, 1], tiny(free=True))
     assert actions.shape == (2, 2, 3, 2)
     assert (actions != actions[:, :, :1]).any()
     assert (np.abs(actions) <= 1).all()
@@ -89,9 +97,10 @@ def test_seeds_decide(policy: PlannerPolicy) -> None:
 
 def test_what_a_plan_expects_is_the_rollout_of_its_actions(policy: PlannerPolicy) -> None:
     """`on_plan` receives the model's own rollout of the chosen plan, beside the goal."""
-    seen: list[Imagined] = []
-    planner = replace(TINY, execute=2)
-    watched = PlannerPolicy(policy.model, SCALE, frameskip=3, planner=planner, on_plan=seen.append)
+    seen: list[tuple[Tensor, Tensor]] = []
+    watched = replace(
+        policy, planner=tiny(execute=2), on_plan=lambda z, goal: seen.append((z, goal))
+    )
     actor = watched.begin(Task(WORLD, GOALS, SEEDS))
     actions = actor(Scene(STARTS, lambda: WORLD.draw(STARTS)))
     blocks = SCALE.normalise(torch.from_numpy(actions).reshape(7, 2, 6))
@@ -99,32 +108,79 @@ def test_what_a_plan_expects_is_the_rollout_of_its_actions(policy: PlannerPolicy
         z = policy.model.encode(torch.from_numpy(WORLD.draw(STARTS))[:, None])
         expected = policy.model.rollout(z, blocks)
         goal = policy.model.encode(torch.from_numpy(WORLD.draw(GOALS))[:, None])[:, 0]
-    torch.testing.assert_close(seen[0].z, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(seen[0].goal, goal)
-    assert not seen[0].last
+    torch.testing.assert_close(seen[0][0], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(seen[0][1], goal)
 
 
 def test_the_usual_settings_cost_the_same_number_of_rollouts() -> None:
     """Planners are compared at equal work: 384 rollouts a decision each."""
     for name in PLANNERS:
-        samples, iterations = Planner(name).budget
+        samples, iterations = PlannerSettings(planner=name).budget
         assert samples * iterations == 384
 
 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ({"name": "magic"}, "planner must be one of cem, .*, got 'magic'"),
-        ({"horizon": 0}, "horizon must be at least 1, got 0"),
-        ({"std": float("nan")}, "std must be positive and finite, got nan"),
+        ({"planner": "magic"}, "Input should be 'cem', 'icem', 'mppi'"),
+        ({"horizon": 0}, "greater than or equal to 1"),
+        ({"std": float("nan")}, "finite number"),
         ({"execute": 6}, "execute must be at most horizon = 5, got 6"),
-        ({"elites": 65}, r"num_elites must be an integer in \[2, 64\], got 65"),
+        ({"elites": 65}, "samples must be at least 65 for cem with elites 65, got 64"),
+        ({"planner": "icem", "elites": 33}, "samples must be at least 66 for icem"),
+        ({"planner": "mppi", "elites": 65}, "samples must be at least 65 for mppi"),
+        ({"elites": 1}, "elites must be at least 2 for cem, got 1"),
+        ({"planner": "predictive-sampling", "samples": 1}, "samples must be at least 2"),
+        ({"planner": "gradient", "elites": 4}, "elites is a setting of cem, icem, mppi, got it"),
+        ({"temperature": 2.0}, "temperature is a setting of mppi, got it with planner cem"),
+        ({"planner": "gradient", "cuda_graph": True}, "cuda_graph records no gradients"),
     ],
 )
 def test_impossible_settings_are_refused(words: dict[str, object], part: str) -> None:
-    """The message names the setting, the rule and what came."""
+    """The message names the setting, the rule and what came, before torch is needed."""
     with pytest.raises(ValueError, match=part):
-        Planner(**words)  # type: ignore[arg-type]
+        PlannerSettings(**words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_whatever_settings_allow_the_planner_takes(planner: str) -> None:
+    """The smallest numbers that settings let through make a method of that planner."""
+    elites = {"cem": 2, "icem": 2, "mppi": 1}.get(planner)
+    least = {"cem": 2, "icem": 4, "predictive-sampling": 2}.get(planner, 1)
+    given: dict[str, Any] = {} if elites is None else {"elites": elites}
+    planning.method_of(PlannerSettings(planner=planner, samples=least, **given))  # type: ignore[arg-type]
+
+
+def test_a_planner_is_described_by_its_own_settings_alone() -> None:
+    """Keys are those of results, and what else a command was told is not among them."""
+    words = {"run": "r", "manifest": "m", "out": "o", "free": True, "seeds": 3}
+    found = EvaluateSettings(**words).described()  # type: ignore[arg-type]
+    assert found == PlannerSettings(free=True).described()
+    assert (found["name"], found["samples"], found["iterations"], found["held"]) == (
+        "cem", 64, 6, False,
+    )  # fmt: skip
+    assert not {"planner", "free", "seeds", "config"} & set(found)
+
+
+def test_precision_of_the_search_reaches_the_cost(
+    policy: PlannerPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dtype`, `compile` and `cuda_graph` are the cost's own; bfloat16 changes what is planned."""
+    seen: list[dict[str, Any]] = []
+    plain = planning.goal_cost
+
+    def watched(*inputs: Any, **words: Any) -> Cost:
+        seen.append(words)
+        return plain(*inputs, **(words | {"compile": False, "cuda_graph": False}))
+
+    monkeypatch.setattr(planning, "goal_cost", watched)
+    low = two_decisions(
+        policy, [0, 1], tiny("mppi", dtype="bfloat16", compile=True, cuda_graph=True)
+    )
+    assert {(w["dtype"], w["compile"], w["cuda_graph"]) for w in seen} == {
+        (torch.bfloat16, True, True)
+    }
+    assert not np.array_equal(low, two_decisions(policy, [0, 1], tiny("mppi")))
 
 
 @pytest.mark.parametrize("num", [1, 3, 4, 7])

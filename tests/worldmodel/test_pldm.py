@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodel import Batch, PLDMTerms, jepa_loss, pldm_loss, presets
-from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import Training
 from worldmodel.data import Windows
 
@@ -99,11 +99,11 @@ def test_it_trains_on_the_built_in_world(two_room_windows: Callable[[int], Windo
     """A few steps through the same loop as LeWM lower the loss and leave the model finite."""
     torch.manual_seed(0)
     model, totals = presets.small(10, image_size=16, dim=8), []
-    config = TrainConfig(steps=25, batch_size=32, learning_rate=3e-3, weight=1.0, num_proj=8)
+    config = Recipe(steps=25, batch_size=32, learning_rate=3e-3, weight=1.0, num_proj=8)
     training = Training(
         model, two_room_windows(16), config, objective=pldm_loss, regularizer=PLDMTerms()
     )
-    training.run(lambda _, losses: totals.append(float(losses.total.detach())))
+    totals += [float(losses.total.detach()) for losses in training.run()]
     assert sum(totals[-5:]) < 0.7 * sum(totals[:5])
 
 
@@ -116,9 +116,9 @@ def test_the_inverse_dynamics_are_trained_too(
     terms = PLDMTerms(inverse=1.0, dim=8, action_dim=10)
     before = [parameter.detach().clone() for parameter in terms.parameters()]
     training = Training(
-        model, windows, TrainConfig(steps=2, batch_size=8), objective=pldm_loss, regularizer=terms
+        model, windows, Recipe(steps=2, batch_size=8), objective=pldm_loss, regularizer=terms
     )
-    training.run(lambda *_: None)
+    list(training.run())
     assert before
     for old, new in zip(before, terms.parameters(), strict=True):
         assert not torch.equal(old, new)

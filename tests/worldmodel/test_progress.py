@@ -62,3 +62,11 @@ def test_say_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A line on stdout, and nothing else."""
     say("found it")
     assert capsys.readouterr() == ("found it\n", "")
+
+
+def test_a_quiet_one_counts_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of several processes one speaks."""
+    with Progress("evaluate", 3, quiet=True) as bar:
+        bar.update(3)
+    assert bar.done == 3
+    assert capsys.readouterr() == ("", "")

@@ -251,7 +251,7 @@ def test_strict_by_name_and_shape(
         (lambda c: c["predictor"].update(dropout=1), r"dropout in \[0, 1\), got 1"),
         (lambda c: c["predictor"].update(emb_dropout=0.1), r"emb_dropout 0\.0, got 0\.1"),
         (lambda c: c["predictor"].update(num_frames=3), r"another width .*pos_embedding"),
-        (lambda c: c["action_encoder"].update(emb_dim=64), r"must share one dim"),
+        (lambda c: c["action_encoder"].update(emb_dim=64), r"action_encoder must have dim 48, the predictor"),
         (lambda c: c["pred_proj"].pop("norm_fn"), r"norm_fn must be a section"),
         (lambda c: c.pop("projector"), r"projector must be a section"),
         (lambda c: c.update(extra=1), r"does not know: \{'extra': 1\}"),
@@ -285,3 +285,25 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, state: dict[str, Te
         from_published(folder)
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         from_published(tmp_path / "nowhere")
+
+
+def test_a_released_folder_is_opened_like_a_run(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    """With the data set it learned from it has scale and frameskip; without, the error says so."""
+    from worldmodel.apps.runs import open_run
+    from worldmodel.data import HDF5Writer
+
+    folder = release(tmp_path / "released", state)
+    width = json.loads((folder / "config.json").read_text())["action_encoder"]["input_dim"]
+    actions = torch.arange(6.0).reshape(3, 2).repeat(1, 1).numpy()
+    for dims in (1, width + 1):
+        with HDF5Writer(tmp_path / f"{dims}.h5") as writer:
+            frames = torch.zeros(4, 3, 8, 8, dtype=torch.uint8).numpy()
+            writer.write(frames, actions[:, :1].repeat(dims, axis=1), None)
+    with pytest.raises(ValueError, match="name the data set it learned from with --data"):
+        open_run(folder)
+    with pytest.raises(ValueError, match=f"width divides {width}, got {width + 1}"):
+        open_run(folder, data=str(tmp_path / f"{width + 1}.h5"))
+    run = open_run(folder, data=str(tmp_path / "1.h5"))
+    assert (run.frameskip, run.world, run.trained_on) == (width, None, frozenset())
+    assert run.scale.mean.tolist() == [2.0]
+    assert not run.model.training

@@ -44,18 +44,49 @@ def test_a_run_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert not run.model.training
 
 
-def test_a_run_that_is_none_is_refused_by_the_file_at_fault(tmp_path: Path) -> None:
-    """Absent, damaged and foreign folders each name the file."""
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", "[" * 10**5, '{"train": "a", "held_out": []}', '{"train": [1]}', "1"]
+)
+def test_a_foreign_list_of_episodes_is_one_line(tmp_path: Path, text: str) -> None:
+    """The message names the file and what is wrong in it."""
+    write(tmp_path / "run")
+    (tmp_path / "run" / "episodes.json").write_text(text)
+    with pytest.raises(ValueError, match=r"episodes\.json is no list of episodes: .*") as caught:
+        open_run(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("frameskip", None), ("frameskip", float("inf")), ("frameskip", 0), ("frameskip", "2"),
+     ("world", 3), ("settings", []), ("objective", {}), ("more", 1)],
+)  # fmt: skip
+def test_a_run_whose_entries_are_foreign_is_one_line(
+    tmp_path: Path, entry: str, value: object
+) -> None:
+    """The message names config.json and the entry; one that is missing is named too."""
+    write(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"extra": config["extra"] | {entry: value}}))
+    told = rf"config\.json must be of a run that train or demo wrote: {entry} "
+    with pytest.raises(ValueError, match=told):
+        open_run(tmp_path / "run")
+    if config["extra"].pop(entry, None) is not None:
+        path.write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=rf"{entry} must be given"):
+            open_run(tmp_path / "run")
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    """There is no folder, or no list of episodes in it."""
+    with pytest.raises(FileNotFoundError, match="nowhere is neither a folder nor"):
         open_run(tmp_path / "nowhere")
     write(tmp_path / "run")
-    (tmp_path / "run" / "episodes.json").write_text("{")
-    with pytest.raises(ValueError, match=r"episodes\.json is damaged"):
-        open_run(tmp_path / "run")
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    del config["extra"]["frameskip"]
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="lacks frameskip"):
+    (tmp_path / "run" / "episodes.json").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no list of episodes at .*episodes\.json"
+    ):
         open_run(tmp_path / "run")
 
 

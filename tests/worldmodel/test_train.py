@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, Losses, WorldModel
-from worldmodel.apps._interrupt import kill_is_interrupt
-from worldmodel.apps.train.config import TrainConfig
-from worldmodel.apps.train.loop import NonFiniteError, Training
+from worldmodel.apps._interrupt import kill_is_interrupt, whole_steps
+from worldmodel.apps.settings import Recipe
+from worldmodel.apps.train.loop import NonFiniteError, Training, learning_rate
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 
@@ -45,11 +46,12 @@ def make_windows(num: int = 6, size: int = 16) -> Windows:
     return Windows(episodes, num_frames=4, frameskip=2, scale=ActionScale.fit(episodes))
 
 
-CONFIG = TrainConfig(steps=6, batch_size=8, learning_rate=1e-3, num_proj=8, warmup=0.3, seed=5)
+def told(**changes: Any) -> Recipe:
+    """The published recipe in float32, and some changes."""
+    return Recipe(precision="float32", **changes)
 
 
-def ignore(step: int, losses: Losses) -> None:
-    """Nothing to report."""
+RECIPE = told(steps=6, batch_size=8, learning_rate=1e-3, num_proj=8, warmup=0.3, seed=5)
 
 
 def weights(training: Training) -> dict[str, Tensor]:
@@ -62,62 +64,76 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[k], two[k]) for k in one | two)
 
 
-def stop_after(last: int) -> Any:
-    """A callback that interrupts training behind a step."""
-
-    def on_step(step: int, losses: Losses) -> None:
-        if step == last:
-            raise KeyboardInterrupt
-
-    return on_step
-
-
 def test_rate_rises_linearly_then_falls_as_a_cosine_to_zero() -> None:
     """Ten steps of warm-up to the peak, half of it halfway down, 0 behind the last step."""
-    config = TrainConfig(steps=110, learning_rate=0.4, warmup=10 / 110)
+    config = told(steps=110, learning_rate=0.4, warmup=10 / 110)
     for step in range(10):
-        assert config.rate(step) == pytest.approx(0.4 * (step + 1) / 10)
-    assert config.rate(10) == pytest.approx(0.4)
-    assert config.rate(60) == pytest.approx(0.2)
-    assert config.rate(10 + 25) == pytest.approx(0.2 * (1 + math.sqrt(0.5)))
-    assert config.rate(110) == pytest.approx(0, abs=1e-12)
-    falling = [config.rate(step) for step in range(10, 111)]
+        assert learning_rate(config, step) == pytest.approx(0.4 * (step + 1) / 10)
+    assert learning_rate(config, 10) == pytest.approx(0.4)
+    assert learning_rate(config, 60) == pytest.approx(0.2)
+    assert learning_rate(config, 10 + 25) == pytest.approx(0.2 * (1 + math.sqrt(0.5)))
+    assert learning_rate(config, 110) == pytest.approx(0, abs=1e-12)
+    falling = [learning_rate(config, step) for step in range(10, 111)]
     assert falling == sorted(falling, reverse=True)
 
 
 def test_each_step_uses_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The optimizer's learning rate at step s is `rate(s)`."""
-    training, seen = Training(make_model(), make_windows(), CONFIG), []
+    training, seen = Training(make_model(), make_windows(), RECIPE), []
     step = training.optimizer.step
     monkeypatch.setattr(
         training.optimizer,
         "step",
         lambda: (seen.append(training.optimizer.param_groups[0]["lr"]), step()),
     )
-    training.run(ignore)
-    assert seen == [CONFIG.rate(s) for s in range(6)]
+    list(training.run())
+    assert seen == [learning_rate(RECIPE, s) for s in range(6)]
+
+
+def test_a_schedule_that_begins_later_is_the_same_schedule() -> None:
+    """A run that was finished at step 50 and gets 110 more goes through the rates of 110 steps."""
+    alone = told(steps=110, learning_rate=0.4, warmup=0.1)
+    later = told(steps=160, learning_rate=0.4, warmup=0.1, schedule_from=50)
+    assert [learning_rate(later, 50 + s) for s in range(110)] == [
+        learning_rate(alone, s) for s in range(110)
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [("steps", 0), ("batch_size", 0), ("num_proj", 0), ("learning_rate", 0.0), ("clip", math.nan),
      ("learning_rate", math.inf), ("weight", math.nan), ("weight", -0.1),
-     ("weight_decay", math.inf), ("warmup", 1.5)],
+     ("weight_decay", math.inf), ("warmup", 1.5), ("seed", -1), ("seed", 2**63)],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
-    """The message names the setting and what came, NaN and infinity too."""
-    with pytest.raises(ValueError, match=rf"^{name} must be .*got {value}"):
-        TrainConfig(**{"steps": 1, name: value})
+    """The record refuses them by name, NaN and infinity too."""
+    with pytest.raises(ValidationError, match=name):
+        told(**{"steps": 1, name: value})
+
+
+def test_what_is_not_decided_is_refused() -> None:
+    """The loop is told its number of steps; precision "auto" is what the device has."""
+    with pytest.raises(ValueError, match="steps must be a number here, got none"):
+        Training(make_model(), make_windows(), told())
+    training = Training(make_model(), make_windows(), Recipe(steps=3, batch_size=8))
+    assert training.recipe.precision == "float32"
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**63 - 1])
+def test_every_seed_trains(seed: int) -> None:
+    """Seeds that follow from the largest one fit torch's generators too."""
+    training = Training(make_model(), make_windows(), told(steps=7, batch_size=8, seed=seed))
+    assert len(list(training.run())) == 7
 
 
 def test_batches_are_a_function_of_seed_and_step() -> None:
     """Asked in any order, a step has its windows; another seed has others."""
     windows = make_windows()
-    training = Training(make_model(), windows, CONFIG)
+    training = Training(make_model(), windows, RECIPE)
     forward = [training.order.batch(step).tolist() for step in range(12)]
-    twin = Training(make_model(), windows, CONFIG)
+    twin = Training(make_model(), windows, RECIPE)
     assert [twin.order.batch(step).tolist() for step in range(11, -1, -1)] == forward[::-1]
-    other = Training(make_model(), windows, TrainConfig(steps=6, batch_size=8, seed=6))
+    other = Training(make_model(), windows, told(steps=6, batch_size=8, seed=6))
     assert other.order.batch(0).tolist() != forward[0]
 
 
@@ -125,7 +141,7 @@ def test_each_epoch_visits_every_window_once_in_an_order_of_its_own() -> None:
     """With a batch that divides the data nothing is left out and nothing repeated."""
     windows = make_windows()
     assert len(windows) == 36
-    training = Training(make_model(), windows, TrainConfig(steps=18, batch_size=6))
+    training = Training(make_model(), windows, told(steps=18, batch_size=6))
     epochs = [torch.cat([training.order.batch(6 * e + i) for i in range(6)]) for e in range(3)]
     for order in epochs:
         assert sorted(order.tolist()) == list(range(36))
@@ -135,16 +151,16 @@ def test_each_epoch_visits_every_window_once_in_an_order_of_its_own() -> None:
 def test_more_batch_than_windows_is_refused() -> None:
     """The message holds both numbers."""
     with pytest.raises(ValueError, match="batch_size must be between 1 and the 36 windows, got 37"):
-        Training(make_model(), make_windows(), TrainConfig(steps=1, batch_size=37))
+        Training(make_model(), make_windows(), told(steps=1, batch_size=37))
 
 
 def test_training_is_deterministic_and_reports_every_step() -> None:
-    """Two runs of one seed end in the same weights; `on_step` counts from 1 to the last."""
+    """Two runs of one seed end in the same weights; `step` counts from 1 to the last."""
     seen: list[int] = []
     ends = []
     for _ in range(2):
-        training = Training(make_model(), make_windows(), CONFIG)
-        training.run(lambda step, _: seen.append(step))
+        training = Training(make_model(), make_windows(), RECIPE)
+        seen += [training.step for _ in training.run()]
         ends.append(weights(training))
     assert same(*ends)
     assert seen == [1, 2, 3, 4, 5, 6] * 2
@@ -153,18 +169,19 @@ def test_training_is_deterministic_and_reports_every_step() -> None:
 
 def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     """Weights, batch statistics, moments, dropout and directions all go on where they were."""
-    whole = Training(make_model(), make_windows(), CONFIG)
-    whole.run(ignore)
-    first = Training(make_model(), make_windows(), CONFIG)
-    with pytest.raises(KeyboardInterrupt):
-        first.run(stop_after(3))
+    whole = Training(make_model(), make_windows(), RECIPE)
+    list(whole.run())
+    first = Training(make_model(), make_windows(), RECIPE)
+    for _ in first.run():
+        if first.step == 3:
+            break
     first.save(tmp_path / "state.safetensors")
     torch.manual_seed(99)
     torch.rand(7)
-    second = Training(make_model(), make_windows(), CONFIG)
+    second = Training(make_model(), make_windows(), RECIPE)
     second.restore(tmp_path / "state.safetensors")
     assert second.step == 3
-    second.run(ignore)
+    list(second.run())
     assert same(weights(whole), weights(second))
     assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
 
@@ -174,9 +191,9 @@ def test_a_signal_inside_a_step_waits_for_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """Ctrl-C or SIGTERM in step 3 raises behind it, and the resumed run ends the same."""
-    whole = Training(make_model(), make_windows(), CONFIG)
-    whole.run(ignore)
-    first = Training(make_model(), make_windows(), CONFIG)
+    whole = Training(make_model(), make_windows(), RECIPE)
+    list(whole.run())
+    first = Training(make_model(), make_windows(), RECIPE)
     loss = first.objective
 
     def interrupted(*args: Any) -> Losses:
@@ -186,16 +203,22 @@ def test_a_signal_inside_a_step_waits_for_its_end(
         return losses
 
     monkeypatch.setattr(first, "objective", interrupted)
+
+    def steps() -> None:
+        with whole_steps() as release:
+            for _ in first.run():
+                release()
+
     with kill_is_interrupt(), pytest.raises(KeyboardInterrupt):
-        first.run(ignore)
+        steps()
     assert first.step == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     monkeypatch.undo()
     first.save(tmp_path / "state.safetensors")
-    second = Training(make_model(), make_windows(), CONFIG)
+    second = Training(make_model(), make_windows(), RECIPE)
     second.restore(tmp_path / "state.safetensors")
-    second.run(ignore)
+    list(second.run())
     assert same(weights(whole), weights(second))
 
 
@@ -211,27 +234,27 @@ def test_another_objective_takes_the_place_of_the_default() -> None:
 
     regularizer, totals = torch.nn.Identity(), []
     training = Training(
-        make_model(), make_windows(), CONFIG, objective=objective, regularizer=regularizer
+        make_model(), make_windows(), RECIPE, objective=objective, regularizer=regularizer
     )
-    training.run(lambda step, losses: totals.append(float(losses.total.detach())))
+    totals += [float(losses.total.detach()) for losses in training.run()]
     assert all(args[0] is training.model for args in seen)
-    assert all(args[2] is regularizer and args[3] == CONFIG.weight for args in seen)
-    assert [args[1].frames.shape[0] for args in seen] == [CONFIG.batch_size] * CONFIG.steps
+    assert all(args[2] is regularizer and args[3] == RECIPE.weight for args in seen)
+    assert [args[1].frames.shape[0] for args in seen] == [RECIPE.batch_size] * RECIPE.steps
     assert totals[-1] < totals[0]
 
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     """A missing file, other settings, another model and a damaged file are each named."""
     path = tmp_path / "state.safetensors"
-    training = Training(make_model(), make_windows(), CONFIG)
+    training = Training(make_model(), make_windows(), RECIPE)
     with pytest.raises(FileNotFoundError, match=r"no training state .*state\.safetensors"):
         training.restore(path)
     training.save(path)
-    other = Training(make_model(), make_windows(), TrainConfig(steps=6, batch_size=8, num_proj=8))
+    other = Training(make_model(), make_windows(), told(steps=6, batch_size=8, num_proj=8))
     with pytest.raises(ValueError, match=r"keep its settings.*learning_rate 0\.001 → 5e-05"):
         other.restore(path)
     with pytest.raises(ValueError, match=r"state\.safetensors is of another model"):
-        Training(make_model(dim=12), make_windows(), CONFIG).restore(path)
+        Training(make_model(dim=12), make_windows(), RECIPE).restore(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"state\.safetensors is damaged"):
         training.restore(path)
@@ -239,7 +262,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_nan_in_the_data_stops_training_and_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the term, the step, the batch and the input, and no step is taken."""
-    training, windows = Training(make_model(), make_windows(), CONFIG), make_windows()
+    training, windows = Training(make_model(), make_windows(), RECIPE), make_windows()
     monkeypatch.setattr(training, "windows", windows)
     clean = windows.batch
 
@@ -251,7 +274,7 @@ def test_nan_in_the_data_stops_training_and_is_traced(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(windows, "batch", dirty)
     with pytest.raises(NonFiniteError) as error:
-        training.run(ignore)
+        list(training.run())
     text = str(error.value)
     assert "stopped at step 3 of 6: prediction loss is not finite on batch 2" in text
     assert "its actions hold NaN or inf" in text
@@ -262,11 +285,11 @@ def test_nan_in_the_data_stops_training_and_is_traced(monkeypatch: pytest.Monkey
 
 def test_diverged_weights_stop_training_and_are_told_from_bad_data() -> None:
     """Where the data are finite the message blames the weights and says what to lower."""
-    training = Training(make_model(), make_windows(), CONFIG)
+    training = Training(make_model(), make_windows(), RECIPE)
     with torch.no_grad():
         training.model.encoder.embed.weight.fill_(math.inf)
     with pytest.raises(NonFiniteError, match=r"prediction loss and SIGReg.*weights have diverged"):
-        training.run(ignore)
+        list(training.run())
 
 
 @pytest.mark.slow
@@ -277,11 +300,11 @@ def test_without_sigreg_the_embeddings_collapse() -> None:
     """
     windows, spread = make_windows(40), {}
     for weight in (0.0, 0.1):
-        config = TrainConfig(
+        config = told(
             steps=100, batch_size=64, learning_rate=3e-3, weight=weight, num_proj=64, warmup=0.1
         )
         training = Training(make_model(dim=16), windows, config)
-        training.run(ignore)
+        list(training.run())
         with torch.no_grad():
             z = training.model.eval().encode(windows.batch(torch.arange(200)).frames).flatten(0, 1)
         spread[weight] = float(z.std(0).mean())

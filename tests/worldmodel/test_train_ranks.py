@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run
-from worldmodel.apps.train.ranks import SharedBatchNorm, launch, synchronise
+from worldmodel.apps.train.parallel import SharedBatchNorm, synchronise
 from worldmodel.apps.train.reports import read_table
 from worldmodel.apps.train.state import read_state
 from worldmodel.data import HDF5Writer
@@ -42,7 +42,6 @@ class Found(NamedTuple):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Run `shared_runs` on two gloo processes."""
-    pytest.importorskip("lightning_fabric", reason="sigreg[train] is not installed")
     folder = tmp_path_factory.mktemp("ranks")
     data, world = folder / "walks.h5", TwoRoom(16)
     walks = collect(world, 12, 14, 0, bump=0.5)
@@ -186,16 +185,3 @@ def test_a_batch_norm_that_cannot_be_shared_is_refused() -> None:
         synchronise(nn.Sequential(nn.BatchNorm2d(3)))
     with pytest.raises(TypeError, match="must have momentum"):
         synchronise(nn.Sequential(nn.BatchNorm1d(3, momentum=None)))
-
-
-def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No WORLD_SIZE, no group; a device of one's own is refused where processes share."""
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    ranks = launch("cpu")
-    assert (ranks.rank, ranks.size, ranks.fabric) == (0, 1, None)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match='device must be "cpu" or "cuda" on 2 processes'):
-        launch("cuda:1")
-    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    with pytest.raises(ImportError, match=r"pip install 'sigreg\[train\]'"):
-        launch("cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,17 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from sigreg import noise_floor, report
-from worldmodel import Losses
+from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train import reports as train_reports
 from worldmodel.apps.train.alarm import Alarm
-from worldmodel.apps.train.config import TrainConfig
-from worldmodel.apps.train.loop import Training
+from worldmodel.apps.train.loop import Training, learning_rate
 from worldmodel.apps.train.objectives import build_world_model
-from worldmodel.apps.train.picture import draw_curves
-from worldmodel.apps.train.reports import COLUMNS, Reports, floor_of, read_table
+from worldmodel.apps.train.reports import COLUMNS, Reports, Scores, floor_of, read_table
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 
@@ -49,7 +45,13 @@ def make_training(weight: float = 0.1, steps: int = 6, **changes: Any) -> Traini
     )
     windows = Windows(episodes, frameskip=2, scale=ActionScale.fit(episodes))
     options = {"batch_size": 32, "learning_rate": 3e-3, "num_proj": 32, "warmup": 0.1} | changes
-    return Training(model, windows, TrainConfig(steps=steps, weight=weight, **options))
+    return Training(model, windows, Recipe(steps=steps, weight=weight, **options))
+
+
+def followed(training: Training, reports: Reports) -> None:
+    """Train to the end under the eyes of the reports."""
+    for losses in training.run():
+        reports.step(losses)
 
 
 def test_tensorboard_reads_what_the_table_holds(tmp_path: Path) -> None:
@@ -58,8 +60,8 @@ def test_tensorboard_reads_what_the_table_holds(tmp_path: Path) -> None:
 
     training = make_training(steps=4)
     with Reports(training, tmp_path, every=2) as reports:
-        training.run(reports.step)
-        reports.held_out(4, (0.25, -1e-7))
+        followed(training, reports)
+        reports.held_out(Scores(0.25, -1e-7))
     found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     table = read_table(tmp_path / "curves.csv")
     for name in ("prediction", "excess", "effective_rank", "learning_rate"):
@@ -74,12 +76,9 @@ def test_rows_are_means_over_their_stretch(tmp_path: Path) -> None:
     """Each row averages the losses since the last; excess, rank and rate are of this run."""
     training, seen = make_training(), []
     with Reports(training, tmp_path, every=2) as reports:
-
-        def on_step(step: int, losses: Losses) -> None:
+        for losses in training.run():
             seen.append((float(losses.prediction), float(losses.regularization)))
-            reports.step(step, losses)
-
-        training.run(on_step)
+            reports.step(losses)
     table = read_table(tmp_path / "curves.csv")
     assert tuple(table) == COLUMNS
     assert table["step"] == [2, 4, 6]
@@ -89,7 +88,7 @@ def test_rows_are_means_over_their_stretch(tmp_path: Path) -> None:
     excess = means[:, 1] - noise_floor()
     assert table["excess"] == pytest.approx(excess, rel=1e-4)
     assert table["learning_rate"] == pytest.approx(
-        [training.config.rate(s) for s in (1, 3, 5)], rel=1e-5
+        [learning_rate(training.recipe, s) for s in (1, 3, 5)], rel=1e-5
     )
     assert all(1 <= rank <= 8 for rank in table["effective_rank"])
     assert all(value > 0 for name in COLUMNS[4:] for value in table[name])
@@ -98,11 +97,11 @@ def test_rows_are_means_over_their_stretch(tmp_path: Path) -> None:
 def test_looking_moves_nothing(tmp_path: Path) -> None:
     """A run with a read-out after every step ends with the weights of one without any."""
     silent, watched = make_training(), make_training()
-    silent.run(lambda step, losses: None)
+    list(silent.run())
     torch.manual_seed(1)
     watched = make_training()
     with Reports(watched, tmp_path, every=1) as reports:
-        watched.run(reports.step)
+        followed(watched, reports)
     for name, value in silent.model.state_dict().items():
         assert torch.equal(value, watched.model.state_dict()[name])
 
@@ -119,16 +118,46 @@ def test_a_continued_table_has_no_row_twice(tmp_path: Path) -> None:
     assert (tmp_path / "new.csv").read_text() == "step,a\n"
 
 
-def test_curves_are_drawn_with_the_floor(tmp_path: Path) -> None:
-    """Three charts above each other; a run of one row has a picture too."""
-    (tmp_path / "curves.csv").write_text(
-        ",".join(COLUMNS) + "\n1,0.5,9,8,3,1,1,1,1\n2,0.2,,8,4,1,1,1,1\n"
-    )
-    (tmp_path / "held_out.csv").write_text("step,prediction,regularization\n2,0.3,2\n")
-    assert math.isnan(read_table(tmp_path / "curves.csv")["regularization"][1])
-    with_floor = Image.open(draw_curves(tmp_path, 1.05)).convert("L")
-    assert with_floor.size == (560, 3 * 300 + 2 * 8)
-    assert np.asarray(with_floor).std() > 5
+def test_an_interrupted_stretch_counts_on(tmp_path: Path) -> None:
+    """Stopped in the middle of a row and continued, the table is that of one go, alarm included."""
+    whole = make_training(steps=7)
+    with Reports(whole, tmp_path / "whole", every=3) as reports:
+        followed(whole, reports)
+    first = make_training(steps=7)
+    with Reports(first, tmp_path / "parts", every=3) as reports:
+        for losses in first.run():
+            reports.step(losses)
+            if first.step == 5:
+                break
+        reports.alarm.seen, reports.alarm.count, reports.alarm.raised = 2, 1, True
+        first.save(tmp_path / "state.safetensors", reports.state())
+    second = make_training(steps=7)
+    state = second.restore(tmp_path / "state.safetensors")
+    with Reports(second, tmp_path / "parts", every=3, state=state) as reports:
+        assert (reports.alarm.seen, reports.alarm.count, reports.alarm.raised) == (2, 1, True)
+        followed(second, reports)
+    one, two = (read_table(tmp_path / name / "curves.csv") for name in ("whole", "parts"))
+    assert {k: v for k, v in one.items() if k != "windows_per_second"} == {
+        k: v for k, v in two.items() if k != "windows_per_second"
+    }
+
+
+def test_tensorboard_forgets_what_a_killed_writer_told_too_much(tmp_path: Path) -> None:
+    """Continued at step 2, the events behind it count no longer, and none is there twice."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    training = make_training(steps=4)
+    with Reports(training, tmp_path, every=1) as reports:
+        for losses in training.run():
+            reports.step(losses)
+            if training.step == 2:
+                training.save(tmp_path / "state.safetensors", reports.state())
+    again = make_training(steps=4)
+    state = again.restore(tmp_path / "state.safetensors")
+    with Reports(again, tmp_path, every=1, state=state) as reports:
+        followed(again, reports)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/prediction")
+    assert [event.step for event in events] == [1, 2, 3, 4]
 
 
 def test_weights_and_biases_gets_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +169,8 @@ def test_weights_and_biases_gets_every_row(tmp_path: Path, monkeypatch: pytest.M
     )
     training = make_training()
     with Reports(training, tmp_path, every=3, wandb=run) as reports:
-        training.run(reports.step)
-        reports.held_out(6, (0.5, 2.0))
+        followed(training, reports)
+        reports.held_out(Scores(0.5, 2.0))
     assert [step for step, _ in logged] == [3, 6, 6, -1]
     assert logged[0][1].keys() == {f"train/{name}" for name in COLUMNS[1:]}
     assert logged[2][1] == {"held_out/prediction": 0.5, "held_out/regularization": 2.0}
@@ -167,9 +196,9 @@ def test_the_alarm_rings_without_sigreg_and_only_then(
     for weight, rings in ((0.0, 1), (0.1, 0)):
         training = make_training(weight, steps=110, batch_size=64)
         with Reports(training, tmp_path / str(weight), every=5) as reports:
-            training.run(reports.step)
+            followed(training, reports)
         said = capsys.readouterr().out
-        assert said.count("COLLAPSE") == rings == reports.alarms
+        assert said.count("COLLAPSE") == rings == reports.alarm.count
         if rings:
             assert "standard deviation 0.0" in said
             assert "weight is 0: nothing keeps embeddings apart; set weight=" in said
@@ -177,7 +206,7 @@ def test_the_alarm_rings_without_sigreg_and_only_then(
 
 def test_every_kind_of_collapse_is_told_and_told_once() -> None:
     """A point, a line, a far cluster; three read-outs in a row, then silence until it is over."""
-    config = TrainConfig(steps=1000, weight=0.02)
+    config = Recipe(steps=1000, weight=0.02)
     healthy = torch.randn(4, 128, 16)
     line = torch.randn(4, 128, 1) * torch.randn(16) * 0.5 + 0.01 * healthy
     cases = {

@@ -14,17 +14,19 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodel.apps.cli import main
+from worldmodel.apps.parsing import complete
+from worldmodel.apps.ranks import ALONE
 from worldmodel.apps.runs import open_run
+from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train import material as train_material
-from worldmodel.apps.train import run as train_run
-from worldmodel.apps.train.loop import Training
+from worldmodel.apps.train.command import run as train
+from worldmodel.apps.train.command import score
+from worldmodel.apps.train.loop import Training, learning_rate
 from worldmodel.apps.train.material import TrainMaterial, open_material
-from worldmodel.apps.train.ranks import ALONE
+from worldmodel.apps.train.models import begin_training
 from worldmodel.apps.train.reports import read_table
-from worldmodel.apps.train.run import run_train, score
-from worldmodel.apps.train.settings import TrainSettings
 from worldmodel.checkpoint import digest
-from worldmodel.data import ActionScale, HDF5Writer, Windows, episode_digests, open_hdf5
+from worldmodel.data import ActionScale, BatchOrder, HDF5Writer, Windows, episode_digests, open_hdf5
 from worldmodel.data.frames import EpisodeFrames
 from worldmodel.worlds import TwoRoom, collect
 
@@ -58,14 +60,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of four steps."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    run_train(settings(str(data), report_every=1, held_out=0.25), out)
+    train(settings(data, out, report_every=1, held_out=0.25))
     return out
 
 
 def built(given: TrainSettings) -> tuple[Training, TrainMaterial]:
     """The training of some settings, before its first step."""
     material = open_material(given)
-    return train_run._build(given, material, ALONE), material
+    return begin_training(given, material, ALONE)[1], material
 
 
 def test_the_folder_says_everything(run: Path, data: Path) -> None:
@@ -81,7 +83,7 @@ def test_the_folder_says_everything(run: Path, data: Path) -> None:
     assert torch.allclose(found.scale.mean, ActionScale.fit(episodes, chosen).mean)
     assert found.settings["step"] == 4
     kept = json.loads((run / "train.json").read_text())
-    assert TrainSettings.of(kept).to_json() == kept
+    assert complete(TrainSettings, "train", kept, {"out": run}).model_dump(mode="json") == kept
     assert {k: v for k, v in found.settings.items() if k != "step"} == kept
     assert (kept["steps"], kept["precision"]) == (4, "float32")
     report = json.loads((run / "report.json").read_text())
@@ -102,8 +104,8 @@ def test_its_own_file_trains_the_same_model(run: Path, tmp_path: Path) -> None:
 
 def test_scores_are_those_of_the_saved_model_and_move_nothing(data: Path) -> None:
     """Mean over held-out windows in evaluation mode; mode, random state and step stay."""
-    training, material = built(settings(str(data)))
-    training.run(lambda step, losses: None)
+    training, material = built(settings(data))
+    list(training.run())
     random, before = torch.get_rng_state(), digest(training.model)
     step = int(training.regularizer.state_dict()["step"])
     prediction, _ = score(training, material.held_out, 8)
@@ -113,7 +115,7 @@ def test_scores_are_those_of_the_saved_model_and_move_nothing(data: Path) -> Non
     assert training.model.training
     assert training.regularizer.training
     model = training.model.eval()
-    order = train_run.BatchOrder(len(material.held_out), 8, seed=0)
+    order = BatchOrder(len(material.held_out), 8, seed=0)
     frames, actions = material.held_out.batch(order.batch(0))
     with torch.no_grad():
         z = model.encode(frames)
@@ -123,16 +125,16 @@ def test_scores_are_those_of_the_saved_model_and_move_nothing(data: Path) -> Non
 
 def test_without_steps_a_run_makes_ten_passes(data: Path) -> None:
     """As published; the cosine ends there too."""
-    training, material = built(replace(settings(str(data)), steps=None))
-    assert training.config.steps == 10 * (len(material.train) // 8)
-    assert training.config.rate(training.config.steps) == pytest.approx(0, abs=1e-12)
+    training, material = built(settings(data, steps=None))
+    assert training.steps == 10 * (len(material.train) // 8)
+    assert learning_rate(training.recipe, training.steps) == pytest.approx(0, abs=1e-12)
 
 
 def test_bfloat16_trains_the_network_in_low_precision_only(data: Path) -> None:
     """Under autocast the losses stay float32 and near those of float32, and weights are float32."""
     losses = {}
     for precision in ("float32", "bfloat16"):
-        training, material = built(settings(str(data), precision=precision))
+        training, material = built(settings(data, precision=precision))
         losses[precision] = training.losses(material.train.batch(torch.arange(16)))
         assert all(p.dtype == torch.float32 for p in training.model.parameters())
     low, full = losses["bfloat16"], losses["float32"]
@@ -144,10 +146,7 @@ def test_bfloat16_trains_the_network_in_low_precision_only(data: Path) -> None:
 
 def test_parts_take_arguments_by_name(data: Path) -> None:
     """`predictor.dropout=0` reaches the predictor, and the frame size is the data's."""
-    given = settings(str(data))
-    changed = {part: dict(values) for part, values in given.model.items()}
-    changed["predictor"]["dropout"] = 0.0
-    model = built(replace(given, model=changed))[0].model
+    model = built(settings(data, model={"predictor": {"dropout": 0.0}}))[0].model
     assert model.predictor.config["dropout"] == 0
     assert model.predictor.config["depth"] == 1
     assert model.encoder.config["image_size"] == 16
@@ -167,10 +166,13 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
             "batch_size must be at least 2 for each process, all alike, got 1 for 1",
         ),
         (["batch_size=9999"], "batch_size must be between 1 and the"),
-        (["objective=gan"], "objective must be one of lewm"),
+        (["objective=gan"], "--objective must be 'lewm', 'pldm' or 'gcbc', got \"gan\""),
         (["pixels=depth"], "must have a column 'depth', got action, ep_len"),
-        (["device=cuda:99"], "device must be a device torch can use, got 'cuda:99'"),
-        (["seed=1", "--seed", "2", "weight=-1"], "weight must be finite and not negative, got -1"),
+        (["device=cuda:99"], "--device must be a device torch can use, got 'cuda:99'"),
+        (
+            ["seed=1", "--seed", "2", "weight=-1"],
+            '--weight must be greater than or equal to 0, got "-1"',
+        ),
         (["data=nothing.h5"], "there is no data set at nothing.h5"),
     ],
 )
@@ -189,10 +191,8 @@ def test_mistakes_end_in_one_line_and_leave_no_folder(
 
 def test_other_words_than_key_value_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """Settings may stand anywhere; an unknown flag among them is still an unknown flag."""
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "a=1", "--out", "x", "b=2", "--colour", "c=3"])
-    assert stop.value.code == 2
-    assert "unrecognized arguments: b=2 --colour c=3" in capsys.readouterr().err
+    assert main(["train", "a=1", "--out", "x", "b=2", "--colour", "c=3"]) == 2
+    assert "unrecognized arguments: --colour" in capsys.readouterr().err
 
 
 def test_data_that_cannot_be_split_or_seen_are_refused(
@@ -227,13 +227,14 @@ def test_a_source_of_whole_episodes_is_read_into_memory(
     by_episode = replace(stored, frames=EpisodeFrames(read, lengths, (3, 16, 16)))
     monkeypatch.setattr(train_material, "open_episodes", lambda *_, **__: by_episode)
     chosen, mapped = torch.arange(5), Windows(stored, frameskip=2)
-    material = open_material(settings(str(data)))
-    assert isinstance(material.episodes.frames, torch.Tensor)
-    every = Windows(material.episodes, frameskip=2)
+    material = open_material(settings(data))
+    episodes = material.train.episodes
+    assert isinstance(episodes.frames, torch.Tensor)
+    every = Windows(episodes, frameskip=2)
     assert torch.equal(every.batch(chosen).frames, mapped.batch(chosen).frames)
     monkeypatch.setattr(train_material, "_MEMORY", 1000)
     with pytest.raises(ValueError, match=r"write it as HDF5 first: worldmodel data convert"):
-        open_material(settings(str(data)))
+        open_material(settings(data))
 
 
 def test_wandb_is_asked_for_before_anything_is_written(
@@ -263,7 +264,66 @@ def test_wandb_is_asked_for_before_anything_is_written(
             told["exit"] = exit_code
 
     monkeypatch.setitem(sys.modules, "wandb", Wandb)
-    run_train(settings(str(data), wandb=True), out)
+    train(settings(data, out, wandb=True))
     assert (told["name"], told["exit"]) == ("run", 0)
     assert told["config"]["steps"] == 4
     assert told["step 4"].keys() == {"held_out/prediction", "held_out/regularization"}
+    # Continued, it is the same run there too.
+    began = told["id"]
+    train(settings(data, out, wandb=True, resume=True, steps=6))
+    assert (told["id"], told["resume"]) == (began, "allow")
+
+
+def test_a_run_begins_with_the_weights_of_another(run: Path, data: Path, tmp_path: Path) -> None:
+    """`--init-from` takes every tensor; the first held-out score is near that of the other run."""
+    given = settings(data, tmp_path / "tuned", init_from=run, steps=1, learning_rate=1e-12)
+    model = built(given)[0].model
+    assert digest(model) == digest(open_run(run).model)
+    train(given)
+    kept = json.loads((tmp_path / "tuned" / "train.json").read_text(encoding="utf-8"))
+    assert kept["init_from"] == str(run)
+    # Once it has a checkpoint of its own, the other run may go.
+    words = ["--resume", "--steps", "3", "--init-from", str(tmp_path / "no")]
+    assert main(["train", *words, "--out", str(tmp_path / "tuned")]) == 0
+    assert open_run(tmp_path / "tuned").settings["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["frameskip=3"], "--init-from must be trained on actions of 2 dims × frameskip 3, as"),
+        (["encoder.width=8"], "--init-from must hold the model of these settings"),
+        (["objective=gcbc", "model={}"], "--init-from must be a GCBC"),
+    ],
+)
+def test_weights_of_another_model_are_refused(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    words: list[str], message: str,
+) -> None:  # fmt: skip
+    """Another action width, another size, another class: one line, and no folder."""
+    out, mine = tmp_path / "run", tmp_path / "mine.json"
+    mine.write_text(settings(data).model_dump_json(exclude={"model"}), encoding="utf-8")
+    given = ["--config", str(mine), "--init-from", str(run), "--out", str(out)]
+    assert main(["train", *given, *(w for w in words if w != "model={}")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not out.exists()
+
+
+def test_a_start_that_fails_late_leaves_no_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error in the first step, behind every check: the corrected command can have the name."""
+    out, mine = tmp_path / "deep" / "run", tmp_path / "mine.json"
+    mine.write_text(settings(data).model_dump_json(), encoding="utf-8")
+
+    def broken(*_: Any) -> Any:
+        raise MemoryError("no room for the first batch")
+
+    monkeypatch.setattr(Training, "_advance", broken)
+    words = ["train", "--config", str(mine), "--out", str(out)]
+    assert main(words) == 2
+    assert "no room for the first batch" in capsys.readouterr().err
+    assert not out.parent.exists()
+    monkeypatch.undo()
+    assert main(words) == 0

@@ -18,12 +18,16 @@ import torch
 from torch import Tensor
 
 from worldmodel.apps.cli import main
+from worldmodel.apps.ranks import ALONE
 from worldmodel.apps.runs import open_run
-from worldmodel.apps.train import run as train_run
+from worldmodel.apps.train import command
+from worldmodel.apps.train.checkpoints import Checkpoints
+from worldmodel.apps.train.command import Scores, run
 from worldmodel.apps.train.loop import NonFiniteError, Training
 from worldmodel.apps.train.material import open_material
-from worldmodel.apps.train.run import run_train
-from worldmodel.apps.train.state import Checkpoints, DamagedStateError, read_state, write_state
+from worldmodel.apps.train.models import begin_training
+from worldmodel.apps.train.reports import read_table
+from worldmodel.apps.train.state import DamagedStateError, read_state, write_state
 from worldmodel.data import HDF5Writer, Windows
 from worldmodel.records import Batch
 from worldmodel.worlds import TwoRoom, collect
@@ -49,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps that nothing interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    run_train(settings(str(data)), out)
+    run(settings(data, out))
     return out
 
 
@@ -73,7 +77,7 @@ def stop_at(step: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_kill_minus_nine_at_every_write_and_step(data: Path, tmp_path: Path) -> None:
-    """A run killed at any of its writes, or between steps, resumes to bit-equal weights."""
+    """Killed at any write, or between steps, a run ends with the same weights and tables."""
     script = Path(__file__).with_name("killed_runs.py")
     run = subprocess.run(
         [sys.executable, str(script), str(data), str(tmp_path)],
@@ -87,7 +91,8 @@ def test_kill_minus_nine_at_every_write_and_step(data: Path, tmp_path: Path) -> 
         assert moment["again"] == 0
         assert moment["same"]
     assert not found[0]["begun"]
-    assert [m["states"] for m in found if m["begun"]] == sorted(m["states"] for m in found[1:])
+    states = [m["states"] for m in found]
+    assert states == sorted(states)
     assert max(m["states"] for m in found) == 2
 
 
@@ -97,10 +102,10 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(
 ) -> None:  # fmt: skip
     """Interrupted behind step 3, where no checkpoint is due; the rest costs one step."""
     out, config = tmp_path / "run", tmp_path / "config.json"
-    config.write_text(json.dumps(settings(str(data)).to_json()))
+    config.write_text(settings(data).model_dump_json(), encoding="utf-8")
     stop_at(3, KeyboardInterrupt(), monkeypatch)
     assert main(["train", "--config", str(config), "--out", str(out)]) == 130
-    assert f"go on with: worldmodel train --resume --out {out}" in capsys.readouterr().out
+    assert f"continue with: worldmodel train --resume --out {out}" in capsys.readouterr().out
     assert open_run(out).settings["step"] == 3
     monkeypatch.undo()
     assert main(["train", "--resume", "--out", str(out)]) == 0
@@ -114,8 +119,8 @@ def test_worker_processes_decide_no_bit(data: Path, whole: Path, tmp_path: Path)
     with pytest.MonkeyPatch.context() as patch:
         stop_at(2, KeyboardInterrupt(), patch)
         with pytest.raises(KeyboardInterrupt):
-            run_train(settings(str(data), workers=1), out)
-    run_train(settings(str(data), workers=2), out, resume=True)
+            run(settings(data, out, workers=1))
+    run(settings(data, out, resume=True, workers=2))
     assert weights(out) == weights(whole)
 
 
@@ -130,17 +135,17 @@ def test_a_damaged_checkpoint_is_stepped_over(
     content = bytearray(newest.read_bytes())
     content[-5] ^= 1
     newest.write_bytes(content)
-    run_train(settings(str(data)), out, resume=True)
+    run(settings(data, out, resume=True))
     said = capsys.readouterr().out
     assert f"{newest} is damaged: its values do not match their digest" in said
-    assert f"going on from the one before, {older.name}" in said
+    assert f"continued from the one before, {older.name}" in said
     assert "resumed at step 2 of 4" in said
     assert weights(out) == weights(whole)
     newest.write_bytes(b"")
     older.write_bytes(older.read_bytes()[:100])
     (out / "report.json").unlink()
     with pytest.raises(DamagedStateError, match=r"no checkpoint .* can be read: .*; .*damaged"):
-        run_train(settings(str(data)), out, resume=True)
+        run(settings(data, out, resume=True))
 
 
 @pytest.fixture
@@ -159,14 +164,14 @@ def test_a_full_disk_ends_the_run_and_spares_its_checkpoints(
     """The file that did not fit is named and leaves no piece; with room, the run goes on."""
     out, write = tmp_path / "run", Checkpoints.write
 
-    def full(self: Checkpoints, training: Training) -> Path:
+    def full(self: Checkpoints, training: Training, also: Any) -> None:
         if training.step == 4:
             small_disk(4096)
-        return write(self, training)
+        return write(self, training, also)
 
     monkeypatch.setattr(Checkpoints, "write", full)
     with pytest.raises(OSError, match=r"cannot write .*step-000000004\.safetensors: File too"):
-        run_train(settings(str(data)), out)
+        run(settings(data, out))
     monkeypatch.undo()
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000000002.safetensors"]
     assert open_run(out).settings["step"] == 2
@@ -184,7 +189,7 @@ def test_nan_stops_the_run_and_leaves_the_last_good_weights(
     The failed step moved batch statistics, directions and random numbers: all are taken back.
     """
     out, config, batch = tmp_path / "run", tmp_path / "config.json", Windows.batch
-    config.write_text(json.dumps(settings(str(data)).to_json()))
+    config.write_text(settings(data).model_dump_json(), encoding="utf-8")
 
     def dirty(self: Windows, index: Tensor) -> Batch:
         found = batch(self, index)
@@ -195,7 +200,7 @@ def test_nan_stops_the_run_and_leaves_the_last_good_weights(
 
     calls: list[int] = []
     monkeypatch.setattr(Windows, "batch", dirty)
-    monkeypatch.setattr(train_run, "score", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr(command, "score", lambda *_: Scores(1.0, 1.0))
     assert main(["train", "--config", str(config), "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "stopped at step 4 of 4: prediction loss is not finite on batch 3" in line
@@ -210,8 +215,7 @@ def test_nan_stops_the_run_and_leaves_the_last_good_weights(
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_do(data: Path) -> None:
     """A finite loss with an infinite gradient is named as that, and no weight moves."""
-    material = open_material(settings(str(data)))
-    training = train_run._build(settings(str(data)), material, train_run.launch("cpu"))
+    _, training = begin_training(settings(data), open_material(settings(data)), ALONE)
     objective = training.objective
 
     def steep(*args: Any) -> Any:
@@ -222,7 +226,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_do(data: Path) -
     training.objective = steep
     before = {k: v.clone() for k, v in training.model.state_dict().items()}
     with pytest.raises(NonFiniteError, match="step 1 of 4: the gradient is not finite on batch 0"):
-        training.run(lambda step, losses: None)
+        list(training.run())
     after = training.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -254,21 +258,65 @@ def test_a_resumed_run_keeps_its_settings_and_its_data(
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     with pytest.raises(FileExistsError, match=r"needs an unfinished run.*report\.json"):
-        run_train(settings(str(data)), out, resume=True)
+        run(settings(data, out, resume=True))
     (out / "report.json").unlink()
     with pytest.raises(ValueError, match=r"must keep the run's settings, got weight 0\.05 → 0\.1"):
-        run_train(settings(str(data), weight=0.1), out, resume=True)
+        run(settings(data, out, resume=True, weight=0.1))
     other, world = tmp_path / "other.h5", TwoRoom(16)
     walks = collect(world, 12, 14, 1)
     with HDF5Writer(other) as writer:
         for states, actions in zip(walks.states, walks.actions, strict=True):
             writer.write(world.render(states), actions, states)
     with pytest.raises(ValueError, match="must train on the same episodes"):
-        run_train(settings(str(other)), out, resume=True)
+        run(settings(other, out, resume=True))
     with pytest.raises(FileNotFoundError, match=r"needs a run folder with train\.json"):
-        run_train(settings(str(data)), tmp_path / "nowhere", resume=True)
+        run(settings(data, tmp_path / "nowhere", resume=True))
     with pytest.raises(FileExistsError, match=r"--out must not exist yet.*add --resume"):
-        run_train(settings(str(data)), out)
-    (out / "train.json").write_text("{")
+        run(settings(data, out))
+    (out / "train.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"train\.json is damaged"):
-        run_train(settings(str(data)), out, resume=True)
+        run(settings(data, out, resume=True))
+
+
+def test_a_finished_run_is_extended_by_a_schedule_of_its_own(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """`--resume --steps 8` begins a warm-up and a cosine at step 4; killed on the way, the same."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    shutil.copytree(whole, one)
+    shutil.copytree(whole, two)
+    words = ["train", "--resume", "--steps", "8", "--out"]
+    assert main([*words, str(one)]) == 0
+    rates = read_table(one / "curves.csv")["learning_rate"]
+    fresh = rates[: len(rates) // 2]
+    assert rates[-1] == pytest.approx(fresh[-1])
+    stop_at(5, KeyboardInterrupt(), monkeypatch)
+    assert main([*words, str(two)]) == 130
+    monkeypatch.undo()
+    assert main(["train", "--resume", "--out", str(two)]) == 0
+    assert weights(one) == weights(two)
+    assert weights(one) != weights(whole)
+    assert (one / "held_out.csv").read_bytes() == (two / "held_out.csv").read_bytes()
+    capsys.readouterr()
+    assert main(["train", "--resume", "--out", str(one)]) == 2
+    assert "report.json; --steps above 8 extends it" in capsys.readouterr().err
+    # Eight steps at once have another cosine.
+    run(settings(data, tmp_path / "long", steps=8))
+    assert weights(tmp_path / "long") != weights(one)
+
+
+def test_a_run_is_found_again_from_another_folder(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path becomes absolute when it is read: resuming from elsewhere finds the data."""
+    monkeypatch.chdir(data.parent)
+    stop_at(2, KeyboardInterrupt(), monkeypatch)
+    assert main(["train", "--config", str(whole / "train.json"), "--data", data.name,
+                 "--out", str(tmp_path / "run")]) == 130  # fmt: skip
+    monkeypatch.undo()
+    kept = json.loads((tmp_path / "run" / "train.json").read_text(encoding="utf-8"))
+    assert kept["data"] == str(data)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--resume", "--out", "run"]) == 0
+    assert weights(tmp_path / "run") == weights(whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,19 +15,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from worldmodel.apps import tune
 from worldmodel.apps.cli import main
-from worldmodel.apps.demo.material import DemoConfig
-from worldmodel.apps.tune import search as tune
-from worldmodel.apps.tune import trial as tune_trial
-from worldmodel.apps.tune.bisection import Bracket, bisect_log
-from worldmodel.apps.tune.search import run_tune
-from worldmodel.apps.tune.trial import Trial, TuneConfig, judge, run_trial, tune_material
+from worldmodel.apps.parsing import complete
+from worldmodel.apps.settings import DemoSettings, TrainSettings, TuneSettings
+from worldmodel.apps.train import material as train_material
+from worldmodel.apps.tune import Bisection, Trial, judge, run_trial, tune_material
 from worldmodel.data import Episodes, HDF5Writer, Windows
+from worldmodel.data.frames import EpisodeFrames
 
-SPAN = {"low": 1e-3, "high": 1.0, "runs": 7}
 ROOT = 0.0703
+
+
+def bisect_log(
+    function: Callable[[float], float], low: float, high: float, evaluations: int
+) -> Bisection:
+    """A search that was asked until it had no question left."""
+    search = Bisection(low, high, evaluations)
+    while (argument := search.ask()) is not None:
+        search.tell(argument, function(argument))
+    return search
 
 
 @given(
@@ -67,19 +78,27 @@ def test_a_root_outside_the_range_is_told_with_its_side(value: float, side: str)
         bisect_log(lambda _: value, 0.1, 1.0, 5)
 
 
-@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, math.inf)])
-def test_a_range_that_is_none_is_refused(ends: tuple[float, float]) -> None:
-    """A logarithm needs positive ends in order; a bisection needs a point between them."""
-    with pytest.raises(ValueError, match="finite with 0 < low < high"):
-        bisect_log(lambda x: x - 1, *ends, 5)
-    with pytest.raises(ValueError, match="evaluations must be at least 3"):
-        bisect_log(lambda x: x - 1, 0.1, 2.0, 2)
-
-
 def test_a_sign_that_changes_back_is_noticed() -> None:
     """Monotone means: negative up to one point, not negative from there on."""
-    assert Bracket(1.0, 2.0, {0.5: -1.0, 2.0: 3.0, 1.0: -0.1, 4.0: 0.0}).monotone
-    assert not Bracket(1.0, 2.0, {0.5: 1.0, 1.0: -1.0, 2.0: 1.0}).monotone
+    assert Bisection(1.0, 2.0, 4, {0.5: -1.0, 2.0: 3.0, 1.0: -0.1, 4.0: 0.0}).monotone
+    assert not Bisection(1.0, 2.0, 3, {0.5: 1.0, 1.0: -1.0, 2.0: 1.0}).monotone
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"low": 1.0, "high": 0.1}, "low must be below high = 0.1, got 1"),
+        ({"low": 0.0}, "low\n  Input should be greater than 0"),
+        ({"high": math.inf}, "high\n  Input should be a finite number"),
+        ({"runs": 2}, "runs\n  Input should be greater than or equal to 3"),
+        ({"windows": 1}, "windows\n  Input should be greater than or equal to 2"),
+        ({"preset": "big"}, "preset\n  Input should be 'small' or 'lewm'"),
+    ],
+)
+def test_a_search_that_is_none_is_refused(wrong: dict[str, Any], message: str) -> None:
+    """A logarithm needs positive ends in order; a bisection needs a point between them."""
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        TuneSettings(**wrong)
 
 
 class Oracle(nn.Module):
@@ -149,11 +168,19 @@ def test_distribution_is_measured_between_gaussian_and_collapse(
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> TuneConfig:
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TuneSettings:
     """A search on few, short and small episodes of the built-in world, with runs of two steps."""
-    tiny = partial(DemoConfig, episodes=16, length=30, image_size=16)
-    monkeypatch.setattr(tune_trial, "DemoConfig", tiny)
-    return TuneConfig(steps=2, batch_size=16, num_proj=8, windows=40)
+    tiny = partial(DemoSettings, episodes=16, length=30, image_size=16)
+    monkeypatch.setattr(tune, "DemoSettings", tiny)
+    return TuneSettings(
+        steps=2, batch_size=16, num_proj=8, windows=40, out=tmp_path / "t", device="cpu"
+    )
+
+
+def training(settings: TuneSettings) -> TrainSettings:
+    """What each short run is told."""
+    own = {"out": settings.out, "workers": 0}
+    return complete(TrainSettings, "train", settings.common(TrainSettings), own)
 
 
 @pytest.fixture
@@ -161,7 +188,7 @@ def foretold(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Instead of training: shortfalls that meet at ROOT. Returns the list of λ that were tried."""
     tried: list[float] = []
 
-    def trial(config: TuneConfig, material: object, weight: float) -> Trial:
+    def trial(_: object, __: object, ___: object, weight: float) -> Trial:
         tried.append(weight)
         along = math.log(weight / ROOT) / 20
         return Trial(weight, 0.2 + along, 0.2 - along, 0.01, 3.0, 5.0, 1.0)
@@ -170,12 +197,22 @@ def foretold(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return tried
 
 
-def test_a_trial_depends_on_nothing_but_its_weight(small: TuneConfig) -> None:
+def told(settings: TuneSettings) -> dict[str, Any]:
+    """What tune.json holds."""
+    content: dict[str, Any] = json.loads((settings.out / "tune.json").read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_trial_depends_on_nothing_but_its_weight(small: TuneSettings, precision: str) -> None:
     """The same λ gives the same numbers whatever was run before; another λ gives others."""
-    material = tune_material(small)
-    first = run_trial(small, material, 0.05)
-    other = run_trial(small, material, 50.0)
-    again = run_trial(small, material, 0.05)
+    small = small.model_copy(update={"precision": precision})
+    train = training(small)
+    material = tune_material(small, train)
+    judges = torch.arange(40)
+    first = run_trial(train, material, judges, 0.05)
+    other = run_trial(train, material, judges, 50.0)
+    again = run_trial(train, material, judges, 0.05)
     assert first._replace(seconds=0) == again._replace(seconds=0)
     assert other.error != first.error
     assert first.gap == first.prediction - first.distribution
@@ -183,41 +220,75 @@ def test_a_trial_depends_on_nothing_but_its_weight(small: TuneConfig) -> None:
     assert 0 < first.distribution <= 1.1
 
 
-def test_no_episode_both_trains_and_judges(small: TuneConfig) -> None:
-    """Training and held-out windows share no row; as many judge as were asked for."""
-    material = tune_material(small)
+def test_precision_is_that_of_the_long_run(small: TuneSettings) -> None:
+    """The short runs and their judgement compute as they are told to."""
+    seen = []
+    for precision in ("float32", "bfloat16"):
+        train = training(small.model_copy(update={"precision": precision}))
+        material = tune_material(small, train)
+        seen.append(run_trial(train, material, torch.arange(40), 0.05).error)
+    assert seen[0] != seen[1]
+    assert seen[0] == pytest.approx(seen[1], rel=0.2)
+
+
+def test_no_episode_both_trains_and_judges(small: TuneSettings) -> None:
+    """Training and held-out windows share no row, and actions have one scale."""
+    material = tune_material(small, training(small))
     rows = [set(w._starts.tolist()) for w in (material.train, material.held_out)]
     lengths = material.train.episodes.lengths
     assert len(lengths) == 20
     first, second = ({r // int(lengths[0]) for r in part} for part in rows)
     assert first.isdisjoint(second)
     assert (len(first), len(second)) == (16, 4)
-    assert len(material.judges) == 40
     assert material.train.scale is material.held_out.scale
 
 
+def test_a_source_of_whole_episodes_is_read_once(
+    small: TuneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data set that gives whole episodes lies in memory: no step decodes any of them again."""
+    read: list[int] = []
+
+    def decoded(e: int) -> Any:
+        read.append(e)
+        return torch.randint(0, 256, (30, 16, 16, 3), dtype=torch.uint8).numpy()
+
+    lengths = torch.full((6,), 30)
+    source = Episodes(EpisodeFrames(decoded, lengths, (3, 16, 16)), torch.randn(180, 2), lengths)
+    monkeypatch.setattr(train_material, "open_episodes", lambda *_, **__: source)
+    settings = small.model_copy(update={"data": str(tmp_path / "videos"), "held_out": 0.4})
+    train = training(settings)
+    material = tune_material(settings, train)
+    run_trial(train, material, torch.arange(10), 0.05)
+    assert sorted(read) == list(range(6))
+
+
 def test_a_search_finds_where_the_shortfalls_meet(
-    tmp_path: Path, small: TuneConfig, foretold: list[float]
+    small: TuneSettings, foretold: list[float]
 ) -> None:
     """λ is enclosed within a quarter in seven runs; the folder holds every trial and a picture."""
-    found = run_tune(small, tmp_path / "t", **SPAN)  # type: ignore[arg-type]
-    assert found.low < ROOT <= found.high < 1.25 * found.low
+    assert tune.run(small) == 0
+    content = told(small)
+    found = content["result"]
+    assert found["low"] < ROOT <= found["high"] < 1.25 * found["low"]
     assert len(foretold) == 7
-    assert {p.name for p in (tmp_path / "t").iterdir()} == {"tune.json", "tune.png"}
-    content = json.loads((tmp_path / "t" / "tune.json").read_text())
+    assert {p.name for p in small.out.iterdir()} == {
+        "index.html", "tune-lambda.json", "tune.html", "tune.json", "tune.png",
+    }  # fmt: skip
     assert [t["weight"] for t in content["trials"]] == foretold
-    assert content["result"]["weight"] == found.middle
-    assert content["result"]["monotone"] is True
+    assert found["weight"] == pytest.approx(math.sqrt(found["low"] * found["high"]))
+    assert found["monotone"] is True
     assert content["config"]["steps"] == 2
-    with Image.open(tmp_path / "t" / "tune.png") as picture:
+    with Image.open(small.out / "tune.png") as picture:
         picture.load()
 
 
 def test_an_interrupted_search_repeats_no_trial(
-    tmp_path: Path, small: TuneConfig, foretold: list[float], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small: TuneSettings, foretold: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After Ctrl-C the folder holds the trials so far, and resuming ends where one search would."""
-    whole = run_tune(small, tmp_path / "whole", **SPAN)  # type: ignore[arg-type]
+    whole = small.model_copy(update={"out": tmp_path / "whole"})
+    tune.run(whole)
     wanted = list(foretold)
     foretold.clear()
     trial = tune.run_trial
@@ -229,78 +300,70 @@ def test_an_interrupted_search_repeats_no_trial(
 
     monkeypatch.setattr(tune, "run_trial", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_tune(small, tmp_path / "t", **SPAN)  # type: ignore[arg-type]
-    content = json.loads((tmp_path / "t" / "tune.json").read_text())
+        tune.run(small)
+    content = told(small)
     assert len(content["trials"]) == 3
     assert "result" not in content
     monkeypatch.setattr(tune, "run_trial", trial)
-    found = run_tune(small, tmp_path / "t", resume=True, **SPAN)  # type: ignore[arg-type]
+    assert main(["tune-lambda", "--resume", "--out", str(small.out)]) == 0
     assert foretold == wanted
-    assert found == whole
+    assert told(small)["result"] == told(whole)["result"]
 
 
-def test_a_wider_search_keeps_what_is_known(
-    tmp_path: Path, small: TuneConfig, foretold: list[float]
-) -> None:
-    """λ beyond the range is told with its side; a wider range goes on with the same folder."""
+def test_a_wider_search_keeps_what_is_known(small: TuneSettings, foretold: list[float]) -> None:
+    """λ beyond the range is told with its side; a wider range continues with the same folder."""
     with pytest.raises(ValueError, match="lies above high"):
-        run_tune(small, tmp_path / "t", low=1e-3, high=1e-2, runs=7)
-    assert (tmp_path / "t" / "tune.png").is_file()
-    found = run_tune(small, tmp_path / "t", low=1e-2, high=1.0, runs=5, resume=True)
-    assert found.low < ROOT <= found.high
+        tune.run(small.model_copy(update={"high": 1e-2}))
+    assert (small.out / "tune.png").is_file()
+    tune.run(small.model_copy(update={"low": 1e-2, "runs": 5, "resume": True}))
+    found = told(small)["result"]
+    assert found["low"] < ROOT <= found["high"]
     assert foretold.count(1e-2) == 1
-    content = json.loads((tmp_path / "t" / "tune.json").read_text())
-    assert sorted(t["weight"] for t in content["trials"]) == sorted(foretold)
+    assert sorted(t["weight"] for t in told(small)["trials"]) == sorted(foretold)
 
 
-def test_mistakes_are_told_before_any_folder_is_made(
-    tmp_path: Path, small: TuneConfig, foretold: list[float]
+def test_mistakes_are_told_and_leave_no_folder(
+    tmp_path: Path, small: TuneSettings, foretold: list[float]
 ) -> None:
-    """A wrong range, absent data, a folder in the way or of other settings: one error each."""
-    out = tmp_path / "t"
-    with pytest.raises(ValueError, match=r"0 < low < high and runs >= 3, got 1, 0\.1 and 7"):
-        run_tune(small, out, low=1.0, high=0.1, runs=7)
+    """Absent data, a folder in the way or of other settings: one error each."""
+    out = small.out
     with pytest.raises(FileNotFoundError, match="no data set at"):
-        run_tune(TuneConfig(data=str(tmp_path / "no.h5")), out, **SPAN)  # type: ignore[arg-type]
-    with pytest.raises(FileNotFoundError, match=r"--resume needs a folder with tune\.json"):
-        run_tune(small, out, resume=True, **SPAN)  # type: ignore[arg-type]
+        tune.run(small.model_copy(update={"data": str(tmp_path / "no.h5")}))
+    with pytest.raises(FileNotFoundError, match=r"--resume needs a run folder with tune\.json"):
+        tune.run(small.model_copy(update={"resume": True}))
     assert not out.exists()
-    run_tune(small, out, **SPAN)  # type: ignore[arg-type]
+    tune.run(small)
     with pytest.raises(FileExistsError, match=r"must not exist yet, got .*add --resume"):
-        run_tune(small, out, **SPAN)  # type: ignore[arg-type]
-    other = TuneConfig(**{**vars(small), "steps": 3})
-    with pytest.raises(ValueError, match="must keep the search's settings, got steps 2 → 3"):
-        run_tune(other, out, resume=True, **SPAN)  # type: ignore[arg-type]
-    (out / "tune.json").write_text('{"config": {}, "trials": [{}]}')
+        tune.run(small)
+    other = small.model_copy(update={"steps": 3, "resume": True})
+    with pytest.raises(ValueError, match="must keep the run's settings, got steps 2 → 3"):
+        tune.run(other)
+    (out / "tune.json").write_text('{"config": {}, "trials": [{}]}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"tune\.json is damaged: KeyError\('weight'\)"):
-        run_tune(small, out, resume=True, **SPAN)  # type: ignore[arg-type]
-    for wrong, message in (({"preset": "big"}, "preset must be"), ({"windows": 1}, "at least 2")):
-        with pytest.raises(ValueError, match=message):
-            TuneConfig(**wrong)  # type: ignore[arg-type]
+        tune.run(small.model_copy(update={"resume": True}))
 
 
 def test_the_command_searches_a_file_and_says_what_it_found(
     tmp_path: Path, foretold: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every run is one line, λ with its range the last but one; mistakes end with status 2."""
-    pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+    pytest.importorskip("h5py", reason="h5py is not installed")
     data, out = tmp_path / "a.h5", tmp_path / "t"
     with HDF5Writer(data) as file:
         for _ in range(3):
             frames = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
             file.write(frames.numpy(), torch.randn(39, 2).numpy())
     words = ["tune-lambda", "--data", str(data), "--out", str(out), "--steps", "2"]
-    words += ["--batch-size", "8", "--runs", "5"]
+    words += ["--batch-size", "8", "--runs", "5", "--held-out", "0.4"]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert said.count("run ") == 5
     assert "run 1 of 5  λ 0.001" in said
     assert "judged by 21 held-out ones" in said
     assert "\n  λ = 0.0487   (between 0.0316 and 0.075)\n" in said
-    assert json.loads((out / "tune.json").read_text())["config"]["data"] == str(data)
+    assert json.loads((out / "tune.json").read_text("utf-8"))["config"]["data"] == str(data)
     assert main(words) == 2
     assert "worldmodel tune-lambda: error: --out must not exist" in capsys.readouterr().err
     for wrong in (["--low", "0"], ["--runs", "0"], ["--device", "abacus"], ["--high", "x"]):
-        with pytest.raises(SystemExit):
-            main([*words, *wrong])
-        assert f"argument {wrong[0]}: must" in capsys.readouterr().err
+        assert main([*words, "--out", str(tmp_path / "u"), *wrong]) == 2
+        assert f"{wrong[0]} must" in capsys.readouterr().err

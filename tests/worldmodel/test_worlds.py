@@ -6,8 +6,10 @@ The suite asks each world for the same truths. What is true of one world alone i
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,3 +176,59 @@ def test_a_missing_package_names_its_extra(
     )
     with pytest.raises(ImportError, match=rf"{name} needs .*{package}.*sigreg\[{name}\]"):
         open_world(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module:World", "env must name a module, there is none called 'no_such_module'"),
+        ("my_world:Nothing", "env must be package.module:Class, and my_world has no class 'Nothi"),
+        ("my_world:number", "env must be package.module:Class, and my_world has no class 'number'"),
+        ("my_world:Half", "my_world:Half must offer what worldmodel.worlds.World asks for, it lac"),
+        ("my_world:Broken", r"my_world:Broken cannot be made by Broken\(image_size\): KeyError"),
+        ("lake", "env must be one of two-room, .*or a class of your own as package.module:Class"),
+    ],
+)
+def test_a_world_of_ones_own_that_is_none_is_refused(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each error says what is missing."""
+    write_own(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=message):
+        open_world(name)
+
+
+def test_a_world_of_ones_own_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any class that offers the contract will do; sys.path is left as it was."""
+    write_own(tmp_path, monkeypatch)
+    before = list(sys.path)
+    world = open_world("my_world:Pond", image_size=24)
+    assert (world.name, world.image_size) == ("pond", 24)
+    assert world.draw(np.full((1, 2), 100, np.float32)).shape == (1, 3, 24, 24)
+    assert sys.path == before
+    with pytest.raises(ValueError, match=r"cannot be made by Pond\(image_size, workers\)"):
+        open_world("my_world:Pond", workers=2)
+
+
+def test_a_world_that_lacks_a_package_says_so_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import of theirs that fails is theirs to tell."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "needy_world.py").write_text("import no_such_package_at_all\n", encoding="utf-8")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package_at_all"):
+        open_world("needy_world:World")
+
+
+def write_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of worlds in the present folder."""
+    monkeypatch.chdir(folder)
+    monkeypatch.delitem(sys.modules, "my_world", raising=False)
+    (folder / "my_world.py").write_text(
+        "from worldmodel.worlds import TwoRoom\n"
+        "number = 3\n"
+        "class Pond(TwoRoom):\n    name = 'pond'\n"
+        "class Half:\n    def __init__(self, image_size): self.name = 'half'\n"
+        "class Broken:\n    def __init__(self, image_size): {}['wall']\n",
+        encoding="utf-8",
+    )

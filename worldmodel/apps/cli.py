@@ -52,9 +52,7 @@ COMMANDS = {
         "RenderSettings", "data.command", "draw recorded states at another size", "render"
     ),
     "train": Command("TrainSettings", "train.command", "train a world model on a data set"),
-    "tune-lambda": Command(
-        "TuneSettings", "tune.command", "find the weight of SIGReg by bisection"
-    ),
+    "tune-lambda": Command("TuneSettings", "tune", "find the weight of SIGReg by bisection"),
     "study": Command("StudySettings", "study.command", "measure what a run has learned, one page"),
     "manifest": Command(
         "ManifestSettings", "evaluate.manifest_command", "write down start and goal pairs"
@@ -63,7 +61,7 @@ COMMANDS = {
         "EvaluateSettings", "evaluate.command", "measure how often plans reach the goals"
     ),
     "compare": Command(
-        "CompareSettings", "evaluate.command", "compare two results on one manifest", "compare_two"
+        "CompareSettings", "evaluate.comparing", "compare two results on one manifest"
     ),
 }
 

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from worldmodel._files import write_atomically
 
-__all__ = ["begin_folder", "check_folder", "check_new_file", "locked", "write_json"]
+__all__ = [
+    "begin_folder",
+    "check_folder",
+    "check_new_file",
+    "locked",
+    "whole_file",
+    "write_json",
+]
 
 _LOCK = ".lock"
 
@@ -35,35 +43,65 @@ def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str
         path: to be written.
         inputs: what the same call reads.
         option: that named `path`.
-    Raises: FileExistsError if something is there; FileNotFoundError or NotADirectoryError if its
-        folder is not; ValueError if it is an input.
+    Raises: FileExistsError if something is there; FileNotFoundError or OSError if its folder is not
+        or cannot be written; ValueError if it is an input.
     """
     if any(_same(path, Path(other)) for other in inputs):
         raise ValueError(f"{option} must not be a file that the command reads, got {path}")
     # A broken link exists too.
     if path.is_symlink() or path.exists():
         raise FileExistsError(f"{option} must not exist yet, got {path}: choose another name")
+    if not path.parent.exists():
+        raise FileNotFoundError(f"{option} must be in a folder that exists, got {path}")
     _check_parent(path, option)
 
 
 @contextmanager
-def begin_folder(out: Path, mark: str, *, resume: bool, done: str | None = None) -> Iterator[bool]:
+def whole_file(
+    path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out"
+) -> Iterator[Path]:
+    """A new file that appears whole or not at all.
+
+    Args:
+        path: to be written.
+        inputs: what the same call reads.
+        option: that named `path`.
+    Yields: the name to write to; at the end of the block it becomes `path`.
+    Raises: as `check_new_file`; BlockingIOError if another process writes it.
+    """
+    check_new_file(path, inputs, option=option)
+    with locked(path.with_name(path.name + _LOCK), str(path)):
+        partial = path.with_name(f"{path.name}.unfinished")
+        partial.unlink(missing_ok=True)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def begin_folder(
+    out: Path, mark: str, *, resume: bool, done: str | None = None, worth: str | None = None
+) -> Iterator[bool]:
     """Hold a folder that a command writes into, new or its own, for as long as the block runs.
 
-    A folder that is new and holds nothing but its lock when an error leaves the block is taken
-    away again, so that the corrected command can have its name.
+    A new folder that holds nothing worth keeping when an error leaves the block is taken away
+    again, so that the corrected command can have its name.
 
     Args:
         out: the folder.
         mark: name of the file that shows whose folder it is.
         resume: continue in a folder with that mark; a new one is made otherwise.
         done: name of the file that shows that nothing is left to do; None if that cannot be.
+        worth: name of what a folder must hold to be kept; None: anything beside the mark.
     Yields: whether the folder was there before.
     Raises: FileExistsError, FileNotFoundError, or OSError with what to do instead.
     """
     check_folder(out, mark, resume=resume, done=done)
+    above = [parent for parent in out.absolute().parents if not parent.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=resume)
+        out.mkdir(parents=True, exist_ok=resume or _only_locked(out, mark))
     except FileExistsError:
         raise FileExistsError(
             f"--out must not exist yet, got {out}: choose another folder"
@@ -76,11 +114,12 @@ def begin_folder(out: Path, mark: str, *, resume: bool, done: str | None = None)
         try:
             yield resume
         except BaseException:
-            left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.json"}
-            if not resume and left <= {mark}:
-                for path in list(out.iterdir()):
-                    path.unlink()
-                out.rmdir()
+            left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.json", mark}
+            if not resume and (worth not in left if worth else not left):
+                shutil.rmtree(out)
+                for parent in above:
+                    with suppress(OSError):
+                        parent.rmdir()
             raise
 
 
@@ -90,7 +129,7 @@ def check_folder(out: Path, mark: str, *, resume: bool, done: str | None = None)
     Raises: FileExistsError or FileNotFoundError, with what to do instead.
     """
     if not resume:
-        if out.is_symlink() or out.exists():
+        if (out.is_symlink() or out.exists()) and not _only_locked(out, mark):
             ours = (out / mark).is_file() and not (done and (out / done).exists())
             remedy = "add --resume to continue it, or " if ours else ""
             raise FileExistsError(
@@ -132,6 +171,14 @@ def locked(path: Path, what: str) -> Iterator[None]:
         holder.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def _only_locked(out: Path, mark: str) -> bool:
+    """Whether a folder holds a lock and nothing else: what is left of a start that was killed."""
+    if out.is_symlink() or not out.is_dir():
+        return False
+    names = [path.name for path in out.iterdir()]
+    return _LOCK in names and all(n.startswith(_LOCK) or n == f"{mark}.tmp" for n in names)
 
 
 def _check_parent(path: Path, option: str) -> None:

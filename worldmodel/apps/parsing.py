@@ -17,7 +17,8 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
 
-__all__ = ["complete", "message_of", "parse", "read_settings"]
+__all__ = ["check_kept", "complete", "kept_settings", "message_of", "parse", "preset",
+           "read_settings"]  # fmt: skip
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
@@ -94,12 +95,37 @@ def read_settings(path: Path) -> Values:
     return values
 
 
+def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -> SettingsT:
+    """The settings that a command wrote into its folder.
+
+    Args:
+        kind: of the record.
+        command: that wrote it.
+        path: of the file.
+        own: settings that the file does not hold.
+    Raises: ValueError naming the file if it is damaged.
+    """
+    try:
+        return complete(kind, command, read_settings(path), own)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def check_kept(settings: Settings, before: Settings) -> None:
+    """Refuse to continue with settings that decide other numbers than those of an earlier start.
+
+    Raises: ValueError naming what differs.
+    """
+    if changed := settings.changed(before):
+        raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
+
+
 def message_of(error: ValidationError, kind: type[Settings] | None = None) -> str:
     """The first thing that is wrong, in one line; names become options where `kind` is given."""
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
     rule = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error" and not place:
+    if first["type"] == "json_invalid" or (first["type"] == "value_error" and not place):
         return rule
     name = ".".join(place) or "the content"
     if kind is not None and place:
@@ -107,9 +133,13 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     if first["type"] == "missing":
         return f"{name} must be given"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(sorted(kind.model_fields)) if kind is not None else "fewer"
+        if kind is None:
+            return f"{name} is an entry too many"
+        known = ", ".join(sorted(kind.model_fields))
         return f"there is no setting {place[-1]!r}; known are {known}"
-    rule = re.sub(r"^(Input|.*?) should ", "must ", rule.partition(", ")[0])
+    if first["type"] != "literal_error":
+        rule = rule.partition(", ")[0]
+    rule = re.sub(r"^(Input|.*?) should ", "must ", rule)
     came = json.dumps(first["input"], default=repr, ensure_ascii=False)
     return f"{name} {rule}, got {came if len(came) < 200 else came[:200] + '…'}"
 
@@ -162,6 +192,11 @@ def _print_help(kind: type[SettingsT], command: str, flags: Sequence[str]) -> No
     parser.epilog = kind.examples or None
     parser.print_help()
     raise SystemExit(0)
+
+
+def preset(command: str, option: str, name: str) -> Values:
+    """What an entry of presets.json sets."""
+    return _presets()[command][option][name]
 
 
 def _presets() -> dict[str, dict[str, dict[str, Values]]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 __all__ = ["Progress", "say"]
+
+T = TypeVar("T")
 
 
 def say(text: str) -> None:
@@ -25,13 +28,16 @@ class Progress:
         total: steps to come.
         start: steps done before.
         unit: name of a step.
+        quiet: count without a word, on all ranks but the first.
     """
 
-    def __init__(self, title: str, total: int, *, start: int = 0, unit: str = "step") -> None:
-        self.title, self.total, self.unit = title, total, unit
+    def __init__(
+        self, title: str, total: int, *, start: int = 0, unit: str = "step", quiet: bool = False
+    ) -> None:
+        self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.done, self.began, self.first = start, time.monotonic(), start
         self.bar: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(total=total, initial=start, desc=title, unit=unit, smoothing=0.1)
         self.next = start + max((total - start) // 10, 1)
 
@@ -42,13 +48,19 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
+    def over(self, things: Iterable[T]) -> Iterator[T]:
+        """Each of some things, counted when it is done with."""
+        for thing in things:
+            yield thing
+            self.update()
+
     def update(self, steps: int = 1, **values: float) -> None:
         """Count `steps` more and show the values."""
         self.done += steps
         if self.bar is not None:
             self.bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
             self.bar.update(steps)
-        elif self.done >= self.next or self.done == self.total:
+        elif not self.quiet and (self.done >= self.next or self.done == self.total):
             self.next = self.done + max((self.total - self.first) // 10, 1)
             elapsed = time.monotonic() - self.began
             rate = (self.done - self.first) / max(elapsed, 1e-9)

@@ -9,9 +9,14 @@ from typing import Any, NamedTuple
 
 from worldmodel import checkpoint
 from worldmodel._files import write_atomically
+from worldmodel.apps.reading import Record, parse_record, read_record
+from worldmodel.apps.settings import Count
 from worldmodel.data import ActionScale
+from worldmodel.data.opening import open_episodes
 from worldmodel.gcbc import GCBC
+from worldmodel.hub import from_pretrained, is_released, locate
 from worldmodel.model import WorldModel
+from worldmodel.published import from_published
 
 __all__ = ["Run", "open_run", "save_run"]
 
@@ -59,6 +64,23 @@ class Run(NamedTuple):
         return self.model
 
 
+class _Extra(Record):
+    """What a run's config.json says beside its model."""
+
+    world: str | None
+    frameskip: Count
+    objective: str
+    data: str | None
+    settings: dict[str, Any]
+
+
+class _Episodes(Record):
+    """Digests of the episodes trained on and kept apart."""
+
+    train: frozenset[str]
+    held_out: frozenset[str]
+
+
 def save_run(
     model: WorldModel | GCBC,
     folder: Path,
@@ -86,35 +108,57 @@ def save_run(
     checkpoint.save(model, folder, action_scale=scale, extra=extra)
 
 
-def open_run(folder: str | Path, device: str = "cpu") -> Run:
-    """Read what `save_run` wrote.
+def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None) -> Run:
+    """Read what `save_run` wrote, or a released LeWM.
 
+    Args:
+        source: folder, or "owner/name" on the hub.
+        device: of the model.
+        data: of a released LeWM, which holds no action statistics, the data set it learned from.
     Raises: FileNotFoundError or ValueError, naming the file at fault.
     """
-    path = Path(folder)
+    path = locate(source)
+    if is_released(path):
+        return _released(path, device, data)
     config = checkpoint.read_config(path)
-    extra = config.extra
-    missing = {"world", "frameskip", "objective", "data", "settings"} - set(extra)
-    if missing or config.action_scale is None:
-        raise ValueError(
-            f"{path / checkpoint.CONFIG} must be of a run that train or demo wrote, "
-            f"it lacks {', '.join(sorted(missing)) or 'action_scale'}"
-        )
-    try:
-        names = json.loads((path / EPISODES).read_text())
-        train, held_out = frozenset(names["train"]), frozenset(names["held_out"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path / EPISODES} is damaged: {error}") from error
-    reader = checkpoint.load_policy if config.kind == GCBC.__name__ else checkpoint.load
+    complaint = f"{path / checkpoint.CONFIG} must be of a run that train or demo wrote"
+    if config.action_scale is None:
+        raise ValueError(f"{complaint}: it lacks action_scale")
+    extra = parse_record(json.dumps(config.extra).encode(), _Extra, complaint)
+    names = read_record(path / EPISODES, _Episodes, "list of episodes")
     return Run(
         folder=path,
-        model=reader(path, device),
+        model=from_pretrained(path, map_location=device),
         scale=config.action_scale,
-        frameskip=int(extra["frameskip"]),
-        world=extra["world"],
-        objective=extra["objective"],
-        data=extra["data"],
-        trained_on=train,
-        held_out=held_out,
-        settings=extra["settings"],
+        frameskip=extra.frameskip,
+        world=extra.world,
+        objective=extra.objective,
+        data=extra.data,
+        trained_on=names.train,
+        held_out=names.held_out,
+        settings=extra.settings,
+    )
+
+
+def _released(path: Path, device: str, data: str | None) -> Run:
+    if data is None:
+        raise ValueError(
+            f"{path} is a released LeWM, which holds no action statistics: name the data set it "
+            "learned from with --data"
+        )
+    model, episodes = from_published(path, device), open_episodes(data)
+    width, block = episodes.actions.shape[1], model.action_encoder.config["action_dim"]
+    if block % width:
+        raise ValueError(f"--data must have actions whose width divides {block}, got {width}")
+    return Run(
+        folder=path,
+        model=model,
+        scale=ActionScale.fit(episodes),
+        frameskip=block // width,
+        world=None,
+        objective="lewm",
+        data=data,
+        trained_on=frozenset(),
+        held_out=frozenset(),
+        settings={},
     )

@@ -6,11 +6,12 @@ and settings files of it. Nothing here imports torch, so `--help` and most mista
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_settings import CliPositionalArg
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import CliPositionalArg, CliSuppress
 
 __all__ = [
     "CollectSettings",
@@ -20,10 +21,13 @@ __all__ = [
     "EvaluateSettings",
     "InspectSettings",
     "ManifestSettings",
+    "PlannerSettings",
+    "Recipe",
     "RenderSettings",
     "Settings",
     "StudySettings",
     "TrainSettings",
+    "TrialSettings",
     "TuneSettings",
 ]
 
@@ -36,6 +40,16 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "historical"]
+BUILT_IN = "two-room"
+
+
+def _absolute(text: str) -> str:
+    """A path as it reads from any folder; what is no path (the id of a data set) stays."""
+    return os.path.abspath(text) if text != BUILT_IN and os.path.exists(text) else text  # noqa: PTH100, PTH110 - a link stays a link
+
+
+Source = Annotated[str, AfterValidator(_absolute)]
+Existing = Annotated[Path, AfterValidator(lambda path: Path(_absolute(str(path))))]
 Part = Literal["encoder", "action_encoder", "predictor"]
 
 _DATA = "HDF5 file, LeRobot folder, Minari folder or id"
@@ -63,6 +77,10 @@ class Settings(BaseModel):
         None, exclude=True, description="YAML or JSON file of settings; flags win over it"
     )
     debug: bool = Field(False, exclude=True, description="show the traceback of an error")
+
+    def common(self, kind: type[Settings]) -> dict[str, Any]:
+        """Values of the settings that another command has under the same names."""
+        return self.model_dump(include=set(kind.model_fields))
 
     def changed(self, before: Settings) -> list[str]:
         """Settings that differ from those of an earlier run and decide its numbers, in words."""
@@ -113,7 +131,7 @@ class _Columns(Settings):
 class InspectSettings(_Columns):
     """Say what is in a data set, and draw a contact sheet of it."""
 
-    data: CliPositionalArg[str] = Field(description=_DATA)
+    data: CliPositionalArg[Source] = Field(description=_DATA)
     sheet: Path | None = Field(
         None, description="where to draw the contact sheet; none: DATA.sheet.png in this folder"
     )
@@ -122,7 +140,7 @@ class InspectSettings(_Columns):
 class ConvertSettings(_Columns):
     """Write pixels, actions and states of any data set we read as HDF5."""
 
-    data: CliPositionalArg[str] = Field(description=_DATA)
+    data: CliPositionalArg[Source] = Field(description=_DATA)
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count | None = Field(None, description="resize frames to this side; none: as they are")
     compression: Literal["gzip", "lzf"] | None = Field(
@@ -133,9 +151,12 @@ class ConvertSettings(_Columns):
 class RenderSettings(Settings):
     """Draw the states of a collected file at another size."""
 
-    data: CliPositionalArg[Path] = Field(description="HDF5 file that collect wrote")
+    data: CliPositionalArg[Existing] = Field(description="HDF5 file that collect wrote")
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count = Field(description="side of a frame in pixels")
+    env: str | None = Field(
+        None, description="the world if it is a class of your own; none: as the file says"
+    )
     workers: Workers | None = Field(
         None, description="processes that draw, not for two-room; none: the world's"
     )
@@ -144,7 +165,37 @@ class RenderSettings(Settings):
     )
 
 
-class TrainSettings(Settings):
+class Recipe(Settings):
+    """What the training loop is told; the defaults are the published recipe (LeWM).
+
+    Batch, rate and weight belong together, for the regularizer's strength grows with the batch.
+    """
+
+    steps: Count | None = Field(
+        None, description="optimizer steps; the cosine ends there; none: 10 passes over the data"
+    )
+    batch_size: Count = Field(128, description="windows per step, over all ranks")
+    seed: Seed = Field(3072, description="of weights, split, batches, dropout and directions")
+    learning_rate: Positive = Field(5e-5, description="peak of the schedule")
+    weight: Weight = Field(
+        0.09, description="λ, weight of SIGReg; its effect grows with the batch; pldm: 1, gcbc: 0"
+    )
+    weight_decay: Weight = Field(1e-3, description="of AdamW")
+    clip: Positive = Field(1.0, description="largest norm of the gradient")
+    warmup: Fraction = Field(0.01, description="fraction of the steps with a rising rate")
+    num_proj: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        1024, description="directions SIGReg looks along"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the network; auto: bfloat16 on a GPU that has it"
+    )
+    schedule_from: CliSuppress[Natural] = Field(
+        0,
+        description="step at which the schedule began, set when a finished run is extended",
+    )
+
+
+class TrainSettings(Recipe):
     """Train a world model on episodes of pixels and actions, and leave a run folder.
 
     The loss has two terms: the error of the predicted next embedding, and weight × SIGReg, which
@@ -194,11 +245,12 @@ on several processes the batch is shared out: N of them with batch B train as on
         "wandb",
         "pixels",
         "action",
+        "init_from",
     )
 
     out: Path = Field(exclude=True, description="the run folder")
     resume: bool = Field(False, exclude=True, description="continue the run in --out")
-    data: str = Field(description=_DATA)
+    data: Source = Field(description=_DATA)
     pixels: str | None = _column("frames")
     action: str | None = _column("actions")
     world: str | None = Field(
@@ -214,28 +266,10 @@ on several processes the batch is shared out: N of them with batch B train as on
         0.1, description="fraction of the episodes kept out of training"
     )
     preset: Literal["small", "lewm"] = Field("small", description="model and defaults")
-    init_from: Path | None = Field(
+    init_from: Existing | None = Field(
         None, description="run folder whose weights this run begins with (fine-tuning)"
     )
     objective: Literal["lewm", "pldm", "gcbc"] = Field("lewm", description="what is minimised")
-    steps: Count | None = Field(
-        None, description="optimizer steps; the cosine ends there; none: 10 passes over the data"
-    )
-    batch_size: Count = Field(128, description="windows per step, over all ranks")
-    seed: Seed = Field(3072, description="of weights, split, batches, dropout and directions")
-    learning_rate: Positive = Field(5e-5, description="peak of the schedule")
-    weight: Weight = Field(
-        0.09, description="λ, weight of SIGReg; its effect grows with the batch; pldm: 1, gcbc: 0"
-    )
-    weight_decay: Weight = Field(1e-3, description="of AdamW")
-    clip: Positive = Field(1.0, description="largest norm of the gradient")
-    warmup: Fraction = Field(0.01, description="fraction of the steps with a rising rate")
-    num_proj: Annotated[int, Field(ge=1, le=2**20)] = Field(
-        1024, description="directions SIGReg looks along"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the network; auto: bfloat16 on a GPU that has it"
-    )
     checkpoint_every: Count = Field(
         1000, description="steps between two checkpoints; the last two are kept"
     )
@@ -271,9 +305,9 @@ examples:
   worldmodel tune-lambda --data walks.h5 --out t    your own episodes
   worldmodel tune-lambda --resume --high 10         look further, keep what was tried
 """
-    may_change = ("out", "resume", "low", "high", "runs")
+    may_change = ("low", "high", "runs", "device")
 
-    data: str = Field("two-room", description=f"{_DATA}, or the built-in world two-room")
+    data: Source = Field(BUILT_IN, description=f"{_DATA}, or the built-in world {BUILT_IN}")
     out: Path = Field(Path("runs/tune"), exclude=True, description="folder to create")
     low: Positive = Field(1e-3, description="smallest weight")
     high: Positive = Field(1.0, description="largest weight")
@@ -328,8 +362,10 @@ examples:
   worldmodel study runs/demo --out somewhere       another folder
 """
 
-    run: CliPositionalArg[Path] = Field(description="run folder of demo or train")
-    data: str | None = Field(
+    run: CliPositionalArg[Existing] = Field(
+        description="run folder of demo or train, a released LeWM folder, or owner/name on the hub"
+    )
+    data: Source | None = Field(
         None,
         description=f"{_DATA}; none: fresh episodes of the built-in world, or what the run kept "
         "apart",
@@ -355,9 +391,9 @@ class ManifestSettings(Settings):
     offset: Count = Field(25, description="steps from start to goal in the source episode")
     budget: Count = Field(50, description="steps allowed")
     seed: Seed = Field(0, description="of the draw")
-    data: str | None = Field(None, description=f"episodes with states to draw from: {_DATA}")
+    data: Source | None = Field(None, description=f"episodes with states to draw from: {_DATA}")
     state: list[str] | None = Field(None, description="columns of --data that hold the state")
-    unseen_by: Path | None = Field(
+    unseen_by: Existing | None = Field(
         None, description="leave out the episodes of --data that this run was trained on"
     )
     protocol: Protocol = Field(
@@ -404,13 +440,29 @@ class PlannerSettings(Settings):
         "float32", description="of the predictor while planning"
     )
     compile: bool = Field(False, description="compile the predictor (torch.compile)")
-    cuda_graph: bool = Field(False, description="record the cost as a CUDA graph")
+    cuda_graph: bool = Field(
+        False, description="record the cost as a CUDA graph; not with gradient"
+    )
 
     _used_by: ClassVar[dict[str, tuple[str, ...]]] = {
         "elites": ("cem", "icem", "mppi"),
         "temperature": ("mppi",),
         "rate": ("gradient",),
     }
+
+    @property
+    def budget(self) -> tuple[int, int]:
+        """Candidates per iteration, and iterations; their product is the same for every default."""
+        usual = (16, 24) if self.planner == "gradient" else (64, 6)
+        return self.samples or usual[0], self.iterations or usual[1]
+
+    def described(self) -> dict[str, str | int | float | bool | None]:
+        """The planner's settings as results name them."""
+        values = self.common(PlannerSettings)
+        samples, iterations = self.budget
+        name, held = values.pop("planner"), not values.pop("free")
+        sizes = {"samples": samples, "iterations": iterations, "held": held}
+        return {"name": name, **values, **sizes}
 
     @model_validator(mode="after")
     def _fits(self) -> PlannerSettings:
@@ -425,32 +477,58 @@ class PlannerSettings(Settings):
                     f"{name} is a setting of {', '.join(planners)}, got it with planner "
                     f"{self.planner}"
                 )
+        if self.elites < 2 and self.planner in ("cem", "icem"):
+            raise ValueError(f"elites must be at least 2 for {self.planner}, got {self.elites}")
+        least = {"cem": self.elites, "icem": 2 * self.elites, "mppi": self.elites, "gradient": 1}
+        if self.budget[0] < least.get(self.planner, 2):
+            raise ValueError(
+                f"samples must be at least {least.get(self.planner, 2)} for {self.planner} with "
+                f"elites {self.elites}, got {self.budget[0]}"
+            )
+        if self.cuda_graph and self.planner == "gradient":
+            raise ValueError("cuda_graph records no gradients, got it with planner gradient")
         return self
 
 
-class EvaluateSettings(PlannerSettings):
-    """Plan with a trained model on every pair of a manifest.
+class TrialSettings(PlannerSettings):
+    """How a policy is tried on the pairs of a manifest."""
 
-    A random policy, an idle one and the scripted expert try the same pairs. Leaves result.json,
-    films and one HTML page in --out. The same command continues an interrupted evaluation.
-    """
-
-    run: CliPositionalArg[Path] = Field(description="run folder with the model")
-    manifest: Path = Field(description="the task, as worldmodel manifest writes it")
-    preset: Literal["small", "published"] = Field(
-        "small",
-        description="published: 300 samples, 30 iterations, 30 elites, execute 5, last-step cost, "
-        "every action free",
-    )
     batch_size: Count = Field(64, description="pairs side by side; changes no outcome")
     seeds: Count = Field(1, description="try every pair this often, with other seeds each time")
     protocol: Protocol = Field(
         "held-out", description="historical allows training rows and counts 50 pairs"
     )
-    device: str = _device()
+    env: str | None = Field(
+        None, description="a class of your own that the manifest names, as package.module:Class"
+    )
     workers: Workers | None = Field(
         None, description="processes that simulate, not for two-room; none: the world's choice"
     )
+
+
+class EvaluateSettings(TrialSettings):
+    """Plan with a trained model on every pair of a manifest.
+
+    A random policy, an idle one and the scripted expert try the same pairs. Leaves result.json,
+    films and one HTML page in --out. The same command continues an interrupted evaluation; started
+    by torchrun or srun, each process takes its share of the pairs.
+    """
+
+    may_change = ("run", "data", "manifest", "preset", "env", "workers", "films")
+
+    run: CliPositionalArg[Existing] = Field(
+        description="run folder with the model, a released LeWM folder, or owner/name on the hub"
+    )
+    data: Source | None = Field(
+        None, description="of a released LeWM: the data set it learned from, for the action scale"
+    )
+    manifest: Existing = Field(description="the task, as worldmodel manifest writes it")
+    preset: Literal["small", "published"] = Field(
+        "small",
+        description="published: 300 samples, 30 iterations, 30 elites, execute 5, last-step cost, "
+        "every action free",
+    )
+    device: str = _device()
     films: Natural = Field(3, description="successes and failures to show in motion")
     out: Path = Field(exclude=True, description="folder to write to")
 
@@ -463,7 +541,15 @@ class CompareSettings(Settings):
 
     a: CliPositionalArg[Path] = Field(description="result.json, or the folder it lies in")
     b: CliPositionalArg[Path] = Field(description="another, on the same manifest")
-    out: Path | None = Field(None, description="also write it to this JSON file")
+    out: Path | None = Field(
+        None, description="also write it to this JSON file, and a page with .html beside it"
+    )
+
+    @model_validator(mode="after")
+    def _json(self) -> CompareSettings:
+        if self.out is not None and self.out.suffix == ".html":
+            raise ValueError(f"out must be a JSON file, beside which the page goes, got {self.out}")
+        return self
 
 
 class DemoSettings(Settings):
@@ -483,7 +569,7 @@ examples:
   worldmodel demo --ablate             also train without SIGReg, and compare
   worldmodel demo --resume             continue after Ctrl-C
 """
-    may_change = ("out", "resume", "ablate", "device")
+    may_change = ("device",)
 
     out: Path = Field(Path("runs/demo"), exclude=True, description="run folder to create")
     seed: Seed = Field(0, description="decides data, weights, pairs and plans")

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.data._extras import need
+from worldmodel._extras import need
 from worldmodel.data.column import Column
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.hdf5_frames import (
@@ -85,7 +85,7 @@ def hdf5_columns(path: str | Path) -> list[Column]:
 
 
 def _columns(file: Any) -> list[Column]:
-    h5py = need("h5py", "data", "reading HDF5")
+    h5py = need("h5py", "worldmodel", "reading HDF5")
     found: list[Column] = []
 
     def visit(name: str, item: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.data._extras import need
+from worldmodel._extras import need
 
 __all__ = [
     "ChunkedFrames",
@@ -36,7 +36,7 @@ def open_for_reading(path: Path) -> Any:
 
     Raises: FileNotFoundError; ImportError without h5py; ValueError if it is not HDF5.
     """
-    h5py = need("h5py", "data", "reading HDF5")
+    h5py = need("h5py", "worldmodel", "reading HDF5")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if not h5py.is_hdf5(path):
@@ -78,7 +78,7 @@ def filters(dataset: Any) -> list[tuple[int, str]]:
 
 def filter_available(code: int) -> bool:
     """Whether HDF5 can undo a filter in this process."""
-    return bool(need("h5py", "data", "reading HDF5").h5z.filter_avail(code))
+    return bool(need("h5py", "worldmodel", "reading HDF5").h5z.filter_avail(code))
 
 
 def ensure_filters(dataset: Any, path: Path) -> None:

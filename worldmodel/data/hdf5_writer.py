@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worldmodel.data._extras import need
+from worldmodel._extras import need
 from worldmodel.data._space import ensure_room
 from worldmodel.data.hdf5_frames import naming_damage, open_for_reading
 
@@ -52,7 +52,7 @@ class HDF5Writer:
         append: bool = False,
         origin: Mapping[str, str | int] | None = None,
     ) -> None:
-        self._h5py = need("h5py", "data", "writing HDF5")
+        self._h5py = need("h5py", "worldmodel", "writing HDF5")
         self.path, self._compression = Path(path), compression
         self._origin = dict(origin or {})
         if compression not in (None, "gzip", "lzf"):

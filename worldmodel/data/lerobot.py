@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from worldmodel.data._extras import need
+from worldmodel._extras import need
 from worldmodel.data.column import Column
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import EpisodeFrames
@@ -122,7 +122,7 @@ class _Layout:
         if not (root / _INFO).is_file():
             raise FileNotFoundError(f"there is no LeRobot data set at {root}: no {_INFO}")
         try:
-            info = json.loads((root / _INFO).read_text())
+            info = json.loads((root / _INFO).read_text(encoding="utf-8"))
             version = str(info["codebase_version"])
             missing = {"features", "fps", "data_path"} - set(info)
         except (ValueError, KeyError, TypeError) as error:
@@ -150,7 +150,7 @@ class _Layout:
         return sorted(found, key=lambda episode: episode.index)
 
     def _v2(self, camera: str, in_video: bool) -> list[_Episode]:
-        lines = (self.root / "meta/episodes.jsonl").read_text().splitlines()
+        lines = (self.root / "meta/episodes.jsonl").read_text(encoding="utf-8").splitlines()
         found = []
         for row in map(json.loads, filter(None, lines)):
             e = row["episode_index"]

@@ -68,7 +68,8 @@ class BatchOrder(Sampler[Tensor]):
         """Indices of our part of the batch of `step`: [batch_size / ranks]."""
         turn, position = divmod(step, self.num // self.batch_size)
         if turn != self._pass:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + turn)
+            seed = (self.seed * 1_000_003 + turn) % 2**63
+            generator = torch.Generator().manual_seed(seed)
             self._order, self._pass = torch.randperm(self.num, generator=generator), turn
         share = self.batch_size // self.ranks
         first = position * self.batch_size + self.rank * share

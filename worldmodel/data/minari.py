@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodel.data._extras import need
+from worldmodel._extras import need
 from worldmodel.data.column import Column
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import EpisodeFrames

@@ -1,6 +1,7 @@
 """What has the model learned? Probes, surprise, straight paths, foresight, pictures and maps."""
 
 from worldmodel.study.decoder import Decoder, fit_decoder
+from worldmodel.study.embedding import embed
 from worldmodel.study.estimates import (
     Estimate,
     PairedTest,
@@ -9,6 +10,7 @@ from worldmodel.study.estimates import (
     mean_estimate,
     paired_test,
     proportion,
+    sign_test,
 )
 from worldmodel.study.prediction import HorizonErrors, LatentModel, open_loop, surprise
 from worldmodel.study.probes import (
@@ -34,6 +36,7 @@ __all__ = [
     "ProbeScore",
     "background",
     "bootstrap",
+    "embed",
     "fit_decoder",
     "jackknife",
     "mean_estimate",
@@ -45,6 +48,7 @@ __all__ = [
     "proportion",
     "recolour",
     "score_guesses",
+    "sign_test",
     "splice",
     "straightness",
     "surprise",

@@ -6,7 +6,7 @@ Frames of one episode are alike, so an episode is the unit: it is drawn whole or
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ __all__ = [
     "mean_estimate",
     "paired_test",
     "proportion",
+    "sign_test",
 ]
 
 _ROUNDS = 2000
@@ -136,22 +137,47 @@ def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:
     return bootstrap(sums, lambda total: total[..., 0] / total[..., 1], seed=seed)
 
 
-def proportion(successes: int, trials: int) -> Estimate:
+def proportion(successes: float, trials: int) -> Estimate:
     """Share of successes with Wilson's score interval.
 
     Args:
-        successes: between 0 and `trials`.
+        successes: between 0 and `trials`; between two whole numbers the ends are interpolated.
         trials: at least 1.
-    Returns: Estimate.
+    Returns: Estimate; none of N starts at exactly 0, all of N ends at exactly 1.
     Raises: ValueError for counts that are none.
-    Source: Wilson (1927).
+    Source: Wilson (1927), by scipy.
     """
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"successes must be in 0…trials, trials >= 1, got {successes}, {trials}")
-    rate, z2 = successes / trials, _Z * _Z
-    centre = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z / (1 + z2 / trials) * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
-    return Estimate(rate, max(centre - half, 0.0), min(centre + half, 1.0), trials)
+    from scipy.stats import binomtest
+
+    below = math.floor(successes)
+    part = successes - below
+    one, two = (
+        binomtest(count, trials).proportion_ci(method="wilson")
+        for count in (below, math.ceil(successes))
+    )
+    low, high = ((1 - part) * a + part * b for a, b in zip(one, two, strict=True))
+    return Estimate(successes / trials, float(low), float(high), trials)
+
+
+def sign_test(differences: Sequence[float]) -> float:
+    """Two-sided exact p-value of the sign test; on single successes it is McNemar's exact test.
+
+        p = min(1, 2 P(X ≤ min(n₊, n₋))),   X ~ Binomial(n₊ + n₋, 1/2)
+
+    Args:
+        differences: of paired scores; ties say nothing about which is better and are left out.
+    Returns: p; 1 where there are ties alone.
+    Raises: ValueError if a difference is NaN.
+    Source: McNemar (1947); the exact form is the binomial test of Dixon & Mood (1946), by scipy.
+    """
+    if any(math.isnan(d) for d in differences):
+        raise ValueError("differences must be numbers, got NaN")
+    from scipy.stats import binomtest
+
+    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
 def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
@@ -164,8 +190,8 @@ def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
         second: [N], of the same episodes under the other condition.
         seed: of the bootstrap.
     Returns: PairedTest; all differences equal gives t = ±∞ (0 if they are 0).
-    Raises: ValueError if shapes disagree or N < 2.
-    Source: Student (1908); d_z of Lakens, Frontiers in Psychology 4 (2013), Equation 6.
+    Raises: ValueError if shapes disagree, N < 2, or a value is not finite.
+    Source: Student (1908), by scipy; d_z of Lakens, Frontiers in Psychology 4 (2013), Equation 6.
     """
     if first.shape != second.shape or first.dim() != 1 or len(first) < 2:
         raise ValueError(
@@ -173,9 +199,20 @@ def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
             f"{list(first.shape)} and {list(second.shape)}"
         )
     d = (first.double() - second.double()).cpu()
-    n = len(d)
-    mean, std = float(d.mean()), float(d.std())
-    t = mean / (std / math.sqrt(n)) if std > 0 else math.copysign(math.inf, mean) if mean else 0.0
+    if not bool(d.isfinite().all()):
+        raise ValueError(
+            f"first and second must be finite, got {int((~d.isfinite()).sum())} differences of "
+            f"{len(d)} that are not"
+        )
+    n, t, p = len(d), 0.0, 1.0
+    # Differences that are equal but for rounding have no variance to compare with.
+    if float(d.std()) > 1e-12 * float(d.abs().max()):
+        from scipy.stats import ttest_rel
+
+        found = ttest_rel(first.double().cpu().numpy(), second.double().cpu().numpy())
+        t, p = float(found.statistic), float(found.pvalue)
+    elif float(d[0]) != 0:
+        t, p = math.copysign(math.inf, float(d[0])), 0.0
     sums = torch.stack([d, d.square(), torch.ones_like(d)], dim=1)
 
     def effect(total: Tensor) -> Tensor:
@@ -187,25 +224,6 @@ def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
         difference=mean_estimate(d, seed=seed),
         effect=bootstrap(sums, effect, seed=seed),
         t=t,
-        p_value=_student_tails(abs(t), n - 1),
+        p_value=p,
         larger=proportion(int((d > 0).sum()), n),
     )
-
-
-def _student_tails(t: float, freedom: int) -> float:
-    """P(|T| ≥ t) by the finite series for whole degrees of freedom; good to about 1e-15.
-
-    Source: Abramowitz & Stegun, Equations 26.7.3 and 26.7.4.
-    """
-    if math.isinf(t):
-        return 0.0
-    angle = math.atan2(t, math.sqrt(freedom))
-    sine, square = math.sin(angle), math.cos(angle) ** 2
-    odd = freedom % 2
-    term = math.cos(angle) if odd else 1.0
-    total = 0.0
-    for i in range(1 + odd, freedom, 2):
-        total += term
-        term *= square * i / (i + 1)
-    inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
-    return max(1.0 - inside, 0.0)

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel._extras import install
+
 __all__ = [
     "SimulatedSession",
     "Simulation",
@@ -56,7 +58,7 @@ def require(module: str, extra: str) -> None:
     Raises: ImportError naming the extra that brings it.
     """
     if importlib.util.find_spec(module) is None:
-        raise ImportError(f"{extra} needs the package {module}: pip install 'sigreg[{extra}]'")
+        raise ImportError(f"{extra} needs the package {module}: {install(extra)}")
 
 
 def cores(limit: int = 16) -> int:

@@ -40,7 +40,7 @@ class World(Protocol):
     the same state, actions and versions give the same states again.
 
     Attributes:
-        name: as the command line calls it, "two-room", "push-t", ….
+        name: what people call it, "two-room", "push-t", ….
         image_size: side H = W of the frames.
         state_dim: S.
         action_dim: A, of one raw step.
@@ -56,6 +56,9 @@ class World(Protocol):
     action_low: Floats
     action_high: Floats
     criterion: str
+
+    def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
+        """Where episodes may begin, all randomness from `rng`: [num, S]."""
 
     def start(self, states: Floats) -> Session:
         """Put one agent into each state [N, S]."""

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import os
+import sys
+from typing import Any
 
+from worldmodel._extras import install
 from worldmodel.worlds.contract import World
 from worldmodel.worlds.maze import Maze
 from worldmodel.worlds.two_room import TwoRoom
@@ -21,17 +26,26 @@ whose only layout is number 7."""
 
 
 def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -> World:
-    """The world of that name.
+    """The world of that name, or of your own class.
+
+    A class of your own is called as `Class(image_size)`, or `Class(image_size, workers=…)` if
+    workers are given, and offers all of `worldmodel.worlds.World`. Its module is looked for where
+    Python looks, and in the present folder. Importing it runs its code, so give no name here that
+    a file from elsewhere told you.
 
     Args:
-        name: one of `WORLDS`.
+        name: one of `WORLDS`, or "package.module:Class".
         image_size: side of its frames.
         workers: processes that simulate and draw, for worlds that go one agent at a time; None
             leaves the number to the world.
     Returns: World.
-    Raises: ValueError for another name, or for workers in Two-Room; ImportError naming the extra if
-        its package is missing, and whatever the world raises where it cannot draw.
+    Raises: ValueError for another name, for workers in Two-Room, or naming what a class lacks;
+        ImportError naming the extra if a package is missing, and whatever the world raises where
+        it cannot draw.
     """
+    options = {} if workers is None else {"workers": workers}
+    if ":" in name:
+        return _own(name, image_size, options)
     kind, _, number = name.partition("-") if name.startswith("maze") else (name, "", "")
     if kind in (TwoRoom.name, "maze"):
         if workers is not None:
@@ -43,13 +57,44 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
         if name == "maze":
             return Maze(image_size)
     if name not in _ADAPTERS:
-        raise ValueError(f"env must be one of {', '.join(WORLDS)}, got {name!r}")
+        raise ValueError(
+            f"env must be one of {', '.join(WORLDS)}, or a class of your own as "
+            f"package.module:Class, got {name!r}"
+        )
     module, kind = _ADAPTERS[name]
-    options = {} if workers is None else {"workers": workers}
     try:
         world: World = getattr(importlib.import_module(module), kind)(image_size, **options)
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f'{name} needs the package {error.name}: pip install "sigreg[envs]"'
-        ) from error
+        raise ImportError(f"{name} needs the package {error.name}: {install(name)}") from error
+    return world
+
+
+def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
+    """The world of a class named as package.module:Class."""
+    path, _, kind = name.partition(":")
+    sys.path.append(os.getcwd())  # noqa: PTH109 - a path as sys.path holds it
+    try:
+        found: Any = getattr(importlib.import_module(path), kind, None)
+    except ModuleNotFoundError as error:
+        # A module that lacks one of its own imports says so itself.
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(f"env must name a module, there is none called {error.name!r}") from None
+    finally:
+        sys.path.remove(os.getcwd())  # noqa: PTH109
+    if not inspect.isclass(found):
+        raise ValueError(f"env must be package.module:Class, and {path} has no class {kind!r}")
+    make: Any = found
+    try:
+        world: World = make(image_size, **options)
+    except Exception as error:
+        call = f"{kind}({', '.join(['image_size', *options])})"
+        raise ValueError(f"{name} cannot be made by {call}: {error!r}") from error
+    offered = dir(world)
+    members = [*World.__annotations__, *(n for n in vars(World) if not n.startswith("_"))]
+    if missing := sorted(set(members) - set(offered)):
+        raise ValueError(
+            f"{name} must offer what worldmodel.worlds.World asks for, it lacks "
+            f"{', '.join(missing)}"
+        )
     return world

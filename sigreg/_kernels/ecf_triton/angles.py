@@ -1,4 +1,8 @@
-"""What the Triton kernels share: cosines and sines of multiples of an angle, nine at a time."""
+"""What the Triton kernels share: doubled cosines and sines of multiples of an angle.
+
+Doubled, because 2 cos 2θ = 2 − (2 sin θ)² and its like are then one instruction each; the halves
+and quarters that this leaves are put right once per sum, not once per projection.
+"""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -7,116 +11,103 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["accumulate", "features", "nine", "place", "store_nine", "weigh"]
+__all__ = ["features", "four", "four_times", "products"]
 
 
 @triton.jit
-def sincos(theta):
-    """Sine and cosine; float32 by Cody and Waite's reduction and minimax polynomials."""
-    if theta.dtype == tl.float64:
-        sin = tl.sin(theta)
-        cos = tl.cos(theta)
+def _signed(a, sign):
+    """a, with its sign changed where bit 31 of `sign` is set."""
+    return (a.to(tl.int32, bitcast=True) ^ sign).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _double_sincos(x, scale, SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr):
+    """2 sin and 2 cos of scale·SPACING·x; HIGH + LOW is SPACING / π in two float32.
+
+    Float32: x in half turns, less the nearest whole number of them in one fused step, so that the
+    angle is not rounded before it is small; then minimax polynomials on a quarter turn both ways.
+    """
+    if x.dtype == tl.float64:
+        theta = x * scale * SPACING
+        s = 2.0 * tl.sin(theta)
+        c = 2.0 * tl.cos(theta)
     else:
-        turn = tl.floor(theta * 0.6366197723675814 + 0.5)
-        r = theta - turn * 1.5703125
-        r = r - turn * 0.0004837512969970703
-        r = r - turn * 7.549789954891882e-08
-        # Beyond 2²⁴ quarter turns float32 holds no phase: any finite answer will do; NaN stays.
+        high = scale * HIGH
+        low = tl.fma(scale, HIGH, -high) + scale * LOW
+        turns = tl.fma(x, high, 12582912.0)  # 1.5 · 2²³: what is left of the sum is a whole number
+        sign = turns.to(tl.int32, bitcast=True) << 31
+        turns = turns - 12582912.0
+        r = tl.fma(x, low, tl.fma(x, high, -turns))
+        # Beyond 2²² half turns float32 holds no phase: any finite answer will do; NaN stays.
         r = tl.where(tl.abs(r) > 1.0, 0.0, r)
         u = r * r
-        s = r + r * u * (
-            -0.16666654936694406 + u * (0.008332177686457512 - u * 0.0001951723469232488)
-        )
-        c = 0.04166664685460497 + u * (-0.001388736691007452 + u * 2.4438379482316324e-05)
-        c = 1.0 - 0.5 * u + u * u * c
-        quarter = turn - 4.0 * tl.floor(turn * 0.25)
-        odd = (quarter == 1.0) | (quarter == 3.0)
-        sin = tl.where(odd, c, s)
-        cos = tl.where(odd, s, c)
-        sin = tl.where(quarter >= 2.0, -sin, sin)
-        cos = tl.where((quarter == 1.0) | (quarter == 2.0), -cos, cos)
-    return sin, cos
+        s = tl.fma(u, 0.15501057446145774, -1.1964357117977156)
+        s = tl.fma(u, s, 5.100134649267591)
+        s = tl.fma(u, s, -10.33541962537758)
+        s = tl.fma(u, s, -1.7484556000744483e-07)
+        s = tl.fma(r, 6.2831854820251465, r * s)  # 2π in two float32, the smaller in the line above
+        c = tl.fma(u, -0.048841398110271116, 0.4699078510528813)
+        c = tl.fma(u, c, -2.670432209574047)
+        c = tl.fma(u, c, 8.117419199507289)
+        c = tl.fma(u, c, -9.869604312175193)
+        c = tl.fma(u, c, 2.0)
+        s = _signed(s, sign)
+        c = _signed(c, sign)
+    return s, c
 
 
 @triton.jit
-def features(theta, PAIR: tl.constexpr):
-    """Cosines and sines of θ … 4θ, and of the centres (16·PAIR + 4)θ and (16·PAIR + 12)θ."""
-    s1, c1 = sincos(theta)
-    c2 = 1.0 - 2.0 * s1 * s1
-    s2 = 2.0 * s1 * c1
-    c3 = 2.0 * c1 * c2 - c1
-    s3 = 2.0 * s1 * c2 + s1
-    c4 = 1.0 - 2.0 * s2 * s2
-    s4 = 2.0 * s2 * c2
-    c8 = 1.0 - 2.0 * s4 * s4
-    cp = c4
-    sp = s4
-    cq = 2.0 * c4 * c8 - c4
-    sq = 2.0 * s4 * c8 + s4
-    if PAIR > 0:
-        s, c = sincos(theta * (16.0 * PAIR))
-        turned = c * cp - s * sp
-        sp = s * cp + c * sp
-        cp = turned
-        turned = c * cq - s * sq
-        sq = s * cq + c * sq
-        cq = turned
-    return c1, c2, c3, c4, s1, s2, s3, s4, cp, sp, cq, sq
+def features(
+    x, scale, SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr,
+    pair, FIRST: tl.constexpr,
+):  # fmt: skip
+    """d1 … d4 and t1 … t3, 2 cos jθ and 2 sin jθ; the four of the centres; cos and sin of the base.
 
-
-@triton.jit
-def nine(a):
-    """Nine times a."""
-    return a, a, a, a, a, a, a, a, a
-
-
-@triton.jit
-def accumulate(f, c1, c2, c3, c4, s1, s2, s3, s4, a0, a1, a2, a3, a4, a5, a6, a7, a8):
-    """Add the nine products of f with 1, cos jθ and sin jθ to the nine a."""
-    a0 += f
-    a1 += f * c1
-    a2 += f * c2
-    a3 += f * c3
-    a4 += f * c4
-    a5 += f * s1
-    a6 += f * s2
-    a7 += f * s3
-    a8 += f * s4
-    return a0, a1, a2, a3, a4, a5, a6, a7, a8
-
-
-@triton.jit
-def store_nine(out, step, live, a0, a1, a2, a3, a4, a5, a6, a7, a8):
-    """Sum each a over axis 0 and store them `step` apart."""
-    tl.store(out, tl.sum(a0, 0), mask=live)
-    tl.store(out + step, tl.sum(a1, 0), mask=live)
-    tl.store(out + 2 * step, tl.sum(a2, 0), mask=live)
-    tl.store(out + 3 * step, tl.sum(a3, 0), mask=live)
-    tl.store(out + 4 * step, tl.sum(a4, 0), mask=live)
-    tl.store(out + 5 * step, tl.sum(a5, 0), mask=live)
-    tl.store(out + 6 * step, tl.sum(a6, 0), mask=live)
-    tl.store(out + 7 * step, tl.sum(a7, 0), mask=live)
-    tl.store(out + 8 * step, tl.sum(a8, 0), mask=live)
-
-
-@triton.jit
-def weigh(f, c1, c2, c3, c4, s1, s2, s3, s4, w0, w1, w2, w3, w4, w5, w6, w7, w8):
-    """Product of f and the sum of the nine w with 1, cos jθ and sin jθ."""
-    even = w0 + w1 * c1 + w2 * c2 + w3 * c3 + w4 * c4
-    odd = w5 * s1 + w6 * s2 + w7 * s3 + w8 * s4
-    return f * (even + odd)
-
-
-@triton.jit
-def place(M, N, samples, splits, BLOCK_M: tl.constexpr):
-    """Directions, first sample, end, split and batch index of this program.
-
-    A flat grid: only its first axis may exceed 65,535 programs.
+    θ = scale·SPACING·x. The base is b = 16·pair, 0 for the FIRST; the centres are b + 4 and b + 12.
     """
-    pid = tl.program_id(0)
-    blocks = tl.cdiv(M, BLOCK_M)
-    m = (pid % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
-    split = (pid // blocks) % splits
-    start = split * samples
-    batch = (pid // (blocks * splits)).to(tl.int64)
-    return m, start, tl.minimum(start + samples, N), split, batch
+    t1, d1 = _double_sincos(x, scale, SPACING, HIGH, LOW)
+    d2 = tl.fma(-t1, t1, 2.0)
+    t2 = t1 * d1
+    d3 = tl.fma(-t1, t2, d1)
+    t3 = tl.fma(d1, t2, -t1)
+    d4 = tl.fma(-t2, t2, 2.0)
+    t4 = t2 * d2
+    d8 = tl.fma(-t4, t4, 2.0)
+    d12 = tl.fma(d4, d8, -d4)
+    t12 = tl.fma(t4, d8, t4)
+    base_c = tl.full(x.shape, 1.0, x.dtype)
+    base_s = tl.zeros_like(x)
+    if FIRST:
+        centres = four(d4, t4, d12, t12)
+    else:
+        base_s, base_c = _double_sincos(x * (16 * pair).to(x.dtype), scale, SPACING, HIGH, LOW)
+        base_s = 0.5 * base_s
+        base_c = 0.5 * base_c
+        centres = four(
+            tl.fma(base_c, d4, -base_s * t4), tl.fma(base_s, d4, base_c * t4),
+            tl.fma(base_c, d12, -base_s * t12), tl.fma(base_s, d12, base_c * t12),
+        )  # fmt: skip
+    return d1, d2, d3, d4, t1, t2, t3, centres, base_c, base_s
+
+
+@triton.jit
+def four(a, b, c, d):
+    """[..., 2, 2] of four tensors: a thread that holds an element of each holds the four."""
+    return tl.join(tl.join(a, b), tl.join(c, d))
+
+
+@triton.jit
+def four_times(a):
+    """[..., 2, 2], a repeated."""
+    return four(a, a, a, a)
+
+
+@triton.jit
+def products(add_to, centres, d1, d2, d3, d4, t1, t2, t3):
+    """add_to [..., 2, 2, 2, 2, 2] and the 32 products of the centres with 1, d1 … d4, t1 … t3."""
+    twice = tl.join(centres, centres)
+    twice = tl.join(twice, twice)
+    one = tl.full(d1.shape, 1.0, d1.dtype)
+    low = four(four_times(one), four_times(d1), four_times(d2), four_times(d3))
+    high = four(four_times(d4), four_times(t1), four_times(t2), four_times(t3))
+    return tl.fma(tl.join(twice, twice), tl.join(low, high), add_to)

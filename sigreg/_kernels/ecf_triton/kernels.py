@@ -1,4 +1,8 @@
-"""The Triton kernels of `ecf_triton`: 36 products, their combination, the loss, the gradient."""
+"""The Triton kernels of the characteristic function: sums, loss and weights, gradient.
+
+Letters: G batches, N samples, M directions, K knots. A pair of centres serves 16 knots beside the
+base, k = b + 1 … b + 16 with b = 16·pair, from 32 products of features (`angles`).
+"""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -7,187 +11,243 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sigreg._kernels.ecf_triton.angles import accumulate, features, nine, place, store_nine, weigh
+from sigreg._kernels.ecf_triton.angles import features, four, four_times, products
 
-__all__ = ["combine_kernel", "finish_kernel", "products_kernel", "pull_kernel"]
-
-
-@triton.jit(do_not_specialize=["N", "M", "samples", "splits"])
-def products_kernel(
-    x_ptr, mask_ptr, out_ptr, stride_b, stride_n, stride_m, N, M, samples, splits,
-    SPACING: tl.constexpr, HAS_MASK: tl.constexpr, PAIR: tl.constexpr, ACC: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_M: tl.constexpr,
-):  # fmt: skip
-    """The 36 products summed over one program's samples, to out [batch, split, 36, M]."""
-    m, start, end, split, batch = place(M, N, samples, splits, BLOCK_M)
-    live_m = m < M
-    column = x_ptr + batch * stride_b + m.to(tl.int64) * stride_m
-    zero = tl.zeros([ROWS, BLOCK_M], dtype=ACC)
-    a0, a1, a2, a3, a4, a5, a6, a7, a8 = nine(zero)
-    b0, b1, b2, b3, b4, b5, b6, b7, b8 = nine(zero)
-    d0, d1, d2, d3, d4, d5, d6, d7, d8 = nine(zero)
-    e0, e1, e2, e3, e4, e5, e6, e7, e8 = nine(zero)
-    for first in range(start, end, ROWS):
-        n = first + tl.arange(0, ROWS)
-        live_n = n < end
-        at = n.to(tl.int64)
-        live = live_n[:, None] & live_m[None, :]
-        x = tl.load(column[None, :] + at[:, None] * stride_n, mask=live, other=0.0).to(ACC)
-        c1, c2, c3, c4, s1, s2, s3, s4, cp, sp, cq, sq = features(x * SPACING, PAIR)
-        if HAS_MASK or ROWS > 1:
-            count = live_n.to(ACC)
-            if HAS_MASK:
-                count = tl.load(mask_ptr + batch * N + at, mask=live_n, other=0.0).to(ACC)
-            cp = cp * count[:, None]
-            sp = sp * count[:, None]
-            cq = cq * count[:, None]
-            sq = sq * count[:, None]
-        a0, a1, a2, a3, a4, a5, a6, a7, a8 = accumulate(
-            cp, c1, c2, c3, c4, s1, s2, s3, s4, a0, a1, a2, a3, a4, a5, a6, a7, a8
-        )
-        b0, b1, b2, b3, b4, b5, b6, b7, b8 = accumulate(
-            sp, c1, c2, c3, c4, s1, s2, s3, s4, b0, b1, b2, b3, b4, b5, b6, b7, b8
-        )
-        d0, d1, d2, d3, d4, d5, d6, d7, d8 = accumulate(
-            cq, c1, c2, c3, c4, s1, s2, s3, s4, d0, d1, d2, d3, d4, d5, d6, d7, d8
-        )
-        e0, e1, e2, e3, e4, e5, e6, e7, e8 = accumulate(
-            sq, c1, c2, c3, c4, s1, s2, s3, s4, e0, e1, e2, e3, e4, e5, e6, e7, e8
-        )
-    out = out_ptr + (batch * splits + split) * 36 * M + m
-    store_nine(out, M, live_m, a0, a1, a2, a3, a4, a5, a6, a7, a8)
-    store_nine(out + 9 * M, M, live_m, b0, b1, b2, b3, b4, b5, b6, b7, b8)
-    store_nine(out + 18 * M, M, live_m, d0, d1, d2, d3, d4, d5, d6, d7, d8)
-    store_nine(out + 27 * M, M, live_m, e0, e1, e2, e3, e4, e5, e6, e7, e8)
+__all__ = ["finish_kernel", "pull_kernel", "sums_kernel"]
 
 
-@triton.jit(do_not_specialize=["K", "M", "splits"])
-def combine_kernel(
-    products_ptr, out_ptr, K, M, splits,
-    PAIR: tl.constexpr, ACC: tl.constexpr, BLOCK_M: tl.constexpr,
-):  # fmt: skip
-    """One sum of cosines or sines of one knot of this pair, to out [batch, M, 2K]."""
+@triton.jit
+def _place(M, N, samples, splits, BLOCK_M: tl.constexpr):
+    """Directions, first sample, end, split and batch of this program.
+
+    A flat grid: only its first axis may exceed 65,535 programs.
+    """
     pid = tl.program_id(0)
     blocks = tl.cdiv(M, BLOCK_M)
     m = (pid % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
-    live = m < M
-    first: tl.constexpr = 1 if PAIR > 0 else 0  # k = 16·PAIR belongs to the pair before, if any
-    knots = tl.minimum(K - 16 * PAIR, 17) - first
-    which = (pid // blocks) % (2 * knots)
-    batch = (pid // (blocks * 2 * knots)).to(tl.int64)
-    local = which % knots + first
-    is_sin = which // knots
-    second = ((local + 7) // 8 - 1) * (local > 0).to(tl.int32)  # 0 for k ≤ 8, 1 beyond
-    j = local - 8 * second - 4
-    sign = tl.where(j == 0, 0.0, tl.where((j > 0) == (is_sin > 0), 1.0, -1.0)).to(ACC)
-    j = tl.where(j < 0, -j, j)
-    even = 18 * second + 9 * is_sin + j
-    odd = 18 * second + 9 * (1 - is_sin) + 4 + j
-    total = tl.zeros([BLOCK_M], dtype=ACC)
-    for split in range(splits):
-        at = products_ptr + (batch * splits + split) * 36 * M + m
-        total += tl.load(at + even * M, mask=live, other=0.0)
-        total += sign * tl.load(at + odd * M, mask=live, other=0.0)
-    out = out_ptr + (batch * M + m) * 2 * K + is_sin * K + 16 * PAIR + local
-    tl.store(out, total, mask=live)
+    split = (pid // blocks) % splits
+    start = split * samples
+    batch = (pid // (blocks * splits)).to(tl.int64)
+    return m, start, tl.minimum(start + samples, N), split, batch
+
+
+@triton.jit(do_not_specialize=["N", "M", "samples", "splits", "pair", "pairs"])
+def sums_kernel(
+    x_ptr, scale_ptr, shares_ptr, out_ptr, N, M, samples, splits, pair, pairs,
+    SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, FIRST: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """The 32 products summed over one program's samples, into out [G, splits, 32·pairs, M].
+
+    x is [G, N, M], contiguous. A warp owns 32 directions side by side and a thread one of them, so
+    that a row of x is read in whole lines and the sums stay in registers; nothing is exchanged
+    between threads until the samples are through, and no atomic's order could change a bit.
+    """
+    m, start, end, split, batch = _place(M, N, samples, splits, BLOCK_M)
+    live_m = (m < M)[None, :]
+    row = tl.arange(0, ROWS)
+    first_row = (batch * N + start + row).to(tl.int64)[:, None]
+    at = x_ptr + first_row * M + m[None, :]
+    zero = tl.zeros([ROWS, BLOCK_M], dtype=out_ptr.dtype.element_ty)
+    scale = zero + 1.0
+    if scale_ptr is not None:
+        scale = tl.load(scale_ptr + m[None, :], mask=live_m, other=0.0) + zero
+    sums = four_times(zero)
+    sums = tl.join(sums, sums)
+    sums = tl.join(sums, sums)
+    sums = tl.join(sums, sums)
+    whole = start + (end - start) // ROWS * ROWS
+    # The next x is on its way while this one is worked on.
+    x = tl.load(at, mask=live_m & (start + row < end)[:, None], other=0.0)
+    for first in tl.range(start, whole, ROWS, loop_unroll_factor=2):
+        at += ROWS * M
+        ahead = tl.load(at, mask=live_m & (first + ROWS + row < end)[:, None], other=0.0)
+        d1, d2, d3, d4, t1, t2, t3, centres, _, _ = features(
+            x, scale, SPACING, HIGH, LOW, pair, FIRST
+        )
+        if shares_ptr is not None:
+            share = tl.load(shares_ptr + batch * N + first + row)[:, None] + zero
+            centres = centres * four_times(share)
+        sums = products(sums, centres, d1, d2, d3, d4, t1, t2, t3)
+        x = ahead
+    # What does not fill a step.
+    counts = whole + row < end
+    share = counts.to(out_ptr.dtype.element_ty)
+    if shares_ptr is not None:
+        share = tl.load(shares_ptr + batch * N + whole + row, mask=counts, other=0.0)
+    d1, d2, d3, d4, t1, t2, t3, centres, _, _ = features(x, scale, SPACING, HIGH, LOW, pair, FIRST)
+    centres = centres * four_times(share[:, None] + zero)
+    sums = products(sums, centres, d1, d2, d3, d4, t1, t2, t3)
+    # The places of `join`: bits 4, 3 say which centre, bits 2, 1, 0 which of the eight.
+    i = tl.arange(0, 32)
+    r = 8 * (i // 16 + i // 8 % 2 * 2) + i // 4 % 2 + i // 2 % 2 * 2 + i % 2 * 4
+    out = out_ptr + ((batch * splits + split) * pairs + pair) * 32 * M
+    total = tl.reshape(tl.sum(sums, 0), [BLOCK_M, 32])
+    tl.store(out + r[None, :] * M + m[:, None], total, mask=(m < M)[:, None])
 
 
 @triton.jit
-def _weights(g_ptr, K, live, CENTRE: tl.constexpr, FIRST: tl.constexpr, ACC: tl.constexpr):
-    """The 18 weights of one centre, from the gradient of the sums [..., 2K] at g_ptr.
+def _table(half, q, r):
+    """[32, 32]: the cosine (half 0) or sine (half 1) of knot b + q, q = 1 … 16, from row r.
 
-    d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
+    r = 16·i + 8·(sine of the centre) + j, for the centre p = b + 8·i + 4, and j numbers 1, d1 … d4,
+    t1 … t3.
+    With features doubled, cos (p ± j)θ = (cp·dj ∓ sp·tj) / 4 and its like; and the knots
+    cos (p + 4)θ = cp·d4 / 2 − cos (p − 4)θ, whose last term the caller knows.
     """
-    wc0, ws0 = _knot(g_ptr, K, live, CENTRE, ACC)
-    up, vp = _knot(g_ptr, K, live, CENTRE + 1, ACC)
-    um, vm = _knot(g_ptr, K, live, CENTRE - 1, ACC)
-    wc1, wc5, ws1, ws5 = up + um, vp - vm, vp + vm, um - up
-    up, vp = _knot(g_ptr, K, live, CENTRE + 2, ACC)
-    um, vm = _knot(g_ptr, K, live, CENTRE - 2, ACC)
-    wc2, wc6, ws2, ws6 = up + um, vp - vm, vp + vm, um - up
-    up, vp = _knot(g_ptr, K, live, CENTRE + 3, ACC)
-    um, vm = _knot(g_ptr, K, live, CENTRE - 3, ACC)
-    wc3, wc7, ws3, ws7 = up + um, vp - vm, vp + vm, um - up
-    up, vp = _knot(g_ptr, K, live, CENTRE + 4, ACC)
-    um, vm = tl.zeros_like(up), tl.zeros_like(vp)
-    if FIRST:
-        um, vm = _knot(g_ptr, K, live, CENTRE - 4, ACC)
-    wc4, wc8, ws4, ws8 = up + um, vp - vm, vp + vm, um - up
-    return (
-        wc0, wc1, wc2, wc3, wc4, wc5, wc6, wc7, wc8,
-        ws0, ws1, ws2, ws3, ws4, ws5, ws6, ws7, ws8,
+    i = r // 16
+    sine = r // 8 % 2
+    j = r % 8
+    away = q - 8 * i - 4
+    size = tl.where(away < 0, -away, away)
+    same = tl.where((j == size) & (j < 4), tl.where(j == 0, 0.5, 0.25), 0.0)
+    sign = tl.where((away > 0) == (half == 1), 0.25, -0.25)
+    other = tl.where((j > 4) & (j - 4 == size), sign, 0.0)
+    near = tl.where(sine == half, same, other)
+    last = tl.where(
+        (j == 4) & (sine == half) & (8 * i < q), tl.where(8 * i + 8 == q, 0.5, -0.5), 0.0
+    )
+    return tl.where(q % 8 == 0, last, tl.where(i == q // 8, near, 0.0))
+
+
+@triton.jit(do_not_specialize=["N", "K", "M", "known", "splits", "pairs", "terms", "ranks"])
+def finish_kernel(
+    sums_ptr, total_ptr, squares_ptr, scale_ptr, weight_ptr, target_ptr, loss_ptr, out_ptr,
+    N, K, M, known, splits, pairs, terms, ranks,
+    SPACING: tl.constexpr, SCALE_BY_N: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """Loss and weights from the sums of products [G, splits, 32·pairs, M].
+
+    The loss's parts go to loss [G, blocks]; its derivative, times the number of ranks, by which
+    DDP and FSDP will divide, to out [G, pairs, 34, M]: the weights of a pair's 32 products and of
+    its base's cosine and sine. Directions from `known` on are padding and weigh nothing.
+    """
+    pid = tl.program_id(0)
+    blocks = tl.cdiv(M, BLOCK_M)
+    batch = (pid // blocks).to(tl.int64)
+    m = (pid % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    live = (m < M)[None, :]
+    dtype = sums_ptr.dtype.element_ty
+    total = N.to(dtype)
+    squares = total
+    if total_ptr is not None:
+        total = tl.load(total_ptr + batch)
+        squares = tl.load(squares_ptr + batch)
+    divisor = tl.where(total != 0.0, total, 1.0)
+    n = total * total / tl.where(total != 0.0, squares, 1.0)
+    if not SCALE_BY_N:
+        n = tl.where(total != 0.0, 1.0, 0.0).to(dtype)
+    n = n / terms.to(dtype)  # the mean over batches and directions
+    scale = tl.full([BLOCK_M], SPACING, dtype)
+    if scale_ptr is not None:
+        scale = scale * tl.load(scale_ptr + m, mask=m < M, other=0.0)
+    r = tl.arange(0, 32)
+    half = r // 16
+    q = r % 16 + 1
+    base_c = tl.full([BLOCK_M], 1.0, dtype) * (total / divisor)
+    base_s = tl.zeros([BLOCK_M], dtype)
+    at_zero = total / divisor - tl.load(target_ptr)  # knot 0: its sum is the total
+    loss = tl.load(weight_ptr) * at_zero * at_zero * (m < known).to(dtype)
+    for pair in range(pairs):
+        products = tl.zeros([32, BLOCK_M], dtype)
+        at = sums_ptr + ((batch * splits * pairs + pair) * 32 + r[:, None]) * M + m[None, :]
+        for _ in range(splits):
+            products += tl.load(at, mask=live, other=0.0)
+            at += pairs * 32 * M
+        table = _table(half[:, None], q[:, None], r[None, :]).to(dtype)
+        sums = tl.dot(table, products, input_precision="ieee", out_dtype=dtype) / divisor
+        base = tl.where(half[:, None] == 0, base_c[None, :], base_s[None, :])
+        turn = tl.where(q == 8, -1.0, tl.where(q == 16, 1.0, 0.0))[:, None]
+        mean = sums + base * turn
+        k = 16 * pair + q
+        knot = k < K
+        weight = tl.load(weight_ptr + k, mask=knot, other=0.0)[:, None]
+        target = tl.load(target_ptr + k, mask=knot & (half == 0), other=0.0)[:, None]
+        miss = tl.where((m < known)[None, :], mean - target, 0.0)
+        loss += tl.sum(weight * miss * miss, 0)
+        # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
+        slope = weight * miss * tl.where(half == 0, -k, k)[:, None].to(dtype)
+        slope = slope * (2.0 * ranks.to(dtype) * n / divisor) * scale[None, :]
+        table = _table(1 - half[None, :], q[None, :], r[:, None]).to(dtype)
+        out = out_ptr + ((batch * pairs + pair) * 34 + r[:, None]) * M + m[None, :]
+        weights = tl.dot(table, slope, input_precision="ieee", out_dtype=dtype)
+        tl.store(out, weights, mask=live)
+        out = out_ptr + ((batch * pairs + pair) * 34 + 32) * M + m
+        turned = slope * turn
+        tl.store(out, tl.sum(tl.where(half[:, None] == 1, turned, 0.0), 0), mask=m < M)
+        tl.store(out + M, tl.sum(tl.where(half[:, None] == 0, turned, 0.0), 0), mask=m < M)
+        last = tl.where(q[:, None] == 16, mean, 0.0)
+        base_c = tl.sum(tl.where(half[:, None] == 0, last, 0.0), 0)
+        base_s = tl.sum(tl.where(half[:, None] == 1, last, 0.0), 0)
+    tl.store(loss_ptr + pid, tl.sum(loss, 0) * n)
+
+
+@triton.jit
+def _weights(ptr, M, live):
+    """[..., 2, 2]: the weights of the products of the four centres with one of the eight."""
+    return four(
+        tl.load(ptr, mask=live, other=0.0), tl.load(ptr + 8 * M, mask=live, other=0.0),
+        tl.load(ptr + 16 * M, mask=live, other=0.0), tl.load(ptr + 24 * M, mask=live, other=0.0),
     )  # fmt: skip
 
 
-@triton.jit
-def _knot(g_ptr, K, live, k: tl.constexpr, ACC: tl.constexpr):
-    live = live & (tl.zeros_like(live).to(tl.int32) + k < K)
-    u = tl.load(g_ptr + K + k, mask=live, other=0.0).to(ACC) * k
-    v = tl.load(g_ptr + k, mask=live, other=0.0).to(ACC) * -k
-    return u[None, :], v[None, :]
-
-
-@triton.jit(do_not_specialize=["K", "N", "M", "samples", "splits"])
+@triton.jit(do_not_specialize=["N", "M", "samples", "splits", "pair", "pairs"])
 def pull_kernel(
-    x_ptr, mask_ptr, g_ptr, out_ptr, stride_b, stride_n, stride_m,
-    out_stride_b, out_stride_n, out_stride_m, K, N, M, samples, splits,
-    SPACING: tl.constexpr, HAS_MASK: tl.constexpr, PAIR: tl.constexpr, ADD: tl.constexpr,
-    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK_M: tl.constexpr,
+    x_ptr, scale_ptr, shares_ptr, weights_ptr, out_ptr, N, M, samples, splits, pair, pairs,
+    SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, FIRST: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of one pair's sums with respect to x, stored or added to out [batch, N, M]."""
-    m, start, end, _, batch = place(M, N, samples, splits, BLOCK_M)
-    live_m = m < M
-    at_m = m.to(tl.int64)
-    g = g_ptr + (batch * M + at_m) * 2 * K
-    a0, a1, a2, a3, a4, a5, a6, a7, a8, b0, b1, b2, b3, b4, b5, b6, b7, b8 = _weights(
-        g, K, live_m, 16 * PAIR + 4, PAIR == 0, ACC
-    )
-    d0, d1, d2, d3, d4, d5, d6, d7, d8, e0, e1, e2, e3, e4, e5, e6, e7, e8 = _weights(
-        g, K, live_m, 16 * PAIR + 12, False, ACC
-    )
-    column = x_ptr + batch * stride_b + at_m * stride_m
-    out_column = out_ptr + batch * out_stride_b + at_m * out_stride_m
-    for first in range(start, end, ROWS):
-        n = first + tl.arange(0, ROWS)
-        live_n = n < end
-        at = n.to(tl.int64)
-        live = live_n[:, None] & live_m[None, :]
-        x = tl.load(column[None, :] + at[:, None] * stride_n, mask=live, other=0.0).to(ACC)
-        c1, c2, c3, c4, s1, s2, s3, s4, cp, sp, cq, sq = features(x * SPACING, PAIR)
-        pull = weigh(cp, c1, c2, c3, c4, s1, s2, s3, s4, a0, a1, a2, a3, a4, a5, a6, a7, a8)
-        pull += weigh(sp, c1, c2, c3, c4, s1, s2, s3, s4, b0, b1, b2, b3, b4, b5, b6, b7, b8)
-        pull += weigh(cq, c1, c2, c3, c4, s1, s2, s3, s4, d0, d1, d2, d3, d4, d5, d6, d7, d8)
-        pull += weigh(sq, c1, c2, c3, c4, s1, s2, s3, s4, e0, e1, e2, e3, e4, e5, e6, e7, e8)
-        pull = pull * SPACING
-        if HAS_MASK:
-            pull *= tl.load(mask_ptr + batch * N + at, mask=live_n, other=0.0).to(ACC)[:, None]
-        to = out_column[None, :] + at[:, None] * out_stride_n
-        if ADD:
-            pull += tl.load(to, mask=live, other=0.0).to(ACC)
-        tl.store(to, pull.to(out_ptr.dtype.element_ty), mask=live)
+    """Gradient with respect to x by one pair's weights, stored (FIRST) or added to out [G, N, M].
 
-
-@triton.jit(do_not_specialize=["K", "M", "batches", "ranks"])
-def finish_kernel(
-    sums_ptr, count_ptr, weight_ptr, target_ptr, loss_ptr, K, M, batches, ranks,
-    SCALE_BY_N: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Replace sums [batch, M, 2K] by the gradient of the loss; loss terms to [batch, blocks]."""
-    pid = tl.program_id(0)
-    blocks = tl.cdiv(M * 2 * K, BLOCK)
-    batch = (pid // blocks).to(tl.int64)
-    i = (pid % blocks) * BLOCK + tl.arange(0, BLOCK)
-    live = i < M * 2 * K
-    k = i % (2 * K)
-    n = tl.load(count_ptr + batch).to(ACC)
-    weight = tl.load(weight_ptr + k % K).to(ACC)
-    target = tl.where(k < K, tl.load(target_ptr + k % K).to(ACC), 0.0)
-    at = sums_ptr + batch * M * 2 * K + i
-    miss = tl.load(at, mask=live, other=0.0) - n * target
-    factor = 1.0 / (tl.maximum(n, 1.0) * M.to(ACC) * batches.to(ACC))
-    if not SCALE_BY_N:
-        factor = factor / tl.maximum(n, 1.0)
-    factor = tl.where(n > 0.0, factor, 0.0)
-    weighted = tl.where(live, weight * factor, 0.0) * miss
-    tl.store(loss_ptr + pid, tl.sum(weighted * miss, 0))
-    tl.store(at, 2.0 * ranks.to(ACC) * weighted, mask=live)
+    The layout of `sums_kernel`: a thread holds the 34 weights of its direction.
+    """
+    m, start, end, _, batch = _place(M, N, samples, splits, BLOCK_M)
+    live_m = (m < M)[None, :]
+    row = tl.arange(0, ROWS)
+    offset = (batch * N + start + row).to(tl.int64)[:, None] * M + m[None, :]
+    zero = tl.zeros([ROWS, BLOCK_M], dtype=weights_ptr.dtype.element_ty)
+    scale = zero + 1.0
+    if scale_ptr is not None:
+        scale = tl.load(scale_ptr + m[None, :], mask=live_m, other=0.0) + zero
+    # Every warp loads its own copy: rows of threads, not one row that would be handed around.
+    w = weights_ptr + (batch * pairs + pair) * 34 * M + m[None, :] + row[:, None] * 0
+    live_w = live_m & (row >= 0)[:, None]
+    w0, w1 = _weights(w, M, live_w), _weights(w + M, M, live_w)
+    w2, w3 = _weights(w + 2 * M, M, live_w), _weights(w + 3 * M, M, live_w)
+    w4, w5 = _weights(w + 4 * M, M, live_w), _weights(w + 5 * M, M, live_w)
+    w6, w7 = _weights(w + 6 * M, M, live_w), _weights(w + 7 * M, M, live_w)
+    base_wc = tl.load(w + 32 * M, mask=live_w, other=0.0)
+    base_ws = tl.load(w + 33 * M, mask=live_w, other=0.0)
+    x = tl.load(x_ptr + offset, mask=live_m & (start + row < end)[:, None], other=0.0)
+    for first in tl.range(start, end, ROWS, loop_unroll_factor=2):
+        live = live_m & (first + row < end)[:, None]
+        ahead_live = live_m & (first + ROWS + row < end)[:, None]
+        ahead = tl.load(x_ptr + offset + ROWS * M, mask=ahead_live, other=0.0)
+        d1, d2, d3, d4, t1, t2, t3, centres, base_c, base_s = features(
+            x, scale, SPACING, HIGH, LOW, pair, FIRST
+        )
+        h = tl.fma(w1, four_times(d1), w0)
+        h = tl.fma(w2, four_times(d2), h)
+        h = tl.fma(w3, four_times(d3), h)
+        h = tl.fma(w4, four_times(d4), h)
+        h = tl.fma(w5, four_times(t1), h)
+        h = tl.fma(w6, four_times(t2), h)
+        h = tl.fma(w7, four_times(t3), h)
+        h_p, h_q = tl.split(h)
+        of_p, of_q = tl.split(centres)
+        h_cp, h_sp = tl.split(h_p)
+        h_cq, h_sq = tl.split(h_q)
+        cp, sp = tl.split(of_p)
+        cq, sq = tl.split(of_q)
+        pull = base_wc
+        if not FIRST:
+            pull = tl.fma(base_ws, base_s, base_wc * base_c)
+        pull = tl.fma(sq, h_sq, tl.fma(cq, h_cq, tl.fma(sp, h_sp, tl.fma(cp, h_cp, pull))))
+        if shares_ptr is not None:
+            share = tl.load(shares_ptr + batch * N + first + row, mask=first + row < end, other=0.0)
+            pull = pull * share[:, None]
+        if not FIRST:
+            pull += tl.load(out_ptr + offset, mask=live, other=0.0)
+        tl.store(out_ptr + offset, pull, mask=live)
+        offset += ROWS * M
+        x = ahead

@@ -1,139 +1,196 @@
-"""Sums of cos(k θ) and sin(k θ) on the GPU, forward and backward, in Triton.
+"""The loss on the GPU: two products on tensor cores, and between them the fused kernels.
 
-The mathematics is that of `ecf_cpu`: with k = p ± j, a sample adds the 18 products of
-(cos pθ, sin pθ) with (1, cos jθ, sin jθ) for each centre p, and its gradient is the same products
-weighted. Here a thread owns a direction and walks down the samples, so the 36 products of two
-centres, 16 knots, stay in its registers; nothing is reduced across threads, and there is no
-atomic whose order could change a bit. More knots take one launch per pair of centres.
+    x = z @ rowsᵀ        sums of 32 products of features        loss, and weights of the products
+    gradient with respect to x by those weights                 gradient of z = that @ rows
+
+With k = p ± j, a sample adds the products of (cos pθ, sin pθ) with (1, cos jθ, sin jθ) for each of
+two centres p, and its gradient is the same products weighted. More than 17 knots take one launch
+per pair of centres.
 """
 
 from __future__ import annotations
 
-import os
-from typing import Any
+import functools
+import math
+import struct
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from sigreg._kernels.ecf_triton.kernels import (
-    combine_kernel,
-    finish_kernel,
-    products_kernel,
-    pull_kernel,
-)
+from sigreg._distributed import whereabouts
+from sigreg._kernels.contract import Answer, Problem
+from sigreg._kernels.ecf_triton.device import INTERPRET, card, launcher, on_device, options
+from sigreg._kernels.ecf_triton.kernels import finish_kernel, pull_kernel, sums_kernel
+from sigreg._kernels.ecf_triton.product import aligned, product
+from sigreg.directions import Directions
 
-__all__ = ["finish", "project", "sums", "sums_gradient"]
+__all__ = ["loss"]
 
-_INTERPRET = os.environ.get("TRITON_INTERPRET") == "1"
-_BLOCK_M = 128  # directions per program of 128 threads
-_ROWS = 64 if _INTERPRET else 2  # samples per step; the interpreter pays per step, not per element
-_MIN_SAMPLES = 64  # per program, or its 36 products outweigh the projections they come from
-_PROGRAMS_PER_SM = 4
-_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # a product and a sum are one instruction
-
-
-def project(z: Tensor, directions: Tensor) -> Tensor:
-    """Projections z @ directionsᵀ, [..., N, M], the directions of a sample side by side."""
-    return z @ directions.T
+_BLOCK_M = 32  # directions of a warp
+_FINISH_M = 16  # directions of a program that finishes: few, for many programs
+_WARPS = 8
+_ROWS = 64 if INTERPRET else _WARPS  # samples a step; the interpreter pays per step
+_MIN_SAMPLES = 64  # of a program, or its sums outweigh the projections they come from
+_PROGRAMS_PER_SM = 3  # resident at a time: at most 80 registers for each of 256 threads
 
 
-def _launch(x: Tensor) -> tuple[int, int, int, dict[str, Any]]:
-    """(blocks of directions, splits of the samples, samples per split, shared arguments)."""
-    batch, n, num = x.shape
-    blocks = triton.cdiv(num, _BLOCK_M)
-    processors = 1
-    if x.is_cuda:
-        processors = torch.cuda.get_device_properties(x.device).multi_processor_count
-    elif not _INTERPRET:
-        raise ValueError(
-            f"backend='triton' needs a tensor on a GPU, got one on {x.device}; TRITON_INTERPRET=1 "
-            "in the environment runs the kernels on the CPU, slowly, for tests"
-        )
-    wanted = triton.cdiv(_PROGRAMS_PER_SM * processors, batch * blocks)
-    samples = triton.cdiv(n, max(1, min(wanted, triton.cdiv(n, _MIN_SAMPLES))))
-    acc = tl.float64 if x.dtype == torch.float64 else tl.float32
-    shared = {"ACC": acc, "ROWS": _ROWS, "BLOCK_M": _BLOCK_M, **_OPTIONS}
-    return blocks, triton.cdiv(n, samples), samples, shared
+def loss(problem: Problem) -> Answer:
+    """The answer to a problem: sums, one message between ranks, loss and weights, gradients."""
+    with on_device(problem.z):
+        return _loss(problem)
 
 
-def sums(x: Tensor, mask: Tensor | None, num_knots: int, spacing: float) -> Tensor:
-    """Σ_n cos(k·spacing·x_nm) in [..., :K] and Σ_n sin(k·spacing·x_nm) in [..., K:].
+def _loss(problem: Problem) -> Answer:
+    groups, n, dim = problem.z.shape
+    num, chunk = len(problem.directions.rows), problem.chunk
+    z = problem.z.reshape(groups * n, dim)
+    blocks = problem.directions.split(chunk or num)
+    if (
+        problem.directions.scale is not None
+        and z.dtype != torch.float64
+        and card(z.device).bfloat16
+    ):
+        z, blocks = aligned(z), [_aligned(block) for block in blocks]
+    else:
+        z, blocks = z.to(problem.rule.weight), [block.to(problem.rule.weight) for block in blocks]
+    x, sums = z, []
+    for block in blocks:
+        x = _project(z, block, problem)
+        sums.append(_sums(x, block, problem))
+    sums, sizes = _over_ranks(sums, problem)
+    losses, grad_rows = [], []
+    grad_z = x.new_empty(z.shape if problem.want_z else 0)
+    for i, (block, part) in enumerate(zip(blocks, sums, strict=True)):
+        known = min(num - i * chunk, chunk or num)  # the rest is padding
+        found, weights = _finish(part, block, sizes, known, problem)
+        losses.append(found)
+        if not (problem.want_z or problem.want_rows):
+            continue
+        if len(blocks) > 1:
+            x = _project(z, block, problem)
+        pull = _pull(x, block, weights, problem).flatten(0, 1)
+        if problem.want_z:
+            _times(pull, block.rows, grad_z, add=i > 0)
+        if problem.want_rows:
+            grad_rows.append(pull.T @ z)
+    if problem.want_z:
+        grad_z = grad_z[:, :dim].reshape(problem.z.shape)
+    return _whole(losses).sum(), grad_z, _whole(grad_rows) if grad_rows else x.new_empty(0)
 
-    Args:
-        x: [B, N, M], any strides; float32, bfloat16 or float16, summed in float32, or float64.
-        mask: [B, N], zeros and ones, or None.
-        num_knots: K.
-        spacing: distance of the knots.
-    Returns: [B, M, 2K], float32 or float64.
-    """
-    batch, n, num = x.shape
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    out = x.new_zeros(batch, num, 2 * num_knots, dtype=dtype)
-    if not x.numel():
-        return out
-    blocks, splits, samples, shared = _launch(x)
-    products = x.new_empty(batch, splits, 36, num, dtype=dtype)
-    mask = None if mask is None else mask.contiguous()
-    for pair in range(_pairs(num_knots)):
-        products_kernel[(blocks * splits * batch,)](
-            x, mask, products, *x.stride(), n, num, samples, splits,
-            SPACING=spacing, HAS_MASK=mask is not None, PAIR=pair, **shared,
-        )  # fmt: skip
-        knots = min(num_knots - 16 * pair, 17) - (pair > 0)
-        combine_kernel[(blocks * 2 * knots * batch,)](
-            products, out, num_knots, num, splits,
-            PAIR=pair, ACC=shared["ACC"], BLOCK_M=_BLOCK_M, **_OPTIONS,
+
+def _whole(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _aligned(block: Directions) -> Directions:
+    """The same, and zeros, so that D and M are multiples of 16."""
+    rows, scale = aligned(block.rows, 16), block.scale
+    assert scale is not None
+    more = len(rows) - len(scale)
+    return Directions(rows, torch.nn.functional.pad(scale, (0, more)) if more else scale)
+
+
+def _times(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+    """a @ b into out, or added to it; on tensor cores where b is bfloat16."""
+    if b.dtype == torch.bfloat16:
+        return product(a, b, out, add=add)
+    return out.addmm_(a, b, beta=int(add))
+
+
+def _project(z: Tensor, block: Directions, problem: Problem) -> Tensor:
+    """z @ rowsᵀ, [G, N, M]: their scale comes later."""
+    num = len(block.rows)
+    x = torch.empty(len(z), num, dtype=problem.rule.weight.dtype, device=z.device)
+    return _times(z, block.rows.T, x).view(*problem.z.shape[:2], num)
+
+
+def _sums(x: Tensor, block: Directions, problem: Problem) -> Tensor:
+    """Sums of products of features of x [G, N, M]: [G, splits, 32·pairs, M]."""
+    (groups, n, num), pairs = x.shape, _pairs(problem)
+    if not n:
+        return x.new_zeros(groups, 1, 32 * pairs, num)
+    grid, splits, samples = _programs(x)
+    out = x.new_empty(groups, splits, 32 * pairs, num)
+    for pair in range(pairs):
+        launcher(sums_kernel, x)[grid](
+            x, block.scale, problem.shares, out, n, num, samples, splits, pair, pairs,
+            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, **_angle(problem.rule.spacing),
+            **options(x, _WARPS),
         )  # fmt: skip
     return out
 
 
-def sums_gradient(
-    x: Tensor, mask: Tensor | None, gradient: Tensor, spacing: float, out: Tensor
-) -> Tensor:
-    """Gradient of Σ gradient · sums with respect to x, into out [B, N, M], which may be x.
-
-    Args:
-        x: [B, N, M].
-        mask: [B, N], zeros and ones, or None.
-        gradient: [B, M, 2K].
-        spacing: distance of the knots.
-        out: [B, N, M].
-    Returns: out.
-    """
-    if not x.numel():
-        return out
-    batch, n, num = x.shape
-    num_knots = gradient.shape[-1] // 2
-    blocks, splits, samples, shared = _launch(x)
-    gradient, mask = gradient.contiguous(), None if mask is None else mask.contiguous()
-    pairs = _pairs(num_knots)
-    to = torch.empty_like(x, dtype=gradient.dtype) if pairs > 1 else out
-    for pair in range(pairs):
-        pull_kernel[(blocks * splits * batch,)](
-            x, mask, gradient, to, *x.stride(), *to.stride(), num_knots, n, num, samples, splits,
-            SPACING=spacing, HAS_MASK=mask is not None, PAIR=pair, ADD=pair > 0, **shared,
-        )  # fmt: skip
-    return out.copy_(to) if to is not out else out
+def _over_ranks(
+    sums: list[Tensor], problem: Problem
+) -> tuple[list[Tensor], tuple[Tensor | None, Tensor | None]]:
+    """Each block's sums and both sizes, over all ranks; None where every size is N."""
+    if problem.group:
+        parts = [part.shape[-1] for part in sums]
+        ours = torch.cat([part.sum(1, keepdim=True) for part in sums], -1)
+        ours, total, squares = problem.over_ranks(ours)
+        return [part.contiguous() for part in ours.split(parts, -1)], (total, squares)
+    return sums, (None, None) if problem.shares is None else problem.own_sizes()
 
 
-def finish(
-    sums: Tensor, count: Tensor, weight: Tensor, target: Tensor, scale_by_n: bool, ranks: int
+def _finish(
+    sums: Tensor,
+    block: Directions,
+    sizes: tuple[Tensor | None, Tensor | None],
+    known: int,
+    problem: Problem,
 ) -> tuple[Tensor, Tensor]:
-    """Loss [], and its gradient with respect to the sums [B, M, 2K], which it overwrites."""
-    batch, num, double = sums.shape
-    sums = sums.contiguous()
-    blocks = triton.cdiv(num * double, 1024)
-    loss = sums.new_empty(batch * blocks)
-    acc = tl.float64 if sums.dtype == torch.float64 else tl.float32
-    finish_kernel[(batch * blocks,)](
-        sums, count, weight, target, loss, double // 2, num, batch, ranks,
-        SCALE_BY_N=scale_by_n, ACC=acc, BLOCK=1024, **_OPTIONS,
+    """Parts of the loss, and the weights [G, pairs, 34, M] of its gradient."""
+    (groups, splits, _, num), pairs, rule = sums.shape, _pairs(problem), problem.rule
+    programs = groups * triton.cdiv(num, _FINISH_M)
+    terms = groups * len(problem.directions.rows)
+    loss = sums.new_empty(programs)
+    weights = sums.new_empty(groups, pairs, 34, num)
+    ranks, _ = whereabouts(problem.group)
+    launcher(finish_kernel, sums)[(programs,)](
+        sums, *sizes, block.scale, rule.weight, rule.target, loss, weights,
+        problem.z.shape[1], rule.weight.numel(), num, known, splits, pairs, terms, ranks,
+        SPACING=rule.spacing, SCALE_BY_N=problem.scale_by_n, BLOCK_M=_FINISH_M,
+        **options(sums, 4),
     )  # fmt: skip
-    return loss.sum(), sums
+    return loss, weights
 
 
-def _pairs(num_knots: int) -> int:
+def _pull(x: Tensor, block: Directions, weights: Tensor, problem: Problem) -> Tensor:
+    """Gradient with respect to x [G, N, M], in its memory where one launch gives all of it."""
+    (_, n, num), pairs = x.shape, _pairs(problem)
+    if not n:
+        return x
+    grid, splits, samples = _programs(x)
+    out = torch.empty_like(x) if pairs > 1 else x
+    for pair in range(pairs):
+        launcher(pull_kernel, x)[grid](
+            x, block.scale, problem.shares, weights, out, n, num, samples, splits, pair, pairs,
+            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, **_angle(problem.rule.spacing),
+            **options(x, _WARPS),
+        )  # fmt: skip
+    return out
+
+
+def _pairs(problem: Problem) -> int:
     """Pairs of centres, 16 knots each beside k = 0."""
-    return max(1, -(-(num_knots - 1) // 16))
+    return max(1, -(-(problem.rule.weight.numel() - 1) // 16))
+
+
+def _programs(x: Tensor) -> tuple[tuple[int], int, int]:
+    """(grid, splits of the samples, samples of a split): as many programs as are resident."""
+    groups, n, num = x.shape
+    blocks = groups * triton.cdiv(num, _BLOCK_M)
+    splits = max(1, _PROGRAMS_PER_SM * card(x.device).processors // blocks)
+    samples = triton.cdiv(n, min(splits, triton.cdiv(n, _MIN_SAMPLES)))
+    samples = triton.cdiv(samples, _ROWS) * _ROWS
+    splits = triton.cdiv(n, samples)
+    return (blocks * splits,), splits, samples
+
+
+@functools.cache
+def _angle(spacing: float) -> dict[str, float]:
+    """The spacing, and spacing / π as the sum of two float32."""
+    turns = spacing / math.pi
+    (high,) = struct.unpack("f", struct.pack("f", turns))
+    return {"SPACING": spacing, "HIGH": high, "LOW": turns - high}

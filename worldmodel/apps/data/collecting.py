@@ -1,105 +1,166 @@
-"""Collect episodes in any world, going on where an earlier run stopped, and draw them anew."""
+"""Episodes of any world, simulated and drawn by one process or shared out among several."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from worldmodel.apps.progress import say
-from worldmodel.data import HDF5Writer, open_hdf5
+from worldmodel.apps.ranks import ALONE, Ranks
+from worldmodel.apps.settings import CollectSettings
+from worldmodel.data import Episodes, HDF5Writer, open_hdf5
+from worldmodel.data.frames import gather
+from worldmodel.data.hdf5_frames import open_for_reading
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, World, collect
 from worldmodel.worlds.behaviours import make_behaviour
-from worldmodel.worlds.coverage import coverage
 
-__all__ = ["describe_coverage", "episodes", "open_writer", "origin_of", "tell_other_versions"]
+__all__ = ["Drawn", "drawn", "episodes", "in_memory", "one_episode", "open_writer"]
 
 Floats = NDArray[np.float32]
 
 _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
 
 
-class _Starts(Protocol):
-    def sample_states(self, rng: np.random.Generator, num: int) -> Floats: ...
+class Drawn(NamedTuple):
+    """One episode: frames [L + 1, 3, H, W], uint8, actions [L, A] and states [L + 1, S]."""
+
+    frames: NDArray[np.uint8]
+    actions: Floats
+    states: Floats
 
 
-def origin_of(world: World, policy: str, *, length: int, seed: int) -> dict[str, str | int]:
-    """What a collected file says about itself; the same words are the same episodes."""
-    return {
-        "world": world.name,
-        "policy": policy,
-        "length": length,
-        "seed": seed,
-        "image_size": world.image_size,
-        "versions": json.dumps(world.versions(), sort_keys=True),
-    }
-
-
-def open_writer(
-    path: Path, origin: dict[str, str | int], *, resume: bool, compression: str | None
-) -> HDF5Writer:
-    """A writer for `path`: new, or behind the episodes that are there.
-
-    Raises: ValueError if the file to go on with comes from somewhere else; FileExistsError if it
-        exists and `resume` is not set.
-    """
-    if not (resume and path.exists()):
-        return HDF5Writer(path, compression=compression, origin=origin)
-    known = read_origin(path)
-    for name, value in origin.items():
-        if known.get(name) != value:
-            raise ValueError(
-                f"{path} cannot be gone on with: {name} must be {known.get(name)!r} as in the "
-                f"file, got {value!r}"
-            )
-    return HDF5Writer(path, append=True)
+Simulate = Callable[[int], tuple[Floats, Floats]]
 
 
 def episodes(
-    world: World,
-    policy: str,
-    num: int,
-    *,
-    length: int,
-    seed: int,
-    first: int = 0,
+    world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
     bump: float = 0.0,
-) -> Iterator[tuple[Floats, Floats]]:
+) -> Iterator[tuple[Floats, Floats]]:  # fmt: skip
     """Episodes `first` to `num`: states [length + 1, S] and actions [length, A] of each.
 
     Episode e is the same whatever `first` and `num` are, but for Two-Room's expert, all of whose
     walks share one stream of random numbers: there it depends on `num`. `bump` is that expert's.
     """
+    simulate = _simulator(world, policy, num, length, seed, bump)
+    for block, some in _blocks(first, num):
+        states, actions = simulate(block)
+        yield from ((states[e], actions[e]) for e in some)
+
+
+def drawn(
+    world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
+    bump: float = 0.0, ranks: Ranks = ALONE,
+) -> Iterator[Drawn]:  # fmt: skip
+    """`episodes` with their frames, in order, on rank 0.
+
+    The ranks take turns at blocks of episodes; the others hand theirs over to rank 0 and yield
+    nothing. Every rank must run it to the end.
+    """
+    simulate, side = _simulator(world, policy, num, length, seed, bump), world.image_size
+    for block, some in _blocks(first, num):
+        whose = block % ranks.size
+        if whose == ranks.rank:
+            states, actions = simulate(block)
+            mine = (Drawn(world.draw(states[e]), actions[e], states[e]) for e in some)
+            if ranks.first:
+                yield from mine
+                continue
+            # All are drawn before rank 0 has time for the first.
+            for episode in list(mine):
+                for part in episode:
+                    ranks.send(torch.from_numpy(np.ascontiguousarray(part)))
+        elif ranks.first:
+            for _ in some:
+                parts = (
+                    torch.empty(length + 1, 3, side, side, dtype=torch.uint8),
+                    torch.empty(length, world.action_dim),
+                    torch.empty(length + 1, world.state_dim),
+                )
+                yield Drawn(*(ranks.receive(part, whose).numpy() for part in parts))
+
+
+def in_memory(found: Iterator[Drawn], num: int) -> Episodes:
+    """`num` episodes of equal length as one record, without a file."""
+    frames, actions, states = torch.empty(0), torch.empty(0), torch.empty(0)
+    rows = 0
+    for e, episode in enumerate(found):
+        rows = len(episode.frames)
+        if e == 0:
+            frames = torch.empty((num * rows, *episode.frames.shape[1:]), dtype=torch.uint8)
+            actions = torch.full((num * rows, episode.actions.shape[1]), torch.nan)
+            states = torch.empty(num * rows, episode.states.shape[1])
+        place = slice(e * rows, (e + 1) * rows)
+        frames[place] = torch.from_numpy(episode.frames)
+        actions[place][:-1] = torch.from_numpy(episode.actions)
+        states[place] = torch.from_numpy(episode.states)
+    return Episodes(frames, actions, torch.full((num,), rows), states)
+
+
+def one_episode(stored: Episodes, e: int) -> tuple[NDArray[np.uint8], Floats, Floats | None]:
+    """Frames [L, C, H, W], actions [L, A] and states [L, S] of episode e, for a writer."""
+    rows = stored.rows(torch.tensor([e]))
+    states = None if stored.states is None else stored.states[rows].numpy()
+    return gather(stored.frames, rows).numpy(), stored.actions[rows].numpy(), states
+
+
+def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5Writer:
+    """A writer for the file of `data collect`: new, or behind the episodes that are there.
+
+    The file of a killed writer is copied as far as it is whole, and takes the old one's place.
+
+    Raises: ValueError if the file to continue comes from somewhere else; OSError naming it.
+    """
+    path, compression = settings.out, settings.compression
+    if not (settings.resume and path.exists()):
+        return HDF5Writer(path, compression=compression, origin=origin)
+    known = read_origin(path)
+    for name, value in origin.items():
+        if known.get(name) != value:
+            raise ValueError(
+                f"{path} cannot be continued: {name} must be {known.get(name)!r} as in the "
+                f"file, got {value!r}"
+            )
+    try:
+        return HDF5Writer(path, append=True)
+    except OSError:
+        with open_for_reading(path) as file:
+            empty = not file["ep_len"][()].any()
+    if empty:
+        path.unlink()
+        return HDF5Writer(path, compression=compression, origin=origin)
+    stored = open_hdf5(path)
+    copy = path.with_name(f"{path.name}.unfinished")
+    copy.unlink(missing_ok=True)
+    say(f"{path} was left by a killed writer: its {len(stored)} whole episodes are copied first")
+    with HDF5Writer(copy, compression=compression, origin=known) as writer:
+        for e in range(len(stored)):
+            writer.write(*one_episode(stored, e))
+    copy.replace(path)
+    return HDF5Writer(path, append=True)
+
+
+def _blocks(first: int, num: int) -> Iterator[tuple[int, range]]:
+    """Each block of episodes from `first` to `num`, and which of its own are meant."""
+    for block in range(first // _TOGETHER, -(-num // _TOGETHER)):
+        begin = block * _TOGETHER
+        yield block, range(max(first - begin, 0), min(num - begin, _TOGETHER))
+
+
+def _simulator(
+    world: World, policy: str, num: int, length: int, seed: int, bump: float
+) -> Simulate:
+    """A function from the number of a block to its states [E, T + 1, S] and actions [E, T, A]."""
     if isinstance(world, TwoRoom) and policy == "expert":
         walks = collect(world, num, length, seed, bump=bump)
-        yield from zip(walks.states[first:], walks.actions[first:], strict=True)
-        return
-    for block in range(first // _TOGETHER, -(-num // _TOGETHER)):
-        states, actions = _together(world, policy, length, seed, block)
-        begin = block * _TOGETHER
-        for e in range(max(first - begin, 0), min(num - begin, _TOGETHER)):
-            yield states[e], actions[e]
-
-
-def describe_coverage(world: World, path: Path, window: int = 25) -> list[str]:
-    """Lines that tell what the file's episodes cover; none if they are too short to tell."""
-    stored = open_hdf5(path)
-    if stored.states is None or int(stored.lengths.max()) <= window:
-        return []
-    states = [part.numpy() for part in stored.states.split(stored.lengths.tolist())]
-    found = coverage(world, states, window)
-    lines = [
-        f"  {grid.name:<18} {grid.cells} of 256 cells visited; {grid.moved:.3g} apart after "
-        f"{window} steps (median)"
-        for grid in found.grids
-    ]
-    share = f"{100 * found.solved:.1f} %"
-    return [*lines, f"  solved already     {share} of pairs {window} steps apart"]
+        cuts = range(_TOGETHER, num, _TOGETHER)
+        states, actions = np.split(walks.states, cuts), np.split(walks.actions, cuts)
+        return lambda block: (states[block], actions[block])
+    return lambda block: _together(world, policy, length, seed, block)
 
 
 def _together(
@@ -107,7 +168,7 @@ def _together(
 ) -> tuple[Floats, Floats]:
     """One block of episodes, always whole, whoever asks for how many of them."""
     rng = np.random.default_rng([seed, block])
-    starts = cast(_Starts, world).sample_states(rng, _TOGETHER)
+    starts = world.sample_states(rng, _TOGETHER)
     behaviour = make_behaviour(policy, world, _TOGETHER, rng)
     session = world.start(starts)
     states, actions = [starts], []
@@ -116,11 +177,3 @@ def _together(
         states.append(session.step(actions[-1]))
     session.close()
     return np.stack(states, axis=1), np.stack(actions, axis=1)
-
-
-def tell_other_versions(world: World, origin: Mapping[str, str | int]) -> None:
-    """Say which packages differ from those that simulated what is about to be drawn."""
-    then, now = json.loads(str(origin.get("versions", "{}"))), world.versions()
-    changed = [f"{k} {then[k]} → {now[k]}" for k in sorted(then) if now.get(k, then[k]) != then[k]]
-    if changed:
-        say(f"drawn by other versions than those that simulated: {', '.join(changed)}")

@@ -8,22 +8,43 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from worldmodel._files import write_atomically
+from worldmodel.apps.folder import check_new_file
 from worldmodel.data import Episodes
 from worldmodel.data.frames import gather
 
-__all__ = ["contact_sheet"]
+__all__ = ["check_sheet", "contact_sheet"]
 
 _SIDE, _GAP, _LABEL = 128, 6, 18
+_MARK = "worldmodel contact sheet of"
 
 
-def contact_sheet(episodes: Episodes, path: Path, *, lines: int = 6, columns: int = 8) -> None:
+def check_sheet(path: Path, source: str) -> None:
+    """Refuse a file that is no earlier contact sheet of the same data.
+
+    Raises: as `check_new_file`.
+    """
+    if path.is_file() and not path.is_symlink() and path.suffix == ".png":
+        try:
+            with Image.open(path) as picture:
+                if picture.info.get(_MARK) == source:
+                    return
+        except OSError:
+            pass
+    check_new_file(path, [source], option="--sheet")
+
+
+def contact_sheet(
+    episodes: Episodes, path: Path, *, source: str = "", lines: int = 6, columns: int = 8
+) -> None:
     """Draw evenly spaced frames of evenly spaced episodes as PNG.
 
     Args:
         episodes: Episodes.
         path: PNG to write; an old one is replaced.
+        source: data set, written into the picture so that `check_sheet` knows it again.
         lines: episodes to show, at most.
         columns: frames of each, at most.
     Raises: OSError if `path` cannot be written.
@@ -53,5 +74,7 @@ def contact_sheet(episodes: Episodes, path: Path, *, lines: int = 6, columns: in
             place = (_GAP + column * (_SIDE + _GAP), top + _LABEL)
             sheet.paste(picture.resize((W, H), how).convert("RGB"), place)
     content = io.BytesIO()
-    sheet.save(content, "PNG")
+    mark = PngInfo()
+    mark.add_itxt(_MARK, source)
+    sheet.save(content, "PNG", pnginfo=mark)
     write_atomically(path, content.getvalue())

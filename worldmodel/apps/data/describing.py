@@ -6,8 +6,10 @@ from torch import Tensor
 
 from worldmodel.data import Episodes
 from worldmodel.data.opening import columns_of, format_of
+from worldmodel.worlds import World
+from worldmodel.worlds.coverage import coverage
 
-__all__ = ["describe"]
+__all__ = ["describe", "describe_coverage"]
 
 _PREVIEW = (4, 5)  # frames and frameskip of the windows that are counted
 
@@ -36,6 +38,21 @@ def describe(path: str, episodes: Episodes) -> list[str]:
         *([] if episodes.states is None else _ranges("states", episodes.states)),
         f"  windows        {windows:,} of {num_frames} frames, {frameskip} rows apart",
     ]
+
+
+def describe_coverage(world: World, stored: Episodes, window: int = 25) -> list[str]:
+    """What collected episodes cover, line by line; none if they are too short to tell."""
+    if stored.states is None or int(stored.lengths.max()) <= window:
+        return []
+    states = [part.numpy() for part in stored.states.split(stored.lengths.tolist())]
+    found = coverage(world, states, window)
+    lines = [
+        f"  {grid.name:<18} {grid.cells} of 256 cells visited; {grid.moved:.3g} apart after "
+        f"{window} steps (median)"
+        for grid in found.grids
+    ]
+    share = f"{100 * found.solved:.1f} %"
+    return [*lines, f"  solved already     {share} of pairs {window} steps apart"]
 
 
 def _ranges(name: str, values: Tensor) -> list[str]:

@@ -1,5 +1,3 @@
-"""`worldmodel demo`: the whole pipeline in the built-in world."""
+"""`worldmodel demo`: the whole pipeline in the built-in world, by the functions of the commands."""
 
-from worldmodel.apps.demo.run import run_demo
-
-__all__ = ["run_demo"]
+__all__: list[str] = []

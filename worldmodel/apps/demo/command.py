@@ -1,160 +1,242 @@
-"""`worldmodel demo` on the command line: its options, and what it says at the end."""
+"""`worldmodel demo`: from nothing to an agent that plans in latent space, in minutes.
+
+Collect episodes of a noisy walker in Two-Room, train a world model on their pixels by the two-term
+loss, study it, plan to goals of unseen episodes, and write down what came of it.
+"""
 
 from __future__ import annotations
 
-import argparse
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from worldmodel.apps._arguments import device, positive, seed, weight
-from worldmodel.apps.demo.material import DemoConfig
-from worldmodel.apps.demo.run import run_demo
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sigreg import noise_floor
+from worldmodel._files import write_atomically
+from worldmodel.apps.demo.material import DemoMaterial, gather, seed_for, walks_of
+from worldmodel.apps.devices import device_of
+from worldmodel.apps.evaluate.films import film_of
+from worldmodel.apps.evaluate.planning import PlannerPolicy
+from worldmodel.apps.evaluate.result import Result
+from worldmodel.apps.evaluate.running import evaluate
+from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.parsing import check_kept, complete, kept_settings
 from worldmodel.apps.progress import say
+from worldmodel.apps.provenance import commit, machine, versions
+from worldmodel.apps.ranks import Ranks
+from worldmodel.apps.report import (
+    demo_lines,
+    demo_page,
+    latent_map,
+    save_chart,
+    training_curves,
+    write_film,
+    write_index,
+)
+from worldmodel.apps.runs import Run, open_run
+from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TrialSettings
+from worldmodel.apps.study.command import study
+from worldmodel.apps.study.material import StudyMaterial, walked
+from worldmodel.apps.study.records import LatentMap, Part, Probes
+from worldmodel.apps.train.command import CHECKPOINTS, begin, train
+from worldmodel.apps.train.material import cut
+from worldmodel.apps.train.reports import read_table
+from worldmodel.worlds import TwoRoom
 
-__all__ = ["add_parser"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-_DEMO = """\
-Learn a world model from pixels and plan with it, from nothing, in minutes.
+__all__ = ["PLANNER", "run"]
 
-  1. collect   a noisy walker explores two rooms with a door between them
-  2. train     LeWorldModel: next-embedding error + weight × SIGReg, no decoder, no reward
-  3. plan      cross-entropy method in latent space, to goals it has never seen
-  4. report    success against a random policy, probes, curves, a map and a film
-"""
-_EXAMPLES = """\
-examples:
-  worldmodel demo                      the whole thing, into runs/demo
-  worldmodel demo --seed 1 --out b     another seed, another folder
-  worldmodel demo --steps 200          a quick, worse model
-  worldmodel demo --ablate             also train without SIGReg, and compare
-  worldmodel demo --resume             go on after Ctrl-C
-"""
-
-
-def add_parser(commands: Any) -> None:
-    """Add `demo` to the commands."""
-    default = DemoConfig()
-    demo = commands.add_parser(
-        "demo",
-        help="learn a world model from pixels and plan with it, in minutes",
-        description=_DEMO,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    demo.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), metavar="DIR",
-        help="run folder to create (default: %(default)s)",
-    )  # fmt: skip
-    demo.add_argument(
-        "--seed", type=seed, default=default.seed, metavar="N",
-        help="decides data, weights, pairs and plans (default: %(default)s)",
-    )  # fmt: skip
-    demo.add_argument(
-        "--steps", type=positive, default=default.steps, metavar="N",
-        help="training steps; fewer is quicker and worse (default: %(default)s)",
-    )  # fmt: skip
-    demo.add_argument(
-        "--pairs", type=positive, default=default.pairs, metavar="N",
-        help="start and goal pairs to try (default: %(default)s)",
-    )  # fmt: skip
-    demo.add_argument(
-        "--weight", type=weight, default=default.weight, metavar="λ",
-        help="weight of SIGReg; 0 leaves it out (default: %(default)s)",
-    )  # fmt: skip
-    demo.add_argument(
-        "--device", type=device, default=default.device, metavar="D",
-        help="cpu, cuda, cuda:1, mps … (default: %(default)s)",
-    )  # fmt: skip
-    demo.add_argument(
-        "--ablate", action="store_true",
-        help="also train with weight 0 and print both side by side; takes twice as long",
-    )  # fmt: skip
-    demo.add_argument(
-        "--resume", action="store_true", help="go on with the interrupted run in --out"
-    )
-    demo.set_defaults(run=_demo)
+_SETTINGS, _REPORT = "demo.json", "report.json"
+_WITHOUT = "without-sigreg"  # folder of the ablation
+PLANNER = TrialSettings(planner="cem")
+"""Who plans."""
 
 
-def _demo(arguments: argparse.Namespace) -> int:
-    config = DemoConfig(
-        seed=arguments.seed,
-        steps=arguments.steps,
-        pairs=arguments.pairs,
-        weight=arguments.weight,
-        device=arguments.device,
-    )
+class Figures(NamedTuple):
+    """What `report.json` holds of one model; R² by probe and coordinate."""
+
+    success_rate: float
+    success_interval: tuple[float, float]
+    same_room_success_rate: float | None
+    cross_room_success_rate: float | None
+    probe_r2: dict[str, dict[str, float]]
+    pred_loss: float
+    sigreg: float
+
+
+class Learned(NamedTuple):
+    """A trained model, what came of its plans, its map, and how far its embeddings spread."""
+
+    run: Run
+    result: Result
+    figures: Figures
+    map: Part
+    spread: float
+
+
+class Clock:
+    """Seconds per phase, told as each begins and ends."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str, about: str) -> Iterator[None]:
+        """Measure a block and say what it does."""
+        say(f"{name}: {about}")
+        began = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - began
+        self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 2)
+        say(f"{name} took {seconds:.0f} s")
+
+
+def run(settings: DemoSettings) -> int:
+    """Run the whole pipeline and leave a run folder behind."""
+    out, clock = settings.out, Clock()
     try:
-        report = run_demo(config, arguments.out, resume=arguments.resume, ablate=arguments.ablate)
+        with begin_folder(out, _SETTINGS, resume=settings.resume, done=_REPORT, worth=CHECKPOINTS):
+            if settings.resume:
+                check_kept(settings, kept_settings(DemoSettings, "demo", out / _SETTINGS))
+            sizes = (
+                f"{settings.episodes} episodes to learn from, {settings.held_out} to be tried on"
+            )
+            with clock.phase("collect", sizes):
+                material = gather(settings)
+            write_json(settings.model_dump(mode="json"), out / _SETTINGS)
+            found = _learn(settings, material, out, clock)
+            with clock.phase("pictures", "curves, map and film"):
+                pictures = _draw(found, material, out)
+            report = _report(settings, material, found)
+            if settings.ablate:
+                with clock.phase("ablation", "the same without SIGReg, λ = 0"):
+                    (out / _WITHOUT).mkdir(exist_ok=True)
+                    without = settings.model_copy(update={"weight": 0.0})
+                    other = _learn(without, material, out / _WITHOUT, Clock())
+                spread = float(f"{other.spread:.3g}")
+                figures = other.figures._asdict()
+                report["ablation"] = {"weight": 0.0, **figures, "embedding_std": spread}
+            total = round(sum(clock.seconds.values()), 2)
+            report["wall_seconds"] = clock.seconds | {"total": total}
+            write_atomically(out / "demo.html", demo_page(report, pictures).encode())
+            write_json(report, out / _REPORT)
+            write_index(out)
     except KeyboardInterrupt:
-        if not arguments.out.exists():
-            say("\ninterrupted; nothing was written yet")
-            raise
-        say(f"\ninterrupted; the folder {arguments.out} is readable and holds the state so far")
-        say(f"go on with: {_again(arguments)}")
+        words = ["worldmodel", "demo", "--resume", *(["--ablate"] if settings.ablate else [])]
+        again = shlex.join([*words, "--out", str(out)])
+        say(f"\ninterrupted; continue with: {again}" if out.exists() else "\nnothing was kept")
         raise
-    for line in _summary(report, arguments.out):
+    for line in demo_lines(report, out):
         say(line)
     return 0
 
 
-def _again(arguments: argparse.Namespace) -> str:
-    default = DemoConfig()
-    words = ["worldmodel demo", f"--out {arguments.out}"]
-    words += [
-        f"--{name} {getattr(arguments, name)}"
-        for name in ("seed", "steps", "pairs", "weight", "device")
-        if getattr(arguments, name) != getattr(default, name)
-    ]
-    return " ".join([*words, *(["--ablate"] if arguments.ablate else []), "--resume"])
+def _learn(settings: DemoSettings, material: DemoMaterial, out: Path, clock: Clock) -> Learned:
+    """Train, study and evaluate one model, by the functions of the commands."""
+    device = device_of(settings.device)
+    with clock.phase("train", f"{settings.steps} steps of {settings.batch_size} windows"):
+        told = _training(settings, out, device)
+        parts = cut(told, *((e, torch.arange(len(e))) for e in (material.seen, material.unseen)))
+        train(begin(told, parts, Ranks(device=device)))
+    run = open_run(out, device)
+    with clock.phase("probe", "where the agent is, read from the embedding, and a map of it"):
+        seen, unseen = (
+            walked(run, material.world, walks_of(episodes, settings.held_out))
+            for episodes in (material.seen, material.unseen)
+        )
+        shown = StudyMaterial(seen, unseen, material.world, ["x", "y"], "the demo's own", [])
+        seed = seed_for(settings, "probe")
+        studied = study(run, shown, parts=("probes", "map"), seed=seed)
+    with clock.phase("plan", f"{settings.pairs} pairs, {settings.budget} steps each"):
+        result = evaluate(run, material.manifest, PLANNER, world=material.world, title="plan")
+    probes, crosses = studied.parts["probes"], _crossing(material)
+    if not isinstance(probes, Probes):
+        raise ValueError(f"held_out must leave episodes enough to probe: {probes}")
+    losses = read_table(out / "curves.csv")
+    figures = Figures(
+        result.success_rate, result.success_interval,
+        _rate(result.reached[~crosses]), _rate(result.reached[crosses]),
+        {
+            "linear": {q.name: round(q.linear.r2.value, 4) for q in probes.quantities},
+            "mlp": {q.name: round(q.mlp.r2.value, 4) for q in probes.quantities},
+        },
+        *(float(f"{losses[name][-1]:.4g}") for name in ("prediction", "regularization")),
+    )  # fmt: skip
+    spread = float(unseen.z.flatten(0, 1).std(0).mean())
+    return Learned(run, result, figures, studied.parts["map"], spread)
 
 
-def _summary(report: dict[str, Any], out: Path) -> list[str]:
-    low, high = report["success_interval"]
-    probes = report["probe_r2"]
-    lines = [
-        "",
-        f"  reached the goal     {_percent(report['success_rate'])} of {report['episodes']} pairs"
-        f"   (95 % interval {low:.0%} to {high:.0%})",
-        f"    within a room      {_percent(report['same_room_success_rate'])}",
-        f"    across the wall    {_percent(report['cross_room_success_rate'])}"
-        f"   ({_percent(report['cross_room_fraction'])} of the pairs)",
-        f"  random policy        {_percent(report['random_success_rate'])}",
-        f"  start to goal        {report['mean_start_goal_distance']:.1f} success radii on average",
-        f"  position from z, R²  linear {_pair(probes['linear'])}   MLP {_pair(probes['mlp'])}",
-        f"  prediction loss      {report['pred_loss']:.4g}",
-        f"  SIGReg               {report['sigreg']:.3g}   "
-        f"(a Gaussian batch scores {report['sigreg_floor']:.2f})",
-    ]
-    if "ablation" in report:
-        lines += ["", *_compare(report)]
-    seconds = report["wall_seconds"]
-    phases = ", ".join(f"{k} {v:.0f}" for k, v in seconds.items() if k != "total" and v >= 1)
-    lines += [
-        "",
-        f"  took {seconds['total']:.0f} s ({phases})",
-        f"  look at {out / 'episodes.gif'}, {out / 'latent.png'}, {out / 'curves.png'};"
-        f" all figures are in {out / 'report.json'}",
-    ]
-    return lines
+def _training(settings: DemoSettings, out: Path, device: str) -> TrainSettings:
+    """What `worldmodel train` would be told."""
+    own = {"dim": settings.dim}
+    named = {
+        "data": BUILT_IN, "world": BUILT_IN, "out": out, "resume": settings.resume,
+        "device": device, "workers": 0, "checkpoint_every": 100,
+        "held_out": settings.held_out / (settings.held_out + settings.episodes),
+        "model": {"encoder": own, "action_encoder": own, "predictor": own},
+    }  # fmt: skip
+    return complete(TrainSettings, "train", settings.common(TrainSettings), named)
 
 
-def _compare(report: dict[str, Any]) -> list[str]:
-    without = report["ablation"]
-    rows = [
-        ("", f"λ = {report['config']['weight']:g}", "λ = 0"),
-        ("reached the goal", *(_percent(r["success_rate"]) for r in (report, without))),
-        ("linear R² x / y", *(_pair(r["probe_r2"]["linear"]) for r in (report, without))),
-        ("MLP R² x / y", *(_pair(r["probe_r2"]["mlp"]) for r in (report, without))),
-        ("prediction loss", *(f"{r['pred_loss']:.3g}" for r in (report, without))),
-        ("SIGReg", *(f"{r['sigreg']:.3g}" for r in (report, without))),
-    ]
-    return [f"  {a:<20} {b:<16} {c}" for a, b, c in rows]
+def _draw(
+    found: Learned, material: DemoMaterial, out: Path
+) -> dict[str, Path | Figure | LatentMap]:
+    """What the page shows, by title."""
+    # Three across the wall, three within a room, the first drawn of each: none is picked.
+    crosses = _crossing(material)
+    chosen = np.concatenate([np.flatnonzero(crosses)[:3], np.flatnonzero(~crosses)[:3]])
+    policy = PlannerPolicy(
+        found.run.world_model, found.run.scale, frameskip=found.run.frameskip, planner=PLANNER
+    )
+    film = film_of(material.world, material.manifest, policy, chosen)
+    film = film._replace(names=[""] * len(chosen), expected=None, decided=None)
+    write_film(film, TwoRoom(160), out / "episodes.gif", across=2)
+    tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
+    curves = training_curves(*tables, floor=noise_floor())
+    save_chart(curves, out / "curves.png")
+    drawn: dict[str, Path | Figure | LatentMap] = {"Plans in motion": out / "episodes.gif"}
+    if isinstance(found.map, LatentMap):
+        drawn["The latent space"] = found.map
+        save_chart(latent_map(found.map)[0], out / "latent.png")
+    return drawn | {"Its training": curves}
 
 
-def _percent(rate: float | None) -> str:
-    return "none" if rate is None else f"{100 * rate:.1f} %"
+def _report(settings: DemoSettings, material: DemoMaterial, found: Learned) -> dict[str, object]:
+    """What `report.json` holds, but for the ablation and the seconds."""
+    manifest, world, result = material.manifest, material.world, found.result
+    distance = world.distance(manifest.starts, manifest.goals) / world.success_radius
+    return {
+        **found.figures._asdict(),
+        "random_success_rate": result.random_success_rate,
+        "episodes": result.pairs,
+        "pairs_dropped_as_solved": manifest.dropped_as_solved,
+        "cross_room_fraction": _rate(_crossing(material)),
+        "mean_start_goal_distance": round(float(distance.mean()), 3),
+        "mean_steps_to_goal": result.mean_steps_to_goal,
+        "sigreg_floor": round(noise_floor(), 4),
+        "seed": settings.seed,
+        "config": settings.model_dump(mode="json"),
+        "versions": versions(),
+        "git_commit": commit(),
+        "machine": machine(device_of(settings.device)),
+    }
 
 
-def _pair(values: dict[str, float]) -> str:
-    return f"{values['x']:.3f} / {values['y']:.3f}"
+def _crossing(material: DemoMaterial) -> NDArray[np.bool_]:
+    """Which pairs lie across the wall."""
+    room = material.world.room
+    out: NDArray[np.bool_] = room(material.manifest.starts) != room(material.manifest.goals)
+    return out
+
+
+def _rate(flags: NDArray[np.bool_]) -> float | None:
+    """Share of true ones, or None of nothing."""
+    return round(float(flags.mean()), 4) if len(flags) else None

@@ -1,9 +1,15 @@
 """Control, measured: pairs, policies, attempts, manifests, results and their comparison."""
 
 from worldmodel.apps.evaluate.attempt import Outcome, attempt
-from worldmodel.apps.evaluate.cloning import GCBCPolicy
+from worldmodel.apps.evaluate.comparing import Comparison, compare
+from worldmodel.apps.evaluate.manifest import (
+    Manifest,
+    make_manifest,
+    read_manifest,
+    write_manifest,
+)
 from worldmodel.apps.evaluate.pairs import Pairs, make_pairs
-from worldmodel.apps.evaluate.planning import PLANNERS, Imagined, Planner, PlannerPolicy
+from worldmodel.apps.evaluate.planning import GCBCPolicy, PlannerPolicy
 from worldmodel.apps.evaluate.policies import (
     Actor,
     ExpertPolicy,
@@ -13,25 +19,12 @@ from worldmodel.apps.evaluate.policies import (
     Scene,
     Task,
 )
-from worldmodel.apps.evaluate.statistics import sign_test, wilson
+from worldmodel.apps.evaluate.result import Result, read_result, write_result
+from worldmodel.apps.evaluate.running import evaluate
 
 __all__ = [
-    "PLANNERS",
-    "Actor",
-    "ExpertPolicy",
-    "GCBCPolicy",
-    "IdlePolicy",
-    "Imagined",
-    "Outcome",
-    "Pairs",
-    "Planner",
-    "PlannerPolicy",
-    "Policy",
-    "RandomPolicy",
-    "Scene",
-    "Task",
-    "attempt",
-    "make_pairs",
-    "sign_test",
-    "wilson",
-]
+    "Actor", "Comparison", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Manifest", "Outcome",
+    "Pairs", "PlannerPolicy", "Policy", "RandomPolicy", "Result", "Scene", "Task", "attempt",
+    "compare", "evaluate", "make_manifest", "make_pairs", "read_manifest", "read_result",
+    "write_manifest", "write_result",
+]  # fmt: skip

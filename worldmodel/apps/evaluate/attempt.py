@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +13,6 @@ from worldmodel.apps.evaluate.policies import Policy, Scene, Task
 from worldmodel.worlds import World
 
 __all__ = ["Outcome", "attempt"]
-
-Floats = NDArray[np.float32]
 
 
 class Outcome(NamedTuple):
@@ -32,9 +29,9 @@ class Outcome(NamedTuple):
 
     success: NDArray[np.bool_]
     steps: NDArray[np.int64]
-    paths: Floats
+    paths: NDArray[np.float32]
     at_end: NDArray[np.bool_]
-    distance: Floats
+    distance: NDArray[np.float32]
     seconds: tuple[float, ...]
 
 
@@ -45,7 +42,6 @@ def attempt(
     *,
     budget: int = 50,
     seeds: NDArray[np.int64] | None = None,
-    on_steps: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
     """Let a policy act on all pairs for `budget` steps.
 
@@ -55,46 +51,39 @@ def attempt(
         policy: who.
         budget: raw steps; a block of actions is cut there.
         seeds: [N], of the policy; None counts from 0.
-        on_steps: called with n after n more steps.
     Returns: Outcome.
     Raises: ValueError if the policy's actions are not [N, steps, A].
     """
-    if seeds is None:
-        seeds = np.arange(len(pairs.starts))
-    actor = policy.begin(Task(world, pairs.goals, seeds))
+    num, drawing = len(pairs.starts), 0.0
+    actor = policy.begin(Task(world, pairs.goals, np.arange(num) if seeds is None else seeds))
     session = world.start(pairs.starts)
-    drawing = [0.0]
 
     def frames() -> NDArray[np.uint8]:
+        nonlocal drawing
         began = time.perf_counter()
         drawn = session.render()
-        drawing[0] += time.perf_counter() - began
+        drawing += time.perf_counter() - began
         return drawn
 
     paths, seconds = [pairs.starts], []
     try:
         while len(paths) <= budget:
-            began, drawing[0] = time.perf_counter(), 0.0
+            began, drawing = time.perf_counter(), 0.0
             actions = actor(Scene(paths[-1], frames))
-            seconds.append(time.perf_counter() - began - drawing[0])
-            if actions.ndim != 3 or actions.shape[::2] != (len(pairs.starts), world.action_dim):
+            seconds.append(time.perf_counter() - began - drawing)
+            shape = actions.shape
+            if len(shape) != 3 or shape[::2] != (num, world.action_dim) or not shape[1]:
                 raise ValueError(
-                    f"a policy's actions must be [{len(pairs.starts)}, steps, "
-                    f"{world.action_dim}], got {list(actions.shape)}"
+                    f"a policy's actions must be [{num}, steps, {world.action_dim}], "
+                    f"got {list(shape)}"
                 )
-            taken = min(actions.shape[1], budget + 1 - len(paths))
+            taken = min(shape[1], budget + 1 - len(paths))
             paths.extend(session.step(actions[:, t]) for t in range(taken))
-            on_steps(taken)
     finally:
         session.close()
-    stacked = np.stack(paths, axis=1)
-    reached = world.success(stacked[:, 1:], np.repeat(pairs.goals[:, None], budget, axis=1))
+    states = np.stack(paths, axis=1)
+    reached = world.success(states[:, 1:], np.repeat(pairs.goals[:, None], budget, axis=1))
     success: NDArray[np.bool_] = np.any(reached, axis=1)
-    return Outcome(
-        success,
-        np.where(success, reached.argmax(1) + 1, budget),
-        stacked,
-        reached[:, -1],
-        world.distance(stacked[:, -1], pairs.goals),
-        tuple(seconds),
-    )
+    steps = np.where(success, reached.argmax(1) + 1, budget)
+    distance = world.distance(states[:, -1], pairs.goals)
+    return Outcome(success, steps, states, reached[:, -1], distance, tuple(seconds))

@@ -9,68 +9,114 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate.pairs import Pairs, make_pairs
+from worldmodel.apps.reading import Record, read_record
+from worldmodel.apps.settings import Count, Protocol, Seed
 from worldmodel.worlds import World
 
-__all__ = [
-    "PROTOCOLS",
-    "PUBLISHED_PAIRS",
-    "Manifest",
-    "ProtocolName",
-    "make_manifest",
-    "read_manifest",
-    "write_manifest",
-]
+__all__ = ["PUBLISHED_PAIRS", "Manifest", "make_manifest", "read_manifest", "write_manifest"]
 
-Floats = NDArray[np.float32]
-ProtocolName = Literal["held-out", "historical"]
-PROTOCOLS = ("held-out", "historical")
-"""How pairs are drawn: unseen episodes without solved pairs, or any rows as in published tables."""
-FORMAT = 1
 PUBLISHED_PAIRS = 50  # of the historical protocol
 
 
-class Manifest(NamedTuple):
+def _array(value: object, kind: type[np.float32 | np.int64], rank: int) -> NDArray[Any]:
+    """Numbers of a file, or of an array of that kind."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.empty(())
+    if array.dtype.kind in ("fi" if kind is np.float32 else "i") and array.ndim == rank:
+        with np.errstate(over="ignore"):
+            array = array.astype(kind)
+        if np.isfinite(array).all():
+            return array
+    raise ValueError(f"must be {'rows of finite numbers' if rank == 2 else 'whole numbers'}")
+
+
+def _short(states: NDArray[np.float32]) -> list[list[float]]:
+    """Shortest decimals that are read back as the same float32."""
+    return [[float(str(value)) for value in row] for row in states]
+
+
+Floats = Annotated[NDArray[np.float32], PlainValidator(lambda value: _array(value, np.float32, 2)),
+                   PlainSerializer(_short)]  # fmt: skip
+Ints = Annotated[NDArray[np.int64], PlainValidator(lambda value: _array(value, np.int64, 1)),
+                 PlainSerializer(lambda array: array.tolist())]  # fmt: skip
+
+
+class Manifest(Record):
     """What is to be done, and where it comes from.
 
     Attributes:
-        env: name of the world.
-        protocol: one of `PROTOCOLS`.
+        env: the world, as `open_world` knows it.
+        protocol: "held-out" of unseen episodes without solved pairs, or "historical" of any rows.
         seed: from which pairs and seeds were drawn.
         offset: raw steps between start and goal in the source episode.
         budget: raw steps allowed.
         criterion: success in one line.
         versions: packages and rendering where it was made.
         source: where the episodes came from, in words.
-        pairs: N starts and goals; `episodes` counts into `digests`.
-        seeds: [N], one per pair, below 2^53 so that every JSON reader keeps them.
-        digests: of the source episodes that pairs were drawn from.
-        hash: SHA-256 of the content as canonical JSON.
+        source_episodes: digests of those that pairs were drawn from.
+        dropped_as_solved: drawn pairs that were left out, solved before the first step.
+        episodes, rows, seeds, starts, goals: Pairs, and a seed each below 2^53, [N] or [N, S].
+        sha256: of the content as canonical JSON.
     """
 
+    format: Literal[1]
     env: str
-    protocol: ProtocolName
-    seed: int
-    offset: int
-    budget: int
+    protocol: Protocol
+    seed: Seed
+    offset: Count
+    budget: Count
     criterion: str
     versions: dict[str, str]
     source: str
-    pairs: Pairs
-    seeds: NDArray[np.int64]
-    digests: tuple[str, ...]
-    hash: str
+    source_episodes: tuple[str, ...]
+    dropped_as_solved: Annotated[int, Field(ge=0)]
+    episodes: Ints
+    rows: Ints
+    seeds: Ints
+    starts: Floats
+    goals: Floats
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = "0" * 64
+
+    @model_validator(mode="after")
+    def _agree(self) -> Manifest:
+        lengths = {len(part) for part in (self.episodes, self.rows, self.seeds, self.starts)}
+        if len(lengths) > 1 or self.starts.shape != self.goals.shape or not self.starts.size:
+            raise ValueError("starts, goals, episodes, rows and seeds must be of the same pairs")
+        lowest = min(part.min() for part in (self.episodes, self.rows, self.seeds))
+        if lowest < 0 or self.episodes.max() >= len(self.source_episodes):
+            raise ValueError("episodes must count into source_episodes, and nothing be negative")
+        return self
+
+    @property
+    def pairs(self) -> Pairs:
+        """Starts and goals."""
+        return Pairs(self.starts, self.goals, self.episodes, self.rows, self.dropped_as_solved)
+
+    def take(self, which: NDArray[np.int64] | slice) -> Manifest:
+        """Some of its pairs, under its own hash."""
+        names = ("episodes", "rows", "seeds", "starts", "goals")
+        return self.model_copy(update={name: getattr(self, name)[which] for name in names})
+
+    def content_hash(self) -> str:
+        """SHA-256 of canonical JSON: sorted keys, no spaces, whatever the file's own layout."""
+        content = self.model_dump(mode="json", exclude={"sha256"})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_manifest(
     world: World,
-    episodes: Sequence[Floats],
+    episodes: Sequence[NDArray[np.float32]],
     digests: Sequence[str],
     *,
     num: int,
@@ -78,9 +124,10 @@ def make_manifest(
     budget: int,
     seed: int,
     source: str,
-    protocol: ProtocolName = "held-out",
+    protocol: Protocol = "held-out",
+    env: str | None = None,
 ) -> Manifest:
-    """Draw pairs from episodes and write down all that decides the task.
+    """Draw `num` pairs from episodes and write down all that decides the task.
 
     Args:
         world: of the episodes.
@@ -92,11 +139,9 @@ def make_manifest(
         seed: of the draw.
         source: where the episodes came from, in words.
         protocol: "historical" keeps pairs that are solved already.
-    Returns: Manifest.
-    Raises: ValueError as `make_pairs`, or if `budget` is below 1 or states are not of this world.
+        env: what `open_world` knows the world by; None is its name.
+    Raises: ValueError as `make_pairs`, or if states are not of this world.
     """
-    if budget < 1:
-        raise ValueError(f"budget must be at least 1, got {budget}")
     widths = {part.shape[-1] for part in episodes}
     if widths != {world.state_dim}:
         raise ValueError(
@@ -107,18 +152,20 @@ def make_manifest(
     )
     # Only the episodes that a pair came from are named, and counted anew.
     used, counted = np.unique(pairs.episodes, return_inverse=True)
-    pairs = pairs._replace(episodes=counted.reshape(-1))
-    seeds = np.random.default_rng([seed, 1]).integers(2**53, size=num)
     manifest = Manifest(
-        world.name, protocol, seed, offset, budget, world.criterion, world.versions(), source,
-        pairs, seeds, tuple(digests[int(e)] for e in used), "",
+        format=1,
+        env=env or world.name, protocol=protocol, seed=seed, offset=offset, budget=budget,
+        criterion=world.criterion, versions=world.versions(), source=source,
+        source_episodes=tuple(digests[int(e)] for e in used), dropped_as_solved=pairs.dropped,
+        episodes=counted.reshape(-1), rows=pairs.rows, starts=pairs.starts, goals=pairs.goals,
+        seeds=np.random.default_rng([seed, 1]).integers(2**53, size=num),
     )  # fmt: skip
-    return manifest._replace(hash=_hash(_content(manifest)))
+    return manifest.model_copy(update={"sha256": manifest.content_hash()})
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write it, one line per entry; the file appears whole or not at all."""
-    content = _content(manifest) | {"sha256": manifest.hash}
+    content = manifest.model_dump(mode="json")
     lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in content.items()]
     write_atomically(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
@@ -126,80 +173,13 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 def read_manifest(path: str | Path) -> Manifest:
     """Read it and check that it is what was written.
 
-    Args:
-        path: of the file.
-    Returns: Manifest.
     Raises: FileNotFoundError if there is none; ValueError if it is damaged, of a newer format, or
         was changed by hand.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no manifest at {path}")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        kept = content.pop("sha256")
-        newer = int(content["format"]) > FORMAT
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        lacks = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} is no manifest of `worldmodel manifest`: {lacks}") from error
-    if newer:
-        raise ValueError(f"{path} has format {content['format']}, this version reads {FORMAT}")
-    if kept != _hash(content):
+    manifest = read_record(Path(path), Manifest, "manifest")
+    if manifest.sha256 != (found := manifest.content_hash()):
         raise ValueError(
-            f"{path} was changed after it was made: its content has hash {_hash(content)[:12]}…, "
-            f"it claims {str(kept)[:12]}…; make a new one with `worldmodel manifest`"
+            f"{path} was changed after it was made: its content has hash {found[:12]}…, it claims "
+            f"{manifest.sha256[:12]}…; make a new one with `worldmodel manifest`"
         )
-    pairs = Pairs(
-        np.asarray(content["starts"], np.float32),
-        np.asarray(content["goals"], np.float32),
-        np.asarray(content["episodes"], np.int64),
-        np.asarray(content["rows"], np.int64),
-        content["dropped_as_solved"],
-    )
-    return Manifest(
-        env=content["env"],
-        protocol=content["protocol"],
-        seed=content["seed"],
-        offset=content["offset"],
-        budget=content["budget"],
-        criterion=content["criterion"],
-        versions=content["versions"],
-        source=content["source"],
-        pairs=pairs,
-        seeds=np.asarray(content["seeds"], np.int64),
-        digests=tuple(content["source_episodes"]),
-        hash=kept,
-    )
-
-
-def _content(manifest: Manifest) -> dict[str, Any]:
-    """What is hashed, in JSON's own types; float32 survives the way through them."""
-    pairs = manifest.pairs
-    return {
-        "format": FORMAT,
-        "env": manifest.env,
-        "protocol": manifest.protocol,
-        "seed": manifest.seed,
-        "offset": manifest.offset,
-        "budget": manifest.budget,
-        "criterion": manifest.criterion,
-        "versions": manifest.versions,
-        "source": manifest.source,
-        "source_episodes": list(manifest.digests),
-        "dropped_as_solved": pairs.dropped,
-        "episodes": pairs.episodes.tolist(),
-        "rows": pairs.rows.tolist(),
-        "seeds": manifest.seeds.tolist(),
-        "starts": _short(pairs.starts),
-        "goals": _short(pairs.goals),
-    }
-
-
-def _short(states: Floats) -> list[list[float]]:
-    """Shortest decimals that are read back as the same float32."""
-    return [[float(str(value)) for value in row] for row in states]
-
-
-def _hash(content: dict[str, Any]) -> str:
-    """SHA-256 of canonical JSON: sorted keys, no spaces, whatever the file's own layout."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return manifest

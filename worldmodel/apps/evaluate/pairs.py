@@ -34,13 +34,8 @@ class Pairs(NamedTuple):
 
     def take(self, which: NDArray[np.int64] | slice) -> Pairs:
         """Some of them."""
-        return Pairs(
-            self.starts[which],
-            self.goals[which],
-            self.episodes[which],
-            self.rows[which],
-            self.dropped,
-        )
+        starts, goals, episodes, rows, dropped = self
+        return Pairs(starts[which], goals[which], episodes[which], rows[which], dropped)
 
 
 def make_pairs(
@@ -60,8 +55,7 @@ def make_pairs(
         num: N.
         offset: steps from start to goal, in the episode.
         seed: of the draw.
-        keep_solved: take every pair as drawn, solved or not, as the published protocol does.
-    Returns: Pairs.
+        keep_solved: take every pair as drawn, as the published protocol does.
     Raises: ValueError if no episode is long enough, or there are fewer such pairs.
     """
     lengths = np.asarray([len(states) for states in episodes])
@@ -78,8 +72,8 @@ def make_pairs(
     states = np.concatenate([np.asarray(part, np.float32) for part in episodes])
     first = (lengths.cumsum() - lengths)[episode] + row
     starts, goals = states[first], states[first + offset]
-    open_ = np.ones(len(drawn), bool) if keep_solved else ~world.success(starts, goals)
-    kept = np.flatnonzero(open_)[:num]
+    unsolved = np.ones(len(drawn), bool) if keep_solved else ~world.success(starts, goals)
+    kept = np.flatnonzero(unsolved)[:num]
     if len(kept) < num:
         raise ValueError(f"num (--pairs) must be at most the {len(kept)} unsolved pairs, got {num}")
     dropped = int(kept[-1]) + 1 - num if num else 0

@@ -16,7 +16,6 @@ from worldmodel.worlds import World
 __all__ = ["Actor", "ExpertPolicy", "IdlePolicy", "Policy", "RandomPolicy", "Scene", "Task"]
 
 Floats = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
 
 
 class Task(NamedTuple):
@@ -42,7 +41,7 @@ class Scene(NamedTuple):
     """
 
     states: Floats
-    frames: Callable[[], Pixels]
+    frames: Callable[[], NDArray[np.uint8]]
 
 
 Actor = Callable[[Scene], Floats]
@@ -60,24 +59,16 @@ class Policy(Protocol):
 
 
 class RandomPolicy:
-    """Actions drawn evenly from the box, one step at a time.
-
-    Args:
-        rng: one stream for all pairs together; None gives each pair its own, from its seed.
-    """
-
-    def __init__(self, rng: np.random.Generator | None = None) -> None:
-        self.rng = rng
+    """Actions drawn evenly from the box, one step at a time, each pair's from its own seed."""
 
     def begin(self, task: Task) -> Actor:
         """Draws [N, 1, A] in [action_low, action_high]."""
         low, high = task.world.action_low, task.world.action_high
-        rngs = [self.rng] if self.rng else [np.random.default_rng(s) for s in task.seeds.tolist()]
-        size = (len(task.goals) // len(rngs), 1, task.world.action_dim)
+        rngs = [np.random.default_rng(seed) for seed in task.seeds.tolist()]
+        size = (1, task.world.action_dim)
 
         def act(_: Scene) -> Floats:
-            drawn = [rng.uniform(low, high, size) for rng in rngs]
-            return np.concatenate(drawn).astype(np.float32)
+            return np.stack([rng.uniform(low, high, size) for rng in rngs]).astype(np.float32)
 
         return act
 

@@ -1,240 +1,141 @@
-"""A run tried on a manifest: what must fit before, and everything that is written down after."""
+"""The attempts of a trial, batch by batch, and the result of them all."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
 
-from worldmodel.apps.evaluate.cloning import GCBCPolicy
-from worldmodel.apps.evaluate.manifest import PUBLISHED_PAIRS, Manifest, ProtocolName
-from worldmodel.apps.evaluate.planning import Planner, PlannerPolicy
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from planners.noise import fold_in
+from worldmodel.apps.evaluate.attempt import attempt
+from worldmodel.apps.evaluate.manifest import Manifest
 from worldmodel.apps.evaluate.policies import Policy
-from worldmodel.apps.evaluate.results import Report, Trials, floors, outcomes, summary, try_policy
-from worldmodel.apps.provenance import commit, machine, versions
+from worldmodel.apps.evaluate.result import (
+    PLANNED,
+    Distances,
+    Key,
+    PlanningSeconds,
+    Result,
+    Tried,
+)
+from worldmodel.apps.evaluate.trial import Trial, prepare
+from worldmodel.apps.progress import Progress
 from worldmodel.apps.runs import Run
-from worldmodel.checkpoint import digest
-from worldmodel.data import ActionScale
-from worldmodel.gcbc import GCBC
-from worldmodel.worlds import World, open_world
+from worldmodel.apps.settings import TrialSettings
+from worldmodel.study import proportion
+from worldmodel.worlds import World
 
-__all__ = ["Evaluation", "Subject", "evaluate", "measure", "policy_of", "search_of", "world_for"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a run is tried.
-
-    Attributes:
-        planner: Planner; a policy that was cloned needs none.
-        protocol: "held-out", or "historical" for pairs of training rows, the first 50 of them.
-        batch_size: pairs side by side.
-        repeats: how often every pair is tried, each time with other seeds.
-        device: where the model lives.
-    """
-
-    planner: Planner = field(default_factory=Planner)
-    protocol: ProtocolName = "held-out"
-    batch_size: int = 64
-    repeats: int = 1
-    device: str = "cpu"
-
-
-class Subject(NamedTuple):
-    """Who is tried: what must fit a manifest, and what a result says about it.
-
-    Attributes:
-        name: of its folder.
-        objective: what it was trained for.
-        world: it was trained on, or None if nobody knows.
-        trained_on: digests of the training episodes.
-        image_size: side of the frames it sees.
-        frameskip: raw actions per block.
-        action_dim: of a block.
-        scale: of the training actions.
-        weights: digest of its model.
-    """
-
-    name: str
-    objective: str
-    world: str | None
-    trained_on: frozenset[str]
-    image_size: int
-    frameskip: int
-    action_dim: int
-    scale: ActionScale
-    weights: str
-
-    @classmethod
-    def of(cls, run: Run) -> Subject:
-        """The model of a run folder."""
-        model = run.model
-        taker = model if isinstance(model, GCBC) else model.action_encoder
-        return cls(
-            name=str(run.folder),
-            objective=run.objective,
-            world=run.world,
-            trained_on=run.trained_on,
-            image_size=model.encoder.image_size,
-            frameskip=run.frameskip,
-            action_dim=taker.action_dim,
-            scale=run.scale,
-            weights=digest(model),
-        )
-
-
-def world_for(subject: Subject, manifest: Manifest, protocol: ProtocolName) -> World:
-    """The manifest's world at the size the subject's model sees, if the two go together.
-
-    Args:
-        subject: Subject.
-        manifest: Manifest.
-        protocol: "historical" allows training episodes and solved pairs.
-    Returns: World.
-    Raises: ValueError if the run is of another world or action width, if it was trained on an
-        episode that the manifest draws from, or if pairs were drawn historically without being
-        asked for; ImportError if the world's package is missing.
-    """
-    if subject.world is not None and subject.world != manifest.env:
-        raise ValueError(
-            f"the run was trained on {subject.world}, the manifest is of {manifest.env}"
-        )
-    if protocol == "held-out":
-        if manifest.protocol == "historical":
-            raise ValueError(
-                "the manifest was drawn by the historical protocol, solved pairs and all; "
-                "add --protocol historical to evaluate on it"
-            )
-        seen = len(subject.trained_on & set(manifest.digests))
-        if seen:
-            raise ValueError(
-                f"the run was trained on {seen} of the {len(manifest.digests)} episodes that the "
-                "manifest draws from; make one of held-out episodes (manifest --unseen-by RUN), or "
-                "add --protocol historical"
-            )
-    world = open_world(manifest.env, image_size=subject.image_size)
-    width = world.action_dim * subject.frameskip
-    if subject.action_dim != width or len(subject.scale.mean) != world.action_dim:
-        raise ValueError(
-            f"the run's model must take {world.action_dim} × {subject.frameskip} action dims of "
-            f"{manifest.env}, it takes {subject.action_dim}"
-        )
-    return world
-
-
-def policy_of(run: Run, evaluation: Evaluation) -> PlannerPolicy | GCBCPolicy:
-    """The run's model behind the planner asked for, or the policy that it is."""
-    if isinstance(run.model, GCBC):
-        return GCBCPolicy(
-            run.model,
-            run.scale,
-            frameskip=run.frameskip,
-            device=evaluation.device,
-            together=evaluation.planner.together,
-        )
-    return PlannerPolicy(
-        run.model,
-        run.scale,
-        frameskip=run.frameskip,
-        planner=evaluation.planner,
-        device=evaluation.device,
-    )
-
-
-def historical(manifest: Manifest) -> Manifest:
-    """Its first 50 pairs, as many as published tables count."""
-    some = slice(PUBLISHED_PAIRS)
-    return manifest._replace(pairs=manifest.pairs.take(some), seeds=manifest.seeds[some])
+__all__ = ["evaluate", "result_of", "seeds_of", "tries"]
 
 
 def evaluate(
-    run: Run,
+    who: Run | Policy,
     manifest: Manifest,
-    evaluation: Evaluation,
+    settings: TrialSettings,
     *,
-    policy: Policy | None = None,
-    on_pairs: Report = lambda _: None,
-) -> tuple[dict[str, Any], Trials]:
-    """Try a run on a manifest.
+    world: World | None = None,
+    title: str = "evaluate",
+) -> Result:
+    """Try a run or a policy on a manifest, beside chance, idleness and the scripted expert.
 
     Args:
-        run: Run.
+        who: Run, whose model stands behind the planner of `settings`; or any Policy.
         manifest: Manifest.
-        evaluation: Evaluation.
-        policy: who acts; None is `policy_of` the run.
-        on_pairs: called with n after n more pairs.
-    Returns: the result, in JSON's own types, and the trials behind it.
-    Raises: as `world_for`.
+        settings: TrialSettings.
+        world: of the manifest; None opens it.
+        title: of the progress.
+    Returns: Result.
+    Raises: as `prepare`.
     """
-    policy = policy or policy_of(run, evaluation)
-    return measure(Subject.of(run), policy, manifest, evaluation, on_pairs=on_pairs)
+    trial = prepare(who, manifest, settings, world)
+    tried: list[Tried] = []
+    with Progress(title, len(trial.keys), unit="attempt") as bar:
+        for some in tries(trial, trial.keys):
+            tried += some
+            bar.update(len(some))
+    return result_of(trial, tried)
 
 
-def measure(
-    subject: Subject,
-    policy: Policy,
-    manifest: Manifest,
-    evaluation: Evaluation,
-    *,
-    on_pairs: Report = lambda _: None,
-) -> tuple[dict[str, Any], Trials]:
-    """Try any policy on a manifest, with everything a result says.
+def tries(trial: Trial, keys: Iterable[Key]) -> Iterator[list[Tried]]:
+    """What comes of each batch of `keys`, which stand in the order of `trial.keys`.
 
-    Args:
-        subject: what the policy was made from; it must fit the manifest.
-        policy: who acts.
-        manifest: Manifest.
-        evaluation: Evaluation; a planner's settings are those of `policy`, if it has one.
-        on_pairs: called with n after n more pairs.
-    Returns: as `evaluate`.
-    Raises: as `world_for`.
+    Neither the size of a batch nor the order of the pairs changes an outcome.
     """
-    world = world_for(subject, manifest, evaluation.protocol)
-    num = len(manifest.seeds)
-    if evaluation.protocol == "historical":
-        manifest = historical(manifest)
-    trials = try_policy(
-        world,
-        manifest,
-        policy,
-        repeats=evaluation.repeats,
-        batch_size=evaluation.batch_size,
-        on_pairs=on_pairs,
-    )
-    result = {
-        "env": manifest.env,
-        "protocol": evaluation.protocol,
-        "manifest_protocol": manifest.protocol,
-        "manifest_pairs": num,
-        "criterion": manifest.criterion,
-        "offset": manifest.offset,
-        "budget": manifest.budget,
-        "pairs_dropped_as_solved": manifest.pairs.dropped,
-        **summary(trials),
-        **floors(world, manifest, repeats=evaluation.repeats, batch_size=evaluation.batch_size),
-        "manifest_hash": manifest.hash,
-        "fingerprint": {
-            "run": subject.name,
-            "objective": subject.objective,
-            "weights": subject.weights,
-            **search_of(policy),
-            "batch_size": evaluation.batch_size,
-            "frameskip": subject.frameskip,
-            "image_size": world.image_size,
-            "world_versions": world.versions(),
-            "manifest_versions": manifest.versions,
-            "versions": versions(),
-            "commit": commit(),
-            "machine": machine(evaluation.device),
-        },
-        "outcomes": outcomes(trials),
-    }
-    return result, trials
+    manifest, size = trial.manifest, trial.settings.batch_size
+    for (name, repeat), group in groupby(keys, lambda key: key[:2]):
+        pairs = np.asarray([pair for _, _, pair in group])
+        for some in np.split(pairs, range(size, len(pairs), size)):
+            found = attempt(
+                trial.world, manifest.pairs.take(some), trial.policies[name],
+                budget=manifest.budget, seeds=seeds_of(manifest, repeat)[some],
+            )  # fmt: skip
+            yield [
+                Tried(
+                    pair=pair, repeat=repeat, policy=name,
+                    success=bool(found.success[n]), success_at_end=bool(found.at_end[n]),
+                    steps=int(found.steps[n]) if found.success[n] else None,
+                    final_distance=float(found.distance[n]),
+                    together=0 if n else len(some), seconds=() if n else found.seconds,
+                )
+                for n, pair in enumerate(some.tolist())
+            ]  # fmt: skip
 
 
-def search_of(policy: Policy) -> dict[str, Any]:
-    """What a policy spends on a decision: its planner's settings, or its name alone."""
-    if not isinstance(policy, PlannerPolicy):
-        return {"planner": type(policy).__name__, "rollouts_per_decision": None}
-    samples, iterations = policy.planner.budget
-    settings = asdict(policy.planner) | {"samples": samples, "iterations": iterations}
-    return {"planner": settings, "rollouts_per_decision": samples * iterations}
+def seeds_of(manifest: Manifest, repeat: int) -> NDArray[np.int64]:
+    """[N], not negative; a function of the pair's own seed and of which repeat it is."""
+    mixed = fold_in(torch.from_numpy(manifest.seeds), repeat)
+    out: NDArray[np.int64] = (mixed & (2**63 - 1)).numpy()
+    return out
+
+
+def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
+    """The result, of all keys of a trial in whatever order."""
+    manifest, pairs = trial.manifest, len(trial.manifest.seeds)
+    planned = sorted((one for one in tried if one.policy == PLANNED), key=lambda one: one.key)
+    by_repeat = np.asarray([one.success for one in planned]).reshape(-1, pairs).mean(1)
+    steps = [one.steps for one in planned if one.steps is not None]
+    middle, far = _quantiles([one.final_distance for one in planned])
+    seconds = [s for one in planned for s in one.seconds]
+    median, p95 = _quantiles(seconds)
+    together = max(one.together for one in planned)
+    return Result(
+        env=manifest.env, protocol=trial.settings.protocol, manifest_protocol=manifest.protocol,
+        manifest_pairs=trial.manifest_pairs, manifest_hash=manifest.sha256,
+        criterion=manifest.criterion, offset=manifest.offset, budget=manifest.budget,
+        pairs_dropped_as_solved=manifest.dropped_as_solved, fingerprint=trial.fingerprint,
+        **_rates(tried, pairs),
+        success_rate_by_repeat=tuple(round(float(rate), 4) for rate in by_repeat),
+        pairs=pairs, repeats=len(by_repeat),
+        mean_steps_to_goal=round(float(np.mean(steps)), 2) if steps else None,
+        final_distance=Distances(median=round(middle, 4), p95=round(far, 4)),
+        planning_seconds=PlanningSeconds(
+            median=round(median, 5), p95=round(p95, 5), pairs_per_decision=together,
+            median_per_pair=round(median / together, 6), decisions=len(seconds),
+        ),
+        outcomes=tuple(one.rounded() for one in planned),
+    )  # fmt: skip
+
+
+def _rates(tried: Sequence[Tried], pairs: int) -> dict[str, Any]:
+    """Shares of successes by their names in a result; repeats of a pair narrow no interval."""
+    found: dict[str, Any] = {"expert_success_rate": None, "expert_success_interval": None}
+    for policy in {one.policy for one in tried}:
+        name = "" if policy == PLANNED else f"{policy}_"
+        mine = [one for one in tried if one.policy == policy]
+        for kind in ("success", "success_at_end"):
+            successes, end = sum(getattr(one, kind) for one in mine), kind.removeprefix("success")
+            found[f"{name}success_rate{end}"] = round(successes / len(mine), 4)
+            if not (name and end):
+                interval = proportion(successes * pairs / len(mine), pairs)[1:3]
+                found[f"{name}success_interval{end}"] = tuple(round(b, 4) for b in interval)
+    return found
+
+
+def _quantiles(values: list[float]) -> tuple[float, float]:
+    """Median and 95th percentile."""
+    median, high = np.quantile(values, [0.5, 0.95])
+    return float(median), float(high)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import platform
 import time
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from worldmodel._files import write_atomically
-from worldmodel.apps._arguments import natural, positive
+from worldmodel.apps.devices import device_of
+from worldmodel.apps.folder import locked, write_json
 from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.provenance import versions
+from worldmodel.apps.report import study_lines, study_page, write_index
 from worldmodel.apps.runs import Run, open_run
+from worldmodel.apps.settings import StudySettings
+from worldmodel.apps.study import records
 from worldmodel.apps.study.embeddings import latent_map, probes, spread, straight
 from worldmodel.apps.study.futures import foresight, pictures, violations
 from worldmodel.apps.study.material import StudyMaterial, gather_material
-from worldmodel.apps.study.page import page
-from worldmodel.apps.study.parts import Study, UnavailableError, lens_of, plain
+from worldmodel.apps.study.parts import Study, UnavailableError, lens_of
+from worldmodel.apps.study.records import Part, StudyReport, Unavailable
+from worldmodel.checkpoint import digest
 
-__all__ = ["PARTS", "add_parser", "run_study"]
+__all__ = ["PARTS", "run", "study"]
 
-PARTS: dict[str, Callable[[Study], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[Study], Part]] = {
     "probes": probes,
     "foresight": foresight,
     "violations": violations,
@@ -35,207 +35,127 @@ PARTS: dict[str, Callable[[Study], dict[str, Any]]] = {
     "pictures": pictures,
     "map": latent_map,
 }
-
-_ABOUT = """\
-Measure what a run has learned, on episodes it was not trained on: probes of the true state,
-surprise at the impossible, straightness of latent paths, error against horizon, effective rank,
-decoded rollouts and a map. Writes study.json and one HTML page that needs no network.
-"""
-_EXAMPLES = """\
-examples:
-  worldmodel study runs/demo                       into the run's folder
-  worldmodel study runs/mine --data pushes.h5      the episodes of a file that are new to the run
-  worldmodel study runs/demo --out somewhere       another folder
-"""
+_JSON, _PAGE = "study.json", "study.html"
 
 
-def add_parser(commands: Any) -> None:
-    """Register `study`; it sets `run`, a function of the parsed arguments."""
-    parser = commands.add_parser(
-        "study",
-        help="measure what a run has learned, into one page",
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder of demo or train")
-    parser.add_argument(
-        "--data", metavar="DATA",
-        help="HDF5 file, LeRobot folder, Minari folder or id (default: fresh episodes of the "
-        "built-in world, or what the run kept apart)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write (default: the run folder)"
-    )
-    parser.add_argument(
-        "--episodes", type=positive, default=100, metavar="N",
-        help="episodes to measure, and as many again to fit probes on (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--steps", type=positive, default=400, metavar="N",
-        help="training steps of the decoder (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=natural, default=0, metavar="N",
-        help="of episodes, fits and intervals (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--device", default="cpu", metavar="D", help="where the model runs")
-    parser.set_defaults(run=_study)
+def run(settings: StudySettings) -> int:
+    """Study a run and write `study.json` and `study.html`.
 
-
-def _study(arguments: argparse.Namespace) -> int:
-    out = arguments.out or arguments.folder
+    Raises: FileNotFoundError or ValueError if the run or the data cannot be read, or nothing in
+        the data is new to the run; FileExistsError if another study lies in the folder.
+    """
+    found = open_run(settings.run, device_of(settings.device), data=settings.data)
+    out = settings.out or settings.run
+    if not settings.out and not out.is_dir():
+        raise ValueError(f"--out must be given for a model of the hub, {out} is no folder here")
+    out.mkdir(parents=True, exist_ok=True)
     try:
-        report = run_study(
-            arguments.folder, out, data=arguments.data, episodes=arguments.episodes,
-            steps=arguments.steps, seed=arguments.seed, device=arguments.device,
-        )  # fmt: skip
-    except RuntimeError as error:
-        # torch's word for a device it cannot use, or for too little memory.
-        raise ValueError(str(error).splitlines()[0]) from error
-    for line in _summary(report, out):
+        with locked(out / ".study.lock", str(out / _JSON)):
+            _check(settings, found, out)
+            material = gather_material(found, settings.data, settings.episodes, settings.seed)
+            say(f"{material.source}; {found.objective}, {_parameters(found):,} parameters")
+            report = study(found, material, seed=settings.seed, steps=settings.steps)
+            # Figures first: a page without them would be nobody's.
+            write_json(records.plain(report) | {"settings": _decides(settings)}, out / _JSON)
+            write_atomically(out / _PAGE, study_page(report).encode())
+    finally:
+        # A mistake leaves no folder behind.
+        if not any(out.iterdir()):
+            out.rmdir()
+    if out.samefile(settings.run):
+        write_index(out)
+    for line in study_lines(report, out):
         say(line)
     return 0
 
 
-def run_study(
-    folder: Path,
-    out: Path,
+def study(
+    run: Run,
+    material: StudyMaterial,
     *,
-    data: str | None = None,
-    episodes: int = 100,
-    steps: int = 400,
+    parts: Sequence[str] = tuple(PARTS),
     seed: int = 0,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """Study a run and write `study.json` and `study.html`.
+    steps: int = 400,
+) -> StudyReport:
+    """Measure what a run has learned.
 
     Args:
-        folder: of the run, as `demo` and `train` leave it.
-        out: where to write; made if absent.
-        data: a data set; None collects in the built-in world, or takes the run's own file.
-        episodes: to measure, and as many again to fit on.
+        run: Run of a world model.
+        material: episodes it has not seen.
+        parts: names in `PARTS`, in the order of the report.
+        seed: of fits and intervals.
         steps: of the decoder's training.
-        seed: of episodes, fits and intervals.
-        device: where the model runs.
-    Returns: what `study.json` holds.
-    Raises: FileNotFoundError or ValueError if the run or the data cannot be read, or nothing in
-        the data is new to the run. A part that cannot be measured says why in the report.
+    Returns: StudyReport. A part that cannot be measured says why.
+    Raises: ValueError if the model gives embeddings that are not finite.
     """
     began = time.perf_counter()
-    run = open_run(folder, device)
-    material = gather_material(run, data, episodes, seed)
-    say(f"{material.source}; {run.objective}, {_parameters(run):,} parameters")
-    study, notes = _begin(run, material, seed, steps)
-    parts: dict[str, Any] = {}
-    with Progress("study", len(PARTS), unit="part") as bar:
-        for name, measure in PARTS.items():
+    given, notes = _begin(run, material, seed, steps)
+    found: dict[str, Part] = {}
+    with Progress("study", len(parts), unit="part") as bar:
+        for name in parts:
             try:
-                parts[name] = plain(measure(study))
+                found[name] = PARTS[name](given)
             except UnavailableError as reason:
-                parts[name] = {"unavailable": str(reason)}
+                found[name] = Unavailable(str(reason))
             bar.update()
-    report = {
-        "run": {
-            "name": run.folder.resolve().name,
-            "objective": run.objective,
-            "world": run.world,
-            "parameters": _parameters(run),
-            "embedding_dims": material.test.z.shape[-1],
-        },
-        "data": {
-            "source": material.source,
-            "fit_episodes": 0 if material.fit is None else len(material.fit.z),
-            "test_episodes": len(material.test.z),
-            "frames_per_episode": material.test.z.shape[1],
-            "frameskip": run.frameskip,
-        },
-        "notes": notes,
-        "parts": parts,
-        "seed": seed,
-        "seconds": round(time.perf_counter() - began, 1),
-        "versions": _versions(),
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "study.html", page(report).encode())
-    report["parts"] = {name: _without_pictures(part) for name, part in parts.items()}
-    text = json.dumps(report, indent=1, allow_nan=False)
-    write_atomically(out / "study.json", text.encode() + b"\n")
-    return report
+    T, D = material.test.z.shape[1:]
+    fitted = 0 if material.fit is None else len(material.fit.z)
+    about = run.folder.resolve().name, run.objective, run.world, _parameters(run), D
+    return StudyReport(
+        records.RunFacts(*about, digest(run.world_model)),
+        records.DataFacts(material.source, fitted, len(material.test.z), T, run.frameskip),
+        notes,
+        found,
+        seed,
+        round(time.perf_counter() - began, 1),
+        versions(),
+    )
 
 
 def _begin(run: Run, material: StudyMaterial, seed: int, steps: int) -> tuple[Study, list[str]]:
-    z = material.test.z.flatten(0, 1)
+    z = material.test.z.flatten(0, 1).double()
     if not bool(z.isfinite().all()):
         raise ValueError(f"the model of {run.folder} gives embeddings that are NaN or infinite")
-    variance = float(z.double().var(0, correction=0).mean())
+    variance, length = float(z.var(0, correction=0).mean()), float(z.square().mean())
     notes = list(material.notes)
     # Below this, what varies is rounding, and every ratio of errors is noise.
-    if variance <= 1e-10 * float(z.double().square().mean()) or variance == 0:
+    if variance <= 1e-10 * length or variance == 0:
         variance = 0.0
         notes.insert(0, "The model has collapsed: every frame has the same embedding.")
-    elif math.sqrt(variance) < 0.01 * float(z.double().square().mean().sqrt()):
-        notes.insert(
-            0,
-            "The model has nearly collapsed: embeddings differ by less than a hundredth of their "
-            "length.",
-        )
-    return Study(
-        run, material, lens_of(material.fit or material.test), variance, seed, steps
-    ), notes
+    elif math.sqrt(variance) < 0.01 * math.sqrt(length):
+        nearly = "The model has nearly collapsed: embeddings differ by less than a hundredth of"
+        notes.insert(0, f"{nearly} their length.")
+    lens = lens_of(material.fit or material.test)
+    return Study(run, material, lens, variance, seed, steps), notes
 
 
-def _without_pictures(part: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in part.items() if k not in ("pictures", "points", "states", "time")}
+def _check(settings: StudySettings, run: Run, out: Path) -> None:
+    """Refuse to write over a study of another run, or without --force over one of other settings.
+
+    Raises: FileExistsError, with what to do instead.
+    """
+    path = out / _JSON
+    if not path.exists() and not (out / _PAGE).exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        weights, settled = before["run"].get("weights"), before.get("settings")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        what = "no study of ours:"
+    else:
+        if weights != digest(run.world_model) and not (weights is None and settings.force):
+            what = "a study of another model:"
+        elif settled != _decides(settings) and not settings.force:
+            what = "a study with other settings: add --force to replace it, or"
+        else:
+            return
+    raise FileExistsError(f"{path} is {what} choose another --out")
+
+
+def _decides(settings: StudySettings) -> dict[str, object]:
+    """The settings that decide a figure."""
+    return settings.model_dump(mode="json", include={"data", "episodes", "steps", "seed"})
 
 
 def _parameters(run: Run) -> int:
     return sum(p.numel() for p in run.world_model.parameters())
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = version("sigreg")
-    except PackageNotFoundError:
-        own = "not installed"
-    return {"sigreg": own, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def _summary(report: dict[str, Any], out: Path) -> list[str]:
-    parts, lines = report["parts"], [""]
-    lines += [f"  note: {note}" for note in report["notes"]]
-    for q in parts["probes"].get("quantities", [])[:6]:
-        if q["varies"]:
-            lines.append(
-                f"  {q['name']:<12} R²  line {_words(q['linear']['r2'])}   "
-                f"network {_words(q['mlp']['r2'])}"
-            )
-    if "model" in parts["foresight"]:
-        f = parts["foresight"]
-        lines.append(
-            f"  {f['horizons'][-1]} steps ahead  error {_words(f['model'][-1])}   "
-            f"copying {_words(f['copy'][-1])}"
-        )
-    for name, test in parts["violations"].get("tests", {}).items():
-        lines.append(
-            f"  {name}  effect {_words(test['effect'])} σ, p {max(test['p_value'], 1e-12):.2g}"
-        )
-    if "trained" in parts["straightness"]:
-        lines.append(f"  straightness {_words(parts['straightness']['trained'])}")
-    if "verdict" in parts["spread"]:
-        lines.append(f"  beside a Gaussian  {parts['spread']['verdict']}")
-    lines += [
-        f"  {name}: not measured, {part['unavailable']}"
-        for name, part in parts.items()
-        if "unavailable" in part
-    ]
-    return [*lines, "", f"  {out / 'study.html'} and {out / 'study.json'}"]
-
-
-def _words(estimate: dict[str, Any]) -> str:
-    if estimate["value"] is None:
-        return "undefined"
-    if estimate["low"] is None:
-        return f"{estimate['value']:.3g}"
-    return f"{estimate['value']:.3g} ({estimate['low']:.3g} to {estimate['high']:.3g})"

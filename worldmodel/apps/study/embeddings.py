@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +12,20 @@ from torch import Tensor
 from sigreg import effective_rank, report
 from worldmodel import checkpoint
 from worldmodel.apps.runs import Run
-from worldmodel.apps.study.material import embed
 from worldmodel.apps.study.parts import Study, UnavailableError, both_sides
+from worldmodel.apps.study.records import (
+    Checkpoint,
+    LatentMap,
+    Probes,
+    Quantity,
+    Spread,
+    Straightness,
+)
 from worldmodel.apps.train.state import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import (
+    Estimate,
+    embed,
     jackknife,
     mean_estimate,
     principal_components,
@@ -28,8 +36,10 @@ from worldmodel.study import (
 
 __all__ = ["latent_map", "probes", "spread", "straight"]
 
+_POINTS = 800  # of the map, at most
 
-def probes(study: Study) -> dict[str, Any]:
+
+def probes(study: Study) -> Probes:
     """Is the true state in the embedding, and is it easy to read?"""
     fit, test = both_sides(study, "probes need an episode to learn from and another to be tried on")
     if fit.states is None or test.states is None:
@@ -42,53 +52,51 @@ def probes(study: Study) -> dict[str, Any]:
             f"a linear probe of {train_z.shape[1]} coordinates needs more than as many frames, "
             f"got {len(train_z)}"
         )
-    train_y, test_y = (s.states.flatten(0, 1).to(train_z) for s in (fit, test))  # type: ignore[union-attr]
+    train_y, test_y = (s.flatten(0, 1).to(train_z) for s in (fit.states, test.states))
     guesses = probe_guesses(train_z, train_y, test_z, seed=study.seed)
     episode = torch.arange(len(test.z)).repeat_interleave(test.z.shape[1])
-    scale = train_y.std(0)
-    scored = {
-        kind: score_guesses(guess.cpu(), test_y.cpu(), episode, scale.cpu(), seed=study.seed)
-        for kind, guess in guesses._asdict().items()
-    }
-    quantities = []
-    for i, name in enumerate(study.material.names):
-        still = float(test_y[:, i].std()) < 1e-6 * (1 + float(test_y[:, i].abs().mean()))
-        quantities.append(
-            {"name": name, "varies": not still}
-            | {kind: scores[i]._asdict() for kind, scores in scored.items()}
-        )
-    return {
-        "quantities": quantities,
-        "train_episodes": len(fit.z),
-        "test_episodes": len(test.z),
-        "coordinates": train_z.shape[1],
-        "unit": "standard deviation of the quantity over the probes' training frames",
-    }
+    scale = train_y.std(0).cpu()
+    scored = [
+        score_guesses(guess.cpu(), test_y.cpu(), episode, scale, seed=study.seed)
+        for guess in guesses
+    ]
+    still = test_y.std(0) < 1e-6 * (1 + test_y.abs().mean(0))
+    return Probes(
+        quantities=[
+            Quantity(name, not bool(still[i]), *(scores[i] for scores in scored))
+            for i, name in enumerate(study.material.names)
+        ],
+        train_episodes=len(fit.z),
+        test_episodes=len(test.z),
+        coordinates=train_z.shape[1],
+        unit="standard deviation of the quantity over the probes' training frames",
+    )
 
 
-def straight(study: Study) -> dict[str, Any]:
+def straight(study: Study) -> Straightness:
     """Do latent paths become straighter with training?"""
     test = study.material.test
     if test.z.shape[1] < 3:
         raise UnavailableError(f"a path of {test.z.shape[1]} frames has no two moves")
-    now = mean_estimate(straightness(test.z), seed=study.seed)
-    out: dict[str, Any] = {"trained": now}
+
+    def of(paths: Tensor) -> Estimate:
+        return mean_estimate(straightness(paths), seed=study.seed)
+
+    now = of(test.z)
     if now.n == 0:
         raise UnavailableError("the embeddings do not move, so their paths have no direction")
-    if test.states is not None:
-        out["true_states"] = mean_estimate(straightness(test.states), seed=study.seed)
     fresh = _untrained(study)
-    if fresh is not None:
-        z = embed(fresh, test.frames)
-        out["untrained"] = mean_estimate(straightness(z), seed=study.seed)
-    course = []
-    for step, then in _checkpoints(study.run):
-        values = straightness(embed(then, test.frames))
-        course.append({"step": step, "straightness": mean_estimate(values, seed=study.seed)})
-    return out | {"checkpoints": course}
+    return Straightness(
+        trained=now,
+        true_states=None if test.states is None else of(test.states),
+        untrained=None if fresh is None else of(embed(fresh, test.frames)),
+        checkpoints=[
+            Checkpoint(step, of(embed(then, test.frames))) for step, then in _checkpoints(study.run)
+        ],
+    )
 
 
-def spread(study: Study) -> dict[str, Any]:
+def spread(study: Study) -> Spread:
     """How many directions does the embedding use, and how close is it to a Gaussian?"""
     test = study.material.test
     z = study.lens(test.z)
@@ -114,41 +122,41 @@ def spread(study: Study) -> dict[str, Any]:
         covariance = (square / n).unflatten(-1, (K, K)) - mean.unsqueeze(-1) * mean.unsqueeze(-2)
         return effective_rank(covariance)
 
+    state_rank = None
+    if test.states is not None:
+        y = test.states.flatten(0, 1).double()
+        y = (y - y.mean(0)) / y.std(0).clamp_min(1e-9)
+        state_rank = float(effective_rank(y.T @ y))
     # Episodes side by side, one batch a time step, as the regularizer saw them.
-    said = report(z.transpose(0, 1), num_proj=256, seed=study.seed)
-    fields = (
-        "num_samples", "dim", "num_batches", "statistic", "floor", "excess", "collapse", "p_value",
-        "gaussian_rank", "scale", "mean_error", "covariance_error", "worst_statistic",
-        "worst_p_value",
-    )  # fmt: skip
+    said = report(z.transpose(0, 1), num_proj=256, seed=study.seed, state_rank=state_rank)
     values = torch.linalg.eigvalsh(torch.cov(centred.flatten(0, 1).T).reshape(K, K)).flip(0)
     share = values.clamp_min(0) / values.clamp_min(0).sum().clamp_min(1e-300)
-    return {
-        "effective_rank": jackknife(sums, rank),
-        "embedding_dims": test.z.shape[-1],
-        "spectrum": share[:64].tolist(),
-        "report": {name: getattr(said, name) for name in fields},
-        "verdict": said.verdict,
-    }
+    return Spread(
+        effective_rank=jackknife(sums, rank),
+        embedding_dims=test.z.shape[-1],
+        spectrum=share[:64].tolist(),
+        report={k: v for k, v in vars(said).items() if isinstance(v, (int, float))},
+        verdict=said.verdict,
+    )
 
 
-def latent_map(study: Study) -> dict[str, Any]:
+def latent_map(study: Study) -> LatentMap:
     """The two directions of largest variance, coloured by what is true."""
-    test = study.material.test
-    z = study.lens(test.z).flatten(0, 1).cpu()
-    every = max(len(z) // 1200, 1)
-    coordinates, share = principal_components(z)
-    states = None if test.states is None else test.states.flatten(0, 1)[::every]
-    time = torch.arange(test.z.shape[1]).repeat(len(test.z))[::every]
+    test, world = study.material.test, study.material.world
     if study.variance <= 0:
         raise UnavailableError("all embeddings are the same point")
-    return {
-        "share": share.tolist(),
-        "points": coordinates[::every].tolist(),
-        "states": None if states is None else states[:, :2].tolist(),
-        "time": time.tolist(),
-        "coloured_by": "time" if states is None else " and ".join(study.material.names[:2]),
-    }
+    z = study.lens(test.z).flatten(0, 1).cpu()
+    every = -(-len(z) // _POINTS)
+    coordinates, share = principal_components(z)
+    states = None if test.states is None else test.states.flatten(0, 1)[::every, :2]
+    return LatentMap(
+        share=share.tolist(),
+        coloured_by="time" if states is None else " and ".join(study.material.names[:2]),
+        points=coordinates[::every].double().numpy(),
+        states=None if states is None else states.double().cpu().numpy(),
+        time=torch.arange(test.z.shape[1]).repeat(len(test.z))[::every].double().numpy(),
+        in_picture=world is not None,
+    )
 
 
 def _untrained(study: Study) -> WorldModel | None:
@@ -176,7 +184,7 @@ def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
             try:
                 state = read_state(path)[0]
             except ValueError:
-                # Training goes on from the one before a damaged state, and so does this.
+                # Training continues from the one before a damaged state, and so does this.
                 continue
             then = copy.deepcopy(run.world_model)
             prefix = "model."

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from worldmodel.apps.study.material import embed
 from worldmodel.apps.study.parts import Study, UnavailableError, both_sides
+from worldmodel.apps.study.records import Foresight, Pictures, Strip, Violations
 from worldmodel.study import (
     background,
     bootstrap,
+    embed,
     fit_decoder,
     mean_estimate,
     open_loop,
@@ -26,41 +28,38 @@ from worldmodel.worlds import TwoRoom
 
 __all__ = ["foresight", "pictures", "violations"]
 
+Floats = NDArray[np.float32]
 
-def foresight(study: Study) -> dict[str, Any]:
+
+def foresight(study: Study) -> Foresight:
     """How far ahead can the model see without looking again?"""
-    test = study.material.test
-    T, history = test.z.shape[1], study.run.world_model.predictor.history
-    known = min(history, T - 2)
+    test, model = study.material.test, study.run.world_model
+    known = min(model.predictor.history, test.z.shape[1] - 2)
     if known < 1:
-        raise UnavailableError(f"episodes of {T} frames leave no future to predict")
+        raise UnavailableError(f"episodes of {test.z.shape[1]} frames leave no future to predict")
     if study.variance <= 0:
         raise UnavailableError("all embeddings are the same, so any guess is perfect")
-    others = study.material.fit or test
-    errors = open_loop(
-        study.run.world_model,
-        test.z,
-        test.actions,
-        known=known,
-        mean=others.z.flatten(0, 1).mean(0),
+    mean = (study.material.fit or test).z.flatten(0, 1).mean(0)
+    errors = open_loop(model, test.z, test.actions, known=known, mean=mean)
+    of_model, of_copy, of_mean = (
+        [mean_estimate(e / study.variance, seed=study.seed) for e in curve.unbind(1)]
+        for curve in errors
     )
-    steps = errors.model.shape[1]
-    curves = {
-        name: [mean_estimate(e[:, h] / study.variance, seed=study.seed) for h in range(steps)]
-        for name, e in errors._asdict().items()
-    }
-    worse = [h + 1 for h in range(steps) if curves["model"][h].value >= curves["copy"][h].value]
-    return {
-        "known_frames": known,
-        "horizons": list(range(1, steps + 1)),
-        "raw_steps_per_horizon": study.run.frameskip,
-        **curves,
-        "first_horizon_no_better_than_copying": worse[0] if worse else None,
-        "unit": "variance of the held-out embeddings (1 is what their mean scores)",
-    }
+    horizons = list(range(1, len(of_model) + 1))
+    worse = [h for h in horizons if of_model[h - 1].value >= of_copy[h - 1].value]
+    return Foresight(
+        known_frames=known,
+        horizons=horizons,
+        raw_steps_per_horizon=study.run.frameskip,
+        model=of_model,
+        copy=of_copy,
+        mean=of_mean,
+        first_horizon_no_better_than_copying=worse[0] if worse else None,
+        unit="variance of the held-out embeddings (1 is what their mean scores)",
+    )
 
 
-def violations(study: Study) -> dict[str, Any]:
+def violations(study: Study) -> Violations:
     """Is the model surprised by the impossible, and more by a jump than by a colour?"""
     test, model = study.material.test, study.run.world_model
     E, T = test.z.shape[:2]
@@ -91,37 +90,31 @@ def violations(study: Study) -> dict[str, Any]:
         raise UnavailableError(
             "nothing stands out from the background, so nothing could be recoloured"
         )
-    return {
-        "at_frame": at,
-        "frames": list(range(1, T)),
-        "surprise": {
-            name: [mean_estimate(values[:, t], seed=study.seed) for t in range(T - 1)]
+    pairs = (("teleport", "undisturbed"), ("recolour", "undisturbed"), ("teleport", "recolour"))
+    return Violations(
+        at_frame=at,
+        frames=list(range(1, T)),
+        surprise={
+            name: [mean_estimate(s, seed=study.seed) for s in values.unbind(1)]
             for name, values in curves.items()
         },
-        "tests": {
-            f"{a} against {b}": paired_test(now[a], now[b], seed=study.seed)
-            for a, b in (
-                ("teleport", "undisturbed"),
-                ("recolour", "undisturbed"),
-                ("teleport", "recolour"),
-            )
-        },
-        "pixels_changed": changed,
-        "teleport_is": (
-            "the agent is somewhere else, at least a quarter of the world away, and goes on from "
+        tests={f"{a} against {b}": paired_test(now[a], now[b], seed=study.seed) for a, b in pairs},
+        pixels_changed=changed,
+        teleport_is=(
+            "the agent is somewhere else, at least a quarter of the world away, and continues from "
             "there under the same actions"
             if study.material.world
-            else "the episode goes on as another one does"
+            else "the episode continues as another one does"
         ),
-        "unit": "variance of the held-out embeddings",
-        "pictures": {
+        unit="variance of the held-out embeddings",
+        pictures={
             name: frames[0, at - 1 : at + 1].permute(0, 2, 3, 1).numpy()
             for name, (frames, _) in conditions.items()
         },
-    }
+    )
 
 
-def pictures(study: Study) -> dict[str, Any]:
+def pictures(study: Study) -> Pictures:
     """What does an embedding know of its frame, and a rollout of the future?"""
     fit, test = both_sides(study, "a decoder needs an episode to learn from and another to paint")
     shrunk, small = _small(fit.frames), _small(test.frames)
@@ -132,34 +125,31 @@ def pictures(study: Study) -> dict[str, Any]:
     known = min(study.run.world_model.predictor.history, test.z.shape[1] - 1)
     with torch.no_grad():
         dreamt = study.run.world_model.rollout(test.z[:, :known], test.actions)
-        painted = _paint(decoder, study.lens(test.z).cpu())
-        future = _paint(decoder, study.lens(dreamt).cpu())
+        painted = _by_parts(decoder, study.lens(test.z).cpu())
+        future = _by_parts(decoder, study.lens(dreamt).cpu())
     truth = small.float() / 255
     error = (painted - truth).square().flatten(1).mean(1)
     blind = (decoder.mean - truth).square().flatten(1).mean(1)
     sums = torch.stack([error, blind, torch.ones_like(error)], dim=1)
     columns = _columns(known, test.z.shape[1])
-    rows = [
-        {
-            "truth": _array(truth[e, columns]),
-            "seen": _array(painted[e, columns]),
-            "dreamt": [
-                None if t < known else _array(future[e, t - known : t - known + 1])[0]
-                for t in columns
-            ],
-        }
+    strips = [
+        Strip(
+            truth=_array(truth[e, columns]),
+            seen=_array(painted[e, columns]),
+            dreamt=[None if t < known else _array(future[e, t - known]) for t in columns],
+        )
         for e in range(min(3, len(test.z)))
     ]
-    return {
-        "explained_share": bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=study.seed),
-        "pixel_mse": bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=study.seed),
-        "mean_picture_mse": bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=study.seed),
-        "side": small.shape[-1],
-        "known_frames": known,
-        "columns": [t - known + 1 for t in columns],
-        "steps": study.steps,
-        "pictures": rows,
-    }
+    return Pictures(
+        explained_share=bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=study.seed),
+        pixel_mse=bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=study.seed),
+        mean_picture_mse=bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=study.seed),
+        side=small.shape[-1],
+        known_frames=known,
+        columns=[t - known + 1 for t in columns],
+        steps=study.steps,
+        pictures=strips,
+    )
 
 
 def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
@@ -177,7 +167,7 @@ def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
     return frames, test.actions
 
 
-def _far_from(world: TwoRoom, states: Any, seed: int) -> Any:
+def _far_from(world: TwoRoom, states: Floats, seed: int) -> Floats:
     """Places at least a quarter of the world away, one for each state [N, 2]."""
     rng, out = np.random.default_rng(seed), states.copy()
     near = np.ones(len(states), bool)
@@ -198,19 +188,17 @@ def _small(frames: Tensor) -> Tensor:
     side = min(64, max(frames.shape[-1] // 16, 1) * 16)
     if frames.shape[-2:] == (side, side):
         return frames
-    flat = frames.flatten(0, 1)
-    parts = [
-        torch.nn.functional.interpolate(p.float(), (side, side), mode="area").round().byte()
-        for p in flat.split(256)
-    ]
-    out: Tensor = torch.cat(parts).unflatten(0, frames.shape[:2])
-    return out
+
+    def shrink(part: Tensor) -> Tensor:
+        return interpolate(part.float(), (side, side), mode="area").round().byte()
+
+    return _by_parts(shrink, frames)
 
 
-def _paint(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """[E, T, K] -> [E, T, 3, S, S]."""
-    parts = [decoder(part) for part in z.flatten(0, 1).split(256)]
-    out: Tensor = torch.cat(parts).unflatten(0, z.shape[:2])
+def _by_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of [N, …] applied to [E, T, …], a few rows at a time."""
+    parts = [function(part) for part in x.flatten(0, 1).split(256)]
+    out: Tensor = torch.cat(parts).unflatten(0, x.shape[:2])
     return out
 
 
@@ -220,6 +208,7 @@ def _columns(known: int, frames: int) -> list[int]:
     return [known - 1, *ahead]
 
 
-def _array(pictures_: Tensor) -> Any:
-    """[n, 3, S, S] in 0…1 -> uint8 [n, S, S, 3]."""
-    return (pictures_ * 255).round().byte().permute(0, 2, 3, 1).numpy()
+def _array(pictures_: Tensor) -> NDArray[np.uint8]:
+    """[..., 3, S, S] in 0…1 -> uint8 [..., S, S, 3]."""
+    pixels: NDArray[np.uint8] = (pictures_ * 255).round().byte().movedim(-3, -1).numpy()
+    return pixels

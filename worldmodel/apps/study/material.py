@@ -8,55 +8,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.apps.report.words import plural
 from worldmodel.apps.runs import Run
 from worldmodel.data import Episodes, action_digest, episode_digests
 from worldmodel.data.frames import gather
 from worldmodel.data.opening import open_episodes
-from worldmodel.model import WorldModel
+from worldmodel.study import embed
 from worldmodel.worlds import TwoRoom, Walks, collect
 
-__all__ = ["Sequences", "StudyMaterial", "embed", "gather_material"]
+__all__ = ["Sequences", "StudyMaterial", "gather_material", "walked"]
 
 _MOST_FRAMES = 24  # of an episode
 _COLLECT_SEED = 7_368_787  # far from the seeds of demo and train, and checked by digest anyway
 
 
 class Sequences(NamedTuple):
-    """Episodes of one length, cut at the pace of the model. E of them, T frames each.
+    """E episodes of T frames, cut at the pace of the model: k raw actions from frame to frame."""
 
-    Attributes:
-        frames: [E, T, 3, H, W], uint8.
-        raw: [E, (T − 1) · k, A], raw actions.
-        actions: [E, T − 1, k · A], blocks as the model expects them.
-        states: [E, T, S], or None.
-        z: [E, T, D], embeddings.
-    """
-
-    frames: Tensor
-    raw: Tensor
-    actions: Tensor
-    states: Tensor | None
-    z: Tensor
+    frames: Tensor  # [E, T, 3, H, W], uint8
+    raw: Tensor  # [E, (T − 1) k, A]
+    actions: Tensor  # [E, T − 1, k A], blocks as the model expects them
+    states: Tensor | None  # [E, T, S]
+    z: Tensor  # [E, T, D]
 
 
 class StudyMaterial(NamedTuple):
-    """What is studied.
+    """Episodes to fit probes and decoder on, and others that every figure is about."""
 
-    Attributes:
-        fit: episodes that probes and decoder learn from, or None if there was only one.
-        test: episodes that every figure is about.
-        world: the built-in world, where the episodes were collected in it.
-        names: of the state's dims.
-        source: where the episodes are from, in words.
-        notes: what a reader should know about them.
-    """
-
-    fit: Sequences | None
+    fit: Sequences | None  # None where there was only one episode
     test: Sequences
-    world: TwoRoom | None
-    names: list[str]
-    source: str
-    notes: list[str]
+    world: TwoRoom | None  # the built-in one, if the episodes were collected in it
+    names: list[str]  # of the state's dims
+    source: str  # where the episodes are from, in words
+    notes: list[str]  # what a reader should know about them
 
 
 def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> StudyMaterial:
@@ -83,8 +67,8 @@ def _from_world(run: Run, episodes: int, seed: int) -> StudyMaterial:
     walks = Walks(*(part[fresh] for part in walks))
     fit, test = (Walks(*(part[i::2] for part in walks)) for i in (0, 1))
     return StudyMaterial(
-        _walked(run, world, fit) if len(fit.states) else None,
-        _walked(run, world, test),
+        walked(run, world, fit) if len(fit.states) else None,
+        walked(run, world, test),
         world,
         ["x", "y"],
         f"{len(walks.states)} fresh episodes of Two-Room, collected for this study",
@@ -92,7 +76,8 @@ def _from_world(run: Run, episodes: int, seed: int) -> StudyMaterial:
     )
 
 
-def _walked(run: Run, world: TwoRoom, walks: Walks) -> Sequences:
+def walked(run: Run, world: TwoRoom, walks: Walks) -> Sequences:
+    """Walks as the run's model sees them: every `frameskip`-th state, 24 at most."""
     k = run.frameskip
     states = torch.from_numpy(walks.states)[:, ::k][:, :_MOST_FRAMES]
     T = states.shape[1]
@@ -125,17 +110,14 @@ def _from_data(run: Run, source: str, episodes: int, seed: int) -> StudyMaterial
     if len(long) < len(unseen):
         notes.append(f"{len(unseen) - len(long)} are shorter than {T} frames: left out.")
     if len(chosen) < 20:
-        notes.append(
-            f"Only {len(chosen)} unseen episode{'s' * (len(chosen) != 1)}: intervals are wide and "
-            "rough below about ten a side."
-        )
-    few = len(chosen) < 2
-    num_states = 0 if data.states is None else data.states.shape[1]
+        few = f"Only {plural(len(chosen), 'unseen episode')}"
+        notes.append(f"{few}: intervals are wide and rough below about ten a side.")
+    fit, test = (chosen[::2], chosen[1::2]) if len(chosen) > 1 else (None, chosen)
     return StudyMaterial(
-        None if few else _cut(run, data, chosen[::2], T),
-        _cut(run, data, chosen if few else chosen[1::2], T),
+        None if fit is None else _cut(run, data, fit, T),
+        _cut(run, data, test, T),
         None,
-        [f"state {i}" for i in range(num_states)],
+        [f"state {i}" for i in range(0 if data.states is None else data.states.shape[1])],
         f"{len(chosen)} unseen episodes of {source}",
         notes,
     )
@@ -153,12 +135,3 @@ def _sequences(run: Run, frames: Tensor, raw: Tensor, states: Tensor | None) -> 
     z = embed(run.world_model, frames)
     blocks = raw.unflatten(1, (-1, run.frameskip)).flatten(2)
     return Sequences(frames, raw, run.scale.normalise(blocks).to(z.device), states, z)
-
-
-@torch.no_grad()
-def embed(model: WorldModel, frames: Tensor, chunk: int = 256) -> Tensor:
-    """Embeddings of frames [E, T, 3, H, W], a few at a time: [E, T, D], on the model's device."""
-    device = next(model.parameters()).device
-    parts = [model.encode(p[None].to(device))[0] for p in frames.flatten(0, 1).split(chunk)]
-    out: Tensor = torch.cat(parts).unflatten(0, frames.shape[:2])
-    return out

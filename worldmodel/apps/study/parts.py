@@ -1,22 +1,20 @@
-"""What the parts of a study are given, and how what they find becomes JSON.
+"""What the parts of a study are given.
 
-A part is a function of `Study` to plain values. What cannot be measured raises
-`UnavailableError` with the reason, and the other parts go on.
+A part is a function of `Study` to a record. What cannot be measured raises `UnavailableError` with
+the reason, and the other parts continue.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from worldmodel.apps.runs import Run
 from worldmodel.apps.study.material import Sequences, StudyMaterial
-from worldmodel.study import Estimate, PairedTest
 
-__all__ = ["Lens", "Study", "UnavailableError", "both_sides", "lens_of", "plain"]
+__all__ = ["Lens", "Study", "UnavailableError", "both_sides", "lens_of"]
 
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 
@@ -26,15 +24,10 @@ class UnavailableError(ValueError):
 
 
 class Lens(NamedTuple):
-    """Embeddings as the study's own fits see them.
+    """Embeddings as the study's own fits see them: a wide one along its leading directions."""
 
-    Attributes:
-        mean: [D].
-        basis: [D, K], the leading directions of a wide embedding; None leaves it as it is.
-    """
-
-    mean: Tensor
-    basis: Tensor | None
+    mean: Tensor  # [D]
+    basis: Tensor | None  # [D, K]; None leaves embeddings as they are
 
     def __call__(self, z: Tensor) -> Tensor:
         """[..., D] -> [..., K]."""
@@ -42,51 +35,25 @@ class Lens(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What every part is given.
-
-    Attributes:
-        run: Run.
-        material: StudyMaterial.
-        lens: Lens.
-        variance: of a coordinate of the test embeddings, on average; the unit of latent errors.
-        seed: of every fit and every interval.
-        steps: of the decoder's training.
-    """
+    """What every part is given."""
 
     run: Run
     material: StudyMaterial
     lens: Lens
-    variance: float
-    seed: int
-    steps: int
+    variance: float  # of a coordinate of the test embeddings, on average; the unit of errors
+    seed: int  # of every fit and every interval
+    steps: int  # of the decoder's training
 
 
 def lens_of(sequences: Sequences) -> Lens:
     """Directions of largest variance, where there are more coordinates than can be fitted."""
     z = sequences.z.flatten(0, 1)
     mean = z.mean(0)
-    keep = min(_WIDE, max(len(z) // 4, 2))
     if z.shape[1] <= _WIDE:
         return Lens(mean, None)
-    # Rows are fewer than coordinates: the small side's eigenvectors give the large side's.
-    x = (z - mean).double()
-    values, vectors = torch.linalg.eigh(x @ x.T)
-    values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
-    basis = (x.T @ vectors) / values.clamp_min(1e-12).sqrt()
-    return Lens(mean, basis.to(z.dtype))
-
-
-def plain(value: Any) -> Any:
-    """What JSON can hold: records to dicts, NaN to null, six significant figures."""
-    if isinstance(value, (Estimate, PairedTest)):
-        return {k: plain(v) for k, v in value._asdict().items()}
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
+    keep = min(_WIDE, max(len(z) // 4, 2))
+    directions = torch.linalg.svd((z - mean).double(), full_matrices=False).Vh[:keep]
+    return Lens(mean, directions.T.to(z.dtype))
 
 
 def both_sides(study: Study, why: str) -> tuple[Sequences, Sequences]:

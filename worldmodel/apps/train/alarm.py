@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sigreg import Report
-from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.settings import Recipe
 
 __all__ = ["Alarm"]
 
@@ -21,18 +21,21 @@ class Alarm:
     of them for a while.
 
     Args:
-        config: of the run; its weight and rate are named as suspects.
+        recipe: of the run; its weight and rate are named as suspects.
+
+    Attributes:
+        count: collapses told so far.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.seen = 0
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.seen = self.count = 0
         self.raised = False
 
     def look(self, step: int, found: Report) -> str | None:
         """What to tell the user about a read-out, None if there is nothing new."""
         signs = self.signs(found)
-        if step <= max(50, max(self.config.warmup, 0.1) * self.config.steps):
+        if step <= max(50, max(self.recipe.warmup, 0.1) * (self.recipe.steps or 0)):
             return None
         self.seen = self.seen + 1 if signs else 0
         if self.raised and not signs:
@@ -41,6 +44,7 @@ class Alarm:
         if self.raised or self.seen < 3:
             return None
         self.raised = True
+        self.count += 1
         return (
             f"COLLAPSE at step {step}: {'; '.join(signs)} ({_figures(found)}). "
             "Embeddings that are all alike are easy to predict: the small prediction loss is no "
@@ -60,7 +64,7 @@ class Alarm:
 
     def remedy(self) -> str:
         """What to change, from what the run was told."""
-        weight, rate = self.config.weight, self.config.learning_rate
+        weight, rate = self.recipe.weight, self.recipe.learning_rate
         if weight == 0:
             return "weight is 0: nothing keeps embeddings apart; set weight=0.05 or so"
         return (

@@ -1,176 +1,233 @@
-"""`worldmodel train`: its flags, one for every setting, and what it says when it is stopped."""
+"""`worldmodel train`: settings in, a run folder out, whatever happens on the way."""
 
 from __future__ import annotations
 
-import argparse
+import math
 import shlex
-from collections.abc import Sequence
-from dataclasses import Field, fields
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
+from worldmodel.apps._interrupt import whole_steps
+from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.progress import say
-from worldmodel.apps.train.folder import settings_of
-from worldmodel.apps.train.objectives import OBJECTIVES
-from worldmodel.apps.train.run import run_train
-from worldmodel.apps.train.settings import (
-    PRESETS,
-    TrainSettings,
-    check_model,
-    parse_pairs,
-    read_settings_file,
-)
+from worldmodel.apps.provenance import commit, machine, versions
+from worldmodel.apps.ranks import Ranks, joined
+from worldmodel.apps.report import save_chart, training_curves, write_index
+from worldmodel.apps.report.words import number
+from worldmodel.apps.runs import EPISODES, save_run
+from worldmodel.apps.settings import TrainSettings
+from worldmodel.apps.train.checkpoints import Checkpoints
+from worldmodel.apps.train.continuing import REPORT, SETTINGS, check_episodes, continued
+from worldmodel.apps.train.loop import NonFiniteError, Training
+from worldmodel.apps.train.material import TrainMaterial, open_material
+from worldmodel.apps.train.models import begin_training, gathered
+from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
+from worldmodel.data import BatchOrder, Windows
 
-__all__ = ["add_parser", "take_pairs"]
+__all__ = ["CHECKPOINTS", "Job", "TrainReport", "begin", "run", "score", "train"]
 
-_ABOUT = """\
-Train a world model on episodes of pixels and actions, and leave a run folder.
-
-The loss has two terms: the error of the predicted next embedding, and weight × SIGReg, which keeps
-the embeddings spread out as a Gaussian. A healthy run shows a falling prediction loss while SIGReg
-falls towards its floor (1.05 for a Gaussian batch). If the prediction loss falls and SIGReg grows,
-the embeddings collapse; an alarm says so and what to change.
-
-Every setting is a flag, a key=value, or a key of a JSON file; key=value wins over flags, flags over
---config, and both over the preset. Arguments of the model's parts have the part's name in front:
-predictor.dropout=0, encoder.depth=6.
-"""
-_EXAMPLES = """\
-examples:
-  worldmodel data collect --env two-room --episodes 800 --length 80 --bump 0.4 --out walks.h5
-  worldmodel train --data walks.h5 --steps 600 --out runs/first
-  worldmodel train --data pusht.h5 --preset lewm --workers 8 --out runs/pusht
-  worldmodel train --data walks.h5 --out runs/b weight=0.02 predictor.dropout=0
-  worldmodel train --data walks.h5 --config runs/b/train.json --seed 1 --out runs/c
-  worldmodel train --resume --out runs/first
-  torchrun --nproc-per-node 4 -m worldmodel train --data pusht.h5 --preset lewm --out runs/d
-
-what is in the run folder:
-  train.json         every setting, also those you did not give; --config reads it
-  checkpoints/       the last two states; --resume goes on from them, bit for bit on a CPU
-  model.safetensors, config.json, episodes.json
-                     the model of the newest checkpoint, for worldmodel.load and other commands
-  curves.csv, held_out.csv, tensorboard/
-                     losses, excess over SIGReg's floor, effective rank, spread, rate
-  curves.png, report.json
-                     at the end
-
-on several processes the batch is shared out: N of them with batch B train as one with batch B;
---sharded shares out the weights too.
-"""
-_GROUPS = {
-    "data": ("data", "pixels", "action", "world", "num_frames", "frameskip", "held_out"),
-    "recipe": (
-        "preset", "objective", "steps", "batch_size", "seed", "learning_rate", "weight",
-        "weight_decay", "clip", "warmup", "num_proj", "precision",
-    ),
-    "run": (
-        "checkpoint_every", "report_every", "held_out_windows", "device", "workers", "sharded",
-        "wandb",
-    ),
-}  # fmt: skip
-_METAVARS = {int: "N", float: "X", str: "NAME"}
+CHECKPOINTS = "checkpoints"
 
 
-def add_parser(commands: Any) -> None:
-    """Register `train`; it sets `run`, a function of the parsed arguments."""
-    parser = commands.add_parser(
-        "train",
-        help="train a world model on a data set",
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the interrupted run in --out"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="JSON file of settings, as RUN/train.json"
-    )
-    parser.add_argument(
-        "pairs",
-        nargs="*",
-        metavar="key=value",
-        help="any setting, and arguments of the model's parts",
-    )
-    known, hints = {f.name: f for f in fields(TrainSettings)}, get_type_hints(TrainSettings)
-    for title, names in _GROUPS.items():
-        group = parser.add_argument_group(title)
-        for name in names:
-            _add(group, known[name], hints[name])
-    parser.set_defaults(run=_train)
+class Job(NamedTuple):
+    """A run that is ready for its next step.
 
-
-def take_pairs(arguments: argparse.Namespace, rest: Sequence[str]) -> bool:
-    """Add key=value words that argparse left over behind others; False if they are none of that.
-
-    Argparse takes positional words from one place only.
+    Attributes:
+        settings: everything decided, steps and precision too.
+        material: what it learns from.
+        training: the model on its way.
+        state: of the reports, where the run was interrupted; None at its start.
     """
-    if arguments.command != "train" or any(w.startswith("-") or "=" not in w for w in rest):
-        return False
-    arguments.pairs = [*arguments.pairs, *rest]
-    return True
+
+    settings: TrainSettings
+    material: TrainMaterial
+    training: Training[Any]
+    state: Mapping[str, Tensor] | None
 
 
-def _add(group: Any, setting: Field[Any], hint: Any) -> None:
-    flag, text = f"--{setting.name.replace('_', '-')}", setting.metadata["help"]
-    if hint is bool:
-        group.add_argument(flag, action="store_const", const=True, default=None, help=text)
-        return
-    kind = getattr(hint, "__args__", (hint,))[0]
-    small = setting.metadata["small"]
-    if setting.name == "data":
-        shown = ""
-    elif small is None:
-        shown = f" (default: {'none' if setting.default is None else setting.default})"
-    else:
-        shown = f" (default: {small} for small, {setting.default} for lewm)"
-    words = {"preset": "|".join(PRESETS), "objective": "|".join(OBJECTIVES), "data": "PATH"}
-    metavar = words.get(setting.name, _METAVARS[kind])
-    group.add_argument(flag, metavar=metavar, help=(text + shown).replace("%", "%%"))
+class TrainReport(NamedTuple):
+    """What `report.json` holds; a figure that is not finite is None."""
+
+    steps: int
+    held_out_prediction: float | None
+    held_out_regularization: float | None
+    floor: float | None
+    collapse_alarms: int
+    processes: int
+    wall_seconds: float
+    versions: dict[str, str]
+    git_commit: str | None
+    machine: str
 
 
-def _train(arguments: argparse.Namespace) -> int:
-    settings = _settings(arguments)
-    try:
-        report = run_train(settings, arguments.out, resume=arguments.resume)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
-    except KeyboardInterrupt:
-        if (arguments.out / "checkpoints").exists():
-            again = f"worldmodel train --resume --out {shlex.quote(str(arguments.out))}"
-            say(f"\ninterrupted; go on with: {again}")
-        else:
-            say("\ninterrupted before the first checkpoint")
-        raise
-    if report:
-        say(f"held-out prediction loss {report['held_out_prediction']:.4g}")
+def run(settings: TrainSettings) -> int:
+    """Train to the end and leave a run folder that `open_run` reads."""
+    out = settings.out
+    with joined(settings.device) as ranks, ExitStack() as held:
+        with ranks.together():
+            if settings.wandb:
+                need_wandb()
+            settings = continued(settings)
+        with ranks.together():
+            if ranks.first:
+                held.enter_context(
+                    begin_folder(out, SETTINGS, resume=settings.resume, worth=CHECKPOINTS)
+                )
+            job = begin(settings, open_material(settings), ranks)
+        try:
+            report = train(job)
+        except KeyboardInterrupt:
+            again = f"worldmodel train --resume --out {shlex.quote(str(out))}"
+            kept = (out / CHECKPOINTS).exists()
+            if ranks.first:
+                say(f"\ninterrupted; {f'continue with: {again}' if kept else 'nothing was kept'}")
+            raise
+        if report is None:
+            return 0
+        tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
+        curves = training_curves(*tables, floor=report.floor, objective=settings.objective)
+        save_chart(curves, out / "curves.png")
+        write_json(report._asdict(), out / REPORT)
+        write_index(out)
+        say(f"{out}: model.safetensors, config.json, {REPORT}, curves.png, index.html")
+        say(f"held-out prediction loss {number(report.held_out_prediction)}")
     return 0
 
 
-def _settings(arguments: argparse.Namespace) -> TrainSettings:
-    values: dict[str, Any] = {}
-    if arguments.resume and (arguments.out / "train.json").is_file():
-        values = settings_of(arguments.out).to_json()
-    if arguments.config is not None:
-        values = _over(values, read_settings_file(arguments.config))
-    given = {
-        name: getattr(arguments, name)
-        for names in _GROUPS.values()
-        for name in names
-        if getattr(arguments, name) is not None
-    }
-    values = _over(_over(values, given), parse_pairs(arguments.pairs))
-    if arguments.resume and "data" not in values:
-        raise FileNotFoundError(f"--resume needs a run folder with train.json, got {arguments.out}")
-    return TrainSettings.of(values)
+def begin(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Job:
+    """Build the model, find where it stopped, and write what is decided before the first step.
+
+    Raises: ValueError if model, data and settings do not fit; DamagedStateError; OSError.
+    """
+    out, checkpoints = settings.out, Checkpoints(settings.out / CHECKPOINTS)
+    resumes = settings.resume and bool(checkpoints.paths())
+    settings, training = begin_training(settings, material, ranks, fresh=not resumes)
+    if settings.resume:
+        check_episodes(material, out)
+    state = checkpoints.restore(training) if resumes else None
+    if ranks.first:
+        # The report first: a run that is being extended is no longer finished.
+        (out / REPORT).unlink(missing_ok=True)
+        write_json(settings.model_dump(mode="json"), out / SETTINGS)
+        names = {"train": material.trained_on, "held_out": material.kept_apart}
+        write_json(names, out / EPISODES)
+        _introduce(settings, material, training)
+    return Job(settings, material, training, state)
 
 
-def _over(values: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """Values with later ones over them, arguments of the model's parts one by one."""
-    parts = check_model(values.get("model", {}))
-    for part, changes in check_model(later.get("model", {})).items():
-        parts[part] = parts.get(part, {}) | changes
-    return values | later | ({"model": parts} if parts else {})
+def train(job: Job) -> TrainReport | None:
+    """Every step that is left, with checkpoints and tables.
+
+    Returns: the report on rank 0, None on others.
+    Raises: NonFiniteError or KeyboardInterrupt after the last good state was kept; OSError.
+    """
+    settings, training, out = job.settings, job.training, job.settings.out
+    began, held_out = time.monotonic(), job.material.held_out
+    log = begin_wandb(settings) if training.ranks.first else None
+    with (
+        whole_steps() as release,
+        Reports(training, out, settings.report_every, job.state, log) as reports,
+        closing(training.run()) as steps,
+    ):
+        try:
+            if _due(job) and _unscored(reports, training.ranks):
+                # Killed between the checkpoint and what comes behind it.
+                _keep(job, reports)
+                reports.held_out(score(training, held_out, settings.held_out_windows))
+            for losses in steps:
+                reports.step(losses)
+                if _due(job):
+                    _keep(job, reports)
+                    reports.held_out(score(training, held_out, settings.held_out_windows))
+                release()
+        except (KeyboardInterrupt, NonFiniteError):
+            # Interrupted ranks stop at different steps: only a lone process keeps its state.
+            if training.ranks.size == 1:
+                _keep(job, reports)
+            raise
+    seconds = round(time.monotonic() - began, 2)
+    return _report(training, reports, seconds) if training.ranks.first else None
+
+
+def score(training: Training[Any], windows: Windows, count: int) -> Scores:
+    """Mean prediction loss and regularizer over the first `count` windows, in evaluation mode.
+
+    Batches are as large as in training where there are enough windows, since SIGReg grows with the
+    batch. Neither the random state nor the regularizer's step moves, and an objective that draws
+    draws the same every time. Every rank must call it.
+    """
+    ranks, modules = training.ranks, (training.model, training.regularizer)
+    size = min(training.recipe.batch_size, len(windows)) // ranks.size * ranks.size
+    order = BatchOrder(len(windows), size, seed=0, rank=ranks.rank, ranks=ranks.size)
+    sums, num = torch.zeros(2), max(min(count, len(windows)) // size, 1)
+    for module in modules:
+        module.eval()
+    try:
+        devices = [training.device] if training.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(0)
+            for step in range(num):
+                losses = training.losses(windows.batch(order.batch(step)))
+                sums += torch.stack([losses.prediction, losses.regularization]).float().cpu()
+    finally:
+        for module in modules:
+            module.train()
+    return Scores(*ranks.mean(sums / num).tolist())
+
+
+def _due(job: Job) -> bool:
+    """Whether a checkpoint belongs to the present step."""
+    step, every = job.training.step, job.settings.checkpoint_every
+    return step > 0 and (step % every == 0 or step == job.training.steps)
+
+
+def _unscored(reports: Reports, ranks: Ranks) -> bool:
+    """Whether the table of rank 0 lacks the present step."""
+    return not ranks.gather("scored" if reports.scores else "")[0]
+
+
+def _keep(job: Job, reports: Reports) -> None:
+    """The checkpoint first, then the model that others read; every rank must call it."""
+    settings, material, training = job.settings, job.material, job.training
+    Checkpoints(settings.out / CHECKPOINTS).write(training, reports.state())
+    model = gathered(settings, material, training) if training.sharded else training.model
+    if training.ranks.first:
+        save_run(
+            model, settings.out, scale=material.scale, frameskip=settings.frameskip,
+            world=settings.world, objective=settings.objective,
+            data=settings.data if Path(settings.data).is_absolute() else None,
+            trained_on=material.trained_on, held_out=material.kept_apart,
+            settings=settings.model_dump(mode="json") | {"step": training.step},
+        )  # fmt: skip
+
+
+def _introduce(settings: TrainSettings, material: TrainMaterial, training: Training[Any]) -> None:
+    weights = sum(p.numel() for p in training.model.parameters())
+    processes = "" if training.ranks.size == 1 else f" on {training.ranks.size} processes"
+    say(
+        f"{settings.data}: {len(material.trained_on)} episodes to train on with "
+        f"{len(material.train):,} windows, {len(material.kept_apart)} held out\n"
+        f"{settings.preset}: {weights:,} weights, {settings.steps} steps of "
+        f"{settings.batch_size} windows{processes}, {settings.precision}, {training.ranks.device}"
+    )
+    if settings.resume:
+        stand = f"resumed at step {training.step} of {training.steps}"
+        say(stand if training.step else "no checkpoint was reached before: from the start")
+
+
+def _report(training: Training[Any], reports: Reports, seconds: float) -> TrainReport:
+    assert reports.scores is not None
+    figures = [float(f"{x:.6g}") if math.isfinite(x) else None for x in reports.scores]
+    return TrainReport(
+        steps=training.step, held_out_prediction=figures[0], held_out_regularization=figures[1],
+        floor=None if reports.floor is None else round(reports.floor, 4),
+        collapse_alarms=0 if reports.alarm is None else reports.alarm.count,
+        processes=training.ranks.size, wall_seconds=seconds, versions=versions(),
+        git_commit=commit(), machine=machine(str(training.device)),
+    )  # fmt: skip

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
-from contextlib import closing
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from sigreg import SIGReg
-from worldmodel.apps._interrupt import whole_steps
-from worldmodel.apps.train.config import TrainConfig
-from worldmodel.apps.train.ranks import ALONE, Ranks, part, whole
+from worldmodel.apps.devices import precision_of
+from worldmodel.apps.ranks import ALONE, Ranks
+from worldmodel.apps.settings import Recipe
+from worldmodel.apps.train.parallel import part, shared, whole
 from worldmodel.apps.train.state import read_state, write_state
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
 
-__all__ = ["NonFiniteError", "Objective", "Training"]
+__all__ = ["NonFiniteError", "Objective", "Training", "learning_rate"]
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
@@ -32,6 +31,22 @@ class NonFiniteError(FloatingPointError):
     """A loss, or the data behind it, was NaN or infinite; the message says which and where."""
 
 
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Rate of a step: from `schedule_from` a linear warm-up, then a cosine to 0 behind the last."""
+    steps, now = _steps(recipe) - recipe.schedule_from, step - recipe.schedule_from
+    warm = max(round(recipe.warmup * steps), 1)
+    if now < warm:
+        return recipe.learning_rate * (now + 1) / warm
+    along = (now - warm) / max(steps - warm, 1)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def _steps(recipe: Recipe) -> int:
+    if recipe.steps is None:
+        raise ValueError("steps must be a number here, got none")
+    return recipe.steps
+
+
 class Training(Generic[ModelT]):
     """A model on its way: steps one at a time, and a file from which it goes on.
 
@@ -39,102 +54,99 @@ class Training(Generic[ModelT]):
     scheduler: model, optimizer, regularizer, random state and the step are all.
 
     On several ranks each computes its part of every batch, and the gradients are averaged: with
-    batch statistics and regularizer summed over the ranks (`train_ranks.synchronise`, SIGReg's own
+    batch statistics and regularizer summed over the ranks (`parallel.synchronise`, SIGReg's own
     sync) they are those of one process with the whole batch. Dropout alone differs: a rank draws
     its masks from a stream of its own, a function of (seed, step, rank).
 
     Args:
-        model: trained in place, on `device`; what `objective` takes.
+        model: trained in place, on the device where it is; what `objective` takes.
         windows: where batches come from.
-        config: TrainConfig.
-        device: where the model and the batches live.
-        objective: what a step minimises; None means `jepa_loss`.
-        regularizer: what the objective is given as its third argument; None means SIGReg with the
-            directions and the seed of `config`. Its parameters, if it has any, learn too.
+        recipe: settings of the loop, `steps` decided.
+        objective: what a step minimises.
+        regularizer: its third argument; None means SIGReg by the recipe. Its parameters learn too.
         workers: processes that fetch batches ahead; the batches are the same with any number.
         ranks: who shares the batches; this process alone by default.
+        sharded: whether each rank holds a part of every weight and moment (FSDP2) or all (DDP).
 
     Attributes:
-        parameters: what the optimizer moves, the model's and the regularizer's.
         step: optimizer steps taken.
+        steps: of the whole run.
         gradient_norm: of the last step, before it was clipped.
-    Raises: ValueError if there are fewer windows than the batch needs, or the ranks do not divide
-        it.
+    Raises: ValueError if there are fewer windows than the batch needs, the ranks do not divide
+        it, or `steps` is not decided.
     """
 
     def __init__(
         self,
         model: ModelT,
         windows: Windows,
-        config: TrainConfig,
-        device: str | torch.device = "cpu",
+        recipe: Recipe,
         *,
-        objective: Objective | None = None,
+        objective: Objective = jepa_loss,
         regularizer: nn.Module | None = None,
         workers: int = 0,
         ranks: Ranks = ALONE,
+        sharded: bool = False,
     ) -> None:
-        self.model, self.windows, self.config = model, windows, config
-        self.workers, self.ranks = workers, ranks
-        self.device = torch.device(device)
+        self.device = next(model.parameters()).device
+        precision = precision_of(recipe.precision, self.device.type)
+        self.recipe = recipe = recipe.model_copy(update={"precision": precision})
+        self.model, self.windows, self.steps = model, windows, _steps(recipe)
+        self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
         self.order = self._order(start=0)
-        self.objective: Objective = objective or jepa_loss
-        self.regularizer: nn.Module = regularizer or SIGReg(
-            num_proj=config.num_proj, seed=config.seed
-        )
+        self.objective = objective
+        self.regularizer = regularizer or SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
         self.regularizer.to(self.device)
-        self._shared = ranks.share(_Pass(self)) if ranks.size > 1 else None
+        self._shared = shared(_Pass(self), ranks, self.sharded) if ranks.size > 1 else None
         # A regularizer may learn too, as PLDM's inverse dynamics do.
         self.parameters = [*model.parameters(), *self.regularizer.parameters()]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+            self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.step = 0
         self.gradient_norm = math.nan
 
     def _order(self, start: int) -> BatchOrder:
         return BatchOrder(
-            len(self.windows),
-            self.config.batch_size,
-            seed=self.config.seed,
-            start=start,
-            stop=self.config.steps,
-            rank=self.ranks.rank,
-            ranks=self.ranks.size,
-        )
+            len(self.windows), self.recipe.batch_size, seed=self.recipe.seed, start=start,
+            stop=self.steps, rank=self.ranks.rank, ranks=self.ranks.size,
+        )  # fmt: skip
 
-    def run(self, on_step: Callable[[int, Losses], None]) -> None:
-        """Train to the last step, calling `on_step(step, losses)` after each.
+    def run(self) -> Generator[Losses, None, None]:
+        """Train to the last step, yielding the losses of each; `step` counts them.
+
+        Between two steps everything is whole: the place to save, or to stop.
 
         Raises: NonFiniteError if a loss or its gradient is not finite: the model, the regularizer
-            and the random state are then as they were before that step; KeyboardInterrupt between
-            two steps, so that `save` finds a whole one.
+            and the random state are then as they were before that step.
         """
         self.model.train()
-        # Closed at the end, so that no worker outlives the run.
-        with whole_steps() as release, closing(self._batches()) as batches:
-            while self.step < self.config.steps:
+        batches = self._batches()
+        try:
+            while self.step < self.steps:
                 losses = self._advance(next(batches))
                 self.step += 1
-                on_step(self.step, losses)
-                release()
+                yield losses
+        finally:
+            batches.close()
 
     def losses(self, batch: Batch) -> Losses:
         """The objective of a batch on any device, in the precision of the run."""
-        if self._shared is not None and self.ranks.sharded:
+        if self._shared is not None and self.sharded:
             # Whoever holds a part of the weights must ask the others for the rest.
             losses: Losses = self._shared(*batch)
             return losses
         return self._losses(batch)
 
+    def precision(self) -> torch.autocast:
+        """A block in which the network computes as it does in training."""
+        low = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
+
     def _losses(self, batch: Batch) -> Losses:
         batch = batch.to(self.device)
-        with self._precision():
-            return self.objective(self.model, batch, self.regularizer, self.config.weight)
-
-    def _precision(self) -> torch.autocast:
-        low = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
+        with self.precision():
+            return self.objective(self.model, batch, self.regularizer, self.recipe.weight)
 
     def _batches(self) -> Generator[Batch, None, None]:
         if self.workers:
@@ -145,16 +157,17 @@ class Training(Generic[ModelT]):
             yield self.windows.batch(self.order.batch(self.step))
 
     def _advance(self, batch: Batch) -> Losses:
-        config = self.config
+        recipe = self.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = config.rate(self.step)
+            group["lr"] = learning_rate(recipe, self.step)
         undo = self._remember()
         if self._shared is not None:
-            torch.manual_seed((config.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank)
+            seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
+            torch.manual_seed(seed % 2**63)
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._losses(batch) if self._shared is None else self._shared(*batch)
         losses.total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         # Averaged over the ranks, the gradient is finite on all of them or on none.
         self.gradient_norm = float(whole(norm))
         if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):
@@ -191,48 +204,48 @@ class Training(Generic[ModelT]):
     def _diagnose(self, losses: Losses, batch: Batch) -> str:
         terms = {"prediction loss": losses.prediction, "SIGReg": losses.regularization}
         bad = [name for name, value in terms.items() if not math.isfinite(float(value))]
+        if math.isfinite(float(losses.total.detach())):
+            bad = ["the gradient"]
         inputs = {**named(batch.frames, "frames"), "actions": batch.actions}
         dirty = [name for name, value in inputs.items() if not bool(value.isfinite().all())]
         diverged = "the weights have diverged: lower learning_rate or weight"
+        source = f"its data are finite, so {diverged}"
+        where = "" if self.ranks.size == 1 else f" of rank {self.ranks.rank}"
         if dirty:
             source = f"its {' and '.join(dirty)} hold NaN or inf"
-        elif self.ranks.size == 1:
-            source = f"its data are finite, so {diverged}"
-        else:
+        elif where:
             source = f"this rank's data are finite: unless another rank's are not, {diverged}"
-        where = "" if self.ranks.size == 1 else f" of rank {self.ranks.rank}"
-        if math.isfinite(float(losses.total.detach())):
-            bad = ["the gradient"]
         return (
-            f"training stopped at step {self.step + 1} of {self.config.steps}: "
+            f"training stopped at step {self.step + 1} of {self.steps}: "
             f"{' and '.join(bad) or 'the total loss'} is not finite on batch {self.step} "
             f"(windows {self.order.batch(self.step)[:4].tolist()}…{where}); {source}"
         )
 
-    def save(self, path: Path) -> None:
-        """Write the state, whole or not at all: safetensors, nothing pickled.
-
-        Every rank must call it if they share the weights; the first one writes.
-        """
+    def save(self, path: Path, also: Mapping[str, Tensor] | None = None) -> None:
+        """Write the state, and tensors of the caller's; every rank must call it, one writes."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"regularizer.{k}": v for k, v in self.regularizer.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
-        metadata = {k: str(v) for k, v in asdict(self.config).items()} | {"step": str(self.step)}
         tensors = {k: whole(v) for k, v in tensors.items()}
-        if self.ranks.rank == 0:
-            write_state(path, tensors | self._random(), metadata)
+        tensors |= {f"also.{k}": v for k, v in (also or {}).items()}
+        if self.ranks.first:
+            write_state(path, tensors | self._random(), self._words() | {"step": str(self.step)})
 
-    def restore(self, path: Path) -> None:
-        """Go on from a file that `save` wrote with the same config.
+    def restore(self, path: Path) -> dict[str, Tensor]:
+        """Go on from a file that `save` wrote with the same recipe, or at the end of a shorter one.
 
+        Returns: what `save` was given as `also`.
         Raises: FileNotFoundError if there is none; DamagedStateError if it is not what was
-            written; ValueError if it is of another config or of another model.
+            written; ValueError if it is of another recipe or of another model.
         """
-        tensors, metadata = read_state(path)
-        step = int(metadata.pop("step", "0"))
-        mine = {k: str(v) for k, v in asdict(self.config).items()}
-        changed = [f"{k} {metadata.get(k)} → {v}" for k, v in mine.items() if metadata.get(k) != v]
+        tensors, words = read_state(path)
+        step, mine = int(words.pop("step", "0")), self._words()
+        if self.recipe.schedule_from == step == int(words.get("steps", "0")):
+            # Its schedule is over, and ours begins.
+            words |= {"steps": mine["steps"], "schedule_from": mine["schedule_from"]}
+        words.setdefault("schedule_from", "0")
+        changed = [f"{k} {words.get(k)} → {v}" for k, v in mine.items() if words.get(k) != v]
         if changed:
             raise ValueError(
                 f"a resumed run must keep its settings, got other ones than {path} holds: "
@@ -254,6 +267,12 @@ class Training(Generic[ModelT]):
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self._set_random(tensors)
         self.step = step
+        return _under("also.", tensors)
+
+    def _words(self) -> dict[str, str]:
+        """What a state must agree in to be continued."""
+        names = Recipe.model_fields.keys() - {"config", "debug"}
+        return {name: str(getattr(self.recipe, name)) for name in sorted(names)}
 
 
 class _Pass(nn.Module):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from worldmodel.apps.train.settings import TrainSettings
+from worldmodel.apps.settings import TrainSettings
 from worldmodel.data import ActionScale, Episodes, Windows, episode_digests, split
 from worldmodel.data.frames import EpisodeFrames
-from worldmodel.data.hdf5_frames import open_for_reading
 from worldmodel.data.opening import open_episodes
 
-__all__ = ["TrainMaterial", "open_material", "world_of"]
+__all__ = ["TrainMaterial", "cut", "open_material"]
 
 _MEMORY = 8 * 2**30  # bytes of frames that are read into memory where a file cannot be mapped
 
@@ -23,7 +21,6 @@ class TrainMaterial(NamedTuple):
     """What a run learns from and is scored on.
 
     Attributes:
-        episodes: all of them.
         train: windows of the training episodes.
         held_out: windows of the others.
         scale: of the training actions.
@@ -31,7 +28,6 @@ class TrainMaterial(NamedTuple):
         kept_apart: digests of the others.
     """
 
-    episodes: Episodes
     train: Windows
     held_out: Windows
     scale: ActionScale
@@ -61,32 +57,25 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
             )
         episodes = episodes.in_memory()
     train, held_out = split(len(episodes), settings.held_out, settings.seed)
-    scale = ActionScale.fit(episodes, train)
-    digests = episode_digests(episodes)
-
-    def windows(subset: Tensor) -> Windows:
-        return Windows(
-            episodes,
-            num_frames=settings.num_frames,
-            frameskip=settings.frameskip,
-            scale=scale,
-            subset=subset,
-        )
-
-    return TrainMaterial(
-        episodes=episodes,
-        train=windows(train),
-        held_out=windows(held_out),
-        scale=scale,
-        trained_on=[digests[e] for e in train.tolist()],
-        kept_apart=[digests[e] for e in held_out.tolist()],
-    )
+    return cut(settings, (episodes, train), (episodes, held_out))
 
 
-def world_of(data: str) -> str | None:
-    """The world an HDF5 file says it comes from, in its attribute `world`."""
-    if not Path(data).is_file():
-        return None
-    with open_for_reading(Path(data)) as file:
-        name = file.attrs.get("world")
-    return name if isinstance(name, str) else None
+def cut(
+    settings: TrainSettings, train: tuple[Episodes, Tensor], held_out: tuple[Episodes, Tensor]
+) -> TrainMaterial:
+    """Windows of episodes that are open already, each given with the indices [E] that are meant.
+
+    Raises: ValueError if there is no window on one side.
+    """
+    scale = ActionScale.fit(*train)
+    windows, digests = [], []
+    for episodes, subset in (train, held_out):
+        windows.append(
+            Windows(
+                episodes, num_frames=settings.num_frames, frameskip=settings.frameskip,
+                scale=scale, subset=subset,
+            )
+        )  # fmt: skip
+        names = episode_digests(episodes)
+        digests.append([names[e] for e in subset.tolist()])
+    return TrainMaterial(windows[0], windows[1], scale, digests[0], digests[1])

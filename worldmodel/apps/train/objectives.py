@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,46 +10,38 @@ from torch import Tensor, nn
 
 from sigreg import SIGReg
 from worldmodel import presets
-from worldmodel.apps.train.config import TrainConfig
+from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import Objective
 from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
 from worldmodel.pldm import PLDMTerms, pldm_loss
 
-__all__ = ["OBJECTIVES", "NoTerms", "Recipe", "build_world_model"]
+__all__ = ["OBJECTIVES", "Kind", "NoTerms", "build_gcbc", "build_world_model"]
+
+Changes = Mapping[Any, Mapping[str, Any]]
+"""Constructor arguments by part and name: {"predictor": {"dropout": 0.0}, …}."""
 
 
-class Recipe(NamedTuple):
+class Kind(NamedTuple):
     """One entry of `OBJECTIVES`.
 
     Attributes:
-        build: (preset, action_dim, image_size, num_frames, changes) -> model with fresh weights;
-            changes are constructor arguments by part and name.
+        build: (preset, action_dim, image_size, num_frames, changes) -> model with fresh weights.
         objective: what a step minimises.
-        regularizer: its third argument, from the run's configuration.
+        regularizer: its third argument, from the settings of the loop.
     """
 
-    build: Callable[[str, int, int, int, dict[str, dict[str, Any]]], WorldModel | GCBC]
+    build: Callable[[str, int, int, int, Changes], WorldModel | GCBC]
     objective: Objective
-    regularizer: Callable[[TrainConfig], nn.Module]
+    regularizer: Callable[[Recipe], nn.Module]
 
 
 def build_world_model(
-    preset: str,
-    action_dim: int,
-    image_size: int,
-    num_frames: int,
-    changes: dict[str, dict[str, Any]],
+    preset: str, action_dim: int, image_size: int, num_frames: int, changes: Changes
 ) -> WorldModel:
-    """A preset's model for frames and actions of a data set.
+    """A preset's model for blocks of actions and frames of a data set, with some arguments changed.
 
-    Args:
-        preset: "lewm" or "small".
-        action_dim: of one block.
-        image_size: side of the frames.
-        num_frames: of a window; the predictor's history must be one less at least.
-        changes: {"predictor": {"dropout": 0.0}, …}, over the preset's arguments.
     Raises: ValueError if a part has no such argument or refuses its value, or the history is too
         short for the windows.
     """
@@ -64,15 +56,12 @@ def build_world_model(
 
 
 def build_gcbc(
-    preset: str,
-    action_dim: int,
-    image_size: int,
-    num_frames: int,
-    changes: dict[str, dict[str, Any]],
+    preset: str, action_dim: int, image_size: int, num_frames: int, changes: Changes
 ) -> GCBC:
     """Encoder and predictor of a preset as a policy, the predictor steered by the goal.
 
-    Args: as `build_world_model`; windows may be longer than the history: their frames are goals.
+    Windows may be longer than the history: their frames are goals.
+
     Raises: ValueError if a part has no such argument or refuses its value.
     """
     del num_frames
@@ -83,11 +72,7 @@ def build_gcbc(
 
 
 def _parts(
-    names: Sequence[str],
-    preset: str,
-    action_dim: int,
-    image_size: int,
-    changes: dict[str, dict[str, Any]],
+    names: Sequence[str], preset: str, action_dim: int, image_size: int, changes: Changes
 ) -> dict[str, Any]:
     """Parts of a preset with fresh weights and some arguments changed."""
     with torch.device("meta"):
@@ -96,7 +81,7 @@ def _parts(
     for name in names:
         part: Any = getattr(plan, name)
         own = {"image_size": image_size} if name == "encoder" else {}
-        wanted = changes.get(name, {})
+        wanted = dict(changes.get(name, {}))
         unknown = sorted(set(wanted) - set(part.config))
         if unknown:
             raise ValueError(
@@ -116,13 +101,13 @@ def _parts(
     return parts
 
 
-def _sigreg(config: TrainConfig) -> nn.Module:
-    return SIGReg(num_proj=config.num_proj, seed=config.seed)
+def _sigreg(recipe: Recipe) -> nn.Module:
+    return SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
 
 
-def _pldm(config: TrainConfig) -> nn.Module:
-    # The published weights; config.weight multiplies all of them.
-    del config
+def _pldm(recipe: Recipe) -> nn.Module:
+    # The published weights; the recipe's multiplies all of them.
+    del recipe
     return PLDMTerms()
 
 
@@ -134,14 +119,14 @@ class NoTerms(nn.Module):
         return z.new_zeros(())
 
 
-def _no_terms(config: TrainConfig) -> nn.Module:
-    if config.weight:
-        raise ValueError(f"weight must be 0 with objective gcbc, got {config.weight:g}")
+def _no_terms(recipe: Recipe) -> nn.Module:
+    if recipe.weight:
+        raise ValueError(f"weight must be 0 with objective gcbc, got {recipe.weight:g}")
     return NoTerms()
 
 
-OBJECTIVES: dict[str, Recipe] = {
-    "lewm": Recipe(build_world_model, jepa_loss, _sigreg),
-    "pldm": Recipe(build_world_model, pldm_loss, _pldm),
-    "gcbc": Recipe(build_gcbc, gcbc_loss, _no_terms),
+OBJECTIVES: dict[str, Kind] = {
+    "lewm": Kind(build_world_model, jepa_loss, _sigreg),
+    "pldm": Kind(build_world_model, pldm_loss, _pldm),
+    "gcbc": Kind(build_gcbc, gcbc_loss, _no_terms),
 }

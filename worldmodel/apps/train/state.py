@@ -1,11 +1,10 @@
-"""Checkpoints: whole files or none, the last two kept, a damaged one stepped over."""
+"""A training state as one file: tensors and words with a digest, whole or absent."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,12 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.progress import say
 
-if TYPE_CHECKING:
-    from worldmodel.apps.train.loop import Training
-
-__all__ = ["Checkpoints", "DamagedStateError", "read_state", "write_state"]
+__all__ = ["DamagedStateError", "read_state", "write_state"]
 
 FORMAT = 1
 _OWN = ("format", "sha256")
@@ -71,62 +66,3 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
         total.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
         total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-class Checkpoints:
-    """The training states of a run folder, named after their step.
-
-    A new one is whole on the disk before an old one goes, so that at every moment the last two
-    finished ones are there: whatever kills the run costs the steps since the last of them.
-
-    Args:
-        folder: made with the first checkpoint.
-        keep: how many stay.
-    """
-
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
-
-    def paths(self) -> list[Path]:
-        """Newest first."""
-        found = self.folder.glob("step-*.safetensors")
-        return sorted(found, key=lambda path: path.name, reverse=True)
-
-    def write(self, training: Training[Any]) -> Path:
-        """Add the present state and let the oldest go; every rank must call it.
-
-        Raises: OSError naming the file if it cannot be written; the older ones stay.
-        """
-        if training.ranks.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step-{training.step:09d}.safetensors"
-        training.save(path)
-        for old in self.paths()[self.keep :] if training.ranks.rank == 0 else ():
-            old.unlink(missing_ok=True)
-        return path
-
-    def restore(self, training: Training[Any], *, quiet: bool = False) -> Path | None:
-        """Go on from the newest checkpoint that is whole; say so if that is not the newest.
-
-        Args:
-            training: with the settings and the model that the checkpoints were written with.
-            quiet: on ranks whose words nobody reads.
-        Returns: the file, or None if there is no checkpoint at all.
-        Raises: DamagedStateError if there are checkpoints and none is whole; ValueError if one is
-            of other settings or of another model.
-        """
-        damaged: list[str] = []
-        for path in self.paths():
-            try:
-                training.restore(path)
-            except DamagedStateError as error:
-                damaged.append(str(error))
-                continue
-            for sentence in () if quiet else damaged:
-                say(f"{sentence}; going on from the one before, {path.name}")
-            return path
-        if damaged:
-            raise DamagedStateError(
-                f"no checkpoint in {self.folder} can be read: {'; '.join(damaged)}"
-            )
-        return None

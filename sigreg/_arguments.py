@@ -1,0 +1,72 @@
+"""Every check of an argument, once. An error names the argument, the rule and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_directions",
+    "check_samples",
+    "check_shares",
+    "full_precision",
+]
+
+
+def check_count(name: str, value: float, at_least: int = 1) -> None:
+    """Raises: ValueError unless value is a whole number of at least `at_least`."""
+    if value != int(value) or value < at_least:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value}")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises: ValueError unless value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_samples(z: Tensor, name: str = "z", *, axes: str = "N, D", at_least: int = 1) -> None:
+    """Raises: TypeError or ValueError unless z is floating, [..., N, D] and holds enough of it."""
+    if not isinstance(z, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(z).__name__}")
+    if not z.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {z.dtype}")
+    if z.ndim < 2 or z.shape[-2] < at_least or z.shape[-1] == 0 or 0 in z.shape[:-2]:
+        raise ValueError(
+            f"{name} must be [..., {axes}] with N at least {at_least} and no other axis empty, "
+            f"got {list(z.shape)}"
+        )
+
+
+def check_directions(directions: Tensor, z: Tensor) -> None:
+    """Raises: ValueError unless directions are [M, D] for z [..., D]."""
+    dim = z.shape[-1]
+    if directions.ndim != 2 or directions.shape[1] != dim or directions.shape[0] == 0:
+        raise ValueError(
+            f"directions must be [M, {dim}] to match z [..., {dim}], got {list(directions.shape)}"
+        )
+
+
+def check_shares(mask: Tensor | None, sample_weight: Tensor | None, z: Tensor) -> None:
+    """Raises: TypeError or ValueError unless both fit the samples of z [..., N, D]."""
+    for name, given in (("mask", mask), ("sample_weight", sample_weight)):
+        if given is not None and given.shape != z.shape[:-1]:
+            raise ValueError(
+                f"{name} must be {list(z.shape[:-1])} to match z {list(z.shape)}, "
+                f"got {list(given.shape)}"
+            )
+    if mask is not None and mask.is_floating_point():
+        raise TypeError(f"mask must be boolean, got {mask.dtype}: samples count or do not")
+    if sample_weight is not None and not sample_weight.is_floating_point():
+        raise TypeError(f"sample_weight must be floating point, got {sample_weight.dtype}")
+    if sample_weight is not None and sample_weight.requires_grad:
+        raise ValueError("sample_weight must not require a gradient: the loss has none for it")
+
+
+def full_precision(z: Tensor) -> Tensor:
+    """z in float32, or as it is in float64."""
+    return z if z.dtype == torch.float64 else z.float()

@@ -1,0 +1,79 @@
+"""Do many processes compute what one would? A check for one's own ranks, group and layer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from sigreg._distributed import device_of, group_name, sum_over_ranks, whereabouts
+from sigreg.directions import random_directions
+from sigreg.functional import sigreg_loss
+from sigreg.module import SIGReg
+
+__all__ = ["DistributedCheck", "check_distributed"]
+
+
+class DistributedCheck(NamedTuple):
+    """What `check_distributed` found.
+
+    Attributes:
+        ranks: how many ranks share the samples.
+        loss_error: |loss − loss of one process with all samples|, relative.
+        gradient_error: the same of a parameter's gradient, averaged over the ranks as DDP does.
+    """
+
+    ranks: int
+    loss_error: float
+    gradient_error: float
+
+
+def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
+    """Check, on the ranks and group in use, that many processes compute what one would.
+
+    Every rank calls it. A batch known to all is cut into shards of uneven size, the first of them
+    empty if there are more than two; loss and averaged gradient are compared with those of the
+    uncut batch, and seed and step between the ranks. It runs where the layer is; without one, where
+    the group sends its messages, which is the current GPU for NCCL.
+
+    Args:
+        regularizer: the layer to check, in its present state; None makes a small one.
+    Returns: DistributedCheck, both errors below 1e-4.
+    Raises: RuntimeError if ranks disagree with each other or with one process.
+    """
+    layer = SIGReg(num_proj=64) if regularizer is None else regularizer
+    name = group_name(layer.group)
+    layer = layer.to(device_of(name) if regularizer is None else layer.step.device)
+    ranks, rank = whereabouts(name)
+    dim, sizes = 16, [8 * r + 3 * (ranks < 3) for r in range(ranks)]
+    batch = 6.0 * random_directions(sum(sizes), dim, seed=1, step=0, device=layer.step.device)
+    results = []
+    for group, x in ((None, batch), (layer.group, torch.split(batch, sizes)[rank])):
+        weight = torch.eye(dim, device=x.device, requires_grad=True)
+        loss = sigreg_loss(
+            x @ weight,
+            layer.current(x),
+            layer.quadrature,
+            scale_by_n=layer.scale_by_n,
+            group=group,
+            backend=layer.backend,
+            chunk=layer.chunk,
+        )
+        (gradient,) = torch.autograd.grad(loss, weight)
+        results.append((loss.detach(), gradient))
+    (loss, gradient), (shared_loss, shared_gradient) = results
+    if shared_loss.isnan():
+        raise RuntimeError(
+            f"{ranks} ranks do not look along the same directions, or did not get the message of "
+            f"each other: seed and step must agree and are {layer.seed} and {int(layer.step)} here"
+        )
+    shared_gradient = sum_over_ranks(shared_gradient.clone(), name) / ranks
+    found = DistributedCheck(
+        ranks=ranks,
+        loss_error=float((shared_loss - loss).abs() / loss),
+        gradient_error=float((shared_gradient - gradient).norm() / gradient.norm()),
+    )
+    wrong = not (found.loss_error < 1e-4 and found.gradient_error < 1e-4)
+    if wrong or sum_over_ranks(loss.new_tensor(wrong), name) > 0:  # on all ranks or on none
+        raise RuntimeError(f"SIGReg on {ranks} ranks differs from one process: {found}")
+    return found

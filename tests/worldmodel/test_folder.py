@@ -1,0 +1,115 @@
+"""One rule for every output: new, or its own to be continued; nothing else is ever replaced."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from worldmodel.apps.folder import begin_folder, check_new_file, locked, whole_file, write_json
+
+
+def begin(out: Path, *, resume: bool = False, fails: bool = False, writes: str = "") -> None:
+    """Hold a folder of `mark.json`, write into it, and perhaps fail."""
+    with begin_folder(out, "mark.json", resume=resume, done="done.json", worth="worth"):
+        write_json({}, out / "mark.json")
+        if writes:
+            (out / writes).write_text("", encoding="utf-8")
+        if fails:
+            raise ValueError("no")
+
+
+def test_a_folder_is_new_or_continued(tmp_path: Path) -> None:
+    """A second start is refused with what to do; the lock is gone when the block ends."""
+    out = tmp_path / "deep" / "run"
+    begin(out, writes="worth")
+    assert {p.name for p in out.iterdir()} == {"mark.json", "worth"}
+    with pytest.raises(FileExistsError, match=r"must not exist yet, got .*add --resume"):
+        begin(out)
+    begin(out, resume=True, writes="done.json")
+    with pytest.raises(FileExistsError, match="needs an unfinished run"):
+        begin(out, resume=True)
+    with pytest.raises(FileNotFoundError, match=r"needs a run folder with mark\.json"):
+        begin(tmp_path / "other", resume=True)
+
+
+def test_a_failed_start_leaves_nothing_and_a_late_failure_leaves_all(tmp_path: Path) -> None:
+    """What decides is whether something worth keeping is there; a continued folder always stays."""
+    out = tmp_path / "deep" / "run"
+    with pytest.raises(ValueError, match="no"):
+        begin(out, fails=True, writes="curves.csv")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="no"):
+        begin(out, fails=True, writes="worth")
+    assert (out / "worth").exists()
+    with pytest.raises(ValueError, match="no"):
+        begin(out, resume=True, fails=True)
+    assert (out / "mark.json").exists()
+
+
+def test_a_start_that_was_killed_is_no_run(tmp_path: Path) -> None:
+    """A folder with a lock and nothing else can be begun; with anything else it cannot."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".lock").touch()
+    begin(out)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".lock").touch()
+    (other / "mine.txt").touch()
+    with pytest.raises(FileExistsError, match="must not exist yet"):
+        begin(other)
+
+
+@pytest.mark.parametrize("kind", ["link", "broken link", "file", "folder", "pipe"])
+def test_what_lies_there_is_not_touched(tmp_path: Path, kind: str) -> None:
+    """Links, devices and other people's files and folders stop a folder and a file alike."""
+    out = tmp_path / "out"
+    if kind == "folder":
+        out.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(out)
+    elif kind == "file":
+        out.write_text("mine", encoding="utf-8")
+    else:
+        out.symlink_to(tmp_path / ("no" if kind.startswith("broken") else "."))
+    before = out.lstat().st_ino, stat.S_IFMT(out.lstat().st_mode)
+    with pytest.raises(FileExistsError, match="must not exist yet"):
+        begin(out)
+    with pytest.raises(FileExistsError, match="must not exist yet"):
+        check_new_file(out)
+    assert (out.lstat().st_ino, stat.S_IFMT(out.lstat().st_mode)) == before
+
+
+def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
+    """Its name appears at the end of the block; an error leaves neither it nor a piece of it."""
+    path = tmp_path / "out.h5"
+    with whole_file(path) as partial:
+        partial.write_text("all", encoding="utf-8")
+        assert not path.exists()
+    assert path.read_text(encoding="utf-8") == "all"
+
+    def fails() -> None:
+        with whole_file(tmp_path / "other.h5") as partial:
+            partial.write_text("half", encoding="utf-8")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fails()
+    assert {p.name for p in tmp_path.iterdir()} == {"out.h5"}
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    """The second is told who holds it, and may have it when the first is done."""
+    lock = tmp_path / ".lock"
+    with locked(lock, "run"):
+        second = locked(lock, "run")
+        with pytest.raises(
+            BlockingIOError, match=rf"run is being written by process {os.getpid()}"
+        ):
+            second.__enter__()
+    with locked(lock, "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,25 @@
+"""Optional dependencies: one sentence that says what to install."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = ["install", "need"]
+
+
+def install(extra: str) -> str:
+    """The command that brings an extra, from the index and from a clone."""
+    return f'pip install "sigreg[{extra}]"  (in a clone: pip install ".[{extra}]")'
+
+
+def need(module: str, extra: str, purpose: str) -> Any:
+    """Import an optional module.
+
+    Raises: ImportError naming the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ImportError(f"{purpose} needs {package}: {install(extra)}") from error

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from planners import CEM, MPC, Bounds
@@ -63,18 +64,23 @@ def subject(
     folder: Path, build: Build = lewm, *, num_frames: int = 4, steps: int = 600, seed: int = 0
 ) -> Subject:
     """Train a model, if the folder does not hold it yet; as many frames a step for every window."""
-    walks = collect(_WORLD, 800, 80, 6 * seed, bump=0.4)
-    episodes = _drawn(walks)
-    scale = ActionScale.fit(episodes)
-    if not (folder / "config.json").exists():
+    kept = folder / "known.safetensors"
+    if not kept.exists():
+        walks = collect(_WORLD, 800, 80, 6 * seed, bump=0.4)
+        episodes = _drawn(walks)
+        scale = ActionScale.fit(episodes)
         windows = Windows(episodes, num_frames=num_frames, frameskip=FRAMESKIP, scale=scale)
         began = time.process_time()
         model = _train(build, windows, BATCH // num_frames, steps, seed)
         seconds = round(time.process_time() - began, 1)
         save(model, folder, action_scale=scale, extra={"cpu_seconds": seconds, "steps": steps})
-    model = load(folder)
-    seconds = float(read_config(folder).extra["cpu_seconds"])
-    return Subject(model, scale, *_known(model, walks, episodes, scale), seconds)
+        save_file(_known(model, walks, episodes, scale), kept)
+    config, known = read_config(folder), load_file(kept)
+    assert config.action_scale is not None
+    return Subject(
+        load(folder), config.action_scale, known["z"], known["actions"], known["states"],
+        float(config.extra["cpu_seconds"]),
+    )  # fmt: skip
 
 
 def pairs(num: int, offset: int, *, seed: int = 0) -> Pairs:
@@ -220,9 +226,12 @@ def _drawn(walks: Walks) -> Episodes:
 
 
 @torch.no_grad()
-def _known(model: WorldModel, walks: Walks, episodes: Episodes, scale: ActionScale) -> Any:
+def _known(
+    model: WorldModel, walks: Walks, episodes: Episodes, scale: ActionScale
+) -> dict[str, Tensor]:
     E, rows = walks.states.shape[:2]
     at = torch.arange(E)[:, None] * rows + torch.arange(0, rows, FRAMESKIP)
     z = torch.cat([model.encode(episodes.frames[part]) for part in at.split(50)])
     blocks = torch.from_numpy(walks.actions).unflatten(1, (-1, FRAMESKIP)).flatten(2)
-    return z, scale.normalise(blocks), torch.from_numpy(walks.states[:, ::FRAMESKIP])
+    states = torch.from_numpy(walks.states[:, ::FRAMESKIP]).contiguous()
+    return {"z": z, "actions": scale.normalise(blocks), "states": states}

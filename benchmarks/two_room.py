@@ -1,4 +1,4 @@
-"""Small models of Two-Room for the benchmarks of goals and planners, and pairs to try them on."""
+"""Small models of Two-Room and a maze for benchmarks of goals and planners, and pairs to try."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from planners import CEM, MPC, Bounds
 from sigreg import SIGReg
 from worldmodel import WorldModel, jepa_loss, load, presets, read_config, save
 from worldmodel.data import ActionScale, Episodes, Windows
-from worldmodel.worlds import TwoRoom, Walks, collect
+from worldmodel.worlds import TwoRoom, TwoRoomExpert, Walks
+from worldmodel.worlds.maze import Maze
 
 FRAMESKIP, SIZE, DIM = 5, 64, 64
 BATCH, RATE, WEIGHT = 256, 1e-3, 0.05  # frames per step; peak; λ of SIGReg
-_WORLD = TwoRoom(SIZE)
+WORLDS: dict[str, Any] = {"two-room": TwoRoom(SIZE), "maze-7": Maze(SIZE, layout=7)}
 
 Build = Callable[[], WorldModel]
 
@@ -32,14 +33,16 @@ class Subject(NamedTuple):
     """A trained model and what heads are fitted on.
 
     Attributes:
+        world: where it acts.
         model: in eval mode.
         scale: of its actions.
         z: [E, T, D], embeddings of training episodes, `FRAMESKIP` steps apart.
         actions: [E, T − 1, A], blocks between them, in the model's units.
-        states: [E, T, 2], where the agent was.
+        states: [E, T, S], where the agent was.
         seconds: of processor time that training took.
     """
 
+    world: Any
     model: WorldModel
     scale: ActionScale
     z: Tensor
@@ -49,7 +52,7 @@ class Subject(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Starts and goals from episodes nobody trained on, not solved already: [N, 2] each."""
+    """Starts and goals, [N, S] each, of episodes nobody trained on; none solved already."""
 
     starts: NDArray[np.float32]
     goals: NDArray[np.float32]
@@ -61,13 +64,19 @@ def lewm() -> WorldModel:
 
 
 def subject(
-    folder: Path, build: Build = lewm, *, num_frames: int = 4, steps: int = 600, seed: int = 0
+    folder: Path,
+    build: Build = lewm,
+    *,
+    num_frames: int = 4,
+    steps: int = 600,
+    seed: int = 0,
+    world: str = "two-room",
 ) -> Subject:
     """Train a model, if the folder does not hold it yet; as many frames a step for every window."""
     kept = folder / "known.safetensors"
     if not kept.exists():
-        walks = collect(_WORLD, 800, 80, 6 * seed, bump=0.4)
-        episodes = _drawn(walks)
+        walks = _walk(WORLDS[world], 800, 80, 6 * seed, bump=0.4)
+        episodes = _drawn(walks, WORLDS[world])
         scale = ActionScale.fit(episodes)
         windows = Windows(episodes, num_frames=num_frames, frameskip=FRAMESKIP, scale=scale)
         began = time.process_time()
@@ -78,26 +87,29 @@ def subject(
     config, known = read_config(folder), load_file(kept)
     assert config.action_scale is not None
     return Subject(
-        load(folder), config.action_scale, known["z"], known["actions"], known["states"],
-        float(config.extra["cpu_seconds"]),
-    )  # fmt: skip
+        world=WORLDS[world],
+        model=load(folder),
+        scale=config.action_scale,
+        seconds=float(config.extra["cpu_seconds"]),
+        **known,
+    )
 
 
-def pairs(num: int, offset: int, *, seed: int = 0) -> Pairs:
+def pairs(num: int, offset: int, *, seed: int = 0, world: str = "two-room") -> Pairs:
     """Pairs `offset` steps apart in walks that keep off the wall."""
-    states = collect(_WORLD, 400, 120, 6 * seed + 1).states
+    states = _walk(WORLDS[world], 400, 120, 6 * seed + 1).states
     rng = np.random.default_rng(6 * seed + 2)
     episode = rng.integers(len(states), size=20 * num)
     row = rng.integers(states.shape[1] - offset, size=20 * num)
     starts, goals = states[episode, row], states[episode, row + offset]
-    open_ = np.flatnonzero(~_WORLD.success(starts, goals))[:num]
+    open_ = np.flatnonzero(~WORLDS[world].success(starts, goals))[:num]
     assert len(open_) == num
     return Pairs(starts[open_], goals[open_])
 
 
-def picture(states: NDArray[np.float32]) -> Tensor:
+def picture(states: NDArray[np.float32], world: Any = WORLDS["two-room"]) -> Tensor:
     """Frames [N, 3, H, W] of states."""
-    return torch.from_numpy(_WORLD.render(states))
+    return torch.from_numpy(world.render(states))
 
 
 class Tried(NamedTuple):
@@ -145,7 +157,9 @@ def control(
         done: states [N, 2] -> [N]; near the goal by default.
         options: more of `MPC`.
     """
-    imagination, here, count = subject.model.imagine(), [], [0, 0.0, 0.0]
+    imagination, world = subject.model.imagine(), subject.world
+    here: list[Any] = []
+    count = [0, 0.0, 0.0]
 
     def futures(actions: Tensor) -> Tensor:
         return here[-1](actions.repeat(1, 1, 1, FRAMESKIP))
@@ -154,7 +168,7 @@ def control(
         count[1] += actions.shape[1]
         return goal(futures(actions))
 
-    low, method = torch.from_numpy(_WORLD.action_low), method or CEM(64, 8)
+    low, method = torch.from_numpy(world.action_low), method or CEM(64, 8)
     mpc: MPC[Any] = MPC(
         constrain(method, futures) if constrain else method,
         horizon=horizon, action_dim=2, iterations=iterations, execute=execute, seed=1,
@@ -167,14 +181,14 @@ def control(
         # A table shows what the warning of last-step costs is about.
         warnings.simplefilter("ignore", RuntimeWarning)
         while len(path) < budget:
-            here.append(imagination.look(picture(states)[:, None]))
+            here.append(imagination.look(picture(states, world)[:, None]))
             began = time.process_time()
             actions = mpc.act(cost).repeat_interleave(FRAMESKIP, dim=1)
             count[0], count[2] = count[0] + 1, count[2] + time.process_time() - began
             for action in actions.unbind(1)[: budget - len(path)]:
-                states = _WORLD.step(states, action.numpy())
+                states = world.step(states, action.numpy())
                 path.append(states)
-                solved |= done(states) if done else _WORLD.success(states, tried.goals)
+                solved |= done(states) if done else world.success(states, tried.goals)
     return Tried(solved, path, count[1] / count[0], count[2] / count[0])
 
 
@@ -190,6 +204,17 @@ def wilson(hits: int, num: int) -> tuple[float, float]:
     middle = (p + z * z / (2 * num)) / (1 + z * z / num)
     half = z * math.sqrt(p * (1 - p) / num + z * z / (4 * num * num)) / (1 + z * z / num)
     return middle - half, middle + half
+
+
+def _walk(world: Any, num: int, length: int, seed: int, bump: float = 0.0) -> Walks:
+    """As `worldmodel.worlds.collect`, in a world whose states may be longer."""
+    rng = np.random.default_rng(seed)
+    expert = TwoRoomExpert(world, num, rng, bump=bump)
+    states, actions = [world.sample_states(rng, num)], []
+    for _ in range(length):
+        actions.append(expert.act(states[-1]))
+        states.append(world.step(states[-1], actions[-1]))
+    return Walks(np.stack(states, axis=1), np.stack(actions, axis=1))
 
 
 def _train(build: Build, windows: Windows, batch: int, steps: int, seed: int) -> WorldModel:
@@ -212,13 +237,13 @@ def _train(build: Build, windows: Windows, batch: int, steps: int, seed: int) ->
     return model.eval()
 
 
-def _drawn(walks: Walks) -> Episodes:
+def _drawn(walks: Walks, world: Any) -> Episodes:
     num, length = walks.states.shape[:2]
-    states = walks.states.reshape(-1, 2)
+    states = walks.states.reshape(num * length, -1)
     nowhere = np.full((num, 1, 2), np.nan, np.float32)
     actions = np.concatenate([walks.actions, nowhere], axis=1).reshape(-1, 2)
     return Episodes(
-        picture(states),
+        picture(states, world),
         torch.from_numpy(actions),
         torch.full((num,), length),
         torch.from_numpy(states),

@@ -102,7 +102,10 @@ def _parts(
 
 
 def _sigreg(recipe: Recipe) -> nn.Module:
-    return SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
+    many = torch.distributed.is_available() and torch.distributed.is_initialized()
+    # "auto" would leave a score in evaluation mode to this rank's part of the batch.
+    group = torch.distributed.group.WORLD if many else "auto"
+    return SIGReg(num_proj=recipe.num_proj, seed=recipe.seed, group=group)
 
 
 def _pldm(recipe: Recipe) -> nn.Module:

@@ -68,7 +68,7 @@ def test_learning_it_lowers_the_loss_and_no_collapse_is_opened() -> None:
         optimizer.step()
     assert float(layer(z).detach()) < 0.7 * before
     point = torch.ones(512, 2)
-    spread = layer.transport(point).std(0)
+    spread = layer.transport(point).detach().std(0)
     assert float(spread.max()) == 0
 
 

@@ -158,7 +158,7 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
     [
         (["encoder.colour=1"], "encoder (ConvEncoder) has no 'colour'; it has dim, image_size"),
         (["--preset", "lewm"], "image_size must be a multiple of patch_size 14, got 16; set enc"),
-        (["predictor.dim=9"], "encoder, action_encoder and predictor must share one dim"),
+        (["predictor.dim=9"], "encoder and predictor must share one dim, got 64 and 9"),
         (["num_frames=6"], "num_frames must be at most predictor.history + 1 = 4, got 6"),
         (["num_frames=4", "frameskip=9"], "rows is longer than every episode; the longest has 15"),
         (

@@ -12,6 +12,7 @@ from sigreg import SIGReg
 from worldmodel import presets
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import Objective
+from worldmodel.apps.train.parallel import everyone
 from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
@@ -102,7 +103,7 @@ def _parts(
 
 
 def _sigreg(recipe: Recipe) -> nn.Module:
-    return SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
+    return SIGReg(num_proj=recipe.num_proj, seed=recipe.seed, group=everyone())
 
 
 def _pldm(recipe: Recipe) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from worldmodel.apps.ranks import Ranks
 from worldmodel.layers import AdaLNBlock, ViTBlock
 
-__all__ = ["SharedBatchNorm", "part", "shared", "synchronise", "whole"]
+__all__ = ["SharedBatchNorm", "everyone", "part", "shared", "synchronise", "whole"]
 
 
 def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
@@ -122,13 +122,14 @@ class SharedBatchNorm(nn.BatchNorm1d):
         return normalised
 
 
+def everyone() -> Any:
+    """The group of all ranks, or "auto" for a process alone: SIGReg scores with it as it trains."""
+    return torch.distributed.group.WORLD if _many() else "auto"
+
+
 def _many() -> bool:
-    distributed = torch.distributed
-    return (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )
+    it = torch.distributed
+    return it.is_available() and it.is_initialized() and it.get_world_size() > 1
 
 
 def synchronise(model: nn.Module) -> None:

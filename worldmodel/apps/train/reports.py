@@ -81,6 +81,7 @@ class Reports:
         self.paths = folder / "curves.csv", folder / "held_out.csv"
         self.events: Any = None
         if self.writes:
+            folder.mkdir(parents=True, exist_ok=True)
             for path, header in zip(self.paths, (COLUMNS, ("step", *Scores._fields)), strict=True):
                 _begin(path, header, training.step)
             told = read_table(self.paths[1])

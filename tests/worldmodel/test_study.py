@@ -20,6 +20,7 @@ from worldmodel.apps.study.command import study
 from worldmodel.apps.study.material import gather_material
 from worldmodel.apps.study.records import plain
 from worldmodel.data import ActionScale, Episodes, HDF5Writer, episode_digests
+from worldmodel.heads import load_head
 from worldmodel.worlds import TwoRoom, collect
 
 PARTS = {"probes", "foresight", "violations", "straightness", "spread", "pictures", "map"}
@@ -107,7 +108,9 @@ def test_the_command_writes_both_files_and_says_where(
     out = tmp_path / "out"
     options = ["--episodes", "3", "--steps", "1"]
     assert main(["study", str(studied), "--out", str(out), *options]) == 0
-    assert {p.name for p in out.iterdir()} == {"study.html", "study.json"}
+    assert {p.name for p in out.iterdir()} == {"study.html", "study.json", "probe.safetensors"}
+    probe = load_head(out / "probe.safetensors")
+    assert probe(torch.zeros(open_run(studied).world_model.encoder.dim)).shape == (2,)
     assert not (out / "index.html").exists()
     assert "./study.html" in (studied / "index.html").read_text()
     assert "study.html" in capsys.readouterr().out

@@ -19,6 +19,7 @@ _KNOWN = {
     "demo.html": "what the demo came to, with its film",
     "study.html": "what the model has learned, measured and shown",
     "study.json": "the same in figures",
+    "probe.safetensors": "a linear probe of the state, for goals that are no pictures",
     "tune.html": "the search for λ",
     "episodes.gif": "plans in motion",
     "latent.png": "the latent space beside the world",

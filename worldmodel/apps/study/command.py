@@ -17,12 +17,13 @@ from worldmodel.apps.report import study_lines, study_page, write_index
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import StudySettings
 from worldmodel.apps.study import records
-from worldmodel.apps.study.embeddings import latent_map, probes, spread, straight
+from worldmodel.apps.study.embeddings import latent_map, linear_probe, probes, spread, straight
 from worldmodel.apps.study.futures import foresight, pictures, violations
 from worldmodel.apps.study.material import StudyMaterial, gather_material
 from worldmodel.apps.study.parts import Study, UnavailableError, lens_of
 from worldmodel.apps.study.records import Part, StudyReport, Unavailable
 from worldmodel.checkpoint import digest
+from worldmodel.heads import save_head
 
 __all__ = ["PARTS", "run", "study"]
 
@@ -35,11 +36,11 @@ PARTS: dict[str, Callable[[Study], Part]] = {
     "pictures": pictures,
     "map": latent_map,
 }
-_JSON, _PAGE = "study.json", "study.html"
+_JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
 
 
 def run(settings: StudySettings) -> int:
-    """Study a run and write `study.json` and `study.html`.
+    """Study a run and write `study.json`, `study.html` and, where states are known, a linear probe.
 
     Raises: FileNotFoundError or ValueError if the run or the data cannot be read, or nothing in
         the data is new to the run; FileExistsError if another study lies in the folder.
@@ -58,6 +59,8 @@ def run(settings: StudySettings) -> int:
             # Figures first: a page without them would be nobody's.
             write_json(records.plain(report) | {"settings": _decides(settings)}, out / _JSON)
             write_atomically(out / _PAGE, study_page(report).encode())
+            if (probe := linear_probe(material)) is not None:
+                save_head(probe.cpu(), out / _PROBE)
     finally:
         # A mistake leaves no folder behind.
         if not any(out.iterdir()):

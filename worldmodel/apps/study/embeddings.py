@@ -12,6 +12,7 @@ from torch import Tensor
 from sigreg import effective_rank, report
 from worldmodel import checkpoint
 from worldmodel.apps.runs import Run
+from worldmodel.apps.study.material import StudyMaterial
 from worldmodel.apps.study.parts import Study, UnavailableError, both_sides
 from worldmodel.apps.study.records import (
     Checkpoint,
@@ -22,6 +23,7 @@ from worldmodel.apps.study.records import (
     Straightness,
 )
 from worldmodel.apps.train.state import read_state
+from worldmodel.heads import Head, fit_head
 from worldmodel.model import WorldModel
 from worldmodel.study import (
     Estimate,
@@ -34,7 +36,7 @@ from worldmodel.study import (
     straightness,
 )
 
-__all__ = ["latent_map", "probes", "spread", "straight"]
+__all__ = ["latent_map", "linear_probe", "probes", "spread", "straight"]
 
 _POINTS = 800  # of the map, at most
 
@@ -71,6 +73,15 @@ def probes(study: Study) -> Probes:
         coordinates=train_z.shape[1],
         unit="standard deviation of the quantity over the probes' training frames",
     )
+
+
+def linear_probe(material: StudyMaterial) -> Head | None:
+    """States read off embeddings, for `worldmodel.goals.state`; None where none can be fitted."""
+    if material.fit is None or material.fit.states is None:
+        return None
+    z, y = (t.flatten(0, 1) for t in (material.fit.z, material.fit.states))
+    known = y.isfinite().all(-1)
+    return fit_head(z[known], y[known].to(z)) if int(known.sum()) > z.shape[1] else None
 
 
 def straight(study: Study) -> Straightness:

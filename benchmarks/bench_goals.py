@@ -11,7 +11,6 @@ once, two minutes each, and kept in --runs.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,22 +56,27 @@ def main() -> int:
     if arguments.what != "kinds":
         distances(arguments.runs, arguments.pairs, arguments.seed)
     if arguments.what != "distances":
-        subject = two_room.subject(arguments.runs / f"lewm-{arguments.seed}", seed=arguments.seed)
-        kinds(subject, fit(subject), arguments.pairs, arguments.seed)
+        kinds(arguments.runs, arguments.pairs, arguments.seed)
     return 0
 
 
-def fit(subject: Subject) -> Heads:
+def fit(subject: Subject, folder: Path) -> Heads:
     """Probes of the position, a temporal distance, and a reward: closeness to the door."""
     z, states = subject.z.flatten(0, 1)[::3], subject.states.flatten(0, 1)[::3]
     door = torch.tensor([WORLD.size / 2, WORLD.door[0]])
     reward = torch.exp(-(states[:, :2] - door).norm(dim=-1, keepdim=True) / 50)
-    return Heads(
-        heads.fit_head(z, states),
-        heads.fit_head(z, states, (128, 128)),
-        heads.fit_distance(subject.model, subject.z, subject.actions, unit=FRAMESKIP),
-        heads.fit_head(z, reward, (128, 128)),
-    )
+    make: dict[str, Callable[[], Any]] = {
+        "linear": lambda: heads.fit_head(z, states),
+        "network": lambda: heads.fit_head(z, states, (128, 128)),
+        "distance": lambda: heads.fit_distance(
+            subject.model, subject.z, subject.actions, unit=FRAMESKIP
+        ),
+        "door": lambda: heads.fit_head(z, reward, (128, 128)),
+    }
+    for name, one in make.items():
+        if not (folder / f"{name}.safetensors").exists():
+            heads.save_head(one(), folder / f"{name}.safetensors")
+    return Heads(*(heads.load_head(folder / f"{name}.safetensors") for name in make))
 
 
 def distances(runs: Path, num: int, seed: int) -> None:
@@ -109,13 +113,10 @@ def distances(runs: Path, num: int, seed: int) -> None:
 def searched(
     runs: Path, world: str, horizon: int, offset: int, num: int, seed: int
 ) -> dict[str, Flags]:
-    """Which pairs each cost solves; kept in a file, so that a run may be interrupted."""
-    kept = runs / f"tried-{world}-{horizon}-{offset}-{num}-{seed}.json"
-    if kept.exists():
-        return {k: np.asarray(v) for k, v in json.loads(kept.read_text("utf-8")).items()}
+    """Which pairs each cost solves."""
     name = "lewm" if world == "two-room" else world
     subject = two_room.subject(runs / f"{name}-{seed}", seed=seed, world=world)
-    fitted = fit(subject)
+    fitted = fit(subject, runs / f"{name}-{seed}")
     pairs = two_room.pairs(num, offset, seed=seed, world=world)
     z, at = (
         subject.model.imagine().embed(two_room.picture(pairs.goals, subject.world)),
@@ -132,17 +133,23 @@ def searched(
     }
     found = {}
     for name, (goal, execute) in costs.items():
-        tried = two_room.control(
-            subject, pairs, goal, BUDGETS[offset], horizon=horizon, execute=execute
-        )
-        found[name] = tried.solved
-        print(f"{world}, {horizon} blocks, {offset}, {name}: {tried.solved.mean():.0%}", flush=True)
-    kept.write_text(json.dumps({k: v.tolist() for k, v in found.items()}), "utf-8")
+
+        def solved(goal: goals.Goal = goal, execute: int = execute) -> list[bool]:
+            tried = two_room.control(
+                subject, pairs, goal, BUDGETS[offset], horizon=horizon, execute=execute
+            )
+            return [bool(x) for x in tried.solved]
+
+        key = f"{world}, {horizon} blocks, {offset}, {name}, {num} pairs"
+        found[name] = np.asarray(two_room.kept(runs / f"distances-{seed}.json", key, solved))
+        print(f"{key}: {found[name].mean():.0%}", flush=True)
     return found
 
 
-def kinds(subject: Subject, fitted: Heads, num: int, seed: int) -> None:
+def kinds(runs: Path, num: int, seed: int) -> None:
     """Goals that are no pictures, each by what it asks for."""
+    subject = two_room.subject(runs / f"lewm-{seed}", seed=seed)
+    fitted = fit(subject, runs / f"lewm-{seed}")
     pairs = two_room.pairs(2 * num, 25, seed=seed)
     low, high = BOX[0].numpy() - WORLD.speed, BOX[1].numpy() + WORLD.speed
     clear = np.all([((x < low) | (x > high)).any(-1) for x in pairs], axis=0)
@@ -184,31 +191,30 @@ def kinds(subject: Subject, fitted: Heads, num: int, seed: int) -> None:
     }  # fmt: skip
     results, rows = [], []
 
-    def add(name: str, tried: two_room.Tried) -> None:
-        low, high = two_room.wilson(int(tried.solved.sum()), num)
-        corners = BOX.numpy()
-        within = [((s > corners[0]) & (s < corners[1])).all(-1) for s in tried.path]
-        inside = float(np.any(within, axis=0).mean())
-        rows.append(
-            (name, f"{tried.solved.mean():.0%}", f"{low:.0%}–{high:.0%}",
-             f"{inside:.0%}")
-        )  # fmt: skip
-        results.append({"goal": name, "success": float(tried.solved.mean()),
-                        "inside": inside})  # fmt: skip
-        print(*rows[-1])
-
-    for name, (goal, done) in cases.items():
-        add(name, two_room.control(subject, pairs, goal, 50, done=done))
     # A margin of one step: between two futures the agent moves five times.
     out = goals.avoid(fitted.network, torch.from_numpy(low), torch.from_numpy(high))
-    charged = image + 0.5 * goals.charge(out)
-    add("image, a box charged for", two_room.control(subject, pairs, charged, 50))
+    cases["image, a box charged for"] = (image + 0.5 * goals.charge(out), cases["image"][1])
+    cases["image, a box kept out of"] = cases["image"]
 
     def keep_out(method: Any, futures: Callable[[Tensor], Tensor]) -> Any:
         return AugmentedLagrangian(method, lambda actions: out(futures(actions)) / 10, every=3)
 
-    kept = two_room.control(subject, pairs, image, 50, constrain=keep_out, iterations=12)
-    add("image, a box kept out of", kept)
+    for name, (goal, done) in cases.items():
+
+        def tried(
+            goal: goals.Goal = goal, done: Any = done, kept_out: bool = name.endswith("kept out of")
+        ) -> list[float]:
+            more: dict[str, Any] = {"constrain": keep_out, "iterations": 12} if kept_out else {}
+            found = two_room.control(subject, pairs, goal, 50, done=done, **more)
+            within = [((s > BOX[0].numpy()) & (s < BOX[1].numpy())).all(-1) for s in found.path]
+            return [float(found.solved.mean()), float(np.any(within, axis=0).mean())]
+
+        key = f"{name}, {num} pairs"
+        success, inside = two_room.kept(runs / f"kinds-{seed}.json", key, tried)
+        least, most = two_room.wilson(round(success * num), num)
+        rows.append((name, f"{success:.0%}", f"{least:.0%}–{most:.0%}", f"{inside:.0%}"))
+        results.append({"goal": name, "success": success, "inside": inside})
+        print(*rows[-1], flush=True)
     harness.save(
         "goals_kinds",
         "Which kinds of goals are reached? One frozen model of Two-Room, goals 25 steps away",

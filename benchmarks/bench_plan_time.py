@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,16 @@ def main() -> int:
     for seed in range(arguments.seeds):
         subject = two_room.subject(arguments.runs / f"lewm-{seed}", seed=seed)
         pairs = two_room.pairs(arguments.pairs, 25, seed=seed)
-        goal = subject.model.imagine().embed(two_room.picture(pairs.goals))
         for setting in SETTINGS:
-            found = two_room.control(
-                subject, pairs, goals.near(goal, "nearest"), 50,
-                method=setting.method, iterations=setting.iterations, horizon=setting.horizon,
-                **setting.options,
-            )  # fmt: skip
-            solved[setting.name].append(found.solved)
-            spent[setting.name].append((found.rollouts, found.seconds))
-            said = f"{found.solved.mean():.1%}, {found.rollouts:.0f} rollouts"
-            print(f"{seed} {setting.name}: {said}", flush=True)
+            key = f"{setting.name}, {arguments.pairs} pairs"
+            rollouts, seconds, flags = two_room.kept(
+                arguments.runs / f"plan-time-{seed}.json",
+                key,
+                partial(search, subject, pairs, setting),
+            )
+            solved[setting.name].append(np.asarray(flags))
+            spent[setting.name].append((rollouts, seconds))
+            print(f"{seed} {key}: {np.mean(flags):.1%}, {rollouts:.0f} rollouts", flush=True)
     base = np.concatenate(solved[PUBLISHED.name])
     rows: list[list[harness.Cell]] = []
     results: list[dict[str, object]] = []
@@ -122,6 +122,17 @@ def main() -> int:
         "one rollout. Not run on Reacher.",
     )  # fmt: skip
     return 0
+
+
+def search(subject: two_room.Subject, pairs: two_room.Pairs, setting: Setting) -> list[Any]:
+    """Rollouts and seconds per decision, and which pairs were solved."""
+    goal = subject.model.imagine().embed(two_room.picture(pairs.goals))
+    found = two_room.control(
+        subject, pairs, goals.near(goal, "nearest"), 50,
+        method=setting.method, iterations=setting.iterations, horizon=setting.horizon,
+        **setting.options,
+    )  # fmt: skip
+    return [found.rollouts, found.seconds, found.solved.tolist()]
 
 
 if __name__ == "__main__":

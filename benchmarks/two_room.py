@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import warnings
@@ -110,6 +111,17 @@ def pairs(num: int, offset: int, *, seed: int = 0, world: str = "two-room") -> P
 def picture(states: NDArray[np.float32], world: Any = WORLDS["two-room"]) -> Tensor:
     """Frames [N, 3, H, W] of states."""
     return torch.from_numpy(world.render(states))
+
+
+def kept(path: Path, key: str, compute: Callable[[], Any]) -> Any:
+    """A JSON value by its key in a file, computed if it is not there; so a run may stop."""
+    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if key not in known:
+        known[key] = compute()
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(known), "utf-8")
+        draft.replace(path)
+    return known[key]
 
 
 class Tried(NamedTuple):

@@ -82,10 +82,9 @@ def main() -> int:
         pairs = two_room.pairs(arguments.pairs, 25, seed=seed)
         for setting in SETTINGS:
             key = f"{setting.name}, {arguments.pairs} pairs"
+            compute = partial(search, subject, pairs, setting)
             rollouts, seconds, flags = two_room.kept(
-                arguments.runs / f"plan-time-{seed}.json",
-                key,
-                partial(search, subject, pairs, setting),
+                arguments.runs / f"plan-time-{seed}.json", key, compute
             )
             solved[setting.name].append(np.asarray(flags))
             spent[setting.name].append((rollouts, seconds))

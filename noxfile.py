@@ -174,7 +174,8 @@ def build(session: nox.Session) -> None:
     target = Path(session.create_tmp()) / "extra"
     shutil.rmtree(target, ignore_errors=True)
     pins = [f"{name}=={version}" for name, version in sorted(added.items())]
-    session.install("--quiet", "--no-deps", "--target", str(target), *pins)
+    # Bytecode is made by the installation and is no part of what is brought in.
+    session.install("--quiet", "--no-compile", "--no-deps", "--target", str(target), *pins)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
     session.log(f"beside torch, sigreg[worldmodel] adds {size:.0f} MB: {', '.join(pins)}")
     if size > EXTRA_LIMIT_MB:

@@ -139,7 +139,7 @@ class Call(NamedTuple):
     def describe(self) -> str:
         """What differs from the plain call."""
         plain = Call()
-        parts = ["large"] if self.large else []
+        parts = ["N 8192, M 1024"] if self.large else []
         parts += [f"D {self.dim}"] if self.dim != plain.dim else []
         parts += ["given directions"] if self.directions == "given" else []
         parts += ["mask"] if self.shares else []

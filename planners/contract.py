@@ -5,7 +5,6 @@ Letters: B problems, S candidates, H horizon, A action dims.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -256,13 +255,15 @@ def _row(name: str, value: Tensor | Sequence[float] | float) -> Tensor:
 
 def _rounded_inwards(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Edges in a dtype of fewer digits, not beyond those in float64; a point stays a point."""
+    limits = torch.finfo(dtype)
 
-    def inwards(edge: Tensor, way: float) -> Tensor:
+    def inwards(edge: Tensor, way: int) -> Tensor:
         near = edge.to(dtype)
         beyond = (near.double() - edge) * way < 0
-        return torch.where(beyond, near.nextafter(torch.full_like(near, way)), near)
+        moved = edge + way * limits.eps * (edge.abs() + limits.tiny)
+        return torch.where(beyond, moved.clamp(limits.min, limits.max).to(dtype), near)
 
-    inner_low, inner_high = inwards(low, math.inf), inwards(high, -math.inf)
+    inner_low, inner_high = inwards(low, 1), inwards(high, -1)
     crossed = inner_low > inner_high
     return (
         torch.where(crossed, low.to(dtype), inner_low),

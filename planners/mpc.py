@@ -10,9 +10,9 @@ from torch import Tensor
 
 from planners._arguments import floats, instance, integer, number, one_of, require
 from planners._common import mirrored, shift, watched
-from planners._history import History, Observations
 from planners._record import choose, put_together, take_apart
 from planners.contract import Bounds, Cost, Method, Plan, StateT, split_blocks
+from planners.history import History, _Observations
 from planners.noise import fold_in, problem_seeds
 from planners.optimize import optimize
 
@@ -232,7 +232,7 @@ class MPC(Generic[StateT]):
         return self.record.start
 
     @property
-    def observations(self) -> Observations | None:
+    def observations(self) -> _Observations | None:
         """[B, T, …], the last T ≤ `history` observations, the newest last."""
         return self.record.history.newest()[0]
 

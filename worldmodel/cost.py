@@ -7,7 +7,7 @@ from torch import Tensor
 
 from worldmodel.goals import Frames, PlanCost, near
 from worldmodel.model import WorldModel
-from worldmodel.records import Observations, each, named
+from worldmodel.records import Observations, as_tensor, each, named
 
 __all__ = ["goal_cost"]
 
@@ -54,7 +54,7 @@ def goal_cost(
     if steps not in ("last", "mean", "nearest"):
         raise ValueError(f'steps must be "last", "mean" or "nearest", got {steps!r}')
     imagination = model.imagine(dtype, compile, cuda_graph, rows=rows)
-    seen, one = (each(observed, torch.as_tensor) for observed in (frames, goal))
+    seen, one = (each(observed, as_tensor) for observed in (frames, goal))
     shapes = [{n: list(t.shape) for n, t in named(o, "frames").items()} for o in (seen, one)]
     if {name: shape[:1] + shape[2:] for name, shape in shapes[0].items()} != shapes[1]:
         raise ValueError(

@@ -24,6 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from worldmodel.records import as_tensor
+
 __all__ = [
     "Goal",
     "PlanCost",
@@ -310,7 +312,12 @@ def _goal(score: Callable[[Tensor], Tensor], frames: Frames, weights: Weights) -
     """A score of each future [B, S, H, D] -> [B, S, H], and which of them count."""
     if frames not in ("last", "mean", "nearest"):
         raise ValueError(f'frames must be "last", "mean" or "nearest", got {frames!r}')
-    by = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
+    by = None
+    if weights is not None:
+        # Numbers stay on the host until futures come, then on their device: copied once.
+        home = weights.device if isinstance(weights, Tensor) else "cpu"
+        by = torch.as_tensor(weights, dtype=torch.float32, device=home)
+    placed: dict[torch.device, Tensor] = {}
     if by is not None and (by.dim() != 1 or frames == "nearest"):
         raise ValueError(
             f"weights must be [H], in place of frames, got {list(by.shape)} and {frames!r}"
@@ -320,7 +327,9 @@ def _goal(score: Callable[[Tensor], Tensor], frames: Frames, weights: Weights) -
         if by is not None:
             if len(by) != z.shape[2]:
                 raise ValueError(f"weights must be [H] = [{z.shape[2]}], got {list(by.shape)}")
-            return (score(z) * by.to(z.device)).sum(-1)
+            if z.device not in placed:
+                placed[z.device] = by.to(z.device)
+            return (score(z) * placed[z.device]).sum(-1)
         if frames == "last":
             return score(z[:, :, -1:])[..., 0]
         each = score(z)
@@ -332,7 +341,7 @@ def _goal(score: Callable[[Tensor], Tensor], frames: Frames, weights: Weights) -
 
 def _per_problem(value: Tensor) -> Tensor:
     """[B, Q] or [Q] beside futures [B, S, H, Q], in float32 at least."""
-    value = torch.as_tensor(value).detach()
+    value = as_tensor(value).detach()
     value = value.to(torch.promote_types(value.dtype, torch.float32))
     return value.unsqueeze(-2).unsqueeze(-2)
 

@@ -98,7 +98,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
             "z and y must be [N, D] and [N, Q] with N >= D + 1, got "
             f"{list(z.shape)} and {list(y.shape)}"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         head = Head(z.shape[1], y.shape[1], hidden).to(z)
     _standardise(head, z, y)
@@ -161,7 +161,7 @@ def fit_distance(
             f"z and actions must be [E, T, D] and [E, T - 1, A] with T > reach = {reach}, got "
             f"{list(z.shape)} and {list(actions.shape)}"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         head = DistanceHead(D, hidden).to(z)
     seen = _imagine(model, z, actions, reach)
@@ -247,7 +247,8 @@ def load_head(path: str | Path) -> Head | DistanceHead:
     }
     try:
         described = json.loads(kept or "null")
-        head = kinds[described["class"]](**described["config"])
+        with torch.device("cpu"):
+            head = kinds[described["class"]](**described["config"])
         head.load_state_dict(state)
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} holds no head of this library: {error!r}") from error

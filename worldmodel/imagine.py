@@ -79,11 +79,11 @@ class Imagination:
         Returns: Futures.
         Raises: ValueError if shapes disagree or past actions are missing.
         """
-        observations = each(observations, lambda seen: seen.to(self.device))
+        observations = each(observations, lambda seen: torch.as_tensor(seen, device=self.device))
         B, T = lead(observations)
         past = None
         if past_actions is not None:
-            past = torch.as_tensor(past_actions).to(self.device, self.dtype)
+            past = torch.as_tensor(past_actions, dtype=self.dtype, device=self.device)
         if (T > 1 and past is None) or (past is not None and past.shape[:-1] != (B, T - 1)):
             got = None if past is None else list(past.shape)
             raise ValueError(
@@ -97,7 +97,7 @@ class Imagination:
     @torch.no_grad()
     def embed(self, observations: Observations) -> Tensor:
         """Encode one observation of each problem, such as a goal's picture: [B, ...] -> [B, D]."""
-        seen = each(observations, lambda one: one.to(self.device).unsqueeze(1))
+        seen = each(observations, lambda one: torch.as_tensor(one, device=self.device).unsqueeze(1))
         out: Tensor = self._encoder(seen)
         return out[:, 0]
 
@@ -134,12 +134,12 @@ class Futures:
             actions.
         Raises: ValueError if the shape is another.
         """
-        actions = torch.as_tensor(actions)
+        actions = torch.as_tensor(actions, dtype=self.z.dtype, device=self.z.device)
         if actions.dim() != 4 or len(actions) != len(self.z):
             raise ValueError(
                 f"actions must be [B, S, H, A] with B = {len(self.z)}, got {list(actions.shape)}"
             )
-        return self._imagine(self.z, self.past, actions.to(self.z))
+        return self._imagine(self.z, self.past, actions)
 
 
 class _Graph:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel.contract import Encoder, Predictor, Steered, roll_out
 from worldmodel.encoder import ActionEncoder
 from worldmodel.imagine import Imagination
-from worldmodel.records import Observations, each
+from worldmodel.records import Observations, as_tensor, each
 
 __all__ = ["WorldModel"]
 
@@ -59,7 +59,7 @@ class WorldModel(nn.Module):
                 encoder takes, a tensor [B, T, ...] or a mapping of them. NumPy's arrays are taken.
         Returns: [B, T, D].
         """
-        out: Tensor = self.encoder(each(frames, torch.as_tensor))
+        out: Tensor = self.encoder(each(frames, as_tensor))
         return out
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class WorldModel(nn.Module):
             actions: [B, T, A]; `actions[:, t]` is done after `z[:, t]`.
         Returns: [B, T, D]; `[:, t]` predicts the embedding at t + 1.
         """
-        out: Tensor = self.predictor(z, self.action_encoder(torch.as_tensor(actions)))
+        out: Tensor = self.predictor(z, self.action_encoder(as_tensor(actions)))
         return out
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class WorldModel(nn.Module):
                 f"actions must be [B, T - 1 + H, A] with T = {z.shape[1]} and H >= 1, "
                 f"got {list(actions.shape)}"
             )
-        return roll_out(self.predictor, z, self.action_encoder(torch.as_tensor(actions)))
+        return roll_out(self.predictor, z, self.action_encoder(as_tensor(actions)))
 
     def imagine(
         self,

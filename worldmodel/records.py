@@ -6,22 +6,27 @@ Letters: B windows, T frames, C H W a frame, A action dims of one block, D embed
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Losses", "Observations", "each", "lead", "named"]
+__all__ = ["Batch", "Losses", "Observations", "as_tensor", "each", "lead", "named"]
 
 Observations = Tensor | Mapping[str, Tensor]
 """What is seen: a tensor [B, T, ...], or several by name (cameras, proprioception, states)."""
 
 
 def each(observations: Observations, change: Callable[[Tensor], Tensor]) -> Observations:
-    """The same observations with `change` applied to every tensor; NumPy's arrays are taken too."""
+    """The same observations with `change` applied to every tensor."""
     if isinstance(observations, Mapping):
-        return {name: change(torch.as_tensor(value)) for name, value in observations.items()}
-    return change(torch.as_tensor(observations))
+        return {name: change(value) for name, value in observations.items()}
+    return change(observations)
+
+
+def as_tensor(value: Any) -> Tensor:
+    """A tensor as it is, whatever the default device; NumPy's arrays and lists as tensors."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value)
 
 
 def named(observations: Observations, alone: str) -> Mapping[str, Tensor]:

@@ -22,7 +22,7 @@ __all__ = ["AdaLNPredictor", "PlanRollout"]
 
 
 class AdaLNPredictor(Protocol):
-    """What `PlanRollout` reads of a predictor made of `AdaLNBlock`s."""
+    """What `PlanRollout` reads of a predictor made of `AdaLNBlock` modules."""
 
     history: int
     positions: nn.Parameter

@@ -74,7 +74,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
 def _processor() -> str:
     """What `native` depends on."""
     cpuinfo = Path("/proc/cpuinfo")
-    first = cpuinfo.read_text().partition("\n\n")[0] if cpuinfo.exists() else ""
+    first = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0] if cpuinfo.exists() else ""
     lines = [line for line in first.splitlines() if line.startswith(("model", "flags", "Features"))]
     return "\n".join([platform.machine(), platform.processor(), *lines])
 

@@ -41,6 +41,15 @@ def towards(goal: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 GOAL = torch.tensor([[[0.1], [0.2], [0.3], [0.4]]])
+METHODS = {
+    "CEM": CEM(16, 4),
+    "ICEM": ICEM(20, 5),
+    "sampled MPPI": MPPI(16, top_k=4, returns="sample"),
+    "Gradient": GradientDescent(num_restarts=2),
+    "Refine": Refine(ICEM(20, 5), GradientDescent(), after=1),
+    "BestSoFar": BestSoFar(ICEM(20, 5)),
+    "AugmentedLagrangian": AugmentedLagrangian(ICEM(20, 5), lambda a: a[..., 0, :] - 0.2, every=2),
+}
 
 
 @pytest.mark.parametrize(("tail", "last"), [("zero", 0.0), ("repeat", 0.4)])
@@ -90,15 +99,15 @@ def test_each_call_draws_anew_and_a_run_repeats() -> None:
     assert all(torch.equal(made[1].act(cost), action) for action in first)
 
 
-@pytest.mark.parametrize("method", [CEM(16, 4), ICEM(20, 5)], ids=["CEM", "ICEM"])
-def test_a_reset_problem_begins_anew_and_the_others_do_not_notice(method: CEM | ICEM) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_a_reset_problem_begins_anew_and_the_others_do_not_notice(name: str) -> None:
     """After reset, problem 1 plans as a new controller would; problems 0 and 2 go on."""
     goal = torch.linspace(-1, 1, 12).view(3, 2, 2)
     seeds = torch.tensor([5, 6, 7])
 
-    def make(index: list[int]) -> MPC[object]:  # type: ignore[type-var]
-        return MPC(  # type: ignore[return-value]
-            method,  # type: ignore[arg-type]
+    def make(index: list[int]) -> MPC[Any]:
+        return MPC(
+            METHODS[name],
             horizon=2,
             action_dim=2,
             iterations=2,
@@ -156,17 +165,6 @@ def test_kept_elites_help_the_next_control_step(wrap: Callable[[Any], Any]) -> N
     tried = torch.cat(seen[3:5], 1)[0]
     for elite in shifted:
         assert (tried == elite).all(-1).all(-1).any()
-
-
-METHODS = {
-    "CEM": CEM(16, 4),
-    "ICEM": ICEM(20, 5),
-    "sampled MPPI": MPPI(16, top_k=4, returns="sample"),
-    "Gradient": GradientDescent(num_restarts=2),
-    "Refine": Refine(ICEM(20, 5), GradientDescent(), after=1),
-    "BestSoFar": BestSoFar(ICEM(20, 5)),
-    "AugmentedLagrangian": AugmentedLagrangian(ICEM(20, 5), lambda a: a[..., 0, :] - 0.2, every=2),
-}
 
 
 def controller(name: str, **given: Any) -> MPC[Any]:

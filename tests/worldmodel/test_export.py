@@ -203,5 +203,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     """Without onnxscript the error says what to install."""
     monkeypatch.setitem(sys.modules, "onnxruntime", cast(Any, sys))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ImportError, match=r"onnxscript is missing: pip install 'sigreg\[export\]'"):
+    with pytest.raises(
+        ImportError, match=r'ONNX files need onnxscript: pip install "sigreg\[export\]"'
+    ):
         export_onnx(presets.small(), tmp_path, update=UPDATE)

@@ -293,5 +293,5 @@ def test_a_missing_filter_is_named(
 def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installation without h5py says which extra brings it."""
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r"needs h5py: pip install 'sigreg\[data\]'"):
+    with pytest.raises(ImportError, match=r'needs h5py: pip install "sigreg\[worldmodel\]"'):
         open_hdf5(tmp_path / "a.h5")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from planners import CEM, optimize
-from worldmodel import WorldModel, goals, presets
+from planners import CEM, MPC, optimize
+from worldmodel import WorldModel, goals, heads, presets
 from worldmodel.rollout import PlanRollout
 
 B, S, H, A = 2, 5, 4, 4
@@ -202,3 +202,46 @@ def test_says_what_is_wrong(model: WorldModel) -> None:
         imagination.look(torch.rand(1, 1, 3, 64, 64))(torch.randn(B, S, H, A))
     with pytest.raises(ValueError, match=r"past_actions must be .* T = 1, got \[1, 3, 4\]"):
         imagination.look(torch.rand(1, 1, 3, 64, 64), torch.zeros(1, 3, A))
+
+
+def test_another_default_device_changes_nothing(model: WorldModel) -> None:
+    """Everything made along the way lies where the model and the data lie."""
+    frames, goal = torch.rand(B, 2, 3, 64, 64).numpy(), torch.rand(B, 3, 64, 64)
+    past, actions = torch.randn(B, 1, A), torch.randn(B, S, H, A)
+    z = torch.randn(200, 64)
+    weights = [1.0] * H
+
+    def cost() -> torch.Tensor:
+        imagination = model.imagine()
+        head = heads.fit_head(z, z[:, :2], (4,))
+        seen = goals.near(imagination.embed(goal), weights=weights)
+        kept = goals.charge(goals.typical(z))
+        total = seen + kept + goals.state(head, torch.zeros(2, device="cpu"))
+        return total(imagination.look(frames, past)(actions))
+
+    with torch.no_grad():
+        expected = cost()
+        with torch.device("meta"):
+            assert torch.equal(cost(), expected)
+
+
+def test_a_controller_keeps_the_history_that_a_look_takes(model: WorldModel) -> None:
+    """What `MPC` has seen and done goes into `look` as it is, and a last-step cost is warned of."""
+    mpc = MPC(CEM(16, 4), horizon=H, action_dim=A, iterations=1, batch=B, history=3, block=2)
+    imagination = model.imagine()
+    goal = goals.near(imagination.embed(torch.rand(B, 3, 64, 64)), "nearest")
+    frames = [torch.rand(B, 3, 64, 64) for _ in range(4)]
+    done = []
+    for frame in frames:
+        mpc.see(frame)
+        futures = imagination.look(mpc.observations, mpc.past_actions)
+        done.append(mpc.act(lambda actions, f=futures: goal(f(actions))).flatten(1))
+    seen = imagination.look(torch.stack(frames[1:], dim=1), torch.stack(done[1:3], dim=1))
+    plans = torch.randn(B, S, H, A)
+    with torch.no_grad():
+        torch.testing.assert_close(futures(plans), seen(plans))
+    last = goals.near(torch.zeros(64))
+    with pytest.warns(RuntimeWarning, match="looks at the last of 4 actions alone"):
+        MPC(CEM(16, 4), horizon=H, action_dim=A, iterations=1, batch=B).act(
+            lambda actions: last(futures(actions))
+        )

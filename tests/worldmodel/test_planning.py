@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from planners import Cost
-from worldmodel import WorldModel, presets
+from worldmodel import Futures, Imagination, WorldModel, presets
 from worldmodel.apps.evaluate import PlannerPolicy, Scene, Task, planning
 from worldmodel.apps.settings import EvaluateSettings, PlannerSettings
 from worldmodel.data import ActionScale
@@ -165,21 +164,19 @@ def test_a_planner_is_described_by_its_own_settings_alone() -> None:
 def test_precision_of_the_search_reaches_the_cost(
     policy: PlannerPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`dtype`, `compile` and `cuda_graph` are the cost's own; bfloat16 changes what is planned."""
-    seen: list[dict[str, Any]] = []
-    plain = planning.goal_cost
+    """`dtype`, `compile` and `cuda_graph` make one imagination, and not one a decision."""
+    seen: list[tuple[Any, ...]] = []
+    plain = WorldModel.imagine
 
-    def watched(*inputs: Any, **words: Any) -> Cost:
-        seen.append(words)
-        return plain(*inputs, **(words | {"compile": False, "cuda_graph": False}))
+    def watched(self: WorldModel, dtype: torch.dtype, *options: bool) -> Imagination:
+        seen.append((dtype, *options))
+        return plain(self, dtype)
 
-    monkeypatch.setattr(planning, "goal_cost", watched)
+    monkeypatch.setattr(WorldModel, "imagine", watched)
     low = two_decisions(
         policy, [0, 1], tiny("mppi", dtype="bfloat16", compile=True, cuda_graph=True)
     )
-    assert {(w["dtype"], w["compile"], w["cuda_graph"]) for w in seen} == {
-        (torch.bfloat16, True, True)
-    }
+    assert seen == [(torch.bfloat16, True, True)]
     assert not np.array_equal(low, two_decisions(policy, [0, 1], tiny("mppi")))
 
 
@@ -189,18 +186,15 @@ def test_the_model_always_sees_as_many_problems_at_once(
 ) -> None:
     """Rounding depends on how many stand in a call: whatever the batch, four do."""
     seen: list[int] = []
-    plain = planning.goal_cost
+    embed, look, plans_of = Imagination.embed, Imagination.look, Futures.__call__
+    for kind, name, plain in (
+        (Imagination, "embed", embed), (Imagination, "look", look), (Futures, "__call__", plans_of),
+    ):  # fmt: skip
 
-    def counted(model: WorldModel, frames: Tensor, goal: Tensor, **words: Any) -> Cost:
-        seen.extend((len(frames), len(goal)))
-        cost = plain(model, frames, goal, **words)
+        def counted(self: Any, given: Tensor, *rest: Any, plain: Any = plain) -> Any:
+            seen.append(len(given))
+            return plain(self, given, *rest)
 
-        def one(plans: Tensor) -> Tensor:
-            seen.append(len(plans))
-            return cost(plans)
-
-        return one
-
-    monkeypatch.setattr(planning, "goal_cost", counted)
+        monkeypatch.setattr(kind, name, counted)
     two_decisions(policy, list(range(num)), TINY)
     assert set(seen) == {4}

@@ -118,7 +118,7 @@ def test_mistakes_end_in_one_line(
 ) -> None:
     """A folder without a run, an absent file and an unknown device are told, not traced back."""
     for words, said in (
-        ([str(tmp_path / "no")], "is not a folder"),
+        ([str(tmp_path / "no")], "is neither a folder nor an owner/name of the hub"),
         ([str(studied), "--data", str(tmp_path / "no.h5")], "there is no data set at"),
         ([str(studied), "--device", "abacus"], "abacus"),
     ):

@@ -288,7 +288,7 @@ def test_a_world_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyP
     """The error says which package is missing and which extra brings it."""
     for package in ("gym_pusht", "worldmodel.worlds.push_t"):
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=r'push-t needs the package .*"sigreg\[envs\]"'):
+    with pytest.raises(ImportError, match=r'push-t needs the package .*"sigreg\[push-t\]"'):
         open_world("push-t")
 
 

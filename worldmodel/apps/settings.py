@@ -294,8 +294,10 @@ class TuneSettings(Settings):
     """Find λ, the weight of SIGReg, by bisection on its logarithm.
 
     Each run is short, starts from the same weights, and is judged on episodes it has not seen:
+
       prediction    error, as a fraction of the error of predicting no change; rises with λ
       distribution  SIGReg above its floor, as a fraction of a collapse's; falls with λ
+
     The λ where they meet keeps the larger of the two as small as it can be.
     """
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from worldmodel.worlds._discs import paint_discs, paint_rooms, sample_grid
 from worldmodel.worlds.contract import Expert
 
-__all__ = ["TwoRoom", "TwoRoomSession"]
+__all__ = ["Rooms", "TwoRoom", "TwoRoomSession"]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from planners import CEM, ICEM, MPC, MPPI, Bounds, Cost, GradientDescent, Method, PredictiveSampling
+from worldmodel import goals
 from worldmodel.apps.evaluate.policies import Actor, Scene, Task
 from worldmodel.apps.settings import PlannerSettings
-from worldmodel.cost import goal_cost
 from worldmodel.data import ActionScale
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
@@ -81,10 +81,11 @@ class PlannerPolicy:
             device=where(self.model),
         )  # fmt: skip
         goal = _tensor(world.draw(task.goals), self.model)
+        cost_from = self._costs(goal)
 
         def act(scene: Scene) -> Floats:
             frames = _tensor(scene.frames(), self.model)[:, None]
-            cost = self._cost(frames, goal)
+            cost = cost_from(frames)
             actions = mpc.act(lambda plans: cost(plans.repeat(1, 1, 1, held)))
             if self.on_plan and mpc.last:
                 with torch.no_grad():
@@ -96,25 +97,31 @@ class PlannerPolicy:
 
         return act
 
-    def _cost(self, frames: Tensor, goal: Tensor) -> Cost:
-        """The cost of all problems, from calls of the model that all hold `together` problems."""
+    def _costs(self, goal: Tensor) -> Callable[[Tensor], Cost]:
+        """From frames to the cost of all problems, in calls that hold `together` problems each.
+
+        Weights, goals and what is compiled or recorded are made here, once for all decisions.
+        """
         planner, num = self.planner, len(goal)
         groups = alike(num, planner.together or num, goal.device)
-        costs: list[Cost] = [
-            goal_cost(
-                self.model, frames[some], goal[some],
-                steps=planner.cost, dtype=getattr(torch, planner.dtype),
-                compile=planner.compile, cuda_graph=planner.cuda_graph,
-            )
-            for some in groups
-        ]  # fmt: skip
+        imagination = self.model.imagine(
+            getattr(torch, planner.dtype), planner.compile, planner.cuda_graph
+        )
+        near = [goals.near(imagination.embed(goal[some]), planner.cost) for some in groups]
 
-        def cost(plans: Tensor) -> Tensor:
-            return torch.cat(
-                [one(plans[some]) for one, some in zip(costs, groups, strict=True)]
-            )[:num]  # fmt: skip
+        def cost_from(frames: Tensor) -> Cost:
+            costs = [
+                one.of(imagination.look(frames[some]))
+                for one, some in zip(near, groups, strict=True)
+            ]
 
-        return cost
+            def cost(plans: Tensor) -> Tensor:
+                parts = [one(plans[some]) for one, some in zip(costs, groups, strict=True)]
+                return torch.cat(parts)[:num]
+
+            return cost
+
+        return cost_from
 
 
 @dataclass(frozen=True)

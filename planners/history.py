@@ -11,9 +11,9 @@ from torch import Tensor
 from planners._arguments import require
 from planners._record import choose, take_apart, walk
 
-__all__ = ["History", "Observations"]
+__all__ = ["History"]
 
-Observations = Tensor | Mapping[str, Tensor]
+_Observations = Tensor | Mapping[str, Tensor]
 """[B, …] of one moment, or [B, T, …] of several: a camera, or all sensors by name."""
 
 
@@ -29,7 +29,7 @@ class History(NamedTuple):
         seen: moments since all problems began; what is kept of earlier ones is filled up.
     """
 
-    observations: Observations | None
+    observations: _Observations | None
     done: Tensor
     handed: Tensor
     fresh: Tensor
@@ -67,7 +67,7 @@ class History(NamedTuple):
         known: Any = walk(joined, new, past)
         return History(known, done, handed, torch.zeros_like(self.fresh), self.seen + 1)
 
-    def newest(self) -> tuple[Observations | None, Tensor | None]:
+    def newest(self) -> tuple[_Observations | None, Tensor | None]:
         """The observations [B, T, …] there are, and the actions between, [B, T − 1, A] or None."""
         T = min(self.seen, 1 + self.done.shape[1])
         seen = walk(lambda _, x: None if x is None else x[:, -T:], self.observations)

@@ -186,3 +186,20 @@ def test_an_objective_brings_its_own_defaults_and_yields_to_what_is_given() -> N
     assert (gcbc.weight, gcbc.num_frames, gcbc.batch_size) == (0.0, 6, 128)
     assert of(objective="pldm", weight=0.5).weight == 0.5
     assert of().weight == 0.05
+
+
+def test_a_continued_run_keeps_its_settings_wherever_its_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a flag, by key=value, or by the default of the command."""
+    monkeypatch.chdir(tmp_path)
+    for out, words in (("run", ["--out", "run"]), ("other", ["out=other"])):
+        Path(out).mkdir()
+        values = of(steps=7).model_dump_json()
+        (tmp_path / out / "train.json").write_text(values, encoding="utf-8")
+        assert parse(TrainSettings, "train", ["--resume", *words]).steps == 7
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    text = DemoSettings(seed=5).model_dump_json()
+    (tmp_path / "runs" / "demo" / "demo.json").write_text(text, encoding="utf-8")
+    assert parse(DemoSettings, "demo", ["--resume"]).seed == 5
+    assert parse(DemoSettings, "demo", ["--resume", "--seed", "6"]).seed == 6

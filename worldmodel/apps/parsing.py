@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 import re
+from collections import ChainMap
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -42,11 +43,14 @@ def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> Settings
         given: Values = _source(kind, command, flags)()
     except SettingsError as error:
         _refuse(kind, str(error).removeprefix("error parsing CLI: "))
-    begun = Path(given.get("out", ".")) / f"{command}.json"
-    # A run that is continued keeps the settings it began with.
-    kept = read_settings(begun) if given.get("resume") and begun.is_file() else {}
     file = read_settings(Path(given["config"])) if given.get("config") else {}
-    return complete(kind, command, kept, file, given, _values_of(pairs, kind))
+    told = [file, given, _values_of(pairs, kind)]
+    # A run that is continued keeps the settings it began with.
+    if given.get("resume"):
+        usual = {"out": kind.model_fields["out"].default}
+        begun = Path(str(ChainMap(*told[::-1], usual)["out"])) / f"{command}.json"
+        told.insert(0, read_settings(begun) if begun.is_file() else {})
+    return complete(kind, command, *told)
 
 
 def complete(kind: type[SettingsT], command: str, *layers: Values) -> SettingsT:

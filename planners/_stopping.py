@@ -82,16 +82,17 @@ class Stopping:
         self._kept: Any = None
         self._answer: tuple[Mark, Tensor] | None = None
 
-    def over(self, done: int, plan: Callable[[], Tensor], kept: Any) -> Stopped:
+    def over(self, done: int, plan: Callable[[], Tensor], kept: Callable[[], Any]) -> Stopped:
         """What ends the search after `done` iterations; "iterations" if it goes on.
 
         Args:
             done: iterations that were asked for.
             plan: gives [B, H, A], as it would be returned now.
-            kept: the state, and what else is to stay as it is where a problem has settled.
+            kept: gives the state, and what else is to stay where a problem has settled; the same
+                shapes each time.
         """
         stop, deadline = self._stop, self._deadline
-        if stop is not None and done % LOOK == 0 and self._look(plan(), kept, stop):
+        if stop is not None and done % LOOK == 0 and self._look(plan(), kept(), stop):
             return "converged"
         return "deadline" if deadline is not None and self._late(done, deadline) else "iterations"
 

@@ -99,6 +99,9 @@ def optimize(
         def now() -> Tensor:
             return _project(method.plan(state), box)
 
+        def kept() -> tuple[Any, Tensor]:
+            return state, spread(scored.candidates)
+
         for i in range(iterations):
             told, scored = _iterate(method, cost, state, Noise(stream, i), box)
             lowest.append(scored.costs.amin(1))
@@ -108,15 +111,13 @@ def optimize(
             if callback is not None:
                 callback(Progress(i, scored.candidates, scored.costs, now(), state))
             if stopping is not None and i + 1 < iterations:
-                stopped = stopping.over(i + 1, now, (state, scored.candidates))
+                stopped = stopping.over(i + 1, now, kept)
             if stopped != "iterations":
                 break
-        candidates = scored.candidates
-        if stopping is not None:
-            state, candidates = stopping.result((state, candidates))
         if not in_graph:
-            _check(torch.stack(lowest), candidates, box)
-        return Plan(now(), state.cost, torch.stack(history), spread(candidates), stopped, state)
+            _check(torch.stack(lowest), scored.candidates, box)
+        state, wide = kept() if stopping is None else stopping.result(kept())
+        return Plan(now(), state.cost, torch.stack(history), wide, stopped, state)
 
 
 def planning_step(

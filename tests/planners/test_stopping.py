@@ -11,6 +11,7 @@ from torch import Tensor
 
 from planners import (
     CEM,
+    ICEM,
     AugmentedLagrangian,
     BestSoFar,
     CategoricalCEM,
@@ -47,7 +48,16 @@ def test_a_settled_search_stops(method: Method[Any]) -> None:
     assert (plan.actions - whole.actions).abs().max() < 2e-3
 
 
-@pytest.mark.parametrize("method", [CEM(40, 8), GradientDescent()], ids=["CEM", "Gradient"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        CEM(40, 8),
+        ICEM(40, 8, decay=1.1),
+        GradientDescent(),
+        Refine(CEM(40, 8), GradientDescent(), after=7),
+    ],
+    ids=lambda m: type(m).__name__,
+)
 def test_a_problem_stops_alike_in_every_batch(method: Method[Any]) -> None:
     """A problem that has settled keeps its plan, cost and spread while others search on."""
     problem = quadratic(6)
@@ -181,17 +191,15 @@ def test_the_host_never_waits_for_the_last_iterations() -> None:
     for done in range(1, 100):
         device.launch()
         far = torch.full_like(start, 0.0 if done >= settles else float(done))
-        if (
-            stopping.over(done, lambda far=far: far, (Spread(0.0), torch.tensor([done, done])))
-            == "converged"
-        ):  # type: ignore[misc]
+        kept = (Spread(0.0), torch.tensor([done, done]))
+        if stopping.over(done, lambda x=far: x, lambda x=kept: x) == "converged":  # type: ignore[misc]
             break
     # The plan rests from 23 on: seen to move at 25, at rest at 30, and read at 35.
     assert done == 35
     assert device.waits
     assert min(device.waits) >= LOOK
-    _, kept = stopping.result((Spread(0.0), torch.tensor([done, done])))
-    assert kept.tolist() == [30, 30]
+    _, numbers = stopping.result(kept)
+    assert numbers.tolist() == [30, 30]
 
 
 def test_the_clock_counts_what_is_queued() -> None:
@@ -203,7 +211,7 @@ def test_the_clock_counts_what_is_queued() -> None:
         device.launch()
         # Launching takes a tenth of the time that the device needs.
         device.now += 0.001
-        if stopping.over(done, lambda: start, ()) == "deadline":
+        if stopping.over(done, lambda: start, lambda: ()) == "deadline":
             break
     assert device.queued <= 0.1 + 1e-9
     assert 8 <= done <= 10

@@ -89,7 +89,7 @@ def loss(problem: Problem) -> Answer:
     like = rule.weight
     groups, knots = z.shape[0], like.numel()
     num, dim = problem.directions.rows.shape
-    grad_z = like.new_zeros(z.shape if problem.want_z else 0)
+    grad_z = like.new_empty(z.shape if problem.want_z else 0)
     grad_rows = like.new_zeros((num, dim) if problem.want_rows else 0)
     wanted = {
         "grad_z": grad_z if problem.want_z else None,

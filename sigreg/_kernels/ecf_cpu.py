@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -27,9 +28,8 @@ __all__ = ["loss"]
 # Samples × directions per tile. More would leave the cache; fewer cost more calls, and torch splits
 # an elementwise operation between two threads only beyond 32,768 elements.
 _TILE = 1 << 16
-_PROJECTIONS = 1 << 17  # held at a time in one walk, or 128 directions if that is more
+_PROJECTIONS = 1 << 16  # held at a time in one walk, or 128 directions if that is more
 _MAX_SAMPLES = _TILE  # in one walk: more do not fit a tile
-_RUN = 2048  # samples per product: sums of sums round less than one long sum
 _PAD = 112  # or a power-of-two N puts a sample of every feature in one cache set
 _OFFSETS = 9  # 1, and cos and sin of θ, 2θ, 3θ, 4θ
 _CENTRES = 7  # cos 4θ and sin 4θ are the first centre too
@@ -125,7 +125,9 @@ class _Tile:
         """[rows, 2P·9], Σ_n F_p F_j."""
         f = self.features
         out = self.product[: f.shape[1]]
-        for i, part in enumerate(torch.split(f, _RUN, -1)):
+        # Sums of sums round less than one long sum, least if both are about as long.
+        run = max(128, 1 << round(math.log2(6 * math.sqrt(f.shape[-1]))))
+        for i, part in enumerate(torch.split(f, run, -1)):
             out.baddbmm_(
                 part[_CENTRES:].transpose(0, 1), part[:_OFFSETS].permute(1, 2, 0), beta=min(i, 1)
             )
@@ -215,7 +217,7 @@ def _in_one_walk(problem: Problem) -> Answer:
     groups, n, dim = z.shape
     num, knots = len(directions.rows), rule.weight.numel()
     chunk = min(num, problem.chunk or max(128, _PROJECTIONS // (groups * n)))
-    flat = z.to(rule.weight).reshape(groups * n, dim)
+    flat = z.to(rule.weight).reshape(groups * n, dim).contiguous()  # the same bits for any strides
     forward, backward = _combinations(knots, flat.dtype)
     rows, _ = _tile_shape(chunk * groups, n)
     backward = backward * (2 / (num * groups))

@@ -22,6 +22,7 @@ BACKENDS = [
     pytest.param("cpp", marks=pytest.mark.skipif(NO_COMPILER, reason="no C++ compiler")),
     pytest.param("triton", marks=pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)),
 ]
+ON_CPU = ("cpu", "reference") if NO_COMPILER else ("cpu", "cpp", "reference")
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 

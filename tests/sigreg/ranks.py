@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -25,6 +26,7 @@ from sigreg import (
     trapezoid,
 )
 
+ON_CPU = ("cpu", "reference") if shutil.which("c++") is None else ("cpu", "cpp", "reference")
 RANKS, DIM = 2, 6
 RULE = trapezoid()
 DIRECTIONS = random_directions(24, DIM, seed=0, step=0)
@@ -152,7 +154,7 @@ def messages() -> dict[str, list[int]]:
     torch.distributed.all_reduce = counted
     try:
         found = {}
-        for backend in ("cpu", "reference"):
+        for backend in ON_CPU:
             x = shard(batch(), (13, 7)).requires_grad_()
             loss = sigreg_loss(x, DIRECTIONS, RULE, group="auto", backend=backend)
             found[f"{backend} forward"] = sent.copy()
@@ -193,7 +195,7 @@ def own_check() -> dict[str, Any]:
 def astray() -> dict[str, Any]:
     """Losses and gradients of layers whose ranks draw other directions, and of one that agrees."""
     found = {}
-    for backend in ("cpu", "reference"):
+    for backend in ON_CPU:
         for name, seed, step in (
             ("agreed", 1, 1),
             ("other step", 0, dist.get_rank()),

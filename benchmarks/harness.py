@@ -220,6 +220,8 @@ def machine() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "gpu": None,
+        # `chrt -f 1 python ...`: other programs waited, as on a quiet machine.
+        "real_time": sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_FIFO,
     }
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -240,6 +242,7 @@ def describe_machine(info: Mapping[str, object]) -> str:
     """One line for under a table."""
     flags = info.get("flags")
     extra = f", {' '.join(map(str, flags))}" if isinstance(flags, list) and flags else ""
+    extra += ", real-time priority" if info.get("real_time") else ""
     cpu = f"{info['cpu']} ({info['cores']} cores, {info['threads']} threads{extra})"
     return f"{info['gpu']}, {cpu}" if info.get("gpu") else cpu
 

@@ -86,6 +86,7 @@ def provenance(record: Mapping[str, object]) -> str:
     day = str(record["created"])[:10]
     line = f"`{record['command']}` at {record['commit']}, {day}, torch {versions['torch']}, {where}"
     line += f" ({flags})." if flags and not machine["gpu"] else "."
+    line += " Real-time priority." if machine.get("real_time") else ""
     note = record.get("note")
     return f"<sub>{line}{f' {note}' if note else ''}</sub>"
 

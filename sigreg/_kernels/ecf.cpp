@@ -28,7 +28,7 @@ struct Job {
   const T *weight, *target;       // [K]
   const T* slope;                 // [G, M, 2K], a gradient of the sums instead of the loss's own
   T *sums, *terms;                // [G, M, 2K], and the statistic of each [G, M]
-  T *grad_z, *grad_rows;          // added to what is there
+  T *grad_z, *grad_rows;          // the second added to what is there
   T *projections, *packed, *own;  // workspace, `own_size` for each thread
   Int groups, n, dim, num, knots, chunk, own_size, threads;
   double spacing;
@@ -55,7 +55,6 @@ typedef Whole<sizeof(T)>::type I __attribute__((vector_size(kBytes)));
 constexpr int L = kBytes / sizeof(T);  // lanes
 constexpr int W = 2 * L;               // width of a panel of a product
 constexpr int kBlock = 32;             // samples whose features fit the first-level cache
-constexpr Int kRun = 1024;             // samples summed at a time
 constexpr int kOffsets = 9;            // 1, and cos and sin of θ, 2θ, 3θ, 4θ
 constexpr Int kPart = 1022;            // samples of one task of the product back
 
@@ -166,7 +165,7 @@ class Loss {
       });
       const Int backs = job.grad_z ? across * job.groups * ceil(job.n, kPart) : 0;
       divide(backs + (job.grad_rows ? across * wide : 0), phase++, [&](Int t) {
-        t < backs ? back(t, count) : back_to_rows(t - backs, first, count, own);
+        t < backs ? back(t, first, count) : back_to_rows(t - backs, first, count, own);
       });
     }
   }
@@ -236,14 +235,15 @@ class Loss {
   void column(T* x, const T* shares, Int group, Int m, int lanes, Own& own) const {
     const bool back = job.grad_z || job.grad_rows;
     const int size = 2 * centres * kOffsets;
+    // Sums of sums of sums round less than one long sum: blocks, runs of √N blocks, all samples.
+    const Int run = kBlock * ceil(Int(std::sqrt(double(job.n))), Int(std::sqrt(kBlock)));
     for (int j = 0; j < size; ++j) own.products[j] = V{};
     for (Int i = 0; i < job.n && !job.slope; i += kBlock) {
-      // Sums of sums of sums round less than one long sum; those of a run stand for the weights.
-      for (int j = 0; j < size && i % kRun == 0; ++j) own.weights[j] = V{};
+      for (int j = 0; j < size && i % run == 0; ++j) own.weights[j] = V{};  // a run's, for now
       const Int count = least(kBlock, job.n - i);
       load(x + i * W, count, shares ? shares + i : nullptr, own.features);
       add(own.features, count, own.weights);
-      const bool last = (i + kBlock) % kRun == 0 || i + kBlock >= job.n;
+      const bool last = (i + kBlock) % run == 0 || i + kBlock >= job.n;
       for (int j = 0; j < size && last; ++j) own.products[j] += own.weights[j];
     }
     finish(own.products, own.weights, group, group * job.num + m, lanes);
@@ -352,14 +352,14 @@ class Loss {
   }
 
   // W coordinates of the gradient of one group's samples, or of kPart of them.
-  void back(Int task, Int count) const {
+  void back(Int task, Int first, Int count) const {
     const Int panels = ceil(job.dim, W), parts = ceil(job.n, kPart), wide = ceil(count, W);
     const Int q = task % panels, group = task / panels / parts, at = task / panels % parts * kPart;
     const T* x = job.projections + (group * wide * job.n + at) * W;
     T* out = job.grad_z + (group * job.n + at) * job.dim + q * W;
     const T* panel = job.packed + q * wide * W * W;
     const Int width = least(W, job.dim - q * W);
-    Product{x, panel, out, W, 1, W, wide, job.n * W, job.dim, width, true}.run(
+    Product{x, panel, out, W, 1, W, wide, job.n * W, job.dim, width, first > 0}.run(
         least(kPart, job.n - at));
   }
 

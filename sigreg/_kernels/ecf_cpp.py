@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -40,7 +41,7 @@ class _Job(ctypes.Structure):
 
 
 @functools.cache
-def library(dtype: torch.dtype) -> ctypes.CDLL:
+def library(dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
     """The kernel for float32 or float64, compiled unless this machine has it in its cache.
 
     The cache is `sigreg` in $XDG_CACHE_HOME, or in ~/.cache; the compiler $CXX, or the first of
@@ -48,22 +49,23 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
 
     Raises: RuntimeError without a compiler, or if it fails.
     """
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
     scalar = "double" if dtype == torch.float64 else "float"
     arm = platform.machine().lower() in ("arm64", "aarch64")
     flags = [*_FLAGS, "-mcpu=native" if arm else "-march=native", f"-DSCALAR={scalar}"]
-    key = hashlib.sha256(repr((compiler, flags, _processor())).encode() + _SOURCE.read_bytes())
+    key = hashlib.sha256(repr((flags, _processor())).encode() + _SOURCE.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sigreg"
     path = cache / f"ecf-{scalar}-{key.hexdigest()[:16]}.so"
     if not path.exists():
-        if compiler is None:
+        found = next(filter(shutil.which, ("c++", "g++", "clang++")), "")
+        compiler = shlex.split(os.environ.get("CXX", found))
+        if not compiler or not shutil.which(compiler[0]):
             raise RuntimeError(
                 "backend='cpp' needs a C++ compiler: set CXX, or install c++, g++ or clang++"
             )
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             partial = Path(folder) / path.name
-            command = [compiler, *flags, str(_SOURCE), "-o", str(partial)]
+            command = [*compiler, *flags, str(_SOURCE), "-o", str(partial)]
             run = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  fixed words
             if run.returncode:
                 raise RuntimeError(f"backend='cpp': {' '.join(command)} failed:\n{run.stderr}")
@@ -87,7 +89,7 @@ def loss(problem: Problem) -> Answer:
     like = rule.weight
     groups, knots = z.shape[0], like.numel()
     num, dim = problem.directions.rows.shape
-    grad_z = like.new_zeros(z.shape if problem.want_z else 0)
+    grad_z = like.new_empty(z.shape if problem.want_z else 0)
     grad_rows = like.new_zeros((num, dim) if problem.want_rows else 0)
     wanted = {
         "grad_z": grad_z if problem.want_z else None,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -21,16 +22,14 @@ from torch import Tensor
 
 from sigreg._kernels.contract import Answer, Parts, Problem, effective_size, in_two_phases
 from sigreg.directions import Directions
-from sigreg.reference import epps_pulley, epps_pulley_slope
 
 __all__ = ["loss"]
 
-# Samples × directions per tile: a dozen features fit a 2 MiB cache per thread, and torch splits an
-# elementwise operation between two threads only beyond 32,768 elements.
-_TILE = 3 << 14
-_PROJECTIONS = 1 << 18  # held at a time in one walk, or 256 directions if that is more
+# Samples × directions per tile. More would leave the cache; fewer cost more calls, and torch splits
+# an elementwise operation between two threads only beyond 32,768 elements.
+_TILE = 1 << 16
+_PROJECTIONS = 1 << 16  # held at a time in one walk, or 128 directions if that is more
 _MAX_SAMPLES = _TILE  # in one walk: more do not fit a tile
-_RUN = 2048  # samples per product: sums of sums round less than one long sum
 _PAD = 112  # or a power-of-two N puts a sample of every feature in one cache set
 _OFFSETS = 9  # 1, and cos and sin of θ, 2θ, 3θ, 4θ
 _CENTRES = 7  # cos 4θ and sin 4θ are the first centre too
@@ -126,7 +125,9 @@ class _Tile:
         """[rows, 2P·9], Σ_n F_p F_j."""
         f = self.features
         out = self.product[: f.shape[1]]
-        for i, part in enumerate(torch.split(f, _RUN, -1)):
+        # Sums of sums round less than one long sum, least if both are about as long.
+        run = max(128, 1 << round(math.log2(6 * math.sqrt(f.shape[-1]))))
+        for i, part in enumerate(torch.split(f, run, -1)):
             out.baddbmm_(
                 part[_CENTRES:].transpose(0, 1), part[:_OFFSETS].permute(1, 2, 0), beta=min(i, 1)
             )
@@ -200,9 +201,10 @@ _PARTS = Parts(_project, _sums, _pull)
 
 
 def _tile_shape(rows: int, n: int) -> tuple[int, int]:
-    """(rows, samples) of a tile: all samples if they fit, so that a row is walked once."""
+    """(rows, samples) of tiles as even as can be, with all samples of a row if they fit."""
     samples = min(n, _TILE)
-    return max(1, min(rows, _TILE // samples)), samples
+    tiles = -(-rows // (_TILE // samples))
+    return -(-rows // tiles), samples
 
 
 def _in_one_walk(problem: Problem) -> Answer:
@@ -214,17 +216,18 @@ def _in_one_walk(problem: Problem) -> Answer:
     z, directions, shares, rule = problem[:4]
     groups, n, dim = z.shape
     num, knots = len(directions.rows), rule.weight.numel()
-    chunk = min(num, problem.chunk or max(256, _PROJECTIONS // (groups * n)))
-    flat = z.to(rule.weight).reshape(groups * n, dim)
+    chunk = min(num, problem.chunk or max(128, _PROJECTIONS // (groups * n)))
+    flat = z.to(rule.weight).reshape(groups * n, dim).contiguous()  # the same bits for any strides
     forward, backward = _combinations(knots, flat.dtype)
     rows, _ = _tile_shape(chunk * groups, n)
-    total, size = (
-        part[:, None] for part in effective_size(*problem.own_sizes(), problem.scale_by_n)
-    )
+    backward = backward * (2 / (num * groups))
+    # With miss = sums − total · target the statistic is Σ factor · miss².
+    total, size = effective_size(*problem.own_sizes(), problem.scale_by_n)
+    expected = torch.outer(total, torch.cat((rule.target, 0 * rule.target)))
+    factor = torch.outer(size / total.square(), torch.cat((rule.weight, rule.weight)))
     # Rows of a tile are (direction, group): repeat the groups past the last tile's end.
     repeats = rows // groups + 2
-    total, size = total.repeat(repeats, 1), size.repeat(repeats, 1)
-    share = size / total / (num * groups)
+    expected, factor = expected.repeat(repeats, 1), factor.repeat(repeats, 1)
     roots = None if shares is None else shares.sqrt().repeat(repeats, 1)
     tile = _Tile(rows, n, knots, flat)
     theta = flat.new_empty(chunk, groups * n)
@@ -240,10 +243,10 @@ def _in_one_walk(problem: Problem) -> Answer:
             angle = angles.view(-1, n)[j : j + rows]
             at = slice(j % groups, j % groups + len(angle))
             tile.load(angle, None if roots is None else roots[at])
-            cos, sin = (tile.products() @ forward).div_(total[at]).chunk(2, -1)
-            loss += epps_pulley(cos, sin, size[at, 0], rule).sum()
-            slope = torch.cat(epps_pulley_slope(cos, sin, share[at, 0], rule), -1)
-            tile.pull(slope @ backward, angle)
+            miss = torch.addmm(expected[at], tile.products(), forward, beta=-1)
+            pull = miss * factor[at]
+            loss += torch.dot(pull.view(-1), miss.view(-1))
+            tile.pull(pull @ backward, angle)
         if problem.want_z:
             grad_z.addmm_(angles.T, a)
         if problem.want_rows:

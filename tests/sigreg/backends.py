@@ -28,6 +28,7 @@ BACKENDS = [
         ],
     ),
 ]
+ON_CPU = ("cpu", "reference") if NO_COMPILER else ("cpu", "cpp", "reference")
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 

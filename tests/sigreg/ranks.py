@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -26,6 +27,7 @@ from sigreg import (
     trapezoid,
 )
 
+ON_CPU = ("cpu", "reference") if shutil.which("c++") is None else ("cpu", "cpp", "reference")
 RANKS, DIM = 2, 6
 RULE = trapezoid()
 # Gloo's tensors are on the CPU: under the interpreter alone can they meet these kernels.
@@ -156,7 +158,7 @@ def messages() -> dict[str, list[int]]:
     torch.distributed.all_reduce = counted
     try:
         found = {}
-        for backend in ("cpu", "reference"):
+        for backend in ON_CPU:
             x = shard(batch(), (13, 7)).requires_grad_()
             loss = sigreg_loss(x, DIRECTIONS, RULE, group="auto", backend=backend)
             found[f"{backend} forward"] = sent.copy()
@@ -197,7 +199,7 @@ def own_check() -> dict[str, Any]:
 def astray() -> dict[str, Any]:
     """Losses and gradients of layers whose ranks draw other directions, and of one that agrees."""
     found = {}
-    for backend in ("cpu", "reference"):
+    for backend in ON_CPU:
         for name, seed, step in (
             ("agreed", 1, 1),
             ("other step", 0, dist.get_rank()),

@@ -93,7 +93,7 @@ def test_in_evaluation_only_a_named_group_is_asked(results: list[dict[str, Any]]
 def test_one_message_forward_and_none_backward(results: list[dict[str, Any]]) -> None:
     """The message holds 2·M·K + 2 numbers and a mark of 16: 24 directions, 17 knots."""
     for found in results:
-        for backend in ("cpu", "reference"):
+        for backend in ranks.ON_CPU:
             assert found["messages"][f"{backend} forward"] == [2 * 24 * 17 + 2 + 16]
             assert found["messages"][f"{backend} backward"] == []
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sigreg import Directions, Quadrature, random_directions, sigreg_loss, trapezoid
 
+from .backends import ON_CPU
 from .truths import TRUTHS, Truth
 
 RULE = trapezoid()
@@ -80,7 +81,7 @@ def test_a_batch_without_samples_adds_nothing() -> None:
     mask = torch.ones(2, 10, dtype=torch.bool)
     mask[1] = False
     a = directions(8, 4)
-    for backend in ("cpu", "reference"):
+    for backend in ON_CPU:
         for scale_by_n in (True, False):
             loss = sigreg_loss(z, a, RULE, mask=mask, backend=backend, scale_by_n=scale_by_n)
             alone = sigreg_loss(z[0], a, RULE, backend=backend, scale_by_n=scale_by_n)
@@ -113,7 +114,7 @@ def test_directions_may_be_learned() -> None:
         torch.testing.assert_close(fused, plain)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_weights_of_samples(backend: str) -> None:
     """Weights enter the means, and N is (Σ w)² / Σ w²: of 0 and 1 they are a mask."""
     z, a = torch.randn(3, 20, 6, dtype=torch.float64), directions(16, 6)
@@ -158,7 +159,7 @@ def test_gradients_of_weighted_samples() -> None:
 
 
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_chunks_change_nothing(backend: str, learned: bool) -> None:
     """However many directions are projected at a time, loss and gradients are the same."""
     z, found = torch.randn(2, 20, 4, dtype=torch.float64), []
@@ -171,7 +172,7 @@ def test_chunks_change_nothing(backend: str, learned: bool) -> None:
             torch.testing.assert_close(mine, first)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_rows_with_a_scale_may_be_learned_too(backend: str) -> None:
     """The gradient of rows goes through their scale, to both."""
     z, found = torch.randn(20, 4, dtype=torch.float64), []
@@ -195,7 +196,7 @@ def test_dtype_of_the_result(dtype: torch.dtype) -> None:
     assert z.grad.dtype == dtype
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_autocast_does_not_reach_inside(backend: str) -> None:
     """Loss and gradient are bit for bit the same under autocast."""
     z, a = torch.randn(40, 8, requires_grad=True), directions(16, 8).float()
@@ -207,7 +208,7 @@ def test_autocast_does_not_reach_inside(backend: str) -> None:
     assert torch.equal(*pulls)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_bad_sample_shows(backend: str, bad: float) -> None:
     """One sample that is not finite makes the loss not finite, in any batch."""

@@ -14,7 +14,7 @@ def bent(scale: float, bend: float = 0.2) -> NearIsometry:
     layer = NearIsometry(SIGReg(num_proj=16).eval(), 6, 3, bend=bend, hidden=9).double()
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=scale)
-    return layer
+    return layer.requires_grad_(False)
 
 
 def test_it_starts_as_the_identity() -> None:

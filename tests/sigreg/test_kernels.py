@@ -257,11 +257,13 @@ def test_the_loss(backend: str, scale_by_n: bool, masked: bool, chunk: int | Non
 
 
 @every_backend
-@pytest.mark.parametrize("shape", [(4, 128, 48), (2, 60, 16)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 128, 48), (2, 60, 16), (1, 2048, 128)], ids=str)
 def test_the_gradient_is_as_exact_as_the_published_formulas(
     backend: str, shape: tuple[int, ...]
 ) -> None:
     """In float32 the gradient errs at most twice as much as that of the plain formula."""
+    if backend == "triton" and not CUDA and shape[1] > 1000:
+        pytest.skip("minutes under the interpreter")
     z = torch.randn(shape, dtype=torch.float64)
     a = random_directions(64, shape[-1], seed=0, step=0)
 

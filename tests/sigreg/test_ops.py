@@ -15,6 +15,8 @@ from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
 from sigreg._kernels import loss_op
 from sigreg.directions import Sketch, directions_op
 
+from .backends import ON_CPU
+
 RULE = trapezoid()
 
 
@@ -76,7 +78,7 @@ class Step(nn.Module):
         return loss
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_one_graph(backend: str, autocast: bool) -> None:
     """Traced as a single graph, loss, gradient and step counter are those of eager code."""
@@ -164,7 +166,7 @@ def test_memory_is_bounded_by_the_projections(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_chunk_bounds_memory(backend: str, learned: bool) -> None:
     """Few directions at a time take less memory, also in the reference and with learned ones."""
     x = torch.randn(2, 512, 32, requires_grad=True)

@@ -85,6 +85,8 @@ def sigreg_loss(
             shares = mask.to(full) if shares is None else shares.where(mask, 0)
         if directions.scale is None:
             directions = directions.to(full)
+        elif directions.rows.requires_grad:
+            directions = Directions(directions.unit().to(full))
         groups = math.prod(z.shape[:-2])  # not -1, which an empty shard leaves open
         grad = torch.is_grad_enabled()
         problem = Problem(

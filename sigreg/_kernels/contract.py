@@ -59,9 +59,10 @@ class Problem(NamedTuple):
 
         NaN if the ranks drew different directions.
         """
-        mark = None if self.directions.scale is None else self.directions.mark()
-        everything = over_ranks([sums, *self.own_sizes()], mark if self.group else None, self.group)
-        return everything[0], everything[1], everything[2]
+        drawn = self.group and self.directions.scale is not None
+        mark = self.directions.mark() if drawn else None
+        sums, total, squares = over_ranks([sums, *self.own_sizes()], mark, self.group)
+        return sums, total, squares
 
 
 # The loss [] in float32 (float64 for float64 z), and the gradients with respect to z [G, N, D] and

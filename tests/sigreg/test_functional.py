@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigreg import Quadrature, random_directions, sigreg_loss, trapezoid
+from sigreg import Directions, Quadrature, random_directions, sigreg_loss, trapezoid
 
 from .truths import TRUTHS, Truth
 
@@ -169,6 +169,19 @@ def test_chunks_change_nothing(backend: str, learned: bool) -> None:
     for other in found[1:]:
         for mine, first in zip(other, found[0], strict=True):
             torch.testing.assert_close(mine, first)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_rows_with_a_scale_may_be_learned_too(backend: str) -> None:
+    """The gradient of rows goes through their scale, to both."""
+    z, found = torch.randn(20, 4, dtype=torch.float64), []
+    rows, scale = torch.randn(2, 8, 4, dtype=torch.float64)
+    scale = scale[:, 0].exp()
+    for given in (Directions(rows.requires_grad_(), scale), None):
+        a = Directions(rows * scale[:, None]) if given is None else given
+        loss = sigreg_loss(z.float(), a, RULE, backend=backend)
+        found.append(torch.autograd.grad(loss, rows)[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

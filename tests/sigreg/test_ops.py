@@ -22,14 +22,15 @@ def loss_arguments(
     *, want_gradient: bool, mask: bool, drawn: bool, chunk: int, strided: bool
 ) -> tuple[object, ...]:
     """A call of `sigreg::loss`."""
-    z = torch.randn(2, 6, 20).mT if strided else torch.randn(2, 20, 6)
+    groups = 1 if strided else 2  # one, or flattening would copy
+    z = torch.randn(groups, 6, 20).mT if strided else torch.randn(groups, 20, 6)
     z.requires_grad_(want_gradient)
     if drawn:
         rows, scale = Sketch(9).draw(z.detach())
     else:
         rows, scale = random_directions(9, 6, seed=0, step=0).T.contiguous().T, None
         rows.requires_grad_(want_gradient)
-    shares = torch.rand(2, 20) if mask else None
+    shares = torch.rand(groups, 20) if mask else None
     weight, target = RULE.weight.float(), RULE.target.float()
     wanted = want_gradient, want_gradient and not drawn
     return z, rows, scale, shares, weight, target, RULE.spacing, True, chunk, "cpu", "", *wanted
@@ -173,4 +174,4 @@ def test_chunk_bounds_memory(backend: str, learned: bool) -> None:
         return peak_bytes(lambda: sigreg_loss(x, a, RULE, backend=backend, chunk=chunk).backward())
 
     # A kernel has a working set beside the projections.
-    assert peak(32) < (0.4 if backend == "reference" else 1) * peak(512)
+    assert peak(32) < (0.1 if backend == "reference" else 1) * peak(512)

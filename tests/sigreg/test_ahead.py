@@ -56,6 +56,7 @@ def check(variants: list[dict[str, Any]]) -> None:
             assert v["registers"] <= REGISTERS[v["kernel"]], v
 
 
+@pytest.mark.slow
 def test_the_default_call_on_an_h200() -> None:
     """Its kernels compile without a spill; sums and pulls take 80 instructions a projection."""
     variants = compiled("90", "--plain")

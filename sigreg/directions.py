@@ -144,7 +144,8 @@ def _by_reflections(g: Tensor) -> Tensor:
     """LAPACK's way, the quicker one on a CPU."""
     q, r = torch.linalg.qr(g.mT)
     sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
-    return q.mT * sign.unsqueeze(-1)
+    rows: Tensor = q.mT * sign.unsqueeze(-1)
+    return rows
 
 
 def _by_cholesky(g: Tensor) -> Tensor:

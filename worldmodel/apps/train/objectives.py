@@ -117,7 +117,10 @@ def _parts(
 
 
 def _sigreg(config: TrainConfig) -> nn.Module:
-    return SIGReg(num_proj=config.num_proj, seed=config.seed)
+    # Held-out losses are of all ranks too, and in evaluation SIGReg sums over a named group alone.
+    shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+    group = torch.distributed.group.WORLD if shared else None
+    return SIGReg(num_proj=config.num_proj, seed=config.seed, group=group)
 
 
 def _pldm(config: TrainConfig) -> nn.Module:

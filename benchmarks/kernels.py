@@ -253,8 +253,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write variants and model there, save nothing")
     parser.add_argument("--fast", action="store_true", help="fewer variants")
+    parser.add_argument("--archs", type=int, nargs="+", default=ARCHS, help="90 among them")
     arguments = parser.parse_args()
-    variants = compiled(ARCHS, arguments.fast)
+    variants = compiled(arguments.archs, arguments.fast)
     rows = [model(plain(variants), *size) for size in SIZES]
     if arguments.json:
         record = {"variants": [contract(v) for v in variants], "model": rows}

@@ -56,6 +56,7 @@ def check(variants: list[dict[str, Any]]) -> None:
             assert v["registers"] <= REGISTERS[v["kernel"]], v
 
 
+@pytest.mark.slow
 def test_the_default_call_on_an_h200() -> None:
     """Its kernels compile without a spill; sums and pulls take 80 instructions a projection."""
     variants = compiled("90", "--plain")
@@ -94,11 +95,11 @@ def test_a_compiler_sees_the_kernels() -> None:
 
 @pytest.mark.slow
 def test_the_modelled_time(tmp_path: Path) -> None:
-    """For N 8192, D 512 the model stays within its target, above the floor, a third below eager."""
+    """For N 8192, D 512 the model is above the floor, within the target, a nineteenth of eager."""
     file = tmp_path / "kernels.json"
-    run(str(BENCHMARKS / "kernels.py"), "--fast", "--json", str(file))
+    run(str(BENCHMARKS / "kernels.py"), "--fast", "--archs", "90", "--json", str(file))
     record = json.loads(file.read_text())
     (row,) = [r for r in record["model"] if (r["n"], r["d"]) == (8192, 512)]
     assert row["floor_us"] < row["us"] < TARGET
     assert row["eager_us"] > 19 * row["us"]
-    assert {v["arch"] for v in record["variants"]} == {80, 90, 100}
+    check(record["variants"])

@@ -53,9 +53,9 @@ FLOORS = {
         "records contract",
         "layers goals",
         "rollout imagine",
-        "encoder predictor prefix affine patches",
+        "encoder predictor patches",
         "model",
-        "loss cost heads",
+        "loss heads",
         "presets",
     ),
 }

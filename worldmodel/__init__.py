@@ -6,9 +6,7 @@ from worldmodel._lazy import lazily
 
 if TYPE_CHECKING:
     from worldmodel import goals, heads, presets
-    from worldmodel.affine import AffinePredictor
     from worldmodel.checkpoint import RunConfig, load, load_policy, read_config, save
-    from worldmodel.cost import goal_cost
     from worldmodel.encoder import (
         ActionEncoder,
         ConvEncoder,
@@ -20,39 +18,14 @@ if TYPE_CHECKING:
     from worldmodel.gcbc import GCBC, gcbc_loss
     from worldmodel.hub import from_pretrained, push_to_hub
     from worldmodel.imagine import Futures, Imagination
-    from worldmodel.loss import jepa_loss
-    from worldmodel.model import WorldModel
+    from worldmodel.loss import PLDMTerms, jepa_loss, pldm_loss
+    from worldmodel.model import WorldModel, goal_cost
     from worldmodel.patches import DinoPatches, PatchPredictor
-    from worldmodel.pldm import PLDMTerms, pldm_loss
-    from worldmodel.predictor import CausalPredictor
-    from worldmodel.prefix import PrefixPredictor
+    from worldmodel.predictor import AffinePredictor, CausalPredictor, PrefixPredictor
     from worldmodel.published import from_published
     from worldmodel.records import Batch, Losses
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "goals": "",
-        "heads": "",
-        "presets": "",
-        "affine": "AffinePredictor",
-        "checkpoint": "RunConfig load load_policy read_config save",
-        "cost": "goal_cost",
-        "encoder": "ActionEncoder ConvEncoder FrameEncoder FusedEncoder StateEncoder",
-        "export": "export_onnx export_torch",
-        "gcbc": "GCBC gcbc_loss",
-        "hub": "from_pretrained push_to_hub",
-        "imagine": "Futures Imagination",
-        "loss": "jepa_loss",
-        "model": "WorldModel",
-        "patches": "DinoPatches PatchPredictor",
-        "pldm": "PLDMTerms pldm_loss",
-        "predictor": "CausalPredictor",
-        "prefix": "PrefixPredictor",
-        "published": "from_published",
-        "records": "Batch Losses",
-    },
-)
+__getattr__ = lazily(__name__)
 
 __all__ = [
     "GCBC",

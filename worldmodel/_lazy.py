@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 __all__ = ["lazily"]
 
 
-def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` (PEP 562), so that importing a package does not import torch.
+def lazily(package: str) -> Callable[[str], Any]:
+    """A package's `__getattr__` (PEP 562): importing it imports nothing else.
 
-    Args:
-        package: full name of the package whose names these are.
-        homes: names, separated by spaces, by the module that defines them; an empty string of
-            names means the module itself.
-    Returns: a function from a name to its object; it raises AttributeError for other names.
+    What it gives, and where from, is what the package's `if TYPE_CHECKING:` block imports, so that
+    type checkers and Python read one list.
     """
-    table = {name: home for home, names in homes.items() for name in names.split()}
+    tree = ast.parse(Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If)).body
+    imports = [node for node in block if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: str(node.module) for node in imports for alias in node.names}
 
     def get(name: str) -> Any:
-        if name in table:
-            value = getattr(importlib.import_module(f"{package}.{table[name]}"), name)
-        elif homes.get(name) == "":
-            value = importlib.import_module(f"{package}.{name}")
-        else:
+        if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if homes[name] == package:
+            return importlib.import_module(f"{package}.{name}")
+        value = getattr(importlib.import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -7,29 +7,24 @@ but ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from worldmodel._files import draft_of, write_together
-from worldmodel._strict import check_tensors
-from worldmodel._weights import as_bytes, digest_of, kept_digest, read_weights
-from worldmodel.affine import AffinePredictor
+from worldmodel._weights import as_bytes, check_tensors, digest_of, notes_of, read_weights
 from worldmodel.data.episodes import ActionScale
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
-from worldmodel.predictor import CausalPredictor
-from worldmodel.prefix import PrefixPredictor
+from worldmodel.predictor import AffinePredictor, CausalPredictor, PrefixPredictor
 
-if TYPE_CHECKING:
-    from os import PathLike
-
-__all__ = ["RunConfig", "digest", "load", "load_policy", "read_config", "save"]
+__all__ = ["RunConfig", "digest", "is_released", "load", "load_policy", "read_config", "save"]
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -44,6 +39,7 @@ _CLASSES: tuple[type[nn.Module], ...] = (
     FrameEncoder, ConvEncoder, StateEncoder, FusedEncoder, DinoPatches, ActionEncoder,
     CausalPredictor, PatchPredictor, PrefixPredictor, AffinePredictor,
 )  # fmt: skip
+_ModelT = TypeVar("_ModelT", WorldModel, GCBC)
 
 
 class RunConfig(NamedTuple):
@@ -84,19 +80,16 @@ def save(
     Raises: TypeError if `model` is wrapped, a part keeps no `config` of its arguments, or `extra`
         is not JSON; OSError naming the file if it cannot be written.
     """
-    kind = type(model)
+    kind, scale = type(model), action_scale
     if kind not in _KINDS:
         raise TypeError(f"model must be a WorldModel or GCBC, without wrapper, got {kind.__name__}")
     parts, arguments = _KINDS[kind]
-    described: dict[str, Any] = {name: _describe(name, getattr(model, name)) for name in parts}
-    described |= {name: getattr(model, name) for name in arguments}
+    described = {name: _describe(name, getattr(model, name)) for name in (*parts, *arguments)}
     weights, sha256 = as_bytes(model.state_dict())
     config = {
         "format": FORMAT,
         "model": {"class": kind.__name__, **described},
-        "action_scale": None
-        if action_scale is None
-        else {"mean": action_scale.mean.tolist(), "std": action_scale.std.tolist()},
+        "action_scale": scale and {"mean": scale.mean.tolist(), "std": scale.std.tolist()},
         "extra": extra or {},
         "weights": sha256,
     }
@@ -127,8 +120,7 @@ def load(
     Raises: FileNotFoundError or ValueError, naming the file at fault: it is absent, damaged, of a
         newer format, of a class that is not known, or of another width than the weights.
     """
-    model = _load(Path(folder), WorldModel, classes)
-    return model.to(map_location)
+    return _load(Path(folder), WorldModel, classes).to(map_location)
 
 
 def load_policy(
@@ -140,14 +132,11 @@ def load_policy(
     """Build the policy of a run folder that was trained by behaviour cloning.
 
     Args:
-        folder: as `save` left it.
-        map_location: device of the result.
-        classes: your own part classes, found by their names; ours need not be listed.
+        folder, map_location, classes: as `load`.
     Returns: a GCBC in evaluation mode, float32; otherwise as `load`.
     Raises: as `load`; ValueError too if the folder holds a world model.
     """
-    policy = _load(Path(folder), GCBC, classes)
-    return policy.to(map_location)
+    return _load(Path(folder), GCBC, classes).to(map_location)
 
 
 def read_config(folder: str | PathLike[str]) -> RunConfig:
@@ -161,8 +150,9 @@ def read_config(folder: str | PathLike[str]) -> RunConfig:
     path, config = _read_json(Path(folder))
     version = config.get("format") if isinstance(config, dict) else None
     if not isinstance(version, int):
-        hint = "; released LeWM weights are read by from_published" if _released(path) else ""
-        raise ValueError(f"{path} does not describe a model of this library: no format{hint}")
+        raise ValueError(
+            f"{path} does not describe a model of this library: no format{_hint(path.parent)}"
+        )
     if version > FORMAT:
         raise ValueError(
             f"{path} has format {version}, newer than {FORMAT}, the newest this version reads; "
@@ -174,13 +164,22 @@ def read_config(folder: str | PathLike[str]) -> RunConfig:
         kind = str(model.get("class", WorldModel.__name__))
         names, others = {cls.__name__: entry for cls, entry in _KINDS.items()}[kind]
         parts = {n: (str(model[n]["class"]), model[n]["config"]) for n in names}
-        arguments = {n: model[n] for n in others}
         scale = config["action_scale"]
         if scale is not None:
             scale = ActionScale(torch.tensor(scale["mean"]), torch.tensor(scale["std"]))
-        return RunConfig(kind, parts, arguments, scale, dict(config["extra"]))
+        return RunConfig(kind, parts, {n: model[n] for n in others}, scale, dict(config["extra"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} lacks or misstates an entry: {error!r}") from error
+
+
+def is_released(folder: Path) -> bool:
+    """Whether a folder holds a released LeWM (`weights.pt`), not a run of this library."""
+    return not (folder / WEIGHTS).exists() and any(folder.glob("*.pt"))
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of a model's state, on whatever device."""
+    return digest_of(model.state_dict())
 
 
 def _read_json(folder: Path) -> tuple[Path, Any]:
@@ -190,7 +189,7 @@ def _read_json(folder: Path) -> tuple[Path, Any]:
     configuration, the new one's draft.
     """
     path = folder / CONFIG
-    kept = kept_digest(folder / WEIGHTS)
+    kept = notes_of(folder / WEIGHTS).get("sha256")
     for file in (path, draft_of(path)):
         if not file.is_file():
             continue
@@ -206,14 +205,6 @@ def _read_json(folder: Path) -> tuple[Path, Any]:
     raise ValueError(f"{path} and {WEIGHTS} beside it are of two different saves")
 
 
-def digest(model: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of a model's state, on whatever device."""
-    return digest_of(model.state_dict())
-
-
-_ModelT = TypeVar("_ModelT", WorldModel, GCBC)
-
-
 def _load(path: Path, wanted: type[_ModelT], classes: Sequence[type[nn.Module]]) -> _ModelT:
     config = read_config(path)
     if config.kind != wanted.__name__:
@@ -222,14 +213,14 @@ def _load(path: Path, wanted: type[_ModelT], classes: Sequence[type[nn.Module]])
             f"{path} holds a {config.kind}, not a {wanted.__name__}; "
             f"worldmodel.{reader.__name__} reads it"
         )
-    _existing(path, WEIGHTS)
-    state = read_weights(path / WEIGHTS)
+    state = read_weights(_existing(path, WEIGHTS))
     known = {c.__name__: c for c in (*_CLASSES, *classes)}
     with torch.random.fork_rng(devices=[]):
-        parts: dict[str, Any] = {
-            n: _build(path / CONFIG, n, *part, known) for n, part in config.parts.items()
-        }
         try:
+            parts: dict[str, Any] = {
+                name: _build(name, {"class": kind, "config": given}, known)
+                for name, (kind, given) in config.parts.items()
+            }
             model = wanted(**parts, **config.arguments)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path / CONFIG}: {error}") from error
@@ -239,55 +230,48 @@ def _load(path: Path, wanted: type[_ModelT], classes: Sequence[type[nn.Module]])
     return model.eval()
 
 
-def _describe(name: str, part: nn.Module) -> dict[str, Any]:
-    config = vars(part).get("config")
-    if not isinstance(config, dict):
-        raise TypeError(
-            f"{name} must keep its constructor arguments in `config` and come without wrapper, "
-            f"got {type(part).__name__}"
-        )
-    return {"class": type(part).__name__, "config": _described(name, config)}
-
-
-def _described(name: str, value: Any) -> Any:
-    """Constructor arguments with the modules among them described in turn."""
+def _describe(name: str, value: Any) -> Any:
+    """A constructor's argument for JSON: of a module, its class and its own arguments."""
     if isinstance(value, nn.Module):
-        return _describe(name, value)
+        config = vars(value).get("config")
+        if not isinstance(config, dict):
+            raise TypeError(
+                f"{name} must keep its constructor arguments in `config` and come without wrapper, "
+                f"got {type(value).__name__}"
+            )
+        return {"class": type(value).__name__, "config": _describe(name, config)}
     if isinstance(value, dict):
-        return {key: _described(f"{name}.{key}", one) for key, one in value.items()}
+        return {key: _describe(f"{name}.{key}", one) for key, one in value.items()}
     return value
 
 
-def _build(
-    path: Path, name: str, kind: str, config: Any, known: dict[str, type[nn.Module]]
-) -> nn.Module:
-    def built(key: str, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        if value.keys() == {"class", "config"}:
-            return _build(path, key, str(value["class"]), value["config"], known)
-        return {k: built(f"{key}.{k}", one) for k, one in value.items()}
-
+def _build(name: str, value: Any, known: Mapping[str, type[nn.Module]]) -> Any:
+    """An argument again, from what `_describe` made of it."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {"class", "config"}:
+        return {key: _build(f"{name}.{key}", one, known) for key, one in value.items()}
+    kind = str(value["class"])
     if kind not in known:
         raise ValueError(
-            f"{path} names {name} class {kind!r}, known are {sorted(known)}; "
-            "pass your own as classes=(...)"
+            f"{name} has class {kind!r}, known are {sorted(known)}; pass your own as classes=(...)"
         )
+    arguments = _build(name, value["config"], known)
     try:
-        return known[kind](**built(name, config))
+        return known[kind](**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: cannot build {name} {kind}: {error}") from error
+        raise ValueError(f"cannot build {name} {kind}: {error}") from error
 
 
 def _existing(folder: Path, name: str) -> Path:
+    path = folder / name
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
-    path = folder / name
     if not path.is_file():
-        hint = "; released LeWM weights are read by from_published" if _released(path) else ""
-        raise FileNotFoundError(f"{path} is missing{hint}")
+        raise FileNotFoundError(f"{path} is missing{_hint(folder)}")
     return path
 
 
-def _released(path: Path) -> bool:
-    return (path.parent / "weights.pt").is_file()
+def _hint(folder: Path) -> str:
+    found = (folder / "weights.pt").is_file()
+    return "; released LeWM weights are read by from_published" if found else ""

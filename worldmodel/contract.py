@@ -6,7 +6,7 @@ block, a width of an encoded action, D embedding dims.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -35,12 +35,10 @@ class Encoder(Protocol):
 
     An action encoder needs no attribute: any module [..., A] -> [..., a], `nn.Linear` too.
 
-    Attributes:
-        dim: D.
     Shapes: a tensor [B, T, ...], or a mapping of such tensors -> [B, T, D].
     """
 
-    dim: int
+    dim: int  #: D.
 
     @property
     def __call__(self) -> Callable[..., Any]:
@@ -52,14 +50,11 @@ class Predictor(Protocol):
 
     Output t may look at inputs up to t alone: it predicts embedding t + 1.
 
-    Attributes:
-        dim: D.
-        history: most frames it looks back on; it is never given more.
     Shapes: z [n, T, D], encoded actions [n, T, a], T ≤ history -> [n, T, D].
     """
 
-    dim: int
-    history: int
+    dim: int  #: D.
+    history: int  #: Most frames it looks back on; it is never given more.
 
     @property
     def __call__(self) -> Callable[..., Any]:
@@ -68,13 +63,9 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Steered(Protocol):
-    """Optional: a predictor that says how wide its encoded actions are; a model checks it.
+    """Optional: a predictor that says how wide its encoded actions are; a model checks it."""
 
-    Attributes:
-        action_width: a.
-    """
-
-    action_width: int
+    action_width: int  #: a.
 
 
 @runtime_checkable
@@ -109,8 +100,8 @@ class QuickRollout(Protocol):
 def roll_out(predictor: Predictor, z: Tensor, actions: Tensor) -> Tensor:
     """Predict step after step, each prediction feeding the next.
 
-    Where the predictor has an `OwnRollout`, that; otherwise the window's last `history`
-    embeddings go through it at every step.
+    A predictor with an `OwnRollout` does it so; through any other go the last `history` embeddings
+    at every step.
 
     Args:
         predictor: any.
@@ -120,12 +111,12 @@ def roll_out(predictor: Predictor, z: Tensor, actions: Tensor) -> Tensor:
     """
     if isinstance(predictor, OwnRollout):
         return predictor.rollout(z, actions)
-    steps = actions.shape[1] - (z.shape[1] - 1)
-    for end in range(z.shape[1], z.shape[1] + steps):
+    known = z.shape[1]
+    for end in range(known, actions.shape[1] + 1):
         start = max(0, end - predictor.history)
         following = predictor(z[:, start:end], actions[:, start:end])[:, -1:]
         z = torch.cat([z, following], dim=1)
-    return z[:, -steps:]
+    return z[:, known:]
 
 
 def rows_in_cache(tokens: int, width: int, like: Tensor) -> int | None:
@@ -156,23 +147,21 @@ def plain_rollout(
         compile: send the steps through `torch.compile`.
     Returns: Rollout.
     """
-    wide = max((max(p.shape) for p in _parameters(predictor) if p.dim()), default=1)
+    own = predictor.parameters() if isinstance(predictor, nn.Module) else ()
+    wide = max(predictor.dim, *(max(p.shape, default=1) for p in own), 1)
     steps = torch.compile(roll_out, dynamic=False) if compile else roll_out
 
     def rollout(z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
         B, S = plans.shape[:2]
         tokens = min(predictor.history, past.shape[1] + plans.shape[2])
-        together = rows or rows_in_cache(tokens, max(wide, predictor.dim), z) or B * S
         out = []
-        for n in torch.arange(B * S, device=z.device).split(together):
+        for n in torch.arange(B * S, device=z.device).split(
+            rows or rows_in_cache(tokens, wide, z) or B * S
+        ):
             b = n // S
             told = torch.cat([past[b], plans.flatten(0, 1)[n]], dim=1)
             out.append(steps(predictor, z[b], told))
-        out_of_all: Tensor = torch.cat(out).unflatten(0, (B, S))
-        return out_of_all
+        futures: Tensor = torch.cat(out).unflatten(0, (B, S))
+        return futures
 
     return rollout
-
-
-def _parameters(predictor: object) -> Iterable[Tensor]:
-    return predictor.parameters() if isinstance(predictor, nn.Module) else ()

@@ -5,7 +5,6 @@ Letters: B windows, T frames, C H W a frame, A action dims of one block, D embed
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,33 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodel.layers import Pixels, ProjectionHead, ViTBlock
+from worldmodel.layers import Pixels, ProjectionHead, ViTBlock, given
 
 __all__ = ["ActionEncoder", "ConvEncoder", "FrameEncoder", "FusedEncoder", "StateEncoder"]
 
 
-class _PixelEncoder(nn.Module, ABC):
-    """Checks, scales and normalises frames; what follows is up to the subclass's `_embed`."""
-
-    def __init__(self, image_size: int) -> None:
-        super().__init__()
-        self.image_size = image_size
-        self.pixels = Pixels()
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Embed frames [..., 3, H, W], each alone: [..., D]."""
-        size = self.image_size
-        if frames.shape[-3:] != (3, size, size) or frames.dim() < 4:
-            raise ValueError(f"frames must be [..., 3, {size}, {size}], got {list(frames.shape)}")
-        out: Tensor = self._embed(self.pixels(frames)).unflatten(0, frames.shape[:-3])
-        return out
-
-    @abstractmethod
-    def _embed(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] normalised -> [N, D]."""
-
-
-class FrameEncoder(_PixelEncoder):
+class FrameEncoder(nn.Module):
     """Vision Transformer: the class token behind the last norm, then a projection head.
 
     The defaults are ViT-Tiny as published: 12 layers, 3 heads, 5,501,376 parameters at 224 px and
@@ -69,27 +47,19 @@ class FrameEncoder(_PixelEncoder):
         mlp_dim: int | None = None,
         projector_dim: int = 2048,
     ) -> None:
-        super().__init__(image_size)
+        super().__init__()
+        self.config = given(locals())
         if image_size % patch_size:
             raise ValueError(
                 f"image_size must be a multiple of patch_size {patch_size}, got {image_size}"
             )
         if dim % heads:
             raise ValueError(f"dim must be a multiple of heads {heads}, got {dim}")
-        self.config = {
-            "image_size": image_size,
-            "patch_size": patch_size,
-            "dim": dim,
-            "depth": depth,
-            "heads": heads,
-            "mlp_dim": mlp_dim,
-            "projector_dim": projector_dim,
-        }
-        self.dim = dim
-        tokens = (image_size // patch_size) ** 2 + 1
+        self.image_size, self.dim = image_size, dim
+        self.pixels = Pixels(image_size)
         self.patches = nn.Conv2d(3, dim, patch_size, stride=patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.positions = nn.Parameter(torch.zeros(1, tokens, dim))
+        self.positions = nn.Parameter(torch.zeros(1, (image_size // patch_size) ** 2 + 1, dim))
         self.blocks = nn.ModuleList(ViTBlock(dim, heads, mlp_dim or 4 * dim) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         self.projector = ProjectionHead(dim, projector_dim)
@@ -101,18 +71,19 @@ class FrameEncoder(_PixelEncoder):
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
 
-    def _embed(self, x: Tensor) -> Tensor:
-        tokens = self.patches(x).flatten(2).transpose(1, 2)
-        tokens = (
-            torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], dim=1) + self.positions
-        )
+    def forward(self, frames: Tensor) -> Tensor:
+        """Embed frames [..., 3, H, W], each alone: [..., D]."""
+        tokens = self.patches(self.pixels(frames)).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = tokens + self.positions
         for block in self.blocks:
             tokens = block(tokens)
-        out: Tensor = self.projector(self.norm(tokens[:, 0]))
+        z = self.projector(self.norm(tokens[:, 0]))
+        out: Tensor = z.unflatten(0, frames.shape[:-3])
         return out
 
 
-class ConvEncoder(_PixelEncoder):
+class ConvEncoder(nn.Module):
     """Strided convolutions, then a projection head: small worlds, laptops, no GPU.
 
     The first layer cuts the frame into patches without overlap, which is where a convolution on a
@@ -125,8 +96,7 @@ class ConvEncoder(_PixelEncoder):
         dim: D, embedding width.
         projector_dim: hidden width of the projection head.
     Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., D].
-    Raises: ValueError if sizes do not divide or frames have another shape; TypeError for frames of
-        another dtype.
+    Raises: as FrameEncoder.
     """
 
     def __init__(
@@ -137,20 +107,15 @@ class ConvEncoder(_PixelEncoder):
         dim: int = 64,
         projector_dim: int = 256,
     ) -> None:
-        super().__init__(image_size)
+        super().__init__()
+        self.config = given(locals())
         side, rest = divmod(image_size, patch_size)
         if rest or side & (side - 1):
             raise ValueError(
                 f"image_size must be a power of two times patch_size {patch_size}, got {image_size}"
             )
-        self.config = {
-            "image_size": image_size,
-            "patch_size": patch_size,
-            "width": width,
-            "dim": dim,
-            "projector_dim": projector_dim,
-        }
-        self.dim = dim
+        self.image_size, self.dim = image_size, dim
+        self.pixels = Pixels(image_size)
         layers: list[nn.Module] = [nn.Conv2d(3, width, patch_size, stride=patch_size), nn.GELU()]
         channels = width
         while side > 4:
@@ -161,9 +126,10 @@ class ConvEncoder(_PixelEncoder):
         self.embed = nn.Linear(channels * side * side, dim)
         self.projector = ProjectionHead(dim, projector_dim)
 
-    def _embed(self, x: Tensor) -> Tensor:
-        h = self.features(x.contiguous(memory_format=torch.channels_last))
-        out: Tensor = self.projector(self.embed(h.flatten(1)))
+    def forward(self, frames: Tensor) -> Tensor:
+        """Embed frames [..., 3, H, W], each alone: [..., D]."""
+        h = self.features(self.pixels(frames).contiguous(memory_format=torch.channels_last))
+        out: Tensor = self.projector(self.embed(h.flatten(1))).unflatten(0, frames.shape[:-3])
         return out
 
 
@@ -185,12 +151,7 @@ class StateEncoder(nn.Module):
         self, state_dim: int, dim: int = 64, hidden_dim: int = 256, projector_dim: int = 256
     ) -> None:
         super().__init__()
-        self.config = {
-            "state_dim": state_dim,
-            "dim": dim,
-            "hidden_dim": hidden_dim,
-            "projector_dim": projector_dim,
-        }
+        self.config = given(locals())
         self.state_dim, self.dim = state_dim, dim
         self.standardise = nn.BatchNorm1d(state_dim, affine=False)
         self.expand = nn.Linear(state_dim, hidden_dim)
@@ -222,9 +183,9 @@ class FusedEncoder(nn.Module):
         self, encoders: Mapping[str, Any], dim: int = 64, projector_dim: int = 256
     ) -> None:
         super().__init__()
+        self.config = given(locals()) | {"encoders": dict(encoders)}
         if not encoders:
             raise ValueError("encoders must name at least one observation, got none")
-        self.config = {"encoders": dict(encoders), "dim": dim, "projector_dim": projector_dim}
         self.dim, self.names = dim, list(encoders)
         # A list: names of cameras hold dots, which names of modules may not.
         self.encoders = nn.ModuleList(encoders.values())
@@ -236,10 +197,8 @@ class FusedEncoder(nn.Module):
         got = sorted(observations) if isinstance(observations, Mapping) else "a tensor"
         if got != sorted(self.names):
             raise ValueError(f"observations must be a mapping of {sorted(self.names)}, got {got}")
-        seen = [
-            encoder(observations[name])
-            for name, encoder in zip(self.names, self.encoders, strict=True)
-        ]
+        parts = zip(self.names, self.encoders, strict=True)
+        seen = [encoder(observations[name]) for name, encoder in parts]
         out: Tensor = self.projector(self.mix(torch.cat(seen, dim=-1)))
         return out
 
@@ -259,19 +218,10 @@ class ActionEncoder(nn.Module):
     """
 
     def __init__(
-        self,
-        action_dim: int,
-        dim: int,
-        hidden_dim: int | None = None,
-        mix_dim: int | None = None,
+        self, action_dim: int, dim: int, hidden_dim: int | None = None, mix_dim: int | None = None
     ) -> None:
         super().__init__()
-        self.config = {
-            "action_dim": action_dim,
-            "dim": dim,
-            "hidden_dim": hidden_dim,
-            "mix_dim": mix_dim,
-        }
+        self.config = given(locals())
         self.action_dim, self.dim = action_dim, dim
         self.mix = nn.Linear(action_dim, mix_dim or action_dim)
         self.expand = nn.Linear(mix_dim or action_dim, hidden_dim or 4 * dim)

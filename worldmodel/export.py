@@ -13,34 +13,24 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from worldmodel._extras import install
-from worldmodel.encoder import (
-    ActionEncoder,
-    ConvEncoder,
-    FrameEncoder,
-    FusedEncoder,
-    StateEncoder,
-)
+from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches
 from worldmodel.records import Observations, named
-
-if TYPE_CHECKING:
-    from os import PathLike
-
-    from torch.export import ExportedProgram
 
 __all__ = ["PlanningStep", "export_onnx", "export_torch"]
 
 # Relative to the largest value where that exceeds 1: costs are sums of D squares.
 _TOLERANCE = 1e-4
-
 
 Update = Callable[
     [Callable[[Tensor], Tensor], Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]
@@ -63,8 +53,7 @@ class PlanningStep(nn.Module):
         super().__init__()
         if model.training:
             raise ValueError("model must be in eval mode, call model.eval() first")
-        self.model = model
-        self.update = update
+        self.model, self.update = model, update
         self.eval()
 
     def forward(
@@ -81,8 +70,7 @@ class PlanningStep(nn.Module):
         Args:
             z: [B, T, D], known embeddings, the newest last.
             goal: [B, D], embedding of the goal.
-            mean: [B, H, A], in the units the model was trained on.
-            std: [B, H, A].
+            mean, std: [B, H, A], in the units the model was trained on.
             noise: [B, S, H, A], standard normal; `CEM` and `MPPI` do not use that of candidate 0.
             past: [B, T − 1, A], what was done between the known embeddings; None where T = 1.
         Returns: the next mean and std, [B, H, A] each, and the costs [B, S].
@@ -132,7 +120,8 @@ def export_onnx(
         example: observations [N >= 2, ...], needed for an encoder of your own alone.
     Returns: the files.
     Raises: ImportError naming the extra if onnx, onnxscript or onnxruntime is absent; RuntimeError
-        if a file's outputs differ from the model's by more than 1e-4 (of the largest, above 1).
+        if a file's outputs differ from the model's by more than 1e-4 (of the largest, above 1);
+        otherwise as `export_torch`.
     """
     try:
         import onnxruntime  # noqa: F401
@@ -140,13 +129,7 @@ def export_onnx(
     except ImportError as error:
         raise ImportError(f"ONNX files need {error.name}: {install('export')}") from error
 
-    graphs = _graphs(model, update, horizon, least_samples, known, example)
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, graph in graphs.items():
-        file = path / f"{name}.onnx"
-        draft = file.with_name(f"{file.name}.tmp")
+    def write(graph: _Graph, draft: Path) -> None:
         with warnings.catch_warnings():
             # The exporter uses parts of torch that torch itself has deprecated.
             warnings.simplefilter("ignore", category=FutureWarning)
@@ -160,13 +143,10 @@ def export_onnx(
                 external_data=False,
                 verbose=False,
             )
-        try:
-            _check(draft, graph)
-            draft.replace(file)
-        finally:
-            draft.unlink(missing_ok=True)
-        files.append(file)
-    return files
+        _check(draft, graph)
+
+    graphs = _graphs(model, update, horizon, least_samples, known, example)
+    return _write_all(graphs, Path(folder), "onnx", write)
 
 
 def export_torch(
@@ -184,60 +164,26 @@ def export_torch(
     The three graphs have the inputs and outputs of `export_onnx`, in its order.
 
     Args:
-        model: any device; exported in eval mode from a copy on the CPU.
-        folder: made if absent.
-        update: of the planning step, see `PlanningStep`; its bounds become part of the graph.
-        horizon: H of the planning step.
-        least_samples: the least S of the planning step, for a `CEM` its number of elites.
-        known: T of the planning step.
-        example: as `export_onnx`.
+        model, folder, update, horizon, least_samples, known, example: as `export_onnx`.
     Returns: the files.
-    Raises: TypeError without an example for an encoder of your own; ValueError if `horizon` or
-        `known` is below 1.
+    Raises: TypeError without an example for an encoder of your own, or for an action encoder of
+        your own; ValueError if `horizon` or `known` is below 1.
     """
     graphs = _graphs(model, update, horizon, least_samples, known, example)
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, graph in graphs.items():
-        file, draft = path / f"{name}.pt2", path / f"{name}.tmp.pt2"
-        try:
-            torch.export.save(graph.program(), draft)
-            draft.replace(file)
-        finally:
-            draft.unlink(missing_ok=True)
-        files.append(file)
-    return files
+    return _write_all(graphs, Path(folder), "pt2", lambda g, p: torch.export.save(g.program(), p))
 
 
 class _Encode(nn.Module):
-    """An encoder whose observations are arguments side by side."""
+    """An encoder whose observations come side by side; without names, a single tensor."""
 
-    def __init__(self, encoder: Any, names: list[str] | None) -> None:
+    def __init__(self, encoder: nn.Module, names: list[str] | None) -> None:
         super().__init__()
         self.encoder, self.names = encoder, names
 
-    def forward(self, *observations: Tensor) -> Tensor:
-        if self.names is None:
-            (one,) = observations
-            out: Tensor = self.encoder(one)
-        else:
-            out = self.encoder(dict(zip(self.names, observations, strict=True)))
+    def forward(self, *seen: Tensor) -> Tensor:
+        by_name = None if self.names is None else dict(zip(self.names, seen, strict=True))
+        out: Tensor = self.encoder(seen[0] if by_name is None else by_name)
         return out
-
-
-def _example(encoder: object, num: int, generator: torch.Generator) -> Observations:
-    """Observations that one of our encoders takes."""
-    if isinstance(encoder, FusedEncoder):
-        parts = zip(encoder.names, encoder.encoders, strict=True)
-        found = {name: _example(part, num, generator) for name, part in parts}
-        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    if isinstance(encoder, StateEncoder):
-        return torch.randn(num, encoder.state_dim, generator=generator)
-    if isinstance(encoder, (FrameEncoder, ConvEncoder, DinoPatches)):
-        shape = (num, 3, encoder.image_size, encoder.image_size)
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    raise TypeError(f"export needs example=observations for a {type(encoder).__name__}")
 
 
 class _Predict(nn.Module):
@@ -252,31 +198,18 @@ class _Predict(nn.Module):
 
 
 class _Graph(NamedTuple):
-    """A module and how to trace it.
+    """A module and how to trace it."""
 
-    Attributes:
-        module: in eval mode, on the CPU.
-        inputs: example tensors by name.
-        outputs: names.
-        free: for each input, which dimensions are free.
-        gathered: whether the module takes its inputs as `*inputs`.
-    """
-
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    outputs: tuple[str, ...]
-    free: dict[str, dict[int, torch.export.Dim]]
-    gathered: bool = False
+    module: nn.Module  #: In eval mode, on the CPU.
+    inputs: Mapping[str, Tensor]  #: Examples, by name.
+    outputs: tuple[str, ...]  #: Names.
+    free: Any  #: The free dimensions of the inputs, as `torch.export` takes them.
 
     def program(self) -> ExportedProgram:
         """The traced graph."""
-        free: Any = tuple(self.free.values())
+        examples = tuple(self.inputs.values())
         with torch.no_grad():
-            return torch.export.export(
-                self.module,
-                tuple(self.inputs.values()),
-                dynamic_shapes=(free,) if self.gathered else free,
-            )
+            return torch.export.export(self.module, examples, dynamic_shapes=self.free)
 
 
 def _graphs(
@@ -300,8 +233,6 @@ def _graphs(
     if not isinstance(model.action_encoder, ActionEncoder):
         raise TypeError(f"export needs an ActionEncoder, got {type(model.action_encoder).__name__}")
     A, D, history = model.action_encoder.action_dim, model.predictor.dim, model.predictor.history
-    rows, frames = torch.export.Dim("B"), torch.export.Dim("N")
-    candidates = torch.export.Dim("S", min=least_samples)
     step = {
         "z": normal(B, T, D),
         "goal": normal(B, D),
@@ -312,43 +243,62 @@ def _graphs(
     if T > 1:
         step["past"] = normal(B, T - 1, A)
     seen = _example(model.encoder, B, generator) if example is None else example
+
     inputs = named(seen, "states" if isinstance(model.encoder, StateEncoder) else "frames")
+    encode = _Encode(model.encoder, list(seen) if isinstance(seen, Mapping) else None)
+    past = {"z": normal(B, history, D), "actions": normal(B, history, A)}
+    rows, frames = {0: Dim("B")}, {0: Dim("N")}
+    free = dict.fromkeys(step, rows) | {"noise": rows | {1: Dim("S", min=least_samples)}}
+    told = ("next_mean", "next_std", "costs")
     return {
-        "encoder": _Graph(
-            _Encode(model.encoder, list(seen) if isinstance(seen, Mapping) else None),
-            dict(inputs),
-            ("z",),
-            {name: {0: frames} for name in inputs},
-            gathered=True,
-        ),
-        "predictor": _Graph(
-            _Predict(model),
-            {"z": normal(B, history, D), "actions": normal(B, history, A)},
-            ("following",),
-            {"z": {0: rows}, "actions": {0: rows}},
-        ),
-        "planning_step": _Graph(
-            PlanningStep(model, update),
-            step,
-            ("next_mean", "next_std", "costs"),
-            {n: {0: rows, 1: candidates} if n == "noise" else {0: rows} for n in step},
-        ),
+        "encoder": _Graph(encode, inputs, ("z",), (tuple(frames for _ in inputs),)),
+        "predictor": _Graph(_Predict(model), past, ("following",), (rows, rows)),
+        "planning_step": _Graph(PlanningStep(model, update), step, told, tuple(free.values())),
     }
 
 
-def _check(file: Path, graph: _Graph) -> None:
+def _example(encoder: object, num: int, generator: torch.Generator) -> Observations:
+    """Observations that one of our encoders takes."""
+    if isinstance(encoder, FusedEncoder):
+        parts = zip(encoder.names, encoder.encoders, strict=True)
+        found = {name: _example(part, num, generator) for name, part in parts}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    if isinstance(encoder, StateEncoder):
+        return torch.randn(num, encoder.state_dim, generator=generator)
+    if isinstance(encoder, (FrameEncoder, ConvEncoder, DinoPatches)):
+        shape = (num, 3, encoder.image_size, encoder.image_size)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    raise TypeError(f"export needs example=observations for a {type(encoder).__name__}")
+
+
+def _write_all(
+    graphs: Mapping[str, _Graph], path: Path, kind: str, write: Callable[[_Graph, Path], None]
+) -> list[Path]:
+    """A file for each graph, whole or absent."""
+    path.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, graph in graphs.items():
+        file, draft = path / f"{name}.{kind}", path / f"{name}.tmp.{kind}"
+        try:
+            write(graph, draft)
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
+        files.append(file)
+    return files
+
+
+def _check(draft: Path, graph: _Graph) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    found = session.run(
-        list(graph.outputs), {name: value.numpy() for name, value in graph.inputs.items()}
-    )
+    session = onnxruntime.InferenceSession(draft, providers=["CPUExecutionProvider"])
+    given = {name: value.numpy() for name, value in graph.inputs.items()}
     with torch.no_grad():
         expected = graph.module(*graph.inputs.values())
     expected = expected if isinstance(expected, tuple) else (expected,)
+    found = session.run(list(graph.outputs), given)
     for name, value, other in zip(graph.outputs, expected, found, strict=True):
         error = (value - torch.from_numpy(other)).abs().max().item()
         if not error <= _TOLERANCE * max(1.0, value.abs().max().item()):
-            raise RuntimeError(
-                f"{file.stem} gives {name} with an error of {error:.1e} in onnxruntime"
-            )
+            file = draft.name.replace(".tmp", "")
+            raise RuntimeError(f"{file} gives {name} with an error of {error:.1e} in onnxruntime")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodel.encoder import ConvEncoder, FrameEncoder
-from worldmodel.patches import DinoPatches
+from worldmodel.contract import Encoder
 from worldmodel.predictor import CausalPredictor
 from worldmodel.records import Batch, Losses
 
@@ -28,18 +29,14 @@ class GCBC(nn.Module):
     Source: Ghosh et al., arXiv:1912.06088; as a baseline in LeWM, arXiv:2603.19312, Section 4.
     """
 
-    def __init__(
-        self,
-        encoder: FrameEncoder | ConvEncoder | DinoPatches,
-        trunk: CausalPredictor,
-        action_dim: int,
-    ) -> None:
+    def __init__(self, encoder: Encoder, trunk: CausalPredictor, action_dim: int) -> None:
         super().__init__()
         if encoder.dim != trunk.dim:
             raise ValueError(
                 f"encoder and trunk must share one dim, got {encoder.dim} and {trunk.dim}"
             )
-        self.encoder, self.trunk, self.action_dim = encoder, trunk, action_dim
+        self.encoder: Any = encoder
+        self.trunk, self.action_dim = trunk, action_dim
         self.head = nn.Linear(trunk.dim, action_dim)
 
     def forward(self, frames: Tensor, goal: Tensor) -> Tensor:
@@ -104,4 +101,4 @@ def gcbc_loss(
     z = model.encoder(frames[rows[:, None], seen])
     error = F.mse_loss(model.decide(z), actions[rows, now])
     extra = z.new_zeros(()) if regularizer is None else regularizer(z.transpose(0, 1))
-    return Losses(error + weight * extra, error.detach(), extra.detach(), z.detach())
+    return Losses.of(error, weight, extra, z)

@@ -7,9 +7,9 @@ Goals add and scale: `near(z_goal) + 0.5 * state(head, target)`. Which futures c
                                            whole plan must be executed
     "nearest"   min_h d_h + mean_h d_h/20  come close at any time, and soon: for replanning
     "mean"      mean_h d_h                 arrive early; shuns detours
-    weights     Σ_h w_h d_h                [H], your own
 
-Everything is compared in float32 at least, outside of autocast, however low the rollout.
+or, in its place, `weights` [H]: Σ_h w_h d_h. Everything is compared in float32 at least, outside of
+autocast, however low the rollout.
 
 Letters: B problems, S plans, H futures, D embedding dims, Q quantities that a head reads off.
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ __all__ = [
 
 Head = Callable[[Tensor], Tensor]
 Frames = Literal["last", "mean", "nearest"]
+FRAMES: tuple[Frames, ...] = get_args(Frames)
 Weights = Tensor | Sequence[float] | None
 
 SOON = 1 / 20
@@ -65,7 +66,7 @@ class Goal:
         if z.dim() != 4:
             raise ValueError(f"z must be futures [B, S, H, D], got {list(z.shape)}")
         with _exactly(z):
-            z = z.to(torch.promote_types(z.dtype, torch.float32))
+            z = _precise(z)
             scores = [s if w == 1 else w * s for w, s in ((w, term(z)) for w, term in self.terms)]
             total = sum(scores[1:], scores[0])
         # A controller that sees only the tensor can still tell.
@@ -114,18 +115,11 @@ def near(z_goal: Tensor, frames: Frames = "last", weights: Weights = None) -> Go
 
     Args:
         z_goal: [B, D], or [D] for all problems; `Imagination.embed` makes it of a picture.
-        frames: which futures count; see above.
-        weights: [H], in place of `frames`.
+        frames, weights: which futures count; see above.
     Returns: Goal.
     Source: LeWM, arXiv:2603.19312, Section 3 ("last"); sum over D as in the released code.
     """
-    goal = _per_problem(z_goal)
-
-    def distance(z: Tensor) -> Tensor:
-        _match("z_goal", z_goal, z)
-        return (z - goal).square().sum(-1)
-
-    return _goal(distance, frames, weights)
+    return temporal(lambda z, goal: (z - goal).square().sum(-1), z_goal, frames, weights)
 
 
 def state(
@@ -143,8 +137,7 @@ def state(
     Args:
         head: [..., D] -> [..., Q], for example `worldmodel.heads.fit_head`'s.
         target: [B, Q], or [Q] for all problems; NaN where a quantity does not matter.
-        frames: which futures count; see above.
-        weights: [H], in place of `frames`.
+        frames, weights: which futures count; see above.
         scale: the unit of each quantity, [Q] or a number: its tolerance, or its deviation.
     Returns: Goal.
     Source: a linear probe as cost lifts a frozen LeWM from 14 to 70 % at offset 100,
@@ -162,11 +155,7 @@ def state(
 
 
 def region(
-    head: Head,
-    low: Tensor,
-    high: Tensor,
-    frames: Frames = "last",
-    weights: Weights = None,
+    head: Head, low: Tensor, high: Tensor, frames: Frames = "last", weights: Weights = None
 ) -> Goal:
     """Anywhere inside a box of quantities.
 
@@ -174,10 +163,8 @@ def region(
 
     Args:
         head: [..., D] -> [..., Q].
-        low: [B, Q] or [Q]; infinite where there is no bound.
-        high: as `low`.
-        frames: which futures count; see above.
-        weights: [H], in place of `frames`.
+        low, high: [B, Q] or [Q]; infinite where there is no bound.
+        frames, weights: which futures count; see above.
     Returns: Goal; 0 inside.
     """
     low, high = _per_problem(low), _per_problem(high)
@@ -223,8 +210,7 @@ def temporal(
     Args:
         head: z [..., D], z_goal [..., D] -> [...], for example `worldmodel.heads.fit_distance`'s.
         z_goal: [B, D], or [D] for all problems.
-        frames: which futures count; see above.
-        weights: [H], in place of `frames`.
+        frames, weights: which futures count; see above.
     Returns: Goal.
     """
     goal = _per_problem(z_goal)
@@ -245,8 +231,7 @@ def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
 
     Args:
         head: [..., D] -> [..., Q].
-        low: [B, Q] or [Q].
-        high: as `low`.
+        low, high: [B, Q] or [Q].
     Returns: z [B, S, H, D] -> [B, S, H], how deep each future lies inside, in the quantities'
         units; negative outside.
     """
@@ -254,7 +239,7 @@ def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
 
     def depth(z: Tensor) -> Tensor:
         with _exactly(z):
-            y = head(z.to(torch.promote_types(z.dtype, torch.float32)))
+            y = head(_precise(z))
             return torch.minimum(y - low, high - y).amin(-1)
 
     return depth
@@ -280,7 +265,7 @@ def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
         raise ValueError(
             f"z must be [N, D] with N > D and share in (0, 1), got {list(z.shape)} and {share}"
         )
-    seen = z.detach().to(torch.promote_types(z.dtype, torch.float32))
+    seen = _precise(z.detach())
     mean = seen.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(seen.T).reshape(len(mean), len(mean)))
     whiten = vectors * values.clamp_min(1e-3 * values.mean()).rsqrt()
@@ -301,8 +286,7 @@ def charge(
 
     Args:
         constraint: z [B, S, H, D] -> [B, S, H], satisfied where ≤ 0.
-        frames: which futures count; see above.
-        weights: [H], in place of `frames`.
+        frames, weights: which futures count; see above.
     Returns: Goal; its weight is the price.
     """
     return _goal(lambda z: constraint(z).clamp_min(0).square(), frames, weights)
@@ -310,7 +294,7 @@ def charge(
 
 def _goal(score: Callable[[Tensor], Tensor], frames: Frames, weights: Weights) -> Goal:
     """A score of each future [B, S, H, D] -> [B, S, H], and which of them count."""
-    if frames not in ("last", "mean", "nearest"):
+    if frames not in FRAMES:
         raise ValueError(f'frames must be "last", "mean" or "nearest", got {frames!r}')
     by = None
     if weights is not None:
@@ -339,11 +323,14 @@ def _goal(score: Callable[[Tensor], Tensor], frames: Frames, weights: Weights) -
     return Goal(((1.0, term),), last_step=frames == "last" and by is None)
 
 
+def _precise(value: Tensor) -> Tensor:
+    """In float32 at least."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
 def _per_problem(value: Tensor) -> Tensor:
-    """[B, Q] or [Q] beside futures [B, S, H, Q], in float32 at least."""
-    value = as_tensor(value).detach()
-    value = value.to(torch.promote_types(value.dtype, torch.float32))
-    return value.unsqueeze(-2).unsqueeze(-2)
+    """[B, Q] or [Q] beside futures [B, S, H, Q]."""
+    return _precise(as_tensor(value).detach()).unsqueeze(-2).unsqueeze(-2)
 
 
 def _match(name: str, value: Tensor, y: Tensor) -> None:
@@ -357,7 +344,6 @@ def _match(name: str, value: Tensor, y: Tensor) -> None:
 
 def _exactly(z: Tensor) -> AbstractContextManager[object]:
     """Autocast off: rounded to 8 bits, half of 30 elites are others."""
-    kind = z.device.type
-    if not torch.amp.is_autocast_available(kind):
+    if not torch.amp.is_autocast_available(z.device.type):
         return nullcontext()
-    return torch.autocast(kind, enabled=False)
+    return torch.autocast(z.device.type, enabled=False)

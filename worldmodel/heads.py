@@ -6,17 +6,17 @@ Letters: N rows, E episodes, T frames of each, D embedding dims, Q quantities.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._files import write_atomically
-from worldmodel._weights import as_bytes, read_weights
+from worldmodel._weights import as_bytes, notes_of, read_weights
+from worldmodel.layers import given
 from worldmodel.model import WorldModel
 
 __all__ = ["DistanceHead", "Head", "fit_distance", "fit_head", "load_head", "save_head"]
@@ -42,10 +42,9 @@ class Head(nn.Module):
 
     def __init__(self, dim: int, out: int, hidden: Sequence[int] = ()) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"dim": dim, "out": out, "hidden": list(hidden)}
-        widths = [dim, *hidden, out]
+        self.config = given(locals()) | {"hidden": list(hidden)}
         layers: list[nn.Module] = []
-        for a, b in pairwise(widths):
+        for a, b in pairwise([dim, *hidden, out]):
             layers += [nn.Linear(a, b), nn.GELU()]
         self.net = nn.Sequential(*layers[:-1])
         self.register_buffer("centre", torch.zeros(dim))
@@ -70,7 +69,7 @@ class DistanceHead(nn.Module):
 
     def __init__(self, dim: int, hidden: Sequence[int] = (256, 256)) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"dim": dim, "hidden": list(hidden)}
+        self.config = given(locals()) | {"hidden": list(hidden)}
         self.head = Head(3 * dim, 1, hidden)
 
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
@@ -104,14 +103,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
     _standardise(head, z, y)
     x, target = (z - head.centre) / head.spread, (y - head.middle) / head.scale
     if hidden:
-        optimizer = torch.optim.Adam(head.net.parameters(), lr=3e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
-        with torch.enable_grad():
-            for _ in range(400):
-                optimizer.zero_grad()
-                F.mse_loss(head.net(x), target).backward()
-                optimizer.step()
-                schedule.step()
+        _descend(head.net, lambda: F.mse_loss(head.net(x), target), rate=3e-3, steps=400)
     else:
         # Ridge of 1e-6 N: a collapsed embedding has no least-squares solution otherwise.
         gram = x.T @ x + 1e-6 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
@@ -166,17 +158,29 @@ def fit_distance(
         head = DistanceHead(D, hidden).to(z)
     seen = _imagine(model, z, actions, reach)
     generator = torch.Generator(z.device).manual_seed(seed)
-    _standardise(head.head, *_pairs(seen, z, 8192, unit, generator))
-    optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    with torch.enable_grad():
-        for _ in range(steps):
-            x, y = _pairs(seen, z, 1024, unit, generator)
-            optimizer.zero_grad()
-            (F.mse_loss(head.head(x), y)).backward()
-            optimizer.step()
-            schedule.step()
+
+    def pairs(num: int) -> tuple[Tensor, Tensor]:
+        return _pairs(seen, z, num, unit, generator)
+
+    def error() -> Tensor:
+        x, y = pairs(1024)
+        return F.mse_loss(head.head(x), y)
+
+    _standardise(head.head, *pairs(8192))
+    _descend(head, error, rate=1e-3, steps=steps)
     return head.requires_grad_(False).eval()
+
+
+@torch.enable_grad()
+def _descend(part: nn.Module, error: Callable[[], Tensor], *, rate: float, steps: int) -> None:
+    """Steps of Adam on a part, the learning rate falling by a cosine."""
+    optimizer = torch.optim.Adam(part.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        error().backward()
+        optimizer.step()
+        schedule.step()
 
 
 @torch.no_grad()
@@ -237,16 +241,12 @@ def load_head(path: str | Path) -> Head | DistanceHead:
     Returns: the head, in eval mode, without gradients of its own.
     Raises: ValueError naming the file if it holds something else.
     """
-    from safetensors import safe_open
-
     state = read_weights(Path(path))
-    with safe_open(path, framework="pt") as file:
-        kept = (file.metadata() or {}).get("head")
     kinds: dict[str, type[Head] | type[DistanceHead]] = {
         kind.__name__: kind for kind in (Head, DistanceHead)
     }
     try:
-        described = json.loads(kept or "null")
+        described = json.loads(notes_of(Path(path)).get("head", "null"))
         with torch.device("cpu"):
             head = kinds[described["class"]](**described["config"])
         head.load_state_dict(state)

@@ -7,26 +7,25 @@ released LeWM), the layout of PyTorchModelHubMixin in huggingface_hub. Nothing i
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from worldmodel import checkpoint
+from worldmodel._extras import need
+from worldmodel.checkpoint import is_released, load, load_policy, read_config
+from worldmodel.gcbc import GCBC
+from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
-if TYPE_CHECKING:
-    from os import PathLike
-
-    from worldmodel.gcbc import GCBC
-    from worldmodel.model import WorldModel
-
-__all__ = ["from_pretrained", "is_released", "locate", "push_to_hub"]
+__all__ = ["from_pretrained", "locate", "push_to_hub"]
 
 _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-_FILES = ("*.json", "*.safetensors", "weights.pt", "README.md", "*.png", "*.csv")
+_FILES = ["*.json", "*.safetensors", "weights.pt", "README.md", "*.png", "*.csv"]
 
 
 def from_pretrained(
@@ -50,9 +49,9 @@ def from_pretrained(
     folder = locate(source, revision=revision)
     if is_released(folder):
         return from_published(folder, map_location)
-    if checkpoint.read_config(folder).kind == "GCBC":
-        return checkpoint.load_policy(folder, map_location, classes=classes)
-    return checkpoint.load(folder, map_location, classes=classes)
+    if read_config(folder).kind == GCBC.__name__:
+        return load_policy(folder, map_location, classes=classes)
+    return load(folder, map_location, classes=classes)
 
 
 def locate(source: str | PathLike[str], *, revision: str | None = None) -> Path:
@@ -67,19 +66,9 @@ def locate(source: str | PathLike[str], *, revision: str | None = None) -> Path:
         return path
     if not _REPOSITORY.fullmatch(str(source)):
         raise FileNotFoundError(f"{source} is neither a folder nor an owner/name of the hub")
-    hub = _hub()
-    try:
-        found = hub.snapshot_download(str(source), revision=revision, allow_patterns=list(_FILES))
-    except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError) as error:
-        raise FileNotFoundError(
-            f"{source} is no folder here, and the hub does not give it: {_line(error)}"
-        ) from error
-    return Path(found)
-
-
-def is_released(folder: Path) -> bool:
-    """Whether a folder holds a released LeWM (`weights.pt`), not a run of this library."""
-    return not (folder / checkpoint.WEIGHTS).exists() and any(folder.glob("*.pt"))
+    refused = f"{source} is no folder here, and the hub does not give it"
+    with _hub(FileNotFoundError, refused) as hub:
+        return Path(hub.snapshot_download(str(source), revision=revision, allow_patterns=_FILES))
 
 
 def push_to_hub(
@@ -105,34 +94,28 @@ def push_to_hub(
     Raises: ImportError if huggingface_hub is missing; FileNotFoundError or ValueError if the folder
         holds no model; ValueError if `repository` is no owner/name; OSError if the hub refuses.
     """
-    path = Path(folder)
-    checkpoint.read_config(path)
+    read_config(folder)
     if not _REPOSITORY.fullmatch(repository):
         raise ValueError(f"repository must be owner/name, got {repository!r}")
-    hub = _hub()
-    api = hub.HfApi(token=token)
-    try:
+    with _hub(OSError, f"the hub refused {repository}") as hub:
+        api = hub.HfApi(token=token)
         api.create_repo(repository, private=private, exist_ok=True)
         done = api.upload_folder(
             repo_id=repository,
-            folder_path=path,
-            allow_patterns=list(_FILES),
+            folder_path=folder,
+            allow_patterns=_FILES,
             ignore_patterns=["checkpoints/*", "tensorboard/*", ".*"],
             commit_message=message,
         )
-    except hub.errors.HfHubHTTPError as error:
-        raise OSError(f"the hub refused {repository}: {_line(error)}") from error
     return str(done.oid)
 
 
-def _hub() -> Any:
+@contextmanager
+def _hub(kind: type[OSError], refused: str) -> Iterator[Any]:
+    """huggingface_hub, whose errors become one line of that kind."""
+    hub, errors = (need(name, "hub", "the hub")
+                   for name in ("huggingface_hub", "huggingface_hub.errors"))  # fmt: skip
     try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise ImportError("the hub needs huggingface_hub: pip install huggingface_hub") from error
-    return huggingface_hub
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        yield hub
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError) as error:
+        raise kind(f"{refused}: {' '.join(str(error).split())[:300]}") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from worldmodel.contract import Encoder, Predictor, QuickRollout, Rollout, plain
 from worldmodel.records import Observations, each, lead
 
 __all__ = ["Futures", "Imagination"]
+
+_Imagine = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
 class Imagination:
@@ -26,9 +29,9 @@ class Imagination:
     for every look at as many frames and every call with as many plans.
 
     Args:
-        encoder: of observations, in eval mode.
-        action_encoder: in eval mode.
-        predictor: in eval mode.
+        encoder: of observations, in eval mode, as the other two.
+        action_encoder: of actions.
+        predictor: any.
         dtype: of the rollout; observations are encoded in the model's own. None keeps that.
             bfloat16 is faster where the processor multiplies matrices in it (AMX, tensor cores)
             and slower where it does not.
@@ -50,7 +53,9 @@ class Imagination:
         cuda_graph: bool = False,
         rows: int | None = None,
     ) -> None:
-        like = next(_floats(predictor, action_encoder, encoder), torch.empty(0))
+        modules = [m for m in (predictor, action_encoder, encoder) if isinstance(m, nn.Module)]
+        floats = (p for part in modules for p in part.parameters() if p.is_floating_point())
+        like = next(floats, torch.empty(0))
         if cuda_graph and not like.is_cuda:
             raise ValueError(f"cuda_graph needs a model on a CUDA device, got {like.device}")
         self.device = like.device
@@ -66,7 +71,7 @@ class Imagination:
         else:
             self._rollout = plain_rollout(predictor, rows=rows, compile=compile)
         self._action_encoder = action_encoder
-        self._imagine = _Graph(self._plainly) if cuda_graph else self._plainly
+        self._imagine: _Imagine = _Graph(self._plainly) if cuda_graph else self._plainly
 
     @torch.no_grad()
     def look(self, observations: Observations, past_actions: Tensor | None = None) -> Futures:
@@ -90,8 +95,7 @@ class Imagination:
                 f"past_actions must be [B, T - 1, A] with B = {B} and T = {T}, got {got}"
             )
         z: Tensor = self._encoder(observations).to(self.dtype)
-        if past is not None:
-            past = self._action_encoder(past) if T > 1 else None
+        past = None if past is None or T == 1 else self._action_encoder(past)
         return Futures(self._imagine, z, past)
 
     @torch.no_grad()
@@ -108,6 +112,7 @@ class Imagination:
         return self._rollout(z, past, plans)
 
 
+@dataclass(frozen=True, eq=False)
 class Futures:
     """What the model expects of plans, from where it looked; made by `Imagination.look`.
 
@@ -117,13 +122,9 @@ class Futures:
         past: [B, T − 1, a], what was done between, encoded; None where T = 1.
     """
 
-    def __init__(
-        self,
-        imagine: Callable[[Tensor, Tensor | None, Tensor], Tensor],
-        z: Tensor,
-        past: Tensor | None,
-    ) -> None:
-        self._imagine, self.z, self.past = imagine, z, past
+    imagine: _Imagine
+    z: Tensor
+    past: Tensor | None
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Roll plans out.
@@ -139,13 +140,13 @@ class Futures:
             raise ValueError(
                 f"actions must be [B, S, H, A] with B = {len(self.z)}, got {list(actions.shape)}"
             )
-        return self._imagine(self.z, self.past, actions)
+        return self.imagine(self.z, self.past, actions)
 
 
 class _Graph:
     """A function of CUDA tensors, recorded once per shapes into buffers that stay."""
 
-    def __init__(self, function: Callable[[Tensor, Tensor | None, Tensor], Tensor]) -> None:
+    def __init__(self, function: _Imagine) -> None:
         self.function = function
         self.recorded: dict[tuple[torch.Size, ...], Callable[..., Tensor]] = {}
 
@@ -184,10 +185,3 @@ class _Graph:
             return result.clone()
 
         return replay
-
-
-def _floats(*parts: object) -> Iterator[Tensor]:
-    """The floating-point parameters of those parts that are modules."""
-    for part in parts:
-        if isinstance(part, nn.Module):
-            yield from (p for p in part.parameters() if p.is_floating_point())

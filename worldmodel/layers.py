@@ -1,4 +1,4 @@
-"""Building blocks shared by encoders and predictor.
+"""Building blocks shared by encoders and predictors.
 
 Letters: B sequences, T tokens, D dims, h heads, d dims of a head.
 """
@@ -6,7 +6,8 @@ Letters: B sequences, T tokens, D dims, h heads, d dims of a head.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,17 +21,26 @@ __all__ = [
     "ViTBlock",
     "feed_forward",
     "fold_modulation",
+    "given",
+    "split_heads",
+    "start_at_zero",
 ]
 
 
-# Channel statistics of ImageNet, as the published data pipeline uses them.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+_ModuleT = TypeVar("_ModuleT", bound=nn.Module)
+
+
+def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor, from `locals()` in its first line: a part's `config`."""
+    return {key: v for key, v in arguments.items() if key not in ("self", "__class__")}
 
 
 class Pixels(nn.Module):
     """Frames to normalised numbers in the precision of the model.
 
+    Args:
+        size: H = W of the result.
+        resize: take frames of other sizes too.
     Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [N, 3, H, W].
     Raises: ValueError for another shape; TypeError for another dtype.
     Warns: RuntimeWarning if the first floats it sees reach beyond 2: they are 0…255, most likely.
@@ -39,16 +49,20 @@ class Pixels(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, size: int, *, resize: bool = False) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
-        self._trusted = False
+        # Channel statistics of ImageNet, as the published data pipeline uses them.
+        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.size, self.resize, self._trusted = size, resize, False
 
-    def forward(self, frames: Tensor, size: int | None = None) -> Tensor:
-        """Scale, resize to `size` × `size` if that is given, and normalise."""
-        if frames.dim() < 4 or frames.shape[-3] != 3:
-            raise ValueError(f"frames must be [..., 3, H, W], got {list(frames.shape)}")
+    def forward(self, frames: Tensor) -> Tensor:
+        """Scale, resize and normalise."""
+        side = "H, W" if self.resize else f"{self.size}, {self.size}"
+        wrong = not self.resize and frames.shape[-2:] != (self.size, self.size)
+        if frames.dim() < 4 or frames.shape[-3] != 3 or wrong:
+            raise ValueError(f"frames must be [..., 3, {side}], got {list(frames.shape)}")
         if not (frames.dtype == torch.uint8 or frames.dtype.is_floating_point):
             raise TypeError(
                 f"frames must be uint8 in 0…255 or floating point in 0…1, got {frames.dtype}"
@@ -58,8 +72,8 @@ class Pixels(nn.Module):
             x = x / 255
         elif not self._trusted:
             self._look_at(x)
-        if size is not None and x.shape[-2:] != (size, size):
-            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+        if x.shape[-2:] != (self.size, self.size):
+            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         return (x - self.mean) / self.std
 
     def _look_at(self, x: Tensor) -> None:
@@ -75,6 +89,14 @@ class Pixels(nn.Module):
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+class _GELU(nn.Module):
+    """GELU of a tensor nobody else holds: in place where no gradient is recorded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+        return out
 
 
 class ProjectionHead(nn.Module):
@@ -94,13 +116,20 @@ class ProjectionHead(nn.Module):
         super().__init__()
         self.expand = nn.Linear(dim, hidden_dim)
         self.norm = nn.BatchNorm1d(hidden_dim)
+        self.gelu = _GELU()
         self.contract = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Project each vector of [..., D]."""
-        h = _gelu(self.norm(self.expand(x.flatten(0, -2))))
+        h = self.gelu(self.norm(self.expand(x.flatten(0, -2))))
         out: Tensor = self.contract(h).unflatten(0, x.shape[:-1])
         return out
+
+
+def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [B, h, T, d] of [B, T, 3 h d]."""
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    return q, k, v
 
 
 class Attention(nn.Module):
@@ -113,42 +142,24 @@ class Attention(nn.Module):
         self, dim: int, heads: int, dim_head: int, *, bias: bool, causal: bool, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.heads = heads
-        self.causal = causal
-        self.dropout = dropout
+        self.heads, self.causal, self.dropout = heads, causal, dropout
         self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=bias)
         self.to_out = nn.Linear(heads * dim_head, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within each sequence of [B, T, D]."""
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(
-            q, k, v, is_causal=self.causal, dropout_p=self.dropout if self.training else 0.0
+            *split_heads(self.to_qkv(x), self.heads), is_causal=self.causal, dropout_p=dropout
         )
         out = self.to_out(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.dropout, self.training)
 
 
-class _GELU(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return _gelu(x)
-
-
-def _gelu(x: Tensor) -> Tensor:
-    """GELU of a tensor nobody else holds: in place where no gradient is recorded."""
-    out: Tensor = F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
-    return out
-
-
 def feed_forward(dim: int, hidden_dim: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear, GELU, linear, with dropout behind each half."""
-    return nn.Sequential(
-        nn.Linear(dim, hidden_dim),
-        _GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(hidden_dim, dim),
-        nn.Dropout(dropout),
-    )
+    expand, contract = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+    return nn.Sequential(expand, _GELU(), nn.Dropout(dropout), contract, nn.Dropout(dropout))
 
 
 class ViTBlock(nn.Module):
@@ -170,6 +181,13 @@ class ViTBlock(nn.Module):
         x = x + self.attention(self.norm1(x))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
+
+
+def start_at_zero(layer: _ModuleT) -> _ModuleT:
+    """The same layer with weights and biases of zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def fold_modulation(modulation: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -199,9 +217,7 @@ class AdaLNBlock(nn.Module):
         self, dim: int, heads: int, dim_head: int, hidden_dim: int, dropout: float
     ) -> None:
         super().__init__()
-        self.modulation = nn.Linear(dim, 6 * dim)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        self.modulation = start_at_zero(nn.Linear(dim, 6 * dim))
         self.norm1 = nn.LayerNorm(dim)
         self.attention = Attention(dim, heads, dim_head, bias=False, causal=True, dropout=dropout)
         self.norm2 = nn.LayerNorm(dim)
@@ -209,12 +225,8 @@ class AdaLNBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Transform tokens [B, T, D] under a condition [B, T, D]."""
-        return self.advance(x, self.modulate(condition), self.attention)
-
-    def modulate(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """Shift, 1 + scale and gate of attention, then those of the MLP, each like [..., D]."""
-        weight, bias = fold_modulation(self.modulation)
-        return F.linear(F.silu(condition), weight, bias).chunk(6, dim=-1)
+        folded = F.linear(F.silu(condition), *fold_modulation(self.modulation))
+        return self.advance(x, folded.chunk(6, dim=-1), self.attention)
 
     def advance(
         self, x: Tensor, modulation: Sequence[Tensor], attend: Callable[[Tensor], Tensor]
@@ -223,20 +235,19 @@ class AdaLNBlock(nn.Module):
 
         Args:
             x: [T, ..., D].
-            modulation: what `modulate` returns for these tokens.
+            modulation: shift, 1 + scale and gate of attention, then of the MLP, each like x.
             attend: [T, ..., D] -> [n, ..., D]; where n < T, it and we answer for the last n alone.
         Returns: [n, ..., D].
         """
         b1, s1, g1, b2, s2, g2 = modulation
-        dim = x.shape[-1:]
-        attended = attend(self.norm1(torch.addcmul(b1, s1, _normalise(x, dim))))
+        attended = attend(self.norm1(torch.addcmul(b1, s1, _normalise(x))))
         # shape[0], because len() would fix the number of sequences in an exported graph.
         last = attended.shape[0]
         if last < x.shape[0]:
             x, g1, b2, s2, g2 = (t[-last:] for t in (x, g1, b2, s2, g2))
         x = torch.addcmul(x, g1, attended)
-        return torch.addcmul(x, g2, self.mlp(self.norm2(torch.addcmul(b2, s2, _normalise(x, dim)))))
+        return torch.addcmul(x, g2, self.mlp(self.norm2(torch.addcmul(b2, s2, _normalise(x)))))
 
 
-def _normalise(x: Tensor, dim: torch.Size) -> Tensor:
-    return F.layer_norm(x, list(dim), eps=1e-6)
+def _normalise(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)

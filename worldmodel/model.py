@@ -1,4 +1,4 @@
-"""WorldModel: encode observations, predict the next embedding, roll a plan out."""
+"""WorldModel: encode observations, predict the next embedding, roll a plan out, cost it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from worldmodel.contract import Encoder, Predictor, Steered, roll_out
 from worldmodel.encoder import ActionEncoder
+from worldmodel.goals import FRAMES, Frames, PlanCost, near
 from worldmodel.imagine import Imagination
-from worldmodel.records import Observations, as_tensor, each
+from worldmodel.records import Observations, as_tensor, each, named
 
-__all__ = ["WorldModel"]
+__all__ = ["WorldModel", "goal_cost"]
 
 
 class WorldModel(nn.Module):
@@ -76,12 +77,9 @@ class WorldModel(nn.Module):
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predict step after step, each prediction feeding the next.
 
-        The first T − 1 actions are those already done between the known embeddings; the other H
-        are the plan. Only the last `history` embeddings are looked at.
-
         Args:
-            z: [B, T, D], known embeddings, T ≥ 1.
-            actions: [B, T − 1 + H, A], H ≥ 1.
+            z: [B, T, D], known embeddings, T ≥ 1; the last `history` of them are looked at.
+            actions: [B, T − 1 + H, A], H ≥ 1: those done between the known embeddings, the plan.
         Returns: [B, H, D]; `[:, h]` follows the plan's action h.
         Raises: ValueError if there are too few actions.
         """
@@ -107,7 +105,54 @@ class WorldModel(nn.Module):
         """
         if self.training:
             raise ValueError("model must be in eval mode, call model.eval() first")
-        return Imagination(
-            self.encoder, self.action_encoder, self.predictor,
-            dtype=dtype, compile=compile, cuda_graph=cuda_graph, rows=rows,
-        )  # fmt: skip
+        parts = self.encoder, self.action_encoder, self.predictor
+        return Imagination(*parts, dtype=dtype, compile=compile, cuda_graph=cuda_graph, rows=rows)
+
+
+def goal_cost(
+    model: WorldModel,
+    frames: Observations,
+    goal: Observations,
+    *,
+    past_actions: Tensor | None = None,
+    steps: Frames = "last",
+    dtype: torch.dtype | None = None,
+    rows: int | None = None,
+    compile: bool = False,  # noqa: A002, torch's own word
+    cuda_graph: bool = False,
+) -> PlanCost:
+    """Cost of plans: how far from the goal's embedding the model expects to end.
+
+    The short form of
+
+        imagination = model.imagine(dtype, compile, cuda_graph, rows=rows)
+        futures = imagination.look(frames, past_actions)
+        goals.near(imagination.embed(goal), frames=steps).of(futures)
+
+    In a control loop write the long form: the first line belongs before the loop, and so does the
+    goal.
+
+    Args:
+        model: in eval mode.
+        frames: [B, T, C, H, W], what has been seen, the newest last; or other observations.
+        goal: [B, C, H, W], what should be seen.
+        past_actions: [B, T − 1, A], what was done between the frames; needed where T > 1.
+        steps: which futures are compared with the goal, the `frames` of `goals.near`.
+        dtype, rows, compile, cuda_graph: as `WorldModel.imagine`.
+    Returns: a function of actions [B, S, H, A], in the units the model was trained on, to costs
+        [B, S]; differentiable in the actions.
+    Raises: ValueError if the model is in training mode, shapes disagree, or `cuda_graph` is asked
+        for without CUDA.
+    Source: LeWM, arXiv:2603.19312, Section 3 (planning); sum over D as in the released code.
+    """
+    if steps not in FRAMES:
+        raise ValueError(f'steps must be "last", "mean" or "nearest", got {steps!r}')
+    imagination = model.imagine(dtype, compile, cuda_graph, rows=rows)
+    seen, one = (each(observed, as_tensor) for observed in (frames, goal))
+    shapes = [{n: list(t.shape) for n, t in named(o, "frames").items()} for o in (seen, one)]
+    if {name: shape[:1] + shape[2:] for name, shape in shapes[0].items()} != shapes[1]:
+        raise ValueError(
+            "frames and goal must be [B, T, C, H, W] and [B, C, H, W], or other observations "
+            f"alike, got {shapes[0]} and {shapes[1]}"
+        )
+    return near(imagination.embed(one), steps).of(imagination.look(seen, past_actions))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._extras import need
-from worldmodel.layers import Pixels, feed_forward
+from worldmodel.layers import Pixels, feed_forward, given, split_heads
 
 __all__ = ["DinoPatches", "PatchPredictor"]
 
@@ -43,17 +43,16 @@ class DinoPatches(nn.Module):
 
     def __init__(self, architecture: dict[str, Any], image_size: int = 196) -> None:
         super().__init__()
-        model = _transformers()
-        self.backbone = model.Dinov2Model(model.Dinov2Config(**architecture))
+        self.config = given(locals()) | {"architecture": dict(architecture)}
+        library = _transformers()
+        self.backbone = library.Dinov2Model(library.Dinov2Config(**architecture))
         patch = int(architecture["patch_size"])
         if image_size < patch or image_size % patch:
             raise ValueError(f"image_size must be a multiple of {patch}, got {image_size}")
-        self.config = {"architecture": dict(architecture), "image_size": image_size}
         self.image_size = image_size
-        self.tokens = (image_size // patch) ** 2
-        self.token_dim = int(architecture["hidden_size"])
+        self.tokens, self.token_dim = (image_size // patch) ** 2, int(architecture["hidden_size"])
         self.dim = self.tokens * self.token_dim
-        self.pixels = Pixels()
+        self.pixels = Pixels(image_size, resize=True)
         self.requires_grad_(False)
         self.train(False)
 
@@ -79,9 +78,8 @@ class DinoPatches(nn.Module):
         )
         if missing := sorted(found["missing_keys"]):
             raise ValueError(f"{path} lacks {len(missing)} tensors: {', '.join(missing[:3])}")
-        architecture = {name: getattr(settings, name) for name in _ARCHITECTURE}
         with torch.random.fork_rng(devices=[]):
-            out = cls(architecture, image_size)
+            out = cls({name: getattr(settings, name) for name in _ARCHITECTURE}, image_size)
         out.backbone.load_state_dict(backbone.state_dict())
         return out
 
@@ -93,7 +91,7 @@ class DinoPatches(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames [..., 3, H, W], each alone: [..., P · d]."""
-        x = self.pixels(frames, self.image_size)
+        x = self.pixels(frames)
         with torch.no_grad():
             tokens = self.backbone(pixel_values=x).last_hidden_state
         out: Tensor = tokens[:, 1:].flatten(1).unflatten(0, frames.shape[:-3])
@@ -114,9 +112,7 @@ class _PatchBlock(nn.Module):
 
     def extend(self, x: Tensor, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Transform one more frame [n, P, w], which sees itself and the frames in `seen`."""
-        q, k, v = (
-            self.to_qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )
+        q, k, v = split_heads(self.to_qkv(self.norm1(x)), self.heads)
         seen.append((k, v))
         keys, values = (torch.cat(part, dim=2) for part in zip(*seen, strict=True))
         dropout = self.dropout if self.training else 0.0
@@ -163,17 +159,7 @@ class PatchPredictor(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.config = {
-            "token_dim": token_dim,
-            "tokens": tokens,
-            "action_width": action_width,
-            "depth": depth,
-            "heads": heads,
-            "history": history,
-            "dim_head": dim_head,
-            "mlp_dim": mlp_dim,
-            "dropout": dropout,
-        }
+        self.config = given(locals())
         self.token_dim, self.tokens, self.action_width = token_dim, tokens, action_width
         self.dim, self.history, self.dropout = token_dim * tokens, history, dropout
         width = token_dim + action_width
@@ -185,25 +171,41 @@ class PatchPredictor(nn.Module):
 
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, P · d] and encoded actions [B, T, a]."""
-        T = embeddings.shape[1] if embeddings.dim() == 3 else 0
-        if embeddings.shape != (*actions.shape[:2], self.dim) or actions.shape[-1:] != (
-            self.action_width,
-        ):
+        lead = embeddings.shape[:2]
+        if embeddings.shape != (*lead, self.dim) or actions.shape != (*lead, self.action_width):
             raise ValueError(
                 f"embeddings and actions must be [B, T, {self.dim}] and [B, T, "
                 f"{self.action_width}], got {list(embeddings.shape)} and {list(actions.shape)}"
             )
-        if not 0 < T <= self.history:
-            raise ValueError(f"T must be between 1 and history {self.history}, got {T}")
-        seen = self.no_frames()
-        following = [self.extend(embeddings[:, t], actions[:, t], t, seen) for t in range(T)]
-        return torch.stack(following, dim=1)
+        if not 0 < lead[1] <= self.history:
+            raise ValueError(f"T must be between 1 and history {self.history}, got {lead[1]}")
+        seen = self._no_frames()
+        pairs = zip(embeddings.unbind(1), actions.unbind(1), strict=True)
+        return torch.stack([self._extend(z, a, t, seen) for t, (z, a) in enumerate(pairs)], dim=1)
 
-    def no_frames(self) -> list[list[tuple[Tensor, Tensor]]]:
+    def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
+        """Known z [n, T, P · d] and encoded actions [n, T − 1 + H, a]: [n, H, P · d].
+
+        Keys and values stay while the window grows; once it slides, every frame has a new place.
+        """
+        frames, known = list(z.unbind(1)), z.shape[1]
+        start = done = -1
+        for end in range(known, actions.shape[1] + 1):
+            first = max(0, end - self.history)
+            if first != start:
+                start = done = first
+                seen = self._no_frames()
+            for t in range(done, end):
+                following = self._extend(frames[t], actions[:, t], t - start, seen)
+            frames.append(following)
+            done = end
+        return torch.stack(frames[known:], dim=1)
+
+    def _no_frames(self) -> list[list[tuple[Tensor, Tensor]]]:
         """What has been seen at the start of a window: nothing, in any block."""
         return [[] for _ in self.blocks]
 
-    def extend(
+    def _extend(
         self, z: Tensor, action: Tensor, place: int, seen: list[list[tuple[Tensor, Tensor]]]
     ) -> Tensor:
         """Take in the frame at a place of the window, z [n, P · d] and action [n, a].
@@ -217,24 +219,6 @@ class PatchPredictor(nn.Module):
             x = block.extend(x, cache)  # type: ignore[operator]
         out: Tensor = self.norm(x)[..., : self.token_dim].flatten(1)
         return out
-
-    def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
-        """Known z [n, T, P · d] and encoded actions [n, T − 1 + H, a]: [n, H, P · d].
-
-        Keys and values stay while the window grows; once it slides, every frame has a new place.
-        """
-        frames, known = list(z.unbind(1)), z.shape[1]
-        start = done = -1
-        for end in range(known, actions.shape[1] + 1):
-            first = max(0, end - self.history)
-            if first != start:
-                start = done = first
-                seen = self.no_frames()
-            for t in range(done, end):
-                following = self.extend(frames[t], actions[:, t], t - start, seen)
-            frames.append(following)
-            done = end
-        return torch.stack(frames[known:], dim=1)
 
 
 def _transformers() -> Any:

@@ -1,15 +1,26 @@
-"""The predictor: past embeddings and actions to the next embedding."""
+"""Predictors: past embeddings and actions to the next embedding.
+
+Letters: B windows, T frames, D embedding dims; n sequences, H planned steps.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel.contract import Rollout
-from worldmodel.layers import AdaLNBlock, ProjectionHead
+from worldmodel.layers import (
+    AdaLNBlock,
+    ProjectionHead,
+    ViTBlock,
+    feed_forward,
+    given,
+    start_at_zero,
+)
 from worldmodel.rollout import PlanRollout
 
-__all__ = ["CausalPredictor"]
+__all__ = ["AffinePredictor", "CausalPredictor", "PrefixPredictor"]
 
 
 class CausalPredictor(nn.Module):
@@ -44,16 +55,7 @@ class CausalPredictor(nn.Module):
         projector_dim: int = 2048,
     ) -> None:
         super().__init__()
-        self.config = {
-            "dim": dim,
-            "depth": depth,
-            "heads": heads,
-            "history": history,
-            "dim_head": dim_head,
-            "mlp_dim": mlp_dim,
-            "dropout": dropout,
-            "projector_dim": projector_dim,
-        }
+        self.config = given(locals())
         self.dim = self.action_width = dim
         self.history = history
         self.positions = nn.Parameter(torch.randn(1, history, dim))
@@ -65,16 +67,8 @@ class CausalPredictor(nn.Module):
 
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""
-        wrong = embeddings.dim() != 3 or embeddings.shape[-1] != self.dim
-        if wrong or embeddings.shape != actions.shape:
-            raise ValueError(
-                "embeddings and actions must both be [B, T, "
-                f"{self.dim}], got {list(embeddings.shape)} and {list(actions.shape)}"
-            )
-        length = embeddings.shape[1]
-        if not 0 < length <= self.history:
-            raise ValueError(f"T must be between 1 and history {self.history}, got {length}")
-        x = embeddings + self.positions[:, :length]
+        _check(embeddings, actions, self.dim, self.history)
+        x = embeddings + self.positions[:, : embeddings.shape[1]]
         for block in self.blocks:
             x = block(x, actions)
         return self.read_out(x)
@@ -92,3 +86,165 @@ class CausalPredictor(nn.Module):
     ) -> Rollout:
         """Read the weights, once, for many plans: `worldmodel.rollout.PlanRollout`."""
         return PlanRollout(self, rows=rows, compile=compile)
+
+
+class PrefixPredictor(nn.Module):
+    """What an embedding becomes under each prefix of the actions, in one pass.
+
+        p_1 … p_T = transformer(W z_0, a_0, …, a_{T−1})      causal, the output at each action
+        ẑ_k       = G(z_0, p_k)                              residual blocks, each k alone
+
+    No prediction is fed back, so errors do not pile up step by step, and a plan of H actions costs
+    one pass instead of H. `jepa_loss` on windows of H + 1 frames trains it as published: output t
+    answers for t + 1 actions from the window's first frame; the later frames are targets alone.
+    A plan starts from the newest known frame: it has no memory of the frames before.
+
+    Args:
+        dim: D, embedding width and token width.
+        history: most actions it answers for at once; longer plans go on from its last answer.
+        prefix_depth: blocks of the transformer over actions.
+        heads: its attention heads; divides `dim`.
+        depth: blocks of G.
+        mlp_dim: hidden width of all blocks.
+        dropout: in the blocks of G.
+        projector_dim: hidden width of the projection head.
+    Shapes: embeddings [B, T, D], of which the first is looked at, actions [B, T, D] (encoded),
+        T ≤ history -> [B, T, D].
+    Raises: ValueError if T exceeds `history`, shapes disagree, or heads do not divide.
+    Source: Fast-LeWM, arXiv:2606.26217. Ours leaves out the value-only projection of its blocks,
+        and its positions are learned.
+    """
+
+    def __init__(
+        self,
+        dim: int = 192,
+        history: int = 5,
+        prefix_depth: int = 3,
+        heads: int = 6,
+        depth: int = 6,
+        mlp_dim: int = 2048,
+        dropout: float = 0.1,
+        projector_dim: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.config = given(locals())
+        if dim % heads:
+            raise ValueError(f"dim must be a multiple of heads {heads}, got {dim}")
+        self.dim = self.action_width = dim
+        self.history = history
+        self.start = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + history, dim))
+        self.prefix = nn.ModuleList(
+            ViTBlock(dim, heads, mlp_dim, causal=True) for _ in range(prefix_depth)
+        )
+        self.prefix_norm = nn.LayerNorm(dim)
+        last = start_at_zero(nn.Linear(4 * dim, dim))
+        norm = nn.LayerNorm(3 * dim)
+        self.fusion = nn.Sequential(norm, nn.Linear(3 * dim, 4 * dim), nn.GELU(), last)
+        self.blocks = nn.ModuleList(_Residual(dim, mlp_dim, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.projector = ProjectionHead(dim, projector_dim)
+
+    def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
+        """Predict from embeddings [B, T, D] and encoded actions [B, T, D]; `[:, t]` is t + 1."""
+        _check(embeddings, actions, self.dim, self.history)
+        first = embeddings[:, :1]
+        tokens = torch.cat([self.start(first), actions], dim=1)
+        tokens = tokens + self.positions[:, : tokens.shape[1]]
+        for block in self.prefix:
+            tokens = block(tokens)
+        prefix = self.prefix_norm(tokens[:, 1:])
+        x = first.expand_as(prefix)
+        x = x + self.fusion(torch.cat([x, prefix, x * prefix], dim=-1))
+        for block in self.blocks:
+            x = block(x, prefix)
+        out: Tensor = self.projector(self.norm(x))
+        return out
+
+    def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
+        """Known z [n, T, D], of which the newest counts, and encoded actions: [n, H, D]."""
+        start, out = z[:, -1:], []
+        for part in actions[:, z.shape[1] - 1 :].split(self.history, dim=1):
+            out.append(self(start.expand(-1, part.shape[1], -1), part))
+            start = out[-1][:, -1:]
+        return torch.cat(out, dim=1)
+
+
+class _Residual(nn.Module):
+    """x ← x + g · mlp((1 + s) · normalise(x) + b), steered by the prefix; new, the identity."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.modulation = start_at_zero(nn.Linear(dim, 3 * dim))
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.mlp = feed_forward(dim, hidden_dim, dropout)
+
+    def forward(self, x: Tensor, prefix: Tensor) -> Tensor:
+        b, s, g = self.modulation(F.silu(prefix)).chunk(3, dim=-1)
+        return torch.addcmul(x, g, self.mlp(torch.addcmul(b, 1 + s, self.norm(x))))
+
+
+class AffinePredictor(nn.Module):
+    """The next embedding is an affine map of the last, chosen by the action.
+
+        ẑ = z + U (g(a) · V z) + c(a)
+
+    g and c are the outputs of an MLP on the encoded action, U and V are D × r. Nothing bends along
+    z, so errors of a long rollout cannot run away through a nonlinearity, and a step costs a
+    fraction of a transformer's. Good where embeddings move in straight lines.
+
+    Args:
+        dim: D, embedding width and width of an encoded action.
+        rank: r of the part that depends on z.
+        history: most frames of a window; each prediction looks at its own frame alone.
+        hidden_dim: width of the MLP.
+    Shapes: embeddings [B, T, D], actions [B, T, D] (encoded) -> [B, T, D].
+    Raises: ValueError if shapes disagree.
+    Source: state-affine transitions as in SALT, arXiv:2609.33595, of which only the idea was read.
+    """
+
+    def __init__(
+        self, dim: int = 192, rank: int = 192, history: int = 3, hidden_dim: int = 512
+    ) -> None:
+        super().__init__()
+        self.config = given(locals())
+        self.dim = self.action_width = dim
+        self.rank, self.history = rank, history
+        self.read = nn.Linear(dim, rank, bias=False)
+        self.write = nn.Linear(rank, dim, bias=False)
+        self.expand = nn.Linear(dim, hidden_dim)
+        self.steer = start_at_zero(nn.Linear(hidden_dim, rank + dim))
+
+    def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
+        """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""
+        _check(embeddings, actions, self.dim)
+        return self._step(embeddings, *self._steer(actions))
+
+    def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
+        """Known z [n, T, D], of which the newest counts, and encoded actions: [n, H, D]."""
+        now, out = z[:, -1], []
+        gates, shifts = self._steer(actions[:, z.shape[1] - 1 :])
+        for gate, shift in zip(gates.unbind(1), shifts.unbind(1), strict=True):
+            now = self._step(now, gate, shift)
+            out.append(now)
+        return torch.stack(out, dim=1)
+
+    def _steer(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """g [..., r] and c [..., D] of encoded actions."""
+        gate, shift = self.steer(F.gelu(self.expand(actions))).split([self.rank, self.dim], dim=-1)
+        return gate, shift
+
+    def _step(self, z: Tensor, gate: Tensor, shift: Tensor) -> Tensor:
+        out: Tensor = z + self.write(gate * self.read(z)) + shift
+        return out
+
+
+def _check(embeddings: Tensor, actions: Tensor, dim: int, history: int | None = None) -> None:
+    """Refuse what is not [B, T, D] twice, with T in 1…history where that is given."""
+    if embeddings.dim() != 3 or embeddings.shape[-1] != dim or embeddings.shape != actions.shape:
+        raise ValueError(
+            f"embeddings and actions must both be [B, T, {dim}], "
+            f"got {list(embeddings.shape)} and {list(actions.shape)}"
+        )
+    if history is not None and not 0 < embeddings.shape[1] <= history:
+        raise ValueError(f"T must be between 1 and history {history}, got {embeddings.shape[1]}")

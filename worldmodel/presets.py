@@ -1,4 +1,7 @@
-"""Models at published sizes, each with its source and what may be expected of it."""
+"""Models at published sizes, each with its source and what may be expected of it.
+
+Each returns fresh weights in training mode. A is raw action dims × frameskip.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from worldmodel.encoder import (
-    ActionEncoder,
-    ConvEncoder,
-    FrameEncoder,
-    FusedEncoder,
-    StateEncoder,
-)
+from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
@@ -32,11 +29,10 @@ def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> Wo
     one L40S. Not yet trained to the end with this code.
 
     Args:
-        action_dim: A, raw action dims × frameskip (2 × 5 for Two-Room, Push-T and Reacher,
-            5 × 5 for Cube).
+        action_dim: A (2 × 5 for Two-Room, Push-T and Reacher, 5 × 5 for Cube).
         image_size: frame side in pixels, a multiple of 14.
         history: frames the predictor looks back on.
-    Returns: WorldModel with fresh weights, in training mode.
+    Returns: WorldModel.
     Source: LeWM, arXiv:2603.19312, Section 3, Figure 6 and released configuration.
     """
     return WorldModel(
@@ -58,13 +54,13 @@ def small(
     The model of `worldmodel demo`; its measured success is in the README.
 
     Args:
-        action_dim: A, raw action dims × frameskip.
+        action_dim: A.
         image_size: frame side in pixels, a power of two.
         dim: D, embedding width.
         observations: several, by name, in place of one picture: the side of a picture for a name
             that begins with "pixels" ({"pixels": 64, "pixels_wrist": 64}), (3, side, side) for one
             under another name, a width for a vector ({"proprio": 5}).
-    Returns: WorldModel with fresh weights, in training mode.
+    Returns: WorldModel.
     """
     encoder: nn.Module = ConvEncoder(image_size=image_size, dim=dim)
     if observations is not None:
@@ -77,10 +73,10 @@ def states(action_dim: int = 10, *, state_dim: int, dim: int = 64) -> WorldModel
     """A world model on state vectors, without pixels: `small` behind a `StateEncoder`.
 
     Args:
-        action_dim: A, raw action dims × frameskip.
+        action_dim: A.
         state_dim: Q, numbers in a state.
         dim: D, embedding width.
-    Returns: WorldModel with fresh weights, in training mode; observations are [B, T, Q].
+    Returns: WorldModel; observations are [B, T, Q].
     """
     return _small(StateEncoder(state_dim, dim), action_dim, dim)
 
@@ -117,9 +113,9 @@ def dino_wm(encoder: DinoPatches, action_dim: int = 10, *, history: int = 3) -> 
 
     Args:
         encoder: `DinoPatches.from_folder("dinov2-small")`, 196 patches of 384.
-        action_dim: A, raw action dims × frameskip.
+        action_dim: A.
         history: frames the predictor looks back on.
-    Returns: WorldModel with a fresh predictor, in training mode.
+    Returns: WorldModel.
     Source: DINO-WM, arXiv:2411.04983, Section 3 and released configuration.
     """
     return WorldModel(
@@ -139,10 +135,10 @@ def gcbc(action_dim: int = 2, *, image_size: int = 224, history: int = 3) -> GCB
     (LeWM, arXiv:2603.19312). Not yet trained to the end with this code.
 
     Args:
-        action_dim: A, raw action dims × frameskip.
+        action_dim: A.
         image_size: frame side in pixels, a multiple of 14.
         history: frames the policy looks back on.
-    Returns: GCBC with fresh weights, in training mode.
+    Returns: GCBC.
     Source: LeWM, arXiv:2603.19312, Section 4 (baselines).
     """
     return GCBC(

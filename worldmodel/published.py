@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from worldmodel._published_names import modern, released, to_ours
-from worldmodel._strict import check_tensors
+from worldmodel._weights import check_tensors
 from worldmodel.encoder import ActionEncoder, FrameEncoder
 from worldmodel.model import WorldModel
 from worldmodel.predictor import CausalPredictor
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 __all__ = ["from_published"]
 
@@ -34,6 +33,55 @@ _VIT = {
     "large": (1024, 24, 16),
     "huge": (1280, 32, 16),
 }
+
+# Names inside an encoder block, as transformers up to 5.8 called it, then as it does since.
+_RENAMED = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+_OLD_BLOCK = re.compile(r"encoder\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
+
+# Ours, then theirs. The released models keep q, k and v of the encoder apart and the mix of actions
+# as a convolution of width one; all else differs in name only. Their 303 tensors fill 255 of ours.
+_IN_ENCODER_BLOCK = {
+    "norm1": ("layernorm_before",),
+    "norm2": ("layernorm_after",),
+    "attention.to_qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    "attention.to_out": ("attention.o_proj",),
+    "mlp.0": ("mlp.fc1",),
+    "mlp.3": ("mlp.fc2",),
+}
+_IN_PREDICTOR_BLOCK = {
+    "norm1": ("attn.norm",),
+    "norm2": ("mlp.net.0",),
+    "attention.to_qkv": ("attn.to_qkv",),
+    "attention.to_out": ("attn.to_out.0",),
+    "mlp.0": ("mlp.net.1",),
+    "mlp.3": ("mlp.net.4",),
+    "modulation": ("adaLN_modulation.1",),
+}
+_ELSEWHERE = {
+    "encoder.cls_token": "encoder.embeddings.cls_token",
+    "encoder.positions": "encoder.embeddings.position_embeddings",
+    "encoder.patches": "encoder.embeddings.patch_embeddings.projection",
+    "encoder.norm": "encoder.layernorm",
+    "encoder.projector.expand": "projector.net.0",
+    "encoder.projector.norm": "projector.net.1",
+    "encoder.projector.contract": "projector.net.3",
+    "predictor.positions": "predictor.pos_embedding",
+    "predictor.norm": "predictor.transformer.norm",
+    "predictor.projector.expand": "pred_proj.net.0",
+    "predictor.projector.norm": "pred_proj.net.1",
+    "predictor.projector.contract": "pred_proj.net.3",
+    "action_encoder.mix": "action_encoder.patch_embed",
+    "action_encoder.expand": "action_encoder.embed.0",
+    "action_encoder.contract": "action_encoder.embed.2",
+}
+_CONVOLUTION = "action_encoder.mix.weight"
 
 
 def from_published(
@@ -67,26 +115,30 @@ def from_published(
     state = _read_state(weights)
     with torch.random.fork_rng(devices=[]):
         model = _build(config)
-    _fill(model, state, weights)
+    own = model.state_dict()
+    theirs = {_modern(name): value for name, value in state.items()}
+    if len(theirs) != len(state):
+        raise ValueError(f"{weights} holds tensors under both generations of names")
+    check_tensors(theirs, _shapes(own), weights)
+    model.load_state_dict(_to_ours(own, theirs))
     return model.eval().to(map_location)
 
 
 def _locate(path: Path) -> tuple[Path, Path]:
-    if path.suffix == ".ckpt" or (path.is_dir() and not any(path.glob("*.pt"))):
-        objects = [path] if path.suffix == ".ckpt" else sorted(path.glob("*.ckpt"))
-        if objects:
-            raise ValueError(
-                f"{objects[0]} is a pickled Python object: reading it runs whatever code it holds, "
-                "and needs the very classes it was made from. Use the released weights.pt with its "
-                "config.json, or write them where the object was made: "
-                "torch.save(model.state_dict(), 'weights.pt')"
-            )
-    if path.suffix == ".pt":
-        weights = path
-    else:
+    """The two files."""
+    found = sorted(path.glob("*.pt"))
+    objects = [path] if path.suffix == ".ckpt" else [] if found else sorted(path.glob("*.ckpt"))
+    if objects:
+        raise ValueError(
+            f"{objects[0]} is a pickled Python object: reading it runs whatever code it holds, "
+            "and needs the very classes it was made from. Use the released weights.pt with its "
+            "config.json, or write them where the object was made: "
+            "torch.save(model.state_dict(), 'weights.pt')"
+        )
+    weights = path
+    if path.suffix != ".pt":
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is not a folder")
-        found = sorted(path.glob("*.pt"))
         weights = path / "weights.pt"
         if weights not in found and len(found) > 1:
             raise ValueError(f"{path} holds {len(found)} .pt files; name the one to read")
@@ -119,26 +171,57 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _fill(model: WorldModel, state: dict[str, Tensor], path: Path) -> None:
-    own = model.state_dict()
-    theirs = {modern(name): value for name, value in state.items()}
-    if len(theirs) != len(state):
-        raise ValueError(f"{path} holds tensors under both generations of names")
-    check_tensors(theirs, released(own), path)
-    model.load_state_dict(to_ours(own, theirs))
+def _modern(name: str) -> str:
+    """A released name of either generation, as the later one spells it."""
+    match = _OLD_BLOCK.fullmatch(name)
+    if match is None:
+        return name
+    block, part, leaf = match.groups()
+    return f"encoder.layers.{block}.{_RENAMED.get(part, part)}.{leaf}"
+
+
+def _theirs(name: str) -> list[str]:
+    """The released names behind one of ours: one, or q, k and v in this order."""
+    front, _, leaf = name.rpartition(".")
+    if found := _ELSEWHERE.get(name) or _ELSEWHERE.get(front):
+        return [found if name in _ELSEWHERE else f"{found}.{leaf}"]
+    side, _, block, part = front.split(".", 3)
+    if side == "encoder":
+        return [f"encoder.layers.{block}.{p}.{leaf}" for p in _IN_ENCODER_BLOCK[part]]
+    return [f"predictor.transformer.layers.{block}.{p}.{leaf}" for p in _IN_PREDICTOR_BLOCK[part]]
+
+
+def _shapes(own: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """Names and shapes of the released tensors that fill a model's own."""
+    shapes = {}
+    for name, value in own.items():
+        theirs, shape = _theirs(name), list(value.shape)
+        if len(theirs) > 1:
+            shape[0] //= len(theirs)
+        elif name == _CONVOLUTION:
+            shape.append(1)
+        shapes.update(dict.fromkeys(theirs, shape))
+    return shapes
+
+
+def _to_ours(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The released tensors under our names and in our layout; names and shapes must fit."""
+    ours = {name: [state[n] for n in _theirs(name)] for name in own}
+    whole = {name: torch.cat(p) if len(p) > 1 else p[0] for name, p in ours.items()}
+    return whole | {_CONVOLUTION: whole[_CONVOLUTION].squeeze(-1)}
 
 
 class _Section:
     """One part of the configuration; every entry must be asked for, so none is ignored."""
 
-    def __init__(self, path: Path, name: str, values: Any, targets: tuple[str, ...]) -> None:
-        self.where = f"{path}: {name}" if name else str(path)
+    def __init__(self, where: str, values: Any, *targets: str) -> None:
+        self.where = where
         if not isinstance(values, dict):
-            raise ValueError(f"{self.where} must be a section with a _target_, got {values!r}")
+            raise ValueError(f"{where} must be a section with a _target_, got {values!r}")
         self.rest = dict(values)
         target = self.rest.pop("_target_", None)
         if not isinstance(target, str) or target.rpartition(".")[2] not in targets:
-            raise ValueError(f"{self.where} must have a _target_ {targets[0]}, got {target!r}")
+            raise ValueError(f"{where} must have a _target_ {targets[0]}, got {target!r}")
 
     def number(self, key: str, default: int | None = None) -> int:
         value = self.rest.pop(key, default)
@@ -146,10 +229,10 @@ class _Section:
             raise ValueError(f"{self.where} must give {key} as a positive integer, got {value!r}")
         return value
 
-    def fixed(self, key: str, *allowed: Any) -> None:
-        value = self.rest.pop(key, allowed[0])
-        if value not in allowed:
-            raise ValueError(f"{self.where} must have {key} {allowed[0]!r}, got {value!r}")
+    def fixed(self, **entries: Any) -> None:
+        for key, wanted in entries.items():
+            if (value := self.rest.pop(key, wanted)) != wanted:
+                raise ValueError(f"{self.where} must have {key} {wanted!r}, got {value!r}")
 
     def end(self) -> None:
         if self.rest:
@@ -161,37 +244,33 @@ def _build(path: Path) -> WorldModel:
         text = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    root = _Section(path, "", text, ("LeWM", "JEPA"))
-    section = {
-        name: _Section(path, name, root.rest.pop(name, None), targets)
-        for name, targets in {
-            "encoder": ("vit_hf",),
-            "predictor": ("Predictor", "ARPredictor"),
-            "action_encoder": ("Embedder",),
-            "projector": ("MLP",),
-            "pred_proj": ("MLP",),
-        }.items()
-    }
+    root = _Section(str(path), text, "LeWM", "JEPA")
+
+    def section(name: str, *targets: str) -> _Section:
+        return _Section(f"{path}: {name}", root.rest.pop(name, None), *targets)
+
+    vit = section("encoder", "vit_hf")
+    predictor = section("predictor", "Predictor", "ARPredictor")
+    action = section("action_encoder", "Embedder")
+    projector, pred_proj = section("projector", "MLP"), section("pred_proj", "MLP")
     root.end()
-    encoder = _encoder_arguments(section["encoder"])
+    encoder = _encoder_arguments(vit)
     dim = encoder["dim"]
-    encoder["projector_dim"] = _projector_width(path, section["projector"], dim)
-    predictor = _predictor_arguments(section["predictor"], dim)
-    predictor["projector_dim"] = _projector_width(path, section["pred_proj"], dim)
-    action = section["action_encoder"]
+    encoder["projector_dim"] = _projector_width(path, projector, dim)
+    steered = _predictor_arguments(predictor, dim)
+    steered["projector_dim"] = _projector_width(path, pred_proj, dim)
     width = action.number("emb_dim", 10)
-    actions = {
+    told = {
         "action_dim": action.number("input_dim", 10),
         "dim": width,
         "hidden_dim": action.number("mlp_scale", 4) * width,
         "mix_dim": action.number("smoothed_dim", 10),
     }
-    for part in section.values():
+    for part in (vit, predictor, action, projector, pred_proj):
         part.end()
     try:
-        return WorldModel(
-            FrameEncoder(**encoder), ActionEncoder(**actions), CausalPredictor(**predictor)
-        )
+        parts = FrameEncoder(**encoder), ActionEncoder(**told), CausalPredictor(**steered)
+        return WorldModel(*parts)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -201,13 +280,11 @@ def _encoder_arguments(section: _Section) -> dict[str, Any]:
     if not isinstance(size, str) or size not in _VIT:
         raise ValueError(f"{section.where} must have a size of {sorted(_VIT)}, got {size!r}")
     width, depth, heads = _VIT[size]
-    section.fixed("pretrained", False)
-    section.fixed("use_mask_token", False)
-    dim = section.number("hidden_size", width)
+    section.fixed(pretrained=False, use_mask_token=False)
     return {
         "image_size": section.number("image_size", 224),
         "patch_size": section.number("patch_size", 16),
-        "dim": dim,
+        "dim": section.number("hidden_size", width),
         "depth": section.number("num_hidden_layers", depth),
         "heads": section.number("num_attention_heads", heads),
         "mlp_dim": section.number("intermediate_size", 4 * width),
@@ -215,9 +292,7 @@ def _encoder_arguments(section: _Section) -> dict[str, Any]:
 
 
 def _predictor_arguments(section: _Section, dim: int) -> dict[str, Any]:
-    for key in ("input_dim", "hidden_dim", "output_dim"):
-        section.fixed(key, dim)
-    section.fixed("emb_dropout", 0.0)
+    section.fixed(input_dim=dim, hidden_dim=dim, output_dim=dim, emb_dropout=0.0)
     dropout = section.rest.pop("dropout", 0.0)
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f"{section.where} must have dropout in [0, 1), got {dropout!r}")
@@ -233,9 +308,10 @@ def _predictor_arguments(section: _Section, dim: int) -> dict[str, Any]:
 
 
 def _projector_width(path: Path, section: _Section, dim: int) -> int:
-    section.fixed("input_dim", dim)
-    section.fixed("output_dim", dim, None)
-    norm = _Section(path, "norm_fn", section.rest.pop("norm_fn", None), ("BatchNorm1d",))
-    norm.fixed("_partial_", True)
+    if section.rest.get("output_dim") is None:
+        section.rest["output_dim"] = dim
+    section.fixed(input_dim=dim, output_dim=dim)
+    norm = _Section(f"{path}: norm_fn", section.rest.pop("norm_fn", None), "BatchNorm1d")
+    norm.fixed(_partial_=True)
     norm.end()
     return section.number("hidden_dim")

@@ -85,3 +85,9 @@ class Losses(NamedTuple):
     prediction: Tensor
     regularization: Tensor
     embeddings: Tensor
+
+    @classmethod
+    def of(cls, prediction: Tensor, weight: float, regularization: Tensor, z: Tensor) -> Losses:
+        """The two terms together; only `total` carries gradient."""
+        total = prediction + weight * regularization
+        return cls(total, prediction.detach(), regularization.detach(), z.detach())

@@ -9,27 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldmodel.contract import rows_in_cache
 from worldmodel.layers import AdaLNBlock, fold_modulation
 
-__all__ = ["AdaLNPredictor", "PlanRollout"]
-
-
-class AdaLNPredictor(Protocol):
-    """What `PlanRollout` reads of a predictor made of `AdaLNBlock` modules."""
-
-    history: int
-    positions: nn.Parameter
-    blocks: nn.ModuleList
-
-    def read_out(self, x: Tensor, /) -> Tensor:
-        """From the last block's tokens to predicted embeddings."""
+__all__ = ["PlanRollout"]
 
 
 class PlanRollout:
@@ -50,7 +39,7 @@ class PlanRollout:
     product and torch's fused attention take the place of these steps.
 
     Args:
-        predictor: in eval mode; its weights are read when this object is made.
+        predictor: a CausalPredictor in eval mode; its weights are read when this object is made.
         rows: plans that go through all steps together; None means all at once on a GPU, and on a
             CPU as many as keep a block's widest tensor near 24 MiB.
         compile: send the steps through `torch.compile`.
@@ -60,25 +49,24 @@ class PlanRollout:
 
     def __init__(
         self,
-        predictor: AdaLNPredictor,
+        predictor: Any,
         *,
         rows: int | None = None,
         compile: bool = False,  # noqa: A002, torch's own word
         fused: bool | None = None,
     ) -> None:
-        self.predictor = predictor
-        positions = predictor.positions
-        blocks = [cast(AdaLNBlock, block) for block in predictor.blocks]
-        if fused is None:
-            fused = positions.device.type != "cpu"
+        self.predictor, positions = predictor, predictor.positions
+        on_cpu = positions.device.type == "cpu"
         with torch.no_grad():
-            self.parts = [_Fused(block) if fused else _Relative(block) for block in blocks]
+            blocks = [_Block(block, on_cpu if fused is None else not fused)
+                      for block in predictor.blocks]  # fmt: skip
             self.positions = positions.detach().transpose(0, 1).unsqueeze(2)
-            folded = [fold_modulation(block.modulation) for block in blocks]
+            folded = [fold_modulation(part.block.modulation) for part in blocks]
             self.weight, self.bias = (torch.cat(part) for part in zip(*folded, strict=True))
-        width = max(part.width for part in self.parts)
+        self.blocks = blocks
+        width = max(part.width for part in blocks)
         self.rows = rows or rows_in_cache(predictor.history, width, positions)
-        if positions.device.type == "cpu":
+        if on_cpu:
             _keep_pages()
         self._steps = torch.compile(self._rollout, dynamic=False) if compile else self._rollout
 
@@ -97,12 +85,11 @@ class PlanRollout:
         rows = self.rows or B * S
         if rows >= B * S:
             return self._steps(z, past, plans).permute(1, 2, 0, 3)
-        out = []
-        for some in zip(
-            *(t.split(max(1, rows // S), dim=1) for t in (z, past, plans)), strict=True
-        ):
-            parts = [self._steps(some[0], some[1], part) for part in some[2].split(rows, dim=2)]
-            out.append(torch.cat(parts, dim=2))
+        some = (t.split(max(1, rows // S), dim=1) for t in (z, past, plans))
+        out = [
+            torch.cat([self._steps(known, done, p) for p in part.split(rows, dim=2)], dim=2)
+            for known, done, part in zip(*some, strict=True)
+        ]
         return torch.cat(out, dim=1).permute(1, 2, 0, 3)
 
     def _rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
@@ -115,17 +102,17 @@ class PlanRollout:
         for end in range(shared + 1, shared + 1 + steps):
             if start != max(0, end - history):
                 start = done = max(0, end - history)
-                windows = [part.window() for part in self.parts]
+                seen: list[list[Tensor]] = [[] for _ in self.blocks]
                 if done < shared:
                     x = z[done:shared] + self.positions[: shared - done]
-                    _advance(windows, x, by_past, slice(done, shared))
+                    self._advance(seen, x, by_past, slice(done, shared))
                     done = shared
             if end - done == 1:
                 x = tokens[done].unsqueeze(0)
             else:
                 x = torch.stack(torch.broadcast_tensors(*tokens[done:end]))
             x = x + self.positions[done - start : end - start]
-            newest = _advance(windows, x, by_plan, slice(done - shared, end - shared))
+            newest = self._advance(seen, x, by_plan, slice(done - shared, end - shared))
             tokens.append(self.predictor.read_out(newest))
             done = end
         return torch.stack(tokens[-steps:])
@@ -133,77 +120,75 @@ class PlanRollout:
     def _modulate(self, actions: Tensor) -> list[tuple[Tensor, ...]]:
         """Shifts, 1 + scales and gates of every block, from encoded actions [n, B, S, D]."""
         together = F.linear(F.silu(actions), self.weight, self.bias)
-        return [block.chunk(6, dim=-1) for block in together.chunk(len(self.parts), dim=-1)]
+        return [block.chunk(6, dim=-1) for block in together.chunk(len(self.blocks), dim=-1)]
+
+    def _advance(
+        self, seen: list[list[Tensor]], x: Tensor, by: Sequence[Sequence[Tensor]], at: slice
+    ) -> Tensor:
+        """Send tokens x [n, B, S, D] through all blocks: the newest, [B, S, D]."""
+        for part, window, modulation in zip(self.blocks, seen, by, strict=True):
+            last = 1 if window is seen[-1] else len(x)
+            attend = partial(part.attend, last=last, seen=window)
+            x = part.block.advance(x, [m[at] for m in modulation], attend)
+        return x[-1]
 
 
-def _advance(
-    windows: Sequence[_Window], x: Tensor, modulations: Sequence[Sequence[Tensor]], at: slice
-) -> Tensor:
-    """Send tokens x [n, B, S, D] through all blocks: the newest, [B, S, D]."""
-    for window, modulation in zip(windows, modulations, strict=True):
-        last = 1 if window is windows[-1] else len(x)
-        attend = partial(window.attend, last=last)
-        x = window.block.advance(x, [m[at] for m in modulation], attend)
-    return x[-1]
+class _Block:
+    """A block, and two ways of attending to a window whose tokens come one after another.
 
+    Each takes in tokens x [n, B, S, D], keeps what later ones need in `seen`, and answers for the
+    last of them: [last, B, S, D].
+    """
 
-class _Window(Protocol):
-    """What one block remembers of a window's tokens."""
+    def __init__(self, block: AdaLNBlock, relative: bool) -> None:
+        self.block, self.heads = block, block.attention.heads
+        self.qkv = block.attention.to_qkv.weight.detach()
+        self.out = block.attention.to_out.weight.detach()
+        self.bias = block.attention.to_out.bias.detach()
+        self.width = max(len(self.qkv), *(len(p) for p in block.mlp.parameters()))
+        if relative:
+            query, _, value = self.qkv.chunk(3)
+            self.query = query * (len(query) // self.heads) ** -0.5
+            self.key_value = self.qkv[len(query) :]
+            self.alone = self.out @ value
+        self.attend = self._relative if relative else self._fused
 
-    @property
-    def block(self) -> AdaLNBlock:
-        """The block."""
-
-    def attend(self, x: Tensor, last: int) -> Tensor:
-        """Take in tokens x [n, B, S, D]; what the last of them see, [last, B, S, D]."""
-
-
-class _Relative:
-    """A block whose window's tokens are taken relative to the oldest of them."""
-
-    def __init__(self, block: AdaLNBlock) -> None:
-        self.block = block
-        attention = block.attention
-        self.heads = attention.heads
-        query, key, value = attention.to_qkv.weight.chunk(3)
-        self.query = query * (len(query) // attention.heads) ** -0.5
-        self.key_value = torch.cat([key, value])
-        self.out = attention.to_out.weight
-        self.alone = self.out @ value
-        self.bias = attention.to_out.bias
-        self.width = max(len(attention.to_qkv.weight), *(len(p) for p in block.mlp.parameters()))
-
-    def window(self) -> _RelativeWindow:
-        """An empty window."""
-        return _RelativeWindow(self)
-
-
-class _RelativeWindow:
-    """Keys and values of a window, less those of its oldest token."""
-
-    def __init__(self, part: _Relative) -> None:
-        self.part, self.block = part, part.block
-        self.oldest: Tensor | None = None
-        self.alone: Tensor | None = None
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    def attend(self, x: Tensor, last: int) -> Tensor:
-        part, seen = self.part, []
-        if self.oldest is None or self.alone is None:
-            self.oldest, x = x[0], x[1:]
-            self.alone = F.linear(self.oldest, part.alone, part.bias)
+    def _relative(self, x: Tensor, last: int, seen: list[Tensor]) -> Tensor:
+        """`seen`: the oldest token, what it says alone, then each key and value, less its own."""
+        out = []
+        if not seen:
+            seen += [x[0], F.linear(x[0], self.alone, self.bias)]
+            x = x[1:]
             if last > len(x):
-                seen, last = [self.alone.unsqueeze(0)], len(x)
+                out, last = [seen[1].unsqueeze(0)], len(x)
+        oldest, alone = seen[:2]
         if len(x):
-            key_value = F.linear(x - self.oldest, part.key_value)
-            key, value = key_value.unflatten(-1, (2, part.heads, -1)).unbind(-3)
-            self.keys += key.unbind()
-            self.values += value.unbind()
-            query = F.linear(x[-last:], part.query).unflatten(-1, (part.heads, -1))
-            mixed = _mix(query, self.keys, self.values)
-            seen.append(F.linear(mixed.flatten(-2), part.out) + self.alone)
-        return seen[0] if len(seen) == 1 else torch.cat(seen)
+            both = F.linear(x - oldest, self.key_value).unflatten(-1, (2, self.heads, -1))
+            for token in both:
+                seen += token.unbind(-3)
+            query = F.linear(x[-last:], self.query).unflatten(-1, (self.heads, -1))
+            mixed = _mix(query, seen[2::2], seen[3::2])
+            out.append(F.linear(mixed.flatten(-2), self.out) + alone)
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    def _fused(self, x: Tensor, last: int, seen: list[Tensor]) -> Tensor:
+        """`seen`: keys and values, [B, S, 2h, n, d]."""
+        h = self.heads
+        qkv = F.linear(x, self.qkv).unflatten(-1, (3 * h, -1)).permute(1, 2, 3, 0, 4)
+        query, new = qkv[..., len(x) - last :, :][:, :, :h], qkv[:, :, h:]
+        earlier = [kept.expand(-1, new.shape[1], -1, -1, -1) for kept in seen]
+        seen[:] = [torch.cat([*earlier, new], dim=3) if earlier else new]
+        mask, count = None, seen[0].shape[3]
+        if 1 < last < count:
+            mask = torch.ones(last, count, dtype=torch.bool, device=x.device).tril(count - last)
+        # Its kernels take [n, h, T, d] alone.
+        query, key, mixed = (t.flatten(0, 1) for t in (query, *seen[0].chunk(2, dim=2)))
+        if count > 1:
+            mixed = F.scaled_dot_product_attention(
+                query, key, mixed, attn_mask=mask, is_causal=1 < last == count
+            )
+        mixed = mixed.permute(2, 0, 1, 3).flatten(-2).unflatten(1, x.shape[1:3])
+        return F.linear(mixed, self.out, self.bias)
 
 
 def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
@@ -223,52 +208,6 @@ def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     for j in range(1, seen):
         out[first[j] :].addcmul_(weights[j, first[j] :], values[j])
     return out
-
-
-class _Fused:
-    """A block whose window goes through torch's fused attention."""
-
-    def __init__(self, block: AdaLNBlock) -> None:
-        self.block = block
-        attention = block.attention
-        self.heads = attention.heads
-        self.qkv = attention.to_qkv.weight.detach()
-        self.out, self.bias = attention.to_out.weight.detach(), attention.to_out.bias.detach()
-        self.width = max(len(self.qkv), *(len(p) for p in block.mlp.parameters()))
-
-    def window(self) -> _FusedWindow:
-        """An empty window."""
-        return _FusedWindow(self)
-
-
-class _FusedWindow:
-    """Keys and values of a window, [B, S, 2h, n, d]."""
-
-    def __init__(self, part: _Fused) -> None:
-        self.part, self.block = part, part.block
-        self.seen: Tensor | None = None
-
-    def attend(self, x: Tensor, last: int) -> Tensor:
-        h = self.part.heads
-        qkv = F.linear(x, self.part.qkv).unflatten(-1, (3 * h, -1)).permute(1, 2, 3, 0, 4)
-        query, new = qkv[..., len(x) - last :, :][:, :, :h], qkv[:, :, h:]
-        if self.seen is None:
-            self.seen = new
-        else:
-            earlier = self.seen.expand(-1, new.shape[1], -1, -1, -1)
-            self.seen = torch.cat([earlier, new], dim=3)
-        mask, count = None, self.seen.shape[3]
-        if 1 < last < count:
-            mask = torch.ones(last, count, dtype=torch.bool, device=x.device).tril(count - last)
-        # Its kernels take [n, h, T, d] alone.
-        query, key, value = (t.flatten(0, 1) for t in (query, *self.seen.chunk(2, dim=2)))
-        mixed = value
-        if count > 1:
-            mixed = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, is_causal=1 < last == count
-            )
-        mixed = mixed.permute(2, 0, 1, 3).flatten(-2).unflatten(1, x.shape[1:3])
-        return F.linear(mixed, self.part.out, self.part.bias)
 
 
 def _keep_pages() -> None:

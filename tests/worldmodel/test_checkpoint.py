@@ -163,7 +163,7 @@ def test_your_own_part_needs_its_class_and_nothing_else(tmp_path: Path) -> None:
     own = WorldModel(Brightness(**model.encoder.config), model.action_encoder, model.predictor)  # type: ignore[arg-type]
     worldmodel.save(own, tmp_path)
     assert isinstance(worldmodel.load(tmp_path, classes=(Brightness,)).encoder, Brightness)
-    with pytest.raises(ValueError, match=r"config\.json names encoder class 'Brightness', known"):
+    with pytest.raises(ValueError, match=r"config\.json: encoder has class 'Brightness', known"):
         worldmodel.load(tmp_path)
 
 

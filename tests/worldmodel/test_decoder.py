@@ -21,7 +21,7 @@ def halves(num: int) -> tuple[Tensor, Tensor]:
 def test_a_new_decoder_paints_the_mean() -> None:
     """Before training, every embedding is the mean picture."""
     mean = torch.rand(3, 32, 32)
-    decoder = Decoder(4, mean, torch.zeros(4), torch.ones(4))
+    decoder = Decoder(mean, torch.zeros(4), torch.ones(4))
     torch.testing.assert_close(decoder(torch.randn(5, 4)), mean.expand(5, -1, -1, -1))
 
 
@@ -56,6 +56,6 @@ def test_fitting_is_a_function_of_its_seed() -> None:
 def test_other_sizes_are_refused() -> None:
     """Sides are multiples of 16, and every embedding has its picture."""
     with pytest.raises(ValueError, match=r"S a multiple of 16, got \[3, 20, 20\]"):
-        Decoder(2, torch.zeros(3, 20, 20), torch.zeros(2), torch.ones(2))
+        Decoder(torch.zeros(3, 20, 20), torch.zeros(2), torch.ones(2))
     with pytest.raises(ValueError, match=r"got \[3, 2\] and \[2, 3, 16, 16\]"):
         fit_decoder(torch.zeros(3, 2), torch.zeros(2, 3, 16, 16, dtype=torch.uint8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldmodel.study import principal_components, probe
+from worldmodel.study import principal_components, probe_guesses, score_guesses
 
 
 def split(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -13,47 +13,57 @@ def split(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x[:400], x[400:]
 
 
+def explained(
+    z: tuple[torch.Tensor, torch.Tensor], y: tuple[torch.Tensor, torch.Tensor], seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """R² of the line and of the network on the second parts, fitted on the first."""
+    guesses = probe_guesses(z[0], y[0], z[1], seed=seed)
+    episode, scale = torch.zeros(len(y[1]), dtype=torch.int64), y[0].std(0)
+    linear, network = (
+        torch.tensor([s.r2.value for s in score_guesses(guess, y[1], episode, scale)])
+        for guess in (guesses.linear, guesses.mlp)
+    )
+    return linear, network
+
+
 def test_a_linear_map_is_read_off_exactly() -> None:
     """Quantities linear in the embedding have a linear R² of 1, whatever units they come in."""
     z = torch.randn(600, 5) * torch.tensor([1e-2, 1.0, 5.0, 100.0, 0.3]) + 7
-    y = 1000 * z @ torch.randn(5, 2) - 3
-    (train_z, test_z), (train_y, test_y) = split(z), split(y)
-    found = probe(train_z, train_y, test_z, test_y)
-    torch.testing.assert_close(found.linear, torch.ones(2), atol=1e-4, rtol=0)
-    assert (found.mlp > 0.99).all()
+    linear, network = explained(split(z), split(1000 * z @ torch.randn(5, 2) - 3))
+    torch.testing.assert_close(linear, torch.ones(2), atol=1e-4, rtol=0)
+    assert (network > 0.99).all()
 
 
 def test_noise_explains_nothing() -> None:
     """Embeddings that are independent of the quantities have an R² of about 0, or below."""
-    (train_z, test_z), (train_y, test_y) = split(torch.randn(600, 5)), split(torch.randn(600, 2))
-    found = probe(train_z, train_y, test_z, test_y)
-    assert (found.linear.abs() < 0.1).all()
-    assert (found.mlp < 0.1).all()
+    linear, network = explained(split(torch.randn(600, 5)), split(torch.randn(600, 2)))
+    assert (linear.abs() < 0.1).all()
+    assert (network < 0.1).all()
 
 
 def test_a_curved_map_needs_the_network() -> None:
     """The square of a symmetric variable is invisible to a line and plain to a network."""
     z = torch.randn(1200, 1)
-    found = probe(z[:800], z[:800] ** 2, z[800:], z[800:] ** 2)
-    assert float(found.linear) < 0.1
-    assert float(found.mlp) > 0.95
+    linear, network = explained((z[:800], z[800:]), (z[:800] ** 2, z[800:] ** 2))
+    assert float(linear) < 0.1
+    assert float(network) > 0.95
 
 
 def test_collapsed_embeddings_predict_the_mean() -> None:
     """One embedding for everything predicts the training mean: R² is −(its bias)² / variance."""
     (train_y, test_y) = split(torch.randn(600, 2))
-    found = probe(torch.ones(400, 5), train_y, torch.ones(200, 5), test_y)
+    linear, network = explained((torch.ones(400, 5), torch.ones(200, 5)), (train_y, test_y))
     expected = -(train_y.mean(0) - test_y.mean(0)).square() / test_y.var(0, correction=0)
-    torch.testing.assert_close(found.linear, expected)
-    torch.testing.assert_close(found.mlp, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(linear, expected)
+    torch.testing.assert_close(network, expected, atol=1e-3, rtol=0)
 
 
 def test_a_probe_is_a_function_of_its_seed() -> None:
     """The same seed gives the same network, and the global generator is left alone."""
-    (train_z, test_z), (train_y, test_y) = split(torch.randn(600, 3)), split(torch.randn(600, 1))
+    (train_z, test_z), (train_y, _) = split(torch.randn(600, 3)), split(torch.randn(600, 1))
     before = torch.get_rng_state()
     first, again, other = (
-        probe(train_z, train_y, test_z, test_y, seed=seed).mlp for seed in (1, 1, 2)
+        probe_guesses(train_z, train_y, test_z, seed=seed).mlp for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -61,12 +71,14 @@ def test_a_probe_is_a_function_of_its_seed() -> None:
 
 
 def test_rows_that_disagree_or_are_too_few_are_refused() -> None:
-    """The messages hold all four lengths, and the number of rows a probe needs."""
+    """The messages hold the shapes, and the number of rows a probe needs."""
     z, y = torch.zeros(10, 4), torch.zeros(10, 2)
-    with pytest.raises(ValueError, match="got 10 and 9 for training, 10 and 10 for testing"):
-        probe(z, y[:9], z, y)
-    with pytest.raises(ValueError, match=r"at least D \+ 1 = 5 rows, got 4"):
-        probe(z[:4], y[:4], z, y)
+    with pytest.raises(ValueError, match=r"got \[10, 4\] and \[9, 2\]"):
+        probe_guesses(z, y[:9], z)
+    with pytest.raises(ValueError, match=r"N >= D \+ 1, got \[4, 4\]"):
+        probe_guesses(z[:4], y[:4], z)
+    with pytest.raises(ValueError, match=r"episode \[P\], got \[10, 2\], \[10, 2\] and \[9\]"):
+        score_guesses(y, y, torch.zeros(9, dtype=torch.int64), torch.ones(2))
 
 
 def test_principal_components_of_a_known_covariance() -> None:

@@ -14,7 +14,7 @@ from worldmodel.apps.settings import Count
 from worldmodel.data import ActionScale
 from worldmodel.data.opening import open_episodes
 from worldmodel.gcbc import GCBC
-from worldmodel.hub import from_pretrained, is_released, locate
+from worldmodel.hub import from_pretrained, locate
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
@@ -118,7 +118,7 @@ def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None
     Raises: FileNotFoundError or ValueError, naming the file at fault.
     """
     path = locate(source)
-    if is_released(path):
+    if checkpoint.is_released(path):
         return _released(path, device, data)
     config = checkpoint.read_config(path)
     complaint = f"{path / checkpoint.CONFIG} must be of a run that train or demo wrote"

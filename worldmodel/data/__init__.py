@@ -13,18 +13,7 @@ if TYPE_CHECKING:
     from worldmodel.data.loading import BatchOrder, loader
     from worldmodel.data.windows import Windows
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "episodes": "ActionScale Episodes split",
-        "frames": "Frames",
-        "hdf5": "open_hdf5",
-        "hdf5_writer": "HDF5Writer",
-        "identity": "action_digest episode_digests",
-        "loading": "BatchOrder loader",
-        "windows": "Windows",
-    },
-)
+__getattr__ = lazily(__name__)
 
 __all__ = [
     "ActionScale",

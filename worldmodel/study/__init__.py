@@ -1,7 +1,6 @@
 """What has the model learned? Probes, surprise, straight paths, foresight, pictures and maps."""
 
 from worldmodel.study.decoder import Decoder, fit_decoder
-from worldmodel.study.embedding import embed
 from worldmodel.study.estimates import (
     Estimate,
     PairedTest,
@@ -12,27 +11,30 @@ from worldmodel.study.estimates import (
     proportion,
     sign_test,
 )
-from worldmodel.study.prediction import HorizonErrors, LatentModel, open_loop, surprise
+from worldmodel.study.paths import (
+    HorizonErrors,
+    background,
+    embed,
+    open_loop,
+    recolour,
+    splice,
+    straightness,
+    surprise,
+)
 from worldmodel.study.probes import (
     Guesses,
-    Probe,
     ProbeScore,
     principal_components,
-    probe,
     probe_guesses,
     score_guesses,
 )
-from worldmodel.study.straightness import straightness
-from worldmodel.study.violations import background, recolour, splice
 
 __all__ = [
     "Decoder",
     "Estimate",
     "Guesses",
     "HorizonErrors",
-    "LatentModel",
     "PairedTest",
-    "Probe",
     "ProbeScore",
     "background",
     "bootstrap",
@@ -43,7 +45,6 @@ __all__ = [
     "open_loop",
     "paired_test",
     "principal_components",
-    "probe",
     "probe_guesses",
     "proportion",
     "recolour",

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel.layers import start_at_zero
+
 __all__ = ["Decoder", "fit_decoder"]
 
 
@@ -16,10 +18,8 @@ class Decoder(nn.Module):
     block of pixels: cheap enough to be trained in seconds on one core.
 
     Args:
-        dim: D, embedding width.
         mean: [3, S, S], the mean picture in 0…1, S a multiple of 16.
-        centre: [D], subtracted from embeddings.
-        spread: [D], divides them.
+        centre, spread: [D], of embeddings, which are standardised by them.
         width: channels in between.
     Shapes: [N, D] -> [N, 3, S, S] in 0…1.
     Raises: ValueError if S is no multiple of 16.
@@ -29,9 +29,7 @@ class Decoder(nn.Module):
     centre: Tensor
     spread: Tensor
 
-    def __init__(
-        self, dim: int, mean: Tensor, centre: Tensor, spread: Tensor, width: int = 32
-    ) -> None:
+    def __init__(self, mean: Tensor, centre: Tensor, spread: Tensor, width: int = 32) -> None:
         super().__init__()
         side = mean.shape[-1]
         if side % 16 or mean.shape != (3, side, side):
@@ -40,20 +38,16 @@ class Decoder(nn.Module):
         self.register_buffer("centre", centre)
         self.register_buffer("spread", spread)
         block = side // 16
-        self.grid = nn.Linear(dim, width * 64)
+        self.grid = nn.Linear(len(centre), width * 64)
         self.layers = nn.Sequential(
             nn.GELU(),
             nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
             nn.GELU(),
             nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.GELU(),
-            nn.Conv2d(2 * width, 3 * block * block, 1),
+            start_at_zero(nn.Conv2d(2 * width, 3 * block * block, 1)),  # it paints the mean
             nn.PixelShuffle(block),
         )
-        last = self.layers[-2]
-        # A new decoder paints the mean.
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor) -> Tensor:
         """Paint embeddings [N, D]: [N, 3, S, S]."""
@@ -92,7 +86,7 @@ def fit_decoder(
     mean = pictures.float().mean(0) / 255
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
-        decoder = Decoder(z.shape[1], mean, z.mean(0), z.std(0).clamp_min(1e-6)).to(z.device)
+        decoder = Decoder(mean, z.mean(0), z.std(0).clamp_min(1e-6)).to(z.device)
         optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
         for _ in range(steps):

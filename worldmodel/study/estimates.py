@@ -25,43 +25,29 @@ __all__ = [
 
 _ROUNDS = 2000
 _Z = 1.959964  # 97.5 % point of N(0, 1)
+Figure = Callable[[Tensor], Tensor]
 
 
 class Estimate(NamedTuple):
-    """A figure, its 95 % interval, and what stands behind it.
+    """A figure, its 95 % interval, and what stands behind it."""
 
-    Attributes:
-        value: the figure; NaN where it is not defined (a cosine of a path that never moves).
-        low: lower end of the interval; NaN where n is below 2.
-        high: upper end.
-        n: number of episodes that entered.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
+    value: float  #: NaN where it is not defined (a cosine of a path that never moves).
+    low: float  #: Lower end of the interval; NaN where n is below 2.
+    high: float  #: Upper end.
+    n: int  #: Number of episodes that entered.
 
 
 class PairedTest(NamedTuple):
-    """Do the differences of N pairs have mean 0?
+    """Do the differences of N pairs have mean 0?"""
 
-    Attributes:
-        difference: mean difference with its interval.
-        effect: mean over standard deviation of the differences (Cohen's d_z), with its interval.
-        t: Student's statistic, with n − 1 degrees of freedom.
-        p_value: two-sided, of Student's paired test.
-        larger: share of the pairs whose difference is above 0, with its interval.
-    """
-
-    difference: Estimate
-    effect: Estimate
-    t: float
-    p_value: float
-    larger: Estimate
+    difference: Estimate  #: Mean difference.
+    effect: Estimate  #: Mean over standard deviation of the differences (Cohen's d_z).
+    t: float  #: Student's statistic, with n − 1 degrees of freedom.
+    p_value: float  #: Two-sided, of Student's paired test.
+    larger: Estimate  #: Share of the pairs whose difference is above 0.
 
 
-def bootstrap(sums: Tensor, figure: Callable[[Tensor], Tensor], *, seed: int = 0) -> Estimate:
+def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
     """A figure that depends on totals over episodes, with a percentile bootstrap interval.
 
         value = f(Σ_e s_e),   interval: 2.5 % and 97.5 % points of f(Σ_e m_e s_e)
@@ -77,57 +63,50 @@ def bootstrap(sums: Tensor, figure: Callable[[Tensor], Tensor], *, seed: int = 0
     Raises: ValueError if `sums` is not [E, K] with at least one episode.
     Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), Chapter 13.
     """
-    if sums.dim() != 2 or len(sums) < 1:
-        raise ValueError(f"sums must be [E >= 1, K], got {list(sums.shape)}")
-    sums, num = sums.double().cpu(), len(sums)
-    value = float(figure(sums.sum(0)))
-    if num < 2 or not math.isfinite(value):
-        return Estimate(value, math.nan, math.nan, num)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(num, (_ROUNDS, num), generator=generator)
-    counts = torch.zeros(_ROUNDS, num, dtype=torch.float64)
-    counts.scatter_add_(1, drawn, torch.ones_like(counts))
-    again = figure(counts @ sums)
-    again = again[again.isfinite()]
-    if len(again) < _ROUNDS // 2:
-        return Estimate(value, math.nan, math.nan, num)
-    low, high = torch.quantile(again, torch.tensor([0.025, 0.975], dtype=again.dtype)).tolist()
-    return Estimate(value, low, high, num)
+    sums, value = _total(sums, figure)
+    num = len(sums)
+    if num >= 2 and math.isfinite(value):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randint(num, (_ROUNDS, num), generator=generator)
+        counts = torch.zeros(_ROUNDS, num, dtype=torch.float64)
+        counts.scatter_add_(1, drawn, torch.ones_like(counts))
+        again = figure(counts @ sums)
+        again = again[again.isfinite()]
+        if len(again) >= _ROUNDS // 2:
+            ends = torch.quantile(again, torch.tensor([0.025, 0.975], dtype=again.dtype))
+            return Estimate(value, *ends.tolist(), num)
+    return Estimate(value, math.nan, math.nan, num)
 
 
-def jackknife(sums: Tensor, figure: Callable[[Tensor], Tensor]) -> Estimate:
+def jackknife(sums: Tensor, figure: Figure) -> Estimate:
     """As `bootstrap`, by leaving out one episode at a time.
 
         value ± 1.96 √((E − 1) / E · Σ_e (f₋ₑ − f̄₋)²)
 
     For figures that repeated draws distort: an effective rank falls when episodes come twice.
 
-    Args:
-        sums: [E, K], what each episode adds to each of K totals.
-        figure: totals [..., K] -> [...].
-    Returns: Estimate.
-    Raises: ValueError if `sums` is not [E, K] with at least one episode.
     Source: Efron & Tibshirani (1993), Chapter 11.
     """
-    if sums.dim() != 2 or len(sums) < 1:
-        raise ValueError(f"sums must be [E >= 1, K], got {list(sums.shape)}")
-    sums, num = sums.double().cpu(), len(sums)
-    total = sums.sum(0)
-    value = float(figure(total))
-    if num < 2 or not math.isfinite(value):
-        return Estimate(value, math.nan, math.nan, num)
-    without = figure(total - sums)
-    half = _Z * math.sqrt((num - 1) / num * float((without - without.mean()).square().sum()))
+    sums, value = _total(sums, figure)
+    num, half = len(sums), math.nan
+    if num >= 2 and math.isfinite(value):
+        without = figure(sums.sum(0) - sums)
+        half = _Z * math.sqrt((num - 1) / num * float((without - without.mean()).square().sum()))
     return Estimate(value, value - half, value + half, num)
 
 
-def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:
-    """Mean of one value per episode; episodes whose value is NaN are left out.
+def _total(sums: Tensor, figure: Figure) -> tuple[Tensor, float]:
+    """The sums in double precision, and the figure of all of them."""
+    if sums.dim() != 2 or len(sums) < 1:
+        raise ValueError(f"sums must be [E >= 1, K], got {list(sums.shape)}")
+    sums = sums.double().cpu()
+    return sums, float(figure(sums.sum(0)))
 
-    Args:
-        values: [E].
-        seed: of the bootstrap.
-    Returns: Estimate; all NaN with n = 0 if no episode has a value.
+
+def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:
+    """Mean of one value per episode [E]; episodes whose value is not finite are left out.
+
+    Returns: Estimate by `bootstrap`; all NaN with n = 0 if no episode has a value.
     """
     known = values.double().cpu()
     known = known[known.isfinite()]
@@ -166,8 +145,8 @@ def sign_test(differences: Sequence[float]) -> float:
 
         p = min(1, 2 P(X ≤ min(n₊, n₋))),   X ~ Binomial(n₊ + n₋, 1/2)
 
-    Args:
-        differences: of paired scores; ties say nothing about which is better and are left out.
+    Ties say nothing about which is better and are left out.
+
     Returns: p; 1 where there are ties alone.
     Raises: ValueError if a difference is NaN.
     Source: McNemar (1947); the exact form is the binomial test of Dixon & Mood (1946), by scipy.
@@ -181,14 +160,10 @@ def sign_test(differences: Sequence[float]) -> float:
 
 
 def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
-    """Is `first` larger than `second`, pair by pair?
+    """Is `first` [N] larger than `second` [N], episode by episode?
 
         t = d̄ / (s / √n),   d = first − second,   effect = d̄ / s
 
-    Args:
-        first: [N], one value per episode.
-        second: [N], of the same episodes under the other condition.
-        seed: of the bootstrap.
     Returns: PairedTest; all differences equal gives t = ±∞ (0 if they are 0).
     Raises: ValueError if shapes disagree, N < 2, or a value is not finite.
     Source: Student (1908), by scipy; d_z of Lakens, Frontiers in Psychology 4 (2013), Equation 6.
@@ -204,7 +179,7 @@ def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
             f"first and second must be finite, got {int((~d.isfinite()).sum())} differences of "
             f"{len(d)} that are not"
         )
-    n, t, p = len(d), 0.0, 1.0
+    t, p = 0.0, 1.0
     # Differences that are equal but for rounding have no variance to compare with.
     if float(d.std()) > 1e-12 * float(d.abs().max()):
         from scipy.stats import ttest_rel
@@ -213,17 +188,12 @@ def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
         t, p = float(found.statistic), float(found.pvalue)
     elif float(d[0]) != 0:
         t, p = math.copysign(math.inf, float(d[0])), 0.0
-    sums = torch.stack([d, d.square(), torch.ones_like(d)], dim=1)
 
     def effect(total: Tensor) -> Tensor:
         centre = total[..., 0] / total[..., 2]
         spread = (total[..., 1] / total[..., 2] - centre.square()).clamp_min(0)
         return centre / (spread * total[..., 2] / (total[..., 2] - 1)).sqrt()
 
-    return PairedTest(
-        difference=mean_estimate(d, seed=seed),
-        effect=bootstrap(sums, effect, seed=seed),
-        t=t,
-        p_value=p,
-        larger=proportion(int((d > 0).sum()), n),
-    )
+    sums = torch.stack([d, d.square(), torch.ones_like(d)], dim=1)
+    larger = proportion(int((d > 0).sum()), len(d))
+    return PairedTest(mean_estimate(d, seed=seed), bootstrap(sums, effect, seed=seed), t, p, larger)

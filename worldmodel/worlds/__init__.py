@@ -12,17 +12,7 @@ if TYPE_CHECKING:
     from worldmodel.worlds.two_room_env import TwoRoomEnv
     from worldmodel.worlds.two_room_walks import TwoRoomExpert, Walks, collect
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "contract": "Expert Session World",
-        "maze": "Maze",
-        "opening": "WORLDS open_world",
-        "two_room": "TwoRoom TwoRoomSession",
-        "two_room_env": "TwoRoomEnv",
-        "two_room_walks": "TwoRoomExpert Walks collect",
-    },
-)
+__getattr__ = lazily(__name__)
 
 __all__ = [
     "WORLDS",

@@ -14,9 +14,8 @@ from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import Objective
 from worldmodel.apps.train.parallel import everyone
 from worldmodel.gcbc import GCBC, gcbc_loss
-from worldmodel.loss import jepa_loss
+from worldmodel.loss import PLDMTerms, jepa_loss, pldm_loss
 from worldmodel.model import WorldModel
-from worldmodel.pldm import PLDMTerms, pldm_loss
 
 __all__ = ["OBJECTIVES", "Kind", "NoTerms", "build_gcbc", "build_world_model"]
 

@@ -1,0 +1,169 @@
+"""Paths through latent space: how straight, how well foreseen, what the impossible does to them.
+
+Letters: E episodes, T frames, C H W a frame, H steps ahead, D embedding dims, A action dims.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from worldmodel.model import WorldModel
+
+__all__ = [
+    "HorizonErrors",
+    "background",
+    "embed",
+    "open_loop",
+    "recolour",
+    "splice",
+    "straightness",
+    "surprise",
+]
+
+
+class HorizonErrors(NamedTuple):
+    """Squared distance to the true embedding, mean over D, for every step ahead."""
+
+    model: Tensor  #: [E, H], of the model's rollout under the true actions.
+    copy: Tensor  #: [E, H], of the last known embedding, repeated.
+    mean: Tensor  #: [E, H], of one constant embedding.
+
+
+@torch.no_grad()
+def embed(model: WorldModel, frames: Tensor, *, chunk: int = 256) -> Tensor:
+    """Encode frames [..., 3, H, W], uint8, one by one, `chunk` at a time, on the model's device.
+
+    Returns: [..., D], on the model's device.
+    """
+    device = next(model.parameters()).device
+    parts = frames.flatten(0, -4).split(chunk)
+    z = torch.cat([model.encode(part[None].to(device))[0] for part in parts])
+    out: Tensor = z.unflatten(0, frames.shape[:-3])
+    return out
+
+
+def straightness(z: Tensor) -> Tensor:
+    """Mean cosine of consecutive velocities along each path z [E, T, D], T ≥ 3.
+
+        S = mean_t cos(v_t, v_{t+1}),   v_t = z_{t+1} − z_t
+
+    1 on a straight line at any speed, about 0 on a random walk, −½ on independent points, −1 on
+    a path that goes back and forth. Pairs with a velocity of length zero have no cosine and are
+    left out; what is below 1e-6 of the path's distance from the origin counts as zero, for that
+    is rounding.
+
+    Returns: [E]; NaN for a path without two consecutive moves.
+    Raises: ValueError if there are fewer than three points.
+    Source: LeWM, arXiv:2603.19312, Equation 9.
+    """
+    if z.dim() != 3 or z.shape[1] < 3:
+        raise ValueError(f"z must be [E, T >= 3, D], got {list(z.shape)}")
+    v = z.diff(dim=1)
+    speed = torch.linalg.vector_norm(v, dim=-1)
+    least = 1e-6 * torch.linalg.vector_norm(z, dim=-1).amax(1, keepdim=True)
+    moving = speed > least.clamp_min(torch.finfo(z.dtype).tiny)
+    unit = v / torch.where(moving, speed, torch.ones_like(speed)).unsqueeze(-1)
+    cosine = (unit[:, 1:] * unit[:, :-1]).sum(-1)
+    both = moving[:, 1:] & moving[:, :-1]
+    out: Tensor = (cosine * both).sum(1) / both.sum(1)
+    return out
+
+
+@torch.no_grad()
+def surprise(model: WorldModel, z: Tensor, actions: Tensor, *, history: int) -> Tensor:
+    """Error of the one-step prediction of every embedding, as the episode is watched.
+
+        s_t = ‖predict(z_{≤t}, a_{≤t}) − z_{t+1}‖² / D
+
+    Args:
+        model: in evaluation mode; anything with its `predict`.
+        z: [E, T, D], what was seen.
+        actions: [E, T − 1, A] (further ones are not looked at), what was done in between.
+        history: frames the model looks back on, at most.
+    Returns: [E, T − 1]; entry t is the surprise at frame t + 1.
+    Raises: ValueError if there are fewer than two frames or too few actions.
+    Source: LeWM, arXiv:2603.19312, Section 5 (violation of expectation).
+    """
+    steps = z.shape[1] - 1
+    if z.dim() != 3 or steps < 1 or actions.shape[1] < steps:
+        raise ValueError(
+            f"z must be [E, T >= 2, D] and actions [E, T - 1, A], got {list(z.shape)} and "
+            f"{list(actions.shape)}"
+        )
+    windows = [slice(max(0, t + 1 - history), t + 1) for t in range(steps)]
+    expected = [model.predict(z[:, w], actions[:, w])[:, -1] for w in windows]
+    return (torch.stack(expected, dim=1) - z[:, 1:]).square().mean(-1)
+
+
+@torch.no_grad()
+def open_loop(
+    model: WorldModel, z: Tensor, actions: Tensor, *, known: int, mean: Tensor
+) -> HorizonErrors:
+    """Errors of a rollout that never looks again, beside two guesses that need no model.
+
+    Args:
+        model: in evaluation mode; anything with its `rollout`.
+        z: [E, known + H, D], true embeddings.
+        actions: [E, known + H − 1, A] (further ones are not looked at).
+        known: frames given to the model, at least 1.
+        mean: [D], the constant guess; take it from other episodes.
+    Returns: HorizonErrors over H steps.
+    Raises: ValueError if no step is left to predict or there are too few actions.
+    """
+    steps = z.shape[1] - known
+    if z.dim() != 3 or known < 1 or steps < 1 or actions.shape[1] < z.shape[1] - 1:
+        raise ValueError(
+            f"z must be [E, known + H, D] with known = {known} >= 1 and H >= 1, actions one fewer, "
+            f"got {list(z.shape)} and {list(actions.shape)}"
+        )
+    predicted = model.rollout(z[:, :known], actions[:, : z.shape[1] - 1])
+    guesses = (predicted, z[:, known - 1 : known], mean.expand(1, 1, -1))
+    return HorizonErrors(*((guess - z[:, known:]).square().mean(-1) for guess in guesses))
+
+
+def background(frames: Tensor) -> Tensor:
+    """What frames [..., C, H, W] of a still camera share, the median of every pixel: [C, H, W]."""
+    out: Tensor = frames.flatten(0, -4).median(dim=0).values
+    return out
+
+
+def recolour(frames: Tensor, still: Tensor, at: int, *, threshold: int = 24) -> Tensor:
+    """From frame `at` on, whatever differs from the background changes its colour.
+
+    Red becomes green, green blue and blue red, in every pixel that differs from `still` by more
+    than `threshold` in some channel. Nothing moves, so only what things look like is violated.
+
+    Args:
+        frames: [E, T, 3, H, W], uint8.
+        still: [3, H, W], uint8, the background.
+        at: first frame that is changed.
+        threshold: above sensor noise and below the contrast of objects, of 255.
+    Returns: [E, T, 3, H, W], a copy.
+    Raises: ValueError if frames have not three channels or `at` lies outside.
+    """
+    if frames.shape[-3] != 3 or not 0 <= at < frames.shape[1]:
+        raise ValueError(
+            f"frames must be [E, T > at, 3, H, W] with at = {at} >= 0, got {list(frames.shape)}"
+        )
+    later = frames[:, at:]
+    differs = (later.short() - still.short()).abs().amax(-3, keepdim=True) > threshold
+    out = frames.clone()
+    out[:, at:] = torch.where(differs, later.roll(1, dims=-3), later)
+    return out
+
+
+def splice(x: Tensor, at: int) -> Tensor:
+    """From entry `at` on, each episode of x [E, T, …] goes on as its neighbour does: it jumps.
+
+    Episode e continues as episode e + 1, the last as the first. Everything after the jump is true
+    again, only the jump is not. Splice frames, actions and states at the same entry.
+
+    Returns: [E, T, …].
+    Raises: ValueError if there is one episode only, or `at` lies outside.
+    """
+    if len(x) < 2 or not 0 < at < x.shape[1]:
+        raise ValueError(f"x must be [E >= 2, T > at, ...] with at = {at} > 0, got {list(x.shape)}")
+    return torch.cat([x[:, :at], x.roll(-1, dims=0)[:, at:]], dim=1)

@@ -43,22 +43,15 @@ _ModelT = TypeVar("_ModelT", WorldModel, GCBC)
 
 
 class RunConfig(NamedTuple):
-    """What `config.json` of a run folder says.
+    """What `config.json` of a run folder says."""
 
-    Attributes:
-        kind: class of the model, "WorldModel" or "GCBC".
-        parts: for "encoder", "action_encoder" and "predictor" (of a GCBC "encoder" and "trunk"),
-            the class name and the constructor arguments.
-        arguments: of the model beside its parts.
-        action_scale: standardises raw actions as in training; None if the model takes raw ones.
-        extra: whatever the caller of `save` added, in JSON's own types.
-    """
-
-    kind: str
+    kind: str  #: Class of the model, "WorldModel" or "GCBC".
+    #: Class name and constructor arguments of "encoder", "action_encoder" and "predictor", of a
+    #: GCBC of "encoder" and "trunk".
     parts: dict[str, tuple[str, dict[str, Any]]]
-    arguments: dict[str, Any]
-    action_scale: ActionScale | None
-    extra: dict[str, Any]
+    arguments: dict[str, Any]  #: Of the model beside its parts.
+    action_scale: ActionScale | None  #: As in training; None if the model takes raw actions.
+    extra: dict[str, Any]  #: Whatever the caller of `save` added, in JSON's own types.
 
 
 def save(
@@ -68,15 +61,13 @@ def save(
     action_scale: ActionScale | None = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write a model into a folder that `load` reads (a GCBC: `load_policy`).
-
-    Both files appear whole and together, or not at all.
+    """Write a model into a folder that `load` reads (a GCBC: `load_policy`), whole or not at all.
 
     Args:
         model: the model itself, not a DDP or compiled wrapper around it or a part.
         folder: made if absent; files of an earlier save are replaced.
-        action_scale: kept beside the weights, for plans in raw units.
-        extra: anything JSON can hold; `read_config(folder).extra` gives it back.
+        action_scale, extra: for plans in raw units, and anything JSON can hold: `read_config` gives
+            both back.
     Raises: TypeError if `model` is wrapped, a part keeps no `config` of its arguments, or `extra`
         is not JSON; OSError naming the file if it cannot be written.
     """
@@ -109,14 +100,12 @@ def load(
     *,
     classes: Sequence[type[nn.Module]] = (),
 ) -> WorldModel:
-    """Build the model of a run folder and fill in its weights.
+    """Build the model of a run folder and fill in its weights, strict by name and shape.
 
     Args:
-        folder: as `save` left it.
-        map_location: device of the result.
+        folder, map_location: as `save` left it; device of the result.
         classes: your own part classes, found by their names; ours need not be listed.
-    Returns: a WorldModel in evaluation mode, float32, strict by name and shape. The global random
-        state is left as it was.
+    Returns: a WorldModel in evaluation mode, float32.
     Raises: FileNotFoundError or ValueError, naming the file at fault: it is absent, damaged, of a
         newer format, of a class that is not known, or of another width than the weights.
     """
@@ -133,7 +122,7 @@ def load_policy(
 
     Args:
         folder, map_location, classes: as `load`.
-    Returns: a GCBC in evaluation mode, float32; otherwise as `load`.
+    Returns: a GCBC in evaluation mode, float32.
     Raises: as `load`; ValueError too if the folder holds a world model.
     """
     return _load(Path(folder), GCBC, classes).to(map_location)

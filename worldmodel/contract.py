@@ -91,23 +91,15 @@ class QuickRollout(Protocol):
     ) -> Rollout:
         """Read the weights, once: a `Rollout` that equals the plain one up to rounding.
 
-        Args:
-            rows: plans that go through all steps together; None leaves it to the predictor.
-            compile: send the steps through `torch.compile`.
+        `rows` plans go through all steps together; None leaves it to the predictor.
         """
 
 
 def roll_out(predictor: Predictor, z: Tensor, actions: Tensor) -> Tensor:
-    """Predict step after step, each prediction feeding the next.
+    """Predict step after step, from the last `history` embeddings unless it is an `OwnRollout`.
 
-    A predictor with an `OwnRollout` does it so; through any other go the last `history` embeddings
-    at every step.
-
-    Args:
-        predictor: any.
-        z: [n, T, D], known embeddings.
-        actions: [n, T − 1 + H, a], encoded; the first T − 1 were done between the known ones.
-    Returns: [n, H, D].
+    Of the encoded actions [n, T − 1 + H, a] the first T − 1 were done between the known embeddings
+    z [n, T, D]. Returns: [n, H, D].
     """
     if isinstance(predictor, OwnRollout):
         return predictor.rollout(z, actions)
@@ -120,16 +112,8 @@ def roll_out(predictor: Predictor, z: Tensor, actions: Tensor) -> Tensor:
 
 
 def rows_in_cache(tokens: int, width: int, like: Tensor) -> int | None:
-    """Plans that go through a predictor together; None, all of them, anywhere but on a CPU.
-
-    Args:
-        tokens: of one plan's window.
-        width: numbers per token in the widest tensor.
-        like: of the device and dtype.
-    """
-    if like.device.type != "cpu":
-        return None
-    return max(1, _CACHE // (tokens * width * like.itemsize))
+    """Plans that go together, of `tokens` each, up to `width` wide; None, all, but on a CPU."""
+    return max(1, _CACHE // (tokens * width * like.itemsize)) if like.device.type == "cpu" else None
 
 
 def plain_rollout(
@@ -138,14 +122,10 @@ def plain_rollout(
     rows: int | None = None,
     compile: bool = False,  # noqa: A002, torch's own word
 ) -> Rollout:
-    """The rollout of any predictor: every plan behind its own copy of the past.
+    """The rollout of any predictor in eval mode: every plan behind its own copy of the past.
 
-    Args:
-        predictor: in eval mode.
-        rows: plans that go through all steps together; None is `rows_in_cache`, for tensors as
-            wide as the widest of the predictor's parameters, or as an embedding.
-        compile: send the steps through `torch.compile`.
-    Returns: Rollout.
+    `rows` plans go through all steps together; None is `rows_in_cache`, for tensors as wide as the
+    widest of the predictor's parameters, or as an embedding.
     """
     own = predictor.parameters() if isinstance(predictor, nn.Module) else ()
     wide = max(predictor.dim, *(max(p.shape, default=1) for p in own), 1)

@@ -24,16 +24,12 @@ class FrameEncoder(nn.Module):
     patch 14, and 792,768 in the head.
 
     Args:
-        image_size: H = W, a multiple of `patch_size`.
-        patch_size: side of a patch in pixels.
+        image_size, patch_size: H = W, and side of a patch, which divides it, in pixels.
         dim: D, token width and embedding width.
-        depth: number of blocks.
-        heads: attention heads; divides `dim`.
-        mlp_dim: hidden width of a block; None means 4 × dim.
-        projector_dim: hidden width of the projection head.
+        depth, heads: blocks, and heads of each, which divide `dim`.
+        mlp_dim, projector_dim: hidden width of a block, None is 4 × dim, and of the head.
     Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., D].
-    Raises: ValueError if sizes do not divide or frames have another shape; TypeError for frames of
-        another dtype.
+    Raises: ValueError for sizes or frames of another shape; TypeError for frames of another dtype.
     Source: LeWM, arXiv:2603.19312, Section 3 and released configuration.
     """
 
@@ -74,7 +70,8 @@ class FrameEncoder(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames [..., 3, H, W], each alone: [..., D]."""
         tokens = self.patches(self.pixels(frames)).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        # shape[0], because len() would fix the number of frames in an exported graph.
+        tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = tokens + self.positions
         for block in self.blocks:
             tokens = block(tokens)
@@ -90,11 +87,9 @@ class ConvEncoder(nn.Module):
     CPU saves most; each further layer halves the side until it is 4 or less.
 
     Args:
-        image_size: H = W, a power of two times `patch_size`.
-        patch_size: side and stride of the first layer.
+        image_size, patch_size: H = W, a power of two times the side of the first layer's patches.
         width: channels behind the first layer; they double with every halving, up to 4 × width.
-        dim: D, embedding width.
-        projector_dim: hidden width of the projection head.
+        dim, projector_dim: D, and hidden width of the projection head.
     Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., D].
     Raises: as FrameEncoder.
     """
@@ -139,10 +134,8 @@ class StateEncoder(nn.Module):
     Batch statistics in front standardise it, so raw units may differ by orders of magnitude.
 
     Args:
-        state_dim: Q, numbers in a vector.
-        dim: D, embedding width.
-        hidden_dim: width between.
-        projector_dim: hidden width of the projection head.
+        state_dim, dim: Q and D.
+        hidden_dim, projector_dim: width between, and hidden width of the projection head.
     Shapes: floating point [..., Q] -> [..., D].
     Raises: ValueError if the last dimension is not Q.
     """
@@ -173,8 +166,7 @@ class FusedEncoder(nn.Module):
 
     Args:
         encoders: by the observation's name, each with `dim`; at least one.
-        dim: D, embedding width.
-        projector_dim: hidden width of the projection head.
+        dim, projector_dim: D, and hidden width of the projection head.
     Shapes: a mapping of tensors [B, T, ...], of these names -> [B, T, D].
     Raises: ValueError if no encoder is given, or observations have other names.
     """
@@ -207,11 +199,9 @@ class ActionEncoder(nn.Module):
     """A block of actions to one vector: a linear mix, then an MLP with SiLU.
 
     Args:
-        action_dim: A, raw action dims × frameskip.
-        dim: D, width of the result.
+        action_dim, dim: A, raw action dims × frameskip, and D.
         hidden_dim: width between; None means 4 × dim.
-        mix_dim: width of the linear mix; None means A. The released models all have 10, Cube's
-            with A = 25 too.
+        mix_dim: width of the linear mix; None means A. The released models all have 10.
     Shapes: [..., A] -> [..., D].
     Raises: ValueError if the last dimension is not A; TypeError if actions are not floating point.
     Source: LeWM, arXiv:2603.19312, released configuration (the mix is a convolution of width one).

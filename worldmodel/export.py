@@ -46,7 +46,6 @@ class PlanningStep(nn.Module):
         update: the planner's iteration, such as `planners.planning_step(planners.CEM())` with the
             bounds of the actions; what it does with a cost that is not finite is its own.
     Raises: ValueError if the model is in training mode.
-    Source: LeWM, arXiv:2603.19312, Section 3.
     """
 
     def __init__(self, model: WorldModel, update: Update) -> None:
@@ -65,15 +64,13 @@ class PlanningStep(nn.Module):
         noise: Tensor,
         past: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Score S candidates and move mean and std.
+        """Score S candidates: the next mean and std, [B, H, A] each, and the costs [B, S].
 
         Args:
-            z: [B, T, D], known embeddings, the newest last.
-            goal: [B, D], embedding of the goal.
+            z, goal: [B, T, D], known embeddings, the newest last, and [B, D].
             mean, std: [B, H, A], in the units the model was trained on.
             noise: [B, S, H, A], standard normal; `CEM` and `MPPI` do not use that of candidate 0.
             past: [B, T − 1, A], what was done between the known embeddings; None where T = 1.
-        Returns: the next mean and std, [B, H, A] each, and the costs [B, S].
         """
         done = z.new_zeros(z.shape[0], 0, mean.shape[-1]) if past is None else past
 
@@ -114,9 +111,8 @@ def export_onnx(
         model: any device; exported in eval mode from a copy on the CPU.
         folder: made if absent.
         update: of the planning step, see `PlanningStep`; its bounds become part of the graph.
-        horizon: H of the planning step.
+        horizon, known: H and T of the planning step; LeWM plans from one frame.
         least_samples: the least S of the planning step, for a `CEM` its number of elites.
-        known: T of the planning step; LeWM plans from one frame.
         example: observations [N >= 2, ...], needed for an encoder of your own alone.
     Returns: the files.
     Raises: ImportError naming the extra if onnx, onnxscript or onnxruntime is absent; RuntimeError

@@ -1,15 +1,14 @@
 """What a plan is for: a goal scores the futures that a model imagines, [B, S, H, D] -> [B, S].
 
 Goals add and scale: `near(z_goal) + 0.5 * state(head, target)`. Which futures count is each goal's
-`frames`, with d_h its score of future h and H the last:
+`frames`, with d_h its score of future h and H the last, or in its place `weights` [H]: Σ_h w_h d_h.
 
     "last"      d_H                        published; plans that arrive in time all tie, so the
                                            whole plan must be executed
     "nearest"   min_h d_h + mean_h d_h/20  come close at any time, and soon: for replanning
     "mean"      mean_h d_h                 arrive early; shuns detours
 
-or, in its place, `weights` [H]: Σ_h w_h d_h. Everything is compared in float32 at least, outside of
-autocast, however low the rollout.
+Everything is compared in float32 at least, outside of autocast, however low the rollout.
 
 Letters: B problems, S plans, H futures, D embedding dims, Q quantities that a head reads off.
 """
@@ -28,7 +27,6 @@ from worldmodel.records import as_tensor
 
 __all__ = [
     "Goal",
-    "PlanCost",
     "avoid",
     "charge",
     "near",
@@ -51,15 +49,11 @@ enough that a detour around a wall still pays."""
 
 @dataclass(frozen=True)
 class Goal:
-    """A weighted sum of scores of futures.
+    """A weighted sum of scores of futures."""
 
-    Attributes:
-        terms: weights, and functions z [B, S, H, D], float32 -> [B, S]; lower is better.
-        last_step: whether all of them look at the last future alone.
-    """
-
+    #: Weights, and functions z [B, S, H, D], float32 -> [B, S]; lower is better.
     terms: tuple[tuple[float, Callable[[Tensor], Tensor]], ...]
-    last_step: bool = False
+    last_step: bool = False  #: Whether all of them look at the last future alone.
 
     def __call__(self, z: Tensor) -> Tensor:
         """Score futures [B, S, H, D]: [B, S], marked `last_step` where that is so."""
@@ -73,9 +67,9 @@ class Goal:
         total.last_step = self.last_step  # type: ignore[attr-defined]
         return total
 
-    def of(self, futures: Callable[[Tensor], Tensor]) -> PlanCost:
-        """This goal as a cost of actions: `cost(futures(actions))`."""
-        return PlanCost(self, futures)
+    def of(self, futures: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """This goal as a cost of actions [B, S, H, A] -> [B, S]: `goal(futures(actions))`."""
+        return lambda actions: self(futures(actions))
 
     def __add__(self, other: Goal) -> Goal:
         return Goal(self.terms + other.terms, self.last_step and other.last_step)
@@ -86,32 +80,8 @@ class Goal:
     __rmul__ = __mul__
 
 
-@dataclass(frozen=True)
-class PlanCost:
-    """Actions [B, S, H, A] -> costs [B, S].
-
-    Attributes:
-        goal: Goal.
-        futures: [B, S, H, A] -> [B, S, H, D].
-    """
-
-    goal: Goal
-    futures: Callable[[Tensor], Tensor]
-
-    @property
-    def last_step(self) -> bool:
-        """Whether the cost looks at the last future alone."""
-        return self.goal.last_step
-
-    def __call__(self, actions: Tensor) -> Tensor:
-        """Score plans."""
-        return self.goal(self.futures(actions))
-
-
 def near(z_goal: Tensor, frames: Frames = "last", weights: Weights = None) -> Goal:
-    """Close to an embedding: that of a picture, or any other.
-
-        d_h = ‖ẑ_h − z_goal‖²
+    """Close to an embedding: d_h = ‖ẑ_h − z_goal‖².
 
     Args:
         z_goal: [B, D], or [D] for all problems; `Imagination.embed` makes it of a picture.
@@ -135,7 +105,7 @@ def state(
         d_h = Σ_q ((head(ẑ_h)_q − target_q) / scale_q)²      over the q whose target is given
 
     Args:
-        head: [..., D] -> [..., Q], for example `worldmodel.heads.fit_head`'s.
+        head: [..., D] -> [..., Q], such as `heads.fit_head`'s.
         target: [B, Q], or [Q] for all problems; NaN where a quantity does not matter.
         frames, weights: which futures count; see above.
         scale: the unit of each quantity, [Q] or a number: its tolerance, or its deviation.
@@ -169,17 +139,14 @@ def region(
     """
     low, high = _per_problem(low), _per_problem(high)
 
-    def outside(z: Tensor) -> Tensor:
-        y = head(z)
+    def outside(y: Tensor) -> Tensor:
         return (y - torch.minimum(torch.maximum(y, low), high)).square().sum(-1)
 
-    return _goal(outside, frames, weights)
+    return _goal(lambda z: outside(head(z)), frames, weights)
 
 
 def reward(head: Head, frames: Frames = "mean", weights: Weights = None) -> Goal:
-    """Much of what a head predicts: a reward at each future, a value at the last.
-
-        d_h = −min_k head(ẑ_h)_k
+    """Much of what a head predicts: d_h = −min_k head(ẑ_h)_k.
 
     Args:
         head: [..., D] -> [..., K], an ensemble, of which the least counts: a search finds every
@@ -203,12 +170,10 @@ def temporal(
     frames: Frames = "last",
     weights: Weights = None,
 ) -> Goal:
-    """Few steps from an embedding, by a head that has learned how far things are.
-
-        d_h = head(ẑ_h, z_goal) ≈ log(1 + steps)
+    """Few steps from an embedding, as a head has learned it: d_h = head(ẑ_h, z_goal).
 
     Args:
-        head: z [..., D], z_goal [..., D] -> [...], for example `worldmodel.heads.fit_distance`'s.
+        head: z [..., D], z_goal [..., D] -> [...], such as `heads.fit_distance`'s log(1 + steps).
         z_goal: [B, D], or [D] for all problems.
         frames, weights: which futures count; see above.
     Returns: Goal.
@@ -223,17 +188,14 @@ def temporal(
 
 
 def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
-    """A constraint: stay out of a box of quantities.
+    """A constraint, for `planners.AugmentedLagrangian` or `charge`: stay out of a box.
 
         c_h = min_q min(y_q − low_q, high_q − y_q) ≤ 0,    y = head(ẑ_h)
-
-    For `planners.AugmentedLagrangian(method, lambda actions: out(futures(actions)))`, or `charge`.
 
     Args:
         head: [..., D] -> [..., Q].
         low, high: [B, Q] or [Q].
-    Returns: z [B, S, H, D] -> [B, S, H], how deep each future lies inside, in the quantities'
-        units; negative outside.
+    Returns: z [B, S, H, D] -> [B, S, H], how deep each future lies inside; negative outside.
     """
     low, high = _per_problem(low), _per_problem(high)
 
@@ -250,14 +212,12 @@ def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
 
         m(z) = (z − μ)ᵀ Σ⁻¹ (z − μ),    c_h = m(ẑ_h) / m_share − 1 ≤ 0
 
-    μ and Σ are the mean and covariance of embeddings of the data, m_share the value that `share`
-    of them stay below. SIGReg makes embeddings Gaussian, which is what this takes them for.
-    Variances below a thousandth of their mean count as that: where embeddings do not vary, what
-    varies in imagined ones is rounding.
+    μ and Σ are the mean and covariance of embeddings of the data, taken for Gaussian. Variances
+    below a thousandth of their mean count as that: what varies there in imagined ones is rounding.
 
     Args:
         z: [N, D], embeddings of data, N > D.
-        share: in (0, 1).
+        share: in (0, 1), of them that stay below m_share.
     Returns: z [B, S, H, D] -> [B, S, H].
     Raises: ValueError if z is no such matrix.
     """
@@ -292,35 +252,41 @@ def charge(
     return _goal(lambda z: constraint(z).clamp_min(0).square(), frames, weights)
 
 
-def _goal(score: Callable[[Tensor], Tensor], frames: Frames, weights: Weights) -> Goal:
+def _goal(score: Head, frames: Frames, weights: Weights) -> Goal:
     """A score of each future [B, S, H, D] -> [B, S, H], and which of them count."""
     if frames not in FRAMES:
         raise ValueError(f'frames must be "last", "mean" or "nearest", got {frames!r}')
-    by = None
     if weights is not None:
-        # Numbers stay on the host until futures come, then on their device: copied once.
-        home = weights.device if isinstance(weights, Tensor) else "cpu"
-        by = torch.as_tensor(weights, dtype=torch.float32, device=home)
-    placed: dict[torch.device, Tensor] = {}
-    if by is not None and (by.dim() != 1 or frames == "nearest"):
-        raise ValueError(
-            f"weights must be [H], in place of frames, got {list(by.shape)} and {frames!r}"
-        )
+        return Goal(((1.0, _weighted(score, frames, weights)),))
 
     def term(z: Tensor) -> Tensor:
-        if by is not None:
-            if len(by) != z.shape[2]:
-                raise ValueError(f"weights must be [H] = [{z.shape[2]}], got {list(by.shape)}")
-            if z.device not in placed:
-                placed[z.device] = by.to(z.device)
-            return (score(z) * placed[z.device]).sum(-1)
         if frames == "last":
             return score(z[:, :, -1:])[..., 0]
         each = score(z)
         mean = each.mean(-1)
         return each.amin(-1).add(mean, alpha=SOON) if frames == "nearest" else mean
 
-    return Goal(((1.0, term),), last_step=frames == "last" and by is None)
+    return Goal(((1.0, term),), last_step=frames == "last")
+
+
+def _weighted(score: Head, frames: Frames, weights: Tensor | Sequence[float]) -> Head:
+    # Numbers stay on the host until futures come, then on their device: copied once.
+    home = weights.device if isinstance(weights, Tensor) else "cpu"
+    by = torch.as_tensor(weights, dtype=torch.float32, device=home)
+    if by.dim() != 1 or frames == "nearest":
+        raise ValueError(
+            f"weights must be [H], in place of frames, got {list(by.shape)} and {frames!r}"
+        )
+    placed: dict[torch.device, Tensor] = {}
+
+    def term(z: Tensor) -> Tensor:
+        if len(by) != z.shape[2]:
+            raise ValueError(f"weights must be [H] = [{z.shape[2]}], got {list(by.shape)}")
+        if z.device not in placed:
+            placed[z.device] = by.to(z.device)
+        return (score(z) * placed[z.device]).sum(-1)
+
+    return term
 
 
 def _precise(value: Tensor) -> Tensor:

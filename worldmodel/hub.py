@@ -40,8 +40,7 @@ def from_pretrained(
     Args:
         source: a folder, or an "owner/name" of the hub; a folder of that name wins.
         revision: commit, tag or branch on the hub; give a commit to get the same weights for ever.
-        map_location: device of the result.
-        classes: your own part classes, found by their names; ours need not be listed.
+        map_location, classes: as `load`.
     Returns: WorldModel in evaluation mode, float32; GCBC if the folder holds a cloned policy.
     Raises: FileNotFoundError if there is no such folder or repository; ImportError if the hub is
         asked and huggingface_hub is missing; ValueError, naming the file at fault.
@@ -55,10 +54,7 @@ def from_pretrained(
 
 
 def locate(source: str | PathLike[str], *, revision: str | None = None) -> Path:
-    """The folder of a model on this machine, fetched from the hub if it is not here.
-
-    Raises: as `from_pretrained`.
-    """
+    """The folder of a model on this machine, fetched from the hub; raises as `from_pretrained`."""
     path = Path(source)
     if path.exists():
         if revision is not None:
@@ -86,8 +82,7 @@ def push_to_hub(
 
     Args:
         folder: a run folder, or one that `worldmodel.save` wrote.
-        repository: "owner/name"; made if it is not there.
-        private: whether only its owner sees it, where it is made.
+        repository, private: "owner/name"; made, seen by its owner alone, if it is not there.
         token: of the hub; None takes the one that `hf auth login` kept.
         message: of the commit.
     Returns: the commit, for `revision=`.

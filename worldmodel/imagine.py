@@ -29,12 +29,9 @@ class Imagination:
     for every look at as many frames and every call with as many plans.
 
     Args:
-        encoder: of observations, in eval mode, as the other two.
-        action_encoder: of actions.
-        predictor: any.
-        dtype: of the rollout; observations are encoded in the model's own. None keeps that.
-            bfloat16 is faster where the processor multiplies matrices in it (AMX, tensor cores)
-            and slower where it does not.
+        encoder, action_encoder, predictor: in eval mode.
+        dtype: of the rollout; observations are encoded in the model's own, and None keeps that.
+            bfloat16 is faster where the processor multiplies in it (AMX, tensor cores) alone.
         compile: send the rollout through `torch.compile`; the first call takes a minute or two.
         cuda_graph: record the rollout as a CUDA graph on its first call and replay it from then
             on: no gradients, one recording per shape, not inside another recording.
@@ -77,11 +74,9 @@ class Imagination:
     def look(self, observations: Observations, past_actions: Tensor | None = None) -> Futures:
         """Encode what has been seen: what comes of a plan from here.
 
-        Args:
-            observations: [B, T, ...], the newest last, a tensor or a mapping of them, on any
-                device.
-            past_actions: [B, T − 1, A], what was done between them; needed where T > 1.
-        Returns: Futures.
+        Observations are [B, T, ...], the newest last, a tensor or a mapping of them, on any device;
+        past actions [B, T − 1, A] were done between them, and are needed where T > 1.
+
         Raises: ValueError if shapes disagree or past actions are missing.
         """
         observations = each(observations, lambda seen: torch.as_tensor(seen, device=self.device))
@@ -114,26 +109,16 @@ class Imagination:
 
 @dataclass(frozen=True, eq=False)
 class Futures:
-    """What the model expects of plans, from where it looked; made by `Imagination.look`.
+    """What the model expects of plans, from where it looked; made by `Imagination.look`."""
 
-    Args:
-        imagine: z, past and actions [B, S, H, A] -> [B, S, H, D].
-        z: [B, T, D], what is known, in the precision of the rollout.
-        past: [B, T − 1, a], what was done between, encoded; None where T = 1.
-    """
-
-    imagine: _Imagine
-    z: Tensor
-    past: Tensor | None
+    imagine: _Imagine  #: z, past and actions [B, S, H, A] -> [B, S, H, D].
+    z: Tensor  #: [B, T, D], what is known, in the precision of the rollout.
+    past: Tensor | None  #: [B, T − 1, a], what was done between, encoded; None where T = 1.
 
     def __call__(self, actions: Tensor) -> Tensor:
-        """Roll plans out.
+        """Plans [B, S, H, A], as trained, to embeddings expected after each action, [B, S, H, D].
 
-        Args:
-            actions: [B, S, H, A], in the units the model was trained on.
-        Returns: [B, S, H, D], the embedding expected after each action; differentiable in the
-            actions.
-        Raises: ValueError if the shape is another.
+        Differentiable in the actions. Raises: ValueError if the shape is another.
         """
         actions = torch.as_tensor(actions, dtype=self.z.dtype, device=self.z.device)
         if actions.dim() != 4 or len(actions) != len(self.z):

@@ -30,18 +30,16 @@ __all__ = [
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
-def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def given(arguments: Mapping[str, Any], *but: str) -> dict[str, Any]:
     """The arguments of a constructor, from `locals()` in its first line: a part's `config`."""
-    return {key: v for key, v in arguments.items() if key not in ("self", "__class__")}
+    return {key: v for key, v in arguments.items() if key not in ("self", "__class__", *but)}
 
 
 class Pixels(nn.Module):
     """Frames to normalised numbers in the precision of the model.
 
-    Args:
-        size: H = W of the result.
-        resize: take frames of other sizes too.
-    Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [N, 3, H, W].
+    Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [N, 3, size, size];
+        H = W = size unless they may be resized.
     Raises: ValueError for another shape; TypeError for another dtype.
     Warns: RuntimeWarning if the first floats it sees reach beyond 2: they are 0…255, most likely.
     """
@@ -52,9 +50,8 @@ class Pixels(nn.Module):
     def __init__(self, size: int, *, resize: bool = False) -> None:
         super().__init__()
         # Channel statistics of ImageNet, as the published data pipeline uses them.
-        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        for name, of in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
+            self.register_buffer(name, torch.tensor(of).view(3, 1, 1), persistent=False)
         self.size, self.resize, self._trusted = size, resize, False
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -105,9 +102,6 @@ class ProjectionHead(nn.Module):
     A final LayerNorm pins every embedding to a sphere, which no Gaussian lives on; the batch
     statistics of this head give the regularizer back its freedom.
 
-    Args:
-        dim: D, width of input and output.
-        hidden_dim: width between, 2048 as published.
     Shapes: [..., D] -> [..., D].
     Source: LeWM, arXiv:2603.19312, Section 3; sizes of the released weights.
     """
@@ -133,10 +127,7 @@ def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose heads may be wider than D / h.
-
-    Shapes: [B, T, D] -> [B, T, D].
-    """
+    """Multi-head self-attention whose heads may be wider than D / h: [B, T, D] -> [B, T, D]."""
 
     def __init__(
         self, dim: int, heads: int, dim_head: int, *, bias: bool, causal: bool, dropout: float = 0.0
@@ -165,7 +156,6 @@ def feed_forward(dim: int, hidden_dim: int, dropout: float = 0.0) -> nn.Sequenti
 class ViTBlock(nn.Module):
     """Pre-norm transformer block of the Vision Transformer; causal for sequences in time.
 
-    Shapes: [B, T, D] -> [B, T, D].
     Source: Dosovitskiy et al., arXiv:2010.11929; eps of the published configuration.
     """
 
@@ -191,10 +181,7 @@ def start_at_zero(layer: _ModuleT) -> _ModuleT:
 
 
 def fold_modulation(modulation: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Weight and bias that give 1 + scale where the linear map gives the scale.
-
-    Shapes: [6 D, D] and [6 D]; shift, scale and gate of attention, then those of the MLP.
-    """
+    """Weight [6 D, D] and bias [6 D] that give 1 + scale where the linear map gives the scale."""
     bias = modulation.bias.unflatten(0, (6, -1)).clone()
     bias[1::3] += 1  # a slice: a list of indices is copied from the host at every call
     return modulation.weight, bias.flatten()
@@ -209,7 +196,6 @@ class AdaLNBlock(nn.Module):
     Shift b, scale s and gate g are linear in the condition and start at zero, so a new block is
     the identity. The affine `norm` behind the modulation is the released model's own.
 
-    Shapes: x [B, T, D], condition [B, T, D] -> [B, T, D].
     Source: Peebles & Xie, arXiv:2212.09748; LeWM, arXiv:2603.19312, Section 3.
     """
 
@@ -231,13 +217,10 @@ class AdaLNBlock(nn.Module):
     def advance(
         self, x: Tensor, modulation: Sequence[Tensor], attend: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Transform tokens under a known modulation, with any way of attending.
+        """Transform tokens x [T, ..., D] with any way of attending, [T, ..., D] -> [n, ..., D].
 
-        Args:
-            x: [T, ..., D].
-            modulation: shift, 1 + scale and gate of attention, then of the MLP, each like x.
-            attend: [T, ..., D] -> [n, ..., D]; where n < T, it and we answer for the last n alone.
-        Returns: [n, ..., D].
+        `modulation` is shift, 1 + scale and gate of attention, then of the MLP, each like x. Where
+        n < T, the answer is for the last n tokens alone.
         """
         b1, s1, g1, b2, s2, g2 = modulation
         attended = attend(self.norm1(torch.addcmul(b1, s1, _normalise(x))))

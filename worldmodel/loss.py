@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel.layers import given
 from worldmodel.model import WorldModel
 from worldmodel.records import Batch, Losses, lead
 
@@ -27,8 +28,7 @@ def jepa_loss(
     sees [T, B, D], the batch of each time step alone, as released.
 
     Args:
-        model: WorldModel whose history is at least T − 1.
-        batch: Batch with T ≥ 2 frames.
+        model, batch: windows of T ≥ 2 frames, and a history of at least T − 1.
         regularizer: [T, B, D] -> [], for example `sigreg.SIGReg()`.
         weight: λ. Released code has 0.09; success stays high from 0.01 to 0.2 (paper, λ figure).
             The error is a mean over D: summing it instead would divide λ by D.
@@ -48,10 +48,8 @@ def pldm_loss(
         mean (ẑ_{t+1} − z_{t+1})² + weight · regularizer(z, a)
 
     Args:
-        model: WorldModel whose history is at least T − 1.
-        batch: Batch with B ≥ 2 windows of T ≥ 2 frames (T ≥ 3 for terms over time).
-        regularizer: PLDMTerms.
-        weight: of all its terms together; 1 keeps the published ones.
+        model, batch: a history of T − 1; B ≥ 2 windows of T ≥ 2 frames, 3 for terms over time.
+        regularizer, weight: the terms, and of all together; 1 keeps the published weights.
     Returns: Losses.
     Raises: ValueError if shapes disagree, or B or T is too small for a variance.
     Source: Sobal et al., arXiv:2502.14819, Section 3.
@@ -89,23 +87,15 @@ class PLDMTerms(nn.Module):
         I   = mean (q(z_t, z_{t+1}) − a_t)²          what was done shows in what came of it
 
     The defaults are the best of a grid of 256 settings on Push-T, with LeWM's encoder and
-    optimiser, by LeWM's authors. `jepa_loss(model, batch, PLDMTerms(), 1.0)` is the same loss as
-    `pldm_loss` while μ is 0.
+    optimiser, by LeWM's authors. While μ is 0, `jepa_loss` takes these terms too.
 
     Args:
-        variance: α.
-        covariance: β.
-        similarity: γ.
-        time_variance: ζ.
-        time_covariance: ν.
-        inverse: μ; above 0 it needs the next two, and its network's parameters belong to the
-            optimiser.
-        dim, action_dim: D and A, for the inverse dynamics.
-        hidden_dim: width of q, a network with one hidden layer.
+        variance, covariance, similarity, time_variance, time_covariance: α, β, γ, ζ, ν.
+        inverse: μ; above 0 it needs the next two, and the optimiser its network's parameters.
+        dim, action_dim, hidden_dim: D and A, and the width of q, which has one hidden layer.
     Shapes: z [T, B, D], actions [B, T, A] -> [].
     Raises: ValueError if a weight is negative, or `inverse` comes without its sizes.
-    Source: Sobal et al., arXiv:2502.14819, Section 3; weights of LeWM, arXiv:2603.19312,
-        Appendix (baselines).
+    Source: Sobal et al., arXiv:2502.14819, Section 3; weights of LeWM, arXiv:2603.19312, Appendix.
     """
 
     def __init__(
@@ -122,14 +112,7 @@ class PLDMTerms(nn.Module):
         hidden_dim: int = 512,
     ) -> None:
         super().__init__()
-        self.weights = {
-            "variance": variance,
-            "covariance": covariance,
-            "similarity": similarity,
-            "time_variance": time_variance,
-            "time_covariance": time_covariance,
-            "inverse": inverse,
-        }
+        self.weights: dict[str, float] = given(locals(), "dim", "action_dim", "hidden_dim")
         if min(self.weights.values()) < 0:
             raise ValueError(f"weights must not be negative, got {self.weights}")
         self.dynamics: nn.Module | None = None

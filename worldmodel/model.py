@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from worldmodel.contract import Encoder, Predictor, Steered, roll_out
 from worldmodel.encoder import ActionEncoder
-from worldmodel.goals import FRAMES, Frames, PlanCost, near
+from worldmodel.goals import FRAMES, Frames, near
 from worldmodel.imagine import Imagination
 from worldmodel.records import Observations, as_tensor, each, named
 
@@ -20,14 +20,13 @@ __all__ = ["WorldModel", "goal_cost"]
 class WorldModel(nn.Module):
     """An encoder, an action encoder and a predictor around one embedding.
 
-    Tensors in, tensors out: nothing is cached and no argument is written to. The parts may be your
-    own; `worldmodel.contract` says what each must offer.
+    Nothing is cached, no argument written to. The parts may be your own: `worldmodel.contract` says
+    what each must offer.
 
     Args:
-        encoder: observations [B, T, ...] -> [B, T, D]; has `dim`.
+        encoder: observations [B, T, ...] -> [B, T, D].
         action_encoder: actions [B, T, A] -> [B, T, a].
-        predictor: embeddings [B, T, D] and encoded actions [B, T, a] -> [B, T, D], T ≤ history;
-            has `dim` and `history`.
+        predictor: embeddings [B, T, D] and encoded actions [B, T, a] -> [B, T, D], T ≤ history.
     Raises: ValueError if encoder and predictor differ in D, or a predictor that names its
         `action_width` meets an action encoder of another `dim`.
     Source: LeWM, arXiv:2603.19312, Section 3.
@@ -53,34 +52,28 @@ class WorldModel(nn.Module):
         self.predictor: Any = predictor
 
     def encode(self, frames: Observations) -> Tensor:
-        """Embed observations, each frame alone.
+        """Embed observations, each frame alone: [B, T, D].
 
-        Args:
-            frames: [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or whatever else the
-                encoder takes, a tensor [B, T, ...] or a mapping of them. NumPy's arrays are taken.
-        Returns: [B, T, D].
+        Frames are [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or whatever else the
+        encoder takes, a tensor [B, T, ...] or a mapping of them, or NumPy's arrays.
         """
         out: Tensor = self.encoder(each(frames, as_tensor))
         return out
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
-        """Predict each next embedding from what came before.
+        """Predict from z [B, T, D], T ≤ history, and actions [B, T, A] each next embedding.
 
-        Args:
-            z: [B, T, D], T ≤ history.
-            actions: [B, T, A]; `actions[:, t]` is done after `z[:, t]`.
-        Returns: [B, T, D]; `[:, t]` predicts the embedding at t + 1.
+        `actions[:, t]` is done after `z[:, t]`; of the result [B, T, D], `[:, t]` is for t + 1.
         """
         out: Tensor = self.predictor(z, self.action_encoder(as_tensor(actions)))
         return out
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
-        """Predict step after step, each prediction feeding the next.
+        """Predict step after step, each prediction feeding the next: [B, H, D].
 
         Args:
             z: [B, T, D], known embeddings, T ≥ 1; the last `history` of them are looked at.
             actions: [B, T − 1 + H, A], H ≥ 1: those done between the known embeddings, the plan.
-        Returns: [B, H, D]; `[:, h]` follows the plan's action h.
         Raises: ValueError if there are too few actions.
         """
         if actions.shape[1] < z.shape[1]:
@@ -100,10 +93,9 @@ class WorldModel(nn.Module):
     ) -> Imagination:
         """Make the model ready to plan, once: see `Imagination`, whose arguments these are.
 
-        Raises: ValueError if the model is in training mode: dropout and batch statistics would
-            make futures noisy.
+        Raises: ValueError if the model is in training mode.
         """
-        if self.training:
+        if self.training:  # dropout and batch statistics would make futures noisy
             raise ValueError("model must be in eval mode, call model.eval() first")
         parts = self.encoder, self.action_encoder, self.predictor
         return Imagination(*parts, dtype=dtype, compile=compile, cuda_graph=cuda_graph, rows=rows)
@@ -120,17 +112,14 @@ def goal_cost(
     rows: int | None = None,
     compile: bool = False,  # noqa: A002, torch's own word
     cuda_graph: bool = False,
-) -> PlanCost:
+) -> Callable[[Tensor], Tensor]:
     """Cost of plans: how far from the goal's embedding the model expects to end.
 
-    The short form of
+    The short form of what a control loop writes out, the first line and the goal before the loop:
 
         imagination = model.imagine(dtype, compile, cuda_graph, rows=rows)
         futures = imagination.look(frames, past_actions)
         goals.near(imagination.embed(goal), frames=steps).of(futures)
-
-    In a control loop write the long form: the first line belongs before the loop, and so does the
-    goal.
 
     Args:
         model: in eval mode.

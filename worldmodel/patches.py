@@ -28,23 +28,20 @@ _ARCHITECTURE = (
 class DinoPatches(nn.Module):
     """DINOv2's patch tokens behind the last norm, never trained.
 
-    Made by `from_folder` from weights on disk; this constructor draws random ones, which `load`
-    then replaces.
+    Made by `from_folder`; this constructor draws random weights, which `load` then replaces.
 
     Args:
         architecture: of `transformers.Dinov2Config`.
-        image_size: side to which frames are resized, a multiple of the patch; 196 as published,
-            14 × 14 patches.
+        image_size: side to which frames are resized, a multiple of the patch; 196 as published.
     Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., P · d].
-    Raises: ImportError without transformers; ValueError if sizes do not divide or frames have
-        another shape.
+    Raises: ImportError without transformers; ValueError for sizes or frames of another shape.
     Source: DINO-WM, arXiv:2411.04983, Section 3; DINOv2, arXiv:2304.07193.
     """
 
     def __init__(self, architecture: dict[str, Any], image_size: int = 196) -> None:
         super().__init__()
         self.config = given(locals()) | {"architecture": dict(architecture)}
-        library = _transformers()
+        library = need("transformers", "dino", "DINOv2")
         self.backbone = library.Dinov2Model(library.Dinov2Config(**architecture))
         patch = int(architecture["patch_size"])
         if image_size < patch or image_size % patch:
@@ -69,7 +66,7 @@ class DinoPatches(nn.Module):
         for name in ("config.json", "model.safetensors"):
             if not (path / name).is_file():
                 raise FileNotFoundError(f"{path / name} is missing: give a folder of DINOv2")
-        library = _transformers()
+        library = need("transformers", "dino", "DINOv2")
         settings = library.AutoConfig.from_pretrained(str(path), local_files_only=True)
         if settings.model_type != "dinov2":
             raise ValueError(f"{path} must hold a dinov2 model, got {settings.model_type}")
@@ -132,14 +129,9 @@ class PatchPredictor(nn.Module):
     ones for ViT-S/14 at 196 pixels.
 
     Args:
-        token_dim: d.
-        tokens: P.
-        action_width: a, width of an encoded action.
-        depth: number of blocks.
-        heads: attention heads.
+        token_dim, tokens, action_width: d, P and a.
+        depth, heads, dim_head, mlp_dim: blocks, heads of each, their width, hidden width.
         history: most frames it looks back on.
-        dim_head: width of a head.
-        mlp_dim: hidden width of a block.
         dropout: in attention and MLP.
     Shapes: embeddings [B, T, P · d], actions [B, T, a] (encoded), T ≤ history -> [B, T, P · d].
     Raises: ValueError if T exceeds `history` or shapes disagree.
@@ -208,10 +200,7 @@ class PatchPredictor(nn.Module):
     def _extend(
         self, z: Tensor, action: Tensor, place: int, seen: list[list[tuple[Tensor, Tensor]]]
     ) -> Tensor:
-        """Take in the frame at a place of the window, z [n, P · d] and action [n, a].
-
-        Its keys and values are added to `seen`. Returns: the next embedding, [n, P · d].
-        """
+        """Take in the frame at a place of the window, also into `seen`: the next embedding."""
         beside = action.unsqueeze(1).expand(-1, self.tokens, -1)
         x = torch.cat([z.unflatten(1, (self.tokens, -1)), beside], dim=-1) + self.positions[place]
         x = F.dropout(x, self.dropout, self.training)
@@ -219,7 +208,3 @@ class PatchPredictor(nn.Module):
             x = block.extend(x, cache)  # type: ignore[operator]
         out: Tensor = self.norm(x)[..., : self.token_dim].flatten(1)
         return out
-
-
-def _transformers() -> Any:
-    return need("transformers", "dino", "DINOv2")

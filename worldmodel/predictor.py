@@ -31,13 +31,10 @@ class CausalPredictor(nn.Module):
 
     Args:
         dim: D, embedding width and token width.
-        depth: number of blocks.
-        heads: attention heads.
+        depth, heads, dim_head: blocks, heads of each, and their width; the product need not be D.
         history: most frames it looks back on; one learned position for each.
-        dim_head: width of a head; heads × dim_head need not be D.
-        mlp_dim: hidden width of a block.
+        mlp_dim, projector_dim: hidden width of a block, and of the projection head.
         dropout: in attention and MLP; 0.1 was the published optimum, 0 costs 18 points of success.
-        projector_dim: hidden width of the projection head.
     Shapes: embeddings [B, T, D], actions [B, T, D] (encoded), T ≤ history -> [B, T, D].
     Raises: ValueError if T exceeds `history` or shapes disagree.
     Source: LeWM, arXiv:2603.19312, Section 3 and Table 9 (dropout).
@@ -74,7 +71,7 @@ class CausalPredictor(nn.Module):
         return self.read_out(x)
 
     def read_out(self, x: Tensor) -> Tensor:
-        """From the last block's tokens [..., D] to predicted embeddings [..., D]."""
+        """From tokens of the last block to predicted embeddings, [..., D]."""
         out: Tensor = self.projector(self.norm(x))
         return out
 
@@ -102,12 +99,9 @@ class PrefixPredictor(nn.Module):
     Args:
         dim: D, embedding width and token width.
         history: most actions it answers for at once; longer plans go on from its last answer.
-        prefix_depth: blocks of the transformer over actions.
-        heads: its attention heads; divides `dim`.
-        depth: blocks of G.
-        mlp_dim: hidden width of all blocks.
-        dropout: in the blocks of G.
-        projector_dim: hidden width of the projection head.
+        prefix_depth, heads: blocks of the transformer over actions, and heads, which divide `dim`.
+        depth, dropout: of G.
+        mlp_dim, projector_dim: hidden width of all blocks, and of the projection head.
     Shapes: embeddings [B, T, D], of which the first is looked at, actions [B, T, D] (encoded),
         T ≤ history -> [B, T, D].
     Raises: ValueError if T exceeds `history`, shapes disagree, or heads do not divide.
@@ -194,10 +188,8 @@ class AffinePredictor(nn.Module):
     fraction of a transformer's. Good where embeddings move in straight lines.
 
     Args:
-        dim: D, embedding width and width of an encoded action.
-        rank: r of the part that depends on z.
+        dim, rank, hidden_dim: D, r, and width of the MLP.
         history: most frames of a window; each prediction looks at its own frame alone.
-        hidden_dim: width of the MLP.
     Shapes: embeddings [B, T, D], actions [B, T, D] (encoded) -> [B, T, D].
     Raises: ValueError if shapes disagree.
     Source: state-affine transitions as in SALT, arXiv:2609.33595, of which only the idea was read.

@@ -23,15 +23,13 @@ def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> Wo
     """LeWorldModel as released: 18,034,478 parameters with ten action dims, 18,034,628 with 25.
 
     ViT-Tiny encoder (5,501,376), AdaLN-zero predictor (10,791,360), action encoder (156,206) and
-    two projection heads (792,768 each), embedding width 192.
-
-    Published success: 87 on Two-Room, 86 on Reacher, 96 on Push-T, 74 on Cube, after 10 epochs on
-    one L40S. Not yet trained to the end with this code.
+    two projection heads (792,768 each), embedding width 192. Published success: 87 on Two-Room, 86
+    on Reacher, 96 on Push-T, 74 on Cube, after 10 epochs on one L40S. Not yet trained to the end
+    with this code.
 
     Args:
         action_dim: A (2 × 5 for Two-Room, Push-T and Reacher, 5 × 5 for Cube).
-        image_size: frame side in pixels, a multiple of 14.
-        history: frames the predictor looks back on.
+        image_size, history: frame side, a multiple of 14; frames the predictor looks back on.
     Returns: WorldModel.
     Source: LeWM, arXiv:2603.19312, Section 3, Figure 6 and released configuration.
     """
@@ -54,9 +52,8 @@ def small(
     The model of `worldmodel demo`; its measured success is in the README.
 
     Args:
-        action_dim: A.
+        action_dim, dim: A and D.
         image_size: frame side in pixels, a power of two.
-        dim: D, embedding width.
         observations: several, by name, in place of one picture: the side of a picture for a name
             that begins with "pixels" ({"pixels": 64, "pixels_wrist": 64}), (3, side, side) for one
             under another name, a width for a vector ({"proprio": 5}).
@@ -73,9 +70,7 @@ def states(action_dim: int = 10, *, state_dim: int, dim: int = 64) -> WorldModel
     """A world model on state vectors, without pixels: `small` behind a `StateEncoder`.
 
     Args:
-        action_dim: A.
-        state_dim: Q, numbers in a state.
-        dim: D, embedding width.
+        action_dim, state_dim, dim: A, numbers in a state Q, and D.
     Returns: WorldModel; observations are [B, T, Q].
     """
     return _small(StateEncoder(state_dim, dim), action_dim, dim)
@@ -113,8 +108,7 @@ def dino_wm(encoder: DinoPatches, action_dim: int = 10, *, history: int = 3) -> 
 
     Args:
         encoder: `DinoPatches.from_folder("dinov2-small")`, 196 patches of 384.
-        action_dim: A.
-        history: frames the predictor looks back on.
+        action_dim, history: A, and frames the predictor looks back on.
     Returns: WorldModel.
     Source: DINO-WM, arXiv:2411.04983, Section 3 and released configuration.
     """
@@ -135,9 +129,8 @@ def gcbc(action_dim: int = 2, *, image_size: int = 224, history: int = 3) -> GCB
     (LeWM, arXiv:2603.19312). Not yet trained to the end with this code.
 
     Args:
-        action_dim: A.
+        action_dim, history: A, and frames the policy looks back on.
         image_size: frame side in pixels, a multiple of 14.
-        history: frames the policy looks back on.
     Returns: GCBC.
     Source: LeWM, arXiv:2603.19312, Section 4 (baselines).
     """

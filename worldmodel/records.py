@@ -35,10 +35,7 @@ def named(observations: Observations, alone: str) -> Mapping[str, Tensor]:
 
 
 def lead(observations: Observations, name: str = "observations") -> tuple[int, int]:
-    """B and T of observations, which all share them.
-
-    Raises: ValueError if one is not [B, T, ...], or they disagree.
-    """
+    """B and T of observations; ValueError if one is not [B, T, ...], or they disagree."""
     shapes = {key: list(value.shape) for key, value in named(observations, "").items()}
     if not shapes or any(len(s) < 3 or s[:2] != min(shapes.values())[:2] for s in shapes.values()):
         raise ValueError(
@@ -55,15 +52,11 @@ class Batch(NamedTuple):
     `actions[:, t]` is what was done between `frames[:, t]` and `frames[:, t + 1]`: all the raw
     actions of that interval side by side, oldest first, so A = frameskip × raw action dims. The
     last block leads out of the window; nothing in the window shows its effect.
-
-    Attributes:
-        frames: [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or what else is observed,
-            a tensor [B, T, ...] or a mapping of them.
-        actions: [B, T, A], normalised as the model expects them.
     """
 
+    #: [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or what else is observed.
     frames: Observations
-    actions: Tensor
+    actions: Tensor  #: [B, T, A], normalised as the model expects them.
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device, copied while the host goes on."""
@@ -72,19 +65,12 @@ class Batch(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What one step minimised, term by term.
+    """What one step minimised, term by term."""
 
-    Attributes:
-        total: [], prediction + weight × regularization; the one to call backward on.
-        prediction: [], mean squared error of the next embedding, per coordinate.
-        regularization: [], the regularizer's value before its weight.
-        embeddings: [B, T, D], detached, for diagnostics.
-    """
-
-    total: Tensor
-    prediction: Tensor
-    regularization: Tensor
-    embeddings: Tensor
+    total: Tensor  #: [], prediction + weight × regularization; the one to call backward on.
+    prediction: Tensor  #: [], mean squared error of the next embedding, per coordinate.
+    regularization: Tensor  #: [], the regularizer's value before its weight.
+    embeddings: Tensor  #: [B, T, D], detached, for diagnostics.
 
     @classmethod
     def of(cls, prediction: Tensor, weight: float, regularization: Tensor, z: Tensor) -> Losses:

@@ -40,8 +40,7 @@ class PlanRollout:
 
     Args:
         predictor: a CausalPredictor in eval mode; its weights are read when this object is made.
-        rows: plans that go through all steps together; None means all at once on a GPU, and on a
-            CPU as many as keep a block's widest tensor near 24 MiB.
+        rows: plans that go through all steps together; None is `contract.rows_in_cache`.
         compile: send the steps through `torch.compile`.
         fused: torch's fused attention; None means anywhere but on a CPU.
     Source: the rollout of LeWM, arXiv:2603.19312, Section 3.
@@ -71,14 +70,7 @@ class PlanRollout:
         self._steps = torch.compile(self._rollout, dynamic=False) if compile else self._rollout
 
     def __call__(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
-        """Predicted embeddings of every plan.
-
-        Args:
-            z: [B, T, D], known embeddings.
-            past: [B, T − 1, D], encoded actions between them.
-            plans: [B, S, H, D], encoded actions to try.
-        Returns: [B, S, H, D], equal to the plain rollout up to rounding.
-        """
+        """Known z [B, T, D], encoded past [B, T − 1, D] and plans [B, S, H, D]: [B, S, H, D]."""
         B, S = plans.shape[:2]
         z, past = z.transpose(0, 1).unsqueeze(2), past.transpose(0, 1).unsqueeze(2)
         plans = plans.permute(2, 0, 1, 3)

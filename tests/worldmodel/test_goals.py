@@ -94,7 +94,7 @@ def test_a_cost_says_that_it_looks_at_the_last_step_alone(z: Tensor) -> None:
     cases = {last: True, mean: False, last + 2 * last: True, last + mean: False}
     for goal, expected in cases.items():
         assert goal.last_step is expected
-        assert goal.of(lambda actions: actions).last_step is expected
+        assert goal.of(lambda actions: actions)(z).last_step is expected  # type: ignore[attr-defined]
         assert goal(z).last_step is expected  # type: ignore[attr-defined]
     assert not goals.near(GOAL, weights=[0.0, 0.0, 1.0]).last_step
 

@@ -44,7 +44,7 @@ def walk(visit: Callable[..., Any], record: RecordT, *others: Any, name: str = "
         for key, part in parts.items()
     }
     if isinstance(record, Mapping):
-        return new  # type: ignore[no-any-return]
+        return new
     if kind is tuple:
         return tuple(new.values())  # type: ignore[return-value]
     return kind(**new) if isinstance(record, tuple) else replace(record, **new)  # type: ignore[type-var]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["install", "need"]
-
 
 def install(extra: str) -> str:
     """The command that brings an extra, from the index and from a clone."""
@@ -14,10 +12,7 @@ def install(extra: str) -> str:
 
 
 def need(module: str, extra: str, purpose: str) -> Any:
-    """Import an optional module.
-
-    Raises: ImportError naming the extra that brings it.
-    """
+    """Import an optional module; the ImportError names the extra that brings it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

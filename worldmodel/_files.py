@@ -7,16 +7,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["draft_of", "write_atomically", "write_together"]
-
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to the disk, then rename over it.
+    """Write beside `path`, flush to the disk, then rename over it: it is the old file or the new.
 
-    A reader sees the old file or the new one, never a part. A failed write leaves the old file.
-
-    Raises: OSError naming `path` if the disk is full, the folder cannot be written, or a link or
-        something that is no file lies there, which is never replaced.
+    Raises: OSError naming `path` if it cannot be written, or a link or no file lies there, which
+        is never replaced.
     """
     write_together({path: content})
 
@@ -25,8 +21,6 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     """`write_atomically` for several files: none is renamed before all are on the disk.
 
     A writer killed between two renames leaves the rest beside their paths, as `draft_of`.
-
-    Raises: as `write_atomically`.
     """
     path, renamed = Path(), False
     try:

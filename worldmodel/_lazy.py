@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["lazily"]
-
 
 def lazily(package: str) -> Callable[[str], Any]:
     """A package's `__getattr__` (PEP 562): importing it imports nothing else.

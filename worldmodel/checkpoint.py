@@ -6,23 +6,23 @@ but ours.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worldmodel._files import draft_of, write_together
-from worldmodel._weights import as_bytes, check_tensors, digest_of, notes_of, read_weights
 from worldmodel.data.episodes import ActionScale
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
 from worldmodel.predictor import AffinePredictor, CausalPredictor, PrefixPredictor
+from worldmodel.records import Classes, Device, Folder
 
 __all__ = ["RunConfig", "digest", "is_released", "load", "load_policy", "read_config", "save"]
 
@@ -56,7 +56,7 @@ class RunConfig(NamedTuple):
 
 def save(
     model: WorldModel | GCBC,
-    folder: str | PathLike[str],
+    folder: Folder,
     *,
     action_scale: ActionScale | None = None,
     extra: dict[str, Any] | None = None,
@@ -94,12 +94,7 @@ def save(
     write_together({path / WEIGHTS: weights, path / CONFIG: text.encode() + b"\n"})
 
 
-def load(
-    folder: str | PathLike[str],
-    map_location: str | torch.device = "cpu",
-    *,
-    classes: Sequence[type[nn.Module]] = (),
-) -> WorldModel:
+def load(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ()) -> WorldModel:
     """Build the model of a run folder and fill in its weights, strict by name and shape.
 
     Args:
@@ -112,12 +107,7 @@ def load(
     return _load(Path(folder), WorldModel, classes).to(map_location)
 
 
-def load_policy(
-    folder: str | PathLike[str],
-    map_location: str | torch.device = "cpu",
-    *,
-    classes: Sequence[type[nn.Module]] = (),
-) -> GCBC:
+def load_policy(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ()) -> GCBC:
     """Build the policy of a run folder that was trained by behaviour cloning.
 
     Args:
@@ -128,7 +118,7 @@ def load_policy(
     return _load(Path(folder), GCBC, classes).to(map_location)
 
 
-def read_config(folder: str | PathLike[str]) -> RunConfig:
+def read_config(folder: Folder) -> RunConfig:
     """Read what a run folder says about its model, without the weights.
 
     Args:
@@ -168,7 +158,7 @@ def is_released(folder: Path) -> bool:
 
 def digest(model: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of a model's state, on whatever device."""
-    return digest_of(model.state_dict())
+    return _digest(model.state_dict())
 
 
 def _read_json(folder: Path) -> tuple[Path, Any]:
@@ -194,7 +184,7 @@ def _read_json(folder: Path) -> tuple[Path, Any]:
     raise ValueError(f"{path} and {WEIGHTS} beside it are of two different saves")
 
 
-def _load(path: Path, wanted: type[_ModelT], classes: Sequence[type[nn.Module]]) -> _ModelT:
+def _load(path: Path, wanted: type[_ModelT], classes: Classes) -> _ModelT:
     config = read_config(path)
     if config.kind != wanted.__name__:
         reader = load_policy if config.kind == GCBC.__name__ else load
@@ -264,3 +254,80 @@ def _existing(folder: Path, name: str) -> Path:
 def _hint(folder: Path) -> str:
     found = (folder / "weights.pt").is_file()
     return "; released LeWM weights are read by from_published" if found else ""
+
+
+def as_bytes(
+    state: Mapping[str, Tensor], notes: Mapping[str, str] | None = None
+) -> tuple[bytes, str]:
+    """The content of a safetensors file, the same for the same tensors, and its digest."""
+    import safetensors.torch
+
+    # Contiguous, because safetensors knows no strides (channels_last convolutions have them).
+    kept = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    sha256 = _digest(kept)
+    header = {"format": "pt", "sha256": sha256, **(notes or {})}
+    return _in_order(safetensors.torch.save(kept, header)), sha256
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name; ValueError naming it if it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    kept = notes_of(path).get("sha256")
+    # A file rewritten by another tool has no digest, and that is fine.
+    if kept is not None and kept != _digest(state):
+        raise ValueError(f"{path} is damaged: its values do not match their digest")
+    return state
+
+
+def notes_of(path: Path) -> dict[str, str]:
+    """What the header of a weights file notes beside the tensors; nothing if it is unreadable."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def check_tensors(
+    state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], source: Path
+) -> None:
+    """Every tensor that a model asks for, no other, each of its shape; or a ValueError."""
+    wrong = [
+        f"{name} must be {list(shapes[name])}, got {list(state[name].shape)}"
+        for name in shapes
+        if name in state and list(state[name].shape) != list(shapes[name])
+    ]
+    missing, unknown = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
+    for names, fault in (
+        (missing, f"lacks {len(missing)} of {len(shapes)} tensors"),
+        (unknown, f"has {len(unknown)} tensors too many"),
+        (wrong, "holds weights of another width than its config.json asks for"),
+    ):
+        if names:
+            few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            raise ValueError(f"{source} {fault}: {few}")
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its header sorted: safetensors shuffles the metadata."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]

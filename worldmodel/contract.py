@@ -12,17 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "Encoder",
-    "OwnRollout",
-    "Predictor",
-    "QuickRollout",
-    "Rollout",
-    "Steered",
-    "plain_rollout",
-    "roll_out",
-    "rows_in_cache",
-]
+__all__ = ["Encoder", "OwnRollout", "Predictor", "QuickRollout", "Rollout", "Steered"]
 
 _CACHE = 24 * 2**20  # bytes that a processor's last cache level holds of the widest tensor
 
@@ -30,7 +20,12 @@ Rollout = Callable[[Tensor, Tensor, Tensor], Tensor]
 """z [B, T, D], encoded past [B, T − 1, a], encoded plans [B, S, H, a] -> [B, S, H, D]."""
 
 
-class Encoder(Protocol):
+class _Module(Protocol):
+    @property
+    def __call__(self) -> Callable[..., Any]: ...  # as `nn.Module` declares it
+
+
+class Encoder(_Module, Protocol):
     """Observations to embeddings, each frame alone: an `nn.Module` with this attribute.
 
     An action encoder needs no attribute: any module [..., A] -> [..., a], `nn.Linear` too.
@@ -40,12 +35,8 @@ class Encoder(Protocol):
 
     dim: int  #: D.
 
-    @property
-    def __call__(self) -> Callable[..., Any]:
-        """As `nn.Module` declares it."""
 
-
-class Predictor(Protocol):
+class Predictor(_Module, Protocol):
     """Past embeddings and actions to the next embedding: an `nn.Module` with these attributes.
 
     Output t may look at inputs up to t alone: it predicts embedding t + 1.
@@ -55,10 +46,6 @@ class Predictor(Protocol):
 
     dim: int  #: D.
     history: int  #: Most frames it looks back on; it is never given more.
-
-    @property
-    def __call__(self) -> Callable[..., Any]:
-        """As `nn.Module` declares it."""
 
 
 @runtime_checkable
@@ -83,12 +70,7 @@ class OwnRollout(Protocol):
 class QuickRollout(Protocol):
     """Optional: a predictor that rolls many plans out from few pasts with less work."""
 
-    def quick_rollout(
-        self,
-        *,
-        rows: int | None,
-        compile: bool,  # noqa: A002, torch's own word
-    ) -> Rollout:
+    def quick_rollout(self, *, rows: int | None, compile: bool) -> Rollout:
         """Read the weights, once: a `Rollout` that equals the plain one up to rounding.
 
         `rows` plans go through all steps together; None leaves it to the predictor.
@@ -117,10 +99,7 @@ def rows_in_cache(tokens: int, width: int, like: Tensor) -> int | None:
 
 
 def plain_rollout(
-    predictor: Predictor,
-    *,
-    rows: int | None = None,
-    compile: bool = False,  # noqa: A002, torch's own word
+    predictor: Predictor, *, rows: int | None = None, compile: bool = False
 ) -> Rollout:
     """The rollout of any predictor in eval mode: every plan behind its own copy of the past.
 
@@ -141,7 +120,6 @@ def plain_rollout(
             b = n // S
             told = torch.cat([past[b], plans.flatten(0, 1)[n]], dim=1)
             out.append(steps(predictor, z[b], told))
-        futures: Tensor = torch.cat(out).unflatten(0, (B, S))
-        return futures
+        return torch.cat(out).unflatten(0, (B, S))
 
     return rollout

@@ -76,8 +76,7 @@ class FrameEncoder(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         z = self.projector(self.norm(tokens[:, 0]))
-        out: Tensor = z.unflatten(0, frames.shape[:-3])
-        return out
+        return z.unflatten(0, frames.shape[:-3])
 
 
 class ConvEncoder(nn.Module):
@@ -124,8 +123,7 @@ class ConvEncoder(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames [..., 3, H, W], each alone: [..., D]."""
         h = self.features(self.pixels(frames).contiguous(memory_format=torch.channels_last))
-        out: Tensor = self.projector(self.embed(h.flatten(1))).unflatten(0, frames.shape[:-3])
-        return out
+        return self.projector(self.embed(h.flatten(1))).unflatten(0, frames.shape[:-3])
 
 
 class StateEncoder(nn.Module):
@@ -157,8 +155,7 @@ class StateEncoder(nn.Module):
             raise ValueError(f"states must be [..., {self.state_dim}], got {list(states.shape)}")
         x = states.flatten(0, -2).to(self.expand.weight.dtype)
         h = self.embed(F.gelu(self.expand(self.standardise(x))))
-        out: Tensor = self.projector(h).unflatten(0, states.shape[:-1])
-        return out
+        return self.projector(h).unflatten(0, states.shape[:-1])
 
 
 class FusedEncoder(nn.Module):
@@ -191,8 +188,7 @@ class FusedEncoder(nn.Module):
             raise ValueError(f"observations must be a mapping of {sorted(self.names)}, got {got}")
         parts = zip(self.names, self.encoders, strict=True)
         seen = [encoder(observations[name]) for name, encoder in parts]
-        out: Tensor = self.projector(self.mix(torch.cat(seen, dim=-1)))
-        return out
+        return self.projector(self.mix(torch.cat(seen, dim=-1)))
 
 
 class ActionEncoder(nn.Module):
@@ -224,5 +220,4 @@ class ActionEncoder(nn.Module):
         if not actions.dtype.is_floating_point:
             raise TypeError(f"actions must be floating point, got {actions.dtype}")
         actions = actions.to(self.mix.weight.dtype)
-        out: Tensor = self.contract(F.silu(self.expand(self.mix(actions))))
-        return out
+        return self.contract(F.silu(self.expand(self.mix(actions))))

@@ -4,8 +4,7 @@ Three graphs, each with any number of rows: the encoder, the predictor, and one 
 iteration of a planner whose noise is an input. Draw noise, call the planning step, feed its mean
 and std back: that loop is a planner in any language with an ONNX runtime.
 
-Letters: N frames, B problems, T known embeddings, S candidates, H horizon, A action dims of a
-block, D embedding dims.
+Letters: N frames, B problems, T known embeddings, S candidates, H horizon, A and D dims.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +23,7 @@ from worldmodel._extras import install
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches
-from worldmodel.records import Observations, named
+from worldmodel.records import Folder, Observations, named
 
 __all__ = ["PlanningStep", "export_onnx", "export_torch"]
 
@@ -88,7 +86,7 @@ class PlanningStep(nn.Module):
 
 def export_onnx(
     model: WorldModel,
-    folder: str | PathLike[str],
+    folder: Folder,
     *,
     update: Update,
     horizon: int = 5,
@@ -108,16 +106,14 @@ def export_onnx(
     embeddings, fill up behind them with zeros and read the last position that is yours.
 
     Args:
-        model: any device; exported in eval mode from a copy on the CPU.
-        folder: made if absent.
+        model, folder: on any device, exported in eval mode from a copy; made if absent.
         update: of the planning step, see `PlanningStep`; its bounds become part of the graph.
         horizon, known: H and T of the planning step; LeWM plans from one frame.
         least_samples: the least S of the planning step, for a `CEM` its number of elites.
         example: observations [N >= 2, ...], needed for an encoder of your own alone.
     Returns: the files.
-    Raises: ImportError naming the extra if onnx, onnxscript or onnxruntime is absent; RuntimeError
-        if a file's outputs differ from the model's by more than 1e-4 (of the largest, above 1);
-        otherwise as `export_torch`.
+    Raises: ImportError naming the extra if a package is absent; RuntimeError if a file's outputs
+        differ from the model's by more than 1e-4 (of the largest, above 1); as `export_torch`.
     """
     try:
         import onnxruntime  # noqa: F401
@@ -147,7 +143,7 @@ def export_onnx(
 
 def export_torch(
     model: WorldModel,
-    folder: str | PathLike[str],
+    folder: Folder,
     *,
     update: Update,
     horizon: int = 5,
@@ -162,35 +158,22 @@ def export_torch(
     Args:
         model, folder, update, horizon, least_samples, known, example: as `export_onnx`.
     Returns: the files.
-    Raises: TypeError without an example for an encoder of your own, or for an action encoder of
+    Raises: TypeError for an action encoder of your own, and without an example for an encoder of
         your own; ValueError if `horizon` or `known` is below 1.
     """
     graphs = _graphs(model, update, horizon, least_samples, known, example)
     return _write_all(graphs, Path(folder), "pt2", lambda g, p: torch.export.save(g.program(), p))
 
 
-class _Encode(nn.Module):
-    """An encoder whose observations come side by side; without names, a single tensor."""
+class _Call(nn.Module):
+    """A way of calling a part, as a forward whose inputs come side by side."""
 
-    def __init__(self, encoder: nn.Module, names: list[str] | None) -> None:
+    def __init__(self, part: nn.Module, how: Callable[..., Any]) -> None:
         super().__init__()
-        self.encoder, self.names = encoder, names
+        self.part, self.how = part, how
 
-    def forward(self, *seen: Tensor) -> Tensor:
-        by_name = None if self.names is None else dict(zip(self.names, seen, strict=True))
-        out: Tensor = self.encoder(seen[0] if by_name is None else by_name)
-        return out
-
-
-class _Predict(nn.Module):
-    """`WorldModel.predict` as a forward."""
-
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, z: Tensor, actions: Tensor) -> Tensor:
-        return self.model.predict(z, actions)
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.how(self.part, *inputs)
 
 
 class _Graph(NamedTuple):
@@ -199,13 +182,14 @@ class _Graph(NamedTuple):
     module: nn.Module  #: In eval mode, on the CPU.
     inputs: Mapping[str, Tensor]  #: Examples, by name.
     outputs: tuple[str, ...]  #: Names.
-    free: Any  #: The free dimensions of the inputs, as `torch.export` takes them.
+    free: tuple[dict[int, Dim], ...]  #: The free dimensions of each input.
 
     def program(self) -> ExportedProgram:
         """The traced graph."""
         examples = tuple(self.inputs.values())
+        free = (self.free,) if isinstance(self.module, _Call) else self.free
         with torch.no_grad():
-            return torch.export.export(self.module, examples, dynamic_shapes=self.free)
+            return torch.export.export(self.module, examples, dynamic_shapes=free)
 
 
 def _graphs(
@@ -241,14 +225,18 @@ def _graphs(
     seen = _example(model.encoder, B, generator) if example is None else example
 
     inputs = named(seen, "states" if isinstance(model.encoder, StateEncoder) else "frames")
-    encode = _Encode(model.encoder, list(seen) if isinstance(seen, Mapping) else None)
+    alone = isinstance(seen, Tensor)
+
+    def encode(encoder: nn.Module, *observed: Tensor) -> Any:
+        return encoder(observed[0] if alone else dict(zip(inputs, observed, strict=True)))
+
     past = {"z": normal(B, history, D), "actions": normal(B, history, A)}
     rows, frames = {0: Dim("B")}, {0: Dim("N")}
     free = dict.fromkeys(step, rows) | {"noise": rows | {1: Dim("S", min=least_samples)}}
     told = ("next_mean", "next_std", "costs")
     return {
-        "encoder": _Graph(encode, inputs, ("z",), (tuple(frames for _ in inputs),)),
-        "predictor": _Graph(_Predict(model), past, ("following",), (rows, rows)),
+        "encoder": _Graph(_Call(model.encoder, encode), inputs, ("z",), (frames,) * len(inputs)),
+        "predictor": _Graph(_Call(model, WorldModel.predict), past, ("following",), (rows, rows)),
         "planning_step": _Graph(PlanningStep(model, update), step, told, tuple(free.values())),
     }
 

@@ -54,16 +54,14 @@ class GCBC(nn.Module):
     def decide(self, z: Tensor) -> Tensor:
         """The next block from embeddings [B, history + 1, D], the goal's last: [B, A]."""
         steered = self.trunk(z[:, :-1], z[:, -1:].expand(-1, z.shape[1] - 1, -1))
-        out: Tensor = self.head(steered[:, -1])
-        return out
+        return self.head(steered[:, -1])
 
     @torch.no_grad()
     def act(self, frames: Tensor, goal: Tensor) -> Tensor:
         """As `forward`, in evaluation mode: actions in the units of the training data."""
         if self.training:
             raise ValueError("model must be in eval mode, call model.eval() first")
-        out: Tensor = self(frames, goal)
-        return out
+        return self(frames, goal)
 
 
 def gcbc_loss(

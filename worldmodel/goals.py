@@ -25,17 +25,7 @@ from torch import Tensor
 
 from worldmodel.records import as_tensor
 
-__all__ = [
-    "Goal",
-    "avoid",
-    "charge",
-    "near",
-    "region",
-    "reward",
-    "state",
-    "temporal",
-    "typical",
-]
+__all__ = ["Goal", "avoid", "charge", "near", "region", "reward", "state", "temporal", "typical"]
 
 Head = Callable[[Tensor], Tensor]
 Frames = Literal["last", "mean", "nearest"]
@@ -233,8 +223,7 @@ def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
 
     def beyond(z: Tensor) -> Tensor:
         with _exactly(z):
-            out: Tensor = ((z.to(mean) - mean) @ whiten).square().sum(-1) / limit - 1
-            return out
+            return ((z.to(mean) - mean) @ whiten).square().sum(-1) / limit - 1
 
     return beyond
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._files import write_atomically
-from worldmodel._weights import as_bytes, notes_of, read_weights
+from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.layers import given
 from worldmodel.model import WorldModel
 
@@ -53,8 +53,7 @@ class Head(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Read embeddings [..., D]: [..., Q]."""
-        out: Tensor = self.net((z - self.centre) / self.spread) * self.scale + self.middle
-        return out
+        return self.net((z - self.centre) / self.spread) * self.scale + self.middle
 
 
 class DistanceHead(nn.Module):
@@ -72,15 +71,13 @@ class DistanceHead(nn.Module):
 
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """log(1 + steps) from z [..., D] to z_goal [..., D]: [...]."""
-        out: Tensor = self.head(torch.cat([z, z_goal, z_goal - z], dim=-1))
-        return out[..., 0]
+        return self.head(torch.cat([z, z_goal, z_goal - z], dim=-1))[..., 0]
 
 
 def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0) -> Head:
     """Fit a head: least squares if it is linear, otherwise 400 full-batch steps of Adam.
 
-    Both see standardised embeddings and quantities; 3e-3 falling by a cosine is enough for the R²
-    to settle on thousands of samples.
+    3e-3 falling by a cosine is enough for the R² to settle on thousands of samples.
 
     Args:
         z, y: [N, D] embeddings and [N, Q] quantities: states or parts of them, rewards, returns.
@@ -126,9 +123,8 @@ def fit_distance(
 
         f(ẑ_{t+h}, z_g) → log(1 + unit · (g − t − h)),   h in 0…reach,  g in t + h…T − 1
 
-    ẑ_{t+h} is rolled out from z_t under the actions that were done (h = 0 is z_t itself). A head
-    that saw real embeddings alone fails on imagined ones, which are what a planner shows it.
-    Differences are drawn evenly, so that far pairs count as much as near ones.
+    ẑ_{t+h} is rolled out from z_t under the actions that were done, for a head that saw real
+    embeddings alone fails on imagined ones. Differences are drawn evenly: far pairs count as much.
 
     Args:
         model: in eval mode, for its rollout.
@@ -204,17 +200,16 @@ def _pairs(
 
 
 def _standardise(head: Head, z: Tensor, y: Tensor) -> None:
-    head.centre.copy_(z.mean(0))
-    head.spread.copy_(z.std(0).clamp_min(1e-8))
-    head.middle.copy_(y.mean(0))
-    head.scale.copy_(y.std(0).clamp_min(1e-8))
+    for middle, spread, of in ((head.centre, head.spread, z), (head.middle, head.scale, y)):
+        middle.copy_(of.mean(0))
+        spread.copy_(of.std(0).clamp_min(1e-8))
 
 
 def save_head(head: Head | DistanceHead, path: str | Path) -> None:
     """Write a head into one safetensors file that `load_head` reads; it appears whole or not.
 
     Args:
-        head, path: fitted here; a file that is there is replaced.
+        head, path: fitted here; a file, which is replaced.
     """
     config = json.dumps({"class": type(head).__name__, "config": head.config})
     content, _ = as_bytes(head.state_dict(), {"head": config})

@@ -7,20 +7,17 @@ released LeWM), the layout of PyTorchModelHubMixin in huggingface_hub. Nothing i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from os import PathLike
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from worldmodel._extras import need
 from worldmodel.checkpoint import is_released, load, load_policy, read_config
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
+from worldmodel.records import Classes, Device, Folder
 
 __all__ = ["from_pretrained", "locate", "push_to_hub"]
 
@@ -29,11 +26,11 @@ _FILES = ["*.json", "*.safetensors", "weights.pt", "README.md", "*.png", "*.csv"
 
 
 def from_pretrained(
-    source: str | PathLike[str],
+    source: Folder,
     *,
     revision: str | None = None,
-    map_location: str | torch.device = "cpu",
-    classes: Sequence[type[nn.Module]] = (),
+    map_location: Device = "cpu",
+    classes: Classes = (),
 ) -> WorldModel | GCBC:
     """The model of a run folder, of a released LeWM folder, or of either on the hub.
 
@@ -53,7 +50,7 @@ def from_pretrained(
     return load(folder, map_location, classes=classes)
 
 
-def locate(source: str | PathLike[str], *, revision: str | None = None) -> Path:
+def locate(source: Folder, *, revision: str | None = None) -> Path:
     """The folder of a model on this machine, fetched from the hub; raises as `from_pretrained`."""
     path = Path(source)
     if path.exists():
@@ -68,7 +65,7 @@ def locate(source: str | PathLike[str], *, revision: str | None = None) -> Path:
 
 
 def push_to_hub(
-    folder: str | PathLike[str],
+    folder: Folder,
     repository: str,
     *,
     private: bool = True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Imagination:
         predictor: Predictor,
         *,
         dtype: torch.dtype | None = None,
-        compile: bool = False,  # noqa: A002, torch's own word
+        compile: bool = False,
         cuda_graph: bool = False,
         rows: int | None = None,
     ) -> None:
@@ -97,8 +98,7 @@ class Imagination:
     def embed(self, observations: Observations) -> Tensor:
         """Encode one observation of each problem, such as a goal's picture: [B, ...] -> [B, D]."""
         seen = each(observations, lambda one: torch.as_tensor(one, device=self.device).unsqueeze(1))
-        out: Tensor = self._encoder(seen)
-        return out[:, 0]
+        return self._encoder(seen)[:, 0]
 
     def _plainly(self, z: Tensor, past: Tensor | None, actions: Tensor) -> Tensor:
         plans = self._action_encoder(actions)
@@ -133,7 +133,7 @@ class _Graph:
 
     def __init__(self, function: _Imagine) -> None:
         self.function = function
-        self.recorded: dict[tuple[torch.Size, ...], Callable[..., Tensor]] = {}
+        self.recorded: dict[tuple[torch.Size, ...], tuple[Any, list[Tensor], Tensor]] = {}
 
     def __call__(self, z: Tensor, past: Tensor | None, actions: Tensor) -> Tensor:
         if actions.requires_grad and torch.is_grad_enabled():
@@ -141,12 +141,15 @@ class _Graph:
         given = [t for t in (z, past, actions) if t is not None]
         shapes = tuple(t.shape for t in given)
         if shapes not in self.recorded:
-            self.recorded[shapes] = self._record(given)
-        return self.recorded[shapes](given)
+            self.recorded[shapes] = self._record([t.clone() for t in given])
+        graph, buffers, result = self.recorded[shapes]
+        for buffer, value in zip(buffers, given, strict=True):
+            buffer.copy_(value)
+        graph.replay()
+        return result.clone()
 
     @torch.no_grad()
-    def _record(self, example: list[Tensor]) -> Callable[[list[Tensor]], Tensor]:
-        buffers = [t.clone() for t in example]
+    def _record(self, buffers: list[Tensor]) -> tuple[Any, list[Tensor], Tensor]:
         z, *past, actions = buffers
 
         def run() -> Tensor:
@@ -162,11 +165,4 @@ class _Graph:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             result = run()
-
-        def replay(given: list[Tensor]) -> Tensor:
-            for buffer, value in zip(buffers, given, strict=True):
-                buffer.copy_(value)
-            graph.replay()
-            return result.clone()
-
-        return replay
+        return graph, buffers, result

@@ -13,18 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "AdaLNBlock",
-    "Attention",
-    "Pixels",
-    "ProjectionHead",
-    "ViTBlock",
-    "feed_forward",
-    "fold_modulation",
-    "given",
-    "split_heads",
-    "start_at_zero",
-]
+__all__ = ["AdaLNBlock", "Attention", "Pixels", "ProjectionHead", "ViTBlock", "feed_forward"]
 
 
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
@@ -92,8 +81,7 @@ class _GELU(nn.Module):
     """GELU of a tensor nobody else holds: in place where no gradient is recorded."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
-        return out
+        return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
 
 
 class ProjectionHead(nn.Module):
@@ -116,8 +104,7 @@ class ProjectionHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Project each vector of [..., D]."""
         h = self.gelu(self.norm(self.expand(x.flatten(0, -2))))
-        out: Tensor = self.contract(h).unflatten(0, x.shape[:-1])
-        return out
+        return self.contract(h).unflatten(0, x.shape[:-1])
 
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,8 +156,7 @@ class ViTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform tokens [B, T, D]."""
         x = x + self.attention(self.norm1(x))
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        return x + self.mlp(self.norm2(x))
 
 
 def start_at_zero(layer: _ModuleT) -> _ModuleT:

@@ -43,16 +43,13 @@ def jepa_loss(
 def pldm_loss(
     model: WorldModel, batch: Batch, regularizer: PLDMTerms, weight: float = 1.0
 ) -> Losses:
-    """Next-embedding error plus PLDM's terms.
-
-        mean (ẑ_{t+1} − z_{t+1})² + weight · regularizer(z, a)
+    """Next-embedding error plus PLDM's terms: mean (ẑ_{t+1} − z_{t+1})² + weight · terms(z, a).
 
     Args:
         model, batch: a history of T − 1; B ≥ 2 windows of T ≥ 2 frames, 3 for terms over time.
         regularizer, weight: the terms, and of all together; 1 keeps the published weights.
     Returns: Losses.
     Raises: ValueError if shapes disagree, or B or T is too small for a variance.
-    Source: Sobal et al., arXiv:2502.14819, Section 3.
     """
     z, prediction = _one_step_error(model, batch, at_least=2)
     return Losses.of(prediction, weight, regularizer(z.transpose(0, 1), batch.actions), z)
@@ -159,5 +156,4 @@ def _off_diagonal(z: Tensor) -> Tensor:
     centred = z - z.mean(-2, keepdim=True)
     square = (centred.mT @ centred / max(z.shape[-2] - 1, 1)).square()
     total = square.sum((-1, -2)) - square.diagonal(dim1=-2, dim2=-1).sum(-1)
-    out: Tensor = (total / z.shape[-1]).mean()
-    return out
+    return (total / z.shape[-1]).mean()

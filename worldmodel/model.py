@@ -57,16 +57,14 @@ class WorldModel(nn.Module):
         Frames are [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or whatever else the
         encoder takes, a tensor [B, T, ...] or a mapping of them, or NumPy's arrays.
         """
-        out: Tensor = self.encoder(each(frames, as_tensor))
-        return out
+        return self.encoder(each(frames, as_tensor))
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predict from z [B, T, D], T ≤ history, and actions [B, T, A] each next embedding.
 
         `actions[:, t]` is done after `z[:, t]`; of the result [B, T, D], `[:, t]` is for t + 1.
         """
-        out: Tensor = self.predictor(z, self.action_encoder(as_tensor(actions)))
-        return out
+        return self.predictor(z, self.action_encoder(as_tensor(actions)))
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predict step after step, each prediction feeding the next: [B, H, D].
@@ -86,7 +84,7 @@ class WorldModel(nn.Module):
     def imagine(
         self,
         dtype: torch.dtype | None = None,
-        compile: bool = False,  # noqa: A002, torch's own word
+        compile: bool = False,
         cuda_graph: bool = False,
         *,
         rows: int | None = None,
@@ -110,7 +108,7 @@ def goal_cost(
     steps: Frames = "last",
     dtype: torch.dtype | None = None,
     rows: int | None = None,
-    compile: bool = False,  # noqa: A002, torch's own word
+    compile: bool = False,
     cuda_graph: bool = False,
 ) -> Callable[[Tensor], Tensor]:
     """Cost of plans: how far from the goal's embedding the model expects to end.

@@ -91,8 +91,7 @@ class DinoPatches(nn.Module):
         x = self.pixels(frames)
         with torch.no_grad():
             tokens = self.backbone(pixel_values=x).last_hidden_state
-        out: Tensor = tokens[:, 1:].flatten(1).unflatten(0, frames.shape[:-3])
-        return out
+        return tokens[:, 1:].flatten(1).unflatten(0, frames.shape[:-3])
 
 
 class _PatchBlock(nn.Module):
@@ -116,8 +115,7 @@ class _PatchBlock(nn.Module):
         mixed = F.scaled_dot_product_attention(q, keys, values, dropout_p=dropout)
         mixed = self.to_out(mixed.transpose(1, 2).flatten(2))
         x = x + F.dropout(mixed, self.dropout, self.training)
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        return x + self.mlp(self.norm2(x))
 
 
 class PatchPredictor(nn.Module):
@@ -206,5 +204,4 @@ class PatchPredictor(nn.Module):
         x = F.dropout(x, self.dropout, self.training)
         for block, cache in zip(self.blocks, seen, strict=True):
             x = block.extend(x, cache)  # type: ignore[operator]
-        out: Tensor = self.norm(x)[..., : self.token_dim].flatten(1)
-        return out
+        return self.norm(x)[..., : self.token_dim].flatten(1)

@@ -72,15 +72,9 @@ class CausalPredictor(nn.Module):
 
     def read_out(self, x: Tensor) -> Tensor:
         """From tokens of the last block to predicted embeddings, [..., D]."""
-        out: Tensor = self.projector(self.norm(x))
-        return out
+        return self.projector(self.norm(x))
 
-    def quick_rollout(
-        self,
-        *,
-        rows: int | None = None,
-        compile: bool = False,  # noqa: A002, torch's own word
-    ) -> Rollout:
+    def quick_rollout(self, *, rows: int | None = None, compile: bool = False) -> Rollout:
         """Read the weights, once, for many plans: `worldmodel.rollout.PlanRollout`."""
         return PlanRollout(self, rows=rows, compile=compile)
 
@@ -152,8 +146,7 @@ class PrefixPredictor(nn.Module):
         x = x + self.fusion(torch.cat([x, prefix, x * prefix], dim=-1))
         for block in self.blocks:
             x = block(x, prefix)
-        out: Tensor = self.projector(self.norm(x))
-        return out
+        return self.projector(self.norm(x))
 
     def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
         """Known z [n, T, D], of which the newest counts, and encoded actions: [n, H, D]."""
@@ -227,8 +220,7 @@ class AffinePredictor(nn.Module):
         return gate, shift
 
     def _step(self, z: Tensor, gate: Tensor, shift: Tensor) -> Tensor:
-        out: Tensor = z + self.write(gate * self.read(z)) + shift
-        return out
+        return z + self.write(gate * self.read(z)) + shift
 
 
 def _check(embeddings: Tensor, actions: Tensor, dim: int, history: int | None = None) -> None:

@@ -1,8 +1,7 @@
 """The released LeWM weights, read into our own parts.
 
-A released folder holds `weights.pt`, a state dict, and `config.json`, whose Hydra `_target_`
-entries name classes of other packages. Neither those packages nor Hydra are needed: the names are
-compared, never imported, and the weights are read as tensors only.
+`config.json` of a released folder names classes of other packages. Neither those nor Hydra are
+needed: names are compared, never imported, and `weights.pt` is read as tensors only.
 """
 
 from __future__ import annotations
@@ -11,28 +10,25 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from worldmodel._weights import check_tensors
+from worldmodel.checkpoint import check_tensors
 from worldmodel.encoder import ActionEncoder, FrameEncoder
 from worldmodel.model import WorldModel
 from worldmodel.predictor import CausalPredictor
+from worldmodel.records import Device, Folder
 
 __all__ = ["from_published"]
 
 # Width, blocks and heads by name, as stable_pretraining's vit_hf reads them.
 _VIT = {
-    "tiny": (192, 12, 3),
-    "small": (384, 12, 6),
-    "base": (768, 12, 12),
-    "large": (1024, 24, 16),
+    "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16),
     "huge": (1280, 32, 16),
-}
+}  # fmt: skip
 
 # Names inside an encoder block, as transformers up to 5.8 called it, then as it does since.
 _RENAMED = {
@@ -48,60 +44,43 @@ _OLD_BLOCK = re.compile(r"encoder\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 # Ours, then theirs. The released models keep q, k and v of the encoder apart and the mix of actions
 # as a convolution of width one; all else differs in name only. Their 303 tensors fill 255 of ours.
 _IN_ENCODER_BLOCK = {
-    "norm1": ("layernorm_before",),
-    "norm2": ("layernorm_after",),
+    "norm1": ("layernorm_before",), "norm2": ("layernorm_after",),
     "attention.to_qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
-    "attention.to_out": ("attention.o_proj",),
-    "mlp.0": ("mlp.fc1",),
-    "mlp.3": ("mlp.fc2",),
-}
+    "attention.to_out": ("attention.o_proj",), "mlp.0": ("mlp.fc1",), "mlp.3": ("mlp.fc2",),
+}  # fmt: skip
 _IN_PREDICTOR_BLOCK = {
-    "norm1": ("attn.norm",),
-    "norm2": ("mlp.net.0",),
-    "attention.to_qkv": ("attn.to_qkv",),
-    "attention.to_out": ("attn.to_out.0",),
-    "mlp.0": ("mlp.net.1",),
-    "mlp.3": ("mlp.net.4",),
+    "norm1": ("attn.norm",), "norm2": ("mlp.net.0",), "attention.to_qkv": ("attn.to_qkv",),
+    "attention.to_out": ("attn.to_out.0",), "mlp.0": ("mlp.net.1",), "mlp.3": ("mlp.net.4",),
     "modulation": ("adaLN_modulation.1",),
-}
+}  # fmt: skip
+_IN_HEAD = {"expand": "net.0", "norm": "net.1", "contract": "net.3"}
 _ELSEWHERE = {
     "encoder.cls_token": "encoder.embeddings.cls_token",
     "encoder.positions": "encoder.embeddings.position_embeddings",
     "encoder.patches": "encoder.embeddings.patch_embeddings.projection",
     "encoder.norm": "encoder.layernorm",
-    "encoder.projector.expand": "projector.net.0",
-    "encoder.projector.norm": "projector.net.1",
-    "encoder.projector.contract": "projector.net.3",
     "predictor.positions": "predictor.pos_embedding",
     "predictor.norm": "predictor.transformer.norm",
-    "predictor.projector.expand": "pred_proj.net.0",
-    "predictor.projector.norm": "pred_proj.net.1",
-    "predictor.projector.contract": "pred_proj.net.3",
     "action_encoder.mix": "action_encoder.patch_embed",
     "action_encoder.expand": "action_encoder.embed.0",
     "action_encoder.contract": "action_encoder.embed.2",
+    **{f"encoder.projector.{ours}": f"projector.{theirs}" for ours, theirs in _IN_HEAD.items()},
+    **{f"predictor.projector.{ours}": f"pred_proj.{theirs}" for ours, theirs in _IN_HEAD.items()},
 }
 _CONVOLUTION = "action_encoder.mix.weight"
 
 
-def from_published(
-    folder: str | PathLike[str], map_location: str | torch.device = "cpu"
-) -> WorldModel:
+def from_published(folder: Folder, map_location: Device = "cpu") -> WorldModel:
     """Read a released LeWM folder: `weights.pt` and `config.json`.
 
-    Both generations of encoder keys are understood (transformers up to 5.8, and later), strictly:
-    every tensor must be there, none may be left over (303 in the released models), each of the
-    shape that the configuration asks for. `encode`, `predict` and `rollout` then give what the
-    official model gives to 1e-5, with these conventions:
+    Both generations of encoder keys are understood (transformers up to 5.8, and later), strict by
+    name and shape. `encode`, `predict` and `rollout` then give what the official model gives to
+    1e-5, with these conventions:
 
-    - Frames are uint8 or in 0…1; the ImageNet normalisation that the official data pipeline
-      applies happens inside `encode`.
+    - Frames are uint8 or in 0…1; the official data pipeline's ImageNet normalisation is inside.
     - `rollout(z, actions)` takes the official action sequence and returns its predictions only,
       without the known embeddings in front.
-    - Actions are standardised per raw dim. The released folders do not hold the statistics; take
-      them from the data set.
-
-    Save the result with `worldmodel.save` and load it from then on with `worldmodel.load`.
+    - Actions are standardised per raw dim, by statistics that only the data set holds.
 
     Args:
         folder: where the two files lie; or one `.pt` file beside its `config.json`.
@@ -115,12 +94,13 @@ def from_published(
     state = _read_state(weights)
     with torch.random.fork_rng(devices=[]):
         model = _build(config)
-    own = model.state_dict()
+    ours = _views(model.state_dict())
     theirs = {_modern(name): value for name, value in state.items()}
     if len(theirs) != len(state):
         raise ValueError(f"{weights} holds tensors under both generations of names")
-    check_tensors(theirs, _shapes(own), weights)
-    model.load_state_dict(_to_ours(own, theirs))
+    check_tensors(theirs, {name: view.shape for name, view in ours.items()}, weights)
+    for name, view in ours.items():
+        view.copy_(theirs[name])
     return model.eval().to(map_location)
 
 
@@ -191,24 +171,14 @@ def _theirs(name: str) -> list[str]:
     return [f"predictor.transformer.layers.{block}.{p}.{leaf}" for p in _IN_PREDICTOR_BLOCK[part]]
 
 
-def _shapes(own: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """Names and shapes of the released tensors that fill a model's own."""
-    shapes = {}
+def _views(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's own tensors under the released names and in the released layout."""
+    views = {}
     for name, value in own.items():
-        theirs, shape = _theirs(name), list(value.shape)
-        if len(theirs) > 1:
-            shape[0] //= len(theirs)
-        elif name == _CONVOLUTION:
-            shape.append(1)
-        shapes.update(dict.fromkeys(theirs, shape))
-    return shapes
-
-
-def _to_ours(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The released tensors under our names and in our layout; names and shapes must fit."""
-    ours = {name: [state[n] for n in _theirs(name)] for name in own}
-    whole = {name: torch.cat(p) if len(p) > 1 else p[0] for name, p in ours.items()}
-    return whole | {_CONVOLUTION: whole[_CONVOLUTION].squeeze(-1)}
+        theirs, whole = _theirs(name), value.unsqueeze(-1) if name == _CONVOLUTION else value
+        parts = whole.chunk(len(theirs)) if len(theirs) > 1 else (whole,)
+        views.update(zip(theirs, parts, strict=True))
+    return views
 
 
 class _Section:

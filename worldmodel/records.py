@@ -5,14 +5,18 @@ Letters: B windows, T frames, C H W a frame, A action dims of one block, D embed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["Batch", "Losses", "Observations", "as_tensor", "each", "lead", "named"]
 
+Device = str | torch.device
+Folder = str | PathLike[str]
+Classes = Sequence[type[nn.Module]]
 Observations = Tensor | Mapping[str, Tensor]
 """What is seen: a tensor [B, T, ...], or several by name (cameras, proprioception, states)."""
 
@@ -58,7 +62,7 @@ class Batch(NamedTuple):
     frames: Observations
     actions: Tensor  #: [B, T, A], normalised as the model expects them.
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: Device) -> Batch:
         """The same batch on a device, copied while the host goes on."""
         frames = each(self.frames, lambda seen: seen.to(device, non_blocking=True))
         return Batch(frames, self.actions.to(device, non_blocking=True))

@@ -24,26 +24,21 @@ __all__ = ["PlanRollout"]
 class PlanRollout:
     """`WorldModel.rollout` for S plans of each of B problems, no product computed twice.
 
-    The plain rollout sends the whole window through the predictor at every step. Here the
-    modulations of all blocks are one matrix product, computed once, though a token appears in up to
-    `history` windows. Keys and values stay while the window grows; once it slides, every token has
-    a new position and starts afresh. The last block answers for the newest token alone, and what
-    lies before the first planned action is the same for all plans of a problem.
+    The modulations of all blocks are one matrix product, computed once, though a token appears in
+    up to `history` windows. Keys and values stay while the window grows; once it slides, every
+    token has a new position and starts afresh. The last block answers for the newest token alone,
+    and what lies before the first planned action is the same for all plans of a problem.
 
     On a CPU the oldest token of a window needs no query, key or value: softmax weights sum to one
     and do not change when a constant is added to all scores, so with x₀ the oldest token's input
 
         Σⱼ aⱼ W_v xⱼ = W_v x₀ + Σ_{j>0} aⱼ W_v (xⱼ − x₀),    a = softmax(0, qᵀW_k (xⱼ − x₀), …)
 
-    and W_o W_v x₀ is a single D × D product. Elsewhere launches cost more than products: there one
-    product and torch's fused attention take the place of these steps.
+    and W_o W_v x₀ is a single D × D product. Elsewhere launches cost more than products: there
+    torch's attention takes the place of these steps (`fused`; None means anywhere but on a CPU).
 
-    Args:
-        predictor: a CausalPredictor in eval mode; its weights are read when this object is made.
-        rows: plans that go through all steps together; None is `contract.rows_in_cache`.
-        compile: send the steps through `torch.compile`.
-        fused: torch's fused attention; None means anywhere but on a CPU.
-    Source: the rollout of LeWM, arXiv:2603.19312, Section 3.
+    The weights of `predictor`, a CausalPredictor in eval mode, are read when this object is made.
+    `rows` plans go through all steps together; None is `contract.rows_in_cache`.
     """
 
     def __init__(
@@ -51,7 +46,7 @@ class PlanRollout:
         predictor: Any,
         *,
         rows: int | None = None,
-        compile: bool = False,  # noqa: A002, torch's own word
+        compile: bool = False,
         fused: bool | None = None,
     ) -> None:
         self.predictor, positions = predictor, predictor.positions
@@ -188,8 +183,7 @@ def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     n, seen = len(query), len(keys)
     # Written out: an attention kernel costs more than it computes for three tokens.
     if seen == 1:
-        alone: Tensor = torch.linalg.vecdot(query, keys[0]).sigmoid().unsqueeze(-1) * values[0]
-        return alone
+        return torch.linalg.vecdot(query, keys[0]).sigmoid().unsqueeze(-1) * values[0]
     scores = query.new_full((1 + seen, *query.shape[:-1]), -torch.inf)
     scores[0].zero_()
     first = [max(0, j - (seen - n)) for j in range(seen)]

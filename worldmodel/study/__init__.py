@@ -1,6 +1,5 @@
 """What has the model learned? Probes, surprise, straight paths, foresight, pictures and maps."""
 
-from worldmodel.study.decoder import Decoder, fit_decoder
 from worldmodel.study.estimates import (
     Estimate,
     PairedTest,
@@ -22,35 +21,18 @@ from worldmodel.study.paths import (
     surprise,
 )
 from worldmodel.study.probes import (
+    Decoder,
     Guesses,
     ProbeScore,
+    fit_decoder,
     principal_components,
     probe_guesses,
     score_guesses,
 )
 
 __all__ = [
-    "Decoder",
-    "Estimate",
-    "Guesses",
-    "HorizonErrors",
-    "PairedTest",
-    "ProbeScore",
-    "background",
-    "bootstrap",
-    "embed",
-    "fit_decoder",
-    "jackknife",
-    "mean_estimate",
-    "open_loop",
-    "paired_test",
-    "principal_components",
-    "probe_guesses",
-    "proportion",
-    "recolour",
-    "score_guesses",
-    "sign_test",
-    "splice",
-    "straightness",
-    "surprise",
-]
+    "Decoder", "Estimate", "Guesses", "HorizonErrors", "PairedTest", "ProbeScore", "background",
+    "bootstrap", "embed", "fit_decoder", "jackknife", "mean_estimate", "open_loop",
+    "paired_test", "principal_components", "probe_guesses", "proportion", "recolour",
+    "score_guesses", "sign_test", "splice", "straightness", "surprise",
+]  # fmt: skip

@@ -13,15 +13,9 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Estimate",
-    "PairedTest",
-    "bootstrap",
-    "jackknife",
-    "mean_estimate",
-    "paired_test",
-    "proportion",
-    "sign_test",
-]
+    "Estimate", "PairedTest", "bootstrap", "jackknife", "mean_estimate", "paired_test",
+    "proportion", "sign_test",
+]  # fmt: skip
 
 _ROUNDS = 2000
 _Z = 1.959964  # 97.5 % point of N(0, 1)
@@ -58,7 +52,6 @@ def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
     Args:
         sums: [E, K], what each episode adds to each of K totals.
         figure: totals [..., K] -> [...].
-        seed: of the draws.
     Returns: Estimate; a round where the figure is not defined is left out of the interval.
     Raises: ValueError if `sums` is not [E, K] with at least one episode.
     Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), Chapter 13.
@@ -74,7 +67,8 @@ def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
         again = again[again.isfinite()]
         if len(again) >= _ROUNDS // 2:
             ends = torch.quantile(again, torch.tensor([0.025, 0.975], dtype=again.dtype))
-            return Estimate(value, *ends.tolist(), num)
+            low, high = ends.tolist()
+            return Estimate(value, low, high, num)
     return Estimate(value, math.nan, math.nan, num)
 
 
@@ -119,9 +113,8 @@ def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:
 def proportion(successes: float, trials: int) -> Estimate:
     """Share of successes with Wilson's score interval.
 
-    Args:
-        successes: between 0 and `trials`; between two whole numbers the ends are interpolated.
-        trials: at least 1.
+    Between two whole numbers of successes the ends are interpolated.
+
     Returns: Estimate; none of N starts at exactly 0, all of N ends at exactly 1.
     Raises: ValueError for counts that are none.
     Source: Wilson (1927), by scipy.
@@ -145,9 +138,8 @@ def sign_test(differences: Sequence[float]) -> float:
 
         p = min(1, 2 P(X ≤ min(n₊, n₋))),   X ~ Binomial(n₊ + n₋, 1/2)
 
-    Ties say nothing about which is better and are left out.
+    Ties say nothing about which is better and are left out; of ties alone p is 1.
 
-    Returns: p; 1 where there are ties alone.
     Raises: ValueError if a difference is NaN.
     Source: McNemar (1947); the exact form is the binomial test of Dixon & Mood (1946), by scipy.
     """

@@ -13,15 +13,9 @@ from torch import Tensor
 from worldmodel.model import WorldModel
 
 __all__ = [
-    "HorizonErrors",
-    "background",
-    "embed",
-    "open_loop",
-    "recolour",
-    "splice",
-    "straightness",
+    "HorizonErrors", "background", "embed", "open_loop", "recolour", "splice", "straightness",
     "surprise",
-]
+]  # fmt: skip
 
 
 class HorizonErrors(NamedTuple):
@@ -34,15 +28,11 @@ class HorizonErrors(NamedTuple):
 
 @torch.no_grad()
 def embed(model: WorldModel, frames: Tensor, *, chunk: int = 256) -> Tensor:
-    """Encode frames [..., 3, H, W], uint8, one by one, `chunk` at a time, on the model's device.
-
-    Returns: [..., D], on the model's device.
-    """
+    """Encode frames [..., 3, H, W] one by one, `chunk` at a time: [..., D]."""
     device = next(model.parameters()).device
     parts = frames.flatten(0, -4).split(chunk)
     z = torch.cat([model.encode(part[None].to(device))[0] for part in parts])
-    out: Tensor = z.unflatten(0, frames.shape[:-3])
-    return out
+    return z.unflatten(0, frames.shape[:-3])
 
 
 def straightness(z: Tensor) -> Tensor:
@@ -51,9 +41,8 @@ def straightness(z: Tensor) -> Tensor:
         S = mean_t cos(v_t, v_{t+1}),   v_t = z_{t+1} − z_t
 
     1 on a straight line at any speed, about 0 on a random walk, −½ on independent points, −1 on
-    a path that goes back and forth. Pairs with a velocity of length zero have no cosine and are
-    left out; what is below 1e-6 of the path's distance from the origin counts as zero, for that
-    is rounding.
+    a path that goes back and forth. Pairs with a velocity of zero (1e-6 of the distance from the
+    origin, which is rounding) have no cosine and are left out.
 
     Returns: [E]; NaN for a path without two consecutive moves.
     Raises: ValueError if there are fewer than three points.
@@ -68,8 +57,7 @@ def straightness(z: Tensor) -> Tensor:
     unit = v / torch.where(moving, speed, torch.ones_like(speed)).unsqueeze(-1)
     cosine = (unit[:, 1:] * unit[:, :-1]).sum(-1)
     both = moving[:, 1:] & moving[:, :-1]
-    out: Tensor = (cosine * both).sum(1) / both.sum(1)
-    return out
+    return (cosine * both).sum(1) / both.sum(1)
 
 
 @torch.no_grad()
@@ -80,8 +68,7 @@ def surprise(model: WorldModel, z: Tensor, actions: Tensor, *, history: int) -> 
 
     Args:
         model: in evaluation mode; anything with its `predict`.
-        z: [E, T, D], what was seen.
-        actions: [E, T − 1, A] (further ones are not looked at), what was done in between.
+        z, actions: [E, T, D] and [E, T − 1, A] (further actions are not looked at).
         history: frames the model looks back on, at most.
     Returns: [E, T − 1]; entry t is the surprise at frame t + 1.
     Raises: ValueError if there are fewer than two frames or too few actions.
@@ -106,11 +93,9 @@ def open_loop(
 
     Args:
         model: in evaluation mode; anything with its `rollout`.
-        z: [E, known + H, D], true embeddings.
-        actions: [E, known + H − 1, A] (further ones are not looked at).
+        z, actions: [E, known + H, D] and one action fewer, of which further ones do not matter.
         known: frames given to the model, at least 1.
         mean: [D], the constant guess; take it from other episodes.
-    Returns: HorizonErrors over H steps.
     Raises: ValueError if no step is left to predict or there are too few actions.
     """
     steps = z.shape[1] - known
@@ -126,21 +111,16 @@ def open_loop(
 
 def background(frames: Tensor) -> Tensor:
     """What frames [..., C, H, W] of a still camera share, the median of every pixel: [C, H, W]."""
-    out: Tensor = frames.flatten(0, -4).median(dim=0).values
-    return out
+    return frames.flatten(0, -4).median(dim=0).values
 
 
 def recolour(frames: Tensor, still: Tensor, at: int, *, threshold: int = 24) -> Tensor:
     """From frame `at` on, whatever differs from the background changes its colour.
 
-    Red becomes green, green blue and blue red, in every pixel that differs from `still` by more
-    than `threshold` in some channel. Nothing moves, so only what things look like is violated.
+    Red becomes green, green blue and blue red, in every pixel of frames [E, T, 3, H, W], uint8,
+    that differs from `still` [3, H, W] by more than `threshold` in some channel: above sensor noise
+    and below the contrast of objects. Nothing moves, so only what things look like is violated.
 
-    Args:
-        frames: [E, T, 3, H, W], uint8.
-        still: [3, H, W], uint8, the background.
-        at: first frame that is changed.
-        threshold: above sensor noise and below the contrast of objects, of 255.
     Returns: [E, T, 3, H, W], a copy.
     Raises: ValueError if frames have not three channels or `at` lies outside.
     """
@@ -161,7 +141,6 @@ def splice(x: Tensor, at: int) -> Tensor:
     Episode e continues as episode e + 1, the last as the first. Everything after the jump is true
     again, only the jump is not. Splice frames, actions and states at the same entry.
 
-    Returns: [E, T, …].
     Raises: ValueError if there is one episode only, or `at` lies outside.
     """
     if len(x) < 2 or not 0 < at < x.shape[1]:

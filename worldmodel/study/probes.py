@@ -1,4 +1,4 @@
-"""Can the true state be read off the embeddings? Linear and MLP probes, and a map.
+"""What can be read off embeddings: states by probes, pictures by a decoder, and a map.
 
 Letters: N training rows, P other rows, D embedding dims, Q quantities.
 """
@@ -9,12 +9,17 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from worldmodel.heads import fit_head
+from worldmodel.layers import start_at_zero
 from worldmodel.study.estimates import Estimate, bootstrap
 
-__all__ = ["Guesses", "ProbeScore", "principal_components", "probe_guesses", "score_guesses"]
+__all__ = [
+    "Decoder", "Guesses", "ProbeScore", "fit_decoder", "principal_components", "probe_guesses",
+    "score_guesses",
+]  # fmt: skip
 
 
 class Guesses(NamedTuple):
@@ -36,14 +41,9 @@ class ProbeScore(NamedTuple):
 def probe_guesses(train_z: Tensor, train_y: Tensor, test_z: Tensor, *, seed: int = 0) -> Guesses:
     """Fit probes of `train_y` on `train_z`; what they say of `test_z`, and a guess that is blind.
 
-    Both probes see standardised embeddings and targets. The network has two hidden layers of 128
-    and the 400 full-batch steps of `heads.fit_head`.
+    They are `heads.fit_head`'s, a line and a network with hidden layers of 128 twice, of [N, D]
+    and [N, Q]; `test_z` is [P, D], of other episodes.
 
-    Args:
-        train_z, train_y: [N, D] embeddings and [N, Q] quantities.
-        test_z: [P, D] embeddings of other episodes.
-        seed: of the network's first weights.
-    Returns: Guesses.
     Raises: ValueError if rows disagree, or there are fewer training rows than D + 1.
     Source: the probes of LeWM, arXiv:2603.19312, Section 5 and Tables 1, 3 and 4.
     """
@@ -63,11 +63,9 @@ def score_guesses(
     Args:
         guess, truth: [P, Q], of a probe and as it was.
         episode: [P], int64, which episode a row is of.
-        scale: [Q], the unit of the errors; standard deviations of the training quantities make
-            the blind guess score about 1.
-        seed: of the bootstrap.
-    Returns: one ProbeScore per quantity; r is NaN where guess or truth do not vary, R² where the
-        truth does not.
+        scale: [Q], the unit of the errors; of the training quantities' deviations the blind guess
+            scores about 1.
+    Returns: one ProbeScore per quantity; NaN where what r and R² divide by does not vary.
     Raises: ValueError if shapes disagree.
     """
     if guess.shape != truth.shape or guess.dim() != 2 or episode.shape != truth.shape[:1]:
@@ -117,3 +115,83 @@ def principal_components(z: Tensor, num: int = 2) -> tuple[Tensor, Tensor]:
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     share = values[:num] / values.sum().clamp_min(torch.finfo(z.dtype).tiny)
     return (z - z.mean(0)) @ vectors[:, :num], share
+
+
+class Decoder(nn.Module):
+    """An embedding to a picture: the mean picture, and what the embedding changes in it.
+
+    A linear map to a grid of 8 × 8, two convolutions on 16 × 16, each cell of which paints its own
+    block of pixels: cheap enough to be trained in seconds on one core. `mean` [3, S, S] is the mean
+    picture in 0…1, S a multiple of 16; `centre` and `spread` [D] are of the embeddings.
+
+    Shapes: [N, D] -> [N, 3, S, S] in 0…1.
+    """
+
+    mean: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, mean: Tensor, centre: Tensor, spread: Tensor, width: int = 32) -> None:
+        super().__init__()
+        side = mean.shape[-1]
+        if side % 16 or mean.shape != (3, side, side):
+            raise ValueError(f"mean must be [3, S, S], S a multiple of 16, got {list(mean.shape)}")
+        self.register_buffer("mean", mean)
+        self.register_buffer("centre", centre)
+        self.register_buffer("spread", spread)
+        block = side // 16
+        self.grid = nn.Linear(len(centre), width * 64)
+        self.layers = nn.Sequential(
+            nn.GELU(),
+            nn.ConvTranspose2d(width, width, 4, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.GELU(),
+            start_at_zero(nn.Conv2d(2 * width, 3 * block * block, 1)),  # it paints the mean
+            nn.PixelShuffle(block),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Paint embeddings [N, D]: [N, 3, S, S]."""
+        return self.paint(z).clamp(0, 1)
+
+    def paint(self, z: Tensor) -> Tensor:
+        """As `forward`, without the limits 0 and 1: gradients reach every pixel."""
+        hidden = self.grid((z - self.centre) / self.spread)
+        return self.mean + self.layers(hidden.unflatten(1, (-1, 8, 8)))
+
+
+def fit_decoder(
+    z: Tensor, pictures: Tensor, *, steps: int = 400, batch_size: int = 32, seed: int = 0
+) -> Decoder:
+    """Train a decoder on embeddings [N, D] and the pictures [N, 3, S, S], uint8, they were made of.
+
+    By Adam, its learning rate rising to 2e-3 and falling to 0. Pixels count by how much they differ
+    from the mean picture, for a small thing that moves would otherwise be the last that is learned:
+    weight 1 + 20 |x − mean|.
+
+    Returns: Decoder in evaluation mode.
+    Raises: ValueError if the rows disagree or S is no multiple of 16.
+    """
+    if len(z) != len(pictures) or pictures.dim() != 4:
+        raise ValueError(
+            f"z must be [N, D] and pictures [N, 3, S, S], got {list(z.shape)} and "
+            f"{list(pictures.shape)}"
+        )
+    z = z.detach().float()
+    mean = pictures.float().mean(0) / 255
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        decoder = Decoder(mean, z.mean(0), z.std(0).clamp_min(1e-6)).to(z.device)
+        optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-3)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+        for _ in range(steps):
+            rows = torch.randint(len(z), (min(batch_size, len(z)),))
+            wanted = pictures[rows].float() / 255
+            weight = 1 + 20 * (wanted - decoder.mean).abs()
+            loss = (weight * F.mse_loss(decoder.paint(z[rows]), wanted, reduction="none")).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return decoder.eval()

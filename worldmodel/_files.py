@@ -11,8 +11,7 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside `path`, flush to the disk, then rename over it: it is the old file or the new.
 
-    Raises: OSError naming `path` if it cannot be written, or a link or no file lies there, which
-        is never replaced.
+    Raises: OSError naming `path` if it cannot be written; a link or no file is never replaced.
     """
     write_together({path: content})
 

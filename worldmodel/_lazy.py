@@ -11,13 +11,12 @@ from typing import Any
 
 
 def lazily(package: str) -> Callable[[str], Any]:
-    """A package's `__getattr__` (PEP 562): importing it imports nothing else.
+    """A package's `__getattr__` (PEP 562), for what its `if TYPE_CHECKING:` block imports.
 
-    What it gives, and where from, is what the package's `if TYPE_CHECKING:` block imports, so that
-    type checkers and Python read one list.
+    Type checkers and Python read one list, and importing the package imports nothing else.
     """
     tree = ast.parse(Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8"))
-    block = next(node for node in tree.body if isinstance(node, ast.If)).body
+    (block,) = (node.body for node in tree.body if isinstance(node, ast.If))
     imports = [node for node in block if isinstance(node, ast.ImportFrom)]
     homes = {alias.name: str(node.module) for node in imports for alias in node.names}
 

@@ -1,7 +1,6 @@
 """A model on disk: `model.safetensors` for the values, `config.json` for everything else.
 
-Nothing here is pickled and no class is imported by the name a file gives: loading runs no code
-but ours.
+Nothing is pickled, no class imported by the name a file gives: loading runs no code but ours.
 """
 
 from __future__ import annotations
@@ -66,8 +65,7 @@ def save(
     Args:
         model: the model itself, not a DDP or compiled wrapper around it or a part.
         folder: made if absent; files of an earlier save are replaced.
-        action_scale, extra: for plans in raw units, and anything JSON can hold: `read_config` gives
-            both back.
+        action_scale, extra: for plans in raw units; anything JSON holds. `read_config` has both.
     Raises: TypeError if `model` is wrapped, a part keeps no `config` of its arguments, or `extra`
         is not JSON; OSError naming the file if it cannot be written.
     """
@@ -130,7 +128,7 @@ def read_config(folder: Folder) -> RunConfig:
     version = config.get("format") if isinstance(config, dict) else None
     if not isinstance(version, int):
         raise ValueError(
-            f"{path} does not describe a model of this library: no format{_hint(path.parent)}"
+            f"{path} describes no model of this library: no format{_hint(path.parent)}"
         )
     if version > FORMAT:
         raise ValueError(
@@ -162,10 +160,9 @@ def digest(model: nn.Module) -> str:
 
 
 def _read_json(folder: Path) -> tuple[Path, Any]:
-    """The configuration that goes with the weights, and the file it stands in.
+    """The configuration that goes with the weights, and its file.
 
-    A save that was killed between its two renames left the weights and, beside the old
-    configuration, the new one's draft.
+    A save that was killed between its two renames left it as a draft beside the old one.
     """
     path = folder / CONFIG
     kept = notes_of(folder / WEIGHTS).get("sha256")
@@ -188,10 +185,8 @@ def _load(path: Path, wanted: type[_ModelT], classes: Classes) -> _ModelT:
     config = read_config(path)
     if config.kind != wanted.__name__:
         reader = load_policy if config.kind == GCBC.__name__ else load
-        raise ValueError(
-            f"{path} holds a {config.kind}, not a {wanted.__name__}; "
-            f"worldmodel.{reader.__name__} reads it"
-        )
+        wrong = f"{path} holds a {config.kind}, not a {wanted.__name__}"
+        raise ValueError(f"{wrong}; worldmodel.{reader.__name__} reads it")
     state = read_weights(_existing(path, WEIGHTS))
     known = {c.__name__: c for c in (*_CLASSES, *classes)}
     with torch.random.fork_rng(devices=[]):

@@ -80,8 +80,7 @@ class QuickRollout(Protocol):
 def roll_out(predictor: Predictor, z: Tensor, actions: Tensor) -> Tensor:
     """Predict step after step, from the last `history` embeddings unless it is an `OwnRollout`.
 
-    Of the encoded actions [n, T − 1 + H, a] the first T − 1 were done between the known embeddings
-    z [n, T, D]. Returns: [n, H, D].
+    Known z [n, T, D] and encoded actions [n, T − 1 + H, a], the first of them done: [n, H, D].
     """
     if isinstance(predictor, OwnRollout):
         return predictor.rollout(z, actions)
@@ -113,10 +112,8 @@ def plain_rollout(
     def rollout(z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
         B, S = plans.shape[:2]
         tokens = min(predictor.history, past.shape[1] + plans.shape[2])
-        out = []
-        for n in torch.arange(B * S, device=z.device).split(
-            rows or rows_in_cache(tokens, wide, z) or B * S
-        ):
+        together, out = rows or rows_in_cache(tokens, wide, z) or B * S, []
+        for n in torch.arange(B * S, device=z.device).split(together):
             b = n // S
             told = torch.cat([past[b], plans.flatten(0, 1)[n]], dim=1)
             out.append(steps(predictor, z[b], told))

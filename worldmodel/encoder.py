@@ -20,8 +20,7 @@ __all__ = ["ActionEncoder", "ConvEncoder", "FrameEncoder", "FusedEncoder", "Stat
 class FrameEncoder(nn.Module):
     """Vision Transformer: the class token behind the last norm, then a projection head.
 
-    The defaults are ViT-Tiny as published: 12 layers, 3 heads, 5,501,376 parameters at 224 px and
-    patch 14, and 792,768 in the head.
+    The defaults are ViT-Tiny as published: 5,501,376 parameters, and 792,768 in the head.
 
     Args:
         image_size, patch_size: H = W, and side of a patch, which divides it, in pixels.
@@ -82,8 +81,8 @@ class FrameEncoder(nn.Module):
 class ConvEncoder(nn.Module):
     """Strided convolutions, then a projection head: small worlds, laptops, no GPU.
 
-    The first layer cuts the frame into patches without overlap, which is where a convolution on a
-    CPU saves most; each further layer halves the side until it is 4 or less.
+    The first layer cuts the frame into patches without overlap, where a convolution on a CPU saves
+    most; each further layer halves the side until it is 4 or less.
 
     Args:
         image_size, patch_size: H = W, a power of two times the side of the first layer's patches.

@@ -30,9 +30,8 @@ __all__ = ["PlanningStep", "export_onnx", "export_torch"]
 # Relative to the largest value where that exceeds 1: costs are sums of D squares.
 _TOLERANCE = 1e-4
 
-Update = Callable[
-    [Callable[[Tensor], Tensor], Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]
-]
+Cost = Callable[[Tensor], Tensor]
+Update = Callable[[Cost, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """A planner's iteration: (cost, mean, std, noise) -> next mean and std, and the costs."""
 
 

@@ -23,7 +23,7 @@ class GCBC(nn.Module):
 
     Args:
         encoder: frames [..., C, H, W] -> [..., D]; freeze it by `requires_grad_(False)`.
-        trunk: CausalPredictor of the same D; its history is the policy's.
+        trunk: of the same D; its history is the policy's.
         action_dim: A of one block, raw action dims × frameskip.
     Raises: ValueError if the widths differ.
     Source: Ghosh et al., arXiv:1912.06088; as a baseline in LeWM, arXiv:2603.19312, Section 4.
@@ -32,9 +32,8 @@ class GCBC(nn.Module):
     def __init__(self, encoder: Encoder, trunk: CausalPredictor, action_dim: int) -> None:
         super().__init__()
         if encoder.dim != trunk.dim:
-            raise ValueError(
-                f"encoder and trunk must share one dim, got {encoder.dim} and {trunk.dim}"
-            )
+            got = f"{encoder.dim} and {trunk.dim}"
+            raise ValueError(f"encoder and trunk must share one dim, got {got}")
         self.encoder: Any = encoder
         self.trunk, self.action_dim = trunk, action_dim
         self.head = nn.Linear(trunk.dim, action_dim)
@@ -75,10 +74,8 @@ def gcbc_loss(
     windows as long as the distance that will be asked for (T = 6 at frameskip 5 for 25 steps).
 
     Args:
-        model: GCBC.
-        batch: Batch with T ≥ 2 frames.
-        regularizer: of the embeddings [history + 1, B, D]; None for none.
-        weight: of the regularizer.
+        model, batch: the policy, and windows of T ≥ 2 frames.
+        regularizer, weight: of the embeddings [history + 1, B, D]; None for none.
     Returns: Losses; `prediction` is the error of the actions, embeddings are those of the last
         frames and of the goal, [B, history + 1, D].
     Raises: ValueError if there are fewer than two frames, or a weight without a regularizer.

@@ -212,9 +212,8 @@ def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
     Raises: ValueError if z is no such matrix.
     """
     if z.dim() != 2 or len(z) <= z.shape[1] or not 0 < share < 1:
-        raise ValueError(
-            f"z must be [N, D] with N > D and share in (0, 1), got {list(z.shape)} and {share}"
-        )
+        got = f"{list(z.shape)} and {share}"
+        raise ValueError(f"z must be [N, D] with N > D and share in (0, 1), got {got}")
     seen = _precise(z.detach())
     mean = seen.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(seen.T).reshape(len(mean), len(mean)))
@@ -263,9 +262,8 @@ def _weighted(score: Head, frames: Frames, weights: Tensor | Sequence[float]) ->
     home = weights.device if isinstance(weights, Tensor) else "cpu"
     by = torch.as_tensor(weights, dtype=torch.float32, device=home)
     if by.dim() != 1 or frames == "nearest":
-        raise ValueError(
-            f"weights must be [H], in place of frames, got {list(by.shape)} and {frames!r}"
-        )
+        got = f"{list(by.shape)} and {frames!r}"
+        raise ValueError(f"weights must be [H], in place of frames, got {got}")
     placed: dict[torch.device, Tensor] = {}
 
     def term(z: Tensor) -> Tensor:

@@ -25,8 +25,7 @@ __all__ = ["DistanceHead", "Head", "fit_distance", "fit_head", "load_head", "sav
 class Head(nn.Module):
     """Quantities of an embedding, in their own units: a linear map, or an MLP.
 
-    Embeddings are standardised on their way in, quantities given their units on their way out;
-    `fit_head` fills in all of it.
+    Embeddings are standardised on their way in, quantities given their units on their way out.
 
     Args:
         dim, out: D and Q.
@@ -87,10 +86,8 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
     Raises: ValueError if rows disagree, or there are fewer than D + 1.
     """
     if z.dim() != 2 or y.dim() != 2 or len(z) != len(y) or len(z) < z.shape[1] + 1:
-        raise ValueError(
-            "z and y must be [N, D] and [N, Q] with N >= D + 1, got "
-            f"{list(z.shape)} and {list(y.shape)}"
-        )
+        got = f"{list(z.shape)} and {list(y.shape)}"
+        raise ValueError(f"z and y must be [N, D] and [N, Q] with N >= D + 1, got {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         head = Head(z.shape[1], y.shape[1], hidden).to(z)

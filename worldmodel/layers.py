@@ -27,8 +27,7 @@ def given(arguments: Mapping[str, Any], *but: str) -> dict[str, Any]:
 class Pixels(nn.Module):
     """Frames to normalised numbers in the precision of the model.
 
-    Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [N, 3, size, size];
-        H = W = size unless they may be resized.
+    Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [N, 3, size, size].
     Raises: ValueError for another shape; TypeError for another dtype.
     Warns: RuntimeWarning if the first floats it sees reach beyond 2: they are 0…255, most likely.
     """

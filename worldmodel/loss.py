@@ -60,9 +60,7 @@ def _one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple
     frames, actions = batch
     B, T = lead(frames, "batch.frames")
     if B < at_least or T < 2:
-        raise ValueError(
-            f"batch.frames must be [B >= {at_least}, T >= 2, ...], got [{B}, {T}, ...]"
-        )
+        raise ValueError(f"batch.frames must be [B >= {at_least}, T >= 2, ...], got {[B, T]}")
     if actions.dim() != 3 or actions.shape[:2] != (B, T):
         raise ValueError(
             f"batch.actions must be [B, T, A] with [B, T] = {[B, T]}, got {list(actions.shape)}"
@@ -116,9 +114,8 @@ class PLDMTerms(nn.Module):
         if inverse > 0:
             if dim is None or action_dim is None:
                 raise ValueError(f"inverse > 0 needs dim and action_dim, got {dim}, {action_dim}")
-            self.dynamics = nn.Sequential(
-                nn.Linear(2 * dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, action_dim)
-            )
+            first, last = nn.Linear(2 * dim, hidden_dim), nn.Linear(hidden_dim, action_dim)
+            self.dynamics = nn.Sequential(first, nn.GELU(), last)
 
     def forward(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
         """Weighted sum of the terms of z [T, B, D]; actions [B, T, A] for the inverse dynamics."""

@@ -20,8 +20,7 @@ __all__ = ["WorldModel", "goal_cost"]
 class WorldModel(nn.Module):
     """An encoder, an action encoder and a predictor around one embedding.
 
-    Nothing is cached, no argument written to. The parts may be your own: `worldmodel.contract` says
-    what each must offer.
+    Nothing is cached, no argument written to. Parts may be your own, see `worldmodel.contract`.
 
     Args:
         encoder: observations [B, T, ...] -> [B, T, D].
@@ -126,10 +125,8 @@ def goal_cost(
         past_actions: [B, T − 1, A], what was done between the frames; needed where T > 1.
         steps: which futures are compared with the goal, the `frames` of `goals.near`.
         dtype, rows, compile, cuda_graph: as `WorldModel.imagine`.
-    Returns: a function of actions [B, S, H, A], in the units the model was trained on, to costs
-        [B, S]; differentiable in the actions.
-    Raises: ValueError if the model is in training mode, shapes disagree, or `cuda_graph` is asked
-        for without CUDA.
+    Returns: a function of actions [B, S, H, A], as trained, to costs [B, S]; differentiable.
+    Raises: ValueError if the model is in training mode, shapes disagree, or CUDA is absent.
     Source: LeWM, arXiv:2603.19312, Section 3 (planning); sum over D as in the released code.
     """
     if steps not in FRAMES:

@@ -59,8 +59,7 @@ class DinoPatches(nn.Module):
 
         Nothing is downloaded. `facebook/dinov2-small` is the published encoder.
 
-        Raises: FileNotFoundError if the folder lacks either file; ValueError if it is of another
-            architecture, or weights are missing.
+        Raises: FileNotFoundError if a file is missing; ValueError if it is of another model.
         """
         path = Path(folder)
         for name in ("config.json", "model.safetensors"):
@@ -123,8 +122,7 @@ class PatchPredictor(nn.Module):
 
     The encoded action is put beside every patch of its frame, so a token is d + a wide; of what
     comes out, the first d are the predicted patch. Frames are taken one after another, each
-    attending to the keys of those before it: causal without a mask. The defaults are the published
-    ones for ViT-S/14 at 196 pixels.
+    attending to the keys of those before it. The defaults are published, for ViT-S/14 at 196 px.
 
     Args:
         token_dim, tokens, action_width: d, P and a.
@@ -154,9 +152,8 @@ class PatchPredictor(nn.Module):
         self.dim, self.history, self.dropout = token_dim * tokens, history, dropout
         width = token_dim + action_width
         self.positions = nn.Parameter(torch.randn(history, tokens, width))
-        self.blocks = nn.ModuleList(
-            _PatchBlock(width, heads, dim_head, mlp_dim, dropout) for _ in range(depth)
-        )
+        blocks = (_PatchBlock(width, heads, dim_head, mlp_dim, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:

@@ -56,9 +56,8 @@ class CausalPredictor(nn.Module):
         self.dim = self.action_width = dim
         self.history = history
         self.positions = nn.Parameter(torch.randn(1, history, dim))
-        self.blocks = nn.ModuleList(
-            AdaLNBlock(dim, heads, dim_head, mlp_dim, dropout) for _ in range(depth)
-        )
+        blocks = (AdaLNBlock(dim, heads, dim_head, mlp_dim, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim)
         self.projector = ProjectionHead(dim, projector_dim)
 
@@ -96,11 +95,9 @@ class PrefixPredictor(nn.Module):
         prefix_depth, heads: blocks of the transformer over actions, and heads, which divide `dim`.
         depth, dropout: of G.
         mlp_dim, projector_dim: hidden width of all blocks, and of the projection head.
-    Shapes: embeddings [B, T, D], of which the first is looked at, actions [B, T, D] (encoded),
-        T ≤ history -> [B, T, D].
+    Shapes: embeddings [B, T, D], actions [B, T, D] (encoded), T ≤ history -> [B, T, D].
     Raises: ValueError if T exceeds `history`, shapes disagree, or heads do not divide.
-    Source: Fast-LeWM, arXiv:2606.26217. Ours leaves out the value-only projection of its blocks,
-        and its positions are learned.
+    Source: Fast-LeWM, arXiv:2606.26217, without its value-only projection; learned positions.
     """
 
     def __init__(
@@ -122,9 +119,8 @@ class PrefixPredictor(nn.Module):
         self.history = history
         self.start = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + history, dim))
-        self.prefix = nn.ModuleList(
-            ViTBlock(dim, heads, mlp_dim, causal=True) for _ in range(prefix_depth)
-        )
+        over_actions = (ViTBlock(dim, heads, mlp_dim, causal=True) for _ in range(prefix_depth))
+        self.prefix = nn.ModuleList(over_actions)
         self.prefix_norm = nn.LayerNorm(dim)
         last = start_at_zero(nn.Linear(4 * dim, dim))
         norm = nn.LayerNorm(3 * dim)
@@ -176,9 +172,8 @@ class AffinePredictor(nn.Module):
 
         ẑ = z + U (g(a) · V z) + c(a)
 
-    g and c are the outputs of an MLP on the encoded action, U and V are D × r. Nothing bends along
-    z, so errors of a long rollout cannot run away through a nonlinearity, and a step costs a
-    fraction of a transformer's. Good where embeddings move in straight lines.
+    g and c are outputs of an MLP on the encoded action, U and V are D × r. Nothing bends along z,
+    and a step costs a fraction of a transformer's. Good where embeddings move in straight lines.
 
     Args:
         dim, rank, hidden_dim: D, r, and width of the MLP.
@@ -226,9 +221,7 @@ class AffinePredictor(nn.Module):
 def _check(embeddings: Tensor, actions: Tensor, dim: int, history: int | None = None) -> None:
     """Refuse what is not [B, T, D] twice, with T in 1…history where that is given."""
     if embeddings.dim() != 3 or embeddings.shape[-1] != dim or embeddings.shape != actions.shape:
-        raise ValueError(
-            f"embeddings and actions must both be [B, T, {dim}], "
-            f"got {list(embeddings.shape)} and {list(actions.shape)}"
-        )
+        got = f"{list(embeddings.shape)} and {list(actions.shape)}"
+        raise ValueError(f"embeddings and actions must both be [B, T, {dim}], got {got}")
     if history is not None and not 0 < embeddings.shape[1] <= history:
         raise ValueError(f"T must be between 1 and history {history}, got {embeddings.shape[1]}")

@@ -23,9 +23,8 @@ def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> Wo
     """LeWorldModel as released: 18,034,478 parameters with ten action dims, 18,034,628 with 25.
 
     ViT-Tiny encoder (5,501,376), AdaLN-zero predictor (10,791,360), action encoder (156,206) and
-    two projection heads (792,768 each), embedding width 192. Published success: 87 on Two-Room, 86
-    on Reacher, 96 on Push-T, 74 on Cube, after 10 epochs on one L40S. Not yet trained to the end
-    with this code.
+    two projection heads (792,768 each). Published success: 87 on Two-Room, 86 on Reacher, 96 on
+    Push-T, 74 on Cube, after 10 epochs on one L40S. Not yet trained to the end with this code.
 
     Args:
         action_dim: A (2 × 5 for Two-Room, Push-T and Reacher, 5 × 5 for Cube).

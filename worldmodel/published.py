@@ -74,12 +74,10 @@ def from_published(folder: Folder, map_location: Device = "cpu") -> WorldModel:
     """Read a released LeWM folder: `weights.pt` and `config.json`.
 
     Both generations of encoder keys are understood (transformers up to 5.8, and later), strict by
-    name and shape. `encode`, `predict` and `rollout` then give what the official model gives to
-    1e-5, with these conventions:
+    name and shape. Outputs are the official model's to 1e-5, with these conventions:
 
     - Frames are uint8 or in 0…1; the official data pipeline's ImageNet normalisation is inside.
-    - `rollout(z, actions)` takes the official action sequence and returns its predictions only,
-      without the known embeddings in front.
+    - `rollout` returns predictions only, without the known embeddings in front.
     - Actions are standardised per raw dim, by statistics that only the data set holds.
 
     Args:

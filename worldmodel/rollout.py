@@ -51,13 +51,12 @@ class PlanRollout:
     ) -> None:
         self.predictor, positions = predictor, predictor.positions
         on_cpu = positions.device.type == "cpu"
+        relative = on_cpu if fused is None else not fused
         with torch.no_grad():
-            blocks = [_Block(block, on_cpu if fused is None else not fused)
-                      for block in predictor.blocks]  # fmt: skip
+            self.blocks = blocks = [_Block(block, relative) for block in predictor.blocks]
             self.positions = positions.detach().transpose(0, 1).unsqueeze(2)
             folded = [fold_modulation(part.block.modulation) for part in blocks]
             self.weight, self.bias = (torch.cat(part) for part in zip(*folded, strict=True))
-        self.blocks = blocks
         width = max(part.width for part in blocks)
         self.rows = rows or rows_in_cache(predictor.history, width, positions)
         if on_cpu:

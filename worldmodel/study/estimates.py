@@ -161,10 +161,8 @@ def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
     Source: Student (1908), by scipy; d_z of Lakens, Frontiers in Psychology 4 (2013), Equation 6.
     """
     if first.shape != second.shape or first.dim() != 1 or len(first) < 2:
-        raise ValueError(
-            "first and second must both be [N] with N >= 2, got "
-            f"{list(first.shape)} and {list(second.shape)}"
-        )
+        got = f"{list(first.shape)} and {list(second.shape)}"
+        raise ValueError(f"first and second must both be [N] with N >= 2, got {got}")
     d = (first.double() - second.double()).cpu()
     if not bool(d.isfinite().all()):
         raise ValueError(

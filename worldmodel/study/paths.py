@@ -76,10 +76,8 @@ def surprise(model: WorldModel, z: Tensor, actions: Tensor, *, history: int) -> 
     """
     steps = z.shape[1] - 1
     if z.dim() != 3 or steps < 1 or actions.shape[1] < steps:
-        raise ValueError(
-            f"z must be [E, T >= 2, D] and actions [E, T - 1, A], got {list(z.shape)} and "
-            f"{list(actions.shape)}"
-        )
+        got = f"{list(z.shape)} and {list(actions.shape)}"
+        raise ValueError(f"z must be [E, T >= 2, D] and actions [E, T - 1, A], got {got}")
     windows = [slice(max(0, t + 1 - history), t + 1) for t in range(steps)]
     expected = [model.predict(z[:, w], actions[:, w])[:, -1] for w in windows]
     return (torch.stack(expected, dim=1) - z[:, 1:]).square().mean(-1)

@@ -63,16 +63,13 @@ def score_guesses(
     Args:
         guess, truth: [P, Q], of a probe and as it was.
         episode: [P], int64, which episode a row is of.
-        scale: [Q], the unit of the errors; of the training quantities' deviations the blind guess
-            scores about 1.
+        scale: [Q], the unit of the errors; training deviations give the blind guess about 1.
     Returns: one ProbeScore per quantity; NaN where what r and R² divide by does not vary.
     Raises: ValueError if shapes disagree.
     """
     if guess.shape != truth.shape or guess.dim() != 2 or episode.shape != truth.shape[:1]:
-        raise ValueError(
-            "guess and truth must be [P, Q] and episode [P], got "
-            f"{list(guess.shape)}, {list(truth.shape)} and {list(episode.shape)}"
-        )
+        got = f"{list(guess.shape)}, {list(truth.shape)} and {list(episode.shape)}"
+        raise ValueError(f"guess and truth must be [P, Q] and episode [P], got {got}")
     _, index = episode.unique(return_inverse=True)
     found = []
     for column in range(truth.shape[1]):
@@ -166,18 +163,15 @@ def fit_decoder(
 ) -> Decoder:
     """Train a decoder on embeddings [N, D] and the pictures [N, 3, S, S], uint8, they were made of.
 
-    By Adam, its learning rate rising to 2e-3 and falling to 0. Pixels count by how much they differ
-    from the mean picture, for a small thing that moves would otherwise be the last that is learned:
-    weight 1 + 20 |x − mean|.
+    Pixels count by how much they differ from the mean picture, 1 + 20 |x − mean|, for a small thing
+    that moves would otherwise be the last that is learned.
 
     Returns: Decoder in evaluation mode.
     Raises: ValueError if the rows disagree or S is no multiple of 16.
     """
     if len(z) != len(pictures) or pictures.dim() != 4:
-        raise ValueError(
-            f"z must be [N, D] and pictures [N, 3, S, S], got {list(z.shape)} and "
-            f"{list(pictures.shape)}"
-        )
+        got = f"{list(z.shape)} and {list(pictures.shape)}"
+        raise ValueError(f"z must be [N, D] and pictures [N, 3, S, S], got {got}")
     z = z.detach().float()
     mean = pictures.float().mean(0) / 255
     with torch.random.fork_rng(devices=[]), torch.enable_grad():

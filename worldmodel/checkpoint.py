@@ -260,8 +260,12 @@ def as_bytes(
     # Contiguous, because safetensors knows no strides (channels_last convolutions have them).
     kept = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     sha256 = _digest(kept)
-    header = {"format": "pt", "sha256": sha256, **(notes or {})}
-    return _in_order(safetensors.torch.save(kept, header)), sha256
+    content = safetensors.torch.save(kept, {"format": "pt", "sha256": sha256, **(notes or {})})
+    # The header again, sorted: safetensors shuffles the metadata.
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:], sha256
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -318,11 +322,3 @@ def check_tensors(
         if names:
             few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             raise ValueError(f"{source} {fault}: {few}")
-
-
-def _in_order(content: bytes) -> bytes:
-    """The same safetensors file with its header sorted: safetensors shuffles the metadata."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[start:]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from worldmodel._extras import install
+from worldmodel._extras import need
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches
@@ -111,14 +111,11 @@ def export_onnx(
         least_samples: the least S of the planning step, for a `CEM` its number of elites.
         example: observations [N >= 2, ...], needed for an encoder of your own alone.
     Returns: the files.
-    Raises: ImportError naming the extra if a package is absent; RuntimeError if a file's outputs
-        differ from the model's by more than 1e-4 (of the largest, above 1); as `export_torch`.
+    Raises: as `export_torch`; ImportError naming the extra if a package is absent; RuntimeError if
+        a file's outputs differ from the model's by more than 1e-4 (of the largest, above 1).
     """
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"ONNX files need {error.name}: {install('export')}") from error
+    for package in ("onnxruntime", "onnxscript"):
+        need(package, "export", "a file for ONNX")
 
     def write(graph: _Graph, draft: Path) -> None:
         with warnings.catch_warnings():

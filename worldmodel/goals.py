@@ -127,12 +127,13 @@ def region(
         frames, weights: which futures count; see above.
     Returns: Goal; 0 inside.
     """
-    low, high = _per_problem(low), _per_problem(high)
+    read = _in_box(head, low, high)
 
-    def outside(y: Tensor) -> Tensor:
+    def outside(z: Tensor) -> Tensor:
+        y, low, high = read(z)
         return (y - torch.minimum(torch.maximum(y, low), high)).square().sum(-1)
 
-    return _goal(lambda z: outside(head(z)), frames, weights)
+    return _goal(outside, frames, weights)
 
 
 def reward(head: Head, frames: Frames = "mean", weights: Weights = None) -> Goal:
@@ -187,11 +188,11 @@ def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
         low, high: [B, Q] or [Q].
     Returns: z [B, S, H, D] -> [B, S, H], how deep each future lies inside; negative outside.
     """
-    low, high = _per_problem(low), _per_problem(high)
+    read = _in_box(head, low, high)
 
     def depth(z: Tensor) -> Tensor:
         with _exactly(z):
-            y = head(_precise(z))
+            y, low, high = read(_precise(z))
             return torch.minimum(y - low, high - y).amin(-1)
 
     return depth
@@ -284,6 +285,19 @@ def _precise(value: Tensor) -> Tensor:
 def _per_problem(value: Tensor) -> Tensor:
     """[B, Q] or [Q] beside futures [B, S, H, Q]."""
     return _precise(as_tensor(value).detach()).unsqueeze(-2).unsqueeze(-2)
+
+
+def _in_box(head: Head, *sides: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """z to what a head reads off it, with the low and the high side beside it."""
+    low, high = (_per_problem(side) for side in sides)
+
+    def read(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y = head(z)
+        for name, side in zip(("low", "high"), sides, strict=True):
+            _match(name, side, y)
+        return y, low, high
+
+    return read
 
 
 def _match(name: str, value: Tensor, y: Tensor) -> None:

@@ -142,7 +142,13 @@ def fit_distance(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         head = DistanceHead(D, hidden).to(z)
-    seen = _imagine(model, z, actions, reach)
+    # Each z_t, and what is imagined h blocks after it; NaN past the end.
+    seen = z.new_full((E, T, 1 + reach, D), torch.nan)
+    seen[:, :, 0] = z
+    with torch.no_grad():
+        for t in range(T - 1):
+            far = min(reach, T - 1 - t)
+            seen[:, t, 1 : 1 + far] = model.rollout(z[:, t : t + 1], actions[:, t : t + far])
     generator = torch.Generator(z.device).manual_seed(seed)
 
     def error() -> Tensor:
@@ -164,18 +170,6 @@ def _descend(part: nn.Module, error: Callable[[], Tensor], *, rate: float, steps
         error().backward()
         optimizer.step()
         schedule.step()
-
-
-@torch.no_grad()
-def _imagine(model: WorldModel, z: Tensor, actions: Tensor, reach: int) -> Tensor:
-    """[E, T, 1 + reach, D]: each z_t, and what is imagined h blocks after it; NaN past the end."""
-    E, T, D = z.shape
-    out = z.new_full((E, T, 1 + reach, D), torch.nan)
-    out[:, :, 0] = z
-    for t in range(T - 1):
-        far = min(reach, T - 1 - t)
-        out[:, t, 1 : 1 + far] = model.rollout(z[:, t : t + 1], actions[:, t : t + far])
-    return out
 
 
 def _pairs(

@@ -55,25 +55,20 @@ class Pixels(nn.Module):
         x = frames.flatten(0, -4).to(self.mean.dtype)
         if frames.dtype == torch.uint8:
             x = x / 255
-        elif not self._trusted:
-            self._look_at(x)
+        elif not (self._trusted or torch.compiler.is_compiling() or x.is_meta or not x.numel()):
+            # Wait for the device once, until the range of floats is known to be right.
+            largest = float(x.detach().amax())
+            self._trusted = not largest > 2
+            if not self._trusted:
+                warnings.warn(
+                    "frames must be uint8 in 0…255 or floating point in 0…1, got floating point up "
+                    f"to {largest:g}; divide it by 255",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         if x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         return (x - self.mean) / self.std
-
-    def _look_at(self, x: Tensor) -> None:
-        """Wait for the device once, until the range of floats is known to be right."""
-        if torch.compiler.is_compiling() or x.is_meta or not x.numel():
-            return
-        largest = float(x.detach().amax())
-        self._trusted = not largest > 2
-        if not self._trusted:
-            warnings.warn(
-                "frames must be uint8 in 0…255 or floating point in 0…1, got floating point up to "
-                f"{largest:g}; divide it by 255",
-                RuntimeWarning,
-                stacklevel=2,
-            )
 
 
 class _GELU(nn.Module):

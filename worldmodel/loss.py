@@ -132,15 +132,15 @@ class PLDMTerms(nn.Module):
             "similarity": lambda: z.diff(dim=0).square().mean(),
             "time_variance": lambda: _hinge(z),
             "time_covariance": lambda: _off_diagonal(z.transpose(0, 1)),
-            "inverse": lambda: self._inverse(z, actions),
         }
-        return {name: term() for name, term in each.items() if self.weights[name] > 0}
-
-    def _inverse(self, z: Tensor, actions: Tensor | None) -> Tensor:
-        if actions is None or self.dynamics is None:
-            raise ValueError("the inverse dynamics need actions [B, T, A], got None")
-        done = actions[:, : len(z) - 1].transpose(0, 1)
-        return F.mse_loss(self.dynamics(torch.cat([z[:-1], z[1:]], dim=-1)), done)
+        found = {name: term() for name, term in each.items() if self.weights[name] > 0}
+        if self.dynamics is not None:
+            if actions is None:
+                raise ValueError("the inverse dynamics need actions [B, T, A], got None")
+            done = actions[:, : len(z) - 1].transpose(0, 1)
+            both = torch.cat([z[:-1], z[1:]], dim=-1)
+            found["inverse"] = F.mse_loss(self.dynamics(both), done)
+        return found
 
 
 def _hinge(z: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from worldmodel.layers import Pixels, feed_forward, given, split_heads
 
 __all__ = ["DinoPatches", "PatchPredictor"]
 
+_Seen = list[list[tuple[Tensor, Tensor]]]  # by block, keys and values of each frame of a window
 _ARCHITECTURE = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "hidden_act",
     "layer_norm_eps", "image_size", "patch_size", "num_channels", "qkv_bias", "layerscale_value",
@@ -166,7 +167,7 @@ class PatchPredictor(nn.Module):
             )
         if not 0 < lead[1] <= self.history:
             raise ValueError(f"T must be between 1 and history {self.history}, got {lead[1]}")
-        seen = self._no_frames()
+        seen: _Seen = [[] for _ in self.blocks]
         pairs = zip(embeddings.unbind(1), actions.unbind(1), strict=True)
         return torch.stack([self._extend(z, a, t, seen) for t, (z, a) in enumerate(pairs)], dim=1)
 
@@ -181,20 +182,14 @@ class PatchPredictor(nn.Module):
             first = max(0, end - self.history)
             if first != start:
                 start = done = first
-                seen = self._no_frames()
+                seen: _Seen = [[] for _ in self.blocks]
             for t in range(done, end):
                 following = self._extend(frames[t], actions[:, t], t - start, seen)
             frames.append(following)
             done = end
         return torch.stack(frames[known:], dim=1)
 
-    def _no_frames(self) -> list[list[tuple[Tensor, Tensor]]]:
-        """What has been seen at the start of a window: nothing, in any block."""
-        return [[] for _ in self.blocks]
-
-    def _extend(
-        self, z: Tensor, action: Tensor, place: int, seen: list[list[tuple[Tensor, Tensor]]]
-    ) -> Tensor:
+    def _extend(self, z: Tensor, action: Tensor, place: int, seen: _Seen) -> Tensor:
         """Take in the frame at a place of the window, also into `seen`: the next embedding."""
         beside = action.unsqueeze(1).expand(-1, self.tokens, -1)
         x = torch.cat([z.unflatten(1, (self.tokens, -1)), beside], dim=-1) + self.positions[place]

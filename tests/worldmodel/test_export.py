@@ -204,6 +204,6 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "onnxruntime", cast(Any, sys))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(
-        ImportError, match=r'ONNX files need onnxscript: pip install "sigreg\[export\]"'
+        ImportError, match=r'a file for ONNX needs onnxscript: pip install "sigreg\[export\]"'
     ):
         export_onnx(presets.small(), tmp_path, update=UPDATE)

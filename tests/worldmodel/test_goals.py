@@ -199,3 +199,15 @@ def test_says_what_is_wrong(z: Tensor) -> None:
         goals.near(GOAL)(z[0])
     with pytest.raises(ValueError, match=r"z must be \[N, D\] with N > D"):
         goals.typical(torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("make", [goals.region, goals.avoid])
+def test_a_box_of_other_problems_is_refused(
+    make: Callable[..., Callable[[Tensor], Tensor]], z: Tensor
+) -> None:
+    """A box for five problems, or of one quantity of two, would broadcast into another answer."""
+    for side, shape in ((torch.zeros(5, 2), r"\[5, 2\]"), (torch.zeros(2, 1), r"\[2, 1\]")):
+        with pytest.raises(ValueError, match=rf"low must be \[B, 2\] with B = 2.*got {shape}"):
+            make(first_two, side, torch.ones(2))(z)
+        with pytest.raises(ValueError, match=rf"high must be \[B, 2\] with B = 2.*got {shape}"):
+            make(first_two, torch.ones(2), side)(z)

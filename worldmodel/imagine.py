@@ -87,7 +87,9 @@ class Imagination:
             past = torch.as_tensor(past_actions, dtype=self.dtype, device=self.device)
         if (T > 1 and past is None) or (past is not None and past.shape[:-1] != (B, T - 1)):
             got = None if past is None else list(past.shape)
-            raise ValueError(f"past_actions must be [B, T - 1, A] with B = {B}, T = {T}, got {got}")
+            raise ValueError(
+                f"past_actions must be [B, T - 1, A] with B = {B} and T = {T}, got {got}"
+            )
         z: Tensor = self._encoder(observations).to(self.dtype)
         past = None if past is None or T == 1 else self._action_encoder(past)
         return Futures(self._imagine, z, past)

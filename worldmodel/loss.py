@@ -60,7 +60,9 @@ def _one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple
     frames, actions = batch
     B, T = lead(frames, "batch.frames")
     if B < at_least or T < 2:
-        raise ValueError(f"batch.frames must be [B >= {at_least}, T >= 2, ...], got {[B, T]}")
+        raise ValueError(
+            f"batch.frames must be [B >= {at_least}, T >= 2, ...], got [{B}, {T}, ...]"
+        )
     if actions.dim() != 3 or actions.shape[:2] != (B, T):
         raise ValueError(
             f"batch.actions must be [B, T, A] with [B, T] = {[B, T]}, got {list(actions.shape)}"

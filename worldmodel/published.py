@@ -171,7 +171,7 @@ def _theirs(name: str) -> list[str]:
 
 def _views(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A model's own tensors under the released names and in the released layout."""
-    views = {}
+    views: dict[str, Tensor] = {}
     for name, value in own.items():
         theirs, whole = _theirs(name), value.unsqueeze(-1) if name == _CONVOLUTION else value
         parts = whole.chunk(len(theirs)) if len(theirs) > 1 else (whole,)

@@ -52,7 +52,7 @@ FLOORS = {
     "worldmodel": (
         "records contract",
         "layers goals",
-        "rollout imagine",
+        "rollout",
         "encoder predictor patches",
         "model",
         "loss heads",

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from worldmodel.export import export_onnx, export_torch
     from worldmodel.gcbc import GCBC, gcbc_loss
     from worldmodel.hub import from_pretrained, push_to_hub
-    from worldmodel.imagine import Futures, Imagination
     from worldmodel.loss import PLDMTerms, jepa_loss, pldm_loss
-    from worldmodel.model import WorldModel, goal_cost
+    from worldmodel.model import Futures, Imagination, WorldModel, goal_cost
     from worldmodel.patches import DinoPatches, PatchPredictor
     from worldmodel.predictor import AffinePredictor, CausalPredictor, PrefixPredictor
     from worldmodel.published import from_published

@@ -219,20 +219,19 @@ def _graphs(
     if T > 1:
         step["past"] = normal(B, T - 1, A)
     seen = _example(model.encoder, B, generator) if example is None else example
-
     inputs = named(seen, "states" if isinstance(model.encoder, StateEncoder) else "frames")
     alone = isinstance(seen, Tensor)
 
     def encode(encoder: nn.Module, *observed: Tensor) -> Any:
         return encoder(observed[0] if alone else dict(zip(inputs, observed, strict=True)))
 
-    past = {"z": normal(B, history, D), "actions": normal(B, history, A)}
+    window = {"z": normal(B, history, D), "actions": normal(B, history, A)}
     rows, frames = {0: Dim("B")}, {0: Dim("N")}
     free = dict.fromkeys(step, rows) | {"noise": rows | {1: Dim("S", min=least_samples)}}
     told = ("next_mean", "next_std", "costs")
     return {
         "encoder": _Graph(_Call(model.encoder, encode), inputs, ("z",), (frames,) * len(inputs)),
-        "predictor": _Graph(_Call(model, WorldModel.predict), past, ("following",), (rows, rows)),
+        "predictor": _Graph(_Call(model, WorldModel.predict), window, ("following",), (rows, rows)),
         "planning_step": _Graph(PlanningStep(model, update), step, told, tuple(free.values())),
     }
 

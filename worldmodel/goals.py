@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -265,14 +266,12 @@ def _weighted(score: Head, frames: Frames, weights: Tensor | Sequence[float]) ->
     if by.dim() != 1 or frames == "nearest":
         got = f"{list(by.shape)} and {frames!r}"
         raise ValueError(f"weights must be [H], in place of frames, got {got}")
-    placed: dict[torch.device, Tensor] = {}
+    on = cache(by.to)
 
     def term(z: Tensor) -> Tensor:
         if len(by) != z.shape[2]:
             raise ValueError(f"weights must be [H] = [{z.shape[2]}], got {list(by.shape)}")
-        if z.device not in placed:
-            placed[z.device] = by.to(z.device)
-        return (score(z) * placed[z.device]).sum(-1)
+        return (score(z) * on(z.device)).sum(-1)
 
     return term
 

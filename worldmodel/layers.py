@@ -153,7 +153,7 @@ class ViTBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def start_at_zero(layer: _ModuleT) -> _ModuleT:
+def zeroed(layer: _ModuleT) -> _ModuleT:
     """The same layer with weights and biases of zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -183,7 +183,7 @@ class AdaLNBlock(nn.Module):
         self, dim: int, heads: int, dim_head: int, hidden_dim: int, dropout: float
     ) -> None:
         super().__init__()
-        self.modulation = start_at_zero(nn.Linear(dim, 6 * dim))
+        self.modulation = zeroed(nn.Linear(dim, 6 * dim))
         self.norm1 = nn.LayerNorm(dim)
         self.attention = Attention(dim, heads, dim_head, bias=False, causal=True, dropout=dropout)
         self.norm2 = nn.LayerNorm(dim)

@@ -1,20 +1,23 @@
-"""WorldModel: encode observations, predict the next embedding, roll a plan out, cost it."""
+"""A world model, and the same made ready to plan: encode, predict, roll out, imagine, cost."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from worldmodel.contract import Encoder, Predictor, Steered, roll_out
+from worldmodel.contract import Encoder, Predictor, QuickRollout, Steered, plain_rollout, roll_out
 from worldmodel.encoder import ActionEncoder
 from worldmodel.goals import FRAMES, Frames, near
-from worldmodel.imagine import Imagination
-from worldmodel.records import Observations, as_tensor, each, named
+from worldmodel.records import Observations, as_tensor, each, lead, named
 
-__all__ = ["WorldModel", "goal_cost"]
+__all__ = ["Futures", "Imagination", "WorldModel", "goal_cost"]
+
+_Imagine = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
 class WorldModel(nn.Module):
@@ -140,3 +143,153 @@ def goal_cost(
             f"alike, got {shapes[0]} and {shapes[1]}"
         )
     return near(imagination.embed(one), steps).of(imagination.look(seen, past_actions))
+
+
+class Imagination:
+    """Rolls many plans out from what is seen now; made by `WorldModel.imagine`, once.
+
+        imagination = model.imagine()
+        futures = imagination.look(observations)       every control step
+        z = futures(actions)                           [B, S, H, A] -> [B, S, H, D]
+
+    Weights are read when it is made: make another after a training step. A predictor with a
+    `QuickRollout` is rolled out by that, any other plainly. What is compiled or recorded stays,
+    for every look at as many frames and every call with as many plans.
+
+    Args:
+        encoder, action_encoder, predictor: in eval mode.
+        dtype: of the rollout; observations are encoded in the model's own, and None keeps that.
+            bfloat16 is faster where the processor multiplies in it (AMX, tensor cores) alone.
+        compile: send the rollout through `torch.compile`; the first call takes a minute or two.
+        cuda_graph: record the rollout as a CUDA graph on its first call and replay it from then
+            on: no gradients, one recording per shape, not inside another recording.
+        rows: plans that are rolled out together; None leaves it to the rollout.
+    Raises: ValueError if `cuda_graph` is asked for without CUDA.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        action_encoder: Callable[[Tensor], Tensor],
+        predictor: Predictor,
+        *,
+        dtype: torch.dtype | None = None,
+        compile: bool = False,
+        cuda_graph: bool = False,
+        rows: int | None = None,
+    ) -> None:
+        modules = [m for m in (predictor, action_encoder, encoder) if isinstance(m, nn.Module)]
+        floats = (p for part in modules for p in part.parameters() if p.is_floating_point())
+        like = next(floats, torch.empty(0))
+        if cuda_graph and not like.is_cuda:
+            raise ValueError(f"cuda_graph needs a model on a CUDA device, got {like.device}")
+        self.device = like.device
+        self.dtype = like.dtype if dtype is None else dtype
+        self._encoder = encoder
+        if self.dtype != like.dtype:
+            action_encoder, predictor = copy.deepcopy((action_encoder, predictor))
+            for part in (action_encoder, predictor):
+                if isinstance(part, nn.Module):
+                    part.to(self.dtype)
+        if isinstance(predictor, QuickRollout):
+            self._rollout = predictor.quick_rollout(rows=rows, compile=compile)
+        else:
+            self._rollout = plain_rollout(predictor, rows=rows, compile=compile)
+        self._action_encoder = action_encoder
+        self._imagine: _Imagine = _Graph(self._plainly) if cuda_graph else self._plainly
+
+    @torch.no_grad()
+    def look(self, observations: Observations, past_actions: Tensor | None = None) -> Futures:
+        """Encode what has been seen: what comes of a plan from here.
+
+        Observations are [B, T, ...], the newest last, a tensor or a mapping of them, on any device;
+        past actions [B, T − 1, A] were done between them, and are needed where T > 1.
+
+        Raises: ValueError if shapes disagree or past actions are missing.
+        """
+        observations = each(observations, lambda seen: torch.as_tensor(seen, device=self.device))
+        B, T = lead(observations)
+        past = None
+        if past_actions is not None:
+            past = torch.as_tensor(past_actions, dtype=self.dtype, device=self.device)
+        if (T > 1 and past is None) or (past is not None and past.shape[:-1] != (B, T - 1)):
+            got = None if past is None else list(past.shape)
+            raise ValueError(
+                f"past_actions must be [B, T - 1, A] with B = {B} and T = {T}, got {got}"
+            )
+        z: Tensor = self._encoder(observations).to(self.dtype)
+        past = None if past is None or T == 1 else self._action_encoder(past)
+        return Futures(self._imagine, z, past)
+
+    @torch.no_grad()
+    def embed(self, observations: Observations) -> Tensor:
+        """Encode one observation of each problem, such as a goal's picture: [B, ...] -> [B, D]."""
+        seen = each(observations, lambda one: torch.as_tensor(one, device=self.device).unsqueeze(1))
+        return self._encoder(seen)[:, 0]
+
+    def _plainly(self, z: Tensor, past: Tensor | None, actions: Tensor) -> Tensor:
+        plans = self._action_encoder(actions)
+        if past is None:
+            past = plans.new_zeros(len(z), 0, plans.shape[-1])
+        return self._rollout(z, past, plans)
+
+
+@dataclass(frozen=True, eq=False)
+class Futures:
+    """What the model expects of plans, from where it looked; made by `Imagination.look`."""
+
+    imagine: _Imagine  #: z, past and actions [B, S, H, A] -> [B, S, H, D].
+    z: Tensor  #: [B, T, D], what is known, in the precision of the rollout.
+    past: Tensor | None  #: [B, T − 1, a], what was done between, encoded; None where T = 1.
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        """Plans [B, S, H, A], as trained, to embeddings expected after each action, [B, S, H, D].
+
+        Differentiable in the actions. Raises: ValueError if the shape is another.
+        """
+        actions = torch.as_tensor(actions, dtype=self.z.dtype, device=self.z.device)
+        if actions.dim() != 4 or len(actions) != len(self.z):
+            raise ValueError(
+                f"actions must be [B, S, H, A] with B = {len(self.z)}, got {list(actions.shape)}"
+            )
+        return self.imagine(self.z, self.past, actions)
+
+
+class _Graph:
+    """A function of CUDA tensors, recorded once per shapes into buffers that stay."""
+
+    def __init__(self, function: _Imagine) -> None:
+        self.function = function
+        self.recorded: dict[tuple[torch.Size, ...], tuple[Any, list[Tensor], Tensor]] = {}
+
+    def __call__(self, z: Tensor, past: Tensor | None, actions: Tensor) -> Tensor:
+        if actions.requires_grad and torch.is_grad_enabled():
+            raise ValueError("cuda_graph records no gradients: plan with cuda_graph=False")
+        given = [t for t in (z, past, actions) if t is not None]
+        shapes = tuple(t.shape for t in given)
+        if shapes not in self.recorded:
+            self.recorded[shapes] = self._record([t.clone() for t in given])
+        graph, buffers, result = self.recorded[shapes]
+        for buffer, value in zip(buffers, given, strict=True):
+            buffer.copy_(value)
+        graph.replay()
+        return result.clone()
+
+    @torch.no_grad()
+    def _record(self, buffers: list[Tensor]) -> tuple[Any, list[Tensor], Tensor]:
+        z, *past, actions = buffers
+
+        def run() -> Tensor:
+            return self.function(z, past[0] if past else None, actions)
+
+        # Libraries set themselves up on first use, which must not be recorded.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = run()
+        return graph, buffers, result

@@ -10,14 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel.contract import Rollout
-from worldmodel.layers import (
-    AdaLNBlock,
-    ProjectionHead,
-    ViTBlock,
-    feed_forward,
-    given,
-    start_at_zero,
-)
+from worldmodel.layers import AdaLNBlock, ProjectionHead, ViTBlock, feed_forward, given, zeroed
 from worldmodel.rollout import PlanRollout
 
 __all__ = ["AffinePredictor", "CausalPredictor", "PrefixPredictor"]
@@ -122,7 +115,7 @@ class PrefixPredictor(nn.Module):
         over_actions = (ViTBlock(dim, heads, mlp_dim, causal=True) for _ in range(prefix_depth))
         self.prefix = nn.ModuleList(over_actions)
         self.prefix_norm = nn.LayerNorm(dim)
-        last = start_at_zero(nn.Linear(4 * dim, dim))
+        last = zeroed(nn.Linear(4 * dim, dim))
         norm = nn.LayerNorm(3 * dim)
         self.fusion = nn.Sequential(norm, nn.Linear(3 * dim, 4 * dim), nn.GELU(), last)
         self.blocks = nn.ModuleList(_Residual(dim, mlp_dim, dropout) for _ in range(depth))
@@ -158,7 +151,7 @@ class _Residual(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
         super().__init__()
-        self.modulation = start_at_zero(nn.Linear(dim, 3 * dim))
+        self.modulation = zeroed(nn.Linear(dim, 3 * dim))
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.mlp = feed_forward(dim, hidden_dim, dropout)
 
@@ -193,7 +186,7 @@ class AffinePredictor(nn.Module):
         self.read = nn.Linear(dim, rank, bias=False)
         self.write = nn.Linear(rank, dim, bias=False)
         self.expand = nn.Linear(dim, hidden_dim)
-        self.steer = start_at_zero(nn.Linear(hidden_dim, rank + dim))
+        self.steer = zeroed(nn.Linear(hidden_dim, rank + dim))
 
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel.heads import fit_head
-from worldmodel.layers import start_at_zero
+from worldmodel.layers import zeroed
 from worldmodel.study.estimates import Estimate, bootstrap
 
 __all__ = [
@@ -144,7 +144,7 @@ class Decoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.GELU(),
-            start_at_zero(nn.Conv2d(2 * width, 3 * block * block, 1)),  # it paints the mean
+            zeroed(nn.Conv2d(2 * width, 3 * block * block, 1)),  # it paints the mean
             nn.PixelShuffle(block),
         )
 

@@ -135,10 +135,8 @@ def fit_distance(
     """
     E, T, D = z.shape
     if actions.shape[:2] != (E, T - 1) or T <= reach:
-        raise ValueError(
-            f"z and actions must be [E, T, D] and [E, T - 1, A] with T > reach = {reach}, got "
-            f"{list(z.shape)} and {list(actions.shape)}"
-        )
+        got = f"T > reach = {reach}, got {list(z.shape)} and {list(actions.shape)}"
+        raise ValueError(f"z and actions must be [E, T, D] and [E, T - 1, A] with {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         head = DistanceHead(D, hidden).to(z)

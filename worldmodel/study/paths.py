@@ -98,10 +98,8 @@ def open_loop(
     """
     steps = z.shape[1] - known
     if z.dim() != 3 or known < 1 or steps < 1 or actions.shape[1] < z.shape[1] - 1:
-        raise ValueError(
-            f"z must be [E, known + H, D] with known = {known} >= 1 and H >= 1, actions one fewer, "
-            f"got {list(z.shape)} and {list(actions.shape)}"
-        )
+        got = f"actions one fewer, got {list(z.shape)} and {list(actions.shape)}"
+        raise ValueError(f"z must be [E, known + H, D], known = {known} >= 1 and H >= 1, {got}")
     predicted = model.rollout(z[:, :known], actions[:, : z.shape[1] - 1])
     guesses = (predicted, z[:, known - 1 : known], mean.expand(1, 1, -1))
     return HorizonErrors(*((guess - z[:, known:]).square().mean(-1) for guess in guesses))

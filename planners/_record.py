@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["choose", "put_together", "take_apart", "walk"]
-
 RecordT = TypeVar("RecordT")
 
 

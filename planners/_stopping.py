@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,30 +13,8 @@ from torch import Tensor
 from planners._arguments import number
 from planners._record import choose
 
-__all__ = ["LOOK", "Stopped", "Stopping"]
-
 Stopped = Literal["iterations", "converged", "deadline"]
-
-LOOK = 5
-"""Iterations from one look at the plan to the next."""
-
-
-class Mark(Protocol):
-    """A place in the device's queue of work, such as `torch.cuda.Event`."""
-
-    def record(self) -> None:
-        """Put it behind all work so far."""
-
-    def query(self) -> bool:
-        """Whether the device has come by."""
-
-    def synchronize(self) -> None:
-        """Wait until it has."""
-
-
-def _marks(device: torch.device) -> Callable[[], Mark] | None:
-    """Makes marks on a device that works while the host goes on; None where nothing is queued."""
-    return torch.cuda.Event if device.type == "cuda" else None
+LOOK = 5  # iterations from one look at the plan to the next
 
 
 class Stopping:
@@ -55,9 +33,9 @@ class Stopping:
         stop: in planning units; None never looks.
         deadline: seconds from now; None means no clock.
         start: [B, H, A], the plan before the first iteration.
-        marks: makes marks in the device's queue; None for a device that has none.
+        marks: makes marks in the device's queue, such as `torch.cuda.Event`; None for a device
+            that queues nothing, unless `start` is on a GPU.
         now: the clock, in seconds; None means the process's own.
-    Raises: ValueError if `stop` or `deadline` is not positive.
     """
 
     def __init__(
@@ -66,7 +44,7 @@ class Stopping:
         deadline: float | None,
         start: Tensor,
         *,
-        marks: Callable[[], Mark] | None = None,
+        marks: Callable[[], Any] | None = None,
         now: Callable[[], float] | None = None,
     ) -> None:
         number("stop", stop, "(0, inf)", optional=True)
@@ -74,27 +52,24 @@ class Stopping:
         self._stop, self._deadline = stop, deadline
         self._now = now or time.perf_counter
         self._began = self._now()
-        self._marks = marks or _marks(start.device)
-        self._queue: deque[Mark] = deque()
+        self._marks = torch.cuda.Event if marks is None and start.is_cuda else marks
+        self._queue: deque[Any] = deque()
         self._passed, self._at, self._pace = 0, self._began, 0.0
         self._plan = start
         self._settled = torch.zeros_like(start[:, 0, 0], dtype=torch.bool)
         self._kept: Any = None
-        self._answer: tuple[Mark, Tensor] | None = None
+        self._answer: tuple[Any, Tensor] | None = None
 
     def over(self, done: int, plan: Callable[[], Tensor], kept: Callable[[], Any]) -> Stopped:
         """What ends the search after `done` iterations; "iterations" if it goes on.
 
-        Args:
-            done: iterations that were asked for.
-            plan: gives [B, H, A], as it would be returned now.
-            kept: gives the state, and what else is to stay where a problem has settled; the same
-                shapes each time.
+        `plan` gives [B, H, A] as it would be returned now, `kept` the state and what else is to
+        stay where a problem has settled, of the same shapes each time.
         """
-        stop, deadline = self._stop, self._deadline
-        if stop is not None and done % LOOK == 0 and self._look(plan(), kept(), stop):
+        if self._stop is not None and done % LOOK == 0 and self._look(plan(), kept(), self._stop):
             return "converged"
-        return "deadline" if deadline is not None and self._late(done, deadline) else "iterations"
+        late = self._deadline is not None and self._late(done, self._began + self._deadline)
+        return "deadline" if late else "iterations"
 
     def result(self, kept: Any) -> Any:
         """What is returned: where a problem has settled, what it had then."""
@@ -119,11 +94,10 @@ class Stopping:
         before[0].synchronize()
         return bool(before[1])
 
-    def _late(self, done: int, deadline: float) -> bool:
-        """Whether the work that is queued and one more iteration would end after the deadline."""
-        if self._marks is None:
-            passed = done
-        else:
+    def _late(self, done: int, limit: float) -> bool:
+        """Whether the work that is queued and one more iteration would end after the limit."""
+        passed = done
+        if self._marks is not None:
             self._queue.append(self._mark())
             if not self._passed and done > 1:
                 self._queue[0].synchronize()
@@ -131,14 +105,14 @@ class Stopping:
             while self._queue and self._queue[0].query():
                 self._queue.popleft()
                 passed += 1
-        now, limit = self._now(), self._began + deadline
+        now = self._now()
         if passed > self._passed:
             self._pace = (now - self._at) / (passed - self._passed)
             self._passed, self._at = passed, now
         # What is queued began to run at the last mark that was passed.
         return now > limit or self._at + (done + 1 - passed) * self._pace > limit
 
-    def _mark(self) -> Mark:
+    def _mark(self) -> Any:
         assert self._marks is not None
         mark = self._marks()
         mark.record()

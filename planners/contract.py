@@ -27,41 +27,33 @@ tensor). `MPC` then warns where it executes less than a plan. Absent means false
 
 @runtime_checkable
 class State(Protocol):
-    """What a method remembers between iterations: a frozen record.
-
-    Attributes:
-        cost: [B], the cost that goes with `Method.plan`; see `Plan.cost`.
-        spread: [B, …] or a number, how far around its plan the method still looks. 0 where it
-            follows a path: then a plan that no longer moves has settled. inf while it cannot have.
-    """
+    """What a method remembers between iterations: a frozen record."""
 
     @property
     def cost(self) -> Tensor:
-        """[B]."""
+        """[B], the cost that goes with `Method.plan`; see `Plan.cost`."""
 
     @property
     def spread(self) -> Tensor | float:
-        """[B, …] or a number."""
+        """[B, …] or a number, how far around its plan the method still looks.
+
+        0 where it follows a path: then a plan that no longer moves has settled. inf while it
+        cannot have.
+        """
 
 
 StateT = TypeVar("StateT", bound=State)
 
 
 class Scored(NamedTuple):
-    """What a method is told after its candidates were scored.
+    """What a method is told after its candidates were scored."""
 
-    Attributes:
-        candidates: [B, S, H, A], as asked for and projected to the bounds.
-        costs: [B, S], +inf where the cost was not finite.
-        grads: [B, S, H, A], gradient of each cost, 0 where it was not finite; empty unless
-            the candidates required grad.
-        noise: the stream of this iteration, with lanes that `ask` has not drawn from.
-    """
-
-    candidates: Tensor
-    costs: Tensor
+    candidates: Tensor  #: [B, S, H, A], as asked for and projected to the bounds.
+    costs: Tensor  #: [B, S], +inf where the cost was not finite.
+    #: [B, S, H, A], gradient of each cost, 0 where it was not finite; empty unless the candidates
+    #: required grad.
     grads: Tensor
-    noise: Noise
+    noise: Noise  #: The stream of this iteration, with lanes that `ask` has not drawn from.
 
 
 @runtime_checkable
@@ -69,7 +61,8 @@ class Method(Protocol[StateT]):
     """A planner: a frozen dataclass of hyperparameters that knows only its own update.
 
     `optimize` repeats: ask, project to the bounds, score, tell. Everything a method remembers is
-    in the state, everything random comes from `noise`. Nothing is inherited.
+    in the state, everything random comes from `noise`. Nothing is inherited. A method refuses
+    wrong hyperparameters: ValueError on a value out of range, TypeError on one of another kind.
     """
 
     @property
@@ -101,43 +94,28 @@ class Method(Protocol[StateT]):
 
 
 class Plan(NamedTuple):
-    """What `optimize` found.
+    """What `optimize` found."""
 
-    Attributes:
-        actions: [B, H, A], the actions to take, inside the bounds, in planning units.
-        cost: [B], the lowest cost in the last iteration. It is the cost of `actions` where the
-            method returns a candidate it has scored (`BestSoFar`, gradient methods, predictive
-            sampling); CEM and MPPI return an average that no iteration has scored.
-        history: [iterations, B], `cost` after each iteration; never rises under `BestSoFar`.
-        spread: [B, H, A], standard deviation of the last iteration's candidates.
-        stopped: what ended the search: all its iterations, a settled plan, or the clock.
-        state: of the method, `previous` of a search that goes on from here.
-    """
-
-    actions: Tensor
+    actions: Tensor  #: [B, H, A], the actions to take, inside the bounds, in planning units.
+    #: [B], the lowest cost in the last iteration. It is the cost of `actions` where the method
+    #: returns a candidate it has scored (`BestSoFar`, gradient methods, predictive sampling); CEM
+    #: and MPPI return an average that no iteration has scored.
     cost: Tensor
-    history: Tensor
-    spread: Tensor
+    history: Tensor  #: [iterations, B], `cost` after each; never rises under `BestSoFar`.
+    spread: Tensor  #: [B, H, A], standard deviation of the last iteration's candidates.
+    #: What ended the search: all its iterations, a settled plan, or the clock.
     stopped: Literal["iterations", "converged", "deadline"] = "iterations"
-    state: Any = None
+    state: Any = None  #: Of the method, `previous` of a search that goes on from here.
 
 
 class Progress(NamedTuple):
-    """What a callback sees after each iteration.
+    """What a callback sees after each iteration."""
 
-    Attributes:
-        iteration: counted from 0.
-        candidates: [B, S, H, A], as they were scored.
-        costs: [B, S], +inf where the cost was not finite.
-        plan: [B, H, A], what would be returned now.
-        state: of the method; `state.cost` is `Plan.cost`.
-    """
-
-    iteration: int
-    candidates: Tensor
-    costs: Tensor
-    plan: Tensor
-    state: State
+    iteration: int  #: Counted from 0.
+    candidates: Tensor  #: [B, S, H, A], as they were scored.
+    costs: Tensor  #: [B, S], +inf where the cost was not finite.
+    plan: Tensor  #: [B, H, A], what would be returned now.
+    state: State  #: Of the method; `state.cost` is `Plan.cost`.
 
 
 def split_blocks(actions: Tensor, block: int) -> Tensor:
@@ -168,10 +146,9 @@ class Bounds:
     when an action is a block of several environment steps, A = steps · controls, it repeats.
 
     Args:
-        low: (A,) or a number, smallest allowed value; equal to `high` it holds a control there.
-        high: (A,) or a number, largest allowed value.
-        mean: (A,) or a number, subtracted before planning; default 0.
-        std: (A,) or a number, positive, divided by before planning; default 1.
+        low, high: (A,) or a number, allowed values; where they are equal a control is held there.
+        mean: (A,) or a number, subtracted before planning.
+        std: (A,) or a number, positive, divided by before planning.
     Raises: ValueError if low > high somewhere, a std is not positive, or the lengths differ.
     """
 
@@ -188,9 +165,8 @@ class Bounds:
         rows = {name: _row(name, value) for name, value in given.items()}
         size = max(row.numel() for row in rows.values())
         for name, row in rows.items():
-            require(
-                row.numel() in (1, size), f"{name} must have 1 or {size} entries, got {row.numel()}"
-            )
+            n = row.numel()
+            require(n in (1, size), f"{name} must have 1 or {size} entries, got {n}")
         self.low, self.high, self.mean, self.std = (row.expand(size) for row in rows.values())
         edges = f"{self.low.tolist()} and {self.high.tolist()}"
         require(bool((self.low <= self.high).all()), f"low must be at most high, got {edges}")
@@ -242,7 +218,7 @@ def _row(name: str, value: Tensor | Sequence[float] | float) -> Tensor:
     """[n], float64, on the CPU first: some devices have no float64."""
     try:
         row = (
-            value.detach().cpu().double()
+            value.detach().cpu().to(torch.float64, copy=True)
             if isinstance(value, Tensor)
             else torch.tensor(value, dtype=torch.float64, device="cpu")
         )
@@ -263,9 +239,7 @@ def _rounded_inwards(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Ten
         moved = edge + way * limits.eps * (edge.abs() + limits.tiny)
         return torch.where(beyond, moved.clamp(limits.min, limits.max).to(dtype), near)
 
-    inner_low, inner_high = inwards(low, 1), inwards(high, -1)
-    crossed = inner_low > inner_high
-    return (
-        torch.where(crossed, low.to(dtype), inner_low),
-        torch.where(crossed, high.to(dtype), inner_high),
-    )
+    inner = inwards(low, 1), inwards(high, -1)
+    crossed = inner[0] > inner[1]
+    near = torch.where(crossed, low.to(dtype), inner[0])
+    return near, torch.where(crossed, high.to(dtype), inner[1])

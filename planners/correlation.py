@@ -34,15 +34,13 @@ class Colored:
 
     β = 0 is white noise, 1 pink, 2 Brownian; large β pushes all steps the same way.
 
-    Args:
-        beta: β, at least 0.
-        unit: whether its variance is 1. If not, Σ c_f² leaves f = 0 out and counts f = 1/2 half, as
-            the colorednoise package does that iCEM's release draws from: the standard deviation is
-            then above 1 (β = 2: 1.18 at 5 steps, 1.15 at 30), but 1 for white noise.
     Source: Timmer & König (1995); for planning: iCEM, arXiv:2008.06389, Section 3.1.
     """
 
-    beta: float
+    beta: float  #: β, at least 0.
+    #: Whether its variance is 1. If not, Σ c_f² leaves f = 0 out and counts f = 1/2 half, as the
+    #: colorednoise package does that iCEM's release draws from: the standard deviation is then
+    #: above 1 (β = 2: 1.18 at 5 steps, 1.15 at 30), but 1 for white noise.
     unit: bool = True
 
     def __post_init__(self) -> None:
@@ -88,14 +86,11 @@ class Kernel:
 
         L = K(t, τ) K(τ, τ)⁻¹,  K(s, t) = exp(−(s − t)² / 2ℓ²),  τ: J points over the horizon
 
-    Args:
-        num_support: J, how many points carry noise, in [2, H].
-        length: ℓ, in units of the distance between support points.
     Source: kernel MPPI of the pytorch_mppi package.
     """
 
-    num_support: int
-    length: float = 1.0
+    num_support: int  #: J, how many points carry noise, in [2, H].
+    length: float = 1.0  #: ℓ, in units of the distance between support points.
 
     def __post_init__(self) -> None:
         integer("num_support", self.num_support, 2)
@@ -103,17 +98,14 @@ class Kernel:
 
     def matrix(self, horizon: int) -> Tensor:
         """Interpolation weights, [H, J]."""
-        require(
-            self.num_support <= horizon,
-            f"num_support must be at most the horizon, {horizon}, got {self.num_support}",
+        J = self.num_support
+        require(J <= horizon, f"num_support must be at most the horizon, {horizon}, got {J}")
+        τ = torch.arange(J, dtype=torch.float64)
+        t = torch.linspace(0, J - 1, horizon, dtype=torch.float64)
+        across, among = (
+            torch.exp(-((at[:, None] - τ) ** 2) / (2 * self.length**2)) for at in (t, τ)
         )
-        t = torch.linspace(0, self.num_support - 1, horizon, dtype=torch.float64)
-        tau = torch.arange(self.num_support, dtype=torch.float64)
-
-        def kernel(a: Tensor, b: Tensor) -> Tensor:
-            return torch.exp(-((a[:, None] - b) ** 2) / (2 * self.length**2))
-
-        weights: Tensor = torch.linalg.solve(kernel(tau, tau), kernel(t, tau), left=False)
+        weights: Tensor = torch.linalg.solve(among, across, left=False)
         return weights
 
 
@@ -122,35 +114,23 @@ class Kernel:
 _MATRICES: dict[tuple[Correlation, int, torch.dtype, torch.device], Tensor] = {}
 
 
-def _matrix(
-    correlation: Correlation, horizon: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    key = (correlation, horizon, dtype, device)
-    if key not in _MATRICES:
-        _MATRICES[key] = correlation.matrix(horizon).to(dtype=dtype, device=device)
-    return _MATRICES[key]
-
-
 def correlated(
     noise: Noise, correlation: Correlation | None, num_samples: int, like: Tensor
 ) -> Tensor:
-    """Standard normal noise along the horizon of a plan.
+    """Standard normal noise along the horizon of plans like `like`, [B, S, H, A].
 
-    Args:
-        noise: where it is drawn.
-        correlation: None for independent steps.
-        num_samples: S.
-        like: [B, H, A], for H, A, dtype and device.
-    Returns: [B, S, H, A].
+    Without a correlation the steps are independent.
     """
     H, A = like.shape[1:]
     if correlation is None:
         return noise.normal((num_samples, H, A), dtype=like.dtype)
-    L = _matrix(correlation, H, like.dtype, like.device)
+    key = (correlation, H, like.dtype, like.device)
+    if key not in _MATRICES:
+        _MATRICES[key] = correlation.matrix(H).to(dtype=like.dtype, device=like.device)
+    L = _MATRICES[key]
     z = noise.normal((num_samples, L.shape[1], A), dtype=like.dtype)
     # Column by column: a matrix product would round differently in another batch.
-    columns = [L[:, j, None] * z[:, :, j, None] for j in range(L.shape[1])]
-    total = columns[0]
-    for column in columns[1:]:
-        total += column
+    total = L[:, 0, None] * z[:, :, 0, None]
+    for j in range(1, L.shape[1]):
+        total += L[:, j, None] * z[:, :, j, None]
     return total

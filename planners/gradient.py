@@ -10,8 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._arguments import calls, integer, number, row
-from planners._common import as_row, best
+from planners._arguments import calls, integer, numbers, row
+from planners._common import as_std, best, unscored
 from planners.contract import Scored
 from planners.noise import Noise
 
@@ -32,11 +32,6 @@ def descend(
 ) -> tuple[list[Tensor], Memory]:
     """One step of an optimizer as a function: the arguments stay as they are.
 
-    Args:
-        rule: makes the optimizer.
-        tensors: to step from.
-        grads: one per tensor.
-        memory: of the last step, or ().
     Returns: the new tensors, and the memory for the next step.
     """
     leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
@@ -58,18 +53,23 @@ def apart(actions: Tensor, std: float | tuple[float, ...], noise: Noise) -> Tens
     if R == 1:
         return actions
     around = noise.normal((R - 1, H, A), dtype=actions.dtype)
-    around = around * as_row(std, actions[:, 0], "init_std")
+    around = around * as_std(std, actions[:, 0], "init_std").unsqueeze(1)
     return torch.cat([actions[:, :1], actions[:, 1:] + around], 1)
 
 
 class GradientState(NamedTuple):
     """R plans on their way down, and the best that was scored."""
 
-    actions: Tensor  # [B, R, H, A], to be scored next
-    memory: Memory  # of the optimizer
-    nominal: Tensor  # [B, H, A], the best of the last iteration, as scored
-    cost: Tensor  # [B], its cost
-    spread: float = 0.0  # 0, it follows a path
+    actions: Tensor  #: [B, R, H, A], to be scored next
+    memory: Memory  #: of the optimizer
+    nominal: Tensor  #: [B, H, A], the best when plans that can be executed were last scored
+    cost: Tensor  #: [B], its cost
+    spread: float = 0.0  #: 0, it follows a path
+
+    @classmethod
+    def of(cls, plan: Tensor, copies: int) -> GradientState:
+        """R copies of a start [B, H, A]."""
+        return cls(plan.unsqueeze(1).expand(-1, copies, -1, -1), (), plan, unscored(plan))
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,18 @@ class GradientDescent:
     best per evaluation, but it ends in the nearest valley. Restarts and noise help against that;
     so does starting it from CEM, see `Refine`. A box is kept by projection after each step. The
     plan is the best of the R plans as scored in the last iteration, so its cost is known.
-    Rules that couple all coordinates (LBFGS) are refused by torch: they need a closure.
 
-    Args:
-        rule: of torch.optim, as a function of the list of tensors. A `fused=True` rule is not the
-            same bit for bit in another batch; a CUDA graph needs `capturable=True`.
-        num_restarts: R; the first starts at the plan, the others around it.
-        init_std: how far around, a number or one per action dim, in planning units.
-        noise_std: of the noise added before each iteration but the first.
-    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
     Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
     """
 
+    #: Of torch.optim, as a function of the list of tensors. A `fused=True` rule is not the same
+    #: bit for bit in another batch; a CUDA graph needs `capturable=True`. Torch refuses rules that
+    #: couple all coordinates (LBFGS): they need a closure.
     rule: Rule = ADAM
-    num_restarts: int = 1
+    num_restarts: int = 1  #: R; the first starts at the plan, the others around it.
+    #: How far around, a number or one per action dim, in planning units.
     init_std: float | tuple[float, ...] = 1.0
-    noise_std: float = 0.0
+    noise_std: float = 0.0  #: Of the noise added before each iteration but the first.
 
     discrete: ClassVar[bool] = False
 
@@ -105,29 +101,26 @@ class GradientDescent:
         calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
         integer("num_restarts", self.num_restarts, 1)
         row("init_std", self.init_std)
-        number("noise_std", self.noise_std, "[0, inf)")
+        numbers(self, noise_std="[0, inf)")
 
     def init(self, plan: Tensor, *_: object) -> GradientState:
         """R copies of the start; `ask` moves them apart. Nothing is kept."""
-        actions = plan.unsqueeze(1).expand(-1, self.num_restarts, -1, -1)
-        return GradientState(actions, (), plan, plan.new_full(plan.shape[:1], torch.inf))
+        return GradientState.of(plan, self.num_restarts)
 
     def ask(self, state: GradientState, noise: Noise) -> Tensor:
         """The R plans, with noise; they require grad."""
+        actions = state.actions
         if noise.iteration == 0:
-            actions = apart(state.actions, self.init_std, noise)
-        else:
-            actions = state.actions
-            if self.noise_std:
-                shake = noise.normal(tuple(actions.shape[1:]), dtype=actions.dtype)
-                actions = actions + self.noise_std * shake
+            actions = apart(actions, self.init_std, noise)
+        elif self.noise_std:
+            shake = noise.normal(tuple(actions.shape[1:]), dtype=actions.dtype)
+            actions = actions + self.noise_std * shake
         return actions.detach().clone().requires_grad_()
 
     def tell(self, state: GradientState, scored: Scored) -> GradientState:
         """One step of the rule for each plan."""
         (actions,), memory = descend(self.rule, [scored.candidates], [scored.grads], state.memory)
-        nominal, cost = best(scored.candidates, scored.costs)
-        return GradientState(actions, memory, nominal, cost)
+        return GradientState(actions, memory, *best(scored.candidates, scored.costs))
 
     def plan(self, state: GradientState) -> Tensor:
         """The best plan as scored in the last iteration."""

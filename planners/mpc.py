@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, NamedTuple
 
@@ -9,32 +10,38 @@ import torch
 from torch import Tensor
 
 from planners._arguments import floats, instance, integer, number, one_of, require
-from planners._common import mirrored, shift, watched
-from planners._record import choose, put_together, take_apart
+from planners._common import mirrored, shift
+from planners._record import choose, put_together, take_apart, walk
 from planners.contract import Bounds, Cost, Method, Plan, StateT, split_blocks
-from planners.history import History, _Observations
 from planners.noise import fold_in, problem_seeds
 from planners.optimize import optimize
 
-__all__ = ["MPC", "MPCRecord"]
+__all__ = ["MPC", "History", "MPCRecord"]
+
+_Observations = Tensor | Mapping[str, Tensor]
+"""[B, …] of one moment, or [B, T, …] of several: a camera, or all sensors by name."""
+
+
+class History(NamedTuple):
+    """What B environments have shown and done; nobody writes into its tensors."""
+
+    observations: _Observations | None  #: [B, length, …], the newest last; None before the first
+    done: Tensor  #: [B, length − 1, A], what was done between them
+    handed: Tensor  #: [B, n, A], actions handed out of which no observation tells yet
+    #: [B], whether a problem began after the last observation: it has done and been handed rest
+    #: alone
+    fresh: Tensor
+    seen: int = 0  #: moments since all problems began; what is kept of earlier ones is filled up
 
 
 class MPCRecord(NamedTuple):
-    """All that a controller knows from one step to the next; nobody writes into its tensors.
+    """All that a controller knows from one step to the next; nobody writes into its tensors."""
 
-    Attributes:
-        start: [B, H, A], the shifted plan; its first `committed` actions are being executed.
-        state: of the method, where the last search ended.
-        steps: [B], control steps of each problem since it began.
-        calls: control steps since any problem began.
-        history: the last observations, and what was done between them.
-    """
-
-    start: Tensor
-    state: Any
-    steps: Tensor
-    calls: int
-    history: History
+    start: Tensor  #: [B, H, A], the shifted plan; its first `committed` actions are being executed.
+    state: Any  #: Of the method, where the last search ended.
+    steps: Tensor  #: [B], control steps of each problem since it began.
+    calls: int  #: Control steps since any problem began.
+    history: History  #: The last observations, and what was done between them.
 
 
 class MPC(Generic[StateT]):
@@ -47,6 +54,9 @@ class MPC(Generic[StateT]):
     Actions go on while a plan is made. With `committed=c` the first c actions of every plan are
     those that are executed until it is there, and `act` hands out the next ones. An episode begins
     with c actions of rest: zero in the environment's units, or the nearest that `bounds` allow.
+
+    `record` is all that it knows; it may be kept, sent to another thread, and set again. `last` is
+    the `Plan` of the last call of `act`, in planning units; None before the first.
 
     Args:
         method: which planner.
@@ -63,14 +73,8 @@ class MPC(Generic[StateT]):
         tail: what a shifted plan ends with, "zero" (the released LeWM planner; inside the bounds)
             or "repeat" for the last action again.
         history: observations to keep, with the actions between them.
-        stop: as in `optimize`.
-        deadline: as in `optimize`.
-        dtype: of the search.
-        device: of the search.
-
-    Attributes:
-        record: all that it knows; may be kept, sent to another thread, and set again.
-        last: the `Plan` of the last call of `act`, in planning units; None before the first.
+        stop, deadline: as in `optimize`.
+        dtype, device: of the search.
     Raises: ValueError on a number out of range, or a `block` that does not divide `action_dim`;
         TypeError on an argument of another kind.
     Warns: RuntimeWarning in the first `act`, if a cost of the last step alone (`last_step`, see
@@ -127,17 +131,13 @@ class MPC(Generic[StateT]):
         """The record of B environments of which nothing is known yet."""
         c, kept = self.committed, self.history - 1
         rest = self._rest.expand(-1, max(c, kept), -1)
+        fresh = torch.ones_like(self._streams, dtype=torch.bool)
         return MPCRecord(
             start=torch.cat([rest[:, :c], self._start[:, c:]], 1),
             state=self.method.init(self._start),
             steps=torch.zeros_like(self._streams),
             calls=0,
-            history=History(
-                observations=None,
-                done=rest[:, :kept],
-                handed=rest[:, : c if kept else 0],
-                fresh=torch.ones_like(self._streams, dtype=torch.bool),
-            ),
+            history=History(None, rest[:, :kept], rest[:, : c if kept else 0], fresh),
         )
 
     def step(
@@ -150,11 +150,6 @@ class MPC(Generic[StateT]):
     ) -> tuple[Tensor, MPCRecord, Plan]:
         """`act` as a function: a record in, another one out, and nothing else is changed.
 
-        Args:
-            record: what is known.
-            cost: as in `act`.
-            method: as in `act`.
-            start: as in `act`.
         Returns: the actions of `act`, the record for the next step, and the plan.
         """
         method, c, end = method or self.method, self.committed, self.committed + self.execute
@@ -165,10 +160,16 @@ class MPC(Generic[StateT]):
             state, steps = method.init(begin, state, steps), 0
             begin = torch.as_tensor(start).to(begin)
             floats("start", begin, "B H A", **dict(zip("BHA", record.start.shape, strict=True)))
-        iterations, H = self.iterations, begin.shape[1]
+        iterations, H, marks = self.iterations, begin.shape[1], set[bool]()
+
+        def scored(candidates: Tensor) -> Tensor:
+            costs = cost(candidates)
+            marks.update(getattr(marked, "last_step", False) for marked in (cost, costs))
+            return costs
+
         plan = optimize(
             method,
-            cost if record.calls or end == H else watched(cost, H, self.execute),
+            cost if record.calls or end == H else scored,
             begin,
             iterations=iterations(record.calls) if callable(iterations) else iterations,
             bounds=self.bounds,
@@ -179,6 +180,14 @@ class MPC(Generic[StateT]):
             previous=state,
             steps=steps,
         )
+        if True in marks:
+            warnings.warn(
+                f"the cost looks at the last of {H} actions alone, but {self.execute} are "
+                "executed: all plans that arrive in time tie, so what is done is arbitrary. "
+                "Execute the whole plan, or let the cost look at all steps",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return *self._moved_on(record, plan.actions, plan.state), plan
 
     def act(
@@ -216,14 +225,36 @@ class MPC(Generic[StateT]):
         Raises: ValueError if `executed` is None and nothing was handed out since, or on shapes
             that disagree.
         """
-        action = None
+        (past, done, handed, fresh, seen), length = self.record.history, self.history
+        B, _, A = self._rest.shape
+
+        def taken(name: str, value: Any) -> Tensor:
+            # A copy, since environments write into their buffers; on the search's device.
+            copied = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
+            shape = list(copied.shape)
+            require(shape[:1] == [B], f"{name or 'observation'} must be [{B}, …], got {shape}")
+            return copied.to(self._rest.device).unsqueeze(1)
+
+        def joined(_: str, now: Tensor, before: Tensor | None) -> Tensor:
+            filled = now.expand(-1, length, *now.shape[2:])
+            if before is None or length == 1:
+                return filled
+            return choose(fresh, filled, torch.cat([before[:, 1:], now], 1))
+
+        new, action = walk(taken, observation), handed[:, :1]
         if executed is not None:
-            given, (B, _, A) = torch.as_tensor(executed).to(self._rest), self._rest.shape
+            given = torch.as_tensor(executed).to(self._rest)
             floats("executed", given, "B n a", B=B, n=self.block, a=A // self.block)
             action = given.reshape(B, 1, A)
             if self.bounds is not None:
                 action = self.bounds.from_environment(action)
-        history = self.record.history.see(observation, action, self._rest)
+        if past is not None and length > 1:
+            names = take_apart(past).keys()
+            require(take_apart(new).keys() == names, f"observation must hold {', '.join(names)}")
+            require(action.shape[1] > 0, "executed must be given if act handed nothing out")
+            done, handed = torch.cat([done, action], 1)[:, 1:], handed[:, 1:]
+        known: Any = walk(joined, new, past)
+        history = History(known, done, handed, torch.zeros_like(fresh), seen + 1)
         self.record = self.record._replace(history=history)
 
     @property
@@ -234,12 +265,15 @@ class MPC(Generic[StateT]):
     @property
     def observations(self) -> _Observations | None:
         """[B, T, …], the last T ≤ `history` observations, the newest last."""
-        return self.record.history.newest()[0]
+        T = min(self.record.history.seen, self.history)
+        seen = self.record.history.observations
+        return walk(lambda _, x: None if x is None else x[:, -T:], seen)
 
     @property
     def past_actions(self) -> Tensor | None:
         """[B, T − 1, A], what was done between them, in planning units; None if T is 1."""
-        return self.record.history.newest()[1]
+        T = min(self.record.history.seen, self.history)
+        return self.record.history.done[:, 1 - T :] if T > 1 else None
 
     @property
     def executed(self) -> Tensor | None:
@@ -274,8 +308,6 @@ class MPC(Generic[StateT]):
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on where `save` was called on a controller of the same settings, to the last bit.
 
-        Args:
-            tensors: what `save` gave.
         Raises: ValueError if a tensor is missing.
         """
         like = self.begin()
@@ -286,12 +318,15 @@ class MPC(Generic[StateT]):
     def _moved_on(self, record: MPCRecord, plan: Tensor, state: Any) -> tuple[Tensor, MPCRecord]:
         """What is handed out of a plan [B, H, A], and the record after it is executed."""
         handed = plan[:, self.committed : self.committed + self.execute]
+        history = record.history
+        if self.history > 1:
+            history = history._replace(handed=torch.cat([history.handed, handed], 1))
         following = MPCRecord(
             start=shift(plan, self.execute, None if self.tail == "repeat" else self._start),
             state=state,
             steps=record.steps + 1,
             calls=record.calls + 1,
-            history=record.history.hand(handed),
+            history=history,
         )
         return self._outside(handed), following
 

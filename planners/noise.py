@@ -59,14 +59,13 @@ def _table(device: torch.device) -> Tensor:
     return _TABLES[device]
 
 
-def _signed(value: int, bits: int) -> int:
+def _signed(value: int, bits: int = 64) -> int:
     """The signed integer with the same `bits` low bits: torch has no unsigned arithmetic."""
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if value >> (bits - 1) else value
+    return (value + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1))
 
 
-_GOLDEN = _signed(0x9E3779B97F4A7C15, 64)
-_MIX64 = (_signed(0xBF58476D1CE4E5B9, 64), _signed(0x94D049BB133111EB, 64))
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX64 = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
 _LANE = 0xD1B54A32D192ED03
 _MIX32 = (0x7FEB352D, _signed(0x846CA68B, 32))
 
@@ -102,9 +101,8 @@ def fold_in(seed: Tensor, data: Tensor | int) -> Tensor:
     Returns: int64 tensor of the broadcast shape.
     Source: splitmix64, Steele, Lea & Flood, OOPSLA 2014.
     """
-    mixed = _mix64(seed.to(torch.int64) + _GOLDEN)
-    offset = data * _GOLDEN if isinstance(data, Tensor) else _signed(data * _GOLDEN, 64)
-    return _mix64(mixed + offset)
+    offset = data * _GOLDEN if isinstance(data, Tensor) else _signed(data * _GOLDEN)
+    return _mix64(_mix64(seed.to(torch.int64) + _GOLDEN) + offset)
 
 
 def problem_seeds(seed: Any, num_problems: int, device: torch.device) -> Tensor:
@@ -118,26 +116,21 @@ def problem_seeds(seed: Any, num_problems: int, device: torch.device) -> Tensor:
     Raises: ValueError if `seed` is a tensor of another shape, TypeError if it is not integer.
     """
     if getattr(seed, "shape", None):
-        seeds = torch.as_tensor(seed, device=device)
+        seeds, B = torch.as_tensor(seed, device=device), num_problems
         if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
             raise TypeError(f"seed must be an integer or [B] integers, got {seeds.dtype}")
-        require(
-            seeds.shape == (num_problems,),
-            f"seed must be [{num_problems}] to match the problems, got {list(seeds.shape)}",
-        )
+        fits = seeds.shape == (B,)
+        require(fits, f"seed must be [{B}] to match the problems, got {list(seeds.shape)}")
         return seeds.to(torch.int64)
     index = torch.arange(num_problems, dtype=torch.int64, device=device)
-    return fold_in(torch.full_like(index, _signed(integer("seed", seed), 64)), index)
+    return fold_in(torch.full_like(index, _signed(integer("seed", seed))), index)
 
 
 class Stream:
-    """The random numbers of one `optimize` call.
+    """The random numbers of one `optimize` call, from one int64 seed per problem, [B].
 
     Numbers are made several iterations ahead when an iteration needs few of them: what is kept
     is a cache, the numbers do not depend on it.
-
-    Args:
-        seed: [B], int64, one seed per problem.
     """
 
     def __init__(self, seed: Tensor) -> None:
@@ -183,14 +176,11 @@ class Stream:
     def _key(self, block: int, lane: int) -> Tensor:
         """[2, 32, B] int32: two words per problem for each iteration of a block of 32."""
         if (block, lane) not in self._keys:
-            first = block * _AHEAD
-            iterations = torch.arange(
-                first, first + _AHEAD, dtype=torch.int64, device=self._seed.device
-            )
-            key = _mix64(fold_in(self._seed, iterations[:, None]) + _signed(lane * _LANE, 64))
-            self._keys[block, lane] = torch.stack(
-                [key.to(torch.int32), (key >> 32).to(torch.int32)]
-            )
+            iterations = torch.arange(_AHEAD, dtype=torch.int64, device=self._seed.device)
+            seeds = fold_in(self._seed, iterations[:, None] + block * _AHEAD)
+            key = _mix64(seeds + _signed(lane * _LANE))
+            words = [key.to(torch.int32), (key >> 32).to(torch.int32)]
+            self._keys[block, lane] = torch.stack(words)
         return self._keys[block, lane]
 
 
@@ -210,17 +200,13 @@ def _normal(bits: Tensor, out: Tensor) -> None:
 class Noise(NamedTuple):
     """What a method draws from in one iteration: the same arguments give the same numbers.
 
-    A problem's numbers are those of its own stream; size is (S, H, A) or any other shape.
-
-    Attributes:
-        stream: the streams of the B problems.
-        iteration: which iteration of the method is drawn for, from 0.
-        offset: iterations of other methods before.
+    A problem's numbers are those of its own stream; size is (S, H, A) or any other shape. Draws
+    with another lane are independent.
     """
 
-    stream: Stream
-    iteration: int
-    offset: int = 0
+    stream: Stream  #: of the B problems
+    iteration: int  #: which iteration of the method is drawn for, from 0
+    offset: int = 0  #: iterations of other methods before
 
     def later(self, iterations: int) -> Noise:
         """The same numbers for a method that began `iterations` ago."""
@@ -229,13 +215,13 @@ class Noise(NamedTuple):
     def normal(
         self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
     ) -> Tensor:
-        """Standard normal numbers [B, *size], made in float32; lanes are independent draws."""
+        """Standard normal numbers [B, *size], made in float32."""
         made = self.stream.normal(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)
 
     def uniform(
         self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
     ) -> Tensor:
-        """Uniform numbers in [0, 1), multiples of 2⁻²⁴, [B, *size]; lanes are independent draws."""
+        """Uniform numbers in [0, 1), multiples of 2⁻²⁴, [B, *size]."""
         made = self.stream.uniform(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)

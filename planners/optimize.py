@@ -55,9 +55,9 @@ def optimize(
             the streams themselves. The global generator is never touched.
         stop: ends the search when all problems have settled: for five iterations no entry of the
             plan has moved by more than this, in planning units, and the method looks no further
-            around it (`State.spread`). None means never. Looked at every five iterations; on a
-            GPU the answer is read five iterations later, so that nothing waits. Methods that keep
-            their spread (predictive sampling, MPPI unless `adapt_std`) never settle.
+            around it (`State.spread`). None means never. On a GPU the answer is read five
+            iterations later, so that nothing waits. Methods that keep their spread (predictive
+            sampling, MPPI unless `adapt_std`) never settle.
         deadline: seconds for the whole call. An iteration is begun if one as long as the last
             would end in time, the first always.
         committed: [B, c, A], in planning units: the first c actions of every plan, which are being
@@ -84,9 +84,13 @@ def optimize(
     integer("iterations", iterations, 1)
     integer("steps", steps, 0, plan.shape[1])
     instance("previous", previous, State, "Plan.state", optional=True)
-    box = _box(method, plan, bounds, committed)
-    start = plan.detach() if box is None else mirrored(plan.detach().unsqueeze(1), *box)[:, 0]
-    stream, in_graph = Stream(problem_seeds(seed, plan.shape[0], plan.device)), _in_graph(plan)
+    box, start = _box(method, plan, bounds, committed), plan.detach()
+    if box is not None:
+        start = mirrored(start.unsqueeze(1), *box)[:, 0]
+    stream = Stream(problem_seeds(seed, plan.shape[0], plan.device))
+    in_graph = torch.compiler.is_compiling() or (
+        plan.is_cuda and torch.cuda.is_current_stream_capturing()
+    )
     timed = stop is not None or deadline is not None
     require(not (timed and in_graph), "stop and deadline must be None in a captured search")
     stopping = Stopping(stop, deadline, start) if timed else None
@@ -138,8 +142,9 @@ def planning_step(
     def step(cost: Cost, mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         box = _box(method, mean, bounds)
         begun: Any = method.init(_project(mean, box))
-        state, scored = _iterate(method, cost, begun._replace(spread=std), _Drawn(noise), box)
-        told: Any = choose(scored.costs.amin(1) == _INF, begun._replace(spread=std), state)
+        begun = begun._replace(spread=std)
+        state, scored = _iterate(method, cost, begun, _Drawn(noise), box)
+        told: Any = choose(scored.costs.amin(1) == _INF, begun, state)
         return told.mean, told.spread, scored.costs
 
     return step
@@ -176,10 +181,9 @@ def _box(
     if bounds is None and committed is None:
         return None
     B, H, A = plan.shape
-    if bounds is None:
-        low, high = plan.new_full((1, 1, 1, A), -_INF), plan.new_full((1, 1, 1, A), _INF)
-    else:
-        low, high = (edge.view(1, 1, 1, A) for edge in bounds.box(plan))
+    wide = plan.new_full((A,), _INF)
+    edges = (-wide, wide) if bounds is None else bounds.box(plan)
+    low, high = (edge.view(1, 1, 1, A) for edge in edges)
     if committed is not None:
         floats("committed", committed, "B c A", B=B, A=A)
         rest = H - committed.shape[1]
@@ -193,40 +197,30 @@ def _project(actions: Tensor, box: _Box | None) -> Tensor:
     """Actions [B, H, A] or candidates [B, S, H, A] moved into the box."""
     if box is None:
         return actions
-    if actions.ndim == 3:
-        return torch.clamp(actions.unsqueeze(1), *box)[:, 0]
-    return torch.clamp(actions, *box)
+    return actions.clamp(*box) if actions.ndim == 4 else actions.unsqueeze(1).clamp(*box)[:, 0]
 
 
 def _score(cost: Cost, candidates: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor]:
-    if not needs_grad:
-        costs = _checked(cost(candidates), candidates)
-        return costs.nan_to_num(_INF, _INF, _INF), candidates.new_empty(0)
-    with torch.enable_grad():
-        leaf = candidates.detach().requires_grad_()
-        costs = _checked(cost(leaf), candidates)
-        if not costs.requires_grad:
-            raise ValueError("cost must be differentiable for a method that asks for its gradient")
-        # The sum of all costs: a candidate's cost depends on its own actions alone.
-        (grads,) = torch.autograd.grad(costs.sum(), leaf)
-    return costs.detach().nan_to_num(_INF, _INF, _INF), grads.nan_to_num(0.0, 0.0, 0.0)
-
-
-def _checked(costs: Tensor, candidates: Tensor) -> Tensor:
-    if not isinstance(costs, Tensor):
-        raise TypeError(f"cost must return a torch.Tensor [B, S], got {type(costs).__name__}")
-    if costs.shape != candidates.shape[:2] or not costs.is_floating_point():
-        raise ValueError(
-            f"cost must map [B, S, H, A] = {list(candidates.shape)} to floats [B, S] = "
-            f"{list(candidates.shape[:2])}, got {costs.dtype} {list(costs.shape)}"
+    """Costs and gradients, as `Scored` holds them."""
+    grads = candidates.new_empty(0)
+    with torch.set_grad_enabled(needs_grad):
+        leaf = candidates.detach().requires_grad_() if needs_grad else candidates
+        costs = cost(leaf)
+        if not isinstance(costs, Tensor):
+            raise TypeError(f"cost must return a torch.Tensor [B, S], got {type(costs).__name__}")
+        shape = list(candidates.shape)
+        require(
+            list(costs.shape) == shape[:2] and costs.is_floating_point(),
+            f"cost must map [B, S, H, A] = {shape} to floats [B, S] = {shape[:2]}, "
+            f"got {costs.dtype} {list(costs.shape)}",
         )
-    return costs
-
-
-def _in_graph(plan: Tensor) -> bool:
-    if torch.compiler.is_compiling():
-        return True
-    return plan.is_cuda and torch.cuda.is_current_stream_capturing()
+        if needs_grad:
+            rule = "cost must be differentiable for a method that asks for its gradient"
+            require(costs.requires_grad, rule)
+            # The sum of all costs: a candidate's cost depends on its own actions alone.
+            (grads,) = torch.autograd.grad(costs.sum(), leaf)
+            grads = grads.nan_to_num(0.0, 0.0, 0.0)
+    return costs.detach().nan_to_num(_INF, _INF, _INF), grads
 
 
 def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:
@@ -239,15 +233,14 @@ def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:
         stuck = on_bound.sum() * 2 > free.expand_as(candidates).sum()
     any_dead, any_stuck = torch.stack([dead.any(), stuck]).tolist()
     if any_dead:
-        problems = dead.nonzero().flatten().tolist()
         raise FloatingPointError(
-            f"cost must be finite for at least one candidate of each problem, got none for "
-            f"problem {', '.join(map(str, problems))}"
+            "cost must be finite for at least one candidate of each problem, got none for problem "
+            + ", ".join(map(str, dead.nonzero().flatten().tolist()))
         )
     if any_stuck:
         warnings.warn(
             "most candidates of the last iteration lie on a bound: the spread is large for this "
             "box, or bounds and plan are in different units (see Bounds' mean and std)",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=3,
         )

@@ -167,6 +167,12 @@ def documented(name: str, text: str) -> bool:
     )
 
 
+def described(name: str, source: str) -> bool:
+    """Whether a field of a record has a `#:` comment, behind it or in the lines above."""
+    field = rf"^    {name}: "
+    return re.search(rf"{field}.*  #: |^    #: .*\n{field}", source, re.M) is not None
+
+
 def missing_parts(value: object) -> list[str]:
     """What a public docstring lacks to be a contract."""
     text = inspect.getdoc(value) or ""
@@ -184,7 +190,12 @@ def missing_parts(value: object) -> list[str]:
         return []
     if not issubclass_safe(value, Exception):
         parameters = inspect.signature(value).parameters
-        missing += [f"{name}:" for name in parameters if not documented(name, text)]
+        fields = inspect.getsource(value) if inspect.isclass(value) else ""
+        missing += [
+            f"{name}:"
+            for name in parameters
+            if not documented(name, text) and not described(name, fields)
+        ]
     if inspect.isfunction(value) and value.__annotations__.get("return") not in (None, "None"):
         missing += [] if re.search(r"^(Returns|Yields):", text, re.M) else ["Returns:"]
     if raises(source_tree(value)):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from planners import CEM, Progress, Scored, optimize
-from planners.cem import CEMState
 from planners.noise import Noise, Stream, problem_seeds
+from planners.sampling import CEMState
 
 from .known import Problem, quadratic, valley
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from planners import CEM, AugmentedLagrangian, GradientDescent, Progress, optimize
-from planners.lagrangian import LagrangianState
+from planners.wrappers import LagrangianState
 
 from .known import constrained
 

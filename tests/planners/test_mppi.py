@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from planners import MPC, MPPI, Scored, optimize
-from planners.mppi import MPPIState
 from planners.noise import Noise, Stream
+from planners.sampling import MPPIState
 
 NOISE = Noise(Stream(torch.tensor([0])), 0)
 CANDIDATES = torch.tensor([0.0, 1.0, 2.0, 4.0]).view(1, 4, 1, 1)

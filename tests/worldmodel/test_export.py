@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from planners import CEM, Bounds, planning_step
-from planners.cem import CEMState
 from planners.contract import Scored
+from planners.sampling import CEMState
 from worldmodel import ActionEncoder, CausalPredictor, FrameEncoder, WorldModel, goal_cost, presets
 from worldmodel.export import PlanningStep, export_onnx, export_torch
 

@@ -1,0 +1,359 @@
+"""Planners that draw candidates around a plan: CEM, iCEM, MPPI and predictive sampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from planners._arguments import integer, numbers, one_of, require, row
+from planners._common import (
+    as_std,
+    best,
+    gaussian,
+    lowest,
+    pick,
+    population,
+    shift,
+    unscored,
+    weighted_mean,
+)  # fmt: skip
+from planners.contract import Scored
+from planners.correlation import Colored, Correlation, correlated
+from planners.noise import Noise
+
+__all__ = ["CEM", "ICEM", "MPPI", "CEMState", "ICEMState", "MPPIState", "PredictiveSampling"]
+
+
+def _around(
+    mean: Tensor, std: Tensor, S: int, noise: Noise, correlation: Correlation | None = None
+) -> Tensor:
+    """S candidates [B, S, H, A] around a plan [B, H, A]."""
+    # A product, then a sum: a fused one would round differently at the end of a vector.
+    candidates = correlated(noise, correlation, S, mean) * std.unsqueeze(1)
+    candidates += mean.unsqueeze(1)
+    return candidates
+
+
+class CEMState(NamedTuple):
+    """A Gaussian with independent coordinates, and the best candidate of the last iteration."""
+
+    mean: Tensor  #: [B, H, A]
+    spread: Tensor  #: [B, H, A], σ
+    best: Tensor  #: [B, H, A]
+    cost: Tensor  #: [B], cost of `best`
+
+
+@dataclass(frozen=True)
+class CEM:
+    """Cross-entropy method: fit a Gaussian to the best candidates, again and again.
+
+        a_s  = μ + σ ε_s,  ε_s ~ N(0, I),  a_0 = μ
+        μ, σ ← mean and standard deviation (divisor K − 1) of the K candidates of least cost
+
+    Choose it first: it needs no gradient, few settings, and forgives rough costs. Defaults are
+    the published planner of LeWM; there the result is the last mean.
+
+    Source: Rubinstein & Kroese, The Cross-Entropy Method (2004); defaults: LeWM,
+        arXiv:2603.19312, and its released solver.
+    """
+
+    num_samples: int = 300  #: S, candidates per iteration.
+    num_elites: int = 30  #: K, in [2, S].
+    #: σ at the start, a number or one per action dim, in planning units.
+    init_std: float | tuple[float, ...] = 1.0
+    #: Smallest σ; above 0 it keeps the search alive when elites agree too early.
+    min_std: float = 0.0
+    momentum: float = 0.0  #: Weight of the old μ and σ in the new ones, in [0, 1).
+    keep_mean: bool = True  #: Whether candidate 0 is the mean itself.
+    #: "mean", or "best" for the best candidate of the last iteration.
+    returns: Literal["mean", "best"] = "mean"
+    #: γ, at least 1; above 1 iteration i scores max(S γ^−i, 2K) candidates, so the cost is called
+    #: with changing shapes.
+    decay: float = 1.0
+
+    discrete: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        integer("num_samples", self.num_samples, 2)
+        integer("num_elites", self.num_elites, 2, self.num_samples)
+        row("init_std", self.init_std)
+        numbers(self, min_std="[0, inf)", momentum="[0, 1)", decay="[1, inf)")
+        one_of("returns", self.returns, ("mean", "best"))
+
+    def init(self, plan: Tensor, *_: object) -> CEMState:
+        """Mean at the start, the given spread around it; nothing is kept."""
+        return CEMState(plan, as_std(self.init_std, plan, "init_std"), plan, unscored(plan))
+
+    def ask(self, state: CEMState, noise: Noise) -> Tensor:
+        """Draw S candidates."""
+        S = population(self.num_samples, self.decay, noise.iteration, 2 * self.num_elites)
+        candidates = _around(state.mean, state.spread, S, noise)
+        if self.keep_mean:
+            candidates[:, 0] = state.mean
+        return candidates
+
+    def tell(self, state: CEMState, scored: Scored) -> CEMState:
+        """Fit the Gaussian to the elites."""
+        elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
+        mean, std = gaussian(elites, self.num_elites - 1, state.mean)
+        if self.momentum:
+            mean = self.momentum * state.mean + (1 - self.momentum) * mean
+            std = self.momentum * state.spread + (1 - self.momentum) * std
+        if self.min_std:
+            std = std.clamp_min(self.min_std)
+        return CEMState(mean, std, elites[..., 0].view(mean.shape), values[:, 0])
+
+    def plan(self, state: CEMState) -> Tensor:
+        """The mean, or the best candidate of the last iteration."""
+        return state.mean if self.returns == "mean" else state.best
+
+
+class ICEMState(NamedTuple):
+    """A Gaussian and the elites that are scored again."""
+
+    mean: Tensor  #: [B, H, A]
+    spread: Tensor  #: [B, H, A], σ
+    elites: Tensor  #: [B, R, H, A], kept candidates, the best first
+    known: Tensor  #: [B], whether `elites` are candidates that were scored
+    cost: Tensor  #: [B], cost of the best elite
+
+
+@dataclass(frozen=True)
+class ICEM:
+    """Improved cross-entropy method: more from fewer candidates.
+
+        a_s  = μ + σ η_s,  η coloured with exponent β;  a share ξ of the last elites stays in
+        S_i  = max(S γ^{−i}, 2K)
+        μ, σ ← α (μ, σ) + (1 − α) (mean and standard deviation of the K elites)
+
+    Choose it when cost evaluations are few and good plans push the same way for several steps.
+    The plan is the best candidate of the last iteration. The next control step starts around the
+    shifted mean, as in the source, and scores the shifted elites again. Where we differ from the
+    source: the mean is a candidate in every iteration, not only in the last; a shifted elite ends
+    with its last action again, not with a new random one; the first start is the plan given, not
+    the middle of the box, and σ is in planning units, not in half widths of the box.
+
+    Source: Pinneri et al., arXiv:2008.06389, Algorithm 1, and its released code; K, α, ξ, γ, σ as
+        there, β of the middle of its task-dependent range.
+    """
+
+    num_samples: int = 300  #: S, candidates in the first iteration, at least 2K.
+    num_elites: int = 10  #: K, at least 2.
+    #: β, noise exponent; 0 is white. The noise is that of the source, whose standard deviation is
+    #: 1.03 to 1.21, not 1, at 5 to 30 steps; see `Colored`.
+    beta: float = 2.0
+    #: σ at the start, a number or one per action dim, in planning units.
+    init_std: float | tuple[float, ...] = 0.5
+    momentum: float = 0.1  #: α, in [0, 1).
+    keep: float = 0.3  #: ξ, share of the elites kept, in [0, 1].
+    decay: float = 1.25  #: γ, at least 1; as in `CEM`.
+
+    discrete: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        integer("num_elites", self.num_elites, 2)
+        integer("num_samples", self.num_samples, 2 * self.num_elites)
+        row("init_std", self.init_std)
+        numbers(self, beta="[0, inf)", momentum="[0, 1)", keep="[0, 1]", decay="[1, inf)")
+
+    @property
+    def _kept(self) -> int:
+        return math.ceil(self.keep * self.num_elites)
+
+    def init(self, plan: Tensor, previous: ICEMState | None = None, steps: int = 0) -> ICEMState:
+        """The given spread around the start, or around the shifted mean, and the shifted elites."""
+        std, mean = as_std(self.init_std, plan, "init_std"), plan
+        elites = plan.unsqueeze(1).expand(-1, max(self._kept, 1), -1, -1)
+        known = torch.zeros_like(plan[:, 0, 0], dtype=torch.bool)
+        if previous is not None:
+            elites, known = shift(previous.elites, steps), previous.known
+            mean = shift(previous.mean, steps) if steps else plan
+        return ICEMState(mean, std, elites, known, unscored(plan))
+
+    def ask(self, state: ICEMState, noise: Noise) -> Tensor:
+        """Draw S_i candidates: the mean first, the kept elites last."""
+        S = population(self.num_samples, self.decay, noise.iteration, 2 * self.num_elites)
+        colour = Colored(self.beta, unit=False)
+        candidates = _around(state.mean, state.spread, S, noise, colour)
+        candidates[:, 0] = state.mean
+        if self._kept:
+            drawn = candidates[:, -self._kept :]
+            known = state.known[:, None, None, None]
+            candidates[:, -self._kept :] = torch.where(known, state.elites, drawn)
+        return candidates
+
+    def tell(self, state: ICEMState, scored: Scored) -> ICEMState:
+        """Fit the Gaussian to the elites and keep the best of them."""
+        elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
+        # The divisor is K, as in the source; CEM's is K − 1, as in LeWM's solver.
+        mean, std = gaussian(elites, self.num_elites, state.mean)
+        α = self.momentum
+        mean, std = α * state.mean + (1 - α) * mean, α * state.spread + (1 - α) * std
+        kept = elites[..., : max(self._kept, 1)].transpose(1, 2)
+        kept = kept.reshape(len(mean), -1, *mean.shape[1:])
+        return ICEMState(mean, std, kept, torch.ones_like(state.known), values[:, 0])
+
+    def plan(self, state: ICEMState) -> Tensor:
+        """The best candidate of the last iteration."""
+        return state.elites[:, 0]
+
+
+class MPPIState(NamedTuple):
+    """The nominal plan and the spread around it."""
+
+    mean: Tensor  #: [B, H, A]
+    spread: Tensor  #: [B, H, A], σ
+    taken: Tensor  #: [B, H, A], the mean or the candidate that is executed
+    cost: Tensor  #: [B], lowest cost of the last iteration
+
+
+@dataclass(frozen=True)
+class MPPI:
+    """Path-integral control: cheap candidates pull the plan, in proportion to e^{−cost/λ}.
+
+        a_s = μ + σ ε_s,  a_0 = μ
+        w_s = softmax_s(−cost_s / λ),  over all candidates or the `top_k` cheapest
+        μ   ← Σ_s w_s a_s,   and with `adapt_std`  σ² ← Σ_s w_s (a_s − μ)²
+
+    Choose it where the controller must move smoothly between replans: the average of many
+    candidates changes less than the best few. λ is in units of the cost, and must be set with it:
+    far above the spread of costs nothing is learned, far below only the best candidate counts.
+    With `correlation=Integrated()` it is smooth MPPI, with `Kernel(J)` kernel MPPI. An action
+    penalty belongs in the cost.
+
+    The planner of TD-MPC2, without its policy prior and its noise while training, is
+    `MPPI(512, 2.0, 2.0, top_k=64, adapt_std=True, min_std=0.05, returns="sample")` with 6
+    iterations under `MPC(horizon=3, …)`; its temperature of 0.5 is 1/λ. It executes a candidate
+    that it draws with the weights, and starts the next step from the mean.
+
+    Source: Williams et al., arXiv:1707.02342; λ = 1 and σ = 1: pytorch_mppi. TD-MPC2:
+        arXiv:2310.16828 and its released code.
+    """
+
+    num_samples: int = 300  #: S, candidates per iteration.
+    temperature: float = 1.0  #: λ, positive.
+    #: σ, a number or one per action dim, in planning units.
+    std: float | tuple[float, ...] = 1.0
+    top_k: int | None = None  #: How many candidates are averaged, in [1, S]; None means all.
+    adapt_std: bool = False  #: Whether σ follows the weighted candidates.
+    min_std: float = 0.0  #: Smallest σ if it does.
+    #: Of the noise along the horizon; None means independent steps.
+    correlation: Correlation | None = None
+    #: "mean", or "sample" for a candidate drawn with the weights.
+    returns: Literal["mean", "sample"] = "mean"
+    #: γ, at least 1; above 1, which needs `top_k`, iteration i has max(S γ^−i, 2 top_k) candidates.
+    decay: float = 1.0
+
+    discrete: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        integer("num_samples", self.num_samples, 1)
+        row("std", self.std)
+        if self.top_k is not None:
+            integer("top_k", self.top_k, 1, self.num_samples)
+        numbers(self, temperature="(0, inf)", min_std="[0, inf)", decay="[1, inf)")
+        one_of("returns", self.returns, ("mean", "sample"))
+        alone = "{} must be {} without {}, got {}".format
+        fixed = self.adapt_std or self.min_std == 0
+        require(fixed, alone("min_std", 0, "adapt_std", self.min_std))
+        whole = self.top_k is not None or self.decay == 1
+        require(whole, alone("decay", 1, "top_k", self.decay))
+
+    def init(self, plan: Tensor, previous: MPPIState | None = None, steps: int = 0) -> MPPIState:
+        """The nominal plan at the start, or at the mean so far where a candidate was executed."""
+        mean = plan
+        if previous is not None and steps and self.returns == "sample":
+            mean = shift(previous.mean, steps, plan)
+        return MPPIState(mean, as_std(self.std, plan, "std"), mean, unscored(plan))
+
+    def ask(self, state: MPPIState, noise: Noise) -> Tensor:
+        """Draw S candidates around the nominal plan."""
+        S = population(self.num_samples, self.decay, noise.iteration, 2 * (self.top_k or 1))
+        candidates = _around(state.mean, state.spread, S, noise, self.correlation)
+        candidates[:, 0] = state.mean
+        return candidates
+
+    def tell(self, state: MPPIState, scored: Scored) -> MPPIState:
+        """Average the candidates."""
+        costs = scored.costs
+        least = costs.amin(1)
+        if self.top_k is not None:
+            limit = costs.topk(self.top_k, dim=1, largest=False).values[:, -1:]
+            costs = costs.masked_fill(costs > limit, torch.inf)
+        # Relative to the least cost, so that a constant added to the cost changes nothing.
+        relative = (costs - least.unsqueeze(1)).nan_to_num(torch.inf, torch.inf)
+        weights = torch.softmax(-relative / self.temperature, 1).to(state.mean.dtype)
+        mean = weighted_mean(scored.candidates, weights)
+        std, taken = state.spread, mean
+        if self.adapt_std:
+            deviation = scored.candidates - mean.unsqueeze(1)
+            std = weighted_mean(deviation * deviation, weights).sqrt().clamp_min(self.min_std)
+        if self.returns == "sample":
+            # The largest log w − log(−log u) is a candidate with the probability of its weight.
+            u = scored.noise.uniform((weights.shape[1],), dtype=weights.dtype, lane=1)
+            taken = pick(scored.candidates, (weights.log() - (-u.log()).log()).argmax(1))
+        return MPPIState(mean, std, taken, least)
+
+    def plan(self, state: MPPIState) -> Tensor:
+        """The nominal plan, or the candidate drawn in the last iteration."""
+        return state.taken
+
+
+class _Best(NamedTuple):
+    """The best candidate of the last iteration."""
+
+    nominal: Tensor  #: [B, H, A]
+    cost: Tensor  #: [B], its cost
+    spread: float = torch.inf  #: inf, since σ never falls: a plan that stays may still be beaten
+
+
+@dataclass(frozen=True)
+class PredictiveSampling:
+    """The simplest planner that works: random changes of the plan, the best one stays.
+
+        a_0 = plan,  a_s = plan + σ ε_s
+        plan ← the cheapest candidate
+
+    Choose it as the baseline to beat, or when an iteration must be as cheap as possible. The plan
+    itself stays a candidate, so its cost never rises. `correlation=Kernel(J)` gives the few
+    spline knots of the source.
+
+    Source: Howell et al., arXiv:2212.00541, Section 4. Its default of 10 samples serves a replan
+        every few milliseconds; ours serves the same budget as CEM.
+    """
+
+    num_samples: int = 300  #: S, at least 2.
+    #: σ, a number or one per action dim, in planning units.
+    std: float | tuple[float, ...] = 0.3
+    #: Of the noise along the horizon; None means independent steps.
+    correlation: Correlation | None = None
+
+    discrete: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        integer("num_samples", self.num_samples, 2)
+        row("std", self.std)
+
+    def init(self, plan: Tensor, *_: object) -> _Best:
+        """The start is the plan; nothing is kept."""
+        return _Best(plan, unscored(plan))
+
+    def ask(self, state: _Best, noise: Noise) -> Tensor:
+        """The plan and S − 1 changes of it."""
+        std = as_std(self.std, state.nominal, "std")
+        candidates = _around(state.nominal, std, self.num_samples, noise, self.correlation)
+        candidates[:, 0] = state.nominal
+        return candidates
+
+    def tell(self, state: _Best, scored: Scored) -> _Best:
+        """Keep the best."""
+        nominal, cost = best(scored.candidates, scored.costs)
+        return state._replace(nominal=nominal, cost=cost)
+
+    def plan(self, state: _Best) -> Tensor:
+        """The best candidate."""
+        return state.nominal

@@ -126,12 +126,13 @@ class GRASP:
 
     def init(self, plan: Tensor, *_: object) -> GRASPState:
         """Actions at the start; states on the straight line to the goal. Nothing is kept."""
-        (B, H, _), R = plan.shape, self.num_restarts
-        floats("initial", self.initial, "B D", B=B)
+        H = plan.shape[1]
+        floats("initial", self.initial, "B D", B=len(plan))
         share = torch.arange(1, H, dtype=plan.dtype, device=plan.device) / H
         way = (self.goal - self.initial).detach()
         states = self.initial.detach()[:, None] + share[:, None] * way[:, None]
-        actions, states = (x.unsqueeze(1).expand(-1, R, -1, -1) for x in (plan, states))
+        shape = (-1, self.num_restarts, -1, -1)
+        actions, states = (x.unsqueeze(1).expand(shape) for x in (plan, states))
         return GRASPState(actions, states, (), plan, unscored(plan))
 
     def ask(self, state: GRASPState, noise: Noise) -> Tensor:

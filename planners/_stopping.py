@@ -24,18 +24,12 @@ class Stopping:
     while no entry of the plan has moved by more since the last look. It keeps the state it has
     then, so that nobody's plan depends on how long the others search.
 
-    On a GPU the host reads the answer of the look before the last one, which lies `LOOK`
-    iterations back: it waits for no iteration but that, and the device never runs out of work.
-    The clock compares the time with the marks that the device has passed, and waits for the first
-    of them alone.
+    On a GPU the host reads the answer of the look before the last one, `LOOK` iterations back: the
+    device never runs out of work. The clock compares the time with the marks that the device has
+    passed, and waits for the first of them alone.
 
-    Args:
-        stop: in planning units; None never looks.
-        deadline: seconds from now; None means no clock.
-        start: [B, H, A], the plan before the first iteration.
-        marks: makes marks in the device's queue, such as `torch.cuda.Event`; None for a device
-            that queues nothing, unless `start` is on a GPU.
-        now: the clock, in seconds; None means the process's own.
+    `marks` makes marks in the device's queue (None: as `start` [B, H, A] needs them), `now` is a
+    clock in seconds.
     """
 
     def __init__(

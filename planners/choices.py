@@ -40,9 +40,7 @@ def round_to_choices(actions: Tensor, choices: int) -> Tensor:
 
 
 def project_to_simplex(rows: Tensor) -> Tensor:
-    """The nearest probability vector to each row [..., C].
-
-        p = max(x − θ, 0),  θ such that Σ p = 1
+    """The nearest probability vector to each row x [..., C]: max(x − θ, 0), θ such that Σ p = 1.
 
     Source: Duchi et al., Efficient projections onto the ℓ1-ball, ICML 2008, Figure 1.
     """
@@ -96,8 +94,7 @@ class CategoricalCEM:
     def __post_init__(self) -> None:
         integer("num_samples", self.num_samples, 1)
         integer("num_elites", self.num_elites, 1, self.num_samples)
-        if self.choices is not None:
-            integer("choices", self.choices, 2)
+        integer("choices", 2 if self.choices is None else self.choices, 2)
         numbers(self, momentum="[0, 1)", floor="[0, 1]", restart="[0, 1]", decay="[1, inf)")
 
     def init(self, plan: Tensor, *_: object) -> CategoricalState:
@@ -137,14 +134,11 @@ class SimplexGradient:
 
         p_r ← project(rule(p_r, ∇cost(p_r)))
 
-    Choose it for discrete actions whose model also takes mixtures of one-hot actions and has
-    useful gradients there. A relaxed plan can be cheaper than any real one, so the roundings of
-    the R plans are scored in iterations 0, 2, … without a gradient, the relaxed plans in 1, 3, …
-    with one. The plan is the best rounding when they were last scored.
-
-    Each start ends in a minimum near it, and choices that only pay together make many of those,
-    so a search with few starts misses the best plan often. The default solves the chains of the
-    test suite; take more for longer ones.
+    Choose it for discrete actions whose model also takes mixtures of one-hot actions and has useful
+    gradients there. A relaxed plan can be cheaper than any real one, so the roundings of the R
+    plans are scored in iterations 0, 2, …, the relaxed plans, with gradients, in 1, 3, …. The plan
+    is the best rounding when they were last scored. Each start ends in a minimum near it, and
+    choices that only pay together make many of those: take many starts, more for a long horizon.
 
     Source: projected gradient, Levitin & Polyak (1966); the rule and its lr are our choice.
     """
@@ -158,8 +152,7 @@ class SimplexGradient:
 
     def __post_init__(self) -> None:
         integer("num_restarts", self.num_restarts, 1)
-        if self.choices is not None:
-            integer("choices", self.choices, 2)
+        integer("choices", 2 if self.choices is None else self.choices, 2)
         calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
         number("init_std", self.init_std, "[0, inf)")
 

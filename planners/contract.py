@@ -27,7 +27,11 @@ tensor). `MPC` then warns where it executes less than a plan. Absent means false
 
 @runtime_checkable
 class State(Protocol):
-    """What a method remembers between iterations: a frozen record."""
+    """What a method remembers between iterations: a frozen record.
+
+    `spread` is 0 where a method follows a path: then a plan that no longer moves has settled. It is
+    inf while it cannot have.
+    """
 
     @property
     def cost(self) -> Tensor:
@@ -35,11 +39,7 @@ class State(Protocol):
 
     @property
     def spread(self) -> Tensor | float:
-        """[B, …] or a number, how far around its plan the method still looks.
-
-        0 where it follows a path: then a plan that no longer moves has settled. inf while it
-        cannot have.
-        """
+        """[B, …] or a number, how far around its plan the method still looks."""
 
 
 StateT = TypeVar("StateT", bound=State)
@@ -50,8 +50,7 @@ class Scored(NamedTuple):
 
     candidates: Tensor  #: [B, S, H, A], as asked for and projected to the bounds.
     costs: Tensor  #: [B, S], +inf where the cost was not finite.
-    #: [B, S, H, A], gradient of each cost, 0 where it was not finite; empty unless the candidates
-    #: required grad.
+    #: [B, S, H, A], of each cost, 0 where not finite; empty unless the candidates required grad.
     grads: Tensor
     noise: Noise  #: The stream of this iteration, with lanes that `ask` has not drawn from.
 
@@ -60,9 +59,9 @@ class Scored(NamedTuple):
 class Method(Protocol[StateT]):
     """A planner: a frozen dataclass of hyperparameters that knows only its own update.
 
-    `optimize` repeats: ask, project to the bounds, score, tell. Everything a method remembers is
-    in the state, everything random comes from `noise`. Nothing is inherited. A method refuses
-    wrong hyperparameters: ValueError on a value out of range, TypeError on one of another kind.
+    `optimize` repeats: ask, project to the bounds, score, tell. All that a method remembers is in
+    the state, all that is random comes from `noise`, nothing is inherited. Those of this package
+    raise ValueError on a hyperparameter out of range, TypeError on one of another kind.
     """
 
     @property
@@ -97,9 +96,8 @@ class Plan(NamedTuple):
     """What `optimize` found."""
 
     actions: Tensor  #: [B, H, A], the actions to take, inside the bounds, in planning units.
-    #: [B], the lowest cost in the last iteration. It is the cost of `actions` where the method
-    #: returns a candidate it has scored (`BestSoFar`, gradient methods, predictive sampling); CEM
-    #: and MPPI return an average that no iteration has scored.
+    #: [B], the lowest cost in the last iteration: of `actions`, if the method returns a candidate.
+    #: CEM and MPPI return an average that no iteration has scored.
     cost: Tensor
     history: Tensor  #: [iterations, B], `cost` after each; never rises under `BestSoFar`.
     spread: Tensor  #: [B, H, A], standard deviation of the last iteration's candidates.
@@ -140,15 +138,13 @@ class Bounds:
 
         low ≤ mean + std · action ≤ high
 
-    A world model is usually trained on normalised actions (a − mean) / std. Give the same mean
-    and std here, and the planner searches in the model's units while every candidate stays
-    inside the environment's box. Each argument has one entry per control of the environment;
-    when an action is a block of several environment steps, A = steps · controls, it repeats.
+    A world model is usually trained on normalised actions (a − mean) / std. Give the same mean and
+    std here: the planner searches in the model's units, inside the environment's box. Each argument
+    has one entry per control; in a block of several environment steps it repeats.
 
     Args:
         low, high: (A,) or a number, allowed values; where they are equal a control is held there.
-        mean: (A,) or a number, subtracted before planning.
-        std: (A,) or a number, positive, divided by before planning.
+        mean, std: (A,) or a number, subtracted, then divided by before planning; std positive.
     Raises: ValueError if low > high somewhere, a std is not positive, or the lengths differ.
     """
 
@@ -173,20 +169,19 @@ class Bounds:
         positive = bool(((self.std > 0) & self.std.isfinite()).all())
         require(positive, f"std must be positive and finite, got {self.std.tolist()}")
         require(bool(self.mean.isfinite().all()), f"mean must be finite, got {self.mean.tolist()}")
-        # Rows per (width, dtype, device) ever asked for: a copy to a device would wait for it,
-        # which a CUDA graph forbids.
+        # Per (width, dtype, device) ever asked for: a CUDA graph forbids to copy to a device.
         self._rows: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     def __repr__(self) -> str:
-        rows = ((k, getattr(self, k).tolist()) for k in ("low", "high", "mean", "std"))
-        return f"Bounds({', '.join(f'{name}={row}' for name, row in rows)})"
+        rows = (f"{k}={getattr(self, k).tolist()}" for k in ("low", "high", "mean", "std"))
+        return f"Bounds({', '.join(rows)})"
 
     def _tiled(self, like: Tensor) -> tuple[Tensor, ...]:
         """Low and high in planning units, then low, high, mean, std as given: [A] each."""
-        key = (like.shape[-1], like.dtype, like.device)
+        A, size = like.shape[-1], self.low.numel()
+        key = (A, like.dtype, like.device)
         if key in self._rows:
             return self._rows[key]
-        A, size = like.shape[-1], self.low.numel()
         require(A % size == 0, f"bounds have {size} entries, which must divide A, got A = {A}")
         edges = [(edge - self.mean) / self.std for edge in (self.low, self.high)]
         inner = _rounded_inwards(edges[0], edges[1], like.dtype)

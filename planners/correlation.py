@@ -1,7 +1,4 @@
-"""Noise that is alike from one action to the next: smooth exploration, few ways to move.
-
-A correlation is a matrix L [H, J] that turns J independent numbers per action dim into H.
-"""
+"""Noise that is alike from one action to the next: smooth exploration, few ways to move."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ class Correlation(Protocol):
     """How noise at one step of the horizon goes with noise at another; hashable."""
 
     def matrix(self, horizon: int) -> Tensor:
-        """L, [H, J], float64 on the CPU: noise = L · (J independent standard normal numbers)."""
+        """L, [H, J], float64 on the CPU: noise = L · J independent numbers per action dim."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,8 @@ class Colored:
     """
 
     beta: float  #: β, at least 0.
-    #: Whether its variance is 1. If not, Σ c_f² leaves f = 0 out and counts f = 1/2 half, as the
-    #: colorednoise package does that iCEM's release draws from: the standard deviation is then
-    #: above 1 (β = 2: 1.18 at 5 steps, 1.15 at 30), but 1 for white noise.
+    #: Whether its variance is 1. If not, Σ c_f² leaves f = 0 out and counts f = 1/2 half, as in the
+    #: noise of iCEM's release: σ is above 1 (β = 2: 1.18 at 5 steps, 1.15 at 30), but 1 for β = 0.
     unit: bool = True
 
     def __post_init__(self) -> None:
@@ -52,23 +48,21 @@ class Colored:
         columns, power = [], 0.0
         for k in range(horizon // 2 + 1):
             alone = k in (0, horizon / 2)
-            weight = max(k, 1) ** -self.beta
             # A pair carries twice the power of a lone cosine.
+            weight = max(k, 1) ** -self.beta * (1 if alone else 2)
             if self.unit or not self.beta or horizon == 1:
-                power += weight * (1 if alone else 2)
+                power += weight
             elif k:
-                power += weight * (0.5 if alone else 2)
+                power += weight / 2 if alone else weight
             angle = 2 * math.pi * k / horizon * h
-            scale = math.sqrt(weight * (1 if alone else 2))
-            columns += [scale * angle.cos()] + ([] if alone else [scale * angle.sin()])
+            waves = [angle.cos()] if alone else [angle.cos(), angle.sin()]
+            columns += [math.sqrt(weight) * wave for wave in waves]
         return torch.stack(columns, 1) / math.sqrt(power)
 
 
 @dataclass(frozen=True)
 class Integrated:
-    """A random walk: noise is drawn for the change of the action and summed up.
-
-        noise_h = H^{−1/2} Σ_{j ≤ h} ε_j
+    """A random walk: noise is drawn for the change of the action, H^{−1/2} Σ_{j ≤ h} ε_j.
 
     The first action barely moves, so consecutive control steps agree; the last has variance 1.
 
@@ -109,18 +103,14 @@ class Kernel:
         return weights
 
 
-# One per (correlation, horizon, dtype, device) ever used: copying a matrix to a device inside the
-# loop would wait for it.
+# One per (correlation, horizon, dtype, device): to copy it inside the loop would wait for a device.
 _MATRICES: dict[tuple[Correlation, int, torch.dtype, torch.device], Tensor] = {}
 
 
 def correlated(
     noise: Noise, correlation: Correlation | None, num_samples: int, like: Tensor
 ) -> Tensor:
-    """Standard normal noise along the horizon of plans like `like`, [B, S, H, A].
-
-    Without a correlation the steps are independent.
-    """
+    """Noise [B, S, H, A] for plans like `like`; without a correlation steps are independent."""
     H, A = like.shape[1:]
     if correlation is None:
         return noise.normal((num_samples, H, A), dtype=like.dtype)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from planners._arguments import calls, floats, integer, numbers, row
-from planners._common import best, unscored
+from planners._common import best
 from planners.contract import Cost, Scored
-from planners.gradient import ADAM, Memory, Rule, apart, descend
+from planners.gradient import ADAM, GradientState, Memory, Rule, apart, descend
 from planners.noise import Noise
 
-__all__ = ["GRASP", "GRASPState", "from_dynamics"]
+__all__ = ["GRASP", "from_dynamics"]
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,8 +30,7 @@ def from_dynamics(
         cost    = Σ_h running_cost(s_{h+1}, a_h) + terminal_cost(s_H)
 
     First `cost_from = from_dynamics(step, running_cost)`, then `planner.act(cost_from(state))`.
-    The running cost sees the state after the step, as in pytorch_mppi, whose functions fit here
-    unchanged; the state before the first step would only add a constant.
+    The running cost sees the state after the step, as in pytorch_mppi, whose functions fit here.
 
     Args:
         step: (states [N, D], actions [N, A]) -> next states [N, D], N = B · S.
@@ -39,8 +38,7 @@ def from_dynamics(
         terminal_cost: states [N, D] -> [N]; None means 0.
     Returns: a function from states now, [B, D], to a cost [B, S, H, A] -> [B, S]. States may be an
         array; they are taken in the candidates' dtype and to their device.
-    Raises: TypeError if a function is none; ValueError, from the cost, if the states' batch is not
-        the candidates'.
+    Raises: TypeError if a function is none; ValueError, from the cost, if the batches disagree.
     """
     calls("step", step, "(states [N, D], actions [N, A]) -> [N, D]")
     calls("running_cost", running_cost, "(states [N, D], actions [N, A]) -> [N]")
@@ -66,17 +64,6 @@ def from_dynamics(
     return cost_from
 
 
-class GRASPState(NamedTuple):
-    """R plans with the states they are meant to pass through, and the best that was scored."""
-
-    actions: Tensor  #: [B, R, H, A], to be scored next
-    states: Tensor  #: [B, R, H − 1, D], virtual states between the initial one and the goal
-    memory: Memory  #: of the optimizer of the rollout steps
-    nominal: Tensor  #: [B, H, A], the best of the last iteration
-    cost: Tensor  #: [B], its cost
-    spread: float = 0.0  #: 0, it follows a path
-
-
 @dataclass(frozen=True, eq=False)
 class GRASP:
     """Gradient-relaxed stochastic planner: dynamics as a soft constraint between virtual states.
@@ -85,12 +72,11 @@ class GRASP:
         s_0 initial, s_H = g fixed; s̄: no gradient into the input of F; noise σ_s on s
 
     Each iteration takes one gradient step on the cost of the true rollout, then, in the first
-    `lifted_iterations` iterations, `lifted_steps` steps on L, in which the horizon's H model calls
-    are independent and run as one batch. The source recommends it for long horizons, where the
-    gradient of a rollout explodes or vanishes and sampling runs out of candidates. It needs the
-    dynamics, not only a cost, and a goal in the space of their states. The plan is the best of
-    the R plans as scored in the last iteration. Under `MPC` give each step its own:
-    `controller.act(cost, method=replace(grasp, initial=state))`.
+    `lifted_iterations` iterations, `lifted_steps` steps on L, whose H model calls are independent
+    and run as one batch. The source recommends it for long horizons, where the gradient of a
+    rollout explodes or vanishes and sampling runs out of candidates. It needs the dynamics, and a
+    goal in the space of their states. The plan is the best of the R plans as scored in the last
+    iteration. Under `MPC`: `controller.act(cost, method=replace(grasp, initial=state))`.
 
     Source: Psenka et al., arXiv:2602.00475: the loss, the stopped gradient, the noise and the
         alternation with rollout steps. Step sizes, and scaling them by the distance, are ours.
@@ -124,34 +110,33 @@ class GRASP:
         calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
         row("init_std", self.init_std)
 
-    def init(self, plan: Tensor, *_: object) -> GRASPState:
+    def init(self, plan: Tensor, *_: object) -> GradientState:
         """Actions at the start; states on the straight line to the goal. Nothing is kept."""
         H = plan.shape[1]
         floats("initial", self.initial, "B D", B=len(plan))
         share = torch.arange(1, H, dtype=plan.dtype, device=plan.device) / H
         way = (self.goal - self.initial).detach()
         states = self.initial.detach()[:, None] + share[:, None] * way[:, None]
-        shape = (-1, self.num_restarts, -1, -1)
-        actions, states = (x.unsqueeze(1).expand(shape) for x in (plan, states))
-        return GRASPState(actions, states, (), plan, unscored(plan))
+        states = states.unsqueeze(1).expand(-1, self.num_restarts, -1, -1)
+        return GradientState.of(plan, self.num_restarts)._replace(states=states)
 
-    def ask(self, state: GRASPState, noise: Noise) -> Tensor:
+    def ask(self, state: GradientState, noise: Noise) -> Tensor:
         """The R plans; they require grad."""
         first = noise.iteration == 0
         actions = apart(state.actions, self.init_std, noise) if first else state.actions
         return actions.detach().clone().requires_grad_()
 
-    def tell(self, state: GRASPState, scored: Scored) -> GRASPState:
+    def tell(self, state: GradientState, scored: Scored) -> GradientState:
         """One step on the rollout's cost, then steps on the lifted loss."""
         (actions,), memory = descend(self.rule, [scored.candidates], [scored.grads], state.memory)
         states = state.states
-        if scored.noise.iteration < self.lifted_iterations:
+        if states is not None and scored.noise.iteration < self.lifted_iterations:
             actions, states = self._lift(actions, states, scored.noise)
             # The lifted steps moved the actions: what was remembered of the slope is stale.
             memory = ()
-        return GRASPState(actions, states, memory, *best(scored.candidates, scored.costs))
+        return GradientState(actions, memory, *best(scored.candidates, scored.costs), states)
 
-    def plan(self, state: GRASPState) -> Tensor:
+    def plan(self, state: GradientState) -> Tensor:
         """The best plan as scored in the last iteration."""
         return state.nominal
 
@@ -167,7 +152,7 @@ class GRASP:
         rule_a = partial(torch.optim.Adam, lr=self.action_lr)
         rule_s = partial(torch.optim.Adam, lr=self.state_lr)
         memory_a: Memory = ()
-        memory_s: Memory = ()
+        memory_s = memory_a
         shake = noise.normal((self.lifted_steps, R, H - 1, D), dtype=states.dtype, lane=1)
         for k in range(self.lifted_steps):
             with torch.enable_grad():

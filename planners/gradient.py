@@ -17,14 +17,12 @@ from planners.noise import Noise
 
 __all__ = ["ADAM", "GradientDescent", "GradientState", "Memory", "Rule", "apart", "descend"]
 
+#: Makes an optimizer for tensors, e.g. functools.partial(torch.optim.Adam, lr=0.1).
 Rule = Callable[[list[Tensor]], torch.optim.Optimizer]
-"""Makes an optimizer for tensors, e.g. functools.partial(torch.optim.Adam, lr=0.1)."""
-
+#: The rule unless another is given.
 ADAM: Rule = partial(torch.optim.Adam, lr=0.1)
-"""The rule unless another is given."""
-
+#: What an optimizer remembers of each tensor between two steps; empty before the first.
 Memory = tuple[Mapping[str, Any], ...]
-"""What an optimizer remembers of each tensor between two steps; empty before the first."""
 
 
 def descend(
@@ -39,10 +37,8 @@ def descend(
     for leaf, grad in zip(leaves, grads, strict=True):
         leaf.grad = grad
     for leaf, kept in zip(leaves, memory, strict=False):
-        optimizer.state[leaf] = {
-            name: value.clone() if isinstance(value, Tensor) else value
-            for name, value in kept.items()
-        }
+        copied = {k: x.clone() if isinstance(x, Tensor) else x for k, x in kept.items()}
+        optimizer.state[leaf] = copied
     optimizer.step()
     return [leaf.detach() for leaf in leaves], tuple(optimizer.state[leaf] for leaf in leaves)
 
@@ -64,6 +60,7 @@ class GradientState(NamedTuple):
     memory: Memory  #: of the optimizer
     nominal: Tensor  #: [B, H, A], the best when plans that can be executed were last scored
     cost: Tensor  #: [B], its cost
+    states: Tensor | None = None  #: [B, R, H − 1, D], of `GRASP`: states on the way to the goal
     spread: float = 0.0  #: 0, it follows a path
 
     @classmethod
@@ -78,17 +75,16 @@ class GradientDescent:
 
         a_r ← project(rule(a_r, ∇cost(a_r)) + noise_std ε)
 
-    Choose it where the cost is smooth and the start is near a good plan: its steps use the model
-    best per evaluation, but it ends in the nearest valley. Restarts and noise help against that;
-    so does starting it from CEM, see `Refine`. A box is kept by projection after each step. The
-    plan is the best of the R plans as scored in the last iteration, so its cost is known.
+    Choose it where the cost is smooth and the start is near a good plan: it makes the most of an
+    evaluation, but ends in the nearest valley. Restarts and noise help against that; so does
+    starting it from CEM, see `Refine`. The plan is the best of the R plans as scored in the last
+    iteration, so its cost is known.
 
     Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
     """
 
-    #: Of torch.optim, as a function of the list of tensors. A `fused=True` rule is not the same
-    #: bit for bit in another batch; a CUDA graph needs `capturable=True`. Torch refuses rules that
-    #: couple all coordinates (LBFGS): they need a closure.
+    #: Of torch.optim. A `fused=True` rule has other bits in another batch; a CUDA graph needs
+    #: `capturable=True`. Torch refuses rules that need a closure (LBFGS).
     rule: Rule = ADAM
     num_restarts: int = 1  #: R; the first starts at the plan, the others around it.
     #: How far around, a number or one per action dim, in planning units.

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._arguments import floats, instance, integer, number, one_of, require
+from planners._arguments import calls, floats, instance, integer, number, one_of, require
 from planners._common import mirrored, shift
 from planners._record import choose, put_together, take_apart, walk
 from planners.contract import Bounds, Cost, Method, Plan, StateT, split_blocks
@@ -18,8 +18,7 @@ from planners.optimize import optimize
 
 __all__ = ["MPC", "History", "MPCRecord"]
 
-_Observations = Tensor | Mapping[str, Tensor]
-"""[B, …] of one moment, or [B, T, …] of several: a camera, or all sensors by name."""
+_Observations = Tensor | Mapping[str, Tensor]  # a camera, or all sensors by name
 
 
 class History(NamedTuple):
@@ -28,9 +27,7 @@ class History(NamedTuple):
     observations: _Observations | None  #: [B, length, …], the newest last; None before the first
     done: Tensor  #: [B, length − 1, A], what was done between them
     handed: Tensor  #: [B, n, A], actions handed out of which no observation tells yet
-    #: [B], whether a problem began after the last observation: it has done and been handed rest
-    #: alone
-    fresh: Tensor
+    fresh: Tensor  #: [B], whether it began after the last observation: rest alone was done
     seen: int = 0  #: moments since all problems began; what is kept of earlier ones is filled up
 
 
@@ -115,8 +112,8 @@ class MPC(Generic[StateT]):
         self.execute = integer("execute", execute, 1, H - self.committed)
         self.block, self.history = integer("block", block, 1), integer("history", history, 1)
         require(A % self.block == 0, f"block must divide action_dim = {A}, got {self.block}")
-        no_rest = self.committed and method.discrete
-        require(not no_rest, "committed must be 0 for choices: none of them is rest")
+        if self.committed and method.discrete:
+            raise ValueError("committed must be 0 for choices: none of them is rest")
         start = torch.zeros(integer("batch", batch, 1), H, A, dtype=dtype, device=device)
         self._rest, self._start = start[:, :1], start
         if bounds is not None:
@@ -129,16 +126,11 @@ class MPC(Generic[StateT]):
 
     def begin(self) -> MPCRecord:
         """The record of B environments of which nothing is known yet."""
-        c, kept = self.committed, self.history - 1
+        c, kept, steps = self.committed, self.history - 1, torch.zeros_like(self._streams)
         rest = self._rest.expand(-1, max(c, kept), -1)
-        fresh = torch.ones_like(self._streams, dtype=torch.bool)
-        return MPCRecord(
-            start=torch.cat([rest[:, :c], self._start[:, c:]], 1),
-            state=self.method.init(self._start),
-            steps=torch.zeros_like(self._streams),
-            calls=0,
-            history=History(None, rest[:, :kept], rest[:, : c if kept else 0], fresh),
-        )
+        start = torch.cat([rest[:, :c], self._start[:, c:]], 1)
+        history = History(None, rest[:, :kept], rest[:, : c if kept else 0], steps == 0)
+        return MPCRecord(start, self.method.init(self._start), steps, 0, history)
 
     def step(
         self,
@@ -152,7 +144,8 @@ class MPC(Generic[StateT]):
 
         Returns: the actions of `act`, the record for the next step, and the plan.
         """
-        method, c, end = method or self.method, self.committed, self.committed + self.execute
+        calls("cost", cost, "[B, S, H, A] -> [B, S]")
+        method, c = method or self.method, self.committed
         waiting = record.history.handed.shape[1] - c if self.history > 1 else 0
         require(waiting <= 0, f"see must be called after each action, {waiting} were not seen")
         state, steps, begin = record.state, self.execute, record.start
@@ -160,16 +153,17 @@ class MPC(Generic[StateT]):
             state, steps = method.init(begin, state, steps), 0
             begin = torch.as_tensor(start).to(begin)
             floats("start", begin, "B H A", **dict(zip("BHA", record.start.shape, strict=True)))
-        iterations, H, marks = self.iterations, begin.shape[1], set[bool]()
+        iterations, H = self.iterations, begin.shape[1]
+        marks: set[bool] = set()
 
         def scored(candidates: Tensor) -> Tensor:
             costs = cost(candidates)
-            marks.update(getattr(marked, "last_step", False) for marked in (cost, costs))
+            marks.update(bool(getattr(given, "last_step", False)) for given in (cost, costs))
             return costs
 
         plan = optimize(
             method,
-            cost if record.calls or end == H else scored,
+            cost if record.calls or c + self.execute == H else scored,
             begin,
             iterations=iterations(record.calls) if callable(iterations) else iterations,
             bounds=self.bounds,
@@ -266,8 +260,7 @@ class MPC(Generic[StateT]):
     def observations(self) -> _Observations | None:
         """[B, T, …], the last T ≤ `history` observations, the newest last."""
         T = min(self.record.history.seen, self.history)
-        seen = self.record.history.observations
-        return walk(lambda _, x: None if x is None else x[:, -T:], seen)
+        return walk(lambda _, x: x if x is None else x[:, -T:], self.record.history.observations)
 
     @property
     def past_actions(self) -> Tensor | None:
@@ -296,9 +289,8 @@ class MPC(Generic[StateT]):
         shapes = list(fresh.shape), list(mask.shape)
         require(shapes[0] == shapes[1], f"done must be {shapes[0]}, got {shapes[1]}")
         if not bool(mask.all()):
-            rest = self._rest.expand_as(handed)
-            new = new._replace(history=new.history._replace(handed=rest))
-            new = choose(mask, new, old)._replace(calls=0)
+            history = new.history._replace(handed=self._rest.expand_as(handed))
+            new = choose(mask, new._replace(history=history), old)._replace(calls=0)
         self.record = new
 
     def save(self) -> dict[str, Tensor]:
@@ -317,17 +309,11 @@ class MPC(Generic[StateT]):
 
     def _moved_on(self, record: MPCRecord, plan: Tensor, state: Any) -> tuple[Tensor, MPCRecord]:
         """What is handed out of a plan [B, H, A], and the record after it is executed."""
-        handed = plan[:, self.committed : self.committed + self.execute]
-        history = record.history
+        handed, history = plan[:, self.committed :][:, : self.execute], record.history
         if self.history > 1:
             history = history._replace(handed=torch.cat([history.handed, handed], 1))
-        following = MPCRecord(
-            start=shift(plan, self.execute, None if self.tail == "repeat" else self._start),
-            state=state,
-            steps=record.steps + 1,
-            calls=record.calls + 1,
-            history=history,
-        )
+        start = shift(plan, self.execute, None if self.tail == "repeat" else self._start)
+        following = MPCRecord(start, state, record.steps + 1, record.calls + 1, history)
         return self._outside(handed), following
 
     def _outside(self, actions: Tensor) -> Tensor:

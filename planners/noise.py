@@ -21,15 +21,10 @@ __all__ = ["Noise", "Stream", "fold_in", "problem_seeds"]
 
 # Levels of the quantile table and the grid its entries lie on. Entries are multiples of 2⁻²⁰
 # below 4, so the sum of two is below 8 and exact in float32: no rounding, no fused product.
-_LEVELS = 1 << 16
-_GRID = 1 << 20
-
+_LEVELS, _GRID = 1 << 16, 1 << 20
 # How many numbers are made by one pass: a pass over more than this leaves the processor's cache,
 # a pass over less is dominated by the cost of calling an operation. Never more than 32 iterations.
-_PASS_CPU = 1 << 16
-_PASS_GPU = 1 << 24
-_AHEAD = 32
-
+_PASS_CPU, _PASS_GPU, _AHEAD = 1 << 16, 1 << 24, 32
 # Sums and differences alternate in runs of this length, long enough for vector instructions.
 _RUN = 64
 
@@ -64,10 +59,9 @@ def _signed(value: int, bits: int = 64) -> int:
     return (value + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1))
 
 
-_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_GOLDEN, _LANE = _signed(0x9E3779B97F4A7C15), 0xD1B54A32D192ED03
 _MIX64 = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
-_LANE = 0xD1B54A32D192ED03
-_MIX32 = (0x7FEB352D, _signed(0x846CA68B, 32))
+_MIX32 = ((0x7FEB352D, 15), (_signed(0x846CA68B, 32), 16))
 
 
 def _mix64(x: Tensor) -> Tensor:
@@ -80,39 +74,30 @@ def _mix64(x: Tensor) -> Tensor:
 def _mix32(x: Tensor, key: Tensor) -> Tensor:
     """Two rounds of multiply and xor-shift on int32, in place, the key added between them."""
     shifted = torch.empty_like(x)
-    x *= _MIX32[0]
-    torch.bitwise_right_shift(x, 15, out=shifted)
-    shifted &= 0x1FFFF
-    x ^= shifted
-    x += key
-    x *= _MIX32[1]
-    torch.bitwise_right_shift(x, 16, out=shifted)
-    shifted &= 0xFFFF
-    x ^= shifted
+    for i, (factor, bits) in enumerate(_MIX32):
+        if i:
+            x += key
+        x *= factor
+        torch.bitwise_right_shift(x, bits, out=shifted)
+        shifted &= (1 << (32 - bits)) - 1
+        x ^= shifted
     return x
 
 
 def fold_in(seed: Tensor, data: Tensor | int) -> Tensor:
-    """New seeds from seeds and a number; different numbers give unrelated streams.
+    """New seeds, int64, from integer seeds and numbers that broadcast with them.
 
-    Args:
-        seed: integer tensor.
-        data: integer, or an integer tensor that broadcasts with `seed`.
-    Returns: int64 tensor of the broadcast shape.
-    Source: splitmix64, Steele, Lea & Flood, OOPSLA 2014.
+    Different numbers give unrelated streams. Source: splitmix64, Steele, Lea & Flood, OOPSLA 2014.
     """
     offset = data * _GOLDEN if isinstance(data, Tensor) else _signed(data * _GOLDEN)
     return _mix64(_mix64(seed.to(torch.int64) + _GOLDEN) + offset)
 
 
 def problem_seeds(seed: Any, num_problems: int, device: torch.device) -> Tensor:
-    """One seed per problem: [B] integers are taken as they are, s becomes fold_in(s, 0 … B−1).
+    """One seed per problem, [B] int64, from an integer of any size, or a tensor or array of B.
 
-    Args:
-        seed: an integer of any kind and size, or [B] of them as a tensor or array.
-        num_problems: B.
-        device: where the streams are drawn.
-    Returns: [B], int64.
+    B integers are taken as they are, one integer s becomes fold_in(s, 0 … B−1).
+
     Raises: ValueError if `seed` is a tensor of another shape, TypeError if it is not integer.
     """
     if getattr(seed, "shape", None):
@@ -200,8 +185,7 @@ def _normal(bits: Tensor, out: Tensor) -> None:
 class Noise(NamedTuple):
     """What a method draws from in one iteration: the same arguments give the same numbers.
 
-    A problem's numbers are those of its own stream; size is (S, H, A) or any other shape. Draws
-    with another lane are independent.
+    `size` is (S, H, A) or any other shape. Draws with another lane are independent.
     """
 
     stream: Stream  #: of the B problems

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,6 @@ from planners.noise import Noise, Stream, problem_seeds
 __all__ = ["optimize", "planning_step"]
 
 _INF = float("inf")
-
 _Box = tuple[Tensor, Tensor]  # low and high, each [B or 1, 1, H or 1, A], in planning units
 
 
@@ -40,9 +40,9 @@ def optimize(
 ) -> Plan:
     """Search for the actions of least cost, for B problems at once.
 
-    The cost is called once per iteration, always with the same shape, and nothing inside the loop
-    waits for the device: the whole call can be compiled or captured as a CUDA graph. Problems do
-    not see each other: a problem's plan is the same alone, in a batch, or in another order.
+    The cost is called once per iteration, and nothing inside the loop waits for the device: the
+    whole call can be compiled or captured as a CUDA graph. A problem's plan is the same alone, in a
+    batch, or in another order.
 
     Args:
         method: which planner, with its hyperparameters.
@@ -55,26 +55,21 @@ def optimize(
             the streams themselves. The global generator is never touched.
         stop: ends the search when all problems have settled: for five iterations no entry of the
             plan has moved by more than this, in planning units, and the method looks no further
-            around it (`State.spread`). None means never. On a GPU the answer is read five
-            iterations later, so that nothing waits. Methods that keep their spread (predictive
-            sampling, MPPI unless `adapt_std`) never settle.
+            around it (`State.spread`). On a GPU the answer is read five iterations later. Methods
+            that keep their spread (predictive sampling, MPPI unless `adapt_std`) never settle.
         deadline: seconds for the whole call. An iteration is begun if one as long as the last
             would end in time, the first always.
         committed: [B, c, A], in planning units: the first c actions of every plan, which are being
             executed while the search goes on.
-        previous: `Plan.state` of an earlier search by such a method: elites, prices of constraints
-            and what else it keeps start this one.
+        previous: `Plan.state` of an earlier search by such a method, to go on from what it keeps.
         steps: how many actions were executed since then.
         callback: called after each iteration.
     Returns: Plan; `Plan.stopped` says what ended the search.
-
-    Raises:
-        TypeError: on an argument of another kind, or a cost that returns no tensor.
-        ValueError: on disagreeing shapes, numbers out of range, bounds for a discrete method, and
-            `stop` or `deadline` while a CUDA graph is captured or the call is compiled.
-        FloatingPointError: if all costs of a problem were non-finite in some iteration; it names
-            the problems. Checked once, after the loop, and left out while a CUDA graph is
-            captured or the call is compiled: there, look for inf in `Plan.history`.
+    Raises: TypeError on an argument of another kind, or a cost that returns no tensor; ValueError
+        on disagreeing shapes, numbers out of range, bounds for a discrete method, and `stop` or
+        `deadline` while a CUDA graph is captured or the call is compiled; FloatingPointError if all
+        costs of a problem were non-finite in some iteration, which it names. That is checked once,
+        after the loop, and left out of a graph: there, look for inf in `Plan.history`.
     Warns: RuntimeWarning if most of the last iteration's candidates lie on a bound.
     """
     instance("method", method, Method, "CEM()")
@@ -140,31 +135,39 @@ def planning_step(
         box = _box(method, mean, bounds)
         begun: Any = method.init(_project(mean, box))
         begun = begun._replace(spread=std)
-        state, scored = _iterate(method, cost, begun, _Drawn(noise), box)
+        drawn = SimpleNamespace(iteration=0, normal=lambda _, *, dtype: noise.to(dtype))
+        state, scored = _iterate(method, cost, begun, drawn, box)
         told: Any = choose(scored.costs.amin(1) == _INF, begun, state)
         return told.mean, told.spread, scored.costs
 
     return step
 
 
-class _Drawn(NamedTuple):
-    """`Noise` that was drawn elsewhere."""
-
-    drawn: Tensor
-    iteration: int = 0
-
-    def normal(self, size: tuple[int, ...], *, dtype: torch.dtype) -> Tensor:
-        del size
-        return self.drawn.to(dtype)
-
-
 def _iterate(
     method: Method[StateT], cost: Cost, state: StateT, noise: Any, box: _Box | None
 ) -> tuple[StateT, Scored]:
     asked = method.ask(state, noise)
-    wants_grad = asked.requires_grad
-    candidates = _project(asked.detach() if wants_grad else asked, box)
-    scored = Scored(candidates, *_score(cost, candidates, wants_grad), noise)
+    needs_grad = asked.requires_grad
+    candidates = _project(asked.detach() if needs_grad else asked, box)
+    grads, shape = candidates.new_empty(0), list(candidates.shape)
+    with torch.set_grad_enabled(needs_grad):
+        leaf = candidates.detach().requires_grad_() if needs_grad else candidates
+        costs = cost(leaf)
+        if not isinstance(costs, Tensor):
+            raise TypeError(f"cost must return a torch.Tensor [B, S], got {type(costs).__name__}")
+        require(
+            list(costs.shape) == shape[:2] and costs.is_floating_point(),
+            f"cost must map [B, S, H, A] = {shape} to floats [B, S] = {shape[:2]}, "
+            f"got {costs.dtype} {list(costs.shape)}",
+        )
+        if needs_grad:
+            rule = "cost must be differentiable for a method that asks for its gradient"
+            require(costs.requires_grad, rule)
+            # The sum of all costs: a candidate's cost depends on its own actions alone.
+            (grads,) = torch.autograd.grad(costs.sum(), leaf)
+            grads = grads.nan_to_num(0.0, 0.0, 0.0)
+    costs = costs.detach().nan_to_num(_INF, _INF, _INF)
+    scored = Scored(candidates, costs, grads, noise)
     return method.tell(state, scored), scored
 
 
@@ -195,29 +198,6 @@ def _project(actions: Tensor, box: _Box | None) -> Tensor:
     if box is None:
         return actions
     return actions.clamp(*box) if actions.ndim == 4 else actions.unsqueeze(1).clamp(*box)[:, 0]
-
-
-def _score(cost: Cost, candidates: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor]:
-    """Costs and gradients, as `Scored` holds them."""
-    grads = candidates.new_empty(0)
-    with torch.set_grad_enabled(needs_grad):
-        leaf = candidates.detach().requires_grad_() if needs_grad else candidates
-        costs = cost(leaf)
-        if not isinstance(costs, Tensor):
-            raise TypeError(f"cost must return a torch.Tensor [B, S], got {type(costs).__name__}")
-        shape = list(candidates.shape)
-        require(
-            list(costs.shape) == shape[:2] and costs.is_floating_point(),
-            f"cost must map [B, S, H, A] = {shape} to floats [B, S] = {shape[:2]}, "
-            f"got {costs.dtype} {list(costs.shape)}",
-        )
-        if needs_grad:
-            rule = "cost must be differentiable for a method that asks for its gradient"
-            require(costs.requires_grad, rule)
-            # The sum of all costs: a candidate's cost depends on its own actions alone.
-            (grads,) = torch.autograd.grad(costs.sum(), leaf)
-            grads = grads.nan_to_num(0.0, 0.0, 0.0)
-    return costs.detach().nan_to_num(_INF, _INF, _INF), grads
 
 
 def _in_graph(plan: Tensor) -> bool:

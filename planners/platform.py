@@ -30,10 +30,10 @@ class Costable(Protocol):
 class PlatformSolver(Generic[StateT]):
     """Satisfies stable-worldmodel's `Solver` protocol, so that `WorldModelPolicy` can use it.
 
-    Unlike the platform's own solvers it gives each environment its own random stream, so that
-    `batch_size` is a matter of speed alone, keeps to `bounds` in the environment's units, and
-    neither prints nor synchronises inside the loop. `action_dim` (controls, or options of all
-    choices, times action block), `n_envs` and `horizon` are 0 before `configure`.
+    Other than the platform's own solvers it gives each environment its own random stream, so that
+    `batch_size` is a matter of speed alone, and keeps to `bounds` in the environment's units.
+    `action_dim` (controls, or options of all choices, times action block), `n_envs` and `horizon`
+    are 0 before `configure`.
 
     Args:
         method: which planner; a discrete one for an action space of choices.
@@ -102,10 +102,6 @@ class PlatformSolver(Generic[StateT]):
         self.n_envs, self._choices = integer("n_envs", n_envs, 1), options
         self.horizon = integer("horizon", config.horizon, 1)
 
-    def __call__(self, info_dict: Mapping[str, Any], init_action: Tensor | None = None) -> Any:
-        """As `solve`."""
-        return self.solve(info_dict, init_action)
-
     def solve(self, info_dict: Mapping[str, Any], init_action: Tensor | None = None) -> Any:
         """Plan for every environment in `info_dict`.
 
@@ -125,16 +121,13 @@ class PlatformSolver(Generic[StateT]):
         require(B > 0, f"info_dict must hold tensors or arrays [B, …], got {list(info_dict)}")
         start = torch.zeros(B, self.horizon, self.action_dim, dtype=self.dtype, device=self.device)
         if init_action is not None:
-            given = torch.as_tensor(init_action, device=self.device)
+            given, (B, H, A) = torch.as_tensor(init_action, device=self.device), start.shape
             if self._choices:
                 numbers = torch.arange(self._choices, device=self.device)
                 given = (given.unsqueeze(-1) == numbers).flatten(-2)
-            T = given.shape[1] if given.ndim == 3 else 0
-            require(
-                given.shape == (B, T, self.action_dim) and self.horizon >= T,
-                f"init_action must be [{B}, at most {self.horizon}, {self.action_dim}], "
-                f"got {list(given.shape)}",
-            )
+            T, shape = given.shape[1] if given.ndim == 3 else 0, list(given.shape)
+            fits = shape == [B, T, A] and H >= T
+            require(fits, f"init_action must be [{B}, at most {H}, {A}], got {shape}")
             start[:, :T] = given.to(start)
         streams = problem_seeds(self.seed + self._calls, B, self.device)
         self._calls += 1
@@ -155,23 +148,23 @@ class PlatformSolver(Generic[StateT]):
             out["callbacks"] = {each.output_key: each.history for each in self.callbacks}
         return out
 
+    __call__ = solve
+
     def _plan(self, info: Mapping[str, Any], at: slice, start: Tensor, streams: Tensor) -> Plan:
         """Plan for some environments at once."""
-        expanded: dict[str, Any] = {}
-        size = 0
+        expanded: dict[int, dict[str, Any]] = {}
 
-        def part(value: Any) -> Any:
+        def part(value: Any, size: int) -> Any:
             whole = not _is_batch(value) or len(value) != len(start)
             return value if whole else self._expand(value[at], size)
 
         def cost(candidates: Tensor) -> Tensor:
-            nonlocal size
-            if candidates.shape[1] != size:
-                size = candidates.shape[1]
+            S = candidates.shape[1]
+            if S not in expanded:
                 expanded.clear()
-                expanded.update({name: part(value) for name, value in info.items()})
+                expanded[S] = {name: part(value, S) for name, value in info.items()}
             # The same dictionary in every iteration: the platform's models keep encodings in it.
-            return self.cost.get_cost(expanded, candidates)
+            return self.cost.get_cost(expanded[S], candidates)
 
         def record(now: Progress) -> None:
             for recorder in self.callbacks:

@@ -29,12 +29,19 @@ __all__ = ["CEM", "ICEM", "MPPI", "CEMState", "ICEMState", "MPPIState", "Predict
 
 
 def _around(
-    mean: Tensor, std: Tensor, S: int, noise: Noise, correlation: Correlation | None = None
+    plan: Tensor,
+    std: Tensor,
+    S: int,
+    noise: Noise,
+    by: Correlation | None = None,
+    keep: bool = True,
 ) -> Tensor:
-    """S candidates [B, S, H, A] around a plan [B, H, A]."""
+    """S candidates [B, S, H, A] around a plan [B, H, A], which is the first of them if kept."""
     # A product, then a sum: a fused one would round differently at the end of a vector.
-    candidates = correlated(noise, correlation, S, mean) * std.unsqueeze(1)
-    candidates += mean.unsqueeze(1)
+    candidates = correlated(noise, by, S, plan) * std.unsqueeze(1)
+    candidates += plan.unsqueeze(1)
+    if keep:
+        candidates[:, 0] = plan
     return candidates
 
 
@@ -54,11 +61,10 @@ class CEM:
         a_s  = μ + σ ε_s,  ε_s ~ N(0, I),  a_0 = μ
         μ, σ ← mean and standard deviation (divisor K − 1) of the K candidates of least cost
 
-    Choose it first: it needs no gradient, few settings, and forgives rough costs. Defaults are
-    the published planner of LeWM; there the result is the last mean.
+    Choose it first: it needs no gradient, few settings, and forgives rough costs.
 
-    Source: Rubinstein & Kroese, The Cross-Entropy Method (2004); defaults: LeWM,
-        arXiv:2603.19312, and its released solver.
+    Source: Rubinstein & Kroese, The Cross-Entropy Method (2004); defaults: LeWM, arXiv:2603.19312,
+        and its released solver.
     """
 
     num_samples: int = 300  #: S, candidates per iteration.
@@ -69,10 +75,8 @@ class CEM:
     min_std: float = 0.0
     momentum: float = 0.0  #: Weight of the old μ and σ in the new ones, in [0, 1).
     keep_mean: bool = True  #: Whether candidate 0 is the mean itself.
-    #: "mean", or "best" for the best candidate of the last iteration.
-    returns: Literal["mean", "best"] = "mean"
-    #: γ, at least 1; above 1 iteration i scores max(S γ^−i, 2K) candidates, so the cost is called
-    #: with changing shapes.
+    returns: Literal["mean", "best"] = "mean"  #: Or the best candidate of the last iteration.
+    #: γ, at least 1; above 1 iteration i scores max(S γ^−i, 2K) candidates, so shapes change.
     decay: float = 1.0
 
     discrete: ClassVar[bool] = False
@@ -91,10 +95,7 @@ class CEM:
     def ask(self, state: CEMState, noise: Noise) -> Tensor:
         """Draw S candidates."""
         S = population(self.num_samples, self.decay, noise.iteration, 2 * self.num_elites)
-        candidates = _around(state.mean, state.spread, S, noise)
-        if self.keep_mean:
-            candidates[:, 0] = state.mean
-        return candidates
+        return _around(state.mean, state.spread, S, noise, keep=self.keep_mean)
 
     def tell(self, state: CEMState, scored: Scored) -> CEMState:
         """Fit the Gaussian to the elites."""
@@ -130,12 +131,12 @@ class ICEM:
         S_i  = max(S γ^{−i}, 2K)
         μ, σ ← α (μ, σ) + (1 − α) (mean and standard deviation of the K elites)
 
-    Choose it when cost evaluations are few and good plans push the same way for several steps.
-    The plan is the best candidate of the last iteration. The next control step starts around the
-    shifted mean, as in the source, and scores the shifted elites again. Where we differ from the
-    source: the mean is a candidate in every iteration, not only in the last; a shifted elite ends
-    with its last action again, not with a new random one; the first start is the plan given, not
-    the middle of the box, and σ is in planning units, not in half widths of the box.
+    Choose it when cost evaluations are few and good plans push the same way for several steps. The
+    plan is the best candidate of the last iteration. The next control step starts around the
+    shifted mean and scores the shifted elites again. Other than in the source the mean is always a
+    candidate, not only in the last iteration; a shifted elite ends with its last action again, not
+    with a random one; the first start is the plan given, not the middle of the box; σ is in
+    planning units, not in half widths of the box.
 
     Source: Pinneri et al., arXiv:2008.06389, Algorithm 1, and its released code; K, α, ξ, γ, σ as
         there, β of the middle of its task-dependent range.
@@ -143,11 +144,10 @@ class ICEM:
 
     num_samples: int = 300  #: S, candidates in the first iteration, at least 2K.
     num_elites: int = 10  #: K, at least 2.
-    #: β, noise exponent; 0 is white. The noise is that of the source, whose standard deviation is
-    #: 1.03 to 1.21, not 1, at 5 to 30 steps; see `Colored`.
+    #: β, noise exponent; 0 is white. Its standard deviation is that of the source, 1.03 to 1.21 at
+    #: 5 to 30 steps; see `Colored`.
     beta: float = 2.0
-    #: σ at the start, a number or one per action dim, in planning units.
-    init_std: float | tuple[float, ...] = 0.5
+    init_std: float | tuple[float, ...] = 0.5  #: As in `CEM`.
     momentum: float = 0.1  #: α, in [0, 1).
     keep: float = 0.3  #: ξ, share of the elites kept, in [0, 1].
     decay: float = 1.25  #: γ, at least 1; as in `CEM`.
@@ -160,14 +160,12 @@ class ICEM:
         row("init_std", self.init_std)
         numbers(self, beta="[0, inf)", momentum="[0, 1)", keep="[0, 1]", decay="[1, inf)")
 
-    @property
-    def _kept(self) -> int:
-        return math.ceil(self.keep * self.num_elites)
-
     def init(self, plan: Tensor, previous: ICEMState | None = None, steps: int = 0) -> ICEMState:
         """The given spread around the start, or around the shifted mean, and the shifted elites."""
         std, mean = as_std(self.init_std, plan, "init_std"), plan
-        elites = plan.unsqueeze(1).expand(-1, max(self._kept, 1), -1, -1)
+        elites = plan.unsqueeze(1).expand(
+            -1, max(math.ceil(self.keep * self.num_elites), 1), -1, -1
+        )
         known = torch.zeros_like(plan[:, 0, 0], dtype=torch.bool)
         if previous is not None:
             elites, known = shift(previous.elites, steps), previous.known
@@ -179,11 +177,9 @@ class ICEM:
         S = population(self.num_samples, self.decay, noise.iteration, 2 * self.num_elites)
         colour = Colored(self.beta, unit=False)
         candidates = _around(state.mean, state.spread, S, noise, colour)
-        candidates[:, 0] = state.mean
-        if self._kept:
-            drawn = candidates[:, -self._kept :]
-            known = state.known[:, None, None, None]
-            candidates[:, -self._kept :] = torch.where(known, state.elites, drawn)
+        if self.keep:
+            last = candidates[:, -state.elites.shape[1] :]
+            last.copy_(torch.where(state.known[:, None, None, None], state.elites, last))
         return candidates
 
     def tell(self, state: ICEMState, scored: Scored) -> ICEMState:
@@ -193,8 +189,7 @@ class ICEM:
         mean, std = gaussian(elites, self.num_elites, state.mean)
         α = self.momentum
         mean, std = α * state.mean + (1 - α) * mean, α * state.spread + (1 - α) * std
-        kept = elites[..., : max(self._kept, 1)].transpose(1, 2)
-        kept = kept.reshape(len(mean), -1, *mean.shape[1:])
+        kept = elites[..., : state.elites.shape[1]].transpose(1, 2).reshape(state.elites.shape)
         return ICEMState(mean, std, kept, torch.ones_like(state.known), values[:, 0])
 
     def plan(self, state: ICEMState) -> Tensor:
@@ -225,10 +220,9 @@ class MPPI:
     With `correlation=Integrated()` it is smooth MPPI, with `Kernel(J)` kernel MPPI. An action
     penalty belongs in the cost.
 
-    The planner of TD-MPC2, without its policy prior and its noise while training, is
-    `MPPI(512, 2.0, 2.0, top_k=64, adapt_std=True, min_std=0.05, returns="sample")` with 6
-    iterations under `MPC(horizon=3, …)`; its temperature of 0.5 is 1/λ. It executes a candidate
-    that it draws with the weights, and starts the next step from the mean.
+    TD-MPC2's planner, without its policy prior and its noise while training, is `MPPI(512, 2.0,
+    2.0, top_k=64, adapt_std=True, min_std=0.05, returns="sample")` with 6 iterations under
+    `MPC(horizon=3, …)`; its temperature of 0.5 is 1/λ. The next step starts from the mean.
 
     Source: Williams et al., arXiv:1707.02342; λ = 1 and σ = 1: pytorch_mppi. TD-MPC2:
         arXiv:2310.16828 and its released code.
@@ -241,10 +235,8 @@ class MPPI:
     top_k: int | None = None  #: How many candidates are averaged, in [1, S]; None means all.
     adapt_std: bool = False  #: Whether σ follows the weighted candidates.
     min_std: float = 0.0  #: Smallest σ if it does.
-    #: Of the noise along the horizon; None means independent steps.
-    correlation: Correlation | None = None
-    #: "mean", or "sample" for a candidate drawn with the weights.
-    returns: Literal["mean", "sample"] = "mean"
+    correlation: Correlation | None = None  #: Of the noise along the horizon; None: independent.
+    returns: Literal["mean", "sample"] = "mean"  #: Or a candidate drawn with the weights.
     #: γ, at least 1; above 1, which needs `top_k`, iteration i has max(S γ^−i, 2 top_k) candidates.
     decay: float = 1.0
 
@@ -253,15 +245,13 @@ class MPPI:
     def __post_init__(self) -> None:
         integer("num_samples", self.num_samples, 1)
         row("std", self.std)
-        if self.top_k is not None:
-            integer("top_k", self.top_k, 1, self.num_samples)
+        integer("top_k", 1 if self.top_k is None else self.top_k, 1, self.num_samples)
         numbers(self, temperature="(0, inf)", min_std="[0, inf)", decay="[1, inf)")
         one_of("returns", self.returns, ("mean", "sample"))
-        alone = "{} must be {} without {}, got {}".format
         fixed = self.adapt_std or self.min_std == 0
-        require(fixed, alone("min_std", 0, "adapt_std", self.min_std))
+        require(fixed, f"min_std must be 0 without adapt_std, got {self.min_std}")
         whole = self.top_k is not None or self.decay == 1
-        require(whole, alone("decay", 1, "top_k", self.decay))
+        require(whole, f"decay must be 1 without top_k, got {self.decay}")
 
     def init(self, plan: Tensor, previous: MPPIState | None = None, steps: int = 0) -> MPPIState:
         """The nominal plan at the start, or at the mean so far where a candidate was executed."""
@@ -273,9 +263,7 @@ class MPPI:
     def ask(self, state: MPPIState, noise: Noise) -> Tensor:
         """Draw S candidates around the nominal plan."""
         S = population(self.num_samples, self.decay, noise.iteration, 2 * (self.top_k or 1))
-        candidates = _around(state.mean, state.spread, S, noise, self.correlation)
-        candidates[:, 0] = state.mean
-        return candidates
+        return _around(state.mean, state.spread, S, noise, self.correlation)
 
     def tell(self, state: MPPIState, scored: Scored) -> MPPIState:
         """Average the candidates."""
@@ -318,19 +306,17 @@ class PredictiveSampling:
         a_0 = plan,  a_s = plan + σ ε_s
         plan ← the cheapest candidate
 
-    Choose it as the baseline to beat, or when an iteration must be as cheap as possible. The plan
-    itself stays a candidate, so its cost never rises. `correlation=Kernel(J)` gives the few
-    spline knots of the source.
+    Choose it as the baseline to beat, or when an iteration must be as cheap as possible. Its cost
+    never rises. `correlation=Kernel(J)` gives the few spline knots of the source.
 
-    Source: Howell et al., arXiv:2212.00541, Section 4. Its default of 10 samples serves a replan
-        every few milliseconds; ours serves the same budget as CEM.
+    Source: Howell et al., arXiv:2212.00541, Section 4; S as in `CEM`, where the source, which
+        replans every few milliseconds, has 10.
     """
 
     num_samples: int = 300  #: S, at least 2.
     #: σ, a number or one per action dim, in planning units.
     std: float | tuple[float, ...] = 0.3
-    #: Of the noise along the horizon; None means independent steps.
-    correlation: Correlation | None = None
+    correlation: Correlation | None = None  #: Of the noise along the horizon; None: independent.
 
     discrete: ClassVar[bool] = False
 
@@ -345,9 +331,7 @@ class PredictiveSampling:
     def ask(self, state: _Best, noise: Noise) -> Tensor:
         """The plan and S − 1 changes of it."""
         std = as_std(self.std, state.nominal, "std")
-        candidates = _around(state.nominal, std, self.num_samples, noise, self.correlation)
-        candidates[:, 0] = state.nominal
-        return candidates
+        return _around(state.nominal, std, self.num_samples, noise, self.correlation)
 
     def tell(self, state: _Best, scored: Scored) -> _Best:
         """Keep the best."""

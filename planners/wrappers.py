@@ -73,10 +73,9 @@ class RefineState(NamedTuple):
 
     iteration: int  #: how many are done
     first: Any
-    second: Any  #: before its first turn what it keeps of an earlier search
+    second: Any  #: before the first is done what it keeps of an earlier search
     cost: Tensor  #: [B], of the method whose turn it was
     spread: Tensor | float = torch.inf  #: of the second: a search does not end before its turn
-    begun: bool = False  #: whether the second method has had a turn
 
 
 @dataclass(frozen=True)
@@ -119,27 +118,24 @@ class Refine:
         """As the method whose turn it is."""
         if state.iteration < self.after:
             return self.first.ask(state.first, noise)
-        return self.then.ask(self._second(state), noise.later(self.after))
+        return self.then.ask(state.second, noise.later(self.after))
 
     def tell(self, state: RefineState, scored: Scored) -> RefineState:
-        """As the method whose turn it is."""
-        done = state.iteration + 1
-        if done <= self.after:
-            first = self.first.tell(state.first, scored)
-            return state._replace(iteration=done, first=first, cost=first.cost)
-        scored = scored._replace(noise=scored.noise.later(self.after))
-        second = self.then.tell(self._second(state), scored)
-        return RefineState(done, state.first, second, second.cost, second.spread, begun=True)
+        """As the method whose turn it is; the second starts at the first one's plan."""
+        done, first, second = state.iteration + 1, state.first, state.second
+        if done > self.after:
+            scored = scored._replace(noise=scored.noise.later(self.after))
+            second = self.then.tell(second, scored)
+            return RefineState(done, first, second, second.cost, second.spread)
+        first = self.first.tell(first, scored)
+        if done == self.after:
+            second = self.then.init(self.first.plan(first), second)
+        return RefineState(done, first, second, first.cost)
 
     def plan(self, state: RefineState) -> Tensor:
         """Of the method whose turn it was."""
-        return self.then.plan(state.second) if state.begun else self.first.plan(state.first)
-
-    def _second(self, state: RefineState) -> Any:
-        """The second method's state; it starts at the first one's plan."""
-        if state.begun:
-            return state.second
-        return self.then.init(self.first.plan(state.first), state.second)
+        second = state.iteration > self.after
+        return self.then.plan(state.second) if second else self.first.plan(state.first)
 
 
 class LagrangianState(NamedTuple):
@@ -168,23 +164,20 @@ class AugmentedLagrangian:
         method minimises  cost + ρ/2 Σ_j max(0, λ_j/ρ + c_j)² − Σ_j λ_j²/2ρ
         every `every` iterations:  λ_j ← max(0, λ_j + ρ c_j),  ρ ← γρ where c stays broken
 
-    A sampling method, whose spread has shrunk by then, starts again from its plan; a gradient
-    method goes on with what its rule remembers, because the first steps of a new Adam are long
-    ones. "Stays broken" is two updates in a row with less than half of c gone: a rule that still
-    swings through c = 0 is not to be answered with a stiffer problem.
-
-    Choose it when a plan must keep out of somewhere, not merely be charged for it. Penalties alone
-    need a weight that is large (a stiff problem) yet never large enough; multipliers find the
-    price of each constraint. The plan is the cheapest candidate so far whose constraints hold up
-    to `tolerance`; while there is none, the one that breaks them least, so read
-    `LagrangianState.violation` (a callback sees it) before trusting it. Wrap the method directly:
-    `BestSoFar` outside would not know the constraints. The next control step keeps λ and what the
-    wrapped method keeps, and may have a constraint of its own, with as many rows:
+    Choose it when a plan must keep out of somewhere, not merely be charged for it: a weight would
+    have to be large (a stiff problem) yet never large enough. The plan is the cheapest candidate so
+    far whose constraints hold up to `tolerance`; while there is none, the one that breaks them
+    least, so read `LagrangianState.violation` (a callback sees it) before trusting it. Wrap the
+    method directly: `BestSoFar` outside would not know the constraints. The next control step keeps
+    λ and what the wrapped method keeps, and may have a constraint of its own, with as many rows:
     `controller.act(cost, method=replace(method, constraint=…))`.
 
+    After an update a sampling method, whose spread has shrunk, starts again from its plan; a
+    gradient method goes on, because the first steps of a new Adam are long ones. "Stays broken" is
+    two updates in a row with less than half of c gone: a rule may still swing through c = 0.
+
     Source: Hestenes (1969), Powell (1969); inequality form: Nocedal & Wright, Numerical
-        Optimization, Section 17.4. Their rule for ρ expects a converged method at each update; ours
-        does not.
+        Optimization, Section 17.4, whose rule for ρ expects a converged method at each update.
     """
 
     method: Method[Any]  #: Any method.
@@ -213,20 +206,10 @@ class AugmentedLagrangian:
         self, plan: Tensor, previous: LagrangianState | None = None, steps: int = 0
     ) -> LagrangianState:
         """No prices yet, or those of the last search."""
-        inf, none = unscored(plan), plan.new_zeros(len(plan), 1)
-        return LagrangianState(
-            inner=self.method.init(plan, previous and previous.inner, steps),
-            multiplier=previous.multiplier if previous else none,
-            penalty=torch.full_like(inf, self.penalty),
-            broken=none[:, 0],
-            total=inf,
-            limits=none,
-            nominal=plan,
-            cost=inf,
-            violation=inf,
-            before=plan,
-            spread=inf,
-        )
+        inner, inf = self.method.init(plan, previous and previous.inner, steps), unscored(plan)
+        none = plan.new_zeros(len(plan), 1)
+        λ, ρ = previous.multiplier if previous else none, torch.full_like(inf, self.penalty)
+        return LagrangianState(inner, λ, ρ, none[:, 0], inf, none, plan, inf, inf, plan, inf)
 
     def ask(self, state: LagrangianState, noise: Noise) -> Tensor:
         """As the wrapped method."""
@@ -240,11 +223,10 @@ class AugmentedLagrangian:
         with torch.set_grad_enabled(wants_grad):
             leaf = a.detach().requires_grad_(wants_grad)
             c = self.constraint(leaf)
-            rule = f"constraint must map [B, S, H, A] = {list(a.shape)} to [B, S, C]"
-            fits = c.ndim == 3 and c.shape[:2] == a.shape[:2]
-            require(fits, f"{rule}, got {list(c.shape)}")
-            C = λ.shape[-1]
-            require(C in (1, c.shape[-1]), f"constraint must keep its C = {C}, got {c.shape[-1]}")
+            C, (B, S), shape = λ.shape[-1], a.shape[:2], list(c.shape)
+            fits = len(shape) == 3 and shape[:2] == [B, S]
+            require(fits, f"constraint must map {list(a.shape)} to [{B}, {S}, C], got {shape}")
+            require(C in (1, shape[2]), f"constraint must keep its C = {C}, got {shape[2]}")
             added = (ρ / 2 * (λ / ρ + c).clamp_min(0).square() - λ.square() / (2 * ρ)).sum(-1)
             if wants_grad:
                 grads = grads + torch.autograd.grad(added.sum(), leaf)[0].nan_to_num(0, 0, 0)
@@ -286,7 +268,7 @@ class AugmentedLagrangian:
         stays = (state.broken > self.tolerance) & (
             broken > torch.clamp(0.5 * state.broken, min=self.tolerance)
         )
-        moved = (state.nominal - state.before).abs().flatten(1).amax(1)
+        moved = (state.nominal - state.before).abs().amax((1, 2))
         state = state._replace(
             multiplier=(λ + ρ * c).clamp_min(0),
             penalty=torch.where(stays, self.growth * state.penalty, state.penalty),

@@ -1,11 +1,19 @@
 """Which actions are cheapest? One planning loop and many small methods."""
 
 from planners.choices import CategoricalCEM, SimplexGradient
-from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, split_blocks
-from planners.correlation import Colored, Integrated, Kernel
-from planners.dynamics import GRASP, from_dynamics
-from planners.gradient import GradientDescent
+from planners.contract import (
+    Bounds,
+    Cost,
+    Method,
+    Plan,
+    Progress,
+    Scored,
+    from_dynamics,
+    split_blocks,
+)  # fmt: skip
+from planners.gradient import GRASP, GradientDescent
 from planners.mpc import MPC, MPCRecord
+from planners.noise import Colored, Integrated, Kernel
 from planners.optimize import optimize, planning_step
 from planners.platform import PlatformSolver
 from planners.sampling import CEM, ICEM, MPPI, PredictiveSampling

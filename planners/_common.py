@@ -41,11 +41,7 @@ def mirrored(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def along_samples(candidates: Tensor) -> Tensor:
-    """[B, S, H, A] as [B, H·A, S].
-
-    A sum over samples then runs along memory, once contiguous: its order of additions depends on
-    S alone, not on the batch.
-    """
+    """[B, S, H, A] as [B, H·A, S]: a sum along memory adds in an order that S alone decides."""
     return candidates.flatten(2).transpose(1, 2)
 
 

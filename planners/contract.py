@@ -11,17 +11,20 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import torch
 from torch import Tensor
 
-from planners._arguments import instance, integer, require, shown
+from planners._arguments import calls, floats, instance, integer, require, shown
 from planners.noise import Noise
 
-__all__ = ["Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State", "split_blocks"]
+__all__ = [
+    "Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State", "from_dynamics",
+    "split_blocks",
+]  # fmt: skip
 
+Step = Callable[[Tensor, Tensor], Tensor]
 Cost = Callable[[Tensor], Tensor]
 """[B, S, H, A] candidate actions -> [B, S] costs; lower is better, non-finite is worst.
 
-A cost that looks at the last step of a plan alone may say so: an attribute `last_step`, true, on
-the callable or on the tensor that it returns (a lambda around a goal hides the goal, not its
-tensor). `MPC` then warns where it executes less than a plan. Absent means false.
+A cost that looks at the last step of a plan alone may say so by an attribute `last_step`, true, on
+itself or on the tensor that it returns. `MPC` then warns where it executes less than a plan.
 """
 
 
@@ -73,10 +76,9 @@ class Method(Protocol[StateT]):
 
         Args:
             plan: [B, H, A], where to start, inside the bounds.
-            previous: where the last search ended; its costs are out of date. A method keeps of it
-                what still helps, or nothing. A state that was never told anything is as None.
-            steps: how many actions were executed since. With 0 the search goes on at the same
-                moment, around `plan`.
+            previous: where the last search ended, of which a method keeps what still helps, or
+                nothing; its costs are out of date. A state that was told nothing is as None.
+            steps: actions executed since; with 0 the search goes on at the same moment.
         """
 
     def ask(self, state: StateT, noise: Noise) -> Tensor:
@@ -131,6 +133,48 @@ def split_blocks(actions: Tensor, block: int) -> Tensor:
     fits = width % integer("block", block, 1) == 0
     require(fits, f"block must divide the action's width {width}, got {block}")
     return actions.reshape(*lead, k * block, width // block)
+
+
+def from_dynamics(
+    step: Step, running_cost: Step, terminal_cost: Callable[[Tensor], Tensor] | None = None
+) -> Callable[[Tensor], Cost]:
+    """Cost functions for planning with known or learned dynamics.
+
+        s_{h+1} = step(s_h, a_h)
+        cost    = Σ_h running_cost(s_{h+1}, a_h) + terminal_cost(s_H)
+
+    First `cost_from = from_dynamics(step, running_cost)`, then `planner.act(cost_from(state))`.
+    The running cost sees the state after the step, as in pytorch_mppi, whose functions fit here.
+
+    Args:
+        step: (states [N, D], actions [N, A]) -> next states [N, D], N = B · S.
+        running_cost: (states [N, D], actions [N, A]) -> [N].
+        terminal_cost: states [N, D] -> [N]; None means 0.
+    Returns: a function from states now, [B, D], tensor or array, to a cost [B, S, H, A] -> [B, S].
+    Raises: TypeError if a function is none; ValueError, from the cost, if the batches disagree.
+    """
+    calls("step", step, "(states [N, D], actions [N, A]) -> [N, D]")
+    calls("running_cost", running_cost, "(states [N, D], actions [N, A]) -> [N]")
+    calls("terminal_cost", terminal_cost, "states [N, D] -> [N]", optional=True)
+
+    def cost_from(state: Tensor) -> Cost:
+        def cost(candidates: Tensor) -> Tensor:
+            B, S, H, _ = candidates.shape
+            now = torch.as_tensor(state).to(candidates)
+            floats("state", now, "B D", B=B)
+            s = now.repeat_interleave(S, 0)
+            total = candidates.new_zeros(B * S)
+            for h in range(H):
+                a = candidates[:, :, h].flatten(0, 1)
+                s = step(s, a)
+                total = total + running_cost(s, a)
+            if terminal_cost is not None:
+                total = total + terminal_cost(s)
+            return total.view(B, S)
+
+        return cost
+
+    return cost_from
 
 
 class Bounds:

@@ -44,13 +44,13 @@ class MPCRecord(NamedTuple):
 class MPC(Generic[StateT]):
     """Model-predictive control of B environments with any method.
 
-    Each `act` starts where the last plan, shifted by the executed actions, left off, and draws
-    from the next of its streams: the t-th call of problem b is a function of (seed, b, t) and of
-    the costs seen. LeWM's protocol is horizon 5, 30 iterations and execute 5 with blocks of 5.
+    Each `act` starts where the last plan, shifted by the executed actions, left off: the t-th call
+    of problem b is a function of (seed, b, t) and of the costs seen. LeWM's protocol is horizon 5,
+    30 iterations and execute 5 with blocks of 5.
 
-    Actions go on while a plan is made. With `committed=c` the first c actions of every plan are
-    those that are executed until it is there, and `act` hands out the next ones. An episode begins
-    with c actions of rest: zero in the environment's units, or the nearest that `bounds` allow.
+    With `committed=c` the first c actions of every plan are those that are executed until it is
+    there, and `act` hands out the next ones. An episode begins with c actions of rest: zero in the
+    environment's units, or the nearest that `bounds` allow.
 
     `record` is all that it knows; it may be kept, sent to another thread, and set again. `last` is
     the `Plan` of the last call of `act`, in planning units; None before the first.
@@ -59,23 +59,20 @@ class MPC(Generic[StateT]):
         method: which planner.
         horizon: H, actions planned ahead.
         action_dim: A, controls times `block`.
-        iterations: of each `act`, or a function of the control step (0, 1, … since any problem
-            began): many for a cold start, few from then on.
+        iterations: of each `act`, or a function of the control step since any problem began.
         execute: actions to hand out per call, in [1, horizon − committed].
         committed: c, actions that are executed while planning goes on.
         bounds: allowed actions, in the environment's units, and how they were normalised.
         seed: an integer, or [batch] integers.
         batch: B, environments.
         block: environment steps per action; `act` splits an action into that many.
-        tail: what a shifted plan ends with, "zero" (the released LeWM planner; inside the bounds)
-            or "repeat" for the last action again.
+        tail: how a shifted plan ends, "zero" (as in LeWM's release; inside the bounds) or "repeat".
         history: observations to keep, with the actions between them.
         stop, deadline: as in `optimize`.
         dtype, device: of the search.
-    Raises: ValueError on a number out of range, or a `block` that does not divide `action_dim`;
-        TypeError on an argument of another kind.
-    Warns: RuntimeWarning in the first `act`, if a cost of the last step alone (`last_step`, see
-        `Cost`) meets a controller that executes less than its plan.
+    Raises: ValueError on a number out of range, TypeError on an argument of another kind.
+    Warns: RuntimeWarning in the first `act`, if a cost of the last step alone (see `Cost`) meets a
+        controller that executes less than its plan.
     """
 
     def __init__(
@@ -115,11 +112,10 @@ class MPC(Generic[StateT]):
         if self.committed and method.discrete:
             raise ValueError("committed must be 0 for choices: none of them is rest")
         start = torch.zeros(integer("batch", batch, 1), H, A, dtype=dtype, device=device)
-        self._rest, self._start = start[:, :1], start
-        if bounds is not None:
-            box = bounds.box(start)
-            self._rest = bounds.from_environment(self._rest).clamp(*box)
-            self._start = mirrored(start, *box)
+        self._units = Bounds(-torch.inf, torch.inf) if bounds is None else bounds
+        box = self._units.box(start)
+        self._rest = self._units.from_environment(start[:, :1]).clamp(*box)
+        self._start = mirrored(start, *box)
         self._streams = problem_seeds(seed, batch, start.device)
         self.last: Plan | None = None
         self.record = self.begin()
@@ -191,8 +187,7 @@ class MPC(Generic[StateT]):
 
         Args:
             cost: [B, S, H, A] -> [B, S], from where the B environments are now.
-            method: this step's, of the same kind as the controller's: constraints and goal states
-                may change from step to step.
+            method: this step's, of the same kind: constraints and goal states may change.
             start: [B, H, A], where to start instead of the shifted plan, in planning units.
         Returns: [B, execute · block, A / block], in the environment's units and inside `bounds`.
         Raises: as `optimize`.
@@ -209,8 +204,7 @@ class MPC(Generic[StateT]):
     def see(self, observation: Any, executed: Any = None) -> None:
         """Keep an observation and the action that led to it; after each action if `history` > 1.
 
-        Of a problem that begins while others go on, the observations before are filled up with its
-        first one, and the actions with rest: as if it had stood still.
+        A problem that begins while others go on stood still before: its first observation and rest.
 
         Args:
             observation: tensor, array, or mapping of them by name, [B, …], of now.
@@ -239,13 +233,12 @@ class MPC(Generic[StateT]):
         if executed is not None:
             given = torch.as_tensor(executed).to(self._rest)
             floats("executed", given, "B n a", B=B, n=self.block, a=A // self.block)
-            action = given.reshape(B, 1, A)
-            if self.bounds is not None:
-                action = self.bounds.from_environment(action)
+            action = self._units.from_environment(given.reshape(B, 1, A))
         if past is not None and length > 1:
             names = take_apart(past).keys()
             require(take_apart(new).keys() == names, f"observation must hold {', '.join(names)}")
             require(action.shape[1] > 0, "executed must be given if act handed nothing out")
+            action = torch.where(fresh[:, None, None], self._rest, action)
             done, handed = torch.cat([done, action], 1)[:, 1:], handed[:, 1:]
         known: Any = walk(joined, new, past)
         history = History(known, done, handed, torch.zeros_like(fresh), seen + 1)
@@ -275,13 +268,10 @@ class MPC(Generic[StateT]):
         return None if past is None else self._outside(past)
 
     def reset(self, done: Any = None) -> None:
-        """Forget the plan of the problems that begin a new episode.
-
-        A problem that is reset plans like a new one: from rest, with its first stream.
+        """Forget the plan of the problems that begin a new episode: from rest, as if new.
 
         Args:
             done: [B] booleans, tensor or array, which problems; None means all.
-        Raises: ValueError if `done` has another shape.
         """
         new, old = self.begin(), self.record
         fresh, handed = new.history.fresh, old.history.handed
@@ -318,5 +308,4 @@ class MPC(Generic[StateT]):
 
     def _outside(self, actions: Tensor) -> Tensor:
         """Single steps in the environment's units."""
-        raw = actions if self.bounds is None else self.bounds.to_environment(actions)
-        return split_blocks(raw, self.block)
+        return split_blocks(self._units.to_environment(actions), self.block)

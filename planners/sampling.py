@@ -22,10 +22,9 @@ from planners._common import (
     weighted_mean,
 )  # fmt: skip
 from planners.contract import Scored
-from planners.correlation import Colored, Correlation, correlated
-from planners.noise import Noise
+from planners.noise import Colored, Correlation, Noise, correlated
 
-__all__ = ["CEM", "ICEM", "MPPI", "CEMState", "ICEMState", "MPPIState", "PredictiveSampling"]
+__all__ = ["CEM", "ICEM", "MPPI", "Gaussian", "PredictiveSampling"]
 
 
 def _around(
@@ -45,13 +44,13 @@ def _around(
     return candidates
 
 
-class CEMState(NamedTuple):
-    """A Gaussian with independent coordinates, and the best candidate of the last iteration."""
+class Gaussian(NamedTuple):
+    """A Gaussian with independent coordinates, and what it would have executed."""
 
     mean: Tensor  #: [B, H, A]
     spread: Tensor  #: [B, H, A], σ
-    best: Tensor  #: [B, H, A]
-    cost: Tensor  #: [B], cost of `best`
+    taken: Tensor  #: [B, H, A], the mean or a candidate of the last iteration
+    cost: Tensor  #: [B], lowest cost of the last iteration
 
 
 @dataclass(frozen=True)
@@ -88,16 +87,16 @@ class CEM:
         numbers(self, min_std="[0, inf)", momentum="[0, 1)", decay="[1, inf)")
         one_of("returns", self.returns, ("mean", "best"))
 
-    def init(self, plan: Tensor, *_: object) -> CEMState:
+    def init(self, plan: Tensor, *_: object) -> Gaussian:
         """Mean at the start, the given spread around it; nothing is kept."""
-        return CEMState(plan, as_std(self.init_std, plan, "init_std"), plan, unscored(plan))
+        return Gaussian(plan, as_std(self.init_std, plan, "init_std"), plan, unscored(plan))
 
-    def ask(self, state: CEMState, noise: Noise) -> Tensor:
+    def ask(self, state: Gaussian, noise: Noise) -> Tensor:
         """Draw S candidates."""
         S = population(self.num_samples, self.decay, noise.iteration, 2 * self.num_elites)
         return _around(state.mean, state.spread, S, noise, keep=self.keep_mean)
 
-    def tell(self, state: CEMState, scored: Scored) -> CEMState:
+    def tell(self, state: Gaussian, scored: Scored) -> Gaussian:
         """Fit the Gaussian to the elites."""
         elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
         mean, std = gaussian(elites, self.num_elites - 1, state.mean)
@@ -106,11 +105,12 @@ class CEM:
             std = self.momentum * state.spread + (1 - self.momentum) * std
         if self.min_std:
             std = std.clamp_min(self.min_std)
-        return CEMState(mean, std, elites[..., 0].view(mean.shape), values[:, 0])
+        taken = mean if self.returns == "mean" else elites[..., 0].view(mean.shape)
+        return Gaussian(mean, std, taken, values[:, 0])
 
-    def plan(self, state: CEMState) -> Tensor:
+    def plan(self, state: Gaussian) -> Tensor:
         """The mean, or the best candidate of the last iteration."""
-        return state.mean if self.returns == "mean" else state.best
+        return state.taken
 
 
 class ICEMState(NamedTuple):
@@ -197,15 +197,6 @@ class ICEM:
         return state.elites[:, 0]
 
 
-class MPPIState(NamedTuple):
-    """The nominal plan and the spread around it."""
-
-    mean: Tensor  #: [B, H, A]
-    spread: Tensor  #: [B, H, A], σ
-    taken: Tensor  #: [B, H, A], the mean or the candidate that is executed
-    cost: Tensor  #: [B], lowest cost of the last iteration
-
-
 @dataclass(frozen=True)
 class MPPI:
     """Path-integral control: cheap candidates pull the plan, in proportion to e^{−cost/λ}.
@@ -253,19 +244,19 @@ class MPPI:
         whole = self.top_k is not None or self.decay == 1
         require(whole, f"decay must be 1 without top_k, got {self.decay}")
 
-    def init(self, plan: Tensor, previous: MPPIState | None = None, steps: int = 0) -> MPPIState:
+    def init(self, plan: Tensor, previous: Gaussian | None = None, steps: int = 0) -> Gaussian:
         """The nominal plan at the start, or at the mean so far where a candidate was executed."""
         mean = plan
         if previous is not None and steps and self.returns == "sample":
             mean = shift(previous.mean, steps, plan)
-        return MPPIState(mean, as_std(self.std, plan, "std"), mean, unscored(plan))
+        return Gaussian(mean, as_std(self.std, plan, "std"), mean, unscored(plan))
 
-    def ask(self, state: MPPIState, noise: Noise) -> Tensor:
+    def ask(self, state: Gaussian, noise: Noise) -> Tensor:
         """Draw S candidates around the nominal plan."""
         S = population(self.num_samples, self.decay, noise.iteration, 2 * (self.top_k or 1))
         return _around(state.mean, state.spread, S, noise, self.correlation)
 
-    def tell(self, state: MPPIState, scored: Scored) -> MPPIState:
+    def tell(self, state: Gaussian, scored: Scored) -> Gaussian:
         """Average the candidates."""
         costs = scored.costs
         least = costs.amin(1)
@@ -284,9 +275,9 @@ class MPPI:
             # The largest log w − log(−log u) is a candidate with the probability of its weight.
             u = scored.noise.uniform((weights.shape[1],), dtype=weights.dtype, lane=1)
             taken = pick(scored.candidates, (weights.log() - (-u.log()).log()).argmax(1))
-        return MPPIState(mean, std, taken, least)
+        return Gaussian(mean, std, taken, least)
 
-    def plan(self, state: MPPIState) -> Tensor:
+    def plan(self, state: Gaussian) -> Tensor:
         """The nominal plan, or the candidate drawn in the last iteration."""
         return state.taken
 

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from planners import MPC, MPPI, Scored, optimize
 from planners.noise import Noise, Stream
-from planners.sampling import MPPIState
+from planners.sampling import Gaussian
 
 NOISE = Noise(Stream(torch.tensor([0])), 0)
 CANDIDATES = torch.tensor([0.0, 1.0, 2.0, 4.0]).view(1, 4, 1, 1)
 COSTS = torch.tensor([[3.0, 1.0, 2.0, torch.inf]])
 
 
-def after(method: MPPI, costs: Tensor = COSTS) -> MPPIState:
+def after(method: MPPI, costs: Tensor = COSTS) -> Gaussian:
     """The state after one iteration."""
     start = method.init(torch.zeros(1, 1, 1))
     return method.tell(start, Scored(CANDIDATES, costs, torch.empty(0), NOISE))

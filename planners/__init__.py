@@ -1,18 +1,9 @@
 """Which actions are cheapest? One planning loop and many small methods."""
 
 from planners.choices import CategoricalCEM, SimplexGradient
-from planners.contract import (
-    Bounds,
-    Cost,
-    Method,
-    Plan,
-    Progress,
-    Scored,
-    from_dynamics,
-    split_blocks,
-)  # fmt: skip
+from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, from_dynamics
 from planners.gradient import GRASP, GradientDescent
-from planners.mpc import MPC, MPCRecord
+from planners.mpc import MPC, MPCRecord, split_blocks
 from planners.noise import Colored, Integrated, Kernel
 from planners.optimize import optimize, planning_step
 from planners.platform import PlatformSolver

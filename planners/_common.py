@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
 from planners._arguments import require
+
+
+class Best(NamedTuple):
+    """The best candidate of a method, or of the one that a wrapper holds."""
+
+    nominal: Tensor  #: [B, H, A]
+    cost: Tensor  #: [B], its cost
+    spread: Tensor | float
+    inner: Any = None  #: state of the wrapped method
 
 
 def as_std(value: float | tuple[float, ...], plan: Tensor, name: str) -> Tensor:
@@ -80,12 +91,6 @@ def spread(candidates: Tensor) -> Tensor:
     """Standard deviation over the samples, divisor S: [B, H, A]."""
     flat = along_samples(candidates).contiguous()
     return gaussian(flat, flat.shape[-1], candidates[:, 0])[1]
-
-
-def weighted_mean(candidates: Tensor, weights: Tensor) -> Tensor:
-    """Σ_s w_s a_s, [B, H, A] from [B, S, H, A] and [B, S]."""
-    flat = along_samples(candidates).contiguous()
-    return (flat * weights.unsqueeze(1)).sum(-1).view(candidates.shape[0], *candidates.shape[2:])
 
 
 def shift(actions: Tensor, steps: int, tail: Tensor | None = None) -> Tensor:

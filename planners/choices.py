@@ -1,7 +1,6 @@
-"""Planners for discrete actions, one-hot or mixtures of it: cross-entropy and projected gradient.
+"""Planners for discrete actions, one-hot over A choices: cross-entropy and projected gradient.
 
-Actions are one-hot over A choices; with `choices` = C an action is A / C of them side by side
-(blocks of steps, or several discrete controls).
+With `choices` = C an action is A / C of them side by side: blocks of steps, or several controls.
 """
 
 from __future__ import annotations
@@ -83,12 +82,11 @@ class CategoricalCEM:
 
     num_samples: int = 300  #: S, candidates per iteration.
     num_elites: int = 30  #: K, in [1, S].
-    choices: int | None = None  #: C; None means A.
+    choices: int | None = None  #: C, options per choice; None means A.
     momentum: float = 0.1  #: α, in [0, 1).
     floor: float = 0.01  #: Share of the uniform distribution in p; above 0 no choice dies out.
     restart: float = 0.5  #: Share of the uniform distribution in the start, in [0, 1].
     decay: float = 1.0  #: γ, at least 1; above 1 iteration i scores max(S γ^−i, 2K) candidates.
-
     discrete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -147,7 +145,6 @@ class SimplexGradient:
     choices: int | None = None  #: C, options per choice; None means A.
     rule: Rule = _ADAM  #: As in `GradientDescent`.
     init_std: float = 1.0  #: Of the noise that moves the other starts before their projection.
-
     discrete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -172,7 +169,7 @@ class SimplexGradient:
         if not scored.noise.iteration % 2:
             actions = self._apart(state.actions, scored.noise)
             return GradientState(actions, state.memory, *best(scored.candidates, scored.costs))
-        (actions,), memory = descend(self.rule, [scored.candidates], [scored.grads], state.memory)
+        actions, memory = descend(self.rule, scored.candidates, scored.grads, state.memory)
         return state._replace(actions=self._projected(actions), memory=memory)
 
     def plan(self, state: GradientState) -> Tensor:

@@ -11,15 +11,14 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import torch
 from torch import Tensor
 
-from planners._arguments import calls, floats, instance, integer, require, shown
+from planners._arguments import calls, floats, require, shown
 from planners.noise import Noise
 
-__all__ = [
-    "Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State", "from_dynamics",
-    "split_blocks",
-]  # fmt: skip
+__all__ = ["Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State", "from_dynamics"]
 
 Step = Callable[[Tensor, Tensor], Tensor]
+Stopped = Literal["iterations", "converged", "deadline"]
+_Row = Tensor | Sequence[float] | float
 Cost = Callable[[Tensor], Tensor]
 """[B, S, H, A] candidate actions -> [B, S] costs; lower is better, non-finite is worst.
 
@@ -32,8 +31,8 @@ itself or on the tensor that it returns. `MPC` then warns where it executes less
 class State(Protocol):
     """What a method remembers between iterations: a frozen record.
 
-    `spread` is 0 where a method follows a path: then a plan that no longer moves has settled. It is
-    inf while it cannot have.
+    `spread` is 0 where a method follows a path: a plan that no longer moves has settled; inf where
+    it cannot have.
     """
 
     @property
@@ -103,8 +102,7 @@ class Plan(NamedTuple):
     cost: Tensor
     history: Tensor  #: [iterations, B], `cost` after each; never rises under `BestSoFar`.
     spread: Tensor  #: [B, H, A], standard deviation of the last iteration's candidates.
-    #: What ended the search: all its iterations, a settled plan, or the clock.
-    stopped: Literal["iterations", "converged", "deadline"] = "iterations"
+    stopped: Stopped = "iterations"  #: What ended it: all iterations, a settled plan, or the clock.
     state: Any = None  #: Of the method, `previous` of a search that goes on from here.
 
 
@@ -116,23 +114,6 @@ class Progress(NamedTuple):
     costs: Tensor  #: [B, S], +inf where the cost was not finite.
     plan: Tensor  #: [B, H, A], what would be returned now.
     state: State  #: Of the method; `state.cost` is `Plan.cost`.
-
-
-def split_blocks(actions: Tensor, block: int) -> Tensor:
-    """Actions that are blocks of environment steps, one by one, in time order.
-
-    Args:
-        actions: [..., k, block · A].
-        block: steps per action.
-    Returns: [..., k · block, A].
-    Raises: ValueError if `block` does not divide the width of an action.
-    """
-    instance("actions", actions, Tensor, "Plan.actions")
-    require(actions.ndim >= 2, f"actions must be [..., k, block · A], got {list(actions.shape)}")
-    *lead, k, width = actions.shape
-    fits = width % integer("block", block, 1) == 0
-    require(fits, f"block must divide the action's width {width}, got {block}")
-    return actions.reshape(*lead, k * block, width // block)
 
 
 def from_dynamics(
@@ -188,18 +169,11 @@ class Bounds:
 
     Args:
         low, high: (A,) or a number, allowed values; where they are equal a control is held there.
-        mean, std: (A,) or a number, subtracted, then divided by before planning; std positive.
+        mean, std: (A,) or a number, subtracted, then divided by before planning.
     Raises: ValueError if low > high somewhere, a std is not positive, or the lengths differ.
     """
 
-    def __init__(
-        self,
-        low: Tensor | Sequence[float] | float,
-        high: Tensor | Sequence[float] | float,
-        *,
-        mean: Tensor | Sequence[float] | float = 0.0,
-        std: Tensor | Sequence[float] | float = 1.0,
-    ) -> None:
+    def __init__(self, low: _Row, high: _Row, *, mean: _Row = 0.0, std: _Row = 1.0) -> None:
         # float64 on the CPU, wherever the search runs: every edge is rounded once.
         given = {"low": low, "high": high, "mean": mean, "std": std}
         rows = {name: _row(name, value) for name, value in given.items()}
@@ -253,7 +227,7 @@ class Bounds:
         return (actions - mean) / std
 
 
-def _row(name: str, value: Tensor | Sequence[float] | float) -> Tensor:
+def _row(name: str, value: _Row) -> Tensor:
     """[n], float64, on the CPU first: some devices have no float64."""
     try:
         row = (

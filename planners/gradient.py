@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -21,32 +21,25 @@ __all__ = ["ADAM", "GRASP", "GradientDescent", "GradientState", "Memory", "Rule"
 Rule = Callable[[list[Tensor]], torch.optim.Optimizer]
 #: The rule unless another is given.
 ADAM: Rule = partial(torch.optim.Adam, lr=0.1)
-#: What an optimizer remembers of each tensor between two steps; empty before the first.
-Memory = tuple[Mapping[str, Any], ...]
+#: What an optimizer remembers between two steps; empty before the first.
+Memory = Mapping[str, Any]
 
 
-def descend(
-    rule: Rule, tensors: Sequence[Tensor], grads: Sequence[Tensor], memory: Memory
-) -> tuple[list[Tensor], Memory]:
-    """One step of an optimizer as a function: the arguments stay as they are.
-
-    Returns: the new tensors, and the memory for the next step.
-    """
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
-    optimizer = rule(leaves)
-    for leaf, grad in zip(leaves, grads, strict=True):
-        leaf.grad = grad
-    for leaf, kept in zip(leaves, memory, strict=False):
-        copied = {k: x.clone() if isinstance(x, Tensor) else x for k, x in kept.items()}
-        optimizer.state[leaf] = copied
+def descend(rule: Rule, x: Tensor, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    """One step of an optimizer from x, as a function: the arguments stay as they are."""
+    leaf = x.detach().clone().requires_grad_()
+    leaf.grad = grad
+    optimizer = rule([leaf])
+    kept = {k: value.clone() if isinstance(value, Tensor) else value for k, value in memory.items()}
+    optimizer.state[leaf] = kept
     optimizer.step()
-    return [leaf.detach() for leaf in leaves], tuple(optimizer.state[leaf] for leaf in leaves)
+    return leaf.detach(), optimizer.state[leaf]
 
 
 def apart(actions: Tensor, std: float | tuple[float, ...], noise: Noise) -> Tensor:
-    """Starts [B, R, H, A]: the first stays, the others are moved at random around it."""
+    """Starts [B, R, H, A]; in iteration 0 all but the first are moved at random around it."""
     R, H, A = actions.shape[1:]
-    if R == 1:
+    if R == 1 or noise.iteration:
         return actions
     around = noise.normal((R - 1, H, A), dtype=actions.dtype)
     around = around * as_std(std, actions[:, 0], "init_std").unsqueeze(1)
@@ -66,7 +59,7 @@ class GradientState(NamedTuple):
     @classmethod
     def of(cls, plan: Tensor, copies: int) -> GradientState:
         """R copies of a start [B, H, A]."""
-        return cls(plan.unsqueeze(1).expand(-1, copies, -1, -1), (), plan, unscored(plan))
+        return cls(plan.unsqueeze(1).expand(-1, copies, -1, -1), {}, plan, unscored(plan))
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,6 @@ class GradientDescent:
     #: How far around, a number or one per action dim, in planning units.
     init_std: float | tuple[float, ...] = 1.0
     noise_std: float = 0.0  #: Of the noise added before each iteration but the first.
-
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -105,17 +97,15 @@ class GradientDescent:
 
     def ask(self, state: GradientState, noise: Noise) -> Tensor:
         """The R plans, with noise; they require grad."""
-        actions = state.actions
-        if noise.iteration == 0:
-            actions = apart(actions, self.init_std, noise)
-        elif self.noise_std:
+        actions = apart(state.actions, self.init_std, noise)
+        if self.noise_std and noise.iteration:
             shake = noise.normal(tuple(actions.shape[1:]), dtype=actions.dtype)
             actions = actions + self.noise_std * shake
         return actions.detach().clone().requires_grad_()
 
     def tell(self, state: GradientState, scored: Scored) -> GradientState:
         """One step of the rule for each plan."""
-        (actions,), memory = descend(self.rule, [scored.candidates], [scored.grads], state.memory)
+        actions, memory = descend(self.rule, scored.candidates, scored.grads, state.memory)
         return GradientState(actions, memory, *best(scored.candidates, scored.costs))
 
     def plan(self, state: GradientState) -> Tensor:
@@ -154,7 +144,6 @@ class GRASP:
     rule: Rule = ADAM  #: Of torch.optim, for the step on the rollout's cost.
     #: How far around the plan other starts are, a number or one per action dim.
     init_std: float | tuple[float, ...] = 0.5
-
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -181,18 +170,16 @@ class GRASP:
 
     def ask(self, state: GradientState, noise: Noise) -> Tensor:
         """The R plans; they require grad."""
-        first = noise.iteration == 0
-        actions = apart(state.actions, self.init_std, noise) if first else state.actions
-        return actions.detach().clone().requires_grad_()
+        return apart(state.actions, self.init_std, noise).detach().clone().requires_grad_()
 
     def tell(self, state: GradientState, scored: Scored) -> GradientState:
         """One step on the rollout's cost, then steps on the lifted loss."""
-        (actions,), memory = descend(self.rule, [scored.candidates], [scored.grads], state.memory)
+        actions, memory = descend(self.rule, scored.candidates, scored.grads, state.memory)
         states = state.states
         if states is not None and scored.noise.iteration < self.lifted_iterations:
             actions, states = self._lift(actions, states, scored.noise)
             # The lifted steps moved the actions: what was remembered of the slope is stale.
-            memory = ()
+            memory = {}
         return GradientState(actions, memory, *best(scored.candidates, scored.costs), states)
 
     def plan(self, state: GradientState) -> Tensor:
@@ -210,8 +197,8 @@ class GRASP:
         unit = (squared.sum(-1) / D).sqrt().clamp_min(1e-6)[:, None, None, None]
         rule_a = partial(torch.optim.Adam, lr=self.action_lr)
         rule_s = partial(torch.optim.Adam, lr=self.state_lr)
-        memory_a: Memory = ()
-        memory_s = memory_a
+        memory_a: Memory = {}
+        memory_s: Memory = {}
         shake = noise.normal((self.lifted_steps, R, H - 1, D), dtype=states.dtype, lane=1)
         for k in range(self.lifted_steps):
             with torch.enable_grad():
@@ -223,7 +210,7 @@ class GRASP:
                 loss = (reached - after).square().sum()
                 loss = loss + self.goal_weight * (reached - goal).square().sum()
                 grad_a, grad_s = torch.autograd.grad(loss, [a, s])
-            (actions,), memory_a = descend(rule_a, [actions], [grad_a], memory_a)
-            (moved,), memory_s = descend(rule_s, [states / unit], [grad_s * unit], memory_s)
+            actions, memory_a = descend(rule_a, actions, grad_a, memory_a)
+            moved, memory_s = descend(rule_s, states / unit, grad_s * unit, memory_s)
             states = (moved + self.state_noise * shake[:, k]) * unit
         return actions, states

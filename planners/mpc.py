@@ -12,11 +12,11 @@ from torch import Tensor
 from planners._arguments import calls, floats, instance, integer, number, one_of, require
 from planners._common import mirrored, shift
 from planners._record import choose, put_together, take_apart, walk
-from planners.contract import Bounds, Cost, Method, Plan, StateT, split_blocks
+from planners.contract import Bounds, Cost, Method, Plan, StateT
 from planners.noise import fold_in, problem_seeds
 from planners.optimize import optimize
 
-__all__ = ["MPC", "History", "MPCRecord"]
+__all__ = ["MPC", "History", "MPCRecord", "split_blocks"]
 
 _Observations = Tensor | Mapping[str, Tensor]  # a camera, or all sensors by name
 
@@ -39,6 +39,23 @@ class MPCRecord(NamedTuple):
     steps: Tensor  #: [B], control steps of each problem since it began.
     calls: int  #: Control steps since any problem began.
     history: History  #: The last observations, and what was done between them.
+
+
+def split_blocks(actions: Tensor, block: int) -> Tensor:
+    """Actions that are blocks of environment steps, one by one, in time order.
+
+    Args:
+        actions: [..., k, block · A].
+        block: steps per action.
+    Returns: [..., k · block, A].
+    Raises: ValueError if `block` does not divide the width of an action.
+    """
+    instance("actions", actions, Tensor, "Plan.actions")
+    require(actions.ndim >= 2, f"actions must be [..., k, block · A], got {list(actions.shape)}")
+    *lead, k, width = actions.shape
+    fits = width % integer("block", block, 1) == 0
+    require(fits, f"block must divide the action's width {width}, got {block}")
+    return actions.reshape(*lead, k * block, width // block)
 
 
 class MPC(Generic[StateT]):

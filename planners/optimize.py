@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +15,11 @@ from torch import Tensor
 from planners._arguments import calls, floats, instance, integer, number, require
 from planners._common import mirrored, spread
 from planners._record import choose
-from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, State, StateT
+from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, State, StateT, Stopped
 from planners.noise import Noise, Stream, problem_seeds
 
 __all__ = ["optimize", "planning_step"]
 
-Stopped = Literal["iterations", "converged", "deadline"]
 LOOK = 5  # iterations from one look at the plan to the next
 _INF = float("inf")
 _Box = tuple[Tensor, Tensor]  # low and high, each [B or 1, 1, H or 1, A], in planning units
@@ -239,11 +238,8 @@ class Stopping:
     by no more since the last look. It keeps the state it has then, however long others search.
 
     On a GPU the host reads the answer of the look before the last one, `LOOK` iterations back: the
-    device never runs out of work. The clock compares the time with the marks that the device has
-    passed, and waits for the first of them alone.
-
-    `marks` makes marks in the device's queue (None: as `start` [B, H, A] needs them), `now` is a
-    clock in seconds.
+    device never runs out of work. The clock compares the time with the marks in the device's queue
+    (`marks` makes them) that were passed, and waits for the first of them alone.
     """
 
     def __init__(
@@ -271,8 +267,7 @@ class Stopping:
     def over(self, done: int, plan: Callable[[], Tensor], kept: Callable[[], Any]) -> Stopped:
         """What ends the search after `done` iterations; "iterations" if it goes on.
 
-        `plan` gives [B, H, A] as it would be returned now, `kept` the state and what else stays as
-        it is where a problem has settled.
+        `plan` and `kept` give what would be returned now: [B, H, A], and the state with all else.
         """
         if self._stop is not None and done % LOOK == 0 and self._look(plan(), kept(), self._stop):
             return "converged"

@@ -41,13 +41,12 @@ class PlatformSolver(Generic[StateT]):
         iterations: of the method, per plan.
         bounds: in the environment's units; give the mean and std of the platform's action scaler.
             None means the box of the action space, as if the model took raw actions; it warns.
-        seed: every call of `solve` draws anew, and each of its problems from its own stream. The
-            platform plans for the environments that need it, so a problem is its place among them.
+        seed: of the streams; a problem is its place among the environments that need a plan.
         batch_size: environments planned at once; None means all. 1 is the platform's own default,
             and all that LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
         device, dtype: of the search.
         callbacks: the platform's recorders of what every method has: `step`, `candidates`, `costs`.
-    Raises: ValueError if `batch_size` < 1, TypeError on an argument of another kind.
+    Raises: ValueError on a number below 1, TypeError on an argument of another kind.
     """
 
     def __init__(
@@ -107,11 +106,9 @@ class PlatformSolver(Generic[StateT]):
 
         Args:
             info_dict: tensors or arrays [B, …]; anything else is passed on as it is.
-            init_action: [B, T ≤ H, A], the start; the rest is zero. For choices their numbers,
-                [B, T, choices a step].
-        Returns: the platform's dictionary: `actions` [B, H, A] and `mean` on the CPU, `var` (the
-            spread, a standard deviation as there), `costs` as a list; for choices `actions` are
-            their numbers; with `callbacks` what each recorded.
+            init_action: [B, T ≤ H, A], the start, or the numbers of choices; the rest is zero.
+        Returns: the platform's dictionary: `actions` [B, H, A] (the numbers of choices) and `mean`
+            on the CPU, `var` (a standard deviation, as there), `costs`, and what `callbacks` saw.
         Raises: RuntimeError before `configure`; ValueError if `init_action` has another shape, or
             `info_dict` holds nothing of B environments.
         """

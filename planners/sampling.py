@@ -10,17 +10,7 @@ import torch
 from torch import Tensor
 
 from planners._arguments import integer, numbers, one_of, require, row
-from planners._common import (
-    as_std,
-    best,
-    gaussian,
-    lowest,
-    pick,
-    population,
-    shift,
-    unscored,
-    weighted_mean,
-)  # fmt: skip
+from planners._common import Best, as_std, best, gaussian, lowest, pick, population, shift, unscored
 from planners.contract import Scored
 from planners.noise import Colored, Correlation, Noise, correlated
 
@@ -42,6 +32,12 @@ def _around(
     if keep:
         candidates[:, 0] = plan
     return candidates
+
+
+def _weighted_mean(candidates: Tensor, weights: Tensor) -> Tensor:
+    """Σ_s w_s a_s, [B, H, A] from [B, S, H, A] and [B, S]; summed along memory, as in `lowest`."""
+    flat = candidates.flatten(2).transpose(1, 2).contiguous()
+    return (flat * weights.unsqueeze(1)).sum(-1).view(candidates.shape[0], *candidates.shape[2:])
 
 
 class Gaussian(NamedTuple):
@@ -77,7 +73,6 @@ class CEM:
     returns: Literal["mean", "best"] = "mean"  #: Or the best candidate of the last iteration.
     #: γ, at least 1; above 1 iteration i scores max(S γ^−i, 2K) candidates, so shapes change.
     decay: float = 1.0
-
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -151,7 +146,6 @@ class ICEM:
     momentum: float = 0.1  #: α, in [0, 1).
     keep: float = 0.3  #: ξ, share of the elites kept, in [0, 1].
     decay: float = 1.25  #: γ, at least 1; as in `CEM`.
-
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -206,10 +200,9 @@ class MPPI:
         μ   ← Σ_s w_s a_s,   and with `adapt_std`  σ² ← Σ_s w_s (a_s − μ)²
 
     Choose it where the controller must move smoothly between replans: the average of many
-    candidates changes less than the best few. λ is in units of the cost, and must be set with it:
-    far above the spread of costs nothing is learned, far below only the best candidate counts.
-    With `correlation=Integrated()` it is smooth MPPI, with `Kernel(J)` kernel MPPI. An action
-    penalty belongs in the cost.
+    candidates changes less than the best few. λ is in units of the cost: far above the spread of
+    costs nothing is learned, far below only the best candidate counts. With
+    `correlation=Integrated()` it is smooth MPPI, with `Kernel(J)` kernel MPPI.
 
     TD-MPC2's planner, without its policy prior and its noise while training, is `MPPI(512, 2.0,
     2.0, top_k=64, adapt_std=True, min_std=0.05, returns="sample")` with 6 iterations under
@@ -230,7 +223,6 @@ class MPPI:
     returns: Literal["mean", "sample"] = "mean"  #: Or a candidate drawn with the weights.
     #: γ, at least 1; above 1, which needs `top_k`, iteration i has max(S γ^−i, 2 top_k) candidates.
     decay: float = 1.0
-
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -266,11 +258,11 @@ class MPPI:
         # Relative to the least cost, so that a constant added to the cost changes nothing.
         relative = (costs - least.unsqueeze(1)).nan_to_num(torch.inf, torch.inf)
         weights = torch.softmax(-relative / self.temperature, 1).to(state.mean.dtype)
-        mean = weighted_mean(scored.candidates, weights)
+        mean = _weighted_mean(scored.candidates, weights)
         std, taken = state.spread, mean
         if self.adapt_std:
             deviation = scored.candidates - mean.unsqueeze(1)
-            std = weighted_mean(deviation * deviation, weights).sqrt().clamp_min(self.min_std)
+            std = _weighted_mean(deviation * deviation, weights).sqrt().clamp_min(self.min_std)
         if self.returns == "sample":
             # The largest log w − log(−log u) is a candidate with the probability of its weight.
             u = scored.noise.uniform((weights.shape[1],), dtype=weights.dtype, lane=1)
@@ -280,14 +272,6 @@ class MPPI:
     def plan(self, state: Gaussian) -> Tensor:
         """The nominal plan, or the candidate drawn in the last iteration."""
         return state.taken
-
-
-class _Best(NamedTuple):
-    """The best candidate of the last iteration."""
-
-    nominal: Tensor  #: [B, H, A]
-    cost: Tensor  #: [B], its cost
-    spread: float = torch.inf  #: inf, since σ never falls: a plan that stays may still be beaten
 
 
 @dataclass(frozen=True)
@@ -300,35 +284,33 @@ class PredictiveSampling:
     Choose it as the baseline to beat, or when an iteration must be as cheap as possible. Its cost
     never rises. `correlation=Kernel(J)` gives the few spline knots of the source.
 
-    Source: Howell et al., arXiv:2212.00541, Section 4; S as in `CEM`, where the source, which
-        replans every few milliseconds, has 10.
+    Source: Howell et al., arXiv:2212.00541, Section 4; S as in `CEM`, not the source's 10.
     """
 
     num_samples: int = 300  #: S, at least 2.
     #: σ, a number or one per action dim, in planning units.
     std: float | tuple[float, ...] = 0.3
     correlation: Correlation | None = None  #: Of the noise along the horizon; None: independent.
-
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         integer("num_samples", self.num_samples, 2)
         row("std", self.std)
 
-    def init(self, plan: Tensor, *_: object) -> _Best:
-        """The start is the plan; nothing is kept."""
-        return _Best(plan, unscored(plan))
+    def init(self, plan: Tensor, *_: object) -> Best:
+        """The start is the plan. σ never falls: a plan that stays may still be beaten."""
+        return Best(plan, unscored(plan), spread=torch.inf)
 
-    def ask(self, state: _Best, noise: Noise) -> Tensor:
+    def ask(self, state: Best, noise: Noise) -> Tensor:
         """The plan and S − 1 changes of it."""
         std = as_std(self.std, state.nominal, "std")
         return _around(state.nominal, std, self.num_samples, noise, self.correlation)
 
-    def tell(self, state: _Best, scored: Scored) -> _Best:
+    def tell(self, state: Best, scored: Scored) -> Best:
         """Keep the best."""
         nominal, cost = best(scored.candidates, scored.costs)
         return state._replace(nominal=nominal, cost=cost)
 
-    def plan(self, state: _Best) -> Tensor:
+    def plan(self, state: Best) -> Tensor:
         """The best candidate."""
         return state.nominal

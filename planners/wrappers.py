@@ -9,20 +9,11 @@ import torch
 from torch import Tensor
 
 from planners._arguments import calls, instance, integer, numbers, require
-from planners._common import best, pick, unscored
+from planners._common import Best, best, pick, unscored
 from planners.contract import Cost, Method, Scored
 from planners.noise import Noise
 
 __all__ = ["AugmentedLagrangian", "BestSoFar", "LagrangianState", "Refine"]
-
-
-class BestSoFarState(NamedTuple):
-    """The wrapped method's state, and the best candidate."""
-
-    inner: Any
-    nominal: Tensor  #: [B, H, A]
-    cost: Tensor  #: [B], its cost
-    spread: Tensor | float  #: as the wrapped method
 
 
 @dataclass(frozen=True)
@@ -44,31 +35,29 @@ class BestSoFar:
         """As the wrapped method."""
         return self.method.discrete
 
-    def init(
-        self, plan: Tensor, previous: BestSoFarState | None = None, steps: int = 0
-    ) -> BestSoFarState:
+    def init(self, plan: Tensor, previous: Best | None = None, steps: int = 0) -> Best:
         """Nothing is scored yet: the start stands in. The wrapped method keeps what it keeps."""
         inner = self.method.init(plan, previous and previous.inner, steps)
-        return BestSoFarState(inner, plan, unscored(plan), inner.spread)
+        return Best(plan, unscored(plan), inner.spread, inner)
 
-    def ask(self, state: BestSoFarState, noise: Noise) -> Tensor:
+    def ask(self, state: Best, noise: Noise) -> Tensor:
         """As the wrapped method."""
         return self.method.ask(state.inner, noise)
 
-    def tell(self, state: BestSoFarState, scored: Scored) -> BestSoFarState:
+    def tell(self, state: Best, scored: Scored) -> Best:
         """Compare this iteration's best candidate with the best so far."""
         candidate, cost = best(scored.candidates, scored.costs)
         better = cost < state.cost
         nominal = torch.where(better[:, None, None], candidate, state.nominal)
         inner = self.method.tell(state.inner, scored)
-        return BestSoFarState(inner, nominal, torch.where(better, cost, state.cost), inner.spread)
+        return Best(nominal, torch.where(better, cost, state.cost), inner.spread, inner)
 
-    def plan(self, state: BestSoFarState) -> Tensor:
+    def plan(self, state: Best) -> Tensor:
         """The best candidate so far."""
         return state.nominal
 
 
-class RefineState(NamedTuple):
+class Turns(NamedTuple):
     """Both methods' states, and whose turn it is."""
 
     iteration: int  #: how many are done
@@ -106,33 +95,31 @@ class Refine:
         """As both methods."""
         return self.first.discrete
 
-    def init(
-        self, plan: Tensor, previous: RefineState | None = None, steps: int = 0
-    ) -> RefineState:
+    def init(self, plan: Tensor, previous: Turns | None = None, steps: int = 0) -> Turns:
         """Both methods' starts; each keeps of its own last search what it keeps."""
         first = self.first.init(plan, previous and previous.first, steps)
         second = self.then.init(plan, previous and previous.second, steps)
-        return RefineState(0, first, second, first.cost)
+        return Turns(0, first, second, first.cost)
 
-    def ask(self, state: RefineState, noise: Noise) -> Tensor:
+    def ask(self, state: Turns, noise: Noise) -> Tensor:
         """As the method whose turn it is."""
         if state.iteration < self.after:
             return self.first.ask(state.first, noise)
         return self.then.ask(state.second, noise.later(self.after))
 
-    def tell(self, state: RefineState, scored: Scored) -> RefineState:
+    def tell(self, state: Turns, scored: Scored) -> Turns:
         """As the method whose turn it is; the second starts at the first one's plan."""
         done, first, second = state.iteration + 1, state.first, state.second
         if done > self.after:
             scored = scored._replace(noise=scored.noise.later(self.after))
             second = self.then.tell(second, scored)
-            return RefineState(done, first, second, second.cost, second.spread)
+            return Turns(done, first, second, second.cost, second.spread)
         first = self.first.tell(first, scored)
         if done == self.after:
             second = self.then.init(self.first.plan(first), second)
-        return RefineState(done, first, second, first.cost)
+        return Turns(done, first, second, first.cost)
 
-    def plan(self, state: RefineState) -> Tensor:
+    def plan(self, state: Turns) -> Tensor:
         """Of the method whose turn it was."""
         second = state.iteration > self.after
         return self.then.plan(state.second) if second else self.first.plan(state.first)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from planners._arguments import require
+from planners.contract import Std
 
 
 class Best(NamedTuple):
@@ -19,7 +20,7 @@ class Best(NamedTuple):
     inner: Any = None  #: state of the wrapped method
 
 
-def as_std(value: float | tuple[float, ...], plan: Tensor, name: str) -> Tensor:
+def as_std(value: Std, plan: Tensor, name: str) -> Tensor:
     """A number, or one per action dim, for every entry of a plan: [B, H, A]."""
     if not isinstance(value, tuple):
         return plan.new_full((), value).expand_as(plan)

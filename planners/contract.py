@@ -18,6 +18,7 @@ __all__ = ["Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State", "f
 
 Step = Callable[[Tensor, Tensor], Tensor]
 Stopped = Literal["iterations", "converged", "deadline"]
+Std = float | tuple[float, ...]  # a number, or one per action dim
 _Row = Tensor | Sequence[float] | float
 Cost = Callable[[Tensor], Tensor]
 """[B, S, H, A] candidate actions -> [B, S] costs; lower is better, non-finite is worst.

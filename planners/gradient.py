@@ -12,7 +12,7 @@ from torch import Tensor
 
 from planners._arguments import calls, floats, integer, numbers, row
 from planners._common import as_std, best, unscored
-from planners.contract import Scored, Step
+from planners.contract import Scored, Std, Step
 from planners.noise import Noise
 
 __all__ = ["ADAM", "GRASP", "GradientDescent", "GradientState", "Memory", "Rule"]
@@ -36,7 +36,7 @@ def descend(rule: Rule, x: Tensor, grad: Tensor, memory: Memory) -> tuple[Tensor
     return leaf.detach(), optimizer.state[leaf]
 
 
-def apart(actions: Tensor, std: float | tuple[float, ...], noise: Noise) -> Tensor:
+def apart(actions: Tensor, std: Std, noise: Noise) -> Tensor:
     """Starts [B, R, H, A]; in iteration 0 all but the first are moved at random around it."""
     R, H, A = actions.shape[1:]
     if R == 1 or noise.iteration:
@@ -76,12 +76,11 @@ class GradientDescent:
     Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
     """
 
-    #: Of torch.optim. A `fused=True` rule has other bits in another batch; a CUDA graph needs
-    #: `capturable=True`. Torch refuses rules that need a closure (LBFGS).
+    #: Without a closure. A CUDA graph needs `capturable=True`; `fused=True` has other bits in
+    #: another batch.
     rule: Rule = ADAM
     num_restarts: int = 1  #: R; the first starts at the plan, the others around it.
-    #: How far around, a number or one per action dim, in planning units.
-    init_std: float | tuple[float, ...] = 1.0
+    init_std: Std = 1.0  #: How far around, a number or one per action dim, in planning units.
     noise_std: float = 0.0  #: Of the noise added before each iteration but the first.
     discrete: ClassVar[bool] = False
 
@@ -142,8 +141,7 @@ class GRASP:
     action_lr: float = 0.05  #: Step size of the actions on L (Adam).
     state_lr: float = 0.05  #: Step size of the virtual states on L, relative like `state_noise`.
     rule: Rule = ADAM  #: Of torch.optim, for the step on the rollout's cost.
-    #: How far around the plan other starts are, a number or one per action dim.
-    init_std: float | tuple[float, ...] = 0.5
+    init_std: Std = 0.5  #: As in `GradientDescent`.
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -11,23 +11,18 @@ from torch import Tensor
 
 from planners._arguments import integer, numbers, one_of, require, row
 from planners._common import Best, as_std, best, gaussian, lowest, pick, population, shift, unscored
-from planners.contract import Scored
+from planners.contract import Scored, Std
 from planners.noise import Colored, Correlation, Noise, correlated
 
 __all__ = ["CEM", "ICEM", "MPPI", "Gaussian", "PredictiveSampling"]
 
 
 def _around(
-    plan: Tensor,
-    std: Tensor,
-    S: int,
-    noise: Noise,
-    by: Correlation | None = None,
-    keep: bool = True,
+    plan: Tensor, σ: Tensor, S: int, noise: Noise, by: Correlation | None = None, keep: bool = True
 ) -> Tensor:
     """S candidates [B, S, H, A] around a plan [B, H, A], which is the first of them if kept."""
     # A product, then a sum: a fused one would round differently at the end of a vector.
-    candidates = correlated(noise, by, S, plan) * std.unsqueeze(1)
+    candidates = correlated(noise, by, S, plan) * σ.unsqueeze(1)
     candidates += plan.unsqueeze(1)
     if keep:
         candidates[:, 0] = plan
@@ -64,15 +59,12 @@ class CEM:
 
     num_samples: int = 300  #: S, candidates per iteration.
     num_elites: int = 30  #: K, in [2, S].
-    #: σ at the start, a number or one per action dim, in planning units.
-    init_std: float | tuple[float, ...] = 1.0
-    #: Smallest σ; above 0 it keeps the search alive when elites agree too early.
-    min_std: float = 0.0
+    init_std: Std = 1.0  #: σ at the start, a number or one per action dim, in planning units.
+    min_std: float = 0.0  #: Smallest σ; above 0 it keeps the search alive when elites agree early.
     momentum: float = 0.0  #: Weight of the old μ and σ in the new ones, in [0, 1).
     keep_mean: bool = True  #: Whether candidate 0 is the mean itself.
     returns: Literal["mean", "best"] = "mean"  #: Or the best candidate of the last iteration.
-    #: γ, at least 1; above 1 iteration i scores max(S γ^−i, 2K) candidates, so shapes change.
-    decay: float = 1.0
+    decay: float = 1.0  #: γ, at least 1; iteration i scores max(S γ^−i, 2K) candidates.
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -139,10 +131,8 @@ class ICEM:
 
     num_samples: int = 300  #: S, candidates in the first iteration, at least 2K.
     num_elites: int = 10  #: K, at least 2.
-    #: β, noise exponent; 0 is white. Its standard deviation is that of the source, 1.03 to 1.21 at
-    #: 5 to 30 steps; see `Colored`.
-    beta: float = 2.0
-    init_std: float | tuple[float, ...] = 0.5  #: As in `CEM`.
+    beta: float = 2.0  #: β, noise exponent; 0 is white. As strong as the source's; see `Colored`.
+    init_std: Std = 0.5  #: As in `CEM`.
     momentum: float = 0.1  #: α, in [0, 1).
     keep: float = 0.3  #: ξ, share of the elites kept, in [0, 1].
     decay: float = 1.25  #: γ, at least 1; as in `CEM`.
@@ -214,15 +204,13 @@ class MPPI:
 
     num_samples: int = 300  #: S, candidates per iteration.
     temperature: float = 1.0  #: λ, positive.
-    #: σ, a number or one per action dim, in planning units.
-    std: float | tuple[float, ...] = 1.0
+    std: Std = 1.0  #: σ, a number or one per action dim, in planning units.
     top_k: int | None = None  #: How many candidates are averaged, in [1, S]; None means all.
     adapt_std: bool = False  #: Whether σ follows the weighted candidates.
     min_std: float = 0.0  #: Smallest σ if it does.
     correlation: Correlation | None = None  #: Of the noise along the horizon; None: independent.
     returns: Literal["mean", "sample"] = "mean"  #: Or a candidate drawn with the weights.
-    #: γ, at least 1; above 1, which needs `top_k`, iteration i has max(S γ^−i, 2 top_k) candidates.
-    decay: float = 1.0
+    decay: float = 1.0  #: γ; above 1, which needs `top_k`, iteration i has max(S γ^−i, 2 top_k).
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -288,8 +276,7 @@ class PredictiveSampling:
     """
 
     num_samples: int = 300  #: S, at least 2.
-    #: σ, a number or one per action dim, in planning units.
-    std: float | tuple[float, ...] = 0.3
+    std: Std = 0.3  #: σ, a number or one per action dim, in planning units.
     correlation: Correlation | None = None  #: Of the noise along the horizon; None: independent.
     discrete: ClassVar[bool] = False
 

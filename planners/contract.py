@@ -125,7 +125,6 @@ def from_dynamics(
         s_{h+1} = step(s_h, a_h)
         cost    = Σ_h running_cost(s_{h+1}, a_h) + terminal_cost(s_H)
 
-    First `cost_from = from_dynamics(step, running_cost)`, then `planner.act(cost_from(state))`.
     The running cost sees the state after the step, as in pytorch_mppi, whose functions fit here.
 
     Args:

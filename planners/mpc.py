@@ -153,10 +153,7 @@ class MPC(Generic[StateT]):
         method: Method[StateT] | None = None,
         start: Tensor | None = None,
     ) -> tuple[Tensor, MPCRecord, Plan]:
-        """`act` as a function: a record in, another one out, and nothing else is changed.
-
-        Returns: the actions of `act`, the record for the next step, and the plan.
-        """
+        """`act` as a function of a record: its actions, the next record, and the plan."""
         calls("cost", cost, "[B, S, H, A] -> [B, S]")
         method, c = method or self.method, self.committed
         waiting = record.history.handed.shape[1] - c if self.history > 1 else 0
@@ -207,7 +204,6 @@ class MPC(Generic[StateT]):
             method: this step's, of the same kind: constraints and goal states may change.
             start: [B, H, A], where to start instead of the shifted plan, in planning units.
         Returns: [B, execute · block, A / block], in the environment's units and inside `bounds`.
-        Raises: as `optimize`.
         """
         actions, self.record, self.last = self.step(self.record, cost, method=method, start=start)
         return actions
@@ -227,8 +223,6 @@ class MPC(Generic[StateT]):
             observation: tensor, array, or mapping of them by name, [B, …], of now.
             executed: [B, block, A / block], in the environment's units, what was done since the
                 last observation; None means the next action that `act` handed out.
-        Raises: ValueError if `executed` is None and nothing was handed out since, or on shapes
-            that disagree.
         """
         (past, done, handed, fresh, seen), length = self.record.history, self.history
         B, _, A = self._rest.shape
@@ -285,16 +279,12 @@ class MPC(Generic[StateT]):
         return None if past is None else self._outside(past)
 
     def reset(self, done: Any = None) -> None:
-        """Forget the plan of the problems that begin a new episode: from rest, as if new.
-
-        Args:
-            done: [B] booleans, tensor or array, which problems; None means all.
-        """
+        """Begin new episodes, from rest, where `done` [B], tensor or array, is true; None: all."""
         new, old = self.begin(), self.record
         fresh, handed = new.history.fresh, old.history.handed
         mask = fresh if done is None else torch.as_tensor(done).to(fresh)
-        shapes = list(fresh.shape), list(mask.shape)
-        require(shapes[0] == shapes[1], f"done must be {shapes[0]}, got {shapes[1]}")
+        fits = mask.shape == fresh.shape
+        require(fits, f"done must be {list(fresh.shape)}, got {list(mask.shape)}")
         if not bool(mask.all()):
             history = new.history._replace(handed=self._rest.expand_as(handed))
             new = choose(mask, new._replace(history=history), old)._replace(calls=0)
@@ -305,10 +295,7 @@ class MPC(Generic[StateT]):
         return take_apart(self.record)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on where `save` was called on a controller of the same settings, to the last bit.
-
-        Raises: ValueError if a tensor is missing.
-        """
+        """Go on where `save` was called on a controller of the same settings, to the last bit."""
         like = self.begin()
         missing = take_apart(like).keys() - tensors.keys()
         require(not missing, f"tensors must hold {', '.join(sorted(missing))}")

@@ -20,6 +20,7 @@ from planners._arguments import integer, number, require
 
 __all__ = ["Colored", "Integrated", "Kernel", "Noise", "Stream", "fold_in", "problem_seeds"]
 
+Size = tuple[int, ...]
 # Levels of the quantile table and the grid its entries lie on. Entries are multiples of 2⁻²⁰
 # below 4, so the sum of two is below 8 and exact in float32: no rounding, no fused product.
 _LEVELS, _GRID = 1 << 16, 1 << 20
@@ -115,8 +116,7 @@ def problem_seeds(seed: Any, num_problems: int, device: torch.device) -> Tensor:
 class Stream:
     """The random numbers of one `optimize` call, from one int64 seed per problem, [B].
 
-    Numbers are made several iterations ahead when an iteration needs few of them: what is kept
-    is a cache, the numbers do not depend on it.
+    Where an iteration needs few, those of several are made at once and kept.
     """
 
     def __init__(self, seed: Tensor) -> None:
@@ -197,16 +197,12 @@ class Noise(NamedTuple):
         """The same numbers for a method that began `iterations` ago."""
         return Noise(self.stream, self.iteration - iterations, self.offset + iterations)
 
-    def normal(
-        self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
-    ) -> Tensor:
+    def normal(self, size: Size, *, dtype: torch.dtype = torch.float32, lane: int = 0) -> Tensor:
         """Standard normal numbers [B, *size], made in float32."""
         made = self.stream.normal(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)
 
-    def uniform(
-        self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
-    ) -> Tensor:
+    def uniform(self, size: Size, *, dtype: torch.dtype = torch.float32, lane: int = 0) -> Tensor:
         """Uniform numbers in [0, 1), multiples of 2⁻²⁴, [B, *size]."""
         made = self.stream.uniform(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)
@@ -221,7 +217,7 @@ class Correlation(Protocol):
 
 @dataclass(frozen=True)
 class Colored:
-    """Stationary noise whose power falls with frequency as 1 / f^β, the same at every step.
+    """Stationary noise whose power falls with frequency as 1 / f^β.
 
         noise_h = Σ_f c_f (u_f cos 2πfh + v_f sin 2πfh),  f = 0, 1/H, … 1/2
         c_f     ∝ max(f, 1/H)^{−β/2}
@@ -259,9 +255,7 @@ class Colored:
 
 @dataclass(frozen=True)
 class Integrated:
-    """A random walk: noise is drawn for the change of the action, H^{−1/2} Σ_{j ≤ h} ε_j.
-
-    The first action barely moves, so consecutive control steps agree; the last has variance 1.
+    """A random walk, H^{−1/2} Σ_{j ≤ h} ε_j: the first step is small, the last has variance 1.
 
     Source: smooth MPPI, arXiv:2112.09988, where the change of the action is the decision.
     """

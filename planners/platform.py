@@ -31,9 +31,8 @@ class PlatformSolver(Generic[StateT]):
     """Satisfies stable-worldmodel's `Solver` protocol, so that `WorldModelPolicy` can use it.
 
     Other than the platform's own solvers it gives each environment its own random stream, so that
-    `batch_size` is a matter of speed alone, and keeps to `bounds` in the environment's units.
-    `action_dim` (controls, or options of all choices, times action block), `n_envs` and `horizon`
-    are 0 before `configure`.
+    `batch_size` is a matter of speed alone, and keeps to `bounds`. `action_dim` (controls, or
+    options of all choices, times action block), `n_envs` and `horizon` are 0 before `configure`.
 
     Args:
         method: which planner; a discrete one for an action space of choices.
@@ -74,12 +73,8 @@ class PlatformSolver(Generic[StateT]):
         self._box = bounds
 
     def configure(self, *, action_space: Any, n_envs: int, config: Any) -> None:
-        """Take over sizes from the platform.
+        """Take over sizes: a vectorised space, a box or choices, and the platform's `PlanConfig`.
 
-        Args:
-            action_space: vectorised gymnasium space, a box of shape (n_envs, …) or choices.
-            n_envs: environments.
-            config: the platform's `PlanConfig`: `horizon` and `action_block`.
         Raises: ValueError if the space and the method do not fit.
         Warns: RuntimeWarning if the space has a box and `bounds` is None.
         """

@@ -253,7 +253,8 @@ class MPPI:
             std = _weighted_mean(deviation * deviation, weights).sqrt().clamp_min(self.min_std)
         if self.returns == "sample":
             # The largest log w − log(−log u) is a candidate with the probability of its weight.
-            u = scored.noise.uniform((weights.shape[1],), dtype=weights.dtype, lane=1)
+            wide = torch.promote_types(weights.dtype, torch.float32)  # below, u rounds to 1
+            u = scored.noise.uniform((weights.shape[1],), dtype=wide, lane=1)
             taken = pick(scored.candidates, (weights.log() - (-u.log()).log()).argmax(1))
         return Gaussian(mean, std, taken, least)
 

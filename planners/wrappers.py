@@ -20,9 +20,8 @@ __all__ = ["AugmentedLagrangian", "BestSoFar", "LagrangianState", "Refine"]
 class BestSoFar:
     """The cheapest candidate ever scored, whatever the method makes of it.
 
-    Choose it when the plan is executed as it is and the cost can be trusted: the result has a
-    scored cost, which never rises. An average (CEM's mean, MPPI) is the safer choice where the
-    cost has errors that a search finds and exploits.
+    Choose it when the plan is executed as it is and the cost can be trusted; it never rises. An
+    average (CEM's mean, MPPI) is safer where the cost has errors that a search exploits.
     """
 
     method: Method[Any]  #: Any method.
@@ -72,8 +71,7 @@ class Refine:
     """A first method for `after` iterations, then a second one from where it ended.
 
     Choose `Refine(CEM(), GradientDescent(), after=…)` where the cost is smooth but has several
-    valleys: sampling finds the valley, gradients its floor. Gradients are computed in the second
-    phase alone. Both methods are discrete, or both are not.
+    valleys: sampling finds the valley, gradients its floor. Both are discrete, or both are not.
 
     Source: CEM then gradient descent: Huang et al., CEM-GD, arXiv:2112.07746.
     """

@@ -69,6 +69,19 @@ def test_a_sample_is_drawn_with_its_weight() -> None:
     assert torch.equal(method.plan(state), state.taken)
 
 
+def test_a_sample_in_half_precision_has_weight() -> None:
+    """In bfloat16 too, where uniform numbers round to 1, one of the two best is drawn."""
+    B, S = 300, 64
+    candidates = torch.arange(S, dtype=torch.bfloat16).view(1, S, 1, 1).expand(B, -1, -1, -1)
+    costs = torch.arange(S, dtype=torch.bfloat16).expand(B, -1)
+    method = MPPI(S, 1.0, top_k=2, returns="sample")
+    noise = Noise(Stream(torch.arange(B)), 0)
+    start = method.init(torch.zeros(B, 1, 1, dtype=torch.bfloat16))
+    state = method.tell(start, Scored(candidates, costs, torch.empty(0), noise))
+    assert state.taken.dtype == torch.bfloat16
+    assert state.taken.max() == 1
+
+
 def test_what_is_executed_is_not_where_the_next_search_starts() -> None:
     """As in TD-MPC2: a drawn candidate is executed, the mean moves on, σ is 2 again."""
     method = MPPI(64, 2.0, 2.0, top_k=8, adapt_std=True, min_std=0.05, returns="sample")

@@ -52,19 +52,15 @@ def mirrored(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return moved.clamp(low, high)
 
 
-def along_samples(candidates: Tensor) -> Tensor:
-    """[B, S, H, A] as [B, H·A, S]: a sum along memory adds in an order that S alone decides."""
-    return candidates.flatten(2).transpose(1, 2)
-
-
 def lowest(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` candidates of least cost, [B, H·A, K] from the best up, and their costs [B, K].
 
-    Where fewer than K costs are finite, the best stands in for the rest.
+    Samples come last: a sum over them along memory adds in an order that K alone decides. Where
+    fewer than K costs are finite, the best stands in for the rest.
     """
     values, index = costs.topk(count, dim=1, largest=False)
     index = torch.where(values == torch.inf, index[:, :1], index)
-    flat = along_samples(candidates)
+    flat = candidates.flatten(2).transpose(1, 2)
     return flat.gather(2, index.unsqueeze(1).expand(-1, flat.shape[1], -1)), values
 
 
@@ -90,7 +86,7 @@ def gaussian(elites: Tensor, divisor: int, like: Tensor) -> tuple[Tensor, Tensor
 
 def spread(candidates: Tensor) -> Tensor:
     """Standard deviation over the samples, divisor S: [B, H, A]."""
-    flat = along_samples(candidates).contiguous()
+    flat = candidates.flatten(2).transpose(1, 2).contiguous()
     return gaussian(flat, flat.shape[-1], candidates[:, 0])[1]
 
 

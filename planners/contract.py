@@ -252,7 +252,6 @@ def _rounded_inwards(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Ten
         moved = edge + way * limits.eps * (edge.abs() + limits.tiny)
         return torch.where(beyond, moved.clamp(limits.min, limits.max).to(dtype), near)
 
-    inner = inwards(low, 1), inwards(high, -1)
-    crossed = inner[0] > inner[1]
-    near = torch.where(crossed, low.to(dtype), inner[0])
-    return near, torch.where(crossed, high.to(dtype), inner[1])
+    inner_low, inner_high = inwards(low, 1), inwards(high, -1)
+    fits = inner_low <= inner_high
+    return inner_low.where(fits, low.to(dtype)), inner_high.where(fits, high.to(dtype))

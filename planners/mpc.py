@@ -47,8 +47,7 @@ def split_blocks(actions: Tensor, block: int) -> Tensor:
     Args:
         actions: [..., k, block · A].
         block: steps per action.
-    Returns: [..., k · block, A].
-    Raises: ValueError if `block` does not divide the width of an action.
+    Returns: [..., k · block, A]; `block` must divide the width of an action.
     """
     instance("actions", actions, Tensor, "Plan.actions")
     require(actions.ndim >= 2, f"actions must be [..., k, block · A], got {list(actions.shape)}")

@@ -250,9 +250,8 @@ class AugmentedLagrangian:
         """New prices, from the constraints at the cheapest candidate since the last update."""
         λ, ρ, c = state.multiplier, state.penalty[:, None], state.limits
         broken = c.amax(-1).clamp_min(0)
-        stays = (state.broken > self.tolerance) & (
-            broken > torch.clamp(0.5 * state.broken, min=self.tolerance)
-        )
+        stays = broken > torch.clamp(0.5 * state.broken, min=self.tolerance)
+        stays &= state.broken > self.tolerance
         moved = (state.nominal - state.before).abs().amax((1, 2))
         state = state._replace(
             multiplier=(λ + ρ * c).clamp_min(0),

@@ -21,7 +21,8 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
     rule = "" if low is None else f" of at least {low}" if high is None else f" in [{low}, {high}]"
     try:
         # An int is an index; a float, even a whole one, is none.
-        found = operator.index("" if isinstance(value, bool) else value)
+        index: Any = "" if isinstance(value, bool) else value
+        found = operator.index(index)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be an integer{rule}, got {shown(value)}") from None
     fits = (low is None or found >= low) and (high is None or found <= high)

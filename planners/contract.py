@@ -72,13 +72,11 @@ class Method(Protocol[StateT]):
         """Whether actions are choices: each is a distribution over A options, and has no bounds."""
 
     def init(self, plan: Tensor, previous: StateT | None = None, steps: int = 0, /) -> StateT:
-        """The state before the first iteration.
+        """The state before the first iteration, from a start [B, H, A] inside the bounds.
 
-        Args:
-            plan: [B, H, A], where to start, inside the bounds.
-            previous: where the last search ended, of which a method keeps what still helps, or
-                nothing; its costs are out of date. A state that was told nothing is as None.
-            steps: actions executed since; with 0 the search goes on at the same moment.
+        Of `previous`, where the last search ended, a method keeps what still helps, or nothing; its
+        costs are out of date. A state that was told nothing is as None. `steps` actions were
+        executed since; with 0 the search goes on at the same moment, around `plan`.
         """
 
     def ask(self, state: StateT, noise: Noise) -> Tensor:

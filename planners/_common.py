@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor
 
 from planners._arguments import require
 from planners.contract import Std
-
-
-class Best(NamedTuple):
-    """The best candidate of a method, or of the one that a wrapper holds."""
-
-    nominal: Tensor  #: [B, H, A]
-    cost: Tensor  #: [B], its cost
-    spread: Tensor | float
-    inner: Any = None  #: state of the wrapped method
 
 
 def as_std(value: Std, plan: Tensor, name: str) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from planners._arguments import integer, number, require
 
-__all__ = ["Colored", "Integrated", "Kernel", "Noise", "Stream", "fold_in", "problem_seeds"]
+__all__ = ["Colored", "Correlation", "Integrated", "Kernel", "Noise", "Stream", "fold_in"]
 
 Size = tuple[int, ...]
 # Levels of the quantile table and the grid its entries lie on. Entries are multiples of 2⁻²⁰

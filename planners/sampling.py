@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from planners._arguments import integer, numbers, one_of, require, row
-from planners._common import Best, as_std, best, gaussian, lowest, pick, population, shift, unscored
+from planners._common import as_std, best, gaussian, lowest, pick, population, shift, unscored
 from planners.contract import Scored, Std
 from planners.noise import Colored, Correlation, Noise, correlated
 
-__all__ = ["CEM", "ICEM", "MPPI", "Gaussian", "PredictiveSampling"]
+__all__ = ["CEM", "ICEM", "MPPI", "Best", "Gaussian", "ICEMState", "PredictiveSampling"]
 
 
 def _around(
@@ -261,6 +261,15 @@ class MPPI:
     def plan(self, state: Gaussian) -> Tensor:
         """The nominal plan, or the candidate drawn in the last iteration."""
         return state.taken
+
+
+class Best(NamedTuple):
+    """The best candidate of a method, or of the one that a wrapper holds."""
+
+    nominal: Tensor  #: [B, H, A]
+    cost: Tensor  #: [B], its cost
+    spread: Tensor | float
+    inner: Any = None  #: state of the wrapped method
 
 
 @dataclass(frozen=True)

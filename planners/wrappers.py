@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from planners._arguments import calls, instance, integer, numbers, require
-from planners._common import Best, best, pick, unscored
+from planners._common import best, pick, unscored
 from planners.contract import Cost, Method, Scored
 from planners.noise import Noise
+from planners.sampling import Best
 
-__all__ = ["AugmentedLagrangian", "BestSoFar", "LagrangianState", "Refine"]
+__all__ = ["AugmentedLagrangian", "BestSoFar", "LagrangianState", "Refine", "Turns"]
 
 
 @dataclass(frozen=True)

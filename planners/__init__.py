@@ -1,49 +1,18 @@
 """Which actions are cheapest? One planning loop and many small methods."""
 
-from planners.best_so_far import BestSoFar
-from planners.categorical import CategoricalCEM
-from planners.cem import CEM
-from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, split_blocks
-from planners.correlation import Colored, Integrated, Kernel
-from planners.dynamics import from_dynamics
-from planners.gradient import GradientDescent
-from planners.grasp import GRASP
-from planners.icem import ICEM
-from planners.lagrangian import AugmentedLagrangian
-from planners.mpc import MPC, MPCRecord
-from planners.mppi import MPPI
+from planners.choices import CategoricalCEM, SimplexGradient
+from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, from_dynamics
+from planners.gradient import GRASP, GradientDescent
+from planners.mpc import MPC, MPCRecord, split_blocks
+from planners.noise import Colored, Integrated, Kernel
 from planners.optimize import optimize, planning_step
 from planners.platform import PlatformSolver
-from planners.predictive_sampling import PredictiveSampling
-from planners.refine import Refine
-from planners.simplex import SimplexGradient
+from planners.sampling import CEM, ICEM, MPPI, PredictiveSampling
+from planners.wrappers import AugmentedLagrangian, BestSoFar, Refine
 
 __all__ = [
-    "CEM",
-    "GRASP",
-    "ICEM",
-    "MPC",
-    "MPPI",
-    "AugmentedLagrangian",
-    "BestSoFar",
-    "Bounds",
-    "CategoricalCEM",
-    "Colored",
-    "Cost",
-    "GradientDescent",
-    "Integrated",
-    "Kernel",
-    "MPCRecord",
-    "Method",
-    "Plan",
-    "PlatformSolver",
-    "PredictiveSampling",
-    "Progress",
-    "Refine",
-    "Scored",
-    "SimplexGradient",
-    "from_dynamics",
-    "optimize",
-    "planning_step",
-    "split_blocks",
-]
+    "CEM", "GRASP", "ICEM", "MPC", "MPPI", "AugmentedLagrangian", "BestSoFar", "Bounds",
+    "CategoricalCEM", "Colored", "Cost", "GradientDescent", "Integrated", "Kernel", "MPCRecord",
+    "Method", "Plan", "PlatformSolver", "PredictiveSampling", "Progress", "Refine", "Scored",
+    "SimplexGradient", "from_dynamics", "optimize", "planning_step", "split_blocks",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every check of an argument: one line where it is used, an error that names rule and what came."""
+"""Checks of arguments: one line where it is used, an error that names the rule and what came."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from numbers import Real
 from typing import Any
 
 from torch import Tensor
-
-__all__ = ["calls", "floats", "instance", "integer", "number", "one_of", "require", "row", "shown"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -36,12 +34,18 @@ def number(name: str, value: Any, interval: str, *, optional: bool = False) -> N
     """A real number in an interval such as "[0, 1)" or "(0, inf)"; never NaN."""
     if optional and value is None:
         return
+    rule = f"{name} must be a number in {interval}, got {shown(value)}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number in {interval}, got {shown(value)}")
+        raise TypeError(rule)
     x, (low, high) = float(value), map(float, interval[1:-1].split(","))
     above = x > low if interval[0] == "(" else x >= low
-    below = x < high if interval[-1] == ")" else x <= high
-    require(above and below, f"{name} must be a number in {interval}, got {shown(value)}")
+    require(above and (x < high if interval[-1] == ")" else x <= high), rule)
+
+
+def numbers(owner: Any, **intervals: str) -> None:
+    """Several attributes of an object, each a real number in its interval."""
+    for name, interval in intervals.items():
+        number(name, getattr(owner, name), interval)
 
 
 def row(name: str, value: Any) -> None:
@@ -53,9 +57,8 @@ def row(name: str, value: Any) -> None:
 def one_of(name: str, value: Any, options: Sequence[str]) -> None:
     """One of some words."""
     words = " or ".join(f'"{option}"' for option in options)
-    require(
-        isinstance(value, str) and value in options, f"{name} must be {words}, got {shown(value)}"
-    )
+    fits = isinstance(value, str) and value in options
+    require(fits, f"{name} must be {words}, got {shown(value)}")
 
 
 def calls(name: str, value: Any, signature: str, *, optional: bool = False) -> None:
@@ -75,17 +78,15 @@ def instance(name: str, value: Any, kind: type, example: str, *, optional: bool 
 def floats(name: str, value: Any, shape: str, **sizes: int) -> None:
     """A float tensor of a shape such as "B H A", none of them 0; `sizes` fixes some letters."""
     letters = shape.split()
-    wanted = f"[{', '.join(str(sizes.get(letter, letter)) for letter in letters)}]"
+    wanted = ", ".join(str(sizes.get(letter, letter)) for letter in letters)
+    rule = f"{name} must be a float tensor [{wanted}], got {shown(value)}"
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a float tensor {wanted}, got {shown(value)}")
+        raise TypeError(rule)
     fits = len(letters) == value.ndim and all(
         size > 0 and size == sizes.get(letter, size)
         for letter, size in zip(letters, value.shape, strict=True)
     )
-    require(
-        fits and value.is_floating_point(),
-        f"{name} must be a float tensor {wanted}, got {shown(value)}",
-    )
+    require(fits and value.is_floating_point(), rule)
 
 
 def shown(value: Any) -> str:

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from planners._arguments import require
-
-__all__ = [
-    "as_row",
-    "best",
-    "gaussian",
-    "lowest",
-    "mirrored",
-    "population",
-    "shift",
-    "spread",
-    "watched",
-    "weighted_mean",
-]
+from planners.contract import Std
 
 
-def as_row(value: float | tuple[float, ...], plan: Tensor, name: str) -> Tensor:
-    """A number, or one per action dim, as [] or [A] like the plan [B, H, A]."""
+def as_std(value: Std, plan: Tensor, name: str) -> Tensor:
+    """A number, or one per action dim, for every entry of a plan: [B, H, A]."""
     if not isinstance(value, tuple):
-        return plan.new_full((), value)
-    require(
-        len(value) == plan.shape[-1],
-        f"{name} must have one entry per action dim, {plan.shape[-1]}, got {len(value)}",
-    )
+        return plan.new_full((), value).expand_as(plan)
+    A = plan.shape[-1]
+    require(len(value) == A, f"{name} must have one entry per action dim, {A}, got {len(value)}")
     # Filled, not copied from a list: a copy to a device waits for it.
-    return torch.stack([plan.new_full((), entry) for entry in value])
+    return torch.stack([plan.new_full((), entry) for entry in value]).expand_as(plan)
+
+
+def unscored(plan: Tensor) -> Tensor:
+    """The costs [B] of plans that nobody has scored: inf."""
+    return plan.new_full(plan.shape[:1], torch.inf)
 
 
 def population(most: int, decay: float, iteration: int, least: int) -> int:
@@ -56,14 +44,24 @@ def mirrored(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def lowest(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` candidates of least cost, [B, H·A, K] from the best up, and their costs [B, K].
 
-    Samples come last so that a sum over them runs along memory: its order of additions then
-    depends on K alone, not on the batch. Where fewer than K costs are finite, the best stands in
-    for the rest.
+    Samples come last: a sum over them along memory adds in an order that K alone decides. Where
+    fewer than K costs are finite, the best stands in for the rest.
     """
     values, index = costs.topk(count, dim=1, largest=False)
     index = torch.where(values == torch.inf, index[:, :1], index)
     flat = candidates.flatten(2).transpose(1, 2)
     return flat.gather(2, index.unsqueeze(1).expand(-1, flat.shape[1], -1)), values
+
+
+def pick(candidates: Tensor, index: Tensor) -> Tensor:
+    """One candidate of each problem, [B, H, A], by its number [B]."""
+    return candidates.take_along_dim(index[:, None, None, None], 1)[:, 0]
+
+
+def best(candidates: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
+    """The candidate of least cost, [B, H, A], and its cost [B]."""
+    least, values = lowest(candidates, costs, 1)
+    return least.view(candidates.shape[0], *candidates.shape[2:]), values[:, 0]
 
 
 def gaussian(elites: Tensor, divisor: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,24 +73,10 @@ def gaussian(elites: Tensor, divisor: int, like: Tensor) -> tuple[Tensor, Tensor
     return mean.view(like.shape), std.view(like.shape)
 
 
-def best(candidates: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
-    """The candidate of least cost, [B, H, A], and its cost [B]."""
-    least, values = lowest(candidates, costs, 1)
-    return least.view(candidates.shape[0], *candidates.shape[2:]), values[:, 0]
-
-
 def spread(candidates: Tensor) -> Tensor:
     """Standard deviation over the samples, divisor S: [B, H, A]."""
     flat = candidates.flatten(2).transpose(1, 2).contiguous()
-    deviation = flat - (flat.sum(-1) / flat.shape[-1]).unsqueeze(-1)
-    variance = (deviation * deviation).sum(-1) / flat.shape[-1]
-    return variance.sqrt().view(candidates.shape[0], *candidates.shape[2:])
-
-
-def weighted_mean(candidates: Tensor, weights: Tensor) -> Tensor:
-    """Σ_s w_s a_s, [B, H, A] from [B, S, H, A] and [B, S]; same order of additions in any batch."""
-    flat = candidates.flatten(2).transpose(1, 2).contiguous()
-    return (flat * weights.unsqueeze(1)).sum(-1).view(candidates.shape[0], *candidates.shape[2:])
+    return gaussian(flat, flat.shape[-1], candidates[:, 0])[1]
 
 
 def shift(actions: Tensor, steps: int, tail: Tensor | None = None) -> Tensor:
@@ -100,26 +84,3 @@ def shift(actions: Tensor, steps: int, tail: Tensor | None = None) -> Tensor:
     again = actions[..., -1:, :].expand_as(actions) if tail is None else tail.expand_as(actions)
     H = actions.shape[-2]
     return torch.cat([actions[..., steps:, :], again[..., H - steps :, :]], -2)
-
-
-def watched(
-    cost: Callable[[Tensor], Tensor], horizon: int, execute: int
-) -> Callable[[Tensor], Tensor]:
-    """The cost, and a warning if it says that it looks at the last step alone."""
-    first = True
-
-    def scored(candidates: Tensor) -> Tensor:
-        nonlocal first
-        costs = cost(candidates)
-        if first and (getattr(cost, "last_step", False) or getattr(costs, "last_step", False)):
-            warnings.warn(
-                f"the cost looks at the last of {horizon} actions alone, but {execute} are "
-                "executed: all plans that arrive in time tie, so what is done is arbitrary. "
-                "Execute the whole plan, or let the cost look at all steps",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        first = False
-        return costs
-
-    return scored

@@ -1,7 +1,4 @@
-"""Records of tensors, whatever they are made of: choose by problem, take apart, put together.
-
-A record is a tensor, a number, None, a mapping, a tuple, or a frozen record of records.
-"""
+"""Records, be they tensors, numbers, None, or mappings, tuples and dataclasses of records."""
 
 from __future__ import annotations
 
@@ -11,8 +8,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-
-__all__ = ["choose", "put_together", "take_apart", "walk"]
 
 RecordT = TypeVar("RecordT")
 
@@ -30,10 +25,7 @@ def _parts(record: Any) -> dict[str, Any] | None:
 
 
 def walk(visit: Callable[..., Any], record: RecordT, *others: Any, name: str = "") -> RecordT:
-    """The same record with each tensor or number x replaced by visit(name, x, *its likes).
-
-    The structure is that of `record`; where another lacks a part, None stands for it.
-    """
+    """The same record with each leaf x made visit(name, x, *its likes, None where they lack it)."""
     parts, kind = _parts(record), type(record)
     if parts is None:
         made: RecordT = visit(name, record, *others)

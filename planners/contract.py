@@ -11,17 +11,20 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import torch
 from torch import Tensor
 
-from planners._arguments import instance, integer, require, shown
+from planners._arguments import calls, floats, require, shown
 from planners.noise import Noise
 
-__all__ = ["Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State", "split_blocks"]
+__all__ = ["Bounds", "Cost", "Method", "Plan", "Progress", "Scored", "State", "from_dynamics"]
 
+Step = Callable[[Tensor, Tensor], Tensor]
+Stopped = Literal["iterations", "converged", "deadline"]
+Std = float | tuple[float, ...]  # a number, or one per action dim
+_Row = Tensor | Sequence[float] | float
 Cost = Callable[[Tensor], Tensor]
 """[B, S, H, A] candidate actions -> [B, S] costs; lower is better, non-finite is worst.
 
-A cost that looks at the last step of a plan alone may say so: an attribute `last_step`, true, on
-the callable or on the tensor that it returns (a lambda around a goal hides the goal, not its
-tensor). `MPC` then warns where it executes less than a plan. Absent means false.
+A cost that looks at the last step of a plan alone may say so by an attribute `last_step`, true, on
+itself or on the tensor that it returns. `MPC` then warns where it executes less than a plan.
 """
 
 
@@ -29,47 +32,39 @@ tensor). `MPC` then warns where it executes less than a plan. Absent means false
 class State(Protocol):
     """What a method remembers between iterations: a frozen record.
 
-    Attributes:
-        cost: [B], the cost that goes with `Method.plan`; see `Plan.cost`.
-        spread: [B, …] or a number, how far around its plan the method still looks. 0 where it
-            follows a path: then a plan that no longer moves has settled. inf while it cannot have.
+    `spread` is 0 where a method follows a path: a plan that no longer moves has settled; inf where
+    it cannot have.
     """
 
     @property
     def cost(self) -> Tensor:
-        """[B]."""
+        """[B], the cost that goes with `Method.plan`; see `Plan.cost`."""
 
     @property
     def spread(self) -> Tensor | float:
-        """[B, …] or a number."""
+        """[B, …] or a number, how far around its plan the method still looks."""
 
 
 StateT = TypeVar("StateT", bound=State)
 
 
 class Scored(NamedTuple):
-    """What a method is told after its candidates were scored.
+    """What a method is told after its candidates were scored."""
 
-    Attributes:
-        candidates: [B, S, H, A], as asked for and projected to the bounds.
-        costs: [B, S], +inf where the cost was not finite.
-        grads: [B, S, H, A], gradient of each cost, 0 where it was not finite; empty unless
-            the candidates required grad.
-        noise: the stream of this iteration, with lanes that `ask` has not drawn from.
-    """
-
-    candidates: Tensor
-    costs: Tensor
+    candidates: Tensor  #: [B, S, H, A], as asked for and projected to the bounds.
+    costs: Tensor  #: [B, S], +inf where the cost was not finite.
+    #: [B, S, H, A], of each cost, 0 where not finite; empty unless the candidates required grad.
     grads: Tensor
-    noise: Noise
+    noise: Noise  #: The stream of this iteration, with lanes that `ask` has not drawn from.
 
 
 @runtime_checkable
 class Method(Protocol[StateT]):
     """A planner: a frozen dataclass of hyperparameters that knows only its own update.
 
-    `optimize` repeats: ask, project to the bounds, score, tell. Everything a method remembers is
-    in the state, everything random comes from `noise`. Nothing is inherited.
+    `optimize` repeats: ask, project to the bounds, score, tell. All that a method remembers is in
+    the state, all that is random comes from `noise`, nothing is inherited. Those of this package
+    raise ValueError on a hyperparameter out of range, TypeError on one of another kind.
     """
 
     @property
@@ -77,14 +72,11 @@ class Method(Protocol[StateT]):
         """Whether actions are choices: each is a distribution over A options, and has no bounds."""
 
     def init(self, plan: Tensor, previous: StateT | None = None, steps: int = 0, /) -> StateT:
-        """The state before the first iteration.
+        """The state before the first iteration, from a start [B, H, A] inside the bounds.
 
-        Args:
-            plan: [B, H, A], where to start, inside the bounds.
-            previous: where the last search ended; its costs are out of date. A method keeps of it
-                what still helps, or nothing. A state that was never told anything is as None.
-            steps: how many actions were executed since. With 0 the search goes on at the same
-                moment, around `plan`.
+        Of `previous`, where the last search ended, a method keeps what still helps, or nothing; its
+        costs are out of date. A state that was told nothing is as None. `steps` actions were
+        executed since; with 0 the search goes on at the same moment, around `plan`.
         """
 
     def ask(self, state: StateT, noise: Noise) -> Tensor:
@@ -101,60 +93,67 @@ class Method(Protocol[StateT]):
 
 
 class Plan(NamedTuple):
-    """What `optimize` found.
+    """What `optimize` found."""
 
-    Attributes:
-        actions: [B, H, A], the actions to take, inside the bounds, in planning units.
-        cost: [B], the lowest cost in the last iteration. It is the cost of `actions` where the
-            method returns a candidate it has scored (`BestSoFar`, gradient methods, predictive
-            sampling); CEM and MPPI return an average that no iteration has scored.
-        history: [iterations, B], `cost` after each iteration; never rises under `BestSoFar`.
-        spread: [B, H, A], standard deviation of the last iteration's candidates.
-        stopped: what ended the search: all its iterations, a settled plan, or the clock.
-        state: of the method, `previous` of a search that goes on from here.
-    """
-
-    actions: Tensor
+    actions: Tensor  #: [B, H, A], the actions to take, inside the bounds, in planning units.
+    #: [B], the lowest cost in the last iteration: of `actions`, if the method returns a candidate.
+    #: CEM and MPPI return an average that no iteration has scored.
     cost: Tensor
-    history: Tensor
-    spread: Tensor
-    stopped: Literal["iterations", "converged", "deadline"] = "iterations"
-    state: Any = None
+    history: Tensor  #: [iterations, B], `cost` after each; never rises under `BestSoFar`.
+    spread: Tensor  #: [B, H, A], standard deviation of the last iteration's candidates.
+    stopped: Stopped = "iterations"  #: What ended it: all iterations, a settled plan, or the clock.
+    state: Any = None  #: Of the method, `previous` of a search that goes on from here.
 
 
 class Progress(NamedTuple):
-    """What a callback sees after each iteration.
+    """What a callback sees after each iteration."""
 
-    Attributes:
-        iteration: counted from 0.
-        candidates: [B, S, H, A], as they were scored.
-        costs: [B, S], +inf where the cost was not finite.
-        plan: [B, H, A], what would be returned now.
-        state: of the method; `state.cost` is `Plan.cost`.
-    """
-
-    iteration: int
-    candidates: Tensor
-    costs: Tensor
-    plan: Tensor
-    state: State
+    iteration: int  #: Counted from 0.
+    candidates: Tensor  #: [B, S, H, A], as they were scored.
+    costs: Tensor  #: [B, S], +inf where the cost was not finite.
+    plan: Tensor  #: [B, H, A], what would be returned now.
+    state: State  #: Of the method; `state.cost` is `Plan.cost`.
 
 
-def split_blocks(actions: Tensor, block: int) -> Tensor:
-    """Actions that are blocks of environment steps, one by one, in time order.
+def from_dynamics(
+    step: Step, running_cost: Step, terminal_cost: Callable[[Tensor], Tensor] | None = None
+) -> Callable[[Tensor], Cost]:
+    """Cost functions for planning with known or learned dynamics.
+
+        s_{h+1} = step(s_h, a_h)
+        cost    = Σ_h running_cost(s_{h+1}, a_h) + terminal_cost(s_H)
+
+    The running cost sees the state after the step, as in pytorch_mppi, whose functions fit here.
 
     Args:
-        actions: [..., k, block · A].
-        block: steps per action.
-    Returns: [..., k · block, A].
-    Raises: ValueError if `block` does not divide the width of an action.
+        step: (states [N, D], actions [N, A]) -> next states [N, D], N = B · S.
+        running_cost: (states [N, D], actions [N, A]) -> [N].
+        terminal_cost: states [N, D] -> [N]; None means 0.
+    Returns: a function from states now, [B, D], tensor or array, to a cost [B, S, H, A] -> [B, S].
+    Raises: TypeError if a function is none; ValueError, from the cost, if the batches disagree.
     """
-    instance("actions", actions, Tensor, "Plan.actions")
-    require(actions.ndim >= 2, f"actions must be [..., k, block · A], got {list(actions.shape)}")
-    *lead, k, width = actions.shape
-    fits = width % integer("block", block, 1) == 0
-    require(fits, f"block must divide the action's width {width}, got {block}")
-    return actions.reshape(*lead, k * block, width // block)
+    calls("step", step, "(states [N, D], actions [N, A]) -> [N, D]")
+    calls("running_cost", running_cost, "(states [N, D], actions [N, A]) -> [N]")
+    calls("terminal_cost", terminal_cost, "states [N, D] -> [N]", optional=True)
+
+    def cost_from(state: Tensor) -> Cost:
+        def cost(candidates: Tensor) -> Tensor:
+            B, S, H, _ = candidates.shape
+            now = torch.as_tensor(state).to(candidates)
+            floats("state", now, "B D", B=B)
+            s = now.repeat_interleave(S, 0)
+            total = candidates.new_zeros(B * S)
+            for h in range(H):
+                a = candidates[:, :, h].flatten(0, 1)
+                s = step(s, a)
+                total = total + running_cost(s, a)
+            if terminal_cost is not None:
+                total = total + terminal_cost(s)
+            return total.view(B, S)
+
+        return cost
+
+    return cost_from
 
 
 class Bounds:
@@ -162,55 +161,43 @@ class Bounds:
 
         low ≤ mean + std · action ≤ high
 
-    A world model is usually trained on normalised actions (a − mean) / std. Give the same mean
-    and std here, and the planner searches in the model's units while every candidate stays
-    inside the environment's box. Each argument has one entry per control of the environment;
-    when an action is a block of several environment steps, A = steps · controls, it repeats.
+    A world model is usually trained on normalised actions (a − mean) / std. Give the same mean and
+    std here: the planner searches in the model's units, inside the environment's box. Each argument
+    has one entry per control; in a block of several environment steps it repeats.
 
     Args:
-        low: (A,) or a number, smallest allowed value; equal to `high` it holds a control there.
-        high: (A,) or a number, largest allowed value.
-        mean: (A,) or a number, subtracted before planning; default 0.
-        std: (A,) or a number, positive, divided by before planning; default 1.
+        low, high: (A,) or a number, allowed values; where they are equal a control is held there.
+        mean, std: (A,) or a number, subtracted, then divided by before planning.
     Raises: ValueError if low > high somewhere, a std is not positive, or the lengths differ.
     """
 
-    def __init__(
-        self,
-        low: Tensor | Sequence[float] | float,
-        high: Tensor | Sequence[float] | float,
-        *,
-        mean: Tensor | Sequence[float] | float = 0.0,
-        std: Tensor | Sequence[float] | float = 1.0,
-    ) -> None:
+    def __init__(self, low: _Row, high: _Row, *, mean: _Row = 0.0, std: _Row = 1.0) -> None:
         # float64 on the CPU, wherever the search runs: every edge is rounded once.
         given = {"low": low, "high": high, "mean": mean, "std": std}
         rows = {name: _row(name, value) for name, value in given.items()}
         size = max(row.numel() for row in rows.values())
         for name, row in rows.items():
-            require(
-                row.numel() in (1, size), f"{name} must have 1 or {size} entries, got {row.numel()}"
-            )
+            n = row.numel()
+            require(n in (1, size), f"{name} must have 1 or {size} entries, got {n}")
         self.low, self.high, self.mean, self.std = (row.expand(size) for row in rows.values())
         edges = f"{self.low.tolist()} and {self.high.tolist()}"
         require(bool((self.low <= self.high).all()), f"low must be at most high, got {edges}")
         positive = bool(((self.std > 0) & self.std.isfinite()).all())
         require(positive, f"std must be positive and finite, got {self.std.tolist()}")
         require(bool(self.mean.isfinite().all()), f"mean must be finite, got {self.mean.tolist()}")
-        # Rows per (width, dtype, device) ever asked for: a copy to a device would wait for it,
-        # which a CUDA graph forbids.
+        # Per (width, dtype, device) ever asked for: a CUDA graph forbids to copy to a device.
         self._rows: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     def __repr__(self) -> str:
-        rows = ((k, getattr(self, k).tolist()) for k in ("low", "high", "mean", "std"))
-        return f"Bounds({', '.join(f'{name}={row}' for name, row in rows)})"
+        rows = (f"{k}={getattr(self, k).tolist()}" for k in ("low", "high", "mean", "std"))
+        return f"Bounds({', '.join(rows)})"
 
     def _tiled(self, like: Tensor) -> tuple[Tensor, ...]:
         """Low and high in planning units, then low, high, mean, std as given: [A] each."""
-        key = (like.shape[-1], like.dtype, like.device)
+        A, size = like.shape[-1], self.low.numel()
+        key = (A, like.dtype, like.device)
         if key in self._rows:
             return self._rows[key]
-        A, size = like.shape[-1], self.low.numel()
         require(A % size == 0, f"bounds have {size} entries, which must divide A, got A = {A}")
         edges = [(edge - self.mean) / self.std for edge in (self.low, self.high)]
         inner = _rounded_inwards(edges[0], edges[1], like.dtype)
@@ -238,11 +225,11 @@ class Bounds:
         return (actions - mean) / std
 
 
-def _row(name: str, value: Tensor | Sequence[float] | float) -> Tensor:
+def _row(name: str, value: _Row) -> Tensor:
     """[n], float64, on the CPU first: some devices have no float64."""
     try:
         row = (
-            value.detach().cpu().double()
+            value.detach().cpu().to(torch.float64, copy=True)
             if isinstance(value, Tensor)
             else torch.tensor(value, dtype=torch.float64, device="cpu")
         )
@@ -264,8 +251,5 @@ def _rounded_inwards(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Ten
         return torch.where(beyond, moved.clamp(limits.min, limits.max).to(dtype), near)
 
     inner_low, inner_high = inwards(low, 1), inwards(high, -1)
-    crossed = inner_low > inner_high
-    return (
-        torch.where(crossed, low.to(dtype), inner_low),
-        torch.where(crossed, high.to(dtype), inner_high),
-    )
+    fits = inner_low <= inner_high
+    return inner_low.where(fits, low.to(dtype)), inner_high.where(fits, high.to(dtype))

@@ -1,8 +1,8 @@
-"""Gradient descent through the cost, with any rule of torch.optim."""
+"""Planners that follow gradients, with any rule of torch.optim: plain descent, and GRASP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -10,66 +10,56 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._arguments import calls, integer, number, row
-from planners._common import as_row, best
-from planners.contract import Scored
+from planners._arguments import calls, floats, integer, numbers, row
+from planners._common import as_std, best, unscored
+from planners.contract import Scored, Std, Step
 from planners.noise import Noise
 
-__all__ = ["ADAM", "GradientDescent", "GradientState", "Memory", "Rule", "apart", "descend"]
+__all__ = ["ADAM", "GRASP", "GradientDescent", "GradientState", "Memory", "Rule"]
 
+#: Makes an optimizer for tensors, e.g. functools.partial(torch.optim.Adam, lr=0.1).
 Rule = Callable[[list[Tensor]], torch.optim.Optimizer]
-"""Makes an optimizer for tensors, e.g. functools.partial(torch.optim.Adam, lr=0.1)."""
-
+#: The rule unless another is given.
 ADAM: Rule = partial(torch.optim.Adam, lr=0.1)
-"""The rule unless another is given."""
-
-Memory = tuple[Mapping[str, Any], ...]
-"""What an optimizer remembers of each tensor between two steps; empty before the first."""
+#: What an optimizer remembers between two steps; empty before the first.
+Memory = Mapping[str, Any]
 
 
-def descend(
-    rule: Rule, tensors: Sequence[Tensor], grads: Sequence[Tensor], memory: Memory
-) -> tuple[list[Tensor], Memory]:
-    """One step of an optimizer as a function: the arguments stay as they are.
-
-    Args:
-        rule: makes the optimizer.
-        tensors: to step from.
-        grads: one per tensor.
-        memory: of the last step, or ().
-    Returns: the new tensors, and the memory for the next step.
-    """
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
-    optimizer = rule(leaves)
-    for leaf, grad in zip(leaves, grads, strict=True):
-        leaf.grad = grad
-    for leaf, kept in zip(leaves, memory, strict=False):
-        optimizer.state[leaf] = {
-            name: value.clone() if isinstance(value, Tensor) else value
-            for name, value in kept.items()
-        }
+def descend(rule: Rule, x: Tensor, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    """One step of an optimizer from x, as a function: the arguments stay as they are."""
+    leaf = x.detach().clone().requires_grad_()
+    leaf.grad = grad
+    optimizer = rule([leaf])
+    kept = {k: value.clone() if isinstance(value, Tensor) else value for k, value in memory.items()}
+    optimizer.state[leaf] = kept
     optimizer.step()
-    return [leaf.detach() for leaf in leaves], tuple(optimizer.state[leaf] for leaf in leaves)
+    return leaf.detach(), optimizer.state[leaf]
 
 
-def apart(actions: Tensor, std: float | tuple[float, ...], noise: Noise) -> Tensor:
-    """Starts [B, R, H, A]: the first stays, the others are moved at random around it."""
+def apart(actions: Tensor, std: Std, noise: Noise) -> Tensor:
+    """Starts [B, R, H, A]; in iteration 0 all but the first are moved at random around it."""
     R, H, A = actions.shape[1:]
-    if R == 1:
+    if R == 1 or noise.iteration:
         return actions
     around = noise.normal((R - 1, H, A), dtype=actions.dtype)
-    around = around * as_row(std, actions[:, 0], "init_std")
+    around = around * as_std(std, actions[:, 0], "init_std").unsqueeze(1)
     return torch.cat([actions[:, :1], actions[:, 1:] + around], 1)
 
 
 class GradientState(NamedTuple):
     """R plans on their way down, and the best that was scored."""
 
-    actions: Tensor  # [B, R, H, A], to be scored next
-    memory: Memory  # of the optimizer
-    nominal: Tensor  # [B, H, A], the best of the last iteration, as scored
-    cost: Tensor  # [B], its cost
-    spread: float = 0.0  # 0, it follows a path
+    actions: Tensor  #: [B, R, H, A], to be scored next
+    memory: Memory  #: of the optimizer
+    nominal: Tensor  #: [B, H, A], the best when plans that can be executed were last scored
+    cost: Tensor  #: [B], its cost
+    states: Tensor | None = None  #: [B, R, H − 1, D], of `GRASP`: states on the way to the goal
+    spread: float = 0.0  #: 0, it follows a path
+
+    @classmethod
+    def of(cls, plan: Tensor, copies: int) -> GradientState:
+        """R copies of a start [B, H, A]."""
+        return cls(plan.unsqueeze(1).expand(-1, copies, -1, -1), {}, plan, unscored(plan))
 
 
 @dataclass(frozen=True)
@@ -78,57 +68,147 @@ class GradientDescent:
 
         a_r ← project(rule(a_r, ∇cost(a_r)) + noise_std ε)
 
-    Choose it where the cost is smooth and the start is near a good plan: its steps use the model
-    best per evaluation, but it ends in the nearest valley. Restarts and noise help against that;
-    so does starting it from CEM, see `Refine`. A box is kept by projection after each step. The
-    plan is the best of the R plans as scored in the last iteration, so its cost is known.
-    Rules that couple all coordinates (LBFGS) are refused by torch: they need a closure.
+    Choose it where the cost is smooth and the start is near a good plan: it makes the most of an
+    evaluation, but ends in the nearest valley. Restarts and noise help against that; so does
+    starting it from CEM, see `Refine`. The plan is the best of the R plans as scored in the last
+    iteration, so its cost is known.
 
-    Args:
-        rule: of torch.optim, as a function of the list of tensors. A `fused=True` rule is not the
-            same bit for bit in another batch; a CUDA graph needs `capturable=True`.
-        num_restarts: R; the first starts at the plan, the others around it.
-        init_std: how far around, a number or one per action dim, in planning units.
-        noise_std: of the noise added before each iteration but the first.
-    Raises: ValueError on a value outside these ranges, TypeError on one of another kind.
     Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
     """
 
+    #: Without a closure. A CUDA graph needs `capturable=True`; `fused=True` has other bits in
+    #: another batch.
     rule: Rule = ADAM
-    num_restarts: int = 1
-    init_std: float | tuple[float, ...] = 1.0
-    noise_std: float = 0.0
-
+    num_restarts: int = 1  #: R; the first starts at the plan, the others around it.
+    init_std: Std = 1.0  #: How far around, a number or one per action dim, in planning units.
+    noise_std: float = 0.0  #: Of the noise added before each iteration but the first.
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
         integer("num_restarts", self.num_restarts, 1)
         row("init_std", self.init_std)
-        number("noise_std", self.noise_std, "[0, inf)")
+        numbers(self, noise_std="[0, inf)")
 
     def init(self, plan: Tensor, *_: object) -> GradientState:
         """R copies of the start; `ask` moves them apart. Nothing is kept."""
-        actions = plan.unsqueeze(1).expand(-1, self.num_restarts, -1, -1)
-        return GradientState(actions, (), plan, plan.new_full(plan.shape[:1], torch.inf))
+        return GradientState.of(plan, self.num_restarts)
 
     def ask(self, state: GradientState, noise: Noise) -> Tensor:
         """The R plans, with noise; they require grad."""
-        if noise.iteration == 0:
-            actions = apart(state.actions, self.init_std, noise)
-        else:
-            actions = state.actions
-            if self.noise_std:
-                shake = noise.normal(tuple(actions.shape[1:]), dtype=actions.dtype)
-                actions = actions + self.noise_std * shake
+        actions = apart(state.actions, self.init_std, noise)
+        if self.noise_std and noise.iteration:
+            shake = noise.normal(tuple(actions.shape[1:]), dtype=actions.dtype)
+            actions = actions + self.noise_std * shake
         return actions.detach().clone().requires_grad_()
 
     def tell(self, state: GradientState, scored: Scored) -> GradientState:
         """One step of the rule for each plan."""
-        (actions,), memory = descend(self.rule, [scored.candidates], [scored.grads], state.memory)
-        nominal, cost = best(scored.candidates, scored.costs)
-        return GradientState(actions, memory, nominal, cost)
+        actions, memory = descend(self.rule, scored.candidates, scored.grads, state.memory)
+        return GradientState(actions, memory, *best(scored.candidates, scored.costs))
 
     def plan(self, state: GradientState) -> Tensor:
         """The best plan as scored in the last iteration."""
         return state.nominal
+
+
+@dataclass(frozen=True, eq=False)
+class GRASP:
+    """Gradient-relaxed stochastic planner: dynamics as a soft constraint between virtual states.
+
+        L(s, a) = Σ_h |F(s̄_h, a_h) − s_{h+1}|² + γ Σ_h |F(s̄_h, a_h) − g|²
+        s_0 initial, s_H = g fixed; s̄: no gradient into the input of F; noise σ_s on s
+
+    Each iteration takes one gradient step on the cost of the true rollout, then, in the first
+    `lifted_iterations` iterations, `lifted_steps` steps on L, whose H model calls are independent
+    and run as one batch. The source recommends it for long horizons, where the gradient of a
+    rollout explodes or vanishes and sampling runs out of candidates. It needs the dynamics, and a
+    goal in the space of their states. The plan is the best of the R plans as scored in the last
+    iteration. Under `MPC`: `controller.act(cost, method=replace(grasp, initial=state))`.
+
+    Source: Psenka et al., arXiv:2602.00475: the loss, the stopped gradient, the noise and the
+        alternation with rollout steps. Step sizes, and scaling them by the distance, are ours.
+    """
+
+    step: Step  #: F, (states [N, D], actions [N, A]) -> next states [N, D].
+    initial: Tensor  #: [B, D], states now.
+    goal: Tensor  #: [B, D], states to reach.
+    num_restarts: int = 8  #: R; the first starts at the plan, the others around it.
+    lifted_iterations: int = 10  #: Iterations with lifted steps; the rest polish on the rollout.
+    lifted_steps: int = 10  #: Steps on L per iteration.
+    goal_weight: float = 1.0  #: γ.
+    state_noise: float = 0.05  #: σ_s, relative to the distance from initial state to goal per dim.
+    action_lr: float = 0.05  #: Step size of the actions on L (Adam).
+    state_lr: float = 0.05  #: Step size of the virtual states on L, relative like `state_noise`.
+    rule: Rule = ADAM  #: Of torch.optim, for the step on the rollout's cost.
+    init_std: Std = 0.5  #: As in `GradientDescent`.
+    discrete: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        calls("step", self.step, "(states [N, D], actions [N, A]) -> [N, D]")
+        floats("initial", self.initial, "B D")
+        floats("goal", self.goal, "B D", **dict(zip("BD", self.initial.shape, strict=True)))
+        integer("num_restarts", self.num_restarts, 1)
+        integer("lifted_iterations", self.lifted_iterations, 0)
+        integer("lifted_steps", self.lifted_steps, 1)
+        numbers(self, goal_weight="[0, inf)", state_noise="[0, inf)")
+        numbers(self, action_lr="[0, inf)", state_lr="[0, inf)")
+        calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
+        row("init_std", self.init_std)
+
+    def init(self, plan: Tensor, *_: object) -> GradientState:
+        """Actions at the start; states on the straight line to the goal. Nothing is kept."""
+        H = plan.shape[1]
+        floats("initial", self.initial, "B D", B=len(plan))
+        share = torch.arange(1, H, dtype=plan.dtype, device=plan.device) / H
+        way = (self.goal - self.initial).detach()
+        states = self.initial.detach()[:, None] + share[:, None] * way[:, None]
+        states = states.unsqueeze(1).expand(-1, self.num_restarts, -1, -1)
+        return GradientState.of(plan, self.num_restarts)._replace(states=states)
+
+    def ask(self, state: GradientState, noise: Noise) -> Tensor:
+        """The R plans; they require grad."""
+        return apart(state.actions, self.init_std, noise).detach().clone().requires_grad_()
+
+    def tell(self, state: GradientState, scored: Scored) -> GradientState:
+        """One step on the rollout's cost, then steps on the lifted loss."""
+        actions, memory = descend(self.rule, scored.candidates, scored.grads, state.memory)
+        states = state.states
+        if states is not None and scored.noise.iteration < self.lifted_iterations:
+            actions, states = self._lift(actions, states, scored.noise)
+            # The lifted steps moved the actions: what was remembered of the slope is stale.
+            memory = {}
+        return GradientState(actions, memory, *best(scored.candidates, scored.costs), states)
+
+    def plan(self, state: GradientState) -> Tensor:
+        """The best plan as scored in the last iteration."""
+        return state.nominal
+
+    def _lift(self, actions: Tensor, states: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        R, H, _ = actions.shape[1:]
+        B, D = self.initial.shape
+        first, goal = (
+            x.detach()[:, None, None].expand(-1, R, -1, -1) for x in (self.initial, self.goal)
+        )
+        # Per problem, the typical size of a state's entry on the way: states have no unit of ours.
+        squared = (self.goal - self.initial).detach().square()
+        unit = (squared.sum(-1) / D).sqrt().clamp_min(1e-6)[:, None, None, None]
+        rule_a = partial(torch.optim.Adam, lr=self.action_lr)
+        rule_s = partial(torch.optim.Adam, lr=self.state_lr)
+        memory_a: Memory = {}
+        memory_s: Memory = {}
+        shake = noise.normal((self.lifted_steps, R, H - 1, D), dtype=states.dtype, lane=1)
+        for k in range(self.lifted_steps):
+            with torch.enable_grad():
+                a, s = actions.detach().requires_grad_(), states.detach().requires_grad_()
+                before = torch.cat([first, states.detach()], 2)
+                after = torch.cat([s, goal], 2)
+                reached = self.step(before.reshape(B * R * H, D), a.reshape(B * R * H, -1))
+                reached = reached.reshape(B, R, H, D)
+                loss = (reached - after).square().sum()
+                loss = loss + self.goal_weight * (reached - goal).square().sum()
+                grad_a, grad_s = torch.autograd.grad(loss, [a, s])
+            actions, memory_a = descend(rule_a, actions, grad_a, memory_a)
+            moved, memory_s = descend(rule_s, states / unit, grad_s * unit, memory_s)
+            states = (moved + self.state_noise * shake[:, k]) * unit
+        return actions, states

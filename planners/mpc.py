@@ -2,79 +2,93 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from planners._arguments import floats, instance, integer, number, one_of, require
-from planners._common import mirrored, shift, watched
-from planners._record import choose, put_together, take_apart
-from planners.contract import Bounds, Cost, Method, Plan, StateT, split_blocks
-from planners.history import History, _Observations
+from planners._arguments import calls, floats, instance, integer, number, one_of, require
+from planners._common import mirrored, shift
+from planners._record import choose, put_together, take_apart, walk
+from planners.contract import Bounds, Cost, Method, Plan, StateT
 from planners.noise import fold_in, problem_seeds
 from planners.optimize import optimize
 
-__all__ = ["MPC", "MPCRecord"]
+__all__ = ["MPC", "History", "MPCRecord", "split_blocks"]
+
+_Observations = Tensor | Mapping[str, Tensor]  # a camera, or all sensors by name
+
+
+class History(NamedTuple):
+    """What B environments have shown and done; nobody writes into its tensors."""
+
+    observations: _Observations | None  #: [B, length, …], the newest last; None before the first
+    done: Tensor  #: [B, length − 1, A], what was done between them
+    handed: Tensor  #: [B, n, A], actions handed out of which no observation tells yet
+    fresh: Tensor  #: [B], whether it began after the last observation: rest alone was done
+    seen: int = 0  #: moments since all problems began; what is kept of earlier ones is filled up
 
 
 class MPCRecord(NamedTuple):
-    """All that a controller knows from one step to the next; nobody writes into its tensors.
+    """All that a controller knows from one step to the next; nobody writes into its tensors."""
 
-    Attributes:
-        start: [B, H, A], the shifted plan; its first `committed` actions are being executed.
-        state: of the method, where the last search ended.
-        steps: [B], control steps of each problem since it began.
-        calls: control steps since any problem began.
-        history: the last observations, and what was done between them.
+    start: Tensor  #: [B, H, A], the shifted plan; its first `committed` actions are being executed.
+    state: Any  #: Of the method, where the last search ended.
+    steps: Tensor  #: [B], control steps of each problem since it began.
+    calls: int  #: Control steps since any problem began.
+    history: History  #: The last observations, and what was done between them.
+
+
+def split_blocks(actions: Tensor, block: int) -> Tensor:
+    """Actions that are blocks of environment steps, one by one, in time order.
+
+    Args:
+        actions: [..., k, block · A].
+        block: steps per action.
+    Returns: [..., k · block, A]; `block` must divide the width of an action.
     """
-
-    start: Tensor
-    state: Any
-    steps: Tensor
-    calls: int
-    history: History
+    instance("actions", actions, Tensor, "Plan.actions")
+    require(actions.ndim >= 2, f"actions must be [..., k, block · A], got {list(actions.shape)}")
+    *lead, k, width = actions.shape
+    fits = width % integer("block", block, 1) == 0
+    require(fits, f"block must divide the action's width {width}, got {block}")
+    return actions.reshape(*lead, k * block, width // block)
 
 
 class MPC(Generic[StateT]):
     """Model-predictive control of B environments with any method.
 
-    Each `act` starts where the last plan, shifted by the executed actions, left off, and draws
-    from the next of its streams: the t-th call of problem b is a function of (seed, b, t) and of
-    the costs seen. LeWM's protocol is horizon 5, 30 iterations and execute 5 with blocks of 5.
+    Each `act` starts where the last plan, shifted by the executed actions, left off: the t-th call
+    of problem b is a function of (seed, b, t) and of the costs seen. LeWM's protocol is horizon 5,
+    30 iterations and execute 5 with blocks of 5.
 
-    Actions go on while a plan is made. With `committed=c` the first c actions of every plan are
-    those that are executed until it is there, and `act` hands out the next ones. An episode begins
-    with c actions of rest: zero in the environment's units, or the nearest that `bounds` allow.
+    With `committed=c` the first c actions of every plan are those that are executed until it is
+    there, and `act` hands out the next ones. An episode begins with c actions of rest: zero in the
+    environment's units, or the nearest that `bounds` allow.
+
+    `record` is all that it knows; it may be kept, sent to another thread, and set again. `last` is
+    the `Plan` of the last call of `act`, in planning units; None before the first.
 
     Args:
         method: which planner.
         horizon: H, actions planned ahead.
         action_dim: A, controls times `block`.
-        iterations: of each `act`, or a function of the control step (0, 1, … since any problem
-            began): many for a cold start, few from then on.
+        iterations: of each `act`, or a function of the control step since any problem began.
         execute: actions to hand out per call, in [1, horizon − committed].
         committed: c, actions that are executed while planning goes on.
         bounds: allowed actions, in the environment's units, and how they were normalised.
         seed: an integer, or [batch] integers.
         batch: B, environments.
         block: environment steps per action; `act` splits an action into that many.
-        tail: what a shifted plan ends with, "zero" (the released LeWM planner; inside the bounds)
-            or "repeat" for the last action again.
+        tail: how a shifted plan ends, "zero" (as in LeWM's release; inside the bounds) or "repeat".
         history: observations to keep, with the actions between them.
-        stop: as in `optimize`.
-        deadline: as in `optimize`.
-        dtype: of the search.
-        device: of the search.
-
-    Attributes:
-        record: all that it knows; may be kept, sent to another thread, and set again.
-        last: the `Plan` of the last call of `act`, in planning units; None before the first.
-    Raises: ValueError on a number out of range, or a `block` that does not divide `action_dim`;
-        TypeError on an argument of another kind.
-    Warns: RuntimeWarning in the first `act`, if a cost of the last step alone (`last_step`, see
-        `Cost`) meets a controller that executes less than its plan.
+        stop, deadline: as in `optimize`.
+        dtype, device: of the search.
+    Raises: ValueError on a number out of range, TypeError on an argument of another kind.
+    Warns: RuntimeWarning in the first `act`, if a cost of the last step alone (see `Cost`) meets a
+        controller that executes less than its plan.
     """
 
     def __init__(
@@ -111,34 +125,24 @@ class MPC(Generic[StateT]):
         self.execute = integer("execute", execute, 1, H - self.committed)
         self.block, self.history = integer("block", block, 1), integer("history", history, 1)
         require(A % self.block == 0, f"block must divide action_dim = {A}, got {self.block}")
-        no_rest = self.committed and method.discrete
-        require(not no_rest, "committed must be 0 for choices: none of them is rest")
+        if self.committed and method.discrete:
+            raise ValueError("committed must be 0 for choices: none of them is rest")
         start = torch.zeros(integer("batch", batch, 1), H, A, dtype=dtype, device=device)
-        self._rest, self._start = start[:, :1], start
-        if bounds is not None:
-            box = bounds.box(start)
-            self._rest = bounds.from_environment(self._rest).clamp(*box)
-            self._start = mirrored(start, *box)
+        self._units = Bounds(-torch.inf, torch.inf) if bounds is None else bounds
+        box = self._units.box(start)
+        self._rest = self._units.from_environment(start[:, :1]).clamp(*box)
+        self._start = mirrored(start, *box)
         self._streams = problem_seeds(seed, batch, start.device)
         self.last: Plan | None = None
         self.record = self.begin()
 
     def begin(self) -> MPCRecord:
         """The record of B environments of which nothing is known yet."""
-        c, kept = self.committed, self.history - 1
+        c, kept, steps = self.committed, self.history - 1, torch.zeros_like(self._streams)
         rest = self._rest.expand(-1, max(c, kept), -1)
-        return MPCRecord(
-            start=torch.cat([rest[:, :c], self._start[:, c:]], 1),
-            state=self.method.init(self._start),
-            steps=torch.zeros_like(self._streams),
-            calls=0,
-            history=History(
-                observations=None,
-                done=rest[:, :kept],
-                handed=rest[:, : c if kept else 0],
-                fresh=torch.ones_like(self._streams, dtype=torch.bool),
-            ),
-        )
+        start = torch.cat([rest[:, :c], self._start[:, c:]], 1)
+        history = History(None, rest[:, :kept], rest[:, : c if kept else 0], steps == 0)
+        return MPCRecord(start, self.method.init(self._start), steps, 0, history)
 
     def step(
         self,
@@ -148,16 +152,9 @@ class MPC(Generic[StateT]):
         method: Method[StateT] | None = None,
         start: Tensor | None = None,
     ) -> tuple[Tensor, MPCRecord, Plan]:
-        """`act` as a function: a record in, another one out, and nothing else is changed.
-
-        Args:
-            record: what is known.
-            cost: as in `act`.
-            method: as in `act`.
-            start: as in `act`.
-        Returns: the actions of `act`, the record for the next step, and the plan.
-        """
-        method, c, end = method or self.method, self.committed, self.committed + self.execute
+        """`act` as a function of a record: its actions, the next record, and the plan."""
+        calls("cost", cost, "[B, S, H, A] -> [B, S]")
+        method, c = method or self.method, self.committed
         waiting = record.history.handed.shape[1] - c if self.history > 1 else 0
         require(waiting <= 0, f"see must be called after each action, {waiting} were not seen")
         state, steps, begin = record.state, self.execute, record.start
@@ -166,9 +163,16 @@ class MPC(Generic[StateT]):
             begin = torch.as_tensor(start).to(begin)
             floats("start", begin, "B H A", **dict(zip("BHA", record.start.shape, strict=True)))
         iterations, H = self.iterations, begin.shape[1]
+        marks: set[bool] = set()
+
+        def scored(candidates: Tensor) -> Tensor:
+            costs = cost(candidates)
+            marks.update(bool(getattr(given, "last_step", False)) for given in (cost, costs))
+            return costs
+
         plan = optimize(
             method,
-            cost if record.calls or end == H else watched(cost, H, self.execute),
+            cost if record.calls or c + self.execute == H else scored,
             begin,
             iterations=iterations(record.calls) if callable(iterations) else iterations,
             bounds=self.bounds,
@@ -179,6 +183,14 @@ class MPC(Generic[StateT]):
             previous=state,
             steps=steps,
         )
+        if True in marks:
+            warnings.warn(
+                f"the cost looks at the last of {H} actions alone, but {self.execute} are "
+                "executed: all plans that arrive in time tie, so what is done is arbitrary. "
+                "Execute the whole plan, or let the cost look at all steps",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return *self._moved_on(record, plan.actions, plan.state), plan
 
     def act(
@@ -188,11 +200,9 @@ class MPC(Generic[StateT]):
 
         Args:
             cost: [B, S, H, A] -> [B, S], from where the B environments are now.
-            method: this step's, of the same kind as the controller's: constraints and goal states
-                may change from step to step.
+            method: this step's, of the same kind: constraints and goal states may change.
             start: [B, H, A], where to start instead of the shifted plan, in planning units.
         Returns: [B, execute · block, A / block], in the environment's units and inside `bounds`.
-        Raises: as `optimize`.
         """
         actions, self.record, self.last = self.step(self.record, cost, method=method, start=start)
         return actions
@@ -206,24 +216,42 @@ class MPC(Generic[StateT]):
     def see(self, observation: Any, executed: Any = None) -> None:
         """Keep an observation and the action that led to it; after each action if `history` > 1.
 
-        Of a problem that begins while others go on, the observations before are filled up with its
-        first one, and the actions with rest: as if it had stood still.
+        A problem that begins while others go on stood still before: its first observation and rest.
 
         Args:
             observation: tensor, array, or mapping of them by name, [B, …], of now.
             executed: [B, block, A / block], in the environment's units, what was done since the
                 last observation; None means the next action that `act` handed out.
-        Raises: ValueError if `executed` is None and nothing was handed out since, or on shapes
-            that disagree.
         """
-        action = None
+        (past, done, handed, fresh, seen), length = self.record.history, self.history
+        B, _, A = self._rest.shape
+
+        def taken(name: str, value: Any) -> Tensor:
+            # A copy, since environments write into their buffers; on the search's device.
+            copied = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
+            shape = list(copied.shape)
+            require(shape[:1] == [B], f"{name or 'observation'} must be [{B}, …], got {shape}")
+            return copied.to(self._rest.device).unsqueeze(1)
+
+        def joined(_: str, now: Tensor, before: Tensor | None) -> Tensor:
+            filled = now.expand(-1, length, *now.shape[2:])
+            if before is None or length == 1:
+                return filled
+            return choose(fresh, filled, torch.cat([before[:, 1:], now], 1))
+
+        new, action = walk(taken, observation), handed[:, :1]
         if executed is not None:
-            given, (B, _, A) = torch.as_tensor(executed).to(self._rest), self._rest.shape
+            given = torch.as_tensor(executed).to(self._rest)
             floats("executed", given, "B n a", B=B, n=self.block, a=A // self.block)
-            action = given.reshape(B, 1, A)
-            if self.bounds is not None:
-                action = self.bounds.from_environment(action)
-        history = self.record.history.see(observation, action, self._rest)
+            action = self._units.from_environment(given.reshape(B, 1, A))
+        if past is not None and length > 1:
+            names = take_apart(past).keys()
+            require(take_apart(new).keys() == names, f"observation must hold {', '.join(names)}")
+            require(action.shape[1] > 0, "executed must be given if act handed nothing out")
+            action = torch.where(fresh[:, None, None], self._rest, action)
+            done, handed = torch.cat([done, action], 1)[:, 1:], handed[:, 1:]
+        known: Any = walk(joined, new, past)
+        history = History(known, done, handed, torch.zeros_like(fresh), seen + 1)
         self.record = self.record._replace(history=history)
 
     @property
@@ -234,12 +262,14 @@ class MPC(Generic[StateT]):
     @property
     def observations(self) -> _Observations | None:
         """[B, T, …], the last T ≤ `history` observations, the newest last."""
-        return self.record.history.newest()[0]
+        T = min(self.record.history.seen, self.history)
+        return walk(lambda _, x: x if x is None else x[:, -T:], self.record.history.observations)
 
     @property
     def past_actions(self) -> Tensor | None:
         """[B, T − 1, A], what was done between them, in planning units; None if T is 1."""
-        return self.record.history.newest()[1]
+        T = min(self.record.history.seen, self.history)
+        return self.record.history.done[:, 1 - T :] if T > 1 else None
 
     @property
     def executed(self) -> Tensor | None:
@@ -248,23 +278,15 @@ class MPC(Generic[StateT]):
         return None if past is None else self._outside(past)
 
     def reset(self, done: Any = None) -> None:
-        """Forget the plan of the problems that begin a new episode.
-
-        A problem that is reset plans like a new one: from rest, with its first stream.
-
-        Args:
-            done: [B] booleans, tensor or array, which problems; None means all.
-        Raises: ValueError if `done` has another shape.
-        """
+        """Begin new episodes, from rest, where `done` [B], tensor or array, is true; None: all."""
         new, old = self.begin(), self.record
         fresh, handed = new.history.fresh, old.history.handed
         mask = fresh if done is None else torch.as_tensor(done).to(fresh)
-        shapes = list(fresh.shape), list(mask.shape)
-        require(shapes[0] == shapes[1], f"done must be {shapes[0]}, got {shapes[1]}")
+        fits = mask.shape == fresh.shape
+        require(fits, f"done must be {list(fresh.shape)}, got {list(mask.shape)}")
         if not bool(mask.all()):
-            rest = self._rest.expand_as(handed)
-            new = new._replace(history=new.history._replace(handed=rest))
-            new = choose(mask, new, old)._replace(calls=0)
+            history = new.history._replace(handed=self._rest.expand_as(handed))
+            new = choose(mask, new._replace(history=history), old)._replace(calls=0)
         self.record = new
 
     def save(self) -> dict[str, Tensor]:
@@ -272,12 +294,7 @@ class MPC(Generic[StateT]):
         return take_apart(self.record)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on where `save` was called on a controller of the same settings, to the last bit.
-
-        Args:
-            tensors: what `save` gave.
-        Raises: ValueError if a tensor is missing.
-        """
+        """Go on where `save` was called on a controller of the same settings, to the last bit."""
         like = self.begin()
         missing = take_apart(like).keys() - tensors.keys()
         require(not missing, f"tensors must hold {', '.join(sorted(missing))}")
@@ -285,17 +302,13 @@ class MPC(Generic[StateT]):
 
     def _moved_on(self, record: MPCRecord, plan: Tensor, state: Any) -> tuple[Tensor, MPCRecord]:
         """What is handed out of a plan [B, H, A], and the record after it is executed."""
-        handed = plan[:, self.committed : self.committed + self.execute]
-        following = MPCRecord(
-            start=shift(plan, self.execute, None if self.tail == "repeat" else self._start),
-            state=state,
-            steps=record.steps + 1,
-            calls=record.calls + 1,
-            history=record.history.hand(handed),
-        )
+        handed, history = plan[:, self.committed :][:, : self.execute], record.history
+        if self.history > 1:
+            history = history._replace(handed=torch.cat([history.handed, handed], 1))
+        start = shift(plan, self.execute, None if self.tail == "repeat" else self._start)
+        following = MPCRecord(start, state, record.steps + 1, record.calls + 1, history)
         return self._outside(handed), following
 
     def _outside(self, actions: Tensor) -> Tensor:
         """Single steps in the environment's units."""
-        raw = actions if self.bounds is None else self.bounds.to_environment(actions)
-        return split_blocks(raw, self.block)
+        return split_blocks(self._units.to_environment(actions), self.block)

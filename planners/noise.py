@@ -10,26 +10,23 @@ bits for every batch size and order of problems, on every device, compiled or no
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from planners._arguments import integer, require
+from planners._arguments import integer, number, require
 
-__all__ = ["Noise", "Stream", "fold_in", "problem_seeds"]
+__all__ = ["Colored", "Correlation", "Integrated", "Kernel", "Noise", "Stream", "fold_in"]
 
+Size = tuple[int, ...]
 # Levels of the quantile table and the grid its entries lie on. Entries are multiples of 2⁻²⁰
 # below 4, so the sum of two is below 8 and exact in float32: no rounding, no fused product.
-_LEVELS = 1 << 16
-_GRID = 1 << 20
-
+_LEVELS, _GRID = 1 << 16, 1 << 20
 # How many numbers are made by one pass: a pass over more than this leaves the processor's cache,
 # a pass over less is dominated by the cost of calling an operation. Never more than 32 iterations.
-_PASS_CPU = 1 << 16
-_PASS_GPU = 1 << 24
-_AHEAD = 32
-
+_PASS_CPU, _PASS_GPU, _AHEAD = 1 << 16, 1 << 24, 32
 # Sums and differences alternate in runs of this length, long enough for vector instructions.
 _RUN = 64
 
@@ -59,16 +56,14 @@ def _table(device: torch.device) -> Tensor:
     return _TABLES[device]
 
 
-def _signed(value: int, bits: int) -> int:
+def _signed(value: int, bits: int = 64) -> int:
     """The signed integer with the same `bits` low bits: torch has no unsigned arithmetic."""
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if value >> (bits - 1) else value
+    return (value + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1))
 
 
-_GOLDEN = _signed(0x9E3779B97F4A7C15, 64)
-_MIX64 = (_signed(0xBF58476D1CE4E5B9, 64), _signed(0x94D049BB133111EB, 64))
-_LANE = 0xD1B54A32D192ED03
-_MIX32 = (0x7FEB352D, _signed(0x846CA68B, 32))
+_GOLDEN, _LANE = _signed(0x9E3779B97F4A7C15), 0xD1B54A32D192ED03
+_MIX64 = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
+_MIX32 = ((0x7FEB352D, 15), (_signed(0x846CA68B, 32), 16))
 
 
 def _mix64(x: Tensor) -> Tensor:
@@ -81,63 +76,47 @@ def _mix64(x: Tensor) -> Tensor:
 def _mix32(x: Tensor, key: Tensor) -> Tensor:
     """Two rounds of multiply and xor-shift on int32, in place, the key added between them."""
     shifted = torch.empty_like(x)
-    x *= _MIX32[0]
-    torch.bitwise_right_shift(x, 15, out=shifted)
-    shifted &= 0x1FFFF
-    x ^= shifted
-    x += key
-    x *= _MIX32[1]
-    torch.bitwise_right_shift(x, 16, out=shifted)
-    shifted &= 0xFFFF
-    x ^= shifted
+    for i, (factor, bits) in enumerate(_MIX32):
+        if i:
+            x += key
+        x *= factor
+        torch.bitwise_right_shift(x, bits, out=shifted)
+        shifted &= (1 << (32 - bits)) - 1
+        x ^= shifted
     return x
 
 
 def fold_in(seed: Tensor, data: Tensor | int) -> Tensor:
-    """New seeds from seeds and a number; different numbers give unrelated streams.
+    """New seeds, int64, from integer seeds and numbers that broadcast with them.
 
-    Args:
-        seed: integer tensor.
-        data: integer, or an integer tensor that broadcasts with `seed`.
-    Returns: int64 tensor of the broadcast shape.
-    Source: splitmix64, Steele, Lea & Flood, OOPSLA 2014.
+    Different numbers give unrelated streams. Source: splitmix64, Steele, Lea & Flood, OOPSLA 2014.
     """
-    mixed = _mix64(seed.to(torch.int64) + _GOLDEN)
-    offset = data * _GOLDEN if isinstance(data, Tensor) else _signed(data * _GOLDEN, 64)
-    return _mix64(mixed + offset)
+    offset = data * _GOLDEN if isinstance(data, Tensor) else _signed(data * _GOLDEN)
+    return _mix64(_mix64(seed.to(torch.int64) + _GOLDEN) + offset)
 
 
 def problem_seeds(seed: Any, num_problems: int, device: torch.device) -> Tensor:
-    """One seed per problem: [B] integers are taken as they are, s becomes fold_in(s, 0 … B−1).
+    """One seed per problem, [B] int64, from an integer of any size, or a tensor or array of B.
 
-    Args:
-        seed: an integer of any kind and size, or [B] of them as a tensor or array.
-        num_problems: B.
-        device: where the streams are drawn.
-    Returns: [B], int64.
+    B integers are taken as they are, one integer s becomes fold_in(s, 0 … B−1).
+
     Raises: ValueError if `seed` is a tensor of another shape, TypeError if it is not integer.
     """
     if getattr(seed, "shape", None):
-        seeds = torch.as_tensor(seed, device=device)
+        seeds, B = torch.as_tensor(seed, device=device), num_problems
         if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
             raise TypeError(f"seed must be an integer or [B] integers, got {seeds.dtype}")
-        require(
-            seeds.shape == (num_problems,),
-            f"seed must be [{num_problems}] to match the problems, got {list(seeds.shape)}",
-        )
+        fits = seeds.shape == (B,)
+        require(fits, f"seed must be [{B}] to match the problems, got {list(seeds.shape)}")
         return seeds.to(torch.int64)
     index = torch.arange(num_problems, dtype=torch.int64, device=device)
-    return fold_in(torch.full_like(index, _signed(integer("seed", seed), 64)), index)
+    return fold_in(torch.full_like(index, _signed(integer("seed", seed))), index)
 
 
 class Stream:
-    """The random numbers of one `optimize` call.
+    """The random numbers of one `optimize` call, from one int64 seed per problem, [B].
 
-    Numbers are made several iterations ahead when an iteration needs few of them: what is kept
-    is a cache, the numbers do not depend on it.
-
-    Args:
-        seed: [B], int64, one seed per problem.
+    Where an iteration needs few, those of several are made at once and kept.
     """
 
     def __init__(self, seed: Tensor) -> None:
@@ -183,14 +162,11 @@ class Stream:
     def _key(self, block: int, lane: int) -> Tensor:
         """[2, 32, B] int32: two words per problem for each iteration of a block of 32."""
         if (block, lane) not in self._keys:
-            first = block * _AHEAD
-            iterations = torch.arange(
-                first, first + _AHEAD, dtype=torch.int64, device=self._seed.device
-            )
-            key = _mix64(fold_in(self._seed, iterations[:, None]) + _signed(lane * _LANE, 64))
-            self._keys[block, lane] = torch.stack(
-                [key.to(torch.int32), (key >> 32).to(torch.int32)]
-            )
+            iterations = torch.arange(_AHEAD, dtype=torch.int64, device=self._seed.device)
+            seeds = fold_in(self._seed, iterations[:, None] + block * _AHEAD)
+            key = _mix64(seeds + _signed(lane * _LANE))
+            words = [key.to(torch.int32), (key >> 32).to(torch.int32)]
+            self._keys[block, lane] = torch.stack(words)
         return self._keys[block, lane]
 
 
@@ -210,32 +186,132 @@ def _normal(bits: Tensor, out: Tensor) -> None:
 class Noise(NamedTuple):
     """What a method draws from in one iteration: the same arguments give the same numbers.
 
-    A problem's numbers are those of its own stream; size is (S, H, A) or any other shape.
-
-    Attributes:
-        stream: the streams of the B problems.
-        iteration: which iteration of the method is drawn for, from 0.
-        offset: iterations of other methods before.
+    `size` is (S, H, A) or any other shape. Draws with another lane are independent.
     """
 
-    stream: Stream
-    iteration: int
-    offset: int = 0
+    stream: Stream  #: of the B problems
+    iteration: int  #: which iteration of the method is drawn for, from 0
+    offset: int = 0  #: iterations of other methods before
 
     def later(self, iterations: int) -> Noise:
         """The same numbers for a method that began `iterations` ago."""
         return Noise(self.stream, self.iteration - iterations, self.offset + iterations)
 
-    def normal(
-        self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
-    ) -> Tensor:
-        """Standard normal numbers [B, *size], made in float32; lanes are independent draws."""
+    def normal(self, size: Size, *, dtype: torch.dtype = torch.float32, lane: int = 0) -> Tensor:
+        """Standard normal numbers [B, *size], made in float32."""
         made = self.stream.normal(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)
 
-    def uniform(
-        self, size: tuple[int, ...], *, dtype: torch.dtype = torch.float32, lane: int = 0
-    ) -> Tensor:
-        """Uniform numbers in [0, 1), multiples of 2⁻²⁴, [B, *size]; lanes are independent draws."""
+    def uniform(self, size: Size, *, dtype: torch.dtype = torch.float32, lane: int = 0) -> Tensor:
+        """Uniform numbers in [0, 1), multiples of 2⁻²⁴, [B, *size]."""
         made = self.stream.uniform(self.iteration + self.offset, math.prod(size), lane, dtype)
         return made.view(-1, *size)
+
+
+class Correlation(Protocol):
+    """How noise at one step of the horizon goes with noise at another; hashable."""
+
+    def matrix(self, horizon: int) -> Tensor:
+        """L, [H, J], float64 on the CPU: noise = L · J independent numbers per action dim."""
+
+
+@dataclass(frozen=True)
+class Colored:
+    """Stationary noise whose power falls with frequency as 1 / f^β.
+
+        noise_h = Σ_f c_f (u_f cos 2πfh + v_f sin 2πfh),  f = 0, 1/H, … 1/2
+        c_f     ∝ max(f, 1/H)^{−β/2}
+
+    β = 0 is white noise, 1 pink, 2 Brownian; large β pushes all steps the same way.
+
+    Source: Timmer & König (1995); for planning: iCEM, arXiv:2008.06389, Section 3.1.
+    """
+
+    beta: float  #: β, at least 0.
+    #: Whether its variance is 1. If not, Σ c_f² leaves f = 0 out and counts f = 1/2 half, as in the
+    #: noise of iCEM's release: σ is above 1 (β = 2: 1.18 at 5 steps, 1.15 at 30), but 1 for β = 0.
+    unit: bool = True
+
+    def __post_init__(self) -> None:
+        number("beta", self.beta, "[0, inf)")
+
+    def matrix(self, horizon: int) -> Tensor:
+        """Cosines and sines, [H, H]: one pair per frequency, one alone at 0 and at 1/2."""
+        h = torch.arange(horizon, dtype=torch.float64)
+        columns, power = [], 0.0
+        for k in range(horizon // 2 + 1):
+            alone = k in (0, horizon / 2)
+            # A pair carries twice the power of a lone cosine.
+            weight = max(k, 1) ** -self.beta * (1 if alone else 2)
+            if self.unit or not self.beta or horizon == 1:
+                power += weight
+            elif k:
+                power += weight / 2 if alone else weight
+            angle = 2 * math.pi * k / horizon * h
+            waves = [angle.cos()] if alone else [angle.cos(), angle.sin()]
+            columns += [math.sqrt(weight) * wave for wave in waves]
+        return torch.stack(columns, 1) / math.sqrt(power)
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """A random walk, H^{−1/2} Σ_{j ≤ h} ε_j: the first step is small, the last has variance 1.
+
+    Source: smooth MPPI, arXiv:2112.09988, where the change of the action is the decision.
+    """
+
+    def matrix(self, horizon: int) -> Tensor:
+        """Lower triangle of ones over √H, [H, H]."""
+        return torch.ones(horizon, horizon, dtype=torch.float64).tril() / math.sqrt(horizon)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Noise at a few support points, interpolated by a Gaussian kernel.
+
+        L = K(t, τ) K(τ, τ)⁻¹,  K(s, t) = exp(−(s − t)² / 2ℓ²),  τ: J points over the horizon
+
+    Source: kernel MPPI of the pytorch_mppi package.
+    """
+
+    num_support: int  #: J, how many points carry noise, in [2, H].
+    length: float = 1.0  #: ℓ, in units of the distance between support points.
+
+    def __post_init__(self) -> None:
+        integer("num_support", self.num_support, 2)
+        number("length", self.length, "(0, inf)")
+
+    def matrix(self, horizon: int) -> Tensor:
+        """Interpolation weights, [H, J]."""
+        J = self.num_support
+        require(J <= horizon, f"num_support must be at most the horizon, {horizon}, got {J}")
+        τ = torch.arange(J, dtype=torch.float64)
+        t = torch.linspace(0, J - 1, horizon, dtype=torch.float64)
+        across, among = (
+            torch.exp(-((at[:, None] - τ) ** 2) / (2 * self.length**2)) for at in (t, τ)
+        )
+        weights: Tensor = torch.linalg.solve(among, across, left=False)
+        return weights
+
+
+# One per (correlation, horizon, dtype, device): to copy it inside the loop would wait for a device.
+_MATRICES: dict[tuple[Correlation, int, torch.dtype, torch.device], Tensor] = {}
+
+
+def correlated(
+    noise: Noise, correlation: Correlation | None, num_samples: int, like: Tensor
+) -> Tensor:
+    """Noise [B, S, H, A] for plans like `like`; without a correlation steps are independent."""
+    H, A = like.shape[1:]
+    if correlation is None:
+        return noise.normal((num_samples, H, A), dtype=like.dtype)
+    key = (correlation, H, like.dtype, like.device)
+    if key not in _MATRICES:
+        _MATRICES[key] = correlation.matrix(H).to(dtype=like.dtype, device=like.device)
+    L = _MATRICES[key]
+    z = noise.normal((num_samples, L.shape[1], A), dtype=like.dtype)
+    # Column by column: a matrix product would round differently in another batch.
+    total = L[:, 0, None] * z[:, :, 0, None]
+    for j in range(1, L.shape[1]):
+        total += L[:, j, None] * z[:, :, j, None]
+    return total

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from planners._arguments import calls, floats, instance, integer, require
+from planners._arguments import calls, floats, instance, integer, number, require
 from planners._common import mirrored, spread
 from planners._record import choose
-from planners._stopping import Stopped, Stopping
-from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, State, StateT
+from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, State, StateT, Stopped
 from planners.noise import Noise, Stream, problem_seeds
 
 __all__ = ["optimize", "planning_step"]
 
+LOOK = 5  # iterations from one look at the plan to the next
 _INF = float("inf")
-
 _Box = tuple[Tensor, Tensor]  # low and high, each [B or 1, 1, H or 1, A], in planning units
 
 
@@ -40,9 +42,9 @@ def optimize(
 ) -> Plan:
     """Search for the actions of least cost, for B problems at once.
 
-    The cost is called once per iteration, always with the same shape, and nothing inside the loop
-    waits for the device: the whole call can be compiled or captured as a CUDA graph. Problems do
-    not see each other: a problem's plan is the same alone, in a batch, or in another order.
+    The cost is called once per iteration, and nothing inside the loop waits for the device: the
+    whole call can be compiled or captured as a CUDA graph. A problem's plan is the same alone, in a
+    batch, or in another order.
 
     Args:
         method: which planner, with its hyperparameters.
@@ -55,26 +57,21 @@ def optimize(
             the streams themselves. The global generator is never touched.
         stop: ends the search when all problems have settled: for five iterations no entry of the
             plan has moved by more than this, in planning units, and the method looks no further
-            around it (`State.spread`). None means never. Looked at every five iterations; on a
-            GPU the answer is read five iterations later, so that nothing waits. Methods that keep
-            their spread (predictive sampling, MPPI unless `adapt_std`) never settle.
+            around it (`State.spread`). On a GPU the answer is read five iterations later. Methods
+            that keep their spread (predictive sampling, MPPI unless `adapt_std`) never settle.
         deadline: seconds for the whole call. An iteration is begun if one as long as the last
             would end in time, the first always.
         committed: [B, c, A], in planning units: the first c actions of every plan, which are being
             executed while the search goes on.
-        previous: `Plan.state` of an earlier search by such a method: elites, prices of constraints
-            and what else it keeps start this one.
+        previous: `Plan.state` of an earlier search by such a method, to go on from what it keeps.
         steps: how many actions were executed since then.
         callback: called after each iteration.
     Returns: Plan; `Plan.stopped` says what ended the search.
-
-    Raises:
-        TypeError: on an argument of another kind, or a cost that returns no tensor.
-        ValueError: on disagreeing shapes, numbers out of range, bounds for a discrete method, and
-            `stop` or `deadline` while a CUDA graph is captured or the call is compiled.
-        FloatingPointError: if all costs of a problem were non-finite in some iteration; it names
-            the problems. Checked once, after the loop, and left out while a CUDA graph is
-            captured or the call is compiled: there, look for inf in `Plan.history`.
+    Raises: TypeError on an argument of another kind, or a cost that returns no tensor; ValueError
+        on disagreeing shapes, numbers out of range, bounds for a discrete method, and `stop` or
+        `deadline` while a CUDA graph is captured or the call is compiled; FloatingPointError if all
+        costs of a problem were non-finite in some iteration, which it names. That is checked once,
+        after the loop, and left out of a graph: there, look for inf in `Plan.history`.
     Warns: RuntimeWarning if most of the last iteration's candidates lie on a bound.
     """
     instance("method", method, Method, "CEM()")
@@ -84,8 +81,9 @@ def optimize(
     integer("iterations", iterations, 1)
     integer("steps", steps, 0, plan.shape[1])
     instance("previous", previous, State, "Plan.state", optional=True)
-    box = _box(method, plan, bounds, committed)
-    start = plan.detach() if box is None else mirrored(plan.detach().unsqueeze(1), *box)[:, 0]
+    box, start = _box(method, plan, bounds, committed), plan.detach()
+    if box is not None:
+        start = mirrored(start.unsqueeze(1), *box)[:, 0]
     stream, in_graph = Stream(problem_seeds(seed, plan.shape[0], plan.device)), _in_graph(plan)
     timed = stop is not None or deadline is not None
     require(not (timed and in_graph), "stop and deadline must be None in a captured search")
@@ -138,31 +136,40 @@ def planning_step(
     def step(cost: Cost, mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         box = _box(method, mean, bounds)
         begun: Any = method.init(_project(mean, box))
-        state, scored = _iterate(method, cost, begun._replace(spread=std), _Drawn(noise), box)
-        told: Any = choose(scored.costs.amin(1) == _INF, begun._replace(spread=std), state)
+        begun = begun._replace(spread=std)
+        drawn = SimpleNamespace(iteration=0, normal=lambda _, *, dtype: noise.to(dtype))
+        state, scored = _iterate(method, cost, begun, drawn, box)
+        told: Any = choose(scored.costs.amin(1) == _INF, begun, state)
         return told.mean, told.spread, scored.costs
 
     return step
-
-
-class _Drawn(NamedTuple):
-    """`Noise` that was drawn elsewhere."""
-
-    drawn: Tensor
-    iteration: int = 0
-
-    def normal(self, size: tuple[int, ...], *, dtype: torch.dtype) -> Tensor:
-        del size
-        return self.drawn.to(dtype)
 
 
 def _iterate(
     method: Method[StateT], cost: Cost, state: StateT, noise: Any, box: _Box | None
 ) -> tuple[StateT, Scored]:
     asked = method.ask(state, noise)
-    wants_grad = asked.requires_grad
-    candidates = _project(asked.detach() if wants_grad else asked, box)
-    scored = Scored(candidates, *_score(cost, candidates, wants_grad), noise)
+    needs_grad = asked.requires_grad
+    candidates = _project(asked.detach() if needs_grad else asked, box)
+    grads, shape = candidates.new_empty(0), list(candidates.shape)
+    with torch.set_grad_enabled(needs_grad):
+        leaf = candidates.detach().requires_grad_() if needs_grad else candidates
+        costs = cost(leaf)
+        if not isinstance(costs, Tensor):
+            raise TypeError(f"cost must return a torch.Tensor [B, S], got {type(costs).__name__}")
+        require(
+            list(costs.shape) == shape[:2] and costs.is_floating_point(),
+            f"cost must map [B, S, H, A] = {shape} to floats [B, S] = {shape[:2]}, "
+            f"got {costs.dtype} {list(costs.shape)}",
+        )
+        if needs_grad:
+            rule = "cost must be differentiable for a method that asks for its gradient"
+            require(costs.requires_grad, rule)
+            # The sum of all costs: a candidate's cost depends on its own actions alone.
+            (grads,) = torch.autograd.grad(costs.sum(), leaf)
+            grads = grads.nan_to_num(0.0, 0.0, 0.0)
+    costs = costs.detach().nan_to_num(_INF, _INF, _INF)
+    scored = Scored(candidates, costs, grads, noise)
     return method.tell(state, scored), scored
 
 
@@ -176,10 +183,9 @@ def _box(
     if bounds is None and committed is None:
         return None
     B, H, A = plan.shape
-    if bounds is None:
-        low, high = plan.new_full((1, 1, 1, A), -_INF), plan.new_full((1, 1, 1, A), _INF)
-    else:
-        low, high = (edge.view(1, 1, 1, A) for edge in bounds.box(plan))
+    wide = plan.new_full((A,), _INF)
+    edges = (-wide, wide) if bounds is None else bounds.box(plan)
+    low, high = (edge.view(1, 1, 1, A) for edge in edges)
     if committed is not None:
         floats("committed", committed, "B c A", B=B, A=A)
         rest = H - committed.shape[1]
@@ -193,34 +199,7 @@ def _project(actions: Tensor, box: _Box | None) -> Tensor:
     """Actions [B, H, A] or candidates [B, S, H, A] moved into the box."""
     if box is None:
         return actions
-    if actions.ndim == 3:
-        return torch.clamp(actions.unsqueeze(1), *box)[:, 0]
-    return torch.clamp(actions, *box)
-
-
-def _score(cost: Cost, candidates: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor]:
-    if not needs_grad:
-        costs = _checked(cost(candidates), candidates)
-        return costs.nan_to_num(_INF, _INF, _INF), candidates.new_empty(0)
-    with torch.enable_grad():
-        leaf = candidates.detach().requires_grad_()
-        costs = _checked(cost(leaf), candidates)
-        if not costs.requires_grad:
-            raise ValueError("cost must be differentiable for a method that asks for its gradient")
-        # The sum of all costs: a candidate's cost depends on its own actions alone.
-        (grads,) = torch.autograd.grad(costs.sum(), leaf)
-    return costs.detach().nan_to_num(_INF, _INF, _INF), grads.nan_to_num(0.0, 0.0, 0.0)
-
-
-def _checked(costs: Tensor, candidates: Tensor) -> Tensor:
-    if not isinstance(costs, Tensor):
-        raise TypeError(f"cost must return a torch.Tensor [B, S], got {type(costs).__name__}")
-    if costs.shape != candidates.shape[:2] or not costs.is_floating_point():
-        raise ValueError(
-            f"cost must map [B, S, H, A] = {list(candidates.shape)} to floats [B, S] = "
-            f"{list(candidates.shape[:2])}, got {costs.dtype} {list(costs.shape)}"
-        )
-    return costs
+    return actions.clamp(*box) if actions.ndim == 4 else actions.unsqueeze(1).clamp(*box)[:, 0]
 
 
 def _in_graph(plan: Tensor) -> bool:
@@ -239,15 +218,105 @@ def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:
         stuck = on_bound.sum() * 2 > free.expand_as(candidates).sum()
     any_dead, any_stuck = torch.stack([dead.any(), stuck]).tolist()
     if any_dead:
-        problems = dead.nonzero().flatten().tolist()
         raise FloatingPointError(
-            f"cost must be finite for at least one candidate of each problem, got none for "
-            f"problem {', '.join(map(str, problems))}"
+            "cost must be finite for at least one candidate of each problem, got none for problem "
+            + ", ".join(map(str, dead.nonzero().flatten().tolist()))
         )
     if any_stuck:
         warnings.warn(
             "most candidates of the last iteration lie on a bound: the spread is large for this "
             "box, or bounds and plan are in different units (see Bounds' mean and std)",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
+
+
+class Stopping:
+    """Looks at a search from outside: has its plan settled, is the time over?
+
+    Settled is a problem whose method looks no further than `stop` around its plan, which has moved
+    by no more since the last look. It keeps the state it has then, however long others search.
+
+    On a GPU the host reads the answer of the look before the last one, `LOOK` iterations back: the
+    device never runs out of work. The clock compares the time with the marks in the device's queue
+    (`marks` makes them) that were passed, and waits for the first of them alone.
+    """
+
+    def __init__(
+        self,
+        stop: float | None,
+        deadline: float | None,
+        start: Tensor,
+        *,
+        marks: Callable[[], Any] | None = None,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        number("stop", stop, "(0, inf)", optional=True)
+        number("deadline", deadline, "(0, inf)", optional=True)
+        self._stop, self._deadline = stop, deadline
+        self._now = now or time.perf_counter
+        self._began = self._now()
+        self._marks = torch.cuda.Event if marks is None and start.is_cuda else marks
+        self._queue: deque[Any] = deque()
+        self._passed, self._at, self._pace = 0, self._began, 0.0
+        self._plan = start
+        self._settled = torch.zeros_like(start[:, 0, 0], dtype=torch.bool)
+        self._kept: Any = None
+        self._answer: tuple[Any, Tensor] | None = None
+
+    def over(self, done: int, plan: Callable[[], Tensor], kept: Callable[[], Any]) -> Stopped:
+        """What ends the search after `done` iterations; "iterations" if it goes on.
+
+        `plan` and `kept` give what would be returned now: [B, H, A], and the state with all else.
+        """
+        if self._stop is not None and done % LOOK == 0 and self._look(plan(), kept(), self._stop):
+            return "converged"
+        late = self._deadline is not None and self._late(done, self._began + self._deadline)
+        return "deadline" if late else "iterations"
+
+    def result(self, kept: Any) -> Any:
+        """What is returned: where a problem has settled, what it had then."""
+        return kept if self._kept is None else choose(self._settled, self._kept, kept)
+
+    def _look(self, plan: Tensor, kept: Any, stop: float) -> bool:
+        quiet = kept[0].spread <= stop
+        if isinstance(quiet, Tensor):
+            quiet = quiet.reshape(len(plan), -1).all(1)
+        self._kept = self.result(kept)
+        moved = (plan - self._plan).abs().flatten(1).amax(1)
+        self._settled = self._settled | ((moved <= stop) & quiet)
+        self._plan = plan
+        answer = self._settled.all()
+        if self._marks is None:
+            return bool(answer)
+        copied = torch.empty((), dtype=torch.bool, device="cpu", pin_memory=answer.is_cuda)
+        copied.copy_(answer, non_blocking=True)
+        before, self._answer = self._answer, (self._mark(), copied)
+        if before is None:
+            return False
+        before[0].synchronize()
+        return bool(before[1])
+
+    def _late(self, done: int, limit: float) -> bool:
+        """Whether the work that is queued and one more iteration would end after the limit."""
+        passed = done
+        if self._marks is not None:
+            self._queue.append(self._mark())
+            if not self._passed and done > 1:
+                self._queue[0].synchronize()
+            passed = self._passed
+            while self._queue and self._queue[0].query():
+                self._queue.popleft()
+                passed += 1
+        now = self._now()
+        if passed > self._passed:
+            self._pace = (now - self._at) / (passed - self._passed)
+            self._passed, self._at = passed, now
+        # What is queued began to run at the last mark that was passed.
+        return now > limit or self._at + (done + 1 - passed) * self._pace > limit
+
+    def _mark(self) -> Any:
+        assert self._marks is not None
+        mark = self._marks()
+        mark.record()
+        return mark

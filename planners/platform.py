@@ -30,9 +30,9 @@ class Costable(Protocol):
 class PlatformSolver(Generic[StateT]):
     """Satisfies stable-worldmodel's `Solver` protocol, so that `WorldModelPolicy` can use it.
 
-    Unlike the platform's own solvers it gives each environment its own random stream, so that
-    `batch_size` is a matter of speed alone, keeps to `bounds` in the environment's units, and
-    neither prints nor synchronises inside the loop.
+    Other than the platform's own solvers it gives each environment its own random stream, so that
+    `batch_size` is a matter of speed alone, and keeps to `bounds`. `action_dim` (controls, or
+    options of all choices, times action block), `n_envs` and `horizon` are 0 before `configure`.
 
     Args:
         method: which planner; a discrete one for an action space of choices.
@@ -40,14 +40,12 @@ class PlatformSolver(Generic[StateT]):
         iterations: of the method, per plan.
         bounds: in the environment's units; give the mean and std of the platform's action scaler.
             None means the box of the action space, as if the model took raw actions; it warns.
-        seed: every call of `solve` draws anew, and each of its problems from its own stream. The
-            platform plans for the environments that need it, so a problem is its place among them.
+        seed: of the streams; a problem is its place among the environments that need a plan.
         batch_size: environments planned at once; None means all. 1 is the platform's own default,
             and all that LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
-        device: of the search.
-        dtype: of the search.
+        device, dtype: of the search.
         callbacks: the platform's recorders of what every method has: `step`, `candidates`, `costs`.
-    Raises: ValueError if `batch_size` < 1, TypeError on an argument of another kind.
+    Raises: ValueError on a number below 1, TypeError on an argument of another kind.
     """
 
     def __init__(
@@ -71,25 +69,18 @@ class PlatformSolver(Generic[StateT]):
         self.iterations = integer("iterations", iterations, 1)
         self.seed, self.device, self.dtype = integer("seed", seed), torch.device(device), dtype
         self.batch_size = None if batch_size is None else integer("batch_size", batch_size, 1)
-        self._calls = self._action_dim = self._n_envs = self._horizon = self._choices = 0
+        self.action_dim = self.n_envs = self.horizon = self._choices = self._calls = 0
         self._box = bounds
 
     def configure(self, *, action_space: Any, n_envs: int, config: Any) -> None:
-        """Take over sizes from the platform.
+        """Take over sizes: a vectorised space, a box or choices, and the platform's `PlanConfig`.
 
-        Args:
-            action_space: vectorised gymnasium space, a box of shape (n_envs, …) or choices.
-            n_envs: environments.
-            config: the platform's `PlanConfig`: `horizon` and `action_block`.
         Raises: ValueError if the space and the method do not fit.
         Warns: RuntimeWarning if the space has a box and `bounds` is None.
         """
-        options = _options(action_space)
-        require(
-            self.method.discrete == (options > 0),
-            f"action_space must hold {'choices' if self.method.discrete else 'a box'} "
-            f"for {self.method}, got {action_space}",
-        )
+        options, kind = _options(action_space), "choices" if self.method.discrete else "a box"
+        fits = self.method.discrete == (options > 0)
+        require(fits, f"action_space must hold {kind} for {self.method}, got {action_space}")
 
         def chosen(name: str, value: Any) -> Any:
             if not options or name.rpartition(".")[2] != "choices":
@@ -101,73 +92,42 @@ class PlatformSolver(Generic[StateT]):
         if self.bounds is None:
             self._box = _space_box(action_space)
         controls = math.prod(map(int, action_space.shape[1:])) * (options or 1)
-        self._action_dim = controls * integer("action_block", config.action_block, 1)
-        self._n_envs, self._choices = integer("n_envs", n_envs, 1), options
-        self._horizon = integer("horizon", config.horizon, 1)
-
-    @property
-    def action_dim(self) -> int:
-        """A, controls (options of all choices) times action block."""
-        return self._action_dim
-
-    @property
-    def n_envs(self) -> int:
-        """Environments the platform configured."""
-        return self._n_envs
-
-    @property
-    def horizon(self) -> int:
-        """H, in blocks."""
-        return self._horizon
-
-    def __call__(self, info_dict: Mapping[str, Any], init_action: Tensor | None = None) -> Any:
-        """As `solve`."""
-        return self.solve(info_dict, init_action)
+        self.action_dim = controls * integer("action_block", config.action_block, 1)
+        self.n_envs, self._choices = integer("n_envs", n_envs, 1), options
+        self.horizon = integer("horizon", config.horizon, 1)
 
     def solve(self, info_dict: Mapping[str, Any], init_action: Tensor | None = None) -> Any:
         """Plan for every environment in `info_dict`.
 
         Args:
             info_dict: tensors or arrays [B, …]; anything else is passed on as it is.
-            init_action: [B, T ≤ H, A], the start; the rest is zero. For choices their numbers,
-                [B, T, choices a step].
-        Returns: the platform's dictionary: `actions` [B, H, A] and `mean` on the CPU, `var` (the
-            spread, a standard deviation as there), `costs` as a list; for choices `actions` are
-            their numbers; with `callbacks` what each recorded.
+            init_action: [B, T ≤ H, A], the start, or the numbers of choices; the rest is zero.
+        Returns: the platform's dictionary: `actions` [B, H, A] (the numbers of choices) and `mean`
+            on the CPU, `var` (a standard deviation, as there), `costs`, and what `callbacks` saw.
         Raises: RuntimeError before `configure`; ValueError if `init_action` has another shape, or
             `info_dict` holds nothing of B environments.
         """
-        if not self._horizon:
+        if not self.horizon:
             raise RuntimeError("configure must be called before solve")
-        sized = (len(v) for v in info_dict.values() if isinstance(v, Sized) and _is_batch(v))
-        B = next(sized, 0)
+        B = next((len(value) for value in info_dict.values() if _is_batch(value)), 0)
         require(B > 0, f"info_dict must hold tensors or arrays [B, …], got {list(info_dict)}")
         start = torch.zeros(B, self.horizon, self.action_dim, dtype=self.dtype, device=self.device)
         if init_action is not None:
-            given = torch.as_tensor(init_action, device=self.device)
+            given, (B, H, A) = torch.as_tensor(init_action, device=self.device), start.shape
             if self._choices:
                 numbers = torch.arange(self._choices, device=self.device)
                 given = (given.unsqueeze(-1) == numbers).flatten(-2)
-            T = given.shape[1] if given.ndim == 3 else 0
-            require(
-                given.shape == (B, T, self.action_dim) and self.horizon >= T,
-                f"init_action must be [{B}, at most {self.horizon}, {self.action_dim}], "
-                f"got {list(given.shape)}",
-            )
+            T, shape = given.shape[1] if given.ndim == 3 else 0, list(given.shape)
+            fits = shape == [B, T, A] and H >= T
+            require(fits, f"init_action must be [{B}, at most {H}, {A}], got {shape}")
             start[:, :T] = given.to(start)
         streams = problem_seeds(self.seed + self._calls, B, self.device)
         self._calls += 1
         size = self.batch_size or B
         for recorder in self.callbacks:
             recorder.reset()
-        plans = [
-            self._plan(
-                {name: _some(value, at, B) for name, value in info_dict.items()},
-                start[at],
-                streams[at],
-            )
-            for at in (slice(b, b + size) for b in range(0, B, size))
-        ]
+        some = [slice(b, b + size) for b in range(0, B, size)]
+        plans = [self._plan(info_dict, at, start, streams) for at in some]
         actions = torch.cat([plan.actions for plan in plans]).cpu()
         spread = torch.cat([plan.spread for plan in plans]).cpu()
         costs = torch.cat([plan.cost for plan in plans]).tolist()
@@ -180,19 +140,23 @@ class PlatformSolver(Generic[StateT]):
             out["callbacks"] = {each.output_key: each.history for each in self.callbacks}
         return out
 
-    def _plan(self, info: Mapping[str, Any], start: Tensor, streams: Tensor) -> Plan:
+    __call__ = solve
+
+    def _plan(self, info: Mapping[str, Any], at: slice, start: Tensor, streams: Tensor) -> Plan:
         """Plan for some environments at once."""
-        expanded: dict[str, Any] = {}
-        size = 0
+        expanded: dict[int, dict[str, Any]] = {}
+
+        def part(value: Any, size: int) -> Any:
+            whole = not _is_batch(value) or len(value) != len(start)
+            return value if whole else self._expand(value[at], size)
 
         def cost(candidates: Tensor) -> Tensor:
-            nonlocal size
-            if candidates.shape[1] != size:
-                size = candidates.shape[1]
+            S = candidates.shape[1]
+            if S not in expanded:
                 expanded.clear()
-                expanded.update({k: self._expand(v, size) for k, v in info.items()})
+                expanded[S] = {name: part(value, S) for name, value in info.items()}
             # The same dictionary in every iteration: the platform's models keep encodings in it.
-            return self.cost.get_cost(expanded, candidates)
+            return self.cost.get_cost(expanded[S], candidates)
 
         def record(now: Progress) -> None:
             for recorder in self.callbacks:
@@ -203,19 +167,17 @@ class PlatformSolver(Generic[StateT]):
         return optimize(
             self.method,
             cost,
-            start,
+            start[at],
             iterations=self.iterations,
             bounds=self._box,
-            seed=streams,
+            seed=streams[at],
             callback=record if self.callbacks else None,
         )
 
     def _expand(self, value: Any, size: int) -> Any:
         """[B, …] to [B, S, …], on the search's device; floats in its dtype."""
         if not isinstance(value, Tensor):
-            import numpy as np
-
-            if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+            if getattr(getattr(value, "dtype", None), "kind", None) not in tuple("biuf"):
                 return value
             value = torch.from_numpy(value)
         dtype = self.dtype if value.is_floating_point() else value.dtype
@@ -242,10 +204,8 @@ def _space_box(space: Any) -> Bounds | None:
     if edges[0] is None or edges[1] is None:
         return None
     low, high = (torch.tensor(edge, dtype=torch.float64, device="cpu").flatten(1) for edge in edges)
-    require(
-        bool((low == low[0]).all() and (high == high[0]).all()),
-        f"action_space must have the same box for every environment, got {space}",
-    )
+    same = bool((low == low[0]).all() and (high == high[0]).all())
+    require(same, f"action_space must have the same box for every environment, got {space}")
     if not bool((low.isfinite() | high.isfinite()).any()):
         return None
     warnings.warn(
@@ -259,11 +219,5 @@ def _space_box(space: Any) -> Bounds | None:
 
 def _is_batch(value: Any) -> bool:
     """Whether a value may be [B, …]."""
-    return not isinstance(value, (str, Mapping)) and getattr(value, "shape", None) != ()
-
-
-def _some(value: Any, at: slice, total: int) -> Any:
-    """The part of [B, …] that belongs to some environments; anything else as it is."""
-    if not isinstance(value, Sized) or not _is_batch(value) or len(value) != total:
-        return value
-    return value[at]  # type: ignore[index]
+    text = isinstance(value, (str, Mapping))
+    return isinstance(value, Sized) and not text and getattr(value, "shape", None) != ()

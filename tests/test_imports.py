@@ -266,7 +266,7 @@ def test_the_collector_sees_every_kind_of_import() -> None:
     ("by", "source", "rule"),
     [
         ("sigreg.module", "def f():\n    import worldmodel", broken_arrows),
-        ("planners.cem", "from sigreg import SIGReg", broken_arrows),
+        ("planners.sampling", "from sigreg import SIGReg", broken_arrows),
         ("worldmodel.loss", "from sigreg import SIGReg", broken_arrows),
         ("worldmodel.worlds.two_room", "from worldmodel.apps import demo", broken_arrows),
         ("sigreg.diagnostics", "import scipy", heavy_at_import),

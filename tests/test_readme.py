@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from planners import MPC, Bounds
 from worldmodel import Batch
+from worldmodel.data import ActionScale
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -55,6 +57,7 @@ def run_blocks(path: Path) -> dict[str, object]:
         "loader": [Batch(frames=frames, actions=torch.randn(2, 4, 10))],
         "episode": Episode(),
         "goal": torch.rand(1, 3, 224, 224),
+        "scale": ActionScale(torch.tensor([0.5, -0.5]), torch.tensor([0.02, 0.05])),
     }
     for line, text in blocks(path.read_text(), "python"):
         # Line numbers of a traceback are the page's.
@@ -69,9 +72,15 @@ def test_the_python_in_the_readme_runs() -> None:
     model, episode = namespace["model"], namespace["episode"]
     assert isinstance(episode, Episode)
     (actions,) = episode.taken
-    assert actions.shape[0] == 1
-    assert actions.numel() == 5 * 10
-    assert actions.isfinite().all()
+    planner, box = namespace["planner"], namespace["box"]
+    assert isinstance(planner, MPC)
+    assert isinstance(box, Bounds)
+    assert planner.last is not None
+    # In the environment's units, step by step, inside its box.
+    raw = box.to_environment(planner.last.actions)
+    assert torch.equal(actions, raw.view(1, 25, 2))
+    assert actions.abs().max() <= 1
+    assert not torch.equal(raw, planner.last.actions)
     assert isinstance(model, torch.nn.Module)
     assert all(p.isfinite().all() for p in model.parameters())
 

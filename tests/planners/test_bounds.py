@@ -100,8 +100,10 @@ def test_edges_are_kept_apart_from_their_source() -> None:
     np = pytest.importorskip("numpy")
     low, high = np.zeros(2, dtype=np.float32), np.full(2, 0.1, dtype=np.float32)
     high.flags.writeable = False
-    bounds = Bounds(low, high, std=torch.ones(2))
-    low[:] = 9
+    std = torch.ones(2, dtype=torch.float64)
+    bounds = Bounds(low, high, std=std)
+    low[:], std[:] = 9, 9
+    assert bounds.std.tolist() == [1.0, 1.0]
     assert bounds.low.tolist() == [0.0, 0.0]
     assert bounds.high.tolist() == [float(np.float32(0.1))] * 2
     with torch.device("meta"):

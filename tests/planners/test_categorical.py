@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from planners import CategoricalCEM, Scored, optimize
-from planners.categorical import distributions, round_to_choices
+from planners.choices import distributions, round_to_choices
 from planners.noise import Noise, Stream
 
 from .known import chain

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from planners import CEM, Progress, Scored, optimize
-from planners.cem import CEMState
 from planners.noise import Noise, Stream, problem_seeds
+from planners.sampling import Gaussian
 
 from .known import Problem, quadratic, valley
 
@@ -36,10 +36,10 @@ def test_equals_the_published_rule_in_every_iteration(problem: Problem, dtype: t
     B, H, A = problem.start.shape
     seed = problem_seeds(9, B, torch.device("cpu"))
     noise = [Noise(Stream(seed), i).normal((300, H, A), dtype=dtype) for i in range(30)]
-    states: list[CEMState] = []
+    states: list[Gaussian] = []
 
     def watch(progress: Progress) -> None:
-        assert isinstance(progress.state, CEMState)
+        assert isinstance(progress.state, Gaussian)
         states.append(progress.state)
 
     start = problem.start.to(dtype)
@@ -66,7 +66,7 @@ def test_defaults_are_the_published_ones() -> None:
     assert (method.keep_mean, method.returns, method.momentum) == (True, "mean", 0.0)
 
 
-def state_of(method: CEM, costs: Tensor, candidates: Tensor) -> CEMState:
+def state_of(method: CEM, costs: Tensor, candidates: Tensor) -> Gaussian:
     """The state after one iteration with the given candidates and costs."""
     start = method.init(torch.zeros_like(candidates[:, 0]))
     noise = Noise(Stream(torch.zeros(1, dtype=torch.long)), 0)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planners import Colored, Integrated, Kernel
-from planners.correlation import Correlation, correlated
-from planners.noise import Noise, Stream
+from planners.noise import Correlation, Noise, Stream, correlated
 
 
 @given(st.integers(1, 40), st.floats(0, 6))

@@ -32,12 +32,13 @@ def test_a_step_is_the_optimizers_own(rule: partial[torch.optim.Optimizer]) -> N
     start = torch.linspace(-1, 1, 12).view(1, 2, 3, 2)
     kept = start.clone().requires_grad_()
     optimizer = rule([kept])
-    moved, memory = start, ()
+    moved: Tensor = start
+    memory: Memory = {}
     for k in range(5):
         grad = (moved - 0.3) * (k + 1)
         before = moved.clone()
-        (new,), new_memory = descend(rule, [moved], [grad], memory)
-        (again,), _ = descend(rule, [moved], [grad], memory)
+        new, new_memory = descend(rule, moved, grad, memory)
+        again, _ = descend(rule, moved, grad, memory)
         assert torch.equal(new, again)
         assert torch.equal(moved, before)
         kept.grad = grad.clone()
@@ -96,10 +97,9 @@ def test_noise_comes_with_every_later_iteration() -> None:
 
 def test_a_rule_that_needs_a_closure_is_refused() -> None:
     """LBFGS, which couples all coordinates, fails loudly."""
-    memory: Memory = ()
     tensor = torch.zeros(1)
     with pytest.raises(TypeError, match="closure"):
-        descend(torch.optim.LBFGS, [tensor], [tensor], memory)
+        descend(torch.optim.LBFGS, tensor, tensor, {})
 
 
 def test_settings_out_of_range_are_refused() -> None:

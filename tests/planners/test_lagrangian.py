@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from planners import CEM, AugmentedLagrangian, GradientDescent, Progress, optimize
-from planners.lagrangian import LagrangianState
+from planners.wrappers import LagrangianState
 
 from .known import constrained
 
@@ -114,7 +114,7 @@ def test_a_gradient_method_goes_on_and_a_sampling_method_starts_anew() -> None:
     assert isinstance(on, LagrangianState)
     assert (anew.since, on.since) == (4, 0)
     assert (anew.inner.spread == 1).all()
-    assert on.inner.memory[0]["step"] == 4
+    assert on.inner.memory["step"] == 4
 
 
 def test_the_penalty_grows_only_where_a_constraint_stays_broken() -> None:

@@ -407,6 +407,10 @@ def test_a_problem_that_begins_anew_has_stood_still() -> None:
     assert mpc.past_actions is not None
     assert torch.equal(mpc.past_actions[0], torch.cat([actions[1][0], actions[2][0]]))
     assert (mpc.past_actions[1] == 0).all()
+    mpc.act(towards(torch.full((2, 3, 1), 0.5)))
+    mpc.reset([False, True])
+    mpc.see(buffer, executed=torch.ones(2, 1, 1))
+    assert mpc.past_actions[:, -1].tolist() == [[1.0], [0.0]]
     mpc.reset()
     mpc.see(buffer)
     assert mpc.observations.shape == (2, 1, 1)
@@ -469,6 +473,12 @@ def test_a_last_step_cost_warns_where_less_than_the_plan_is_executed() -> None:
         MPC(CEM(16, 4), horizon=3, action_dim=1, iterations=2, execute=3).act(cost)
         MPC(CEM(16, 4), horizon=3, action_dim=1, iterations=2).act(bowl)
         optimize(CEM(16, 4), cost, torch.zeros(1, 3, 1), iterations=2)
+
+
+def test_a_cost_that_cannot_be_called_is_named() -> None:
+    """The controller says so itself, before it looks for a mark."""
+    with pytest.raises(TypeError, match=r"cost must be callable, \[B, S, H, A\] -> \[B, S\]"):
+        MPC(CEM(), horizon=3, action_dim=1, iterations=1).act(torch.zeros(1))  # type: ignore[arg-type]
 
 
 def test_a_deadline_and_a_tolerance_reach_the_search() -> None:

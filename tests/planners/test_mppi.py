@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from planners import MPC, MPPI, Scored, optimize
-from planners.mppi import MPPIState
 from planners.noise import Noise, Stream
+from planners.sampling import Gaussian
 
 NOISE = Noise(Stream(torch.tensor([0])), 0)
 CANDIDATES = torch.tensor([0.0, 1.0, 2.0, 4.0]).view(1, 4, 1, 1)
 COSTS = torch.tensor([[3.0, 1.0, 2.0, torch.inf]])
 
 
-def after(method: MPPI, costs: Tensor = COSTS) -> MPPIState:
+def after(method: MPPI, costs: Tensor = COSTS) -> Gaussian:
     """The state after one iteration."""
     start = method.init(torch.zeros(1, 1, 1))
     return method.tell(start, Scored(CANDIDATES, costs, torch.empty(0), NOISE))
@@ -67,6 +67,19 @@ def test_a_sample_is_drawn_with_its_weight() -> None:
     torch.testing.assert_close(taken[:3], weights.double(), atol=0.02, rtol=0)
     assert taken[3] == 0
     assert torch.equal(method.plan(state), state.taken)
+
+
+def test_a_sample_in_half_precision_has_weight() -> None:
+    """In bfloat16 too, where uniform numbers round to 1, one of the two best is drawn."""
+    B, S = 300, 64
+    candidates = torch.arange(S, dtype=torch.bfloat16).view(1, S, 1, 1).expand(B, -1, -1, -1)
+    costs = torch.arange(S, dtype=torch.bfloat16).expand(B, -1)
+    method = MPPI(S, 1.0, top_k=2, returns="sample")
+    noise = Noise(Stream(torch.arange(B)), 0)
+    start = method.init(torch.zeros(B, 1, 1, dtype=torch.bfloat16))
+    state = method.tell(start, Scored(candidates, costs, torch.empty(0), noise))
+    assert state.taken.dtype == torch.bfloat16
+    assert state.taken.max() == 1
 
 
 def test_what_is_executed_is_not_where_the_next_search_starts() -> None:

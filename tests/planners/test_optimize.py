@@ -171,8 +171,9 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
 
 def test_a_saturated_search_warns() -> None:
     """If most candidates lie on a bound the units are probably wrong, and a warning says so."""
-    with pytest.warns(RuntimeWarning, match="lie on a bound"):
+    with pytest.warns(RuntimeWarning, match="lie on a bound") as told:
         optimize(CEM(), bowl, torch.zeros(1, 2, 2), iterations=1, bounds=Bounds(-0.1, 0.1))
+    assert told[0].filename == __file__
     # A control that cannot move is not saturated.
     optimize(
         CEM(), bowl, torch.zeros(1, 2, 2), iterations=1, bounds=Bounds([0.0, -9.0], [0.0, 9.0])

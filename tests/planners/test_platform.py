@@ -281,6 +281,22 @@ def test_the_platforms_recorders_are_called() -> None:
     assert recorder.ended
 
 
+def test_what_is_no_batch_is_passed_on_as_it_is() -> None:
+    """Numbers, tensors without dimensions and texts reach the model unchanged."""
+    solver, model, info = make(batch_size=1)
+    extra = {"scale": torch.tensor(2.0), "rate": np.float32(3), "names": "two", "three": np.ones(3)}
+    seen: dict[str, Any] = {}
+    plain = model.get_cost
+
+    def watched(info_dict: dict[str, Any], action_candidates: Tensor) -> Tensor:
+        seen.update(info_dict)
+        return plain(info_dict, action_candidates)
+
+    model.get_cost = watched  # type: ignore[method-assign]
+    solver.solve(info | extra)
+    assert all(seen[name] is value for name, value in extra.items())
+
+
 def test_an_empty_dictionary_is_refused() -> None:
     """Nothing to plan for is said in words; text and numbers are no environments."""
     solver, _, _ = make()

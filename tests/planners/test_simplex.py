@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from planners import SimplexGradient, optimize
-from planners.simplex import project_to_simplex
+from planners.choices import project_to_simplex
 
 from .known import chain
 

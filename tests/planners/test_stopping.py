@@ -22,7 +22,7 @@ from planners import (
     Refine,
     optimize,
 )
-from planners._stopping import LOOK, Stopping
+from planners.optimize import LOOK, Stopping
 
 from .known import constrained, quadratic
 

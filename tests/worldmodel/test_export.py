@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from planners import CEM, Bounds, planning_step
-from planners.cem import CEMState
 from planners.contract import Scored
+from planners.sampling import Gaussian
 from worldmodel import ActionEncoder, CausalPredictor, FrameEncoder, WorldModel, goal_cost, presets
 from worldmodel.export import PlanningStep, export_onnx, export_torch
 
@@ -64,7 +64,7 @@ def test_a_planning_step_is_an_iteration_of_the_planner_on_the_goal_cost(known: 
     candidates[:, 0] = start
     expected = goal_cost(model, frames, goal, past_actions=inputs.get("past"))(candidates)
     torch.testing.assert_close(costs, expected, rtol=1e-4, atol=1e-5)
-    state = CEMState(start, inputs["std"], start, costs[:, 0])
+    state = Gaussian(start, inputs["std"], start, costs[:, 0])
     scored = Scored(candidates, costs, costs.new_zeros(0), cast(Any, None))
     told = CEM(num_samples=S, num_elites=ELITES).tell(state, scored)
     torch.testing.assert_close(mean, told.mean)

@@ -86,6 +86,16 @@ def test_a_free_block_moves_within_itself(policy: PlannerPolicy) -> None:
     assert (np.abs(actions) <= 1).all()
 
 
+def test_a_last_step_cost_warns_where_less_than_the_plan_is_executed(policy: PlannerPolicy) -> None:
+    """The goal's mark reaches the controller, though the problems are scored in groups."""
+    for free in (True, False):
+        with pytest.warns(RuntimeWarning, match="last of 2 actions alone, but 1 are exec") as told:
+            two_decisions(policy, list(range(7)), tiny(cost="last", free=free))
+        assert len(told) == 1
+        two_decisions(policy, [0, 1], tiny(cost="last", execute=2, free=free))
+        two_decisions(policy, [0, 1], tiny(cost="nearest", free=free))
+
+
 def test_seeds_decide(policy: PlannerPolicy) -> None:
     """Two pairs that differ in nothing but the seed are planned for differently."""
     states = np.repeat(STARTS[:1], 2, axis=0)

@@ -117,7 +117,10 @@ class PlannerPolicy:
 
             def cost(plans: Tensor) -> Tensor:
                 parts = [one(plans[some]) for one, some in zip(costs, groups, strict=True)]
-                return torch.cat(parts)[:num]
+                total = torch.cat(parts)[:num]
+                # A new tensor has lost the mark by which the controller warns.
+                total.last_step = near[0].last_step  # type: ignore[attr-defined]
+                return total
 
             return cost
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-__all__ = ["PLAIN_BELOW", "choose_backend", "gl_renderer", "named_when_it_fails", "without_effects"]
+from worldmodel.worlds._processes import Workers, cores
+
+__all__ = ["PLAIN_BELOW", "choose_backend", "gl_renderer", "named_when_it_fails", "simulation"]
 
 PLAIN_BELOW = 112
 """Smaller frames are drawn without shadows, reflections and multisampling.
@@ -23,6 +26,11 @@ _REMEDY = (
 )
 
 
+def simulation(simulator: Callable[[int], Any], image_size: int, workers: int | None) -> Workers:
+    """Workers for a simulator that is made for an image size; None means one per core."""
+    return Workers(partial(simulator, image_size), cores() if workers is None else workers)
+
+
 def choose_backend() -> None:
     """Draw without a screen on Linux unless MUJOCO_GL says otherwise; before mujoco is imported."""
     if sys.platform == "linux":
@@ -31,12 +39,6 @@ def choose_backend() -> None:
         os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
         # One worker per core: Mesa's own threads would fight over them.
         os.environ.setdefault("LP_NUM_THREADS", "1")
-
-
-def without_effects(model: Any) -> None:
-    """Samples and shadows off, before the first frame is drawn."""
-    model.vis.quality.offsamples = 0
-    model.vis.quality.shadowsize = 0
 
 
 @contextmanager

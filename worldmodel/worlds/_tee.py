@@ -13,14 +13,11 @@ __all__ = ["AGENT", "CENTRE", "CONTACTS", "INWARD", "MOMENT", "clearance", "to_b
 
 Array = NDArray[np.float64]
 
-AGENT = 15.0
-"""Radius of the agent."""
-CENTRE = np.array([0.0, 45.0])
-"""Centre of gravity: the mean of the two boxes' centres."""
-MOMENT = 3000.0
-"""Moment of inertia over mass, in squared lengths."""
+AGENT = 15.0  #: radius of the agent
+CENTRE = np.array([0.0, 45.0])  #: centre of gravity: the mean of the two boxes' centres
+MOMENT = 3000.0  #: moment of inertia over mass, in squared lengths
 
-_BOXES = ((-60.0, 0.0, 60.0, 30.0), (-15.0, 30.0, 15.0, 120.0))  # left, top, right, bottom
+_BOXES = np.array([[0, 15, 60, 15], [0, 75, 15, 45]], float)  # middle x, y and half sides
 _CORNERS = ((-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30))
 _SPACING = 6.0
 
@@ -38,10 +35,8 @@ def to_block(points: Array, position: Array, angle: Array) -> Array:
 def clearance(points: Array) -> Array:
     """Distance of points [..., 2] in the block's frame to the T; 0 or less inside it."""
     gaps = []
-    for left, top, right, bottom in _BOXES:
-        centre = np.array([(left + right) / 2, (top + bottom) / 2])
-        half = np.array([(right - left) / 2, (bottom - top) / 2])
-        beyond = np.abs(points - centre) - half
+    for box in _BOXES:
+        beyond = np.abs(points - box[:2]) - box[2:]
         outside = np.linalg.norm(np.maximum(beyond, 0), axis=-1)
         gaps.append(outside + np.minimum(beyond.max(-1), 0))
     gap: Array = np.minimum(*gaps)
@@ -61,14 +56,13 @@ def _outline() -> tuple[Array, Array]:
         a, b = np.array(start, float), np.array(end, float)
         length = np.linalg.norm(b - a)
         along = (b - a) / length
-        normal = np.array([-along[1], along[0]])  # the corners run clockwise, y downwards
-        for t in np.arange(_SPACING / 2, length, _SPACING):
-            points.append(a + t * along)
-            inward.append(normal)
-    all_points, all_inward = np.stack(points), np.stack(inward)
+        spots = np.arange(_SPACING / 2, length, _SPACING)
+        points += [a + t * along for t in spots]
+        inward += [np.array([-along[1], along[0]])] * len(spots)  # clockwise, y downwards
+    contacts, normals = np.stack(points), np.stack(inward)
     # In the inner corners the agent would touch the other arm first.
-    free = clearance(all_points - AGENT * all_inward) > AGENT - 1e-6
-    return all_points[free], all_inward[free]
+    free = clearance(contacts - AGENT * normals) > AGENT - 1e-6
+    return contacts[free], normals[free]
 
 
 CONTACTS, INWARD = _outline()

@@ -6,17 +6,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from worldmodel.worlds.contract import World
-from worldmodel.worlds.cube_picker import CubeCollector
+from worldmodel.worlds.contract import Floats, World, kind_of
+from worldmodel.worlds.cube import CubeCollector
 from worldmodel.worlds.push_t_pusher import PushTExplorer, PushTNearBlock
-from worldmodel.worlds.reacher_reach import ReacherReach
-from worldmodel.worlds.two_room_walks import TwoRoomExpert
+from worldmodel.worlds.reacher import ReacherReach
+from worldmodel.worlds.two_room import TwoRoomExpert
 
 __all__ = ["Behaviour", "RandomBehaviour", "make_behaviour", "policies"]
-
-Floats = NDArray[np.float32]
 
 
 class Behaviour(Protocol):
@@ -27,12 +24,7 @@ class Behaviour(Protocol):
 
 
 class RandomBehaviour:
-    """Actions drawn evenly from the world's box, anew at every step.
-
-    Args:
-        world: whose box.
-        rng: source of the actions.
-    """
+    """Actions drawn evenly from the world's box, anew at every step."""
 
     def __init__(self, world: World, rng: np.random.Generator) -> None:
         self.low, self.high, self.rng = world.action_low, world.action_high, rng
@@ -58,7 +50,7 @@ _SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Behavio
 
 def policies(world: str) -> tuple[str, ...]:
     """Names of the policies that a world is collected with; the first is its default."""
-    return (*_SCRIPTED.get(_kind(world), {}), "random")
+    return (*_SCRIPTED.get(kind_of(world), {}), "random")
 
 
 def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator) -> Behaviour:
@@ -67,15 +59,8 @@ def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator
     Raises: ValueError if the world has no policy of that name.
     """
     if policy not in policies(world.name):
-        raise ValueError(
-            f"policy must be one of {', '.join(policies(world.name))} for {world.name}, "
-            f"got {policy!r}"
-        )
+        known = ", ".join(policies(world.name))
+        raise ValueError(f"policy must be one of {known} for {world.name}, got {policy!r}")
     if policy == "random":
         return RandomBehaviour(world, rng)
-    return _SCRIPTED[_kind(world.name)][policy](world, num, rng)
-
-
-def _kind(world: str) -> str:
-    """maze-7 is explored as maze is."""
-    return "maze" if world.startswith("maze-") else world
+    return _SCRIPTED[kind_of(world.name)][policy](world, num, rng)

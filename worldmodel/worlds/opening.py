@@ -10,17 +10,17 @@ from typing import Any
 
 from worldmodel._extras import install
 from worldmodel.worlds.contract import World
-from worldmodel.worlds.maze import Maze
-from worldmodel.worlds.two_room import TwoRoom
 
 __all__ = ["WORLDS", "open_world"]
 
-_ADAPTERS = {
-    "push-t": ("worldmodel.worlds.push_t", "PushT"),
-    "reacher": ("worldmodel.worlds.reacher", "Reacher"),
-    "cube": ("worldmodel.worlds.cube", "Cube"),
+_CLASSES = {
+    "two-room": "two_room:TwoRoom",
+    "maze": "maze:Maze",
+    "push-t": "push_t:PushT",
+    "reacher": "reacher:Reacher",
+    "cube": "cube:Cube",
 }
-WORLDS = ("two-room", "maze", *_ADAPTERS)
+WORLDS = tuple(_CLASSES)
 """Names that `open_world` knows; the first two need no package of their own. `maze-7` is the maze
 whose only layout is number 7."""
 
@@ -46,24 +46,21 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
     options = {} if workers is None else {"workers": workers}
     if ":" in name:
         return _own(name, image_size, options)
-    kind, _, number = name.partition("-") if name.startswith("maze") else (name, "", "")
-    if kind in (TwoRoom.name, "maze"):
-        if workers is not None:
-            raise ValueError(f"{name} is simulated all at once, without workers, got {workers}")
-        if kind == TwoRoom.name:
-            return TwoRoom(image_size)
-        if number.isascii() and number.isdecimal() and len(number) < 8:
-            return Maze(image_size, layout=int(number))
-        if name == "maze":
-            return Maze(image_size)
-    if name not in _ADAPTERS:
+    kind, _, number = name.partition("-") if name.startswith("maze-") else (name, "", "")
+    is_layout = number.isascii() and number.isdecimal() and len(number) < 8
+    if kind not in _CLASSES or (kind != name and not is_layout):
         raise ValueError(
             f"env must be one of {', '.join(WORLDS)}, or a class of your own as "
             f"package.module:Class, got {name!r}"
         )
-    module, kind = _ADAPTERS[name]
+    if kind in ("two-room", "maze") and workers is not None:
+        raise ValueError(f"{name} is simulated all at once, without workers, got {workers}")
+    if number:
+        options["layout"] = int(number)
+    module, _, cls = _CLASSES[kind].partition(":")
     try:
-        world: World = getattr(importlib.import_module(module), kind)(image_size, **options)
+        make = getattr(importlib.import_module(f"worldmodel.worlds.{module}"), cls)
+        world: World = make(image_size, **options)
     except ModuleNotFoundError as error:
         raise ImportError(f"{name} needs the package {error.name}: {install(name)}") from error
     return world
@@ -74,7 +71,7 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
     path, _, kind = name.partition(":")
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path as sys.path holds it
     try:
-        found: Any = getattr(importlib.import_module(path), kind, None)
+        make: Any = getattr(importlib.import_module(path), kind, None)
     except ModuleNotFoundError as error:
         # A module that lacks one of its own imports says so itself.
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
@@ -82,17 +79,15 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
         raise ValueError(f"env must name a module, there is none called {error.name!r}") from None
     finally:
         sys.path.remove(os.getcwd())  # noqa: PTH109
-    if not inspect.isclass(found):
+    if not inspect.isclass(make):
         raise ValueError(f"env must be package.module:Class, and {path} has no class {kind!r}")
-    make: Any = found
     try:
         world: World = make(image_size, **options)
     except Exception as error:
         call = f"{kind}({', '.join(['image_size', *options])})"
         raise ValueError(f"{name} cannot be made by {call}: {error!r}") from error
-    offered = dir(world)
-    members = [*World.__annotations__, *(n for n in vars(World) if not n.startswith("_"))]
-    if missing := sorted(set(members) - set(offered)):
+    members = {*World.__annotations__, *(n for n in vars(World) if not n.startswith("_"))}
+    if missing := sorted(members - set(dir(world))):
         raise ValueError(
             f"{name} must offer what worldmodel.worlds.World asks for, it lacks "
             f"{', '.join(missing)}"

@@ -8,14 +8,12 @@ lies closest to the one that is missing, and pushes until another contact is cle
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldmodel.worlds import _tee
+from worldmodel.worlds._tee import Array
+from worldmodel.worlds.contract import Floats
 
 __all__ = ["PushTExplorer", "PushTNearBlock", "PushTPusher"]
-
-Floats = NDArray[np.float32]
-Array = NDArray[np.float64]
 
 _LEVER = 57.3  # length that weighs like one radian: both tolerances weigh the same
 _RING = 108.0  # radius of the detour around the block
@@ -56,8 +54,7 @@ class PushTPusher:
         self.contact = np.where(keep, self.contact, best)
         point, inward = _tee.CONTACTS[self.contact], _tee.INWARD[self.contact]
 
-        here = _tee.to_block(agent[:, None], position, angle)[:, 0]
-        offset = here - point
+        offset = _tee.to_block(agent[:, None], position, angle)[:, 0] - point
         ahead = -(offset * inward).sum(-1) - _tee.AGENT  # gap along the normal
         beside = np.abs(offset[:, 0] * inward[:, 1] - offset[:, 1] * inward[:, 0])
         pushing = ~self.settled & (beside < _SIDE) & (ahead > -8) & (ahead < 2 * _STAND)
@@ -65,18 +62,16 @@ class PushTPusher:
         depth = np.clip(0.8 * gain[each, self.contact], 4.0, 30.0)[:, None]
         through = point + inward * (depth - _tee.AGENT)
         before = point - inward * (_tee.AGENT + _STAND)
-        wanted = _tee.to_world(
-            np.where(pushing[:, None], through, before)[:, None], position, angle
-        )
-        wanted = np.where(self.settled[:, None], self.goals[:, :2], wanted[:, 0])
+        wanted = np.where(pushing[:, None], through, before)[:, None]
+        wanted = _tee.to_world(wanted, position, angle)[:, 0]
+        wanted = np.where(self.settled[:, None], self.goals[:, :2], wanted)
         target = np.where(pushing[:, None], wanted, self._around(agent, wanted, position, angle))
         actions = (np.clip(target, _LOW, _HIGH) - agent) / 100.0
         # A push reaches further than it goes: the spring closes half of the gap within a step.
         longest = np.where(pushing, 0.35, self.stride)
         length = np.linalg.norm(actions, axis=-1)
         actions = actions * np.minimum(1.0, longest / np.maximum(length, 1e-9))[:, None]
-        out: Floats = actions.astype(np.float32)
-        return out
+        return actions.astype(np.float32)
 
     def missing(self, states: Floats) -> tuple[Array, Array]:
         """How the block must still move, in its own frame: shift of its centre [N, 2], turn [N]."""
@@ -108,8 +103,7 @@ class PushTPusher:
         touching = np.minimum(gaps[:, 0], _tee.AGENT + 3)
         free = gaps.min(-1) > np.minimum(touching, gaps[:, -1]) - 1.0
         from_a, from_b = a - _tee.CENTRE, b - _tee.CENTRE
-        at_a = np.arctan2(from_a[:, 1], from_a[:, 0])
-        at_b = np.arctan2(from_b[:, 1], from_b[:, 0])
+        at_a, at_b = (np.arctan2(way[:, 1], way[:, 0]) for way in (from_a, from_b))
         rest = (at_b - at_a + np.pi) % (2 * np.pi) - np.pi
         inside = np.linalg.norm(from_a, axis=-1) < 0.8 * _RING
         ahead = at_a + np.where(inside, 0.15, 0.7) * np.clip(rest, -1, 1)

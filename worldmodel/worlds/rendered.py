@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.worlds.contract import World
+from worldmodel.worlds.contract import Floats, World
 
 __all__ = ["RenderedFrames"]
 
 
 class RenderedFrames:
-    """R frames (`worldmodel.data.Frames`) that a world draws from R states.
+    """R frames (`worldmodel.data.Frames`) that a world draws from R states [R, S].
 
     A picture of 224 × 224 has as many bytes as some four thousand states of Push-T: where a world
     draws as fast as a model learns, nothing but states needs to be stored.
-
-    Args:
-        world: draws the frames.
-        states: [R, S].
     """
 
     dtype = torch.uint8
 
-    def __init__(self, world: World, states: NDArray[np.float32]) -> None:
+    def __init__(self, world: World, states: Floats) -> None:
         if states.ndim != 2 or states.shape[1] != world.state_dim:
             raise ValueError(f"states must be [R, {world.state_dim}], got {list(states.shape)}")
         self._world, self._states = world, states

@@ -110,7 +110,7 @@ def test_the_walker_sees_every_room() -> None:
     walker = make_behaviour("expert", world, 100, rng)
     seen = set()
     for _ in range(200):
-        states = world.start(states).step(walker.act(states))
+        states = world.start(states).step(walker(states))
         seen |= set(world.room(states).tolist())  # type: ignore[attr-defined]
     assert seen == set(range(9))
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worldmodel.worlds import _tee, open_world
+from worldmodel.worlds import open_world
+from worldmodel.worlds import push_t_pusher as _tee
 
 pytest.importorskip("gym_pusht", reason="push-t needs gym_pusht: pip install 'sigreg[push-t]'")
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldmodel._extras import need
-from worldmodel.data._space import ensure_room
-from worldmodel.data.hdf5_frames import naming_damage, open_for_reading
+from worldmodel.data.hdf5 import naming_damage, open_for_reading
 
 __all__ = ["HDF5Writer", "read_origin"]
 
@@ -74,12 +75,7 @@ class HDF5Writer:
     def __enter__(self) -> HDF5Writer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self.close()
         except OSError:
@@ -103,7 +99,7 @@ class HDF5Writer:
         self._check(columns)
         first, last = self._rows, self._rows + len(columns["pixels"])
         # HDF5 that is refused a write cannot close its file any more, and may crash at exit.
-        ensure_room(self.path, self._file.id.get_filesize() + self._room(columns))
+        _ensure_room(self.path, self._file.id.get_filesize() + self._room(columns))
         try:
             for name, values in columns.items():
                 self._put(name, first, last, values)
@@ -123,12 +119,21 @@ class HDF5Writer:
         """A file with every column and no row, complete before it gets its name."""
         partial = self.path.with_name(f"{self.path.name}.partial")
         try:
-            ensure_room(partial, self._room(columns))
+            _ensure_room(partial, self._room(columns))
             with self._h5py.File(partial, "w", libver=_VERSION) as file:
-                for name, values in columns.items():
-                    self._add(file, name, values.shape[1:], values.dtype)
-                self._add(file, "ep_offset", (), np.dtype(np.int64))
-                self._add(file, "ep_len", (), np.dtype(np.int32))
+                index = {"ep_offset": np.empty(0, np.int64), "ep_len": np.empty(0, np.int32)}
+                for name, values in (columns | index).items():
+                    # Small columns stay uncompressed: their last chunk is rewritten by every
+                    # episode, and a torn write must not spoil the rows that were there.
+                    row, is_frames = values.shape[1:], name == "pixels"
+                    file.create_dataset(
+                        name,
+                        (0, *row),
+                        values.dtype,
+                        maxshape=(None, *row),
+                        chunks=(1 if is_frames else _ROWS, *row),
+                        compression=self._compression if is_frames else None,
+                    )
                 file.attrs.update(self._origin)
             partial.rename(self.path)
             self._open()
@@ -138,24 +143,11 @@ class HDF5Writer:
 
     def _room(self, columns: dict[str, NDArray[Any]]) -> int:
         """Bytes by which an episode may make the file grow, at most."""
-        rows = len(columns["pixels"])
-        pixels = int(columns["pixels"].nbytes)
-        small = sum(int(v[0].nbytes) for name, v in columns.items() if name != "pixels") + 12
-        chunks = -(-rows // _ROWS) + 1
-        return pixels + chunks * _ROWS * small + _INDEX * (self._rows + rows) + _OVERHEAD
-
-    def _add(self, file: Any, name: str, row: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        # Small columns stay uncompressed: their last chunk is rewritten by every episode, and a
-        # torn write must not spoil the rows that were there.
-        is_frames = name == "pixels"
-        file.create_dataset(
-            name,
-            (0, *row),
-            dtype,
-            maxshape=(None, *row),
-            chunks=(1 if is_frames else _ROWS, *row),
-            compression=self._compression if is_frames else None,
-        )
+        pixels = columns["pixels"]
+        small = sum(v[0].nbytes for name, v in columns.items() if name != "pixels") + 12
+        chunks = -(-len(pixels) // _ROWS) + 1
+        index = _INDEX * (self._rows + len(pixels))
+        return int(pixels.nbytes + chunks * _ROWS * small + index + _OVERHEAD)
 
     def _open(self) -> None:
         # Opened in this mode at once: a file caught between opening and `swmr_mode = True` bears a
@@ -163,9 +155,8 @@ class HDF5Writer:
         h5f, h5p = self._h5py.h5f, self._h5py.h5p
         access = h5p.create(h5p.FILE_ACCESS)
         access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
-        name = os.fsencode(self.path)
         mode = h5f.ACC_RDWR | h5f.ACC_SWMR_WRITE
-        self._file = self._h5py.File(h5f.open(name, mode, fapl=access))
+        self._file = self._h5py.File(h5f.open(os.fsencode(self.path), mode, fapl=access))
 
     def _go_on(self) -> None:
         if not self.path.is_file():
@@ -226,7 +217,7 @@ def read_origin(path: str | Path) -> dict[str, str | int]:
 def _columns(
     frames: NDArray[Any], actions: NDArray[Any], states: ArrayLike | None
 ) -> dict[str, NDArray[Any]]:
-    """What is stored of an episode: column name -> rows."""
+    """What is stored of an episode, by name of the column."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) < 2:
         raise ValueError(
             f"frames must be uint8 [L >= 2, C, H, W], got {frames.dtype} {list(frames.shape)}"
@@ -241,10 +232,32 @@ def _columns(
     stored[: len(actions)] = actions
     columns: dict[str, NDArray[Any]] = {"pixels": frames.transpose(0, 2, 3, 1), "action": stored}
     if states is not None:
-        columns["state"] = np.asarray(states, np.float32)
-        if columns["state"].ndim != 2 or len(columns["state"]) != rows:
+        seen = columns["state"] = np.asarray(states, np.float32)
+        if seen.ndim != 2 or len(seen) != rows:
             raise ValueError(
-                f"states must be [{rows}, S] beside {rows} frames, "
-                f"got {list(columns['state'].shape)}"
+                f"states must be [{rows}, S] beside {rows} frames, got {list(seen.shape)}"
             )
     return columns
+
+
+def _ensure_room(path: Path, size: int) -> None:
+    """Make sure that a file could grow to `size` bytes; create it if it is not there.
+
+    On Linux the room is taken and given back: a full disk, a quota or a limit on file sizes shows
+    itself here. Elsewhere the free space is compared, which sees a full disk alone.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        held = os.fstat(descriptor).st_size
+        if sys.platform == "linux":
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.ftruncate(descriptor, held)
+        elif shutil.disk_usage(path.parent).free < size - held:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        reason = f"cannot write {path}: {error.strerror}, it needs {size:,} bytes"
+        raise OSError(error.errno, reason) from error
+    finally:
+        os.close(descriptor)

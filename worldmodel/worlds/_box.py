@@ -16,16 +16,11 @@ __all__ = ["BoxWorld", "SimulatedSession", "Simulation"]
 
 
 class Simulation(Protocol):
-    """Many agents' world as functions of their states."""
+    """Many agents' world as functions of their states: steps, pictures, and what draws these."""
 
-    def step(self, states: Floats, actions: Floats) -> Floats:
-        """One raw step: [N, S], [N, A] -> [N, S]."""
-
-    def render(self, states: Floats) -> Pixels:
-        """[N, S] -> [N, 3, H, W]."""
-
-    def renderer(self) -> str:
-        """What draws the pictures."""
+    def step(self, states: Floats, actions: Floats) -> Floats: ...
+    def render(self, states: Floats) -> Pixels: ...
+    def renderer(self) -> str: ...
 
 
 class SimulatedSession:
@@ -36,10 +31,6 @@ class SimulatedSession:
         self.states = np.array(states, np.float32)
 
     def step(self, actions: Floats) -> Floats:
-        """Act once everywhere: [N, A] -> states [N, S].
-
-        Raises: ValueError if the shape is another or an action is not finite.
-        """
         wanted = (len(self.states), self._action_dim)
         if actions.shape != wanted or not np.isfinite(actions).all():
             raise ValueError(f"actions must be finite {list(wanted)}, got {list(actions.shape)}")
@@ -48,19 +39,14 @@ class SimulatedSession:
         return self.states.copy()
 
     def render(self, agents: NDArray[np.int64] | None = None) -> Pixels:
-        """Frames as they are now, of all agents or of those named: [n, 3, H, W]."""
         return self._simulation.render(self.states if agents is None else self.states[agents])
 
     def close(self) -> None:
-        """Nothing to give back: the simulation belongs to the world."""
+        """The simulation belongs to the world."""
 
 
 class BoxWorld:
-    """The half of `worldmodel.worlds.World` that needs to know no rules; actions in [−1, 1]^A.
-
-    A state is all there is: from a recorded state the recorded actions lead to the recorded
-    states, bit for bit.
-    """
+    """The half of `worldmodel.worlds.World` that needs to know no rules; actions in [−1, 1]^A."""
 
     name: str
     state_dim: int
@@ -103,11 +89,8 @@ class BoxWorld:
         if states.ndim == 2 and states.shape[1] == self.published:
             states = np.pad(states, ((0, 0), (0, S - self.published)))
         if states.ndim != 2 or states.shape[1] != S or not np.isfinite(states).all():
-            bad = int((~np.isfinite(states)).sum())
-            raise ValueError(
-                f"states must be finite [N, {S}], got {list(states.shape)} with {bad} values that "
-                f"are not finite"
-            )
+            found = f"{list(states.shape)}, {(~np.isfinite(states)).sum()} of them NaN or inf"
+            raise ValueError(f"states must be finite [N, {S}], got {found}")
         return states.astype(np.float32)
 
 

@@ -36,15 +36,10 @@ class DiscWorld(BoxWorld, ABC):
         super().__init__(image_size, self)
 
     def step(self, states: Floats, actions: Floats) -> Floats:
-        """Move every agent once: [N, S], [N, 2] -> [N, S].
-
-        Raises: ValueError if the shapes disagree or an action is not finite.
-        """
+        """Move every agent once: [N, S], [N, 2] -> [N, S]; bad shapes and values are refused."""
         if states.shape[1:] != (self.state_dim,) or actions.shape != (len(states), 2):
-            raise ValueError(
-                f"states and actions must be [N, {self.state_dim}] and [N, 2], got "
-                f"{states.shape} and {actions.shape}"
-            )
+            wanted = f"[N, {self.state_dim}] and [N, 2], got {states.shape} and {actions.shape}"
+            raise ValueError(f"states and actions must be {wanted}")
         if not np.isfinite(actions).all():
             raise ValueError("actions must be finite, got NaN or inf")
         return self._moved(states, self.speed * np.clip(actions, -1.0, 1.0))
@@ -54,7 +49,6 @@ class DiscWorld(BoxWorld, ABC):
         return _paint_discs(self._empty(states), states[:, :2], self.radius, self.size)
 
     def renderer(self) -> str:
-        """numpy alone moves and draws."""
         return "numpy"
 
     def distance(self, states: Floats, goals: Floats) -> Floats:
@@ -80,6 +74,10 @@ class DiscWorld(BoxWorld, ABC):
         return out
 
     @abstractmethod
+    def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
+        """Places where a disc is clear of the walls: [num, S]."""
+
+    @abstractmethod
     def waypoint(self, states: Floats, targets: Floats) -> Floats:
         """The targets, or points [N, 2] on the way through the next door."""
 
@@ -97,10 +95,7 @@ class DiscWorld(BoxWorld, ABC):
 
 
 def _paint_discs(frames: Pixels, centres: Floats, radius: float, size: float) -> Pixels:
-    """A disc at each centre [N, 2] into each frame, in place.
-
-    Its edge is anti-aliased, so that a move of a fraction of a pixel shows.
-    """
+    """A disc at each centre [N, 2] into each frame, in place; its soft edge shows small moves."""
     side = frames.shape[-1]
     scale = side / size
     reach = int(np.ceil(radius * scale + 1))

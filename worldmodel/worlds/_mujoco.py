@@ -1,4 +1,4 @@
-"""What the two MuJoCo worlds share: which graphics library draws, and what to do without one."""
+"""What the two MuJoCo worlds share: workers, which graphics library draws, and what without one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from worldmodel.worlds._processes import Workers, cores
+from worldmodel.worlds._processes import Workers
 
 __all__ = ["PLAIN_BELOW", "choose_backend", "gl_renderer", "named_when_it_fails", "simulation"]
 
+# Smaller frames are drawn without shadows, reflections and multisampling, on which a software
+# renderer spends nearly all its time. The published frames of 224 are drawn with all of it.
 PLAIN_BELOW = 112
-"""Smaller frames are drawn without shadows, reflections and multisampling.
-
-A software renderer spends nearly all its time on these, whatever the size; who draws small frames
-is likely to have one. The published frames of 224 are drawn with all of it.
-"""
 
 _REMEDY = (
     "MUJOCO_GL=egl needs libEGL (Debian: libegl1 and libgl1-mesa-dri, or NVIDIA's driver), "
@@ -27,8 +24,9 @@ _REMEDY = (
 
 
 def simulation(simulator: Callable[[int], Any], image_size: int, workers: int | None) -> Workers:
-    """Workers for a simulator that is made for an image size; None means one per core."""
-    return Workers(partial(simulator, image_size), cores() if workers is None else workers)
+    """Workers for a simulator that is made for an image size; None means one per core, up to 16."""
+    num = min(16, os.cpu_count() or 1) if workers is None else workers
+    return Workers(partial(simulator, image_size), num)
 
 
 def choose_backend() -> None:

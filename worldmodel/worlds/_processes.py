@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from worldmodel.worlds.contract import Floats, Pixels
 
-__all__ = ["Workers", "cores", "serve"]
-
+__all__ = ["Workers", "serve"]
 
 # A worker imports its simulator and never the script that runs here, as multiprocessing would: that
 # may bring torch and triton along, seconds and memory for each, and a crash next to OpenGL.
@@ -35,18 +34,12 @@ serve(int(sys.argv[1]))
 """
 
 
-def cores(limit: int = 16) -> int:
-    """As many processes as this machine has cores, at most `limit`."""
-    return max(1, min(limit, os.cpu_count() or 1))
-
-
 class Workers:
     """A simulator of one agent as a simulation of many (`worldmodel.worlds._box.Simulation`).
 
-    Args:
-        make: makes the simulator where it will run; a picklable callable. Its functions take one
-            agent's arrays: `step(state, action)`, `draw(state)`, `renderer(zero)`.
-        num: of processes, started at the first call; 0 runs it in this process.
+    `make`, which is picklable, makes the simulator in each of `num` processes, started at the first
+    call; 0 runs it in this one. Its functions take one agent's arrays: `step(state, action)`,
+    `draw(state)`, `renderer(zero)`.
     """
 
     def __init__(self, make: Callable[[], Any], num: int) -> None:
@@ -59,17 +52,14 @@ class Workers:
         self._stop: Callable[[], Any] = lambda: None
 
     def step(self, states: Floats, actions: Floats) -> Floats:
-        """[N, S], [N, A] -> [N, S]."""
         moved: Floats = self.call("step", states, actions)
         return moved
 
     def render(self, states: Floats) -> Pixels:
-        """[N, S] -> [N, 3, H, W]."""
         drawn: Pixels = self.call("draw", states)
         return drawn
 
     def renderer(self) -> str:
-        """What draws the pictures, as the simulator says."""
         return str(self.call("renderer", np.zeros(1))[0])
 
     def call(self, what: str, *arrays: NDArray[Any]) -> Any:

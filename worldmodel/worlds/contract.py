@@ -36,8 +36,7 @@ class Session(Protocol):
 class World(Protocol):
     """The rules of a world: what a state is, where it may start, and what counts as arrived.
 
-    A state holds all that `start` needs to go on from it, as stored by the published data sets;
-    the same state, actions and versions give the same states again.
+    A state is all there is: the same state, actions and versions give the same states again.
     """
 
     name: str  #: what people call it, "two-room", "push-t", …

@@ -17,10 +17,10 @@ class Grid(NamedTuple):
     """One or two dims of a state, cut into 256 cells."""
 
     name: str  #: of what they say
-    dims: tuple[int, ...]  #: positions in the state, one or two
-    low: float  #: lower edge of the grid
+    dims: tuple[int, ...]  #: positions in the state
+    low: float  #: lower edge
     high: float  #: upper edge
-    period: float = 0.0  #: of an angle, or 0; also the range then
+    period: float = 0.0  #: of an angle, or 0
 
 
 class Covered(NamedTuple):

@@ -21,13 +21,9 @@ CUBE = slice(14, 17)
 _QPOS, _QVEL = 21, 20
 _QUATERNION = slice(17, 21)
 _EFFECTOR, _YAW, _CONTACT = slice(41, 44), 44, 46
-_READ = tuple(
-    f"proprio/{name}"
-    for name in ("effector_pos", "effector_yaw", "gripper_opening", "gripper_contact")
-)
+_READ = ("effector_pos", "effector_yaw", "gripper_opening", "gripper_contact")
 
-_ABOVE = 0.18  # over a cube or a target, on the way to it
-_OVER = np.array([0.0, 0.0, _ABOVE])
+_OVER = np.array([0.0, 0.0, 0.18])  # a cube or a target, on the way to it
 _LIFTED = 0.16  # effector height from which one may travel
 _NEAR, _AT = 0.04, 0.02
 _LYING = 0.03  # a cube's centre lower than this is on the table
@@ -46,7 +42,7 @@ class Cube(BoxWorld):
 
     Args:
         image_size: side of the frames, seen by the camera `front_pixels`; below 112 they are drawn
-            without shadows, reflections and multisampling, many times faster in software.
+            without shadows, reflections and multisampling.
         workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
             this one, where importing triton after the first frame crashes.
     Source: OGBench, `cube-single`; success as in its data collection mode and in
@@ -96,13 +92,9 @@ class _Simulator:
         with _mujoco.named_when_it_fails():
             self._mujoco: Any = importlib.import_module("mujoco")
             cube: Any = importlib.import_module("ogbench.manipspace.envs.cube_env")
+        size: dict[str, Any] = {"width": image_size, "height": image_size}
         self._env: Any = cube.CubeEnv(
-            env_type="single",
-            ob_type="pixels",
-            mode="data_collection",
-            visualize_info=False,
-            width=image_size,
-            height=image_size,
+            "single", ob_type="pixels", mode="data_collection", visualize_info=False, **size
         )
         # A reset returns an observation, which is a picture: nobody has asked for one yet.
         self._env.compute_observation = lambda: None
@@ -113,7 +105,6 @@ class _Simulator:
             quality.offsamples = quality.shadowsize = 0
 
     def begin(self, seed: np.int64) -> Floats:
-        """A start of OGBench's own."""
         self._env.reset(seed=int(seed))
         return self._read()
 
@@ -150,7 +141,11 @@ class _Simulator:
     def _read(self) -> Floats:
         env = self._env
         seen = env.compute_ob_info()
-        parts = [env.data.qpos, env.data.qvel, *(np.ravel(seen[name]) for name in _READ)]
+        parts = [
+            env.data.qpos,
+            env.data.qvel,
+            *(np.ravel(seen[f"proprio/{name}"]) for name in _READ),
+        ]
         return np.concatenate(parts).astype(np.float32)
 
 
@@ -184,7 +179,7 @@ class CubePicker:
         around = np.linalg.norm(cube - effector, axis=-1) <= _AT
         over_target = np.linalg.norm((target - cube)[:, :2], axis=-1) <= _NEAR
         rest = self.rests if self.rests is not None else cube + _OVER
-        up = np.column_stack([cube[:, :2], np.full(len(s), 2 * _ABOVE)])
+        up = np.column_stack([cube[:, :2], np.full(len(s), 2 * _OVER[2])])
         aside = np.column_stack([cube[:, :2], np.full(len(s), 2 * _LIFTED)])
 
         # The first rule that applies: condition, where to, gripper (1 closes).
@@ -219,12 +214,9 @@ class CubePicker:
 class CubeCollector:
     """The picker on its way to targets of its own, disturbed by noise: what `collect` runs.
 
-    Args:
-        num: N arms.
-        rng: source of all its randomness.
-        noise: each arm's own standard deviation is drawn evenly up to this; turning gets three
-            times as much of it, the gripper ten times.
-        patience: steps after which a target is given up.
+    Each arm's own standard deviation is drawn evenly up to `noise`; turning gets three times as
+    much of it, the gripper ten times. After `patience` steps a target is given up.
+
     Source: noise of stable-worldmodel's collection with OGBench's Markovian oracle.
     """
 
@@ -247,8 +239,7 @@ class CubeCollector:
             picker.yaws[new], picker.rests[new] = yaws[new], rests[new]
         self.age = np.where(new, 0, self.age + 1)
         noise = self.noise * self.rng.standard_normal(clean.shape)
-        actions: Floats = np.clip(clean + noise, -1, 1).astype(np.float32)
-        return actions
+        return np.clip(clean + noise, -1, 1).astype(np.float32)
 
     def _targets(self, num: int) -> tuple[Floats, Array, Array]:
         rng = self.rng

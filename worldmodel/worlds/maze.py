@@ -68,9 +68,7 @@ class Maze(DiscWorld):
 
     A state is [x, y, layout]: the disc's centre, and the number of its maze.
 
-    Args:
-        image_size: side of the frames.
-        layout: number of the only maze there is; None draws another for every start.
+    A `layout` is the number of the only maze there is; None draws another for every start.
     """
 
     criterion = (
@@ -100,8 +98,7 @@ class Maze(DiscWorld):
     def room(self, states: Floats) -> Whole:
         """Which of the nine rooms, row by row: [..., 3] -> [...]."""
         place = np.clip(states[..., :2] // self._cell, 0, _ROOMS - 1).astype(np.int64)
-        out: Whole = place[..., 1] * _ROOMS + place[..., 0]
-        return out
+        return place @ np.array([1, _ROOMS])
 
     def doors_between(self, states: Floats, goals: Floats) -> Whole:
         """How many doors lie on the way: [N, 3], [N, 3] -> [N]."""
@@ -146,9 +143,7 @@ class Maze(DiscWorld):
 
     def _places(self, rng: np.random.Generator, num: int) -> NDArray[np.float64]:
         room = rng.integers(_ROOMS, size=(num, 2))
-        within = rng.uniform(self._reach, self._cell - self._reach, (num, 2))
-        out: NDArray[np.float64] = room * self._cell + within
-        return out
+        return room * self._cell + rng.uniform(self._reach, self._cell - self._reach, (num, 2))
 
     def _middle(self, room: Whole) -> NDArray[np.float64]:
         out: NDArray[np.float64] = (

@@ -13,14 +13,7 @@ from worldmodel.worlds.contract import World
 
 __all__ = ["WORLDS", "open_world"]
 
-_CLASSES = {
-    "two-room": "two_room:TwoRoom",
-    "maze": "maze:Maze",
-    "push-t": "push_t:PushT",
-    "reacher": "reacher:Reacher",
-    "cube": "cube:Cube",
-}
-WORLDS = tuple(_CLASSES)
+WORLDS = ("two-room", "maze", "push-t", "reacher", "cube")
 """Names that `open_world` knows; the first two need no package of their own. `maze-7` is the maze
 whose only layout is number 7."""
 
@@ -28,17 +21,13 @@ whose only layout is number 7."""
 def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -> World:
     """The world of that name, or of your own class.
 
-    A class of your own is called as `Class(image_size)`, or `Class(image_size, workers=…)` if
-    workers are given, and offers all of `worldmodel.worlds.World`. Its module is looked for where
-    Python looks, and in the present folder. Importing it runs its code, so give no name here that
-    a file from elsewhere told you.
+    A class of your own, "package.module:Class", is called as `Class(image_size)`, with `workers=…`
+    if they are given, and offers all of `worldmodel.worlds.World`. Its module is looked for where
+    Python looks, and in the present folder. Importing it runs its code, so give no name here that a
+    file from elsewhere told you.
 
-    Args:
-        name: one of `WORLDS`, or "package.module:Class".
-        image_size: side of its frames.
-        workers: processes that simulate and draw, for worlds that go one agent at a time; None
-            leaves the number to the world.
-    Returns: World.
+    `workers` simulate and draw in worlds that go one agent at a time; None leaves it to the world.
+
     Raises: ValueError for another name, for workers in Two-Room, or naming what a class lacks;
         ImportError naming the extra if a package is missing, and whatever the world raises where
         it cannot draw.
@@ -48,7 +37,7 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
         return _own(name, image_size, options)
     kind, _, number = name.partition("-") if name.startswith("maze-") else (name, "", "")
     is_layout = number.isascii() and number.isdecimal() and len(number) < 8
-    if kind not in _CLASSES or (kind != name and not is_layout):
+    if kind not in WORLDS or (kind != name and not is_layout):
         raise ValueError(
             f"env must be one of {', '.join(WORLDS)}, or a class of your own as "
             f"package.module:Class, got {name!r}"
@@ -57,7 +46,7 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
         raise ValueError(f"{name} is simulated all at once, without workers, got {workers}")
     if number:
         options["layout"] = int(number)
-    module, _, cls = _CLASSES[kind].partition(":")
+    module, cls = kind.replace("-", "_"), kind.title().replace("-", "")
     try:
         make = getattr(importlib.import_module(f"worldmodel.worlds.{module}"), cls)
         world: World = make(image_size, **options)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.worlds import _tee
 from worldmodel.worlds._box import BoxWorld
 from worldmodel.worlds._processes import Workers
 from worldmodel.worlds._push_t_pictures import WORLD, Pictures
 from worldmodel.worlds.contract import Expert, Flags, Floats, Pixels
-from worldmodel.worlds.push_t_pusher import PushTPusher
+from worldmodel.worlds.push_t_pusher import AGENT, PushTPusher, clearance, to_block
 
 __all__ = ["PushT"]
 
+_OPENCV = ("opencv-python", "opencv-python-headless")  # either will do
 _SUBSTEPS = 10  # of 0.01 s
 _REACH = 100.0  # of an action of 1
 
@@ -58,11 +58,7 @@ class PushT(BoxWorld):
     action_dim = 2
     published = 7
     package = "gym_pusht"
-    # gym-pusht asks for opencv-python; its headless build does as well.
-    distributions = (
-        *("gym-pusht", "pymunk", "pygame", "numpy"),
-        *("opencv-python", "opencv-python-headless"),
-    )
+    distributions = ("gym-pusht", "pymunk", "pygame", "numpy", *_OPENCV)
 
     def __init__(self, image_size: int = 64, *, workers: int = 0) -> None:
         super().__init__(image_size, _Simulation(image_size, workers))
@@ -93,7 +89,7 @@ class PushT(BoxWorld):
     def clearance(self, states: Floats) -> NDArray[np.float64]:
         """Gap between agent and block, below 0 where they overlap: [N]."""
         s = states.astype(np.float64)
-        return _tee.clearance(_tee.to_block(s[:, None, :2], s[:, 2:4], s[:, 4]))[:, 0] - _tee.AGENT
+        return clearance(to_block(s[:, None, :2], s[:, 2:4], s[:, 4]))[:, 0] - AGENT
 
     def expert(self, goals: Floats) -> Expert:
         """The scripted pusher without noise: block first, then the agent."""
@@ -127,7 +123,6 @@ class _Painter:
         self._env = _environment()
 
     def draw(self, state: Floats) -> Pixels:
-        """[S] -> [3, 512, 512]."""
         env, values = self._env, state.tolist()
         env._setup()
         env.agent.position, env.block.angle = values[:2], values[4]
@@ -149,11 +144,10 @@ class _Painter:
 
 
 class _Physics:
-    """Steps of gym-pusht's world from any state, by Chipmunk's own functions in pymunk's library.
+    """gym-pusht's steps from any state, by Chipmunk's own functions in pymunk's library.
 
-    Every step begins in a space that is set up anew. pymunk's objects make that dear: four fifths
-    of a step went into them. The same calls in the same order without the objects give the same
-    bits.
+    Every step sets a space up anew, four fifths of whose time went into pymunk's objects. The same
+    calls in the same order without the objects give the same bits.
     """
 
     def __init__(self) -> None:

@@ -25,8 +25,7 @@ class Reacher(BoxWorld):
     wrist stays within ±160°. An action is the torque at both joints for 0.02 s.
 
     Args:
-        image_size: side of the frames; below 112 they are drawn without shadows, reflections and
-            multisampling, many times faster in software.
+        image_size: side of the frames; below 112 without shadows, reflections and multisampling.
         workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
             this one, where importing triton after the first frame crashes.
     Source: dm_control suite, `reacher`; the hidden target and success as in stable-worldmodel's
@@ -118,13 +117,9 @@ def steer(goals: Floats, states: Floats) -> Floats:
 
 
 class ReacherReach:
-    """Towards random poses, disturbed by noise; a new one when the old one is near.
+    """N arms towards random poses; a new one when the old one is near, or after `patience` steps.
 
-    Args:
-        num: N arms.
-        rng: source of all its randomness.
-        noise: standard deviation added to each torque.
-        patience: steps after which a pose is given up.
+    `noise` is the standard deviation of what is added to each torque.
     """
 
     def __init__(

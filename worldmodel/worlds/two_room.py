@@ -14,7 +14,7 @@ __all__ = ["TwoRoom", "TwoRoomEnv", "TwoRoomExpert", "Walks", "collect"]
 
 
 class TwoRoom(DiscWorld):
-    """The rules and the pictures of Two-Room; a state is the disc's centre x, y.
+    """The rules and the pictures of Two-Room; a state is the disc's centre x, y, from the top left.
 
     Source: world size, disc and success radius as in stable-worldmodel's Two-Room
         (LeWM, arXiv:2603.19312, Section 4); rules and pictures are our own.
@@ -113,10 +113,7 @@ class TwoRoomEnv:
     def reset(
         self, *, seed: int | None = None, options: dict[str, Floats] | None = None
     ) -> tuple[Pixels, dict[str, Any]]:
-        """Start anew; `options` may fix "state" and "goal", each [2] in world units.
-
-        Raises: ValueError for other option names or shapes.
-        """
+        """Start anew; `options` may fix "state" and "goal", each [2] in world units, no others."""
         if seed is not None:
             self.rng = np.random.default_rng(seed)
         drawn = {name: self.world.sample_states(self.rng, 1)[0] for name in ("state", "goal")}
@@ -149,18 +146,10 @@ class TwoRoomEnv:
 class TwoRoomExpert:
     """A scripted, noisy walker, in Two-Room or a maze: to a random target, through the doors.
 
-    A new target is drawn when the old one is reached. Noise and repeated actions make sure that
-    the data hold more than straight lines.
-
-    Args:
-        world: TwoRoom or Maze.
-        num: N agents.
-        rng: source of all its randomness.
-        noise: standard deviation added to each action component, in units of the full step.
-        repeat: probability of repeating the last action.
-        cross: probability that a new target lies in another room.
-        bump: probability of walking to a new target in a straight line, wall or no wall; a model
-            that never saw the wall stop anybody plans through it.
+    A new target is drawn when the old one is reached, in another room with probability `cross`, and
+    walked to in a straight line, wall or no wall, with probability `bump`: a model that never saw
+    the wall stop anybody plans through it. Noise of standard deviation `noise`, in units of the
+    full step, and a last action repeated with probability `repeat` bend the lines.
     """
 
     def __init__(
@@ -202,23 +191,18 @@ class TwoRoomExpert:
 class Walks(NamedTuple):
     """Recorded behaviour, equally long: T + 1 states around T actions."""
 
-    states: Floats  #: [E, T + 1, 2], world units
+    states: Floats  #: [E, T + 1, S], world units
     actions: Floats  #: [E, T, 2]; `actions[:, t]` leads from `states[:, t]` to `states[:, t + 1]`
 
 
-def collect(world: TwoRoom, num: int, length: int, seed: int, *, bump: float = 0.0) -> Walks:
-    """Let the noisy expert walk `num` episodes of `length` actions.
-
-    Raises: ValueError if `num` or `length` is not positive.
-    """
+def collect(world: DiscWorld, num: int, length: int, seed: int, *, bump: float = 0.0) -> Walks:
+    """Let the noisy expert walk `num` episodes of `length` actions, both positive."""
     if num < 1 or length < 1:
         raise ValueError(f"num and length must be positive, got {num} and {length}")
     rng = np.random.default_rng(seed)
     expert = TwoRoomExpert(world, num, rng, bump=bump)
-    states = np.empty((num, length + 1, 2), np.float32)
-    actions = np.empty((num, length, 2), np.float32)
-    states[:, 0] = world.sample_states(rng, num)
-    for t in range(length):
-        actions[:, t] = expert.act(states[:, t])
-        states[:, t + 1] = world.step(states[:, t], actions[:, t])
-    return Walks(states, actions)
+    states, actions = [world.sample_states(rng, num)], []
+    for _ in range(length):
+        actions.append(expert.act(states[-1]))
+        states.append(world.step(states[-1], actions[-1]))
+    return Walks(np.stack(states, axis=1), np.stack(actions, axis=1))

@@ -204,7 +204,7 @@ def test_processes_do_what_this_one_does() -> None:
     actions = rng.uniform(-1, 1, (3, 2)).astype(np.float32)
     assert np.array_equal(here.start(states).step(actions), there.start(states).step(actions))
     assert np.array_equal(here.draw(states[:1]), there.draw(states[:1]))
-    there._simulation._workers.close()
+    there._workers.close()
 
 
 def test_the_geometry_is_gym_pushts() -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.data.frames import Frames, gather
+from worldmodel.data.frames import Frames
 
 __all__ = ["ActionScale", "Episodes", "action_digest", "episode_digests", "split"]
 
@@ -24,64 +24,52 @@ class Episodes:
 
     Row r holds an observation and the action taken there; it leads to row r + 1 of the same
     episode. The last row of an episode leads nowhere: its action is NaN, or one whose effect was
-    not recorded. An episode of L rows thus has L observations and L − 1 actions that lead
-    somewhere.
+    not recorded. L rows are thus L observations and L − 1 actions that lead somewhere.
 
     Raises: ValueError if there is no episode, shapes disagree, an episode is shorter than two rows,
         an action that leads somewhere is not finite, or any is infinite.
     """
 
-    #: [R, C, H, W], uint8: a tensor, or a reader that fetches rows from disk. Where there are no
-    #: pictures, vectors [R, Q], float32.
+    #: [R, C, H, W], uint8: a tensor, or a reader from disk. Without pictures: [R, Q], float32.
     frames: Frames
     actions: Tensor  #: [R, A], float32, raw units
     lengths: Tensor  #: [E], int64, rows of each episode; they sum to R
     states: Tensor | None = None  #: [R, S], float32, for probes and success
-    #: More observations by name, as `frames`: other cameras, proprioception. `Windows` are cut from
-    #: those that it is told.
+    #: More observations by name, as `frames`: other cameras, proprioception.
     others: Mapping[str, Frames] = field(default_factory=dict)
     offsets: Tensor = field(init=False)  #: [E], first row of each episode; computed
 
     def __post_init__(self) -> None:
         if len(self.lengths) == 0:
             raise ValueError("episodes must be at least one, got an empty data set")
-        if int(self.lengths.min()) < 2:
-            e = int(self.lengths.argmin())
-            raise ValueError(
-                f"lengths must be at least 2 rows, two observations around an action, "
-                f"got {int(self.lengths[e])} in episode {e}"
-            )
-        rows = int(self.lengths.sum())
+        shortest, e = (int(found) for found in self.lengths.min(0))
+        if shortest < 2:
+            rule = "at least 2 rows, two observations around an action"
+            raise ValueError(f"lengths must be {rule}, got {shortest} in episode {e}")
+        rows, taken = int(self.lengths.sum()), self.actions
         observed = {"frames": self.frames, **self.others}
-        columns = {**observed, "actions": self.actions}
-        if self.states is not None:
-            columns["states"] = self.states
-        for name, column in columns.items():
+        given = {**observed, "actions": taken, "states": self.states}
+        for name, column in given.items():
+            if column is None:
+                continue
             if column.shape[0] != rows:
-                raise ValueError(
-                    f"{name} must have {rows} rows, the sum of lengths, got {column.shape[0]}"
-                )
-        for name, seen in observed.items():
-            if (seen.dtype, len(seen.shape)) not in ((torch.uint8, 4), (torch.float32, 2)):
-                raise ValueError(
-                    f"{name} must be uint8 [R, C, H, W] or float32 [R, Q], got {seen.dtype} "
-                    f"{list(seen.shape)}"
-                )
-        taken = self.actions
-        if taken.dtype != torch.float32 or taken.ndim != 2:
-            raise ValueError(
-                f"actions must be float32 [R, A], got {taken.dtype} {list(taken.shape)}"
-            )
+                rule = f"{rows} rows, the sum of lengths"
+                raise ValueError(f"{name} must have {rule}, got {column.shape[0]}")
+            kind, found = (column.dtype, len(column.shape)), f"{column.dtype} {list(column.shape)}"
+            if name in observed and kind not in ((torch.uint8, 4), (torch.float32, 2)):
+                rule = "uint8 [R, C, H, W] or float32 [R, Q]"
+                raise ValueError(f"{name} must be {rule}, got {found}")
+            if column is taken and kind != (torch.float32, 2):
+                raise ValueError(f"actions must be float32 [R, A], got {found}")
         ends = self.lengths.cumsum(0)
         object.__setattr__(self, "offsets", ends - self.lengths)
-        leads = torch.ones(rows, dtype=torch.bool)
-        leads[ends - 1] = False
-        bad = (taken.isinf() | (taken.isnan() & leads[:, None])).any(-1)
+        missing = taken.isnan()
+        missing[ends - 1] = False  # what leads nowhere may be missing
+        bad = (taken.isinf() | missing).any(-1)
         if bad.any():
             row = int(bad.nonzero()[0])
-            raise ValueError(
-                f"actions must be finite inside an episode, got {taken[row].tolist()} in row {row}"
-            )
+            found = f"{taken[row].tolist()} in row {row}"
+            raise ValueError(f"actions must be finite inside an episode, got {found}")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -112,8 +100,8 @@ def _in_memory(frames: Frames) -> Tensor:
     if isinstance(frames, Tensor):
         return frames
     out = torch.empty(tuple(frames.shape), dtype=frames.dtype)
-    for block in torch.arange(len(out)).split(_BLOCK):
-        out[int(block[0]) : int(block[-1]) + 1] = gather(frames, block)
+    for part, rows in zip(out.split(_BLOCK), torch.arange(len(out)).split(_BLOCK), strict=True):
+        part[:] = frames[rows]
     return out
 
 

@@ -20,8 +20,7 @@ Images = NDArray[np.uint8]
 class Frames(Protocol):
     """R frames [R, C, H, W], uint8, read by row number; a Tensor is one.
 
-    Readers from disk hold no open file when pickled, so that a DataLoader's workers may be forked
-    or spawned.
+    Readers hold no open file when pickled: a DataLoader's workers may be forked or spawned.
     """
 
     @property
@@ -114,10 +113,8 @@ class EpisodeFrames(StoredFrames):
         if e not in self._source:
             frames, wanted = self._decode(e), (int(self._lengths[e]), *self._stored)
             if frames.shape != wanted or frames.dtype != np.uint8:
-                raise ValueError(
-                    f"every frame must have one size: episode {e} must be uint8 {list(wanted)}, "
-                    f"got {frames.dtype} {list(frames.shape)}"
-                )
+                rule = f"every frame must have one size: episode {e} must be uint8 {list(wanted)}"
+                raise ValueError(f"{rule}, got {frames.dtype} {list(frames.shape)}")
             self._source[e] = frames
             if len(self._source) > self._keep:
                 self._source.popitem(last=False)

@@ -24,7 +24,7 @@ from torch import Tensor
 from worldmodel._extras import need
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import Frames, StoredFrames
-from worldmodel.data.reading import Column, choose_states
+from worldmodel.data.reading import Column, Names, choose_states
 
 __all__ = ["ChunkedFrames", "MappedFrames", "hdf5_columns", "open_for_reading", "open_hdf5"]
 
@@ -36,18 +36,14 @@ _CHANNELS = (1, 3, 4)
 
 
 def open_hdf5(
-    path: str | Path,
-    *,
-    pixels: str = "pixels",
-    action: str = "action",
-    state: str | Sequence[str] | None = None,
+    path: str | Path, *, pixels: str = "pixels", action: str = "action", state: Names = None
 ) -> Episodes:
     """Episodes of an HDF5 file; frames stay on disk and are read when asked for.
 
-    Uncompressed frames are mapped: the file's pages in memory are the cache, no HDF5 call is made
-    per frame, and a file larger than memory streams. Compressed ones go through h5py. Nothing of
-    h5py stays open, so the result can be pickled, forked and sent to workers. A file that is still
-    being written, or whose writer was killed, ends at its last whole episode.
+    Uncompressed frames are mapped: the file's pages in memory are the cache, and a file larger than
+    memory streams. Compressed ones go through h5py. The result can be pickled, forked and sent to
+    workers. A file that is still being written, or whose writer was killed, ends at its last whole
+    episode.
 
     Args:
         path: of the file.
@@ -114,27 +110,21 @@ def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
         outside = (lengths < 0) | (offsets < 0) | (offsets + lengths > len(file[name]))
         if outside.any():
             e = int(outside.argmax())
-            raise ValueError(
-                f"ep_offset + ep_len must stay within the {len(file[name])} rows of {name!r}, got "
-                f"{offsets[e]} + {lengths[e]} in episode {e} of {path}"
-            )
+            rule = f"stay within the {len(file[name])} rows of {name!r}"
+            found = f"{offsets[e]} + {lengths[e]} in episode {e} of {path}"
+            raise ValueError(f"ep_offset + ep_len must {rule}, got {found}")
     first = np.repeat(offsets - (lengths.cumsum() - lengths), lengths)
     return lengths, first + np.arange(lengths.sum())
 
 
 def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
     dataset = file[name]
-    shape = dataset.shape
+    shape, found = dataset.shape, f"{dataset.dtype} {list(dataset.shape)} in {path}"
     if dataset.ndim != 4 or dataset.dtype != np.uint8:
-        raise ValueError(
-            f"{name!r} must be uint8 [R, H, W, C], got {dataset.dtype} {list(shape)} in {path}"
-        )
+        raise ValueError(f"{name!r} must be uint8 [R, H, W, C], got {found}")
     if not {shape[-1], shape[1]} & {*_CHANNELS}:
-        raise ValueError(
-            f"{name!r} must have 1, 3 or 4 channels, last or first, got {list(shape)} in {path}"
-        )
-    ensure_filters(dataset, path)
-    addresses = row_addresses(dataset, path.stat().st_size)
+        raise ValueError(f"{name!r} must have 1, 3 or 4 channels, last or first, got {found}")
+    addresses = row_addresses(dataset, path)
     if addresses is not None:
         return MappedFrames(path, shape[1:], addresses[rows])
     return ChunkedFrames(path, name, shape[1:], rows, (dataset.chunks or (1,))[0])
@@ -143,13 +133,10 @@ def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
 def _table(dataset: Any, path: Path, rows: Ints) -> Tensor:
     """Rows of a small column as float32 [R, S], whatever its shape."""
     if dataset.dtype.kind not in "fiub" or len(dataset) <= rows.max():
-        raise ValueError(
-            f"{dataset.name!r} must be numbers, one row per frame, got {dataset.dtype} "
-            f"{list(dataset.shape)} in {path}"
-        )
-    ensure_filters(dataset, path)
+        found = f"{dataset.dtype} {list(dataset.shape)} in {path}"
+        raise ValueError(f"{dataset.name!r} must be numbers, one row per frame, got {found}")
     # Published files have one row per chunk, and h5py makes a call for each.
-    addresses = row_addresses(dataset, path.stat().st_size)
+    addresses = row_addresses(dataset, path)
     if addresses is None:
         values = dataset[()][rows]
     else:
@@ -163,10 +150,7 @@ def _row_bytes(dataset: Any) -> int:
 
 
 def open_for_reading(path: Path) -> Any:
-    """The file as an h5py.File.
-
-    Raises: FileNotFoundError; ImportError without h5py; ValueError if it is not HDF5.
-    """
+    """The file as an h5py.File; FileNotFoundError, or ValueError for what is no HDF5."""
     h5py = need("h5py", "worldmodel", "reading HDF5")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -182,10 +166,7 @@ def open_for_reading(path: Path) -> Any:
 
 @contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
-    """Let whatever HDF5 stumbles over end in an error that names the file.
-
-    Raises: ValueError for a structure that is broken, OSError for bytes that cannot be read.
-    """
+    """A broken structure ends in a ValueError, what cannot be read in an OSError; both name it."""
     try:
         yield
     except (RuntimeError, KeyError) as error:
@@ -203,36 +184,27 @@ def filters(dataset: Any) -> list[tuple[int, str]]:
     return [(code, name.decode() or f"filter {code}") for code, _, _, name in found]
 
 
-def filter_available(code: int) -> bool:
-    """Whether HDF5 can undo a filter in this process."""
-    return bool(need("h5py", "worldmodel", "reading HDF5").h5z.filter_avail(code))
-
-
 def ensure_filters(dataset: Any, path: Path) -> None:
-    """Load hdf5plugin if a compression filter of the dataset needs it.
-
-    Raises: ImportError naming hdf5plugin and the filter.
-    """
-    missing = [(code, name) for code, name in filters(dataset) if not filter_available(code)]
+    """Load hdf5plugin if a compression filter of the dataset needs it; ImportError without it."""
+    available = need("h5py", "worldmodel", "reading HDF5").h5z.filter_avail
+    missing = [(code, name) for code, name in filters(dataset) if not available(code)]
     if missing:
-        # Importing it registers its filters.
-        with suppress(ImportError):
+        with suppress(ImportError):  # which registers its filters
             importlib.import_module("hdf5plugin")
     for code, name in missing:
-        if not filter_available(code):
-            raise ImportError(
-                f"{dataset.name!r} of {path} is compressed by {name!r} (HDF5 filter {code}), which "
-                f"h5py cannot read alone: pip install hdf5plugin"
-            )
+        if not available(code):
+            what = f"{dataset.name!r} of {path} is compressed by {name!r} (HDF5 filter {code})"
+            raise ImportError(f"{what}, which h5py cannot read alone: pip install hdf5plugin")
 
 
-def row_addresses(dataset: Any, file_size: int) -> Ints | None:
+def row_addresses(dataset: Any, path: Path) -> Ints | None:
     """Byte address of each row in the file, or None if rows do not lie there as they are.
 
     Rows lie as they are in contiguous storage and in unfiltered chunks of whole rows.
 
-    Raises: ValueError if the file is shorter than its own index says.
+    Raises: ImportError for an unknown filter; ValueError if the file is shorter than it says.
     """
+    ensure_filters(dataset, path)
     size, rows = _row_bytes(dataset), len(dataset)
     if dataset.is_virtual or dataset.external or dataset.file.userblock_size or not rows:
         return None
@@ -255,12 +227,10 @@ def row_addresses(dataset: Any, file_size: int) -> Ints | None:
             return None
         chunk, within = np.divmod(np.arange(rows), per_chunk)
         addresses = starts[chunk] + size * within
-    end = int(addresses.max()) + size
-    if end > file_size:
-        raise ValueError(
-            f"{dataset.name!r} must lie inside {dataset.file.filename}, which was cut short: "
-            f"it ends at byte {file_size:,}, the column at {end:,}"
-        )
+    end, file_end = int(addresses.max()) + size, path.stat().st_size
+    if end > file_end or addresses.min() < 0:
+        found = f"it ends at byte {file_end:,}, the column at {end:,}"
+        raise ValueError(f"{dataset.name!r} must lie inside {path}, which was cut short: {found}")
     return addresses
 
 

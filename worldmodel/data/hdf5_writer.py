@@ -33,14 +33,12 @@ class HDF5Writer:
     `h5py.File(path, swmr=True)`, the published loader's way; `worldmodel data convert` makes a
     clean copy. The file appears at `path` with its first episode.
 
-    Frames are stored one per chunk and uncompressed as published, unless told otherwise: that is
-    what `open_hdf5` can map.
-
     Args:
         path: file to create, which must not exist.
-        compression: of the frames, "gzip" or "lzf"; None stores them as they are.
-        origin: where the episodes come from, stored as attributes of the file (`read_origin`).
+        compression: of the frames, "gzip" or "lzf"; None stores them as they are, one per chunk as
+            published, which `open_hdf5` can map.
         append: go on with a file that an earlier writer closed.
+        origin: where the episodes come from, stored as attributes of the file (`read_origin`).
     Raises: FileExistsError or FileNotFoundError, by `append`; ImportError without h5py; OSError if
         the folder cannot be written.
     """
@@ -84,12 +82,11 @@ class HDF5Writer:
                 raise
 
     def write(self, frames: ArrayLike, actions: ArrayLike, states: ArrayLike | None = None) -> None:
-        """Append one episode and make it count.
+        """Append one episode of L >= 2 frames [L, C, H, W], uint8, and make it count.
 
-        Args:
-            frames: [L, C, H, W], uint8, L at least 2.
-            actions: [L, A], or [L − 1, A] without the one behind the last frame, stored as NaN.
-            states: [L, S], or None; the same choice for every episode of a file.
+        Actions are [L, A], or [L − 1, A] without the one behind the last frame, stored as NaN;
+        states [L, S] or None, the same choice for every episode of a file.
+
         Raises: ValueError if shapes disagree with each other or with earlier episodes; OSError if
             the disk is full.
         """
@@ -178,18 +175,15 @@ class HDF5Writer:
             self._rows = int(lengths[-1]) + int(offsets[-1])
 
     def _check(self, columns: dict[str, NDArray[Any]]) -> None:
-        known = set(self._file) - {"ep_len", "ep_offset"}
-        if set(columns) != known:
-            raise ValueError(
-                f"every episode must have the columns {sorted(known)}, got {sorted(columns)}"
-            )
+        known = sorted(set(self._file) - {"ep_len", "ep_offset"})
+        if sorted(columns) != known:
+            raise ValueError(f"every episode must have the columns {known}, got {sorted(columns)}")
         for name, values in columns.items():
             row = self._file[name].shape[1:]
             if values.shape[1:] != row:
-                raise ValueError(
-                    f"every episode must have {name} [L, {', '.join(map(str, row))}], as the "
-                    f"first has, got {list(values.shape)} in episode {self._episodes}"
-                )
+                wanted = f"{name} [L, {', '.join(map(str, row))}], as the first has"
+                found = f"{list(values.shape)} in episode {self._episodes}"
+                raise ValueError(f"every episode must have {wanted}, got {found}")
 
     def _put(self, name: str, first: int, last: int, values: Any) -> None:
         dataset = self._file[name]
@@ -218,25 +212,20 @@ def _columns(
     frames: NDArray[Any], actions: NDArray[Any], states: ArrayLike | None
 ) -> dict[str, NDArray[Any]]:
     """What is stored of an episode, by name of the column."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) < 2:
-        raise ValueError(
-            f"frames must be uint8 [L >= 2, C, H, W], got {frames.dtype} {list(frames.shape)}"
-        )
-    rows = len(frames)
+    rows, found = len(frames), f"got {frames.dtype} {list(frames.shape)}"
+    if frames.dtype != np.uint8 or frames.ndim != 4 or rows < 2:
+        raise ValueError(f"frames must be uint8 [L >= 2, C, H, W], {found}")
     if actions.ndim != 2 or len(actions) not in (rows - 1, rows):
-        raise ValueError(
-            f"actions must be [{rows}, A] or [{rows - 1}, A] beside {rows} frames, "
-            f"got {list(actions.shape)}"
-        )
+        wanted = f"[{rows}, A] or [{rows - 1}, A] beside {rows} frames"
+        raise ValueError(f"actions must be {wanted}, got {list(actions.shape)}")
     stored = np.full((rows, actions.shape[1]), np.nan, np.float32)
     stored[: len(actions)] = actions
     columns: dict[str, NDArray[Any]] = {"pixels": frames.transpose(0, 2, 3, 1), "action": stored}
     if states is not None:
         seen = columns["state"] = np.asarray(states, np.float32)
         if seen.ndim != 2 or len(seen) != rows:
-            raise ValueError(
-                f"states must be [{rows}, S] beside {rows} frames, got {list(seen.shape)}"
-            )
+            found = f"got {list(seen.shape)}"
+            raise ValueError(f"states must be [{rows}, S] beside {rows} frames, {found}")
     return columns
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from PIL import Image
 
 from worldmodel._extras import need
 from worldmodel.data.episodes import Episodes
-from worldmodel.data.reading import Column, choose_pixels, choose_states, episodes_of
+from worldmodel.data.reading import Column, Names, choose_pixels, choose_states, episodes_of
 
 __all__ = ["is_lerobot", "lerobot_columns", "open_lerobot"]
 
@@ -27,11 +27,7 @@ _INFO = "meta/info.json"
 
 
 def open_lerobot(
-    folder: str | Path,
-    *,
-    pixels: str | None = None,
-    action: str = "action",
-    state: str | Sequence[str] | None = None,
+    folder: str | Path, *, pixels: str | None = None, action: str = "action", state: Names = None
 ) -> Episodes:
     """Episodes of a LeRobot folder.
 
@@ -113,7 +109,7 @@ def _info(root: Path) -> dict[str, Any]:
 def _index(root: Path, info: dict[str, Any], camera: str, in_video: bool) -> Iterator[_Episode]:
     """Every episode: v2 has a file for each, v3 many in a file."""
     is_v2, at = info["codebase_version"].startswith("v2."), f"videos/{camera}"
-    for row in _rows_of_v2(root) if is_v2 else _rows_of_v3(root, at if in_video else None):
+    for row in _rows(root, at if in_video else None, is_v2=is_v2):
         e, start, film = row["episode_index"], 0.0, None
         if is_v2:
             where = {"episode_chunk": e // info["chunks_size"], "episode_index": e}
@@ -127,12 +123,11 @@ def _index(root: Path, info: dict[str, Any], camera: str, in_video: bool) -> Ite
         yield _Episode(e, row["length"], root / info["data_path"].format(**where), film, start)
 
 
-def _rows_of_v2(root: Path) -> Iterator[dict[str, Any]]:
-    lines = (root / "meta/episodes.jsonl").read_text(encoding="utf-8").splitlines()
-    return map(json.loads, filter(None, lines))
-
-
-def _rows_of_v3(root: Path, film: str | None) -> Iterator[dict[str, Any]]:
+def _rows(root: Path, film: str | None, *, is_v2: bool) -> Iterator[dict[str, Any]]:
+    if is_v2:
+        lines = (root / "meta/episodes.jsonl").read_text(encoding="utf-8").splitlines()
+        yield from map(json.loads, filter(None, lines))
+        return
     parquet = need("pyarrow.parquet", "lerobot", "reading LeRobot data sets")
     names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     if film is not None:
@@ -147,19 +142,16 @@ def _read(table: Path, names: list[str], episodes: list[_Episode]) -> list[dict[
     if not table.is_file():
         raise FileNotFoundError(f"episode {episodes[0].number} must lie in {table}, got no file")
     numbers = [episode.number for episode in episodes]
-    rows = parquet.read_table(
-        table, columns=["episode_index", *names], filters=[("episode_index", "in", numbers)]
-    )
+    ours = [("episode_index", "in", numbers)]
+    rows = parquet.read_table(table, columns=["episode_index", *names], filters=ours)
     whose = np.asarray(rows["episode_index"])
     columns = {name: np.asarray(rows[name].to_pylist()) for name in names}
     found = []
     for episode in episodes:
         mine = whose == episode.number
         if mine.sum() != episode.length:
-            raise ValueError(
-                f"episode {episode.number} must have {episode.length} rows, got {mine.sum()} in "
-                f"{table}"
-            )
+            rule = f"episode {episode.number} must have {episode.length} rows"
+            raise ValueError(f"{rule}, got {mine.sum()} in {table}")
         found.append({name: column[mine] for name, column in columns.items()})
     return found
 

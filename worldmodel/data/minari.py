@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,14 @@ from numpy.typing import NDArray
 
 from worldmodel._extras import need
 from worldmodel.data.episodes import Episodes
-from worldmodel.data.reading import Column, choose_pixels, choose_states, episodes_of
+from worldmodel.data.reading import Column, Names, choose_pixels, choose_states, episodes_of
 
 __all__ = ["is_minari", "minari_columns", "open_minari"]
 
 _ID = re.compile(r"([-_\w/]+/)?[-_\w]+-v\d+")
 
 
-def open_minari(
-    dataset: str | Path,
-    *,
-    pixels: str | None = None,
-    state: str | Sequence[str] | None = None,
-) -> Episodes:
+def open_minari(dataset: str | Path, *, pixels: str | None = None, state: Names = None) -> Episodes:
     """Episodes of a Minari data set on this machine.
 
     Observation t becomes a row with action t; the row behind the last action gets NaN. Discrete
@@ -48,7 +42,8 @@ def open_minari(
     source = _Source(_folder(dataset))
     found = source.open()
     leaves = _leaves(found.observation_space)
-    images = [name for name, space in leaves.items() if _is_image(space)]
+    shapes = {name: s.shape or () for name, s in leaves.items() if s.dtype == np.uint8}
+    images = [name for name, s in shapes.items() if len(s) == 3 and s[-1] in (1, 3, 4)]
     where = f"{source.folder} (uint8 [H, W, C] among {sorted(leaves)})"
     source.pixels = choose_pixels(pixels, images, "image", where)
     usual = ("state", "proprio")
@@ -58,16 +53,12 @@ def open_minari(
         frames = _leaf(episode.observations, source.pixels)
         taken = _vectors(episode.actions, found.action_space)
         if len(frames) != len(taken) + 1:
-            raise ValueError(
-                f"an episode must be T + 1 observations around T actions, got {len(frames)} and "
-                f"{len(taken)} in episode {e} of {source.folder}"
-            )
+            found = f"{len(frames)} and {len(taken)} in episode {e} of {source.folder}"
+            raise ValueError(f"an episode must be T + 1 observations around T actions, got {found}")
         image = image or frames.shape[1:]
         if frames.shape[1:] != image:
-            raise ValueError(
-                f"every frame must have one size, {list(image)} in episode 0, "
-                f"got {list(frames.shape[1:])} in episode {e}"
-            )
+            found = f"{list(image)} in episode 0, got {list(frames.shape[1:])} in episode {e}"
+            raise ValueError(f"every frame must have one size, {found}")
         actions.append(np.vstack([taken, np.full_like(taken[:1], np.nan)]))
         states.append([_leaf(episode.observations, n).astype(np.float32) for n in names])
     if not actions:
@@ -141,18 +132,12 @@ def _leaf(observations: Any, name: str) -> NDArray[Any]:
     return np.asarray(observations)
 
 
-def _is_image(space: Any) -> bool:
-    shape = tuple(space.shape or ())
-    return space.dtype == np.uint8 and len(shape) == 3 and shape[-1] in (1, 3, 4)
-
-
 def _vectors(actions: Any, space: Any) -> NDArray[np.float32]:
     """Actions as float32 [T, A]."""
     spaces = need("gymnasium.spaces", "minari", "reading Minari data sets")
     if isinstance(space, spaces.Discrete):
         index = np.asarray(actions).reshape(-1) - int(space.start)
-        one_hot: NDArray[np.float32] = np.eye(int(space.n), dtype=np.float32)[index]
-        return one_hot
+        return np.eye(int(space.n), dtype=np.float32)[index]
     if not isinstance(space, spaces.Box):
         raise ValueError(f"actions must be a Box or Discrete space, got {space}")
     values = np.asarray(actions, np.float32)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.hdf5 import hdf5_columns, open_hdf5
 from worldmodel.data.lerobot import is_lerobot, lerobot_columns, open_lerobot
 from worldmodel.data.minari import is_minari, minari_columns, open_minari
-from worldmodel.data.reading import Column
+from worldmodel.data.reading import Column, Names
 
 __all__ = ["columns_of", "format_of", "open_episodes"]
 
@@ -34,11 +33,7 @@ def format_of(path: str | Path) -> str:
 
 
 def open_episodes(
-    path: str | Path,
-    *,
-    pixels: str | None = None,
-    action: str | None = None,
-    state: str | Sequence[str] | None = None,
+    path: str | Path, *, pixels: str | None = None, action: str | None = None, state: Names = None
 ) -> Episodes:
     """Episodes of an HDF5 file, a LeRobot folder, or a Minari folder or id, frames on disk.
 

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import EpisodeFrames
 
-__all__ = ["Column", "choose_pixels", "choose_states", "episodes_of"]
+__all__ = ["Column", "Names", "choose_pixels", "choose_states", "episodes_of"]
 
 Floats = NDArray[np.float32]
+Names = str | Sequence[str] | None
+"""One column, several, or those that the format usually has."""
 
 
 class Column(NamedTuple):
@@ -27,10 +29,7 @@ class Column(NamedTuple):
 
 
 def choose_pixels(pixels: str | None, known: Sequence[str], kind: str, where: str) -> str:
-    """The column of frames: the one that is named, or the only one.
-
-    Raises: ValueError if it is not known, or there are several and none is named.
-    """
+    """The column of frames: the one that is named, which must be known, or the only one."""
     chosen = [name for name in known if pixels in (None, name)]
     if len(chosen) != 1:
         found = f"got {pixels!r} and {kind}s {list(known)}"
@@ -39,19 +38,16 @@ def choose_pixels(pixels: str | None, known: Sequence[str], kind: str, where: st
 
 
 def choose_states(
-    state: str | Sequence[str] | None, known: Collection[str], usual: Sequence[str], what: str
+    state: Names, known: Collection[str], usual: Sequence[str], what: str
 ) -> list[str]:
-    """The columns of states: those that are named, or the first usual one that is there.
-
-    Raises: ValueError if one that is named is not known.
-    """
+    """The columns of states: those that are named, all known, or the first usual one there is."""
     if state is None:
         return [name for name in usual if name in known][:1]
     names = [state] if isinstance(state, str) else list(state)
     for name in names:
         if name not in known:
-            found = ", ".join(sorted(known))
-            raise ValueError(f"state must name {what}, got {name!r} among {found}")
+            found = f"{name!r} among {', '.join(sorted(known))}"
+            raise ValueError(f"state must name {what}, got {found}")
     return names
 
 
@@ -61,10 +57,9 @@ def episodes_of(
     actions: list[Floats],
     states: list[list[Floats]],
 ) -> Episodes:
-    """A record of episodes that are decoded one by one.
+    """A record of episodes that are decoded one by one, by `read`, to frames [L, *image].
 
-    `read` gives the frames [L, H, W, C] of an episode, `image` is (H, W, C), and each episode has
-    actions [L, A] and any number of states [L, …], which are laid side by side.
+    Each has actions [L, A] and any number of states [L, …], which are laid side by side.
     """
     lengths = torch.tensor([len(taken) for taken in actions])
     rows = [np.hstack([s.reshape(len(s), -1) for s in parts]) for parts in states if parts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import count
 from typing import Any
 
@@ -52,9 +53,8 @@ class Windows(Dataset[Batch]):
         observations: Sequence[str] | None = None,
     ) -> None:
         if num_frames < 1 or frameskip < 1:
-            raise ValueError(
-                f"num_frames and frameskip must be at least 1, got {num_frames} and {frameskip}"
-            )
+            found = f"{num_frames} and {frameskip}"
+            raise ValueError(f"num_frames and frameskip must be at least 1, got {found}")
         self.episodes, self.scale = episodes, scale
         self.num_frames, self.frameskip = num_frames, frameskip
         sources: dict[str, Frames] = {"pixels": episodes.frames, **episodes.others}
@@ -68,11 +68,10 @@ class Windows(Dataset[Batch]):
         span = num_frames * frameskip
         counts = (episodes.lengths[chosen] - span + 1).clamp(min=0)
         if int(counts.sum()) == 0:
-            longest = int(episodes.lengths[chosen].max()) if len(chosen) else 0
-            raise ValueError(
-                f"a window of num_frames {num_frames} × frameskip {frameskip} = {span} rows is "
-                f"longer than every episode; the longest has {longest}"
-            )
+            longest = max(episodes.lengths[chosen].tolist(), default=0)
+            window = f"num_frames {num_frames} × frameskip {frameskip} = {span} rows"
+            found = f"longer than every episode; the longest has {longest}"
+            raise ValueError(f"a window of {window} is {found}")
         shift = episodes.offsets[chosen] - (counts.cumsum(0) - counts)
         self._starts = torch.arange(int(counts.sum())) + torch.repeat_interleave(shift, counts)
 
@@ -95,53 +94,39 @@ class Windows(Dataset[Batch]):
         actions = self.episodes.actions[start + torch.arange(k * steps)]
         if self.scale is not None:
             actions = self.scale.normalise(actions)
-        actions = actions.masked_fill(actions.isnan(), 0.0)
-        frames = seen["pixels"] if self._alone else seen
-        return Batch(frames, actions.unflatten(1, (steps, k)).flatten(2))
+        actions = actions.masked_fill(actions.isnan(), 0.0).unflatten(1, (steps, k)).flatten(2)
+        return Batch(seen["pixels"] if self._alone else seen, actions)
 
 
+@dataclass(eq=False)
 class BatchOrder(Sampler[Tensor]):
     """Window indices of every step, a pure function of (seed, step, rank).
 
-    Each pass over the windows has an order of its own; the short rest of a pass is left out. A run
-    that resumes at step n needs n and nothing else. The ranks of one step share the batch of a
-    single process: rank r takes the r-th part.
+    Each pass over the windows has an order of its own; the short rest of a pass is left out. The
+    ranks of one step share the batch of a single process: rank r takes the r-th part.
 
-    Args:
-        num: number of windows.
-        batch_size: windows per step, over all ranks.
-        seed: of every pass.
-        start: first step that iterating yields.
-        stop: step to end before; None means never.
-        rank: which part of each batch is ours.
-        ranks: number of parts.
     Raises: ValueError if there are fewer windows than `batch_size`, or the ranks do not divide it.
     """
 
-    def __init__(
-        self,
-        num: int,
-        batch_size: int,
-        *,
-        seed: int,
-        start: int = 0,
-        stop: int | None = None,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        if not 0 < batch_size <= num:
+    num: int  #: of windows
+    batch_size: int  #: windows per step, over all ranks
+    _: KW_ONLY
+    seed: int  #: of every pass
+    start: int = 0  #: first step that iterating yields
+    stop: int | None = None  #: step to end before; None means never
+    rank: int = 0  #: which part of each batch is ours
+    ranks: int = 1  #: number of parts
+
+    def __post_init__(self) -> None:
+        size, ranks = self.batch_size, self.ranks
+        if not 0 < size <= self.num:
+            raise ValueError(f"batch_size must be between 1 and the {self.num} windows, got {size}")
+        if size % ranks or not 0 <= self.rank < ranks:
+            found = f"{size}, {ranks} and {self.rank}"
             raise ValueError(
-                f"batch_size must be between 1 and the {num} windows, got {batch_size}"
+                f"batch_size must be a multiple of ranks, rank one of them, got {found}"
             )
-        if batch_size % ranks or not 0 <= rank < ranks:
-            raise ValueError(
-                f"batch_size must be a multiple of ranks, and rank one of them, "
-                f"got {batch_size}, {ranks} and {rank}"
-            )
-        self.num, self.batch_size, self.seed = num, batch_size, seed
-        self.start, self.stop, self.rank, self.ranks = start, stop, rank, ranks
-        self._pass = -1
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def __iter__(self) -> Iterator[Tensor]:
         steps = count(self.start) if self.stop is None else range(self.start, self.stop)

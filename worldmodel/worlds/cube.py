@@ -155,10 +155,8 @@ class CubePicker:
     The rules look at the present state alone, so a slip begins the grasp anew. Heights, thresholds
     and gains are those of OGBench's Markovian oracle, which knows no target above the table.
 
-    Args:
-        targets: [N, 3], where the cubes shall be; one above the table is held there.
-        yaws: [N], how they shall be turned; None leaves them.
-        rests: [N, 3], where the effectors go in the end; None leaves them above the cube.
+    A target [N, 3] above the table is held there. Cubes are turned to `yaws` [N] or left as they
+    are; the effectors go to `rests` [N, 3] in the end, or stay above the cube.
     """
 
     def __init__(
@@ -172,7 +170,8 @@ class CubePicker:
         """Actions [N, 5] in [−1, 1] for the states [N, 47]."""
         s, target = states.astype(np.float64), self.targets
         effector, cube, contact, at_yaw = s[:, _EFFECTOR], s[:, CUBE], s[:, _CONTACT], s[:, _YAW]
-        cube_yaw = _quarter(_yaw(s[:, _QUATERNION]), at_yaw)
+        w, x, y, z = s[:, _QUATERNION].T
+        cube_yaw = _quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)), at_yaw)
         lifted = effector[:, 2] > _LIFTED
         placed = np.linalg.norm(target - cube, axis=-1) <= _AT
         over = np.linalg.norm((cube - effector)[:, :2], axis=-1) <= _NEAR
@@ -246,13 +245,6 @@ class CubeCollector:
         xy = rng.uniform(_TABLE[0], _TABLE[1], (num, 2))
         targets = np.concatenate([xy, np.full((num, 1), 0.02)], axis=1).astype(np.float32)
         return targets, rng.uniform(-np.pi, np.pi, num), rng.uniform(_AIR[0], _AIR[1], (num, 3))
-
-
-def _yaw(quaternion: Array) -> Array:
-    """Rotation about the vertical of w, x, y, z: [N, 4] -> [N]."""
-    w, x, y, z = quaternion.T
-    yaw: Array = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
-    return yaw
 
 
 def _quarter(yaw: Array, near: Array) -> Array:

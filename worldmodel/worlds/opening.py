@@ -38,10 +38,8 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
     kind, _, number = name.partition("-") if name.startswith("maze-") else (name, "", "")
     is_layout = number.isascii() and number.isdecimal() and len(number) < 8
     if kind not in WORLDS or (kind != name and not is_layout):
-        raise ValueError(
-            f"env must be one of {', '.join(WORLDS)}, or a class of your own as "
-            f"package.module:Class, got {name!r}"
-        )
+        known = f"{', '.join(WORLDS)}, or a class of your own as package.module:Class"
+        raise ValueError(f"env must be one of {known}, got {name!r}")
     if kind in ("two-room", "maze") and workers is not None:
         raise ValueError(f"{name} is simulated all at once, without workers, got {workers}")
     if number:
@@ -77,8 +75,6 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
         raise ValueError(f"{name} cannot be made by {call}: {error!r}") from error
     members = {*World.__annotations__, *(n for n in vars(World) if not n.startswith("_"))}
     if missing := sorted(members - set(dir(world))):
-        raise ValueError(
-            f"{name} must offer what worldmodel.worlds.World asks for, it lacks "
-            f"{', '.join(missing)}"
-        )
+        lacks = f"it lacks {', '.join(missing)}"
+        raise ValueError(f"{name} must offer what worldmodel.worlds.World asks for, {lacks}")
     return world

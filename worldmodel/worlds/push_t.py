@@ -27,10 +27,9 @@ class PushT(BoxWorld):
 
     A state is [agent x, y, block x, y, angle in [0, 2π), agent velocity x, y], the published seven,
     and behind them the block's velocity x, y and spin. Lengths are the world's, a square of 512, y
-    downwards. States of seven dims are taken too: their block is at rest.
-
-    An action in [−1, 1]² names a point 100 × action from the agent, held inside the square; a
-    spring draws the agent towards it for a tenth of a second.
+    downwards. States of seven dims are taken too: their block is at rest. An action names a point
+    100 × action from the agent, held inside the square; a spring draws the agent towards it for a
+    tenth of a second. Of `workers` processes, which simulate, 0 means this one.
 
     After every step the physics is set up anew from the state it has just reported. A simulator
     that runs on keeps contact forces that no state holds, and where the agent is pressed into the
@@ -40,9 +39,6 @@ class PushT(BoxWorld):
     pixels gym-pusht draws; every other size is drawn for many states at once by signed distances,
     which differ from its shrunken raster by a sixth of a grey level on average.
 
-    Args:
-        image_size: side of the frames.
-        workers: processes that simulate; 0 does it in this one.
     Source: gym-pusht; relative actions and success as in stable-worldmodel's Push-T
         (LeWM, arXiv:2603.19312, Section 4), whose reset also lets a hundredth of a second pass.
     """
@@ -61,7 +57,26 @@ class PushT(BoxWorld):
     distributions = ("gym-pusht", "pymunk", "pygame", "numpy", *_OPENCV)
 
     def __init__(self, image_size: int = 64, *, workers: int = 0) -> None:
-        super().__init__(image_size, _Simulation(image_size, workers))
+        super().__init__(image_size, self)
+        self._workers = Workers(_Physics, workers)
+        self._pictures: Pictures | None = None
+        self._env: Any = None  # gym-pusht's, which draws
+
+    def step(self, states: Floats, actions: Floats) -> Floats:
+        """A tenth of a second, in the workers: [N, 10], [N, 2] -> [N, 10]."""
+        return self._workers.step(states, actions)
+
+    def render(self, states: Floats) -> Pixels:
+        """Pictures, in this process: [N, 10] -> [N, 3, H, W]."""
+        self._env = self._env or _environment()
+        if self.image_size == WORLD:
+            return np.stack([self._picture(state).transpose(2, 0, 1) for state in states])
+        self._pictures = self._pictures or Pictures(self._picture(None), self.image_size)
+        return self._pictures.draw(states)
+
+    def renderer(self) -> str:
+        """Whose pictures these are."""
+        return "pygame" if self.image_size == WORLD else "signed distances"
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Starts as gym-pusht draws them, everything at rest, none with the agent in the block."""
@@ -95,51 +110,19 @@ class PushT(BoxWorld):
         """The scripted pusher without noise: block first, then the agent."""
         return PushTPusher(goals).act
 
-
-class _Simulation:
-    """Physics in this process or in workers, pictures in this one."""
-
-    def __init__(self, image_size: int, workers: int) -> None:
-        self._size, self._workers = image_size, Workers(_Physics, workers)
-        self.step = self._workers.step
-        self._painter: _Painter | None = None
-        self._pictures: Pictures | None = None
-
-    def render(self, states: Floats) -> Pixels:
-        self._painter = self._painter or _Painter()
-        if self._size == WORLD:
-            return np.stack([self._painter.draw(state) for state in states])
-        self._pictures = self._pictures or Pictures(self._painter.empty(), self._size)
-        return self._pictures.draw(states)
-
-    def renderer(self) -> str:
-        return "pygame" if self._size == WORLD else "signed distances"
-
-
-class _Painter:
-    """gym-pusht's own pictures of 512 pixels."""
-
-    def __init__(self) -> None:
-        self._env = _environment()
-
-    def draw(self, state: Floats) -> Pixels:
-        env, values = self._env, state.tolist()
-        env._setup()
-        env.agent.position, env.block.angle = values[:2], values[4]
-        env.block.position = values[2:4]
-        for body in (env.agent, env.block):
-            env.space.reindex_shapes_for_body(body)  # pictures show where the shapes last were
-        return np.ascontiguousarray(self._picture().transpose(2, 0, 1))
-
-    def empty(self) -> Pixels:
-        """Walls and the green T alone, [512, 512, 3]."""
+    def _picture(self, state: Floats | None) -> Pixels:
+        """gym-pusht's own, of a state or of walls and the green T alone: [512, 512, 3]."""
         env = self._env
         env._setup()
-        env.space.remove(env.agent, *env.agent.shapes, env.block, *env.block.shapes)
-        return self._picture()
-
-    def _picture(self) -> Pixels:
-        drawn: Pixels = self._env._get_img(self._env._draw(), WORLD, WORLD)
+        if state is None:
+            env.space.remove(env.agent, *env.agent.shapes, env.block, *env.block.shapes)
+        else:
+            values = state.tolist()
+            env.agent.position, env.block.angle = values[:2], values[4]
+            env.block.position = values[2:4]
+            for body in (env.agent, env.block):
+                env.space.reindex_shapes_for_body(body)  # pictures show where the shapes last were
+        drawn: Pixels = env._get_img(env._draw(), WORLD, WORLD)
         return drawn
 
 

@@ -84,11 +84,8 @@ class PushTPusher:
     whose motion lies closest to the one that is missing, and pushes until another contact is
     clearly better.
 
-    Args:
-        goals: [N, >= 5], states to reach.
-        settle: how close the block must come, in lengths (a radian counts as 57.3), before the
-            agent walks off.
-        stride: longest action on the way, in units of the action.
+    Goals are states [N, >= 5]. The agent walks off once the block is within `settle` of its goal,
+    in lengths (a radian counts as 57.3); `stride` is the longest action on the way.
     """
 
     def __init__(self, goals: Floats, *, settle: float = 6.0, stride: float = 0.6) -> None:

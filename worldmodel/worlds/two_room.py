@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,11 +118,10 @@ class TwoRoomEnv:
         if seed is not None:
             self.rng = np.random.default_rng(seed)
         drawn = {name: self.world.sample_states(self.rng, 1)[0] for name in ("state", "goal")}
-        if not set(options or {}) <= set(drawn):
-            raise ValueError(
-                f"options must be among 'state' and 'goal', got {sorted(options or {})}"
-            )
-        for name, given in (drawn | (options or {})).items():
+        chosen = options or {}
+        if not set(chosen) <= set(drawn):
+            raise ValueError(f"options must be among 'state' and 'goal', got {sorted(chosen)}")
+        for name, given in (drawn | chosen).items():
             value = np.asarray(given, np.float32)
             if value.shape != (2,):
                 raise ValueError(f"options[{name!r}] must be [2], got {list(value.shape)}")
@@ -143,31 +143,27 @@ class TwoRoomEnv:
         return {"state": self.state.copy(), "goal": self.goal.copy()}
 
 
+@dataclass
 class TwoRoomExpert:
     """A scripted, noisy walker, in Two-Room or a maze: to a random target, through the doors.
 
-    A new target is drawn when the old one is reached, in another room with probability `cross`, and
-    walked to in a straight line, wall or no wall, with probability `bump`: a model that never saw
-    the wall stop anybody plans through it. Noise of standard deviation `noise`, in units of the
-    full step, and a last action repeated with probability `repeat` bend the lines.
+    A new target is drawn when the old one is reached. Noise and repeats make sure that the data
+    hold more than straight lines; a model that never saw the wall stop anybody plans through it.
     """
 
-    def __init__(
-        self,
-        world: DiscWorld,
-        num: int,
-        rng: np.random.Generator,
-        *,
-        noise: float = 0.3,
-        repeat: float = 0.05,
-        cross: float = 0.6,
-        bump: float = 0.0,
-    ) -> None:
-        self.world, self.rng = world, rng
-        self.noise, self.repeat, self.cross, self.bump = noise, repeat, cross, bump
-        self.targets = np.full((num, world.state_dim), np.nan, np.float32)
-        self.last = np.zeros((num, 2), np.float32)
-        self.bumping = np.zeros(num, bool)
+    world: DiscWorld
+    num: int  #: N agents
+    rng: np.random.Generator
+    _: KW_ONLY
+    noise: float = 0.3  #: standard deviation of what is added to each component of an action
+    repeat: float = 0.05  #: probability of repeating the last action
+    cross: float = 0.6  #: probability that a new target lies in another room
+    bump: float = 0.0  #: probability of walking to a new target straight, wall or no wall
+
+    def __post_init__(self) -> None:
+        self.targets = np.full((self.num, self.world.state_dim), np.nan, np.float32)
+        self.last = np.zeros((self.num, 2), np.float32)
+        self.bumping = np.zeros(self.num, bool)
 
     def act(self, states: Floats) -> Floats:
         """Actions [N, 2] in [−1, 1] for the states [N, S]."""

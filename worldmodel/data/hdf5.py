@@ -146,7 +146,7 @@ def _table(dataset: Any, path: Path, rows: Ints) -> Tensor:
 
 
 def _row_bytes(dataset: Any) -> int:
-    return math.prod(dataset.shape[1:]) * int(dataset.dtype.itemsize)
+    return int(math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
 
 
 def open_for_reading(path: Path) -> Any:

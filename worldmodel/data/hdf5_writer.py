@@ -118,6 +118,7 @@ class HDF5Writer:
         try:
             _ensure_room(partial, self._room(columns))
             with self._h5py.File(partial, "w", libver=_VERSION) as file:
+                index: dict[str, NDArray[Any]]
                 index = {"ep_offset": np.empty(0, np.int64), "ep_len": np.empty(0, np.int32)}
                 for name, values in (columns | index).items():
                     # Small columns stay uncompressed: their last chunk is rewritten by every

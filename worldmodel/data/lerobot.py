@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,7 +157,8 @@ def _read(table: Path, names: list[str], episodes: list[_Episode]) -> list[dict[
     return found
 
 
-class _Decoder(NamedTuple):
+@dataclass(frozen=True)
+class _Decoder:
     """Reads the frames of one episode."""
 
     camera: str

@@ -42,7 +42,7 @@ def open_minari(dataset: str | Path, *, pixels: str | None = None, state: Names 
     source = _Source(_folder(dataset))
     found = source.open()
     leaves = _leaves(found.observation_space)
-    shapes = {name: s.shape or () for name, s in leaves.items() if s.dtype == np.uint8}
+    shapes = {name: list(s.shape or ()) for name, s in leaves.items() if s.dtype == np.uint8}
     images = [name for name, s in shapes.items() if len(s) == 3 and s[-1] in (1, 3, 4)]
     where = f"{source.folder} (uint8 [H, W, C] among {sorted(leaves)})"
     source.pixels = choose_pixels(pixels, images, "image", where)
@@ -137,7 +137,8 @@ def _vectors(actions: Any, space: Any) -> NDArray[np.float32]:
     spaces = need("gymnasium.spaces", "minari", "reading Minari data sets")
     if isinstance(space, spaces.Discrete):
         index = np.asarray(actions).reshape(-1) - int(space.start)
-        return np.eye(int(space.n), dtype=np.float32)[index]
+        one_hot: NDArray[np.float32] = np.eye(int(space.n), dtype=np.float32)[index]
+        return one_hot
     if not isinstance(space, spaces.Box):
         raise ValueError(f"actions must be a Box or Discrete space, got {space}")
     values = np.asarray(actions, np.float32)

@@ -52,7 +52,7 @@ class BoxWorld:
     state_dim: int
     action_dim: int
     smallest = 16  #: side of a frame
-    published: int | None = None  #: width of states that are taken too, what they lack being 0
+    published = -1  #: width of states that are taken too, if there are, what they lack being 0
     package = ""  #: module that the extra of this world's name brings
     distributions: tuple[str, ...] = ("numpy",)  #: whose versions decide, where installed
 

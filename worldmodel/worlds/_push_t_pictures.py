@@ -64,7 +64,7 @@ class Pictures:
 
     def _block(self, canvas: Pixels, position: Floats, angle: Floats) -> None:
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
-        middle = position + _MIDDLE * np.concatenate([-sin, cos], axis=1)
+        middle = position + _MIDDLE * np.concatenate([-sin, cos], axis=1, dtype=np.float32)
         x, y, places = self._samples(middle, _RADIUS)
         x, y = x - position[:, 0, None, None], y - position[:, 1, None, None]
         cos, sin = cos[:, None], sin[:, None]

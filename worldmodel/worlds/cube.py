@@ -238,7 +238,8 @@ class CubeCollector:
             picker.yaws[new], picker.rests[new] = yaws[new], rests[new]
         self.age = np.where(new, 0, self.age + 1)
         noise = self.noise * self.rng.standard_normal(clean.shape)
-        return np.clip(clean + noise, -1, 1).astype(np.float32)
+        out: Floats = np.clip(clean + noise, -1, 1).astype(np.float32)
+        return out
 
     def _targets(self, num: int) -> tuple[Floats, Array, Array]:
         rng = self.rng

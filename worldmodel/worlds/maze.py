@@ -98,7 +98,8 @@ class Maze(DiscWorld):
     def room(self, states: Floats) -> Whole:
         """Which of the nine rooms, row by row: [..., 3] -> [...]."""
         place = np.clip(states[..., :2] // self._cell, 0, _ROOMS - 1).astype(np.int64)
-        return place @ np.array([1, _ROOMS])
+        out: Whole = place @ np.array([1, _ROOMS])
+        return out
 
     def doors_between(self, states: Floats, goals: Floats) -> Whole:
         """How many doors lie on the way: [N, 3], [N, 3] -> [N]."""
@@ -145,15 +146,12 @@ class Maze(DiscWorld):
         room = rng.integers(_ROOMS, size=(num, 2))
         return room * self._cell + rng.uniform(self._reach, self._cell - self._reach, (num, 2))
 
-    def _middle(self, room: Whole) -> NDArray[np.float64]:
-        out: NDArray[np.float64] = (
-            np.stack([room % _ROOMS, room // _ROOMS], -1) + 0.5
-        ) * self._cell
-        return out
+    def _middle(self, room: Whole) -> Numbers:
+        return (np.stack([room % _ROOMS, room // _ROOMS], -1) + 0.5) * self._cell
 
     def _moved(self, states: Floats, delta: Floats) -> Floats:
-        layouts = _layouts(states)
-        right, down = (np.stack([layout[i] for layout in layouts]) for i in (0, 1))
+        right = np.stack([layout.right for layout in _layouts(states)])
+        down = np.stack([layout.down for layout in _layouts(states)])
         x = self._along(states[:, 0], states[:, 1], delta[:, 0], right)
         y = self._along(states[:, 1], x, delta[:, 1], down.transpose(0, 2, 1))
         return np.column_stack([x, y, states[:, 2]]).astype(np.float32)

@@ -58,7 +58,7 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
     path, _, kind = name.partition(":")
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path as sys.path holds it
     try:
-        make: Any = getattr(importlib.import_module(path), kind, None)
+        found: Any = getattr(importlib.import_module(path), kind, None)
     except ModuleNotFoundError as error:
         # A module that lacks one of its own imports says so itself.
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
@@ -66,8 +66,9 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
         raise ValueError(f"env must name a module, there is none called {error.name!r}") from None
     finally:
         sys.path.remove(os.getcwd())  # noqa: PTH109
-    if not inspect.isclass(make):
+    if not inspect.isclass(found):
         raise ValueError(f"env must be package.module:Class, and {path} has no class {kind!r}")
+    make: Any = found
     try:
         world: World = make(image_size, **options)
     except Exception as error:

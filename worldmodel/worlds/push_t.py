@@ -98,8 +98,9 @@ class PushT(BoxWorld):
         position = np.linalg.norm(states[..., :4] - goals[..., :4], axis=-1)
         turn = np.abs(states[..., 4] - goals[..., 4]) % (2 * np.pi)
         angle = np.minimum(turn, 2 * np.pi - turn)
-        out = np.maximum(position / self.position_tolerance, angle / self.angle_tolerance)
-        return out.astype(np.float32)
+        worse = np.maximum(position / self.position_tolerance, angle / self.angle_tolerance)
+        out: Floats = worse.astype(np.float32)
+        return out
 
     def clearance(self, states: Floats) -> NDArray[np.float64]:
         """Gap between agent and block, below 0 where they overlap: [N]."""

@@ -127,7 +127,8 @@ class PushTPusher:
         longest = np.where(pushing, 0.35, self.stride)
         length = np.linalg.norm(actions, axis=-1)
         actions = actions * np.minimum(1.0, longest / np.maximum(length, 1e-9))[:, None]
-        return actions.astype(np.float32)
+        out: Floats = actions.astype(np.float32)
+        return out
 
     def missing(self, states: Floats) -> tuple[Array, Array]:
         """How the block must still move, in its own frame: shift of its centre [N, 2], turn [N]."""

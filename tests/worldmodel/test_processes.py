@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worldmodel.worlds._box import SimulatedSession
+from worldmodel.worlds._mujoco import MujocoWorld
 from worldmodel.worlds._processes import Workers
 
 Floats = NDArray[np.float32]
@@ -25,20 +25,31 @@ def workers() -> Iterator[Workers]:
     pool.close()
 
 
-class Adder:
-    """A world of one number: actions are added, and a picture is full of it."""
+class Adder(MujocoWorld):
+    """A world of one number whose simulator adds actions; a picture is full of the state."""
 
-    def step(self, state: Floats, action: Floats) -> Floats:
-        """Their sum."""
-        return state + action
+    name, state_dim, action_dim = "adder", 1, 1
 
-    def draw(self, state: Floats) -> NDArray[np.uint8]:
-        """A picture full of the state."""
-        return np.full((3, 2, 2), state[0], np.uint8)
+    class Simulator:
+        """One agent's: the functions that a worker calls."""
 
-    def renderer(self, _: float) -> str:
-        """Its name."""
-        return "chalk"
+        def __init__(self, image_size: int) -> None:
+            self.image_size = image_size
+
+        def step(self, state: Floats, action: Floats) -> Floats:
+            """Their sum."""
+            return state + action
+
+        def draw(self, state: Floats) -> NDArray[np.uint8]:
+            """A picture full of the state."""
+            return np.full((3, self.image_size, self.image_size), state[0], np.uint8)
+
+        def renderer(self, _: float) -> str:
+            """Its name."""
+            return "chalk"
+
+    def __init__(self) -> None:
+        super().__init__(16, Adder.Simulator, 0)
 
 
 def test_calls_are_shared_out_and_put_together_in_order(workers: Workers) -> None:
@@ -88,17 +99,17 @@ def test_a_worker_does_not_load_torch() -> None:
 
 def test_actions_are_clipped_to_the_box_and_states_are_the_sessions_own() -> None:
     """A session feels nothing of what is written into the states it was given or has returned."""
-    pool = Workers(Adder, 0)
+    world = Adder()
     start = np.zeros((2, 1), np.float32)
-    session = SimulatedSession(pool, start, 1)
+    session = world.start(start)
     first = session.step(np.array([[5.0], [-0.25]], np.float32))
     assert first.tolist() == [[1.0], [-0.25]]
     assert start.tolist() == [[0.0], [0.0]]
     first += 100
     assert session.step(np.ones((2, 1), np.float32)).tolist() == [[2.0], [0.75]]
     start += 100
-    again = SimulatedSession(pool, start, 1)
+    again = world.start(start)
     start += 100
     assert again.step(np.zeros((2, 1), np.float32)).tolist() == [[100.0], [100.0]]
     assert session.render(np.array([0]))[0, 0, 0, 0] == 2
-    assert pool.renderer() == "chalk"
+    assert world.versions() == {"numpy": np.__version__, "rendering": "chalk"}

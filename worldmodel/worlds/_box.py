@@ -1,10 +1,10 @@
-"""What all our worlds share: actions in a box, checked states, and sessions on a simulation."""
+"""What all our worlds share: actions in a box, checked states, and sessions."""
 
 from __future__ import annotations
 
 import importlib.util
+from abc import ABC, abstractmethod
 from importlib.metadata import PackageNotFoundError, version
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,40 +12,31 @@ from numpy.typing import NDArray
 from worldmodel._extras import install
 from worldmodel.worlds.contract import Floats, Pixels
 
-__all__ = ["BoxWorld", "SimulatedSession", "Simulation"]
+__all__ = ["BoxSession", "BoxWorld"]
 
 
-class Simulation(Protocol):
-    """Many agents' world as functions of their states: steps, pictures, and what draws these."""
-
-    def step(self, states: Floats, actions: Floats) -> Floats: ...
-    def render(self, states: Floats) -> Pixels: ...
-    def renderer(self) -> str: ...
-
-
-class SimulatedSession:
+class BoxSession:
     """N agents in their states (`worldmodel.worlds.Session`), actions clipped to [−1, 1]."""
 
-    def __init__(self, simulation: Simulation, states: Floats, action_dim: int) -> None:
-        self._simulation, self._action_dim = simulation, action_dim
-        self.states = np.array(states, np.float32)
+    def __init__(self, world: BoxWorld, states: Floats) -> None:
+        self._world, self.states = world, np.array(states, np.float32)
 
     def step(self, actions: Floats) -> Floats:
-        wanted = (len(self.states), self._action_dim)
+        wanted = (len(self.states), self._world.action_dim)
         if actions.shape != wanted or not np.isfinite(actions).all():
             raise ValueError(f"actions must be finite {list(wanted)}, got {list(actions.shape)}")
         clipped = np.clip(actions, -1, 1).astype(np.float32)
-        self.states = self._simulation.step(self.states, clipped)
+        self.states = self._world.step(self.states, clipped)
         return self.states.copy()
 
     def render(self, agents: NDArray[np.int64] | None = None) -> Pixels:
-        return self._simulation.render(self.states if agents is None else self.states[agents])
+        return self._world.render(self.states if agents is None else self.states[agents])
 
     def close(self) -> None:
-        """The simulation belongs to the world."""
+        """Whatever runs behind it belongs to the world."""
 
 
-class BoxWorld:
+class BoxWorld(ABC):
     """The half of `worldmodel.worlds.World` that needs to know no rules; actions in [−1, 1]^A."""
 
     name: str
@@ -56,23 +47,35 @@ class BoxWorld:
     package = ""  #: module that the extra of this world's name brings
     distributions: tuple[str, ...] = ("numpy",)  #: whose versions decide, where installed
 
-    def __init__(self, image_size: int, simulation: Simulation) -> None:
+    def __init__(self, image_size: int) -> None:
         if image_size < self.smallest:
             raise ValueError(f"image_size must be at least {self.smallest}, got {image_size}")
         # Looked for without importing it: that may open an OpenGL context.
         if self.package and importlib.util.find_spec(self.package) is None:
             raise ImportError(f"{self.name} needs the package {self.package}: {install(self.name)}")
-        self.image_size, self._simulation = image_size, simulation
+        self.image_size = image_size
         self.action_low = np.full(self.action_dim, -1, np.float32)
         self.action_high = np.full(self.action_dim, 1, np.float32)
 
-    def start(self, states: Floats) -> SimulatedSession:
+    @abstractmethod
+    def step(self, states: Floats, actions: Floats) -> Floats:
+        """Act once everywhere, a function of its arguments alone: [N, S], [N, A] -> [N, S]."""
+
+    @abstractmethod
+    def render(self, states: Floats) -> Pixels:
+        """[N, S] -> [N, 3, H, W]."""
+
+    @abstractmethod
+    def renderer(self) -> str:
+        """What draws the pictures."""
+
+    def start(self, states: Floats) -> BoxSession:
         """One agent in each state [N, S]; ValueError for another shape or what is not finite."""
-        return SimulatedSession(self._simulation, self._checked(states), self.action_dim)
+        return BoxSession(self, self._checked(states))
 
     def draw(self, states: Floats) -> Pixels:
         """Pictures of states, checked as in `start`: [N, S] -> [N, 3, H, W]."""
-        return self._simulation.render(self._checked(states))
+        return self.render(self._checked(states))
 
     def idle(self, states: Floats) -> Floats:
         """Zeros: no step, no torque, and springs hold what they hold."""
@@ -82,7 +85,7 @@ class BoxWorld:
         """Each package behind the world, and what draws it."""
         found = {name: _version(name) for name in self.distributions}
         known = {name: number for name, number in found.items() if number}
-        return {**known, "rendering": self._simulation.renderer()}
+        return {**known, "rendering": self.renderer()}
 
     def _checked(self, states: Floats) -> Floats:
         S = self.state_dim

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ _FLOOR, _WALL, _AGENT = ((244, 241, 234), (62, 68, 84), (222, 73, 55))
 _FINE = 8  # samples a side of a pixel, for edges of walls between pixels
 
 
-class DiscWorld(BoxWorld, ABC):
+class DiscWorld(BoxWorld):
     """A disc in a square of 224, simulated and drawn for N agents that do not see each other.
 
     A state begins with the disc's centre x, y, y downwards. An action moves it by `speed` × action,
@@ -31,9 +31,6 @@ class DiscWorld(BoxWorld, ABC):
     speed = 8.0  #: largest step along each axis
     success_radius = 16.0  #: a goal is reached when the centres are closer than this
     action_dim = 2
-
-    def __init__(self, image_size: int) -> None:
-        super().__init__(image_size, self)
 
     def step(self, states: Floats, actions: Floats) -> Floats:
         """Move every agent once: [N, S], [N, 2] -> [N, S]; bad shapes and values are refused."""

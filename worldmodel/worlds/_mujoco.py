@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from worldmodel.worlds._processes import Workers
+import numpy as np
 
-__all__ = ["PLAIN_BELOW", "choose_backend", "gl_renderer", "named_when_it_fails", "simulation"]
+from worldmodel.worlds._box import BoxWorld
+from worldmodel.worlds._processes import Workers
+from worldmodel.worlds.contract import Floats, Pixels
+
+__all__ = ["PLAIN_BELOW", "MujocoWorld", "choose_backend", "gl_renderer", "named_when_it_fails"]
 
 # Smaller frames are drawn without shadows, reflections and multisampling, on which a software
 # renderer spends nearly all its time. The published frames of 224 are drawn with all of it.
@@ -23,10 +27,26 @@ _REMEDY = (
 )
 
 
-def simulation(simulator: Callable[[int], Any], image_size: int, workers: int | None) -> Workers:
-    """Workers for a simulator that is made for an image size; None means one per core, up to 16."""
-    num = min(16, os.cpu_count() or 1) if workers is None else workers
-    return Workers(partial(simulator, image_size), num)
+class MujocoWorld(BoxWorld):
+    """A world whose simulators are made for an image size; None means one per core, up to 16."""
+
+    def __init__(
+        self, image_size: int, simulator: Callable[[int], Any], workers: int | None
+    ) -> None:
+        super().__init__(image_size)
+        num = min(16, os.cpu_count() or 1) if workers is None else workers
+        self._workers = Workers(partial(simulator, image_size), num)
+
+    def step(self, states: Floats, actions: Floats) -> Floats:
+        moved: Floats = self._workers.call("step", states, actions)
+        return moved
+
+    def render(self, states: Floats) -> Pixels:
+        drawn: Pixels = self._workers.call("draw", states)
+        return drawn
+
+    def renderer(self) -> str:
+        return str(self._workers.call("renderer", np.zeros(1))[0])
 
 
 def choose_backend() -> None:

@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.worlds.contract import Floats, Pixels
-
 __all__ = ["Workers", "serve"]
 
 # A worker imports its simulator and never the script that runs here, as multiprocessing would: that
@@ -35,11 +33,10 @@ serve(int(sys.argv[1]))
 
 
 class Workers:
-    """A simulator of one agent as a simulation of many (`worldmodel.worlds._box.Simulation`).
+    """A simulator of one agent, asked for many.
 
     `make`, which is picklable, makes the simulator in each of `num` processes, started at the first
-    call; 0 runs it in this one. Its functions take one agent's arrays: `step(state, action)`,
-    `draw(state)`, `renderer(zero)`.
+    call; 0 runs it in this one. Its functions take what belongs to one agent.
     """
 
     def __init__(self, make: Callable[[], Any], num: int) -> None:
@@ -50,17 +47,6 @@ class Workers:
         self._pipes: list[Connection] = []
         self.processes: list[subprocess.Popen[bytes]] = []  #: those that were started last
         self._stop: Callable[[], Any] = lambda: None
-
-    def step(self, states: Floats, actions: Floats) -> Floats:
-        moved: Floats = self.call("step", states, actions)
-        return moved
-
-    def render(self, states: Floats) -> Pixels:
-        drawn: Pixels = self.call("draw", states)
-        return drawn
-
-    def renderer(self) -> str:
-        return str(self.call("renderer", np.zeros(1))[0])
 
     def call(self, what: str, *arrays: NDArray[Any]) -> Any:
         """A function of the simulator on each row: [N, ...], ... -> [N, ...]."""

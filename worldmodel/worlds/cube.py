@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodel.worlds import _mujoco
-from worldmodel.worlds._box import BoxWorld
 from worldmodel.worlds.contract import Expert, Flags, Floats, Pixels
 
 __all__ = ["CUBE", "Cube", "CubeCollector", "CubePicker"]
@@ -32,7 +31,7 @@ _TABLE = np.array([[0.3, -0.3], [0.55, 0.3]])  # where targets lie
 _AIR = np.array([[0.25, -0.35, 0.20], [0.6, 0.35, 0.35]])  # where the arm goes to in the end
 
 
-class Cube(BoxWorld):
+class Cube(_mujoco.MujocoWorld):
     """The single cube of OGBench, its arm drawn nearly transparent as its pixels are.
 
     A state is the published `qpos` [21] and `qvel` [20], and behind them what a policy reads from
@@ -62,8 +61,7 @@ class Cube(BoxWorld):
     distributions = ("ogbench", "dm_control", "mujoco", "numpy")
 
     def __init__(self, image_size: int = 64, *, workers: int | None = None) -> None:
-        self._workers = _mujoco.simulation(_Simulator, image_size, workers)
-        super().__init__(image_size, self._workers)
+        super().__init__(image_size, _Simulator, workers)
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Starts as OGBench draws them for its data: arm, cube and cube's angle anywhere."""

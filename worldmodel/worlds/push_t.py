@@ -57,14 +57,15 @@ class PushT(BoxWorld):
     distributions = ("gym-pusht", "pymunk", "pygame", "numpy", *_OPENCV)
 
     def __init__(self, image_size: int = 64, *, workers: int = 0) -> None:
-        super().__init__(image_size, self)
+        super().__init__(image_size)
         self._workers = Workers(_Physics, workers)
         self._pictures: Pictures | None = None
         self._env: Any = None  # gym-pusht's, which draws
 
     def step(self, states: Floats, actions: Floats) -> Floats:
         """A tenth of a second, in the workers: [N, 10], [N, 2] -> [N, 10]."""
-        return self._workers.step(states, actions)
+        moved: Floats = self._workers.call("step", states, actions)
+        return moved
 
     def render(self, states: Floats) -> Pixels:
         """Pictures, in this process: [N, 10] -> [N, 3, H, W]."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from worldmodel.worlds import _mujoco
-from worldmodel.worlds._box import BoxWorld
 from worldmodel.worlds.contract import Expert, Flags, Floats, Pixels
 
 __all__ = ["Reacher", "ReacherReach", "steer"]
@@ -18,7 +17,7 @@ _STIFFNESS = np.array([6.0, 3.0])
 _DAMPING = np.array([0.9, 0.2])
 
 
-class Reacher(BoxWorld):
+class Reacher(_mujoco.MujocoWorld):
     """The arm of dm_control's suite, without the target that its tasks draw.
 
     A state is [shoulder, wrist, their velocities], radians; the shoulder turns without end, the
@@ -45,7 +44,7 @@ class Reacher(BoxWorld):
     distributions = ("dm_control", "mujoco", "numpy")
 
     def __init__(self, image_size: int = 64, *, workers: int | None = None) -> None:
-        super().__init__(image_size, _mujoco.simulation(_Simulator, image_size, workers))
+        super().__init__(image_size, _Simulator, workers)
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Starts as dm_control draws them: any angles, at rest."""

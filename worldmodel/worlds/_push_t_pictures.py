@@ -114,10 +114,14 @@ def _paint(canvas: Pixels, places: tuple[Any, ...], layers: list[tuple[Floats, F
         canvas[n, c, rows, columns] = np.rint(value).astype(np.uint8)
 
 
-def _shrunk(picture: Pixels, size: int) -> Any:
+def _shrunk(picture: Pixels, size: int) -> Floats:
     """The mean of each pixel's area: [512, 512, 3] -> [size, size, 3]."""
-    edges, cells = np.linspace(0, WORLD, size + 1)[:, None], np.arange(WORLD)
-    overlap = np.minimum(edges[1:], cells + 1) - np.maximum(edges[:-1], cells)
-    share = np.maximum(overlap, 0) * (size / WORLD)  # of each cell in each pixel, [size, 512]
-    rows = (share @ picture.reshape(WORLD, -1)).reshape(size, WORLD, 3)
-    return share @ rows
+    edges = np.linspace(0, WORLD, size + 1)
+    whole = np.floor(edges).astype(int)
+    mean = picture.astype(np.float64)
+    for axis in (0, 1):
+        total = np.concatenate([np.zeros_like(mean.take([0], axis)), mean.cumsum(axis)], axis)
+        rest = np.expand_dims(edges - whole, (1, 2) if axis == 0 else (0, 2))
+        at, after = total.take(whole, axis), total.take(np.minimum(whole + 1, WORLD), axis)
+        mean = np.diff(at + rest * (after - at), axis=axis) / (WORLD / size)
+    return mean.astype(np.float32)

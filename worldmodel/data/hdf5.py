@@ -51,7 +51,6 @@ def open_hdf5(
         action: column of raw actions; NaN in the last row of each episode.
         state: columns or groups of columns laid side by side as `states`; by default `state`, else
             `proprio`, else none.
-    Returns: Episodes.
     Raises: FileNotFoundError; ImportError if h5py or a compression filter is missing; ValueError
         if the file is not HDF5 or damaged, a column is missing or has another shape, or there is no
         episode; OSError if it was cut short.

@@ -40,7 +40,6 @@ def open_lerobot(
         pixels: camera, e.g. `observation.images.top`; may be left out if there is only one.
         action: feature with the actions.
         state: features laid side by side as `states`; by default `observation.state` if it exists.
-    Returns: Episodes.
     Raises: FileNotFoundError; ImportError without pyarrow or av; ValueError if the version or a
         feature is unknown, the index lacks an entry, or a table or video is shorter than it says.
     """

@@ -35,7 +35,6 @@ def open_minari(dataset: str | Path, *, pixels: str | None = None, state: Names 
             only one is an image. An observation space that is an image needs no name.
         state: observations laid side by side as `states`; by default `state`, else `proprio`, else
             none.
-    Returns: Episodes.
     Raises: FileNotFoundError; ImportError without minari; ValueError if there is no such
         observation, an episode is not T + 1 observations around T actions, or sizes differ.
     """

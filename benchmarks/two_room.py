@@ -19,8 +19,8 @@ from torch import Tensor
 from planners import CEM, MPC, Bounds
 from sigreg import SIGReg
 from worldmodel import WorldModel, jepa_loss, load, presets, read_config, save
-from worldmodel.data import ActionScale, Episodes, Windows
-from worldmodel.worlds import TwoRoom, TwoRoomExpert, Walks
+from worldmodel.data import ActionScale, BatchOrder, Episodes, Windows
+from worldmodel.worlds import TwoRoom, Walks, collect
 from worldmodel.worlds.maze import Maze
 
 FRAMESKIP, SIZE, DIM = 5, 64, 64
@@ -76,7 +76,7 @@ def subject(
     """Train a model, if the folder does not hold it yet; as many frames a step for every window."""
     kept = folder / "known.safetensors"
     if not kept.exists():
-        walks = _walk(WORLDS[world], 800, 80, 6 * seed, bump=0.4)
+        walks = collect(WORLDS[world], 800, 80, 6 * seed, bump=0.4)
         episodes = _drawn(walks, WORLDS[world])
         scale = ActionScale.fit(episodes)
         windows = Windows(episodes, num_frames=num_frames, frameskip=FRAMESKIP, scale=scale)
@@ -98,7 +98,7 @@ def subject(
 
 def pairs(num: int, offset: int, *, seed: int = 0, world: str = "two-room") -> Pairs:
     """Pairs `offset` steps apart in walks that keep off the wall."""
-    states = _walk(WORLDS[world], 400, 120, 6 * seed + 1).states
+    states = collect(WORLDS[world], 400, 120, 6 * seed + 1).states
     rng = np.random.default_rng(6 * seed + 2)
     episode = rng.integers(len(states), size=20 * num)
     row = rng.integers(states.shape[1] - offset, size=20 * num)
@@ -218,17 +218,6 @@ def wilson(hits: int, num: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def _walk(world: Any, num: int, length: int, seed: int, bump: float = 0.0) -> Walks:
-    """As `worldmodel.worlds.collect`, in a world whose states may be longer."""
-    rng = np.random.default_rng(seed)
-    expert = TwoRoomExpert(world, num, rng, bump=bump)
-    states, actions = [world.sample_states(rng, num)], []
-    for _ in range(length):
-        actions.append(expert.act(states[-1]))
-        states.append(world.step(states[-1], actions[-1]))
-    return Walks(np.stack(states, axis=1), np.stack(actions, axis=1))
-
-
 def _train(build: Build, windows: Windows, batch: int, steps: int, seed: int) -> WorldModel:
     torch.manual_seed(seed)
     model, regularizer = build(), SIGReg(num_proj=256, seed=seed)
@@ -236,7 +225,7 @@ def _train(build: Build, windows: Windows, batch: int, steps: int, seed: int) ->
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, RATE, total_steps=steps, pct_start=0.1
     )
-    batches = windows.shuffled(batch, torch.Generator().manual_seed(seed))
+    batches = map(windows.batch, BatchOrder(len(windows), batch, seed=seed))
     for step in range(steps):
         losses = jepa_loss(model, next(batches), regularizer, weight=WEIGHT)
         optimizer.zero_grad()

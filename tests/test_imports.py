@@ -344,17 +344,17 @@ def test_no_file_is_on_a_circle_of_imports() -> None:
 
 def test_a_circle_is_found_however_it_is_closed() -> None:
     """In a function, for types, or through a package's face; a straight line is none."""
-    face = collect("from worldmodel.data.loading import loader", "worldmodel.data", is_package=True)
-    there = collect("from worldmodel.data.windows import Windows", "worldmodel.data.loading")
+    face = collect("from worldmodel.data.windows import loader", "worldmodel.data", is_package=True)
+    there = collect("from worldmodel.data.episodes import Episodes", "worldmodel.data.windows")
     packages = {"worldmodel.data"}
     assert circles([*face, *there], packages) == {}
     for back in (
-        "def f():\n    from worldmodel.data.loading import loader",
-        "if TYPE_CHECKING:\n    from worldmodel.data.loading import loader",
+        "def f():\n    from worldmodel.data.windows import loader",
+        "if TYPE_CHECKING:\n    from worldmodel.data.windows import loader",
         "from worldmodel.data import loader",
     ):
-        found = circles([*face, *there, *collect(back, "worldmodel.data.windows")], packages)
-        assert found.keys() == {"worldmodel.data.loading", "worldmodel.data.windows"}
+        found = circles([*face, *there, *collect(back, "worldmodel.data.episodes")], packages)
+        assert found.keys() == {"worldmodel.data.windows", "worldmodel.data.episodes"}
 
 
 def unnamed_encodings(source: str) -> list[int]:

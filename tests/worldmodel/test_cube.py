@@ -7,8 +7,7 @@ import pytest
 
 pytest.importorskip("ogbench", reason="cube needs ogbench: pip install 'sigreg[cube]'")
 
-from worldmodel.worlds.cube import Cube
-from worldmodel.worlds.cube_picker import CUBE, CubeCollector
+from worldmodel.worlds.cube import CUBE, Cube, CubeCollector
 
 
 @pytest.fixture(scope="module")

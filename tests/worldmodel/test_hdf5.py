@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from worldmodel.data import BatchOrder, Episodes, Windows, loader, open_hdf5
-from worldmodel.data.hdf5 import hdf5_columns
-from worldmodel.data.hdf5_frames import ChunkedFrames, MappedFrames
+from worldmodel.data.hdf5 import ChunkedFrames, MappedFrames, hdf5_columns
 
 h5py = pytest.importorskip("h5py", reason="sigreg[data] is not installed")
 
@@ -284,7 +283,7 @@ def test_a_missing_filter_is_named(
 
     publish(tmp_path / "a.h5", counter_walks(LENGTHS), spoil=squeeze)
     assert_same(open_hdf5(tmp_path / "a.h5"), counter_world(LENGTHS))
-    monkeypatch.setattr("worldmodel.data.hdf5_frames.filter_available", lambda code: False)
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: False)
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(ImportError, match=r"'blosc' \(HDF5 filter 32001\).*pip install hdf5plugin"):
         open_hdf5(tmp_path / "a.h5")

@@ -182,3 +182,17 @@ def test_what_is_missing_is_named(
             open_lerobot(root)
     with pytest.raises(FileNotFoundError, match="no LeRobot data set at"):
         open_lerobot(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["chunks_size", "video_path", '"length": 4'])
+def test_an_index_with_a_hole_is_named(
+    tmp_path: Path, counter_walks: Callable[[list[int]], list[Any]], key: str
+) -> None:
+    """What the index lacks is told in one error, whichever of its files lacks it."""
+    root = tmp_path / "set"
+    make_v2(root, counter_walks(LENGTHS))
+    for name in ("info.json", "episodes.jsonl"):
+        path = root / "meta" / name
+        path.write_text(path.read_text().replace(key, key.replace("e", "i", 1)))
+    with pytest.raises(ValueError, match=r"the index of .*set is damaged, it lacks '(ch|vi|le)"):
+        open_lerobot(root)

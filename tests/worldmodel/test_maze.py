@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from worldmodel.worlds import Maze, open_world
 from worldmodel.worlds.behaviours import make_behaviour
+from worldmodel.worlds.coverage import coverage
 from worldmodel.worlds.maze import layout_of
 
 Floats = NDArray[np.float32]
@@ -109,7 +110,7 @@ def test_the_walker_sees_every_room() -> None:
     walker = make_behaviour("expert", world, 100, rng)
     seen = set()
     for _ in range(200):
-        states = world.start(states).step(walker.act(states))
+        states = world.start(states).step(walker(states))
         seen |= set(world.room(states).tolist())  # type: ignore[attr-defined]
     assert seen == set(range(9))
 
@@ -129,3 +130,12 @@ def test_states_of_no_maze_are_refused() -> None:
             world.start(np.array([[37, 37, layout]], np.float32))
     with pytest.raises(ValueError, match="layout must be from 0 to 1048575, got 1048576"):
         Maze(32, layout=2**20)
+
+
+def test_a_maze_of_one_layout_is_counted_like_any_other() -> None:
+    """What walks cover is told for maze-7 too: cells of the square, whatever the number."""
+    world, rng = open_world("maze-7", image_size=32), np.random.default_rng(3)
+    states = world.sample_states(rng, 40)
+    found = coverage(world, [states[:20], states[20:]], window=5)
+    assert [grid.name for grid in found.grids] == ["position x, y"]
+    assert 20 < found.grids[0].cells <= 40

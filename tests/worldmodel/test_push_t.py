@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worldmodel.worlds import _tee, open_world
+from worldmodel.worlds import open_world
+from worldmodel.worlds import push_t_pusher as _tee
 
 pytest.importorskip("gym_pusht", reason="push-t needs gym_pusht: pip install 'sigreg[push-t]'")
 
@@ -203,7 +204,7 @@ def test_processes_do_what_this_one_does() -> None:
     actions = rng.uniform(-1, 1, (3, 2)).astype(np.float32)
     assert np.array_equal(here.start(states).step(actions), there.start(states).step(actions))
     assert np.array_equal(here.draw(states[:1]), there.draw(states[:1]))
-    there._simulation._workers.close()
+    there._workers.close()
 
 
 def test_the_geometry_is_gym_pushts() -> None:

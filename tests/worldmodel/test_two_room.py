@@ -187,7 +187,10 @@ def test_noisy_walks_cross_the_wall_and_cover_both_rooms() -> None:
     ("call", "message"),
     [
         (lambda: TwoRoom(8), "image_size must be at least 16, got 8"),
-        (lambda: world.step(at((1, 1)), np.zeros((2, 2), np.float32)), "must both be .N, 2., got"),
+        (
+            lambda: world.step(at((1, 1)), np.zeros((2, 2), np.float32)),
+            r"must be \[N, 2\] and \[N, 2\], got",
+        ),
         (lambda: world.step(at((50, 50)), at((np.nan, 0))), "actions must be finite"),
         (lambda: collect(world, 0, 5, 0), "must be positive, got 0 and 5"),
         (lambda: TwoRoomEnv().reset(options={"gaol": at((1, 1))[0]}), "among 'state' and 'goal'"),

@@ -146,7 +146,7 @@ def test_every_policy_acts_inside_the_box_and_repeats_itself(world: Any) -> None
             session, now = world.start(states), states
             path = [now]
             for _ in range(STEPS):
-                action = behaviour.act(now)
+                action = behaviour(now)
                 assert (action >= world.action_low).all(), name
                 assert (action <= world.action_high).all(), name
                 now = session.step(action)

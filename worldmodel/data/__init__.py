@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING
 from worldmodel._lazy import lazily
 
 if TYPE_CHECKING:
-    from worldmodel.data.episodes import ActionScale, Episodes, split
+    from worldmodel.data.episodes import (
+        ActionScale,
+        Episodes,
+        action_digest,
+        episode_digests,
+        split,
+    )
     from worldmodel.data.frames import Frames
     from worldmodel.data.hdf5 import open_hdf5
     from worldmodel.data.hdf5_writer import HDF5Writer
-    from worldmodel.data.identity import action_digest, episode_digests
-    from worldmodel.data.loading import BatchOrder, loader
-    from worldmodel.data.windows import Windows
+    from worldmodel.data.windows import BatchOrder, Windows, loader
 
 __getattr__ = lazily(__name__)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.data.frames import Frames, gather
+from worldmodel.data.frames import Frames
 
-__all__ = ["ActionScale", "Episodes", "split"]
+__all__ = ["ActionScale", "Episodes", "action_digest", "episode_digests", "split"]
 
 _BLOCK = 256  # frames copied at a time when a whole data set is read
 
@@ -21,70 +24,52 @@ class Episodes:
 
     Row r holds an observation and the action taken there; it leads to row r + 1 of the same
     episode. The last row of an episode leads nowhere: its action is NaN, or one whose effect was
-    not recorded. An episode of L rows thus has L observations and L − 1 actions that lead
-    somewhere.
+    not recorded. L rows are thus L observations and L − 1 actions that lead somewhere.
 
-    Attributes:
-        frames: [R, C, H, W], uint8: a tensor, or a reader that fetches rows from disk. Where there
-            are no pictures, vectors [R, Q], float32.
-        actions: [R, A], float32, raw units.
-        lengths: [E], int64, rows of each episode; they sum to R.
-        states: [R, S], float32, for probes and success, or None.
-        others: more observations by name, pictures or vectors as `frames`: other cameras,
-            proprioception. `Windows` are cut from those that it is told.
-        offsets: [E], first row of each episode; computed.
     Raises: ValueError if there is no episode, shapes disagree, an episode is shorter than two rows,
         an action that leads somewhere is not finite, or any is infinite.
     """
 
+    #: [R, C, H, W], uint8: a tensor, or a reader from disk. Without pictures: [R, Q], float32.
     frames: Frames
-    actions: Tensor
-    lengths: Tensor
-    states: Tensor | None = None
+    actions: Tensor  #: [R, A], float32, raw units
+    lengths: Tensor  #: [E], int64, rows of each episode; they sum to R
+    states: Tensor | None = None  #: [R, S], float32, for probes and success
+    #: More observations by name, as `frames`: other cameras, proprioception.
     others: Mapping[str, Frames] = field(default_factory=dict)
-    offsets: Tensor = field(init=False)
+    offsets: Tensor = field(init=False)  #: [E], first row of each episode; computed
 
     def __post_init__(self) -> None:
         if len(self.lengths) == 0:
             raise ValueError("episodes must be at least one, got an empty data set")
-        if int(self.lengths.min()) < 2:
-            e = int(self.lengths.argmin())
-            raise ValueError(
-                f"lengths must be at least 2 rows, two observations around an action, "
-                f"got {int(self.lengths[e])} in episode {e}"
-            )
-        rows = int(self.lengths.sum())
-        shapes = {"frames": tuple(self.frames.shape), "actions": tuple(self.actions.shape)}
-        if self.states is not None:
-            shapes["states"] = tuple(self.states.shape)
-        shapes |= {name: tuple(seen.shape) for name, seen in self.others.items()}
-        for name, shape in shapes.items():
-            if shape[0] != rows:
-                raise ValueError(
-                    f"{name} must have {rows} rows, the sum of lengths, got {shape[0]}"
-                )
-        for name, seen in {"frames": self.frames, **self.others}.items():
-            if (seen.dtype, len(seen.shape)) not in ((torch.uint8, 4), (torch.float32, 2)):
-                raise ValueError(
-                    f"{name} must be uint8 [R, C, H, W] or float32 [R, Q], got {seen.dtype} "
-                    f"{list(seen.shape)}"
-                )
-        if self.actions.dtype != torch.float32 or len(shapes["actions"]) != 2:
-            raise ValueError(
-                f"actions must be float32 [R, A], got {self.actions.dtype} "
-                f"{list(shapes['actions'])}"
-            )
+        shortest, e = (int(found) for found in self.lengths.min(0))
+        if shortest < 2:
+            rule = "at least 2 rows, two observations around an action"
+            raise ValueError(f"lengths must be {rule}, got {shortest} in episode {e}")
+        rows, taken = int(self.lengths.sum()), self.actions
+        observed = {"frames": self.frames, **self.others}
+        given = {**observed, "actions": taken, "states": self.states}
+        for name, column in given.items():
+            if column is None:
+                continue
+            if column.shape[0] != rows:
+                rule = f"{rows} rows, the sum of lengths"
+                raise ValueError(f"{name} must have {rule}, got {column.shape[0]}")
+            kind, found = (column.dtype, len(column.shape)), f"{column.dtype} {list(column.shape)}"
+            if name in observed and kind not in ((torch.uint8, 4), (torch.float32, 2)):
+                rule = "uint8 [R, C, H, W] or float32 [R, Q]"
+                raise ValueError(f"{name} must be {rule}, got {found}")
+            if column is taken and kind != (torch.float32, 2):
+                raise ValueError(f"actions must be float32 [R, A], got {found}")
         ends = self.lengths.cumsum(0)
         object.__setattr__(self, "offsets", ends - self.lengths)
-        leads = torch.ones(rows, dtype=torch.bool)
-        leads[ends - 1] = False
-        bad = self.actions.isinf() | (self.actions.isnan() & leads[:, None])
+        missing = taken.isnan()
+        missing[ends - 1] = False  # what leads nowhere may be missing
+        bad = (taken.isinf() | missing).any(-1)
         if bad.any():
-            row = int(bad.any(-1).nonzero()[0])
-            raise ValueError(
-                f"actions must be finite inside an episode, got {self.actions[row].tolist()} "
-                f"in row {row}"
-            )
+            row = int(bad.nonzero()[0])
+            found = f"{taken[row].tolist()} in row {row}"
+            raise ValueError(f"actions must be finite inside an episode, got {found}")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -95,10 +80,7 @@ class Episodes:
         return int(self.actions.isnan().any(-1).sum())
 
     def rows(self, subset: Tensor | None = None) -> Tensor:
-        """Row numbers of the episodes `subset`, in its order; all by default.
-
-        Raises: ValueError if `subset` is empty.
-        """
+        """Row numbers of the episodes `subset`, which must not be empty, in its order, or all."""
         chosen = torch.arange(len(self)) if subset is None else subset
         if len(chosen) == 0:
             raise ValueError("subset must name at least one episode, got none")
@@ -118,29 +100,21 @@ def _in_memory(frames: Frames) -> Tensor:
     if isinstance(frames, Tensor):
         return frames
     out = torch.empty(tuple(frames.shape), dtype=frames.dtype)
-    for block in torch.arange(len(out)).split(_BLOCK):
-        out[int(block[0]) : int(block[-1]) + 1] = gather(frames, block)
+    for part, rows in zip(out.split(_BLOCK), torch.arange(len(out)).split(_BLOCK), strict=True):
+        part[:] = frames[rows]
     return out
 
 
 @dataclass(frozen=True)
 class ActionScale:
-    """Standardises raw actions: (a − mean) / std, per raw action dim.
+    """Standardises raw actions: (a − mean) / std, per raw action dim."""
 
-    Attributes:
-        mean: [A].
-        std: [A], positive; a dim that never moved has 1.
-    """
-
-    mean: Tensor
-    std: Tensor
+    mean: Tensor  #: [A]
+    std: Tensor  #: [A], positive; a dim that never moved has 1
 
     @classmethod
     def fit(cls, episodes: Episodes, subset: Tensor | None = None) -> ActionScale:
-        """Statistics over the actions of the episodes `subset`, NaN rows left out.
-
-        Give the training episodes, and store the result with the model.
-        """
+        """Statistics over the actions of the training episodes `subset`, NaN rows left out."""
         actions = episodes.actions[episodes.rows(subset)]
         actions = actions[actions.isfinite().all(-1)]
         std = actions.std(0, correction=0)
@@ -156,10 +130,8 @@ class ActionScale:
 def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     """Split episode indices: train and held out, never a window of one in the other.
 
-    Args:
-        num: number of episodes, at least 2.
-        held_out: fraction kept out, between 0 and 1; at least one episode lands on each side.
-        seed: of the permutation.
+    `held_out` is the fraction kept out; at least one of `num` episodes lands on each side.
+
     Returns: two sorted index tensors.
     Raises: ValueError if `num` < 2 or `held_out` is not inside (0, 1).
     """
@@ -168,3 +140,18 @@ def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(num, generator=torch.Generator().manual_seed(seed))
     kept = min(max(round(num * held_out), 1), num - 1)
     return order[kept:].sort().values, order[:kept].sort().values
+
+
+def action_digest(actions: NDArray[np.float32]) -> str:
+    """Name an episode by what was done in it, so that training and test data can be told apart.
+
+    The first 16 hex digits of SHA-256 over its raw float32 actions [L − 1, A]: the same at every
+    frame size, in every file and order. Episodes of equal actions share it.
+    """
+    return hashlib.sha256(np.ascontiguousarray(actions, "<f4").tobytes()).hexdigest()[:16]
+
+
+def episode_digests(episodes: Episodes) -> list[str]:
+    """`action_digest` of each of E episodes, over the actions that lead somewhere."""
+    parts = episodes.actions.split(episodes.lengths.tolist())
+    return [action_digest(part[:-1].numpy()) for part in parts]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["EpisodeFrames", "Frames", "gather"]
+__all__ = ["EpisodeFrames", "Frames", "StoredFrames", "gather"]
+
+Images = NDArray[np.uint8]
 
 
 class Frames(Protocol):
     """R frames [R, C, H, W], uint8, read by row number; a Tensor is one.
 
-    Readers from disk hold no open file when pickled, so that a DataLoader's workers may be forked
-    or spawned.
+    Readers hold no open file when pickled: a DataLoader's workers may be forked or spawned.
     """
 
     @property
@@ -45,11 +47,41 @@ def gather(frames: Frames, rows: Tensor) -> Tensor:
     return frames[rows]
 
 
-class EpisodeFrames:
+class StoredFrames(ABC):
+    """Frames [num, *shape] of one source, which `_read` fetches as they are stored."""
+
+    dtype = torch.uint8
+
+    def __init__(self, num: int, shape: Sequence[int], *, channels_last: bool) -> None:
+        H, W, C = shape if channels_last else (*shape[1:], shape[0])
+        self._stored, self._channels_last = tuple(shape), channels_last
+        self.shape: tuple[int, ...] = (num, C, H, W)
+        self._source: Any = None  # whatever is open or decoded: it stays in its process
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """Rows [...] -> frames [..., C, H, W], a view of the stored order of channels."""
+        frames = torch.from_numpy(self._read(rows.flatten().numpy()))
+        if self._channels_last:
+            frames = frames.permute(0, 3, 1, 2)
+        out: Tensor = frames.unflatten(0, rows.shape)
+        return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None}
+
+    @abstractmethod
+    def _read(self, rows: NDArray[np.int64]) -> Images:
+        """Frames [n, *shape] of rows [n]."""
+
+
+class EpisodeFrames(StoredFrames):
     """Frames of a source that gives whole episodes: videos, one file or dataset per episode.
 
-    The last few episodes are kept, so rows in order cost one decoding each; random windows decode
-    an episode each. To train on such a source, convert it to HDF5 or read it into memory.
+    The last `keep` episodes are kept, so rows in order cost one decoding each; random windows
+    decode an episode each. To train on such a source, convert it to HDF5 or read it into memory.
 
     Args:
         read: e -> frames [L, H, W, C], uint8, of episode e; must be picklable.
@@ -58,52 +90,34 @@ class EpisodeFrames:
         keep: episodes kept decoded.
     """
 
-    dtype = torch.uint8
-
     def __init__(
-        self,
-        read: Callable[[int], NDArray[np.uint8]],
-        lengths: Tensor,
-        shape: tuple[int, int, int],
-        *,
-        keep: int = 4,
+        self, read: Callable[[int], Images], lengths: Tensor, shape: Sequence[int], *, keep: int = 4
     ) -> None:
-        self._read, self._lengths, self._keep = read, lengths, keep
-        self._ends = lengths.cumsum(0)
-        self.shape: tuple[int, ...] = (int(lengths.sum()), *shape)
-        self._decoded: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        C, H, W = shape
+        super().__init__(int(lengths.sum()), (H, W, C), channels_last=True)
+        self._decode, self._lengths, self._keep = read, lengths.numpy(), keep
+        self._ends = self._lengths.cumsum()
 
-    def __len__(self) -> int:
-        return self.shape[0]
+    def _read(self, rows: NDArray[np.int64]) -> Images:
+        episode = np.searchsorted(self._ends, rows, side="right")
+        within = rows - (self._ends - self._lengths)[episode]
+        out = np.empty((len(rows), *self._stored), np.uint8)
+        for e in np.unique(episode).tolist():
+            mine = episode == e
+            out[mine] = self._episode(e)[within[mine]]
+        return out
 
-    def __getitem__(self, rows: Tensor, /) -> Tensor:
-        """Rows [...] -> frames [..., C, H, W], a view of channels-last memory."""
-        C, H, W = self.shape[1:]
-        flat = rows.flatten()
-        episode = torch.searchsorted(self._ends, flat, right=True)
-        within = flat - (self._ends - self._lengths)[episode]
-        out = np.empty((len(flat), H, W, C), np.uint8)
-        for e in episode.unique().tolist():
-            mine = (episode == e).numpy()
-            out[mine] = self._episode(e)[within.numpy()[mine]]
-        frames: Tensor = torch.from_numpy(out).permute(0, 3, 1, 2).unflatten(0, rows.shape)
-        return frames
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_decoded": OrderedDict()}
-
-    def _episode(self, e: int) -> NDArray[np.uint8]:
-        if e not in self._decoded:
-            frames = self._read(e)
-            C, H, W = self.shape[1:]
-            wanted = (int(self._lengths[e]), H, W, C)
+    def _episode(self, e: int) -> Images:
+        if self._source is None:
+            self._source = OrderedDict[int, Images]()
+        if e not in self._source:
+            frames, wanted = self._decode(e), (int(self._lengths[e]), *self._stored)
             if frames.shape != wanted or frames.dtype != np.uint8:
-                raise ValueError(
-                    f"every frame must have one size: episode {e} must be uint8 {list(wanted)}, "
-                    f"got {frames.dtype} {list(frames.shape)}"
-                )
-            self._decoded[e] = frames
-            if len(self._decoded) > self._keep:
-                self._decoded.popitem(last=False)
-        self._decoded.move_to_end(e)
-        return self._decoded[e]
+                rule = f"every frame must have one size: episode {e} must be uint8 {list(wanted)}"
+                raise ValueError(f"{rule}, got {frames.dtype} {list(frames.shape)}")
+            self._source[e] = frames
+            if len(self._source) > self._keep:
+                self._source.popitem(last=False)
+        self._source.move_to_end(e)
+        decoded: Images = self._source[e]
+        return decoded

@@ -1,14 +1,19 @@
 """HDF5 in the published LeWM layout: flat rows, one dataset per column, an index of episodes.
 
 `pixels` [R, H, W, C] (or [R, C, H, W]) uint8, `action` [R, A], optional state columns [R, …],
-`ep_len` [E] and `ep_offset` [E]. Columns may lie in groups: `proprio/joint_pos`.
+`ep_len` [E] and `ep_offset` [E]. Columns may lie in groups: `proprio/joint_pos`. Frames are mapped
+where they lie uncompressed, and read through h5py where they do not.
 Source: LeWM's released data and stable-worldmodel's writers (arXiv:2603.19312).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import importlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,38 +22,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodel._extras import need
-from worldmodel.data.column import Column
 from worldmodel.data.episodes import Episodes
-from worldmodel.data.hdf5_frames import (
-    ChunkedFrames,
-    MappedFrames,
-    ensure_filters,
-    filters,
-    naming_damage,
-    open_for_reading,
-    raw_rows,
-    row_addresses,
-)
+from worldmodel.data.frames import Frames, StoredFrames
+from worldmodel.data.reading import Column, Names, choose_states
 
-__all__ = ["hdf5_columns", "open_hdf5"]
+__all__ = ["ChunkedFrames", "MappedFrames", "hdf5_columns", "open_for_reading", "open_hdf5"]
+
+Images = NDArray[np.uint8]
+Ints = NDArray[np.int64]
 
 _INDEX = ("ep_len", "ep_offset")
-_STATES = ("state", "proprio")
+_CHANNELS = (1, 3, 4)
 
 
 def open_hdf5(
-    path: str | Path,
-    *,
-    pixels: str = "pixels",
-    action: str = "action",
-    state: str | Sequence[str] | None = None,
+    path: str | Path, *, pixels: str = "pixels", action: str = "action", state: Names = None
 ) -> Episodes:
     """Episodes of an HDF5 file; frames stay on disk and are read when asked for.
 
-    Uncompressed frames are mapped: the file's pages in memory are the cache, no HDF5 call is made
-    per frame, and a file larger than memory streams. Compressed ones go through h5py. Nothing of
-    h5py stays open, so the result can be pickled, forked and sent to workers. A file that is still
-    being written, or whose writer was killed, ends at its last whole episode.
+    Uncompressed frames are mapped: the file's pages in memory are the cache, and a file larger than
+    memory streams. Compressed ones go through h5py. The result can be pickled, forked and sent to
+    workers. A file that is still being written, or whose writer was killed, ends at its last whole
+    episode.
 
     Args:
         path: of the file.
@@ -56,23 +51,26 @@ def open_hdf5(
         action: column of raw actions; NaN in the last row of each episode.
         state: columns or groups of columns laid side by side as `states`; by default `state`, else
             `proprio`, else none.
-    Returns: Episodes.
     Raises: FileNotFoundError; ImportError if h5py or a compression filter is missing; ValueError
         if the file is not HDF5 or damaged, a column is missing or has another shape, or there is no
         episode; OSError if it was cut short.
     """
     path = Path(path)
     with naming_damage(path), open_for_reading(path) as file:
-        columns = {column.name for column in _columns(file)}
+        columns = sorted(column.name for column in _columns(file))
         for name in (pixels, action, *_INDEX):
             if name not in columns:
-                found = ", ".join(sorted(columns)) or "none"
+                found = ", ".join(columns) or "none"
                 raise ValueError(f"{path} must have a column {name!r}, got {found}")
         lengths, rows = _index(file, path, (pixels, action))
         frames = _frames(file, path, pixels, rows)
         actions = _table(file[action], path, rows)
-        names = _state_columns(columns, state, path)
-        states = [_table(file[name], path, rows) for name in names]
+        groups = {str(group) for name in columns for group in PurePosixPath(name).parents}
+        chosen = choose_states(
+            state, {*columns, *groups} - {"."}, ("state", "proprio"), f"columns or groups of {path}"
+        )
+        members = [c for name in chosen for c in columns if c == name or c.startswith(f"{name}/")]
+        states = [_table(file[name], path, rows) for name in members]
     return Episodes(
         frames, actions, torch.from_numpy(lengths), torch.cat(states, 1) if states else None
     )
@@ -90,7 +88,7 @@ def _columns(file: Any) -> list[Column]:
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            chunks = "contiguous" if item.chunks is None else f"chunks {_shape(item.chunks)}"
+            chunks = "contiguous" if item.chunks is None else f"chunks {list(item.chunks)}"
             storage = ", ".join([chunks, *(name for _, name in filters(item))])
             found.append(Column(name, tuple(item.shape), str(item.dtype), storage))
 
@@ -98,87 +96,193 @@ def _columns(file: Any) -> list[Column]:
     return found
 
 
-def _index(
-    file: Any, path: Path, columns: Sequence[str]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
     """Length of each whole episode, and the stored row of each of our rows."""
     num = min(len(file[name]) for name in _INDEX)
     lengths, offsets = (file[name][:num].astype(np.int64) for name in _INDEX)
     # A killed writer may have made room for an episode that it never entered.
     whole = np.flatnonzero(lengths)
-    num = int(whole[-1]) + 1 if len(whole) else 0
-    lengths, offsets = lengths[:num], offsets[:num]
-    if num == 0:
+    if len(whole) == 0:
         raise ValueError(f"{path} must hold at least one whole episode, got none")
+    lengths, offsets = lengths[: whole[-1] + 1], offsets[: whole[-1] + 1]
     for name in columns:
         outside = (lengths < 0) | (offsets < 0) | (offsets + lengths > len(file[name]))
         if outside.any():
             e = int(outside.argmax())
-            raise ValueError(
-                f"ep_offset + ep_len must stay within the {len(file[name])} rows of {name!r}, got "
-                f"{offsets[e]} + {lengths[e]} in episode {e} of {path}"
-            )
+            rule = f"stay within the {len(file[name])} rows of {name!r}"
+            found = f"{offsets[e]} + {lengths[e]} in episode {e} of {path}"
+            raise ValueError(f"ep_offset + ep_len must {rule}, got {found}")
     first = np.repeat(offsets - (lengths.cumsum() - lengths), lengths)
     return lengths, first + np.arange(lengths.sum())
 
 
-def _frames(
-    file: Any, path: Path, name: str, rows: NDArray[np.int64]
-) -> MappedFrames | ChunkedFrames:
+def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
     dataset = file[name]
+    shape, found = dataset.shape, f"{dataset.dtype} {list(dataset.shape)} in {path}"
     if dataset.ndim != 4 or dataset.dtype != np.uint8:
-        raise ValueError(
-            f"{name!r} must be uint8 [R, H, W, C], got {dataset.dtype} {_shape(dataset.shape)} "
-            f"in {path}"
-        )
-    if dataset.shape[-1] not in (1, 3, 4) and dataset.shape[1] not in (1, 3, 4):
-        raise ValueError(
-            f"{name!r} must have 1, 3 or 4 channels, last or first, got {_shape(dataset.shape)} "
-            f"in {path}"
-        )
-    ensure_filters(dataset, path)
-    addresses = row_addresses(dataset, path.stat().st_size)
+        raise ValueError(f"{name!r} must be uint8 [R, H, W, C], got {found}")
+    if not {shape[-1], shape[1]} & {*_CHANNELS}:
+        raise ValueError(f"{name!r} must have 1, 3 or 4 channels, last or first, got {found}")
+    addresses = row_addresses(dataset, path)
     if addresses is not None:
-        return MappedFrames(path, dataset.shape[1:], addresses[rows])
-    return ChunkedFrames(path, name, dataset.shape[1:], rows, (dataset.chunks or (1,))[0])
+        return MappedFrames(path, shape[1:], addresses[rows])
+    return ChunkedFrames(path, name, shape[1:], rows, (dataset.chunks or (1,))[0])
 
 
-def _table(dataset: Any, path: Path, rows: NDArray[np.int64]) -> Tensor:
+def _table(dataset: Any, path: Path, rows: Ints) -> Tensor:
     """Rows of a small column as float32 [R, S], whatever its shape."""
     if dataset.dtype.kind not in "fiub" or len(dataset) <= rows.max():
-        raise ValueError(
-            f"{dataset.name!r} must be numbers, one row per frame, got {dataset.dtype} "
-            f"{_shape(dataset.shape)} in {path}"
-        )
-    ensure_filters(dataset, path)
+        found = f"{dataset.dtype} {list(dataset.shape)} in {path}"
+        raise ValueError(f"{dataset.name!r} must be numbers, one row per frame, got {found}")
     # Published files have one row per chunk, and h5py makes a call for each.
-    addresses = row_addresses(dataset, path.stat().st_size)
-    values = dataset[()][rows] if addresses is None else raw_rows(path, dataset, addresses[rows])
+    addresses = row_addresses(dataset, path)
+    if addresses is None:
+        values = dataset[()][rows]
+    else:
+        values = mapped_rows(path, _row_bytes(dataset))[addresses[rows]].view(dataset.dtype)
     flat = np.ascontiguousarray(values, np.float32).reshape(len(rows), -1)
     return torch.from_numpy(flat)
 
 
-def _state_columns(columns: set[str], state: str | Sequence[str] | None, path: Path) -> list[str]:
-    if state is None:
-        given = next(([s] for s in _STATES if _members(columns, s)), [])
+def _row_bytes(dataset: Any) -> int:
+    return int(math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
+
+
+def open_for_reading(path: Path) -> Any:
+    """The file as an h5py.File; FileNotFoundError, or ValueError for what is no HDF5."""
+    h5py = need("h5py", "worldmodel", "reading HDF5")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"path must be an HDF5 file, got {path}, which is not one")
+    with path.open("rb") as raw:
+        head = raw.read(12)
+    # Where a writer lives, or was killed, this mode reads what is whole. It must not be tried on
+    # any other file: HDF5 would wait for a writer to mend what is broken.
+    has_writer = len(head) == 12 and head[8] >= 3 and bool(head[11] & 4)  # superblock 3, bit 2
+    return h5py.File(path, "r", swmr=has_writer)
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """A broken structure ends in a ValueError, what cannot be read in an OSError; both name it."""
+    try:
+        yield
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        if str(path) in str(error):
+            raise
+        raise OSError(f"cannot read {path}: {error}") from error
+
+
+def filters(dataset: Any) -> list[tuple[int, str]]:
+    """Number and name of each filter between the file and the values."""
+    plist = dataset.id.get_create_plist()
+    found = [plist.get_filter(i) for i in range(plist.get_nfilters())]
+    return [(code, name.decode() or f"filter {code}") for code, _, _, name in found]
+
+
+def ensure_filters(dataset: Any, path: Path) -> None:
+    """Load hdf5plugin if a compression filter of the dataset needs it; ImportError without it."""
+    available = need("h5py", "worldmodel", "reading HDF5").h5z.filter_avail
+    missing = [(code, name) for code, name in filters(dataset) if not available(code)]
+    if missing:
+        with suppress(ImportError):  # which registers its filters
+            importlib.import_module("hdf5plugin")
+    for code, name in missing:
+        if not available(code):
+            what = f"{dataset.name!r} of {path} is compressed by {name!r} (HDF5 filter {code})"
+            raise ImportError(f"{what}, which h5py cannot read alone: pip install hdf5plugin")
+
+
+def row_addresses(dataset: Any, path: Path) -> Ints | None:
+    """Byte address of each row in the file, or None if rows do not lie there as they are.
+
+    Rows lie as they are in contiguous storage and in unfiltered chunks of whole rows.
+
+    Raises: ImportError for an unknown filter; ValueError if the file is shorter than it says.
+    """
+    ensure_filters(dataset, path)
+    size, rows = _row_bytes(dataset), len(dataset)
+    if dataset.is_virtual or dataset.external or dataset.file.userblock_size or not rows:
+        return None
+    if dataset.chunks is None:
+        start = dataset.id.get_offset()
+        if start is None:
+            return None
+        addresses: Ints = start + size * np.arange(rows)
     else:
-        given = [state] if isinstance(state, str) else list(state)
-    chosen: list[str] = []
-    for name in given:
-        members = _members(columns, name)
-        if not members:
-            raise ValueError(
-                f"state must name columns or groups of {path}, got {name!r} among "
-                f"{', '.join(sorted(columns))}"
-            )
-        chosen += members
-    return chosen
+        per_chunk = dataset.chunks[0]
+        if dataset.chunks[1:] != dataset.shape[1:] or filters(dataset):
+            return None
+        starts = np.full(-(-rows // per_chunk), -1, np.int64)
+
+        def note(chunk: Any) -> None:
+            starts[chunk.chunk_offset[0] // per_chunk] = chunk.byte_offset
+
+        dataset.id.chunk_iter(note)
+        if (starts < 0).any():
+            return None
+        chunk, within = np.divmod(np.arange(rows), per_chunk)
+        addresses = starts[chunk] + size * within
+    end, file_end = int(addresses.max()) + size, path.stat().st_size
+    if end > file_end or addresses.min() < 0:
+        found = f"it ends at byte {file_end:,}, the column at {end:,}"
+        raise ValueError(f"{dataset.name!r} must lie inside {path}, which was cut short: {found}")
+    return addresses
 
 
-def _members(columns: set[str], name: str) -> list[str]:
-    """The column of this name, or every column of the group."""
-    return sorted(c for c in columns if c == name or c.startswith(f"{name}/"))
+def mapped_rows(path: Path, size: int) -> Images:
+    """The mapped file as if a row of `size` bytes began at every byte: indexed by addresses."""
+    file = np.memmap(path, np.uint8, "r")
+    return np.lib.stride_tricks.sliding_window_view(file, size)
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return "[" + ", ".join(map(str, shape)) + "]"
+class MappedFrames(StoredFrames):
+    """Uncompressed frames of one shape, mapped at their addresses [R] in the file."""
+
+    def __init__(self, path: Path, shape: Sequence[int], addresses: Ints) -> None:
+        super().__init__(len(addresses), shape, channels_last=shape[-1] in _CHANNELS)
+        self._path, self._addresses = path, addresses
+
+    def _read(self, rows: Ints) -> Images:
+        if self._source is None:
+            self._source = mapped_rows(self._path, math.prod(self._stored))
+        frames: Images = self._source[self._addresses[rows]]
+        return frames.reshape(-1, *self._stored)
+
+
+class ChunkedFrames(StoredFrames):
+    """Compressed or oddly chunked frames, read through h5py, each touched chunk once a batch.
+
+    `rows` [R] are the stored rows of the column `name`, of which a chunk holds `per_chunk`.
+    """
+
+    def __init__(
+        self, path: Path, name: str, shape: Sequence[int], rows: Ints, per_chunk: int
+    ) -> None:
+        super().__init__(len(rows), shape, channels_last=shape[-1] in _CHANNELS)
+        self._path, self._name, self._rows, self._per_chunk = path, name, rows, per_chunk
+
+    def _read(self, rows: Ints) -> Images:
+        dataset = self._open()
+        wanted, back = np.unique(self._rows[rows], return_inverse=True)
+        out = np.empty((len(wanted), *self._stored), np.uint8)
+        edges = np.flatnonzero(np.diff(wanted // self._per_chunk)) + 1
+        for part in np.split(np.arange(len(wanted)), edges):
+            if len(part):
+                stored = wanted[part]
+                with naming_damage(self._path):
+                    block = dataset[int(stored[0]) : int(stored[-1]) + 1]
+                out[part] = block[stored - stored[0]]
+        return out[back]
+
+    def _open(self) -> Any:
+        # A fork must not share the file of the process it came from.
+        if self._source is None or self._source[0] != os.getpid():
+            with naming_damage(self._path):
+                dataset = open_for_reading(self._path)[self._name]
+            ensure_filters(dataset, self._path)
+            self._source = os.getpid(), dataset
+        return self._source[1]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldmodel._extras import need
-from worldmodel.data._space import ensure_room
-from worldmodel.data.hdf5_frames import naming_damage, open_for_reading
+from worldmodel.data.hdf5 import naming_damage, open_for_reading
 
 __all__ = ["HDF5Writer", "read_origin"]
 
@@ -32,14 +33,12 @@ class HDF5Writer:
     `h5py.File(path, swmr=True)`, the published loader's way; `worldmodel data convert` makes a
     clean copy. The file appears at `path` with its first episode.
 
-    Frames are stored one per chunk and uncompressed as published, unless told otherwise: that is
-    what `open_hdf5` can map.
-
     Args:
         path: file to create, which must not exist.
-        compression: of the frames, "gzip" or "lzf"; None stores them as they are.
-        origin: where the episodes come from, stored as attributes of the file (`read_origin`).
+        compression: of the frames, "gzip" or "lzf"; None stores them as they are, one per chunk as
+            published, which `open_hdf5` can map.
         append: go on with a file that an earlier writer closed.
+        origin: where the episodes come from, stored as attributes of the file (`read_origin`).
     Raises: FileExistsError or FileNotFoundError, by `append`; ImportError without h5py; OSError if
         the folder cannot be written.
     """
@@ -74,12 +73,7 @@ class HDF5Writer:
     def __enter__(self) -> HDF5Writer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self.close()
         except OSError:
@@ -88,12 +82,11 @@ class HDF5Writer:
                 raise
 
     def write(self, frames: ArrayLike, actions: ArrayLike, states: ArrayLike | None = None) -> None:
-        """Append one episode and make it count.
+        """Append one episode of L >= 2 frames [L, C, H, W], uint8, and make it count.
 
-        Args:
-            frames: [L, C, H, W], uint8, L at least 2.
-            actions: [L, A], or [L − 1, A] without the one behind the last frame, stored as NaN.
-            states: [L, S], or None; the same choice for every episode of a file.
+        Actions are [L, A], or [L − 1, A] without the one behind the last frame, stored as NaN;
+        states [L, S] or None, the same choice for every episode of a file.
+
         Raises: ValueError if shapes disagree with each other or with earlier episodes; OSError if
             the disk is full.
         """
@@ -103,7 +96,7 @@ class HDF5Writer:
         self._check(columns)
         first, last = self._rows, self._rows + len(columns["pixels"])
         # HDF5 that is refused a write cannot close its file any more, and may crash at exit.
-        ensure_room(self.path, self._file.id.get_filesize() + self._room(columns))
+        _ensure_room(self.path, self._file.id.get_filesize() + self._room(columns))
         try:
             for name, values in columns.items():
                 self._put(name, first, last, values)
@@ -123,12 +116,22 @@ class HDF5Writer:
         """A file with every column and no row, complete before it gets its name."""
         partial = self.path.with_name(f"{self.path.name}.partial")
         try:
-            ensure_room(partial, self._room(columns))
+            _ensure_room(partial, self._room(columns))
             with self._h5py.File(partial, "w", libver=_VERSION) as file:
-                for name, values in columns.items():
-                    self._add(file, name, values.shape[1:], values.dtype)
-                self._add(file, "ep_offset", (), np.dtype(np.int64))
-                self._add(file, "ep_len", (), np.dtype(np.int32))
+                index: dict[str, NDArray[Any]]
+                index = {"ep_offset": np.empty(0, np.int64), "ep_len": np.empty(0, np.int32)}
+                for name, values in (columns | index).items():
+                    # Small columns stay uncompressed: their last chunk is rewritten by every
+                    # episode, and a torn write must not spoil the rows that were there.
+                    row, is_frames = values.shape[1:], name == "pixels"
+                    file.create_dataset(
+                        name,
+                        (0, *row),
+                        values.dtype,
+                        maxshape=(None, *row),
+                        chunks=(1 if is_frames else _ROWS, *row),
+                        compression=self._compression if is_frames else None,
+                    )
                 file.attrs.update(self._origin)
             partial.rename(self.path)
             self._open()
@@ -138,24 +141,11 @@ class HDF5Writer:
 
     def _room(self, columns: dict[str, NDArray[Any]]) -> int:
         """Bytes by which an episode may make the file grow, at most."""
-        rows = len(columns["pixels"])
-        pixels = int(columns["pixels"].nbytes)
-        small = sum(int(v[0].nbytes) for name, v in columns.items() if name != "pixels") + 12
-        chunks = -(-rows // _ROWS) + 1
-        return pixels + chunks * _ROWS * small + _INDEX * (self._rows + rows) + _OVERHEAD
-
-    def _add(self, file: Any, name: str, row: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        # Small columns stay uncompressed: their last chunk is rewritten by every episode, and a
-        # torn write must not spoil the rows that were there.
-        is_frames = name == "pixels"
-        file.create_dataset(
-            name,
-            (0, *row),
-            dtype,
-            maxshape=(None, *row),
-            chunks=(1 if is_frames else _ROWS, *row),
-            compression=self._compression if is_frames else None,
-        )
+        pixels = columns["pixels"]
+        small = sum(v[0].nbytes for name, v in columns.items() if name != "pixels") + 12
+        chunks = -(-len(pixels) // _ROWS) + 1
+        index = _INDEX * (self._rows + len(pixels))
+        return int(pixels.nbytes + chunks * _ROWS * small + index + _OVERHEAD)
 
     def _open(self) -> None:
         # Opened in this mode at once: a file caught between opening and `swmr_mode = True` bears a
@@ -163,9 +153,8 @@ class HDF5Writer:
         h5f, h5p = self._h5py.h5f, self._h5py.h5p
         access = h5p.create(h5p.FILE_ACCESS)
         access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
-        name = os.fsencode(self.path)
         mode = h5f.ACC_RDWR | h5f.ACC_SWMR_WRITE
-        self._file = self._h5py.File(h5f.open(name, mode, fapl=access))
+        self._file = self._h5py.File(h5f.open(os.fsencode(self.path), mode, fapl=access))
 
     def _go_on(self) -> None:
         if not self.path.is_file():
@@ -187,18 +176,15 @@ class HDF5Writer:
             self._rows = int(lengths[-1]) + int(offsets[-1])
 
     def _check(self, columns: dict[str, NDArray[Any]]) -> None:
-        known = set(self._file) - {"ep_len", "ep_offset"}
-        if set(columns) != known:
-            raise ValueError(
-                f"every episode must have the columns {sorted(known)}, got {sorted(columns)}"
-            )
+        known = sorted(set(self._file) - {"ep_len", "ep_offset"})
+        if sorted(columns) != known:
+            raise ValueError(f"every episode must have the columns {known}, got {sorted(columns)}")
         for name, values in columns.items():
             row = self._file[name].shape[1:]
             if values.shape[1:] != row:
-                raise ValueError(
-                    f"every episode must have {name} [L, {', '.join(map(str, row))}], as the "
-                    f"first has, got {list(values.shape)} in episode {self._episodes}"
-                )
+                wanted = f"{name} [L, {', '.join(map(str, row))}], as the first has"
+                found = f"{list(values.shape)} in episode {self._episodes}"
+                raise ValueError(f"every episode must have {wanted}, got {found}")
 
     def _put(self, name: str, first: int, last: int, values: Any) -> None:
         dataset = self._file[name]
@@ -226,25 +212,42 @@ def read_origin(path: str | Path) -> dict[str, str | int]:
 def _columns(
     frames: NDArray[Any], actions: NDArray[Any], states: ArrayLike | None
 ) -> dict[str, NDArray[Any]]:
-    """What is stored of an episode: column name -> rows."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) < 2:
-        raise ValueError(
-            f"frames must be uint8 [L >= 2, C, H, W], got {frames.dtype} {list(frames.shape)}"
-        )
-    rows = len(frames)
+    """What is stored of an episode, by name of the column."""
+    rows, found = len(frames), f"got {frames.dtype} {list(frames.shape)}"
+    if frames.dtype != np.uint8 or frames.ndim != 4 or rows < 2:
+        raise ValueError(f"frames must be uint8 [L >= 2, C, H, W], {found}")
     if actions.ndim != 2 or len(actions) not in (rows - 1, rows):
-        raise ValueError(
-            f"actions must be [{rows}, A] or [{rows - 1}, A] beside {rows} frames, "
-            f"got {list(actions.shape)}"
-        )
+        wanted = f"[{rows}, A] or [{rows - 1}, A] beside {rows} frames"
+        raise ValueError(f"actions must be {wanted}, got {list(actions.shape)}")
     stored = np.full((rows, actions.shape[1]), np.nan, np.float32)
     stored[: len(actions)] = actions
     columns: dict[str, NDArray[Any]] = {"pixels": frames.transpose(0, 2, 3, 1), "action": stored}
     if states is not None:
-        columns["state"] = np.asarray(states, np.float32)
-        if columns["state"].ndim != 2 or len(columns["state"]) != rows:
-            raise ValueError(
-                f"states must be [{rows}, S] beside {rows} frames, "
-                f"got {list(columns['state'].shape)}"
-            )
+        seen = columns["state"] = np.asarray(states, np.float32)
+        if seen.ndim != 2 or len(seen) != rows:
+            found = f"got {list(seen.shape)}"
+            raise ValueError(f"states must be [{rows}, S] beside {rows} frames, {found}")
     return columns
+
+
+def _ensure_room(path: Path, size: int) -> None:
+    """Make sure that a file could grow to `size` bytes; create it if it is not there.
+
+    On Linux the room is taken and given back: a full disk, a quota or a limit on file sizes shows
+    itself here. Elsewhere the free space is compared, which sees a full disk alone.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        held = os.fstat(descriptor).st_size
+        if sys.platform == "linux":
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.ftruncate(descriptor, held)
+        elif shutil.disk_usage(path.parent).free < size - held:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        reason = f"cannot write {path}: {error.strerror}, it needs {size:,} bytes"
+        raise OSError(error.errno, reason) from error
+    finally:
+        os.close(descriptor)

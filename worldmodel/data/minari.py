@@ -7,31 +7,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from worldmodel._extras import need
-from worldmodel.data.column import Column
 from worldmodel.data.episodes import Episodes
-from worldmodel.data.frames import EpisodeFrames
+from worldmodel.data.reading import Column, Names, choose_pixels, choose_states, episodes_of
 
 __all__ = ["is_minari", "minari_columns", "open_minari"]
 
-_STATES = ("state", "proprio")
 _ID = re.compile(r"([-_\w/]+/)?[-_\w]+-v\d+")
 
 
-def open_minari(
-    dataset: str | Path,
-    *,
-    pixels: str | None = None,
-    state: str | Sequence[str] | None = None,
-) -> Episodes:
+def open_minari(dataset: str | Path, *, pixels: str | None = None, state: Names = None) -> Episodes:
     """Episodes of a Minari data set on this machine.
 
     Observation t becomes a row with action t; the row behind the last action gets NaN. Discrete
@@ -44,54 +35,41 @@ def open_minari(
             only one is an image. An observation space that is an image needs no name.
         state: observations laid side by side as `states`; by default `state`, else `proprio`, else
             none.
-    Returns: Episodes.
     Raises: FileNotFoundError; ImportError without minari; ValueError if there is no such
         observation, an episode is not T + 1 observations around T actions, or sizes differ.
     """
     source = _Source(_folder(dataset))
-    leaves = _leaves(source.open().observation_space)
-    pixels = _choose_pixels(leaves, pixels, source.folder)
-    names = _choose_states(leaves, state, source.folder)
-    lengths, actions, states = [], [], []
-    shape: tuple[int, ...] = ()
-    for e, episode in enumerate(source.open()):
-        frames = _leaf(episode.observations, pixels)
-        taken = _vectors(episode.actions, source.open().action_space)
+    found = source.open()
+    leaves = _leaves(found.observation_space)
+    shapes = {name: list(s.shape or ()) for name, s in leaves.items() if s.dtype == np.uint8}
+    images = [name for name, s in shapes.items() if len(s) == 3 and s[-1] in (1, 3, 4)]
+    where = f"{source.folder} (uint8 [H, W, C] among {sorted(leaves)})"
+    source.pixels = choose_pixels(pixels, images, "image", where)
+    usual = ("state", "proprio")
+    names = choose_states(state, leaves, usual, f"observations of {source.folder}")
+    actions, states, image = [], [], tuple[int, ...]()
+    for e, episode in enumerate(found):
+        frames = _leaf(episode.observations, source.pixels)
+        taken = _vectors(episode.actions, found.action_space)
         if len(frames) != len(taken) + 1:
-            raise ValueError(
-                f"an episode must be T + 1 observations around T actions, got {len(frames)} and "
-                f"{len(taken)} in episode {e} of {source.folder}"
-            )
-        shape = shape or frames.shape[1:]
-        if frames.shape[1:] != shape:
-            raise ValueError(
-                f"every frame must have one size, {list(shape)} in episode 0, "
-                f"got {list(frames.shape[1:])} in episode {e}"
-            )
-        lengths.append(len(frames))
+            found = f"{len(frames)} and {len(taken)} in episode {e} of {source.folder}"
+            raise ValueError(f"an episode must be T + 1 observations around T actions, got {found}")
+        image = image or frames.shape[1:]
+        if frames.shape[1:] != image:
+            found = f"{list(image)} in episode 0, got {list(frames.shape[1:])} in episode {e}"
+            raise ValueError(f"every frame must have one size, {found}")
         actions.append(np.vstack([taken, np.full_like(taken[:1], np.nan)]))
-        parts = [_leaf(episode.observations, name) for name in names]
-        states.append([part.reshape(len(frames), -1).astype(np.float32) for part in parts])
-    if not lengths:
+        states.append([_leaf(episode.observations, n).astype(np.float32) for n in names])
+    if not actions:
         raise ValueError(f"{source.folder} must hold at least one episode, got none")
-    source.pixels = pixels
-    rows = torch.tensor(lengths)
-    H, W, C = shape
-    return Episodes(
-        EpisodeFrames(source, rows, (C, H, W)),
-        torch.from_numpy(np.vstack(actions)),
-        rows,
-        torch.from_numpy(np.vstack([np.hstack(parts) for parts in states])) if names else None,
-    )
+    return episodes_of(source, image, actions, states)
 
 
 def minari_columns(dataset: str | Path) -> list[Column]:
     """Observations and actions of a Minari data set, shapes of a single step."""
     source = _Source(_folder(dataset)).open()
-    found = [
-        Column(f"observations/{name}" if name else "observations", tuple(s.shape), str(s.dtype), "")
-        for name, s in _leaves(source.observation_space).items()
-    ]
+    leaves = _leaves(source.observation_space, "observations").items()
+    found = [Column(name, tuple(s.shape), str(s.dtype), "") for name, s in leaves]
     space = source.action_space
     return [*found, Column("actions", tuple(space.shape or ()), str(space.dtype), str(space))]
 
@@ -112,8 +90,7 @@ class _Source:
         self._dataset: Any = None
 
     def __call__(self, e: int) -> NDArray[np.uint8]:
-        frames: NDArray[np.uint8] = _leaf(self.open()[e].observations, self.pixels)
-        return frames
+        return _leaf(self.open()[e].observations, self.pixels)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_dataset": None}
@@ -138,7 +115,7 @@ def _folder(dataset: str | Path) -> Path:
 
 
 def _leaves(space: Any, prefix: str = "") -> dict[str, Any]:
-    """Name -> space of every observation in nested dictionaries; "" if there is only one."""
+    """Name -> space of every observation in nested dictionaries; the prefix if there is one."""
     spaces = need("gymnasium.spaces", "minari", "reading Minari data sets")
     if not isinstance(space, spaces.Dict):
         return {prefix: space}
@@ -152,36 +129,6 @@ def _leaf(observations: Any, name: str) -> NDArray[Any]:
     for part in name.split("/") if name else ():
         observations = observations[part]
     return np.asarray(observations)
-
-
-def _is_image(space: Any) -> bool:
-    shape = tuple(space.shape or ())
-    return space.dtype == np.uint8 and len(shape) == 3 and shape[-1] in (1, 3, 4)
-
-
-def _choose_pixels(leaves: dict[str, Any], pixels: str | None, folder: Path) -> str:
-    images = [name for name, space in leaves.items() if _is_image(space)]
-    chosen = images if pixels is None else [name for name in images if name == pixels]
-    if len(chosen) != 1:
-        raise ValueError(
-            f"pixels must name one image (uint8 [H, W, C]) among the observations of {folder}, "
-            f"got {pixels!r} and images {images} among {sorted(leaves)}"
-        )
-    return chosen[0]
-
-
-def _choose_states(
-    leaves: dict[str, Any], state: str | Sequence[str] | None, folder: Path
-) -> list[str]:
-    if state is None:
-        return [name for name in _STATES if name in leaves][:1]
-    names = [state] if isinstance(state, str) else list(state)
-    missing = [name for name in names if name not in leaves]
-    if missing:
-        raise ValueError(
-            f"state must name observations of {folder}, got {missing[0]!r} among {sorted(leaves)}"
-        )
-    return names
 
 
 def _vectors(actions: Any, space: Any) -> NDArray[np.float32]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from worldmodel.data.column import Column
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.hdf5 import hdf5_columns, open_hdf5
 from worldmodel.data.lerobot import is_lerobot, lerobot_columns, open_lerobot
 from worldmodel.data.minari import is_minari, minari_columns, open_minari
+from worldmodel.data.reading import Column, Names
 
 __all__ = ["columns_of", "format_of", "open_episodes"]
 
@@ -34,20 +33,12 @@ def format_of(path: str | Path) -> str:
 
 
 def open_episodes(
-    path: str | Path,
-    *,
-    pixels: str | None = None,
-    action: str | None = None,
-    state: str | Sequence[str] | None = None,
+    path: str | Path, *, pixels: str | None = None, action: str | None = None, state: Names = None
 ) -> Episodes:
-    """Episodes of an HDF5 file, a LeRobot folder, or a Minari folder or id.
+    """Episodes of an HDF5 file, a LeRobot folder, or a Minari folder or id, frames on disk.
 
-    Args:
-        path: of the data set.
-        pixels: column of the frames; None takes the format's usual one.
-        action: column of the actions; None takes the format's usual one.
-        state: columns of the states; None takes the format's usual one, if there.
-    Returns: Episodes, frames on disk.
+    `pixels`, `action` and `state` name columns; None takes the format's usual ones.
+
     Raises: what `open_hdf5`, `open_lerobot` and `open_minari` raise; ValueError if `action` is
         given for Minari, which has one.
     """

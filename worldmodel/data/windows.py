@@ -1,18 +1,21 @@
-"""The one window rule: T frames `frameskip` rows apart, and the action blocks between them."""
+"""The one window rule, which windows make up each batch, and workers that fetch them ahead."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from worldmodel.data.episodes import ActionScale, Episodes
 from worldmodel.data.frames import Frames, gather
 from worldmodel.records import Batch, each
 
-__all__ = ["Windows"]
+__all__ = ["BatchOrder", "Windows", "loader"]
 
 
 class Windows(Dataset[Batch]):
@@ -28,7 +31,7 @@ class Windows(Dataset[Batch]):
     `DataLoader(windows, batch_size=…)` works as for any data set; `loader` fetches whole batches.
 
     Args:
-        episodes: Episodes.
+        episodes: what to cut them from.
         num_frames: T.
         frameskip: k, rows between frames and raw actions in a block.
         scale: normalises the actions; None leaves raw units.
@@ -50,9 +53,8 @@ class Windows(Dataset[Batch]):
         observations: Sequence[str] | None = None,
     ) -> None:
         if num_frames < 1 or frameskip < 1:
-            raise ValueError(
-                f"num_frames and frameskip must be at least 1, got {num_frames} and {frameskip}"
-            )
+            found = f"{num_frames} and {frameskip}"
+            raise ValueError(f"num_frames and frameskip must be at least 1, got {found}")
         self.episodes, self.scale = episodes, scale
         self.num_frames, self.frameskip = num_frames, frameskip
         sources: dict[str, Frames] = {"pixels": episodes.frames, **episodes.others}
@@ -66,16 +68,12 @@ class Windows(Dataset[Batch]):
         span = num_frames * frameskip
         counts = (episodes.lengths[chosen] - span + 1).clamp(min=0)
         if int(counts.sum()) == 0:
-            longest = int(episodes.lengths[chosen].max()) if len(chosen) else 0
-            raise ValueError(
-                f"a window of num_frames {num_frames} × frameskip {frameskip} = {span} rows is "
-                f"longer than every episode; the longest has {longest}"
-            )
-        first = torch.repeat_interleave(episodes.offsets[chosen], counts)
-        within = torch.arange(int(counts.sum())) - torch.repeat_interleave(
-            counts.cumsum(0) - counts, counts
-        )
-        self._starts = first + within
+            longest = max(episodes.lengths[chosen].tolist(), default=0)
+            window = f"num_frames {num_frames} × frameskip {frameskip} = {span} rows"
+            found = f"longer than every episode; the longest has {longest}"
+            raise ValueError(f"a window of {window} is {found}")
+        shift = episodes.offsets[chosen] - (counts.cumsum(0) - counts)
+        self._starts = torch.arange(int(counts.sum())) + torch.repeat_interleave(shift, counts)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -96,20 +94,76 @@ class Windows(Dataset[Batch]):
         actions = self.episodes.actions[start + torch.arange(k * steps)]
         if self.scale is not None:
             actions = self.scale.normalise(actions)
-        actions = actions.masked_fill(actions.isnan(), 0.0)
-        frames = seen["pixels"] if self._alone else seen
-        return Batch(frames, actions.unflatten(1, (steps, k)).flatten(2))
+        actions = actions.masked_fill(actions.isnan(), 0.0).unflatten(1, (steps, k)).flatten(2)
+        return Batch(seen["pixels"] if self._alone else seen, actions)
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Endless batches, each pass over all windows in a new order, the short rest left out.
 
-        Raises: ValueError if there are fewer windows than `batch_size`.
-        """
-        if not 0 < batch_size <= len(self):
+@dataclass(eq=False)
+class BatchOrder(Sampler[Tensor]):
+    """Window indices of every step, a pure function of (seed, step, rank).
+
+    Each pass over the windows has an order of its own; the short rest of a pass is left out. The
+    ranks of one step share the batch of a single process: rank r takes the r-th part.
+
+    Raises: ValueError if there are fewer windows than `batch_size`, or the ranks do not divide it.
+    """
+
+    num: int  #: of windows
+    batch_size: int  #: windows per step, over all ranks
+    _: KW_ONLY
+    seed: int  #: of every pass
+    start: int = 0  #: first step that iterating yields
+    stop: int | None = None  #: step to end before; None means never
+    rank: int = 0  #: which part of each batch is ours
+    ranks: int = 1  #: number of parts
+
+    def __post_init__(self) -> None:
+        size, ranks = self.batch_size, self.ranks
+        if not 0 < size <= self.num:
+            raise ValueError(f"batch_size must be between 1 and the {self.num} windows, got {size}")
+        if size % ranks or not 0 <= self.rank < ranks:
+            found = f"{size}, {ranks} and {self.rank}"
             raise ValueError(
-                f"batch_size must be between 1 and the {len(self)} windows, got {batch_size}"
+                f"batch_size must be a multiple of ranks, rank one of them, got {found}"
             )
-        while True:
-            order = torch.randperm(len(self), generator=generator)
-            for index in order.split(batch_size)[: len(self) // batch_size]:
-                yield self.batch(index)
+        self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        steps = count(self.start) if self.stop is None else range(self.start, self.stop)
+        return map(self.batch, steps)
+
+    def batch(self, step: int) -> Tensor:
+        """Indices of our part of the batch of `step`: [batch_size / ranks]."""
+        turn, position = divmod(step, self.num // self.batch_size)
+        if turn != self._pass:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + turn) % 2**63)
+            self._order, self._pass = torch.randperm(self.num, generator=generator), turn
+        share = self.batch_size // self.ranks
+        first = position * self.batch_size + self.rank * share
+        return self._order[first : first + share]
+
+
+def loader(
+    windows: Windows, order: BatchOrder, *, workers: int = 0, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Batches of `windows` in `order`, fetched ahead by worker processes.
+
+    With workers the windows' episodes should read from disk, or be forked; `pin_memory` makes
+    page-locked batches, for quick copies to a GPU.
+
+    Returns: an iterable of Batch; frames from disk are channels-last in memory.
+    """
+    return DataLoader(
+        windows,
+        sampler=order,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        collate_fn=_as_it_is,
+        # Iterating draws a seed; a generator of its own leaves the global one untouched.
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -8,9 +8,7 @@ if TYPE_CHECKING:
     from worldmodel.worlds.contract import Expert, Session, World
     from worldmodel.worlds.maze import Maze
     from worldmodel.worlds.opening import WORLDS, open_world
-    from worldmodel.worlds.two_room import TwoRoom, TwoRoomSession
-    from worldmodel.worlds.two_room_env import TwoRoomEnv
-    from worldmodel.worlds.two_room_walks import TwoRoomExpert, Walks, collect
+    from worldmodel.worlds.two_room import TwoRoom, TwoRoomEnv, TwoRoomExpert, Walks, collect
 
 __getattr__ = lazily(__name__)
 
@@ -22,7 +20,6 @@ __all__ = [
     "TwoRoom",
     "TwoRoomEnv",
     "TwoRoomExpert",
-    "TwoRoomSession",
     "Walks",
     "World",
     "collect",

@@ -1,33 +1,98 @@
-"""Pictures of one disc over a background, for many states at once; colours of rooms and walls."""
+"""Worlds of a disc among walls: rules and pictures that do not depend on where the walls stand."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["paint_discs", "paint_rooms", "sample_grid"]
+from worldmodel.worlds._box import BoxWorld
+from worldmodel.worlds.contract import Expert, Flags, Floats, Pixels
 
-Floats = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
+__all__ = ["BORDER", "THICKNESS", "DiscWorld", "paint_rooms", "sample_grid"]
 
-_FLOOR = (244, 241, 234)
-_WALL = (62, 68, 84)
-_AGENT = (222, 73, 55)
+BORDER, THICKNESS = 4.0, 10.0  # of the square's edge, and of walls inside it
+
+_FLOOR, _WALL, _AGENT = ((244, 241, 234), (62, 68, 84), (222, 73, 55))
 _FINE = 8  # samples a side of a pixel, for edges of walls between pixels
 
 
-def paint_discs(frames: Pixels, centres: Floats, radius: float, size: float) -> Pixels:
-    """Draw a disc into each frame, in place.
+class DiscWorld(BoxWorld):
+    """A disc in a square of 224, simulated and drawn for N agents that do not see each other.
 
-    Its edge is anti-aliased, so that a move of a fraction of a pixel shows.
-
-    Args:
-        frames: [N, 3, H, H], backgrounds.
-        centres: [N, 2], x and y in the world's units.
-        radius: of the disc, in the world's units.
-        size: side of the world.
-    Returns: `frames`.
+    A state begins with the disc's centre x, y, y downwards. An action moves it by `speed` × action,
+    first along x, then along y; walls stop it, doors let it through. There is no randomness. A
+    frame of any size shows the whole square.
     """
+
+    size = 224.0  #: side of the world
+    radius = 7.0  #: of the disc
+    speed = 8.0  #: largest step along each axis
+    success_radius = 16.0  #: a goal is reached when the centres are closer than this
+    action_dim = 2
+
+    def step(self, states: Floats, actions: Floats) -> Floats:
+        """Move every agent once: [N, S], [N, 2] -> [N, S]; bad shapes and values are refused."""
+        if states.shape[1:] != (self.state_dim,) or actions.shape != (len(states), 2):
+            wanted = f"[N, {self.state_dim}] and [N, 2], got {states.shape} and {actions.shape}"
+            raise ValueError(f"states and actions must be {wanted}")
+        if not np.isfinite(actions).all():
+            raise ValueError("actions must be finite, got NaN or inf")
+        return self._moved(states, self.speed * np.clip(actions, -1.0, 1.0))
+
+    def render(self, states: Floats) -> Pixels:
+        """Draw every agent in its own frame: [N, S] -> [N, 3, H, W], uint8."""
+        return _paint_discs(self._empty(states), states[:, :2], self.radius, self.size)
+
+    def renderer(self) -> str:
+        return "numpy"
+
+    def distance(self, states: Floats, goals: Floats) -> Floats:
+        """Distance between centres as the crow flies, in world units; inf between two mazes."""
+        straight = np.linalg.norm(states[..., :2] - goals[..., :2], axis=-1)
+        same = (states[..., 2:] == goals[..., 2:]).all(-1)
+        out: Floats = (straight + np.where(same, 0.0, np.inf)).astype(np.float32)
+        return out
+
+    def success(self, states: Floats, goals: Floats) -> Flags:
+        """Whether each state is within the success radius of its goal."""
+        return self.distance(states, goals) < self.success_radius
+
+    def expert(self, goals: Floats) -> Expert:
+        """The way to the goals [N, S], through the doors where it must."""
+        return lambda states: self.steer(states, self.waypoint(states, goals)).astype(np.float32)
+
+    def steer(self, states: Floats, waypoints: Floats) -> Floats:
+        """Actions [N, 2] straight towards points, at full speed until they are a step away."""
+        heading = waypoints[:, :2] - states[:, :2]
+        length = np.maximum(np.abs(heading).max(-1, keepdims=True), 1e-6)
+        out: Floats = heading / length * np.minimum(length / self.speed, 1.0)
+        return out
+
+    @abstractmethod
+    def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
+        """Places where a disc is clear of the walls: [num, S]."""
+
+    @abstractmethod
+    def waypoint(self, states: Floats, targets: Floats) -> Floats:
+        """The targets, or points [N, 2] on the way through the next door."""
+
+    @abstractmethod
+    def new_targets(self, rng: np.random.Generator, states: Floats, cross: float) -> Floats:
+        """Places [N, S] to go to from `states`, elsewhere than their room with chance `cross`."""
+
+    @abstractmethod
+    def _moved(self, states: Floats, delta: Floats) -> Floats:
+        """States after moves [N, 2], as far as walls let them."""
+
+    @abstractmethod
+    def _empty(self, states: Floats) -> Pixels:
+        """A frame without an agent for each state, to paint on."""
+
+
+def _paint_discs(frames: Pixels, centres: Floats, radius: float, size: float) -> Pixels:
+    """A disc at each centre [N, 2] into each frame, in place; its soft edge shows small moves."""
     side = frames.shape[-1]
     scale = side / size
     reach = int(np.ceil(radius * scale + 1))
@@ -53,12 +118,10 @@ def sample_grid(image_size: int, size: float) -> NDArray[np.float64]:
     return out
 
 
-def paint_rooms(solid: NDArray[np.bool_]) -> Pixels:
+def paint_rooms(solid: Flags) -> Pixels:
     """Walls on a floor, each pixel the mean over its samples: [8 H, 8 H] -> [3, H, H]."""
     side = len(solid) // _FINE
     cover = solid.astype(np.float32).reshape(side, _FINE, side, _FINE).mean((1, 3))
-    colours = np.asarray(_FLOOR)[:, None, None] * (1 - cover) + (
-        np.asarray(_WALL)[:, None, None] * cover
-    )
-    out: Pixels = np.rint(colours).astype(np.uint8)
+    floor, wall = (np.asarray(colour)[:, None, None] for colour in (_FLOOR, _WALL))
+    out: Pixels = np.rint(floor * (1 - cover) + wall * cover).astype(np.uint8)
     return out

@@ -1,26 +1,52 @@
-"""What the two MuJoCo worlds share: which graphics library draws, and what to do without one."""
+"""What the two MuJoCo worlds share: workers, which graphics library draws, and what without one."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-__all__ = ["PLAIN_BELOW", "choose_backend", "gl_renderer", "named_when_it_fails", "without_effects"]
+import numpy as np
 
+from worldmodel.worlds._box import BoxWorld
+from worldmodel.worlds._processes import Workers
+from worldmodel.worlds.contract import Floats, Pixels
+
+__all__ = ["PLAIN_BELOW", "MujocoWorld", "choose_backend", "gl_renderer", "named_when_it_fails"]
+
+# Smaller frames are drawn without shadows, reflections and multisampling, on which a software
+# renderer spends nearly all its time. The published frames of 224 are drawn with all of it.
 PLAIN_BELOW = 112
-"""Smaller frames are drawn without shadows, reflections and multisampling.
-
-A software renderer spends nearly all its time on these, whatever the size; who draws small frames
-is likely to have one. The published frames of 224 are drawn with all of it.
-"""
 
 _REMEDY = (
     "MUJOCO_GL=egl needs libEGL (Debian: libegl1 and libgl1-mesa-dri, or NVIDIA's driver), "
     "MUJOCO_GL=osmesa needs libosmesa6"
 )
+
+
+class MujocoWorld(BoxWorld):
+    """A world whose simulators are made for an image size; None means one per core, up to 16."""
+
+    def __init__(
+        self, image_size: int, simulator: Callable[[int], Any], workers: int | None
+    ) -> None:
+        super().__init__(image_size)
+        num = min(16, os.cpu_count() or 1) if workers is None else workers
+        self._workers = Workers(partial(simulator, image_size), num)
+
+    def step(self, states: Floats, actions: Floats) -> Floats:
+        moved: Floats = self._workers.call("step", states, actions)
+        return moved
+
+    def render(self, states: Floats) -> Pixels:
+        drawn: Pixels = self._workers.call("draw", states)
+        return drawn
+
+    def renderer(self) -> str:
+        return str(self._workers.call("renderer", np.zeros(1))[0])
 
 
 def choose_backend() -> None:
@@ -31,12 +57,6 @@ def choose_backend() -> None:
         os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
         # One worker per core: Mesa's own threads would fight over them.
         os.environ.setdefault("LP_NUM_THREADS", "1")
-
-
-def without_effects(model: Any) -> None:
-    """Samples and shadows off, before the first frame is drawn."""
-    model.vis.quality.offsamples = 0
-    model.vis.quality.shadowsize = 0
 
 
 @contextmanager

@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from worldmodel.worlds.contract import World
-from worldmodel.worlds.cube_picker import CubeCollector
+from worldmodel.worlds.contract import Expert, World, kind_of
+from worldmodel.worlds.cube import CubeCollector
 from worldmodel.worlds.push_t_pusher import PushTExplorer, PushTNearBlock
-from worldmodel.worlds.reacher_reach import ReacherReach
-from worldmodel.worlds.two_room_walks import TwoRoomExpert
+from worldmodel.worlds.reacher import ReacherReach
+from worldmodel.worlds.two_room import TwoRoomExpert
 
-__all__ = ["Behaviour", "RandomBehaviour", "make_behaviour", "policies"]
-
-Floats = NDArray[np.float32]
-
-
-class Behaviour(Protocol):
-    """N agents' policy, noise included; it may remember: one batch of episodes each."""
-
-    def act(self, states: Floats) -> Floats:
-        """Actions [N, A] for the states [N, S]."""
-
-
-class RandomBehaviour:
-    """Actions drawn evenly from the world's box, anew at every step.
-
-    Args:
-        world: whose box.
-        rng: source of the actions.
-    """
-
-    def __init__(self, world: World, rng: np.random.Generator) -> None:
-        self.low, self.high, self.rng = world.action_low, world.action_high, rng
-
-    def act(self, states: Floats) -> Floats:
-        """One action for every state: [N, S] -> [N, A]."""
-        shape = (len(states), len(self.low))
-        return self.rng.uniform(self.low, self.high, shape).astype(np.float32)
-
+__all__ = ["make_behaviour", "policies"]
 
 # What each world is explored with; the first is the one its data are usually collected with.
-_SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Behaviour]]] = {
+_SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Any]]] = {
     "two-room": {"expert": TwoRoomExpert},
     "maze": {"expert": TwoRoomExpert},
     "push-t": {
@@ -58,24 +30,21 @@ _SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Behavio
 
 def policies(world: str) -> tuple[str, ...]:
     """Names of the policies that a world is collected with; the first is its default."""
-    return (*_SCRIPTED.get(_kind(world), {}), "random")
+    return (*_SCRIPTED.get(kind_of(world), {}), "random")
 
 
-def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator) -> Behaviour:
-    """A policy for `num` agents of a world, with all its randomness from `rng`.
+def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator) -> Expert:
+    """A policy for `num` agents of a world, its noise included, all randomness from `rng`.
+
+    It may remember: one batch of episodes each. "random" draws evenly from the box of actions.
 
     Raises: ValueError if the world has no policy of that name.
     """
     if policy not in policies(world.name):
-        raise ValueError(
-            f"policy must be one of {', '.join(policies(world.name))} for {world.name}, "
-            f"got {policy!r}"
-        )
+        known = ", ".join(policies(world.name))
+        raise ValueError(f"policy must be one of {known} for {world.name}, got {policy!r}")
     if policy == "random":
-        return RandomBehaviour(world, rng)
-    return _SCRIPTED[_kind(world.name)][policy](world, num, rng)
-
-
-def _kind(world: str) -> str:
-    """maze-7 is explored as maze is."""
-    return "maze" if world.startswith("maze-") else world
+        low, high = world.action_low, world.action_high
+        return lambda states: rng.uniform(low, high, (len(states), len(low))).astype(np.float32)
+    act: Expert = _SCRIPTED[kind_of(world.name)][policy](world, num, rng).act
+    return act

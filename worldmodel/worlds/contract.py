@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Expert", "Session", "World"]
+__all__ = ["Expert", "Flags", "Floats", "Pixels", "Session", "World", "kind_of"]
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -36,26 +36,16 @@ class Session(Protocol):
 class World(Protocol):
     """The rules of a world: what a state is, where it may start, and what counts as arrived.
 
-    A state holds all that `start` needs to go on from it, as stored by the published data sets;
-    the same state, actions and versions give the same states again.
-
-    Attributes:
-        name: what people call it, "two-room", "push-t", ….
-        image_size: side H = W of the frames.
-        state_dim: S.
-        action_dim: A, of one raw step.
-        action_low: [A], lowest action.
-        action_high: [A], highest action.
-        criterion: success in one line, with its source.
+    A state is all there is: the same state, actions and versions give the same states again.
     """
 
-    name: str
-    image_size: int
-    state_dim: int
-    action_dim: int
-    action_low: Floats
-    action_high: Floats
-    criterion: str
+    name: str  #: what people call it, "two-room", "push-t", …
+    image_size: int  #: side H = W of the frames
+    state_dim: int  #: S
+    action_dim: int  #: A, of one raw step
+    action_low: Floats  #: [A], lowest action
+    action_high: Floats  #: [A], highest action
+    criterion: str  #: success in one line, with its source
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Where episodes may begin, all randomness from `rng`: [num, S]."""
@@ -83,3 +73,8 @@ class World(Protocol):
 
     def versions(self) -> dict[str, str]:
         """Packages and rendering backend that decide what happens and how it looks."""
+
+
+def kind_of(name: str) -> str:
+    """The rules behind a world's name: `maze-7` is a `maze`."""
+    return "maze" if name.startswith("maze-") else name

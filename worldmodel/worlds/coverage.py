@@ -5,67 +5,45 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from worldmodel.worlds.contract import World
+from worldmodel.worlds.contract import Floats, World, kind_of
 
 __all__ = ["GRIDS", "Coverage", "Covered", "Grid", "coverage"]
-
-Floats = NDArray[np.float32]
 
 _CELLS = 256  # of every grid: 16 × 16, or 256 along one dim
 
 
 class Grid(NamedTuple):
-    """One or two dims of a state, cut into 256 cells.
+    """One or two dims of a state, cut into 256 cells."""
 
-    Attributes:
-        name: of what they say.
-        dims: positions in the state, one or two.
-        low: lower edge of the grid.
-        high: upper edge.
-        period: of an angle, or 0; also the range then.
-    """
-
-    name: str
-    dims: tuple[int, ...]
-    low: float
-    high: float
-    period: float = 0.0
+    name: str  #: of what they say
+    dims: tuple[int, ...]  #: positions in the state
+    low: float  #: lower edge
+    high: float  #: upper edge
+    period: float = 0.0  #: of an angle, or 0
 
 
 class Covered(NamedTuple):
-    """What was seen of one grid.
+    """What was seen of one grid."""
 
-    Attributes:
-        name: of the grid.
-        cells: cells visited, of 256.
-        moved: median path from the first to the last state of a window, as the crow flies.
-    """
-
-    name: str
-    cells: int
-    moved: float
+    name: str  #: of the grid
+    cells: int  #: cells visited, of 256
+    moved: float  #: median path from the first to the last state of a window, as the crow flies
 
 
 class Coverage(NamedTuple):
-    """What episodes cover.
+    """What episodes cover."""
 
-    Attributes:
-        grids: one record per grid of the world.
-        window: steps between a start and its goal.
-        solved: fraction of windows whose first state already counts as the last one reached.
-    """
-
-    grids: tuple[Covered, ...]
-    window: int
-    solved: float
+    grids: tuple[Covered, ...]  #: one record per grid of the world
+    window: int  #: steps between a start and its goal
+    solved: float  #: fraction of windows whose first state already counts as the last one reached
 
 
 _TURN = 2 * np.pi
+_SQUARE = (Grid("position x, y", (0, 1), 0.0, 224.0),)
 GRIDS: dict[str, tuple[Grid, ...]] = {
-    "two-room": (Grid("position x, y", (0, 1), 0.0, 224.0),),
-    "maze": (Grid("position x, y", (0, 1), 0.0, 224.0),),
+    "two-room": _SQUARE,
+    "maze": _SQUARE,
     "push-t": (
         Grid("agent x, y", (0, 1), 0.0, 512.0),
         Grid("block x, y", (2, 3), 0.0, 512.0),
@@ -97,19 +75,17 @@ def coverage(world: World, episodes: list[Floats], window: int = 25) -> Coverage
         raise ValueError(f"some episode must be longer than the window of {window} steps")
     starts, ends = (np.concatenate(side) for side in zip(*pairs, strict=True))
     states = np.concatenate(episodes)
-    covered = []
-    for grid in GRIDS.get(world.name, ()):
-        dims = list(grid.dims)
-        per_dim = 16 if len(dims) == 2 else _CELLS
-        values = states[:, dims] - grid.low
-        span = grid.high - grid.low
-        if grid.period:
-            values %= grid.period
-        index = np.clip((values / span * per_dim).astype(int), 0, per_dim - 1)
-        cells = len(np.unique(index @ (per_dim ** np.arange(len(dims)))))
-        gap = ends[:, dims] - starts[:, dims]
-        if grid.period:
-            gap = (gap + grid.period / 2) % grid.period - grid.period / 2
-        moved = float(np.median(np.linalg.norm(gap, axis=-1)))
-        covered.append(Covered(grid.name, cells, moved))
-    return Coverage(tuple(covered), window, float(world.success(starts, ends).mean()))
+    grids = GRIDS.get(kind_of(world.name), ())
+    covered = tuple(_covered(grid, states, ends - starts) for grid in grids)
+    return Coverage(covered, window, float(world.success(starts, ends).mean()))
+
+
+def _covered(grid: Grid, states: Floats, gaps: Floats) -> Covered:
+    dims, per_dim = list(grid.dims), 16 if len(grid.dims) == 2 else _CELLS
+    values, gap = states[:, dims] - grid.low, gaps[:, dims]
+    if grid.period:
+        values %= grid.period
+        gap = (gap + grid.period / 2) % grid.period - grid.period / 2
+    index = np.clip((values / (grid.high - grid.low) * per_dim).astype(int), 0, per_dim - 1)
+    cells = len(np.unique(index @ (per_dim ** np.arange(len(dims)))))
+    return Covered(grid.name, cells, float(np.median(np.linalg.norm(gap, axis=-1))))

@@ -1,48 +1,47 @@
-"""OGBench's cube: a robot arm over a table with one cube, ogbench behind it."""
+"""OGBench's cube: a robot arm over a table with one cube, ogbench behind it, and who moves it."""
 
 from __future__ import annotations
 
 import importlib
-from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldmodel.worlds import _mujoco
-from worldmodel.worlds._processes import SimulatedSession, Workers, check_states, cores, require
-from worldmodel.worlds.contract import Expert, Session
-from worldmodel.worlds.cube_picker import CUBE, CubePicker
+from worldmodel.worlds.contract import Expert, Flags, Floats, Pixels
 
-__all__ = ["Cube"]
+__all__ = ["CUBE", "Cube", "CubeCollector", "CubePicker"]
 
-Floats = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
+Array = NDArray[np.float64]
 
+CUBE = slice(14, 17)
+"""The cube's centre in a state."""
 _QPOS, _QVEL = 21, 20
-_READ = (
-    "proprio/effector_pos",
-    "proprio/effector_yaw",
-    "proprio/gripper_opening",
-    "proprio/gripper_contact",
-)
+_QUATERNION = slice(17, 21)
+_EFFECTOR, _YAW, _CONTACT = slice(41, 44), 44, 46
+_READ = ("effector_pos", "effector_yaw", "gripper_opening", "gripper_contact")
+
+_OVER = np.array([0.0, 0.0, 0.18])  # a cube or a target, on the way to it
+_LIFTED = 0.16  # effector height from which one may travel
+_NEAR, _AT = 0.04, 0.02
+_LYING = 0.03  # a cube's centre lower than this is on the table
+_HELD, _FREE = 0.5, 0.1  # gripper contact
+_TABLE = np.array([[0.3, -0.3], [0.55, 0.3]])  # where targets lie
+_AIR = np.array([[0.25, -0.35, 0.20], [0.6, 0.35, 0.35]])  # where the arm goes to in the end
 
 
-class Cube:
+class Cube(_mujoco.MujocoWorld):
     """The single cube of OGBench, its arm drawn nearly transparent as its pixels are.
 
     A state is the published `qpos` [21] and `qvel` [20], and behind them what a policy reads from
-    them: effector x, y, z and yaw, gripper opening and contact. `start` looks at the first 41, so
-    published states of 41 dims are taken too. An action in [−1, 1]⁵ moves the effector by up to
-    5 cm along each axis, turns it by up to 0.3 rad and opens or closes the gripper, for 0.05 s.
-
-    Every step begins from nothing but the state, so that a state is all there is: from a recorded
-    state the recorded actions lead to the recorded states, bit for bit.
+    them: effector x, y, z and yaw, gripper opening and contact. Only the first 41 decide, so
+    published states of 41 dims are taken too. An action moves the effector by up to 5 cm along each
+    axis, turns it by up to 0.3 rad and opens or closes the gripper, for 0.05 s.
 
     Args:
         image_size: side of the frames, seen by the camera `front_pixels`; below 112 they are drawn
-            without shadows, reflections and multisampling, many times faster in software.
+            without shadows, reflections and multisampling.
         workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
             this one, where importing triton after the first frame crashes.
     Source: OGBench, `cube-single`; success as in its data collection mode and in
@@ -57,62 +56,30 @@ class Cube:
     tolerance = 0.04
     state_dim = _QPOS + _QVEL + 6
     action_dim = 5
-    action_low = np.full(5, -1, np.float32)
-    action_high = np.full(5, 1, np.float32)
+    published = _QPOS + _QVEL
+    package = "ogbench"
+    distributions = ("ogbench", "dm_control", "mujoco", "numpy")
 
     def __init__(self, image_size: int = 64, *, workers: int | None = None) -> None:
-        if image_size < 16:
-            raise ValueError(f"image_size must be at least 16, got {image_size}")
-        require("ogbench", "cube")
-        self.image_size = image_size
-        self._workers = Workers(
-            partial(_Simulator, image_size), cores() if workers is None else workers
-        )
+        super().__init__(image_size, _Simulator, workers)
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Starts as OGBench draws them for its data: arm, cube and cube's angle anywhere."""
-        return self._workers.begin(rng.integers(0, 2**31, num))
+        starts: Floats = self._workers.call("begin", rng.integers(0, 2**31, num))
+        return starts
 
-    def start(self, states: Floats) -> Session:
-        """One arm in each state, [N, 47] or [N, 41].
-
-        Raises: ValueError if the shape is another or a state is not finite.
-        """
-        return SimulatedSession(
-            self._workers, self._whole(states), self.action_low, self.action_high
-        )
-
-    def draw(self, states: Floats) -> Pixels:
-        """Pictures of states [N, 47] or [N, 41]: [N, 3, H, W]."""
-        return self._workers.draw(self._whole(states))
-
-    def success(self, states: Floats, goals: Floats) -> NDArray[np.bool_]:
+    def success(self, states: Floats, goals: Floats) -> Flags:
         """Whether each cube is within the tolerance of its goal."""
-        out: NDArray[np.bool_] = self.distance(states, goals) <= self.tolerance
-        return out
+        return self.distance(states, goals) <= self.tolerance
 
     def distance(self, states: Floats, goals: Floats) -> Floats:
         """Distance of the cube from its goal, metres: [...]."""
         out: Floats = np.linalg.norm(states[..., CUBE] - goals[..., CUBE], axis=-1)
         return out.astype(np.float32)
 
-    def idle(self, states: Floats) -> Floats:
-        """Zeros: the effector is held where it is."""
-        return np.zeros((len(states), self.action_dim), np.float32)
-
     def expert(self, goals: Floats) -> Expert:
         """The scripted picker without noise: the cube to its goal, where it lies or hangs."""
         return CubePicker(goals[:, CUBE]).act
-
-    def versions(self) -> dict[str, str]:
-        """OGBench's scene, MuJoCo's physics, and the driver that draws."""
-        names = ("ogbench", "dm_control", "mujoco", "numpy")
-        return {**{name: version(name) for name in names}, "rendering": self._workers.renderer()}
-
-    def _whole(self, states: Floats) -> Floats:
-        if states.ndim == 2 and states.shape[1] == _QPOS + _QVEL:
-            states = np.pad(states, ((0, 0), (0, self.state_dim - states.shape[1])))
-        return check_states(states, self.state_dim)
 
 
 class _Simulator:
@@ -123,23 +90,19 @@ class _Simulator:
         with _mujoco.named_when_it_fails():
             self._mujoco: Any = importlib.import_module("mujoco")
             cube: Any = importlib.import_module("ogbench.manipspace.envs.cube_env")
+        size: dict[str, Any] = {"width": image_size, "height": image_size}
         self._env: Any = cube.CubeEnv(
-            env_type="single",
-            ob_type="pixels",
-            mode="data_collection",
-            visualize_info=False,
-            width=image_size,
-            height=image_size,
+            "single", ob_type="pixels", mode="data_collection", visualize_info=False, **size
         )
         # A reset returns an observation, which is a picture: nobody has asked for one yet.
         self._env.compute_observation = lambda: None
         self._env.reset(seed=0)
         self._plain = image_size < _mujoco.PLAIN_BELOW
         if self._plain:
-            _mujoco.without_effects(self._env.model)
+            quality = self._env.model.vis.quality
+            quality.offsamples = quality.shadowsize = 0
 
     def begin(self, seed: np.int64) -> Floats:
-        """A start of OGBench's own."""
         self._env.reset(seed=int(seed))
         return self._read()
 
@@ -156,7 +119,7 @@ class _Simulator:
             image = env.render(scene_callback=self._unreflected if self._plain else None)
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
-    def renderer(self) -> str:
+    def renderer(self, _: float) -> str:
         self.draw(self._read())
         gl: Any = importlib.import_module("OpenGL.GL")
         self._env._renderer._gl_context.make_current()
@@ -176,5 +139,114 @@ class _Simulator:
     def _read(self) -> Floats:
         env = self._env
         seen = env.compute_ob_info()
-        parts = [env.data.qpos, env.data.qvel, *(np.ravel(seen[name]) for name in _READ)]
+        parts = [
+            env.data.qpos,
+            env.data.qvel,
+            *(np.ravel(seen[f"proprio/{name}"]) for name in _READ),
+        ]
         return np.concatenate(parts).astype(np.float32)
+
+
+class CubePicker:
+    """Picks each cube up, carries it to its target, lets go and moves the arm off.
+
+    The rules look at the present state alone, so a slip begins the grasp anew. Heights, thresholds
+    and gains are those of OGBench's Markovian oracle, which knows no target above the table.
+
+    A target [N, 3] above the table is held there. Cubes are turned to `yaws` [N] or left as they
+    are; the effectors go to `rests` [N, 3] in the end, or stay above the cube.
+    """
+
+    def __init__(
+        self, targets: Floats, yaws: Array | None = None, rests: Array | None = None
+    ) -> None:
+        self.targets = targets.astype(np.float64)
+        self.yaws, self.rests = yaws, rests
+        self.done = np.zeros(len(targets), bool)
+
+    def act(self, states: Floats) -> Floats:
+        """Actions [N, 5] in [−1, 1] for the states [N, 47]."""
+        s, target = states.astype(np.float64), self.targets
+        effector, cube, contact, at_yaw = s[:, _EFFECTOR], s[:, CUBE], s[:, _CONTACT], s[:, _YAW]
+        w, x, y, z = s[:, _QUATERNION].T
+        cube_yaw = _quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)), at_yaw)
+        lifted = effector[:, 2] > _LIFTED
+        placed = np.linalg.norm(target - cube, axis=-1) <= _AT
+        over = np.linalg.norm((cube - effector)[:, :2], axis=-1) <= _NEAR
+        around = np.linalg.norm(cube - effector, axis=-1) <= _AT
+        over_target = np.linalg.norm((target - cube)[:, :2], axis=-1) <= _NEAR
+        rest = self.rests if self.rests is not None else cube + _OVER
+        up = np.column_stack([cube[:, :2], np.full(len(s), 2 * _OVER[2])])
+        aside = np.column_stack([cube[:, :2], np.full(len(s), 2 * _LIFTED)])
+
+        # The first rule that applies: condition, where to, gripper (1 closes).
+        rules = [
+            (placed & (target[:, 2] > _LYING), target, 1.0),
+            (placed & (contact >= _FREE), target, -1.0),
+            (placed & ~lifted, aside, -1.0),
+            (placed, rest, -1.0),
+            (~over, cube + _OVER, -1.0),
+            (~around, cube, -1.0),
+            (contact <= _HELD, cube, 1.0),
+            (~lifted & ~over_target, up, 1.0),
+            (~over_target, target + _OVER, 1.0),
+            (np.ones(len(s), bool), target, 1.0),
+        ]
+        which = np.stack([rule[0] for rule in rules]).argmax(0)
+        goal = np.stack([rule[1] for rule in rules])[which, np.arange(len(s))]
+        gripper = np.array([rule[2] for rule in rules])[which]
+        self.done = (which == 3) & (np.linalg.norm(rest - effector, axis=-1) <= _NEAR)
+
+        way = goal - effector
+        length = np.linalg.norm(way, axis=-1, keepdims=True)
+        # At full speed until there: a slow end would be a long one.
+        move = np.where(length > _AT / 4, 2 * way / np.maximum(length, 1e-6), 5 * way)
+        wanted = cube_yaw if self.yaws is None else _quarter(self.yaws, at_yaw)
+        turn = np.where(which < 7, cube_yaw - at_yaw, wanted - cube_yaw)
+        turn[placed] = 0.0
+        actions: Floats = np.column_stack([move, 3 * turn, gripper]).clip(-1, 1).astype(np.float32)
+        return actions
+
+
+class CubeCollector:
+    """The picker on its way to targets of its own, disturbed by noise: what `collect` runs.
+
+    Each arm's own standard deviation is drawn evenly up to `noise`; turning gets three times as
+    much of it, the gripper ten times. After `patience` steps a target is given up.
+
+    Source: noise of stable-worldmodel's collection with OGBench's Markovian oracle.
+    """
+
+    def __init__(
+        self, num: int, rng: np.random.Generator, *, noise: float = 0.1, patience: int = 200
+    ) -> None:
+        self.rng, self.patience = rng, patience
+        self.noise = rng.uniform(0, noise, (num, 1)) * np.array([1, 1, 1, 3, 10])
+        self.picker = CubePicker(*self._targets(num))
+        self.age = np.zeros(num, int)
+
+    def act(self, states: Floats) -> Floats:
+        """Actions [N, 5] in [−1, 1] for the states [N, 47]."""
+        picker = self.picker
+        clean = picker.act(states)
+        new = picker.done | (self.age >= self.patience)
+        targets, yaws, rests = self._targets(len(states))
+        picker.targets[new] = targets[new]
+        if picker.yaws is not None and picker.rests is not None:
+            picker.yaws[new], picker.rests[new] = yaws[new], rests[new]
+        self.age = np.where(new, 0, self.age + 1)
+        noise = self.noise * self.rng.standard_normal(clean.shape)
+        out: Floats = np.clip(clean + noise, -1, 1).astype(np.float32)
+        return out
+
+    def _targets(self, num: int) -> tuple[Floats, Array, Array]:
+        rng = self.rng
+        xy = rng.uniform(_TABLE[0], _TABLE[1], (num, 2))
+        targets = np.concatenate([xy, np.full((num, 1), 0.02)], axis=1).astype(np.float32)
+        return targets, rng.uniform(-np.pi, np.pi, num), rng.uniform(_AIR[0], _AIR[1], (num, 3))
+
+
+def _quarter(yaw: Array, near: Array) -> Array:
+    """The same cube face: `yaw` plus quarter turns, as close to `near` as can be."""
+    quarter = np.pi / 2
+    return near + (yaw - near + quarter / 2) % quarter - quarter / 2

@@ -10,17 +10,10 @@ from typing import Any
 
 from worldmodel._extras import install
 from worldmodel.worlds.contract import World
-from worldmodel.worlds.maze import Maze
-from worldmodel.worlds.two_room import TwoRoom
 
 __all__ = ["WORLDS", "open_world"]
 
-_ADAPTERS = {
-    "push-t": ("worldmodel.worlds.push_t", "PushT"),
-    "reacher": ("worldmodel.worlds.reacher", "Reacher"),
-    "cube": ("worldmodel.worlds.cube", "Cube"),
-}
-WORLDS = ("two-room", "maze", *_ADAPTERS)
+WORLDS = ("two-room", "maze", "push-t", "reacher", "cube")
 """Names that `open_world` knows; the first two need no package of their own. `maze-7` is the maze
 whose only layout is number 7."""
 
@@ -28,17 +21,13 @@ whose only layout is number 7."""
 def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -> World:
     """The world of that name, or of your own class.
 
-    A class of your own is called as `Class(image_size)`, or `Class(image_size, workers=…)` if
-    workers are given, and offers all of `worldmodel.worlds.World`. Its module is looked for where
-    Python looks, and in the present folder. Importing it runs its code, so give no name here that
-    a file from elsewhere told you.
+    A class of your own, "package.module:Class", is called as `Class(image_size)`, with `workers=…`
+    if they are given, and offers all of `worldmodel.worlds.World`. Its module is looked for where
+    Python looks, and in the present folder. Importing it runs its code, so give no name here that a
+    file from elsewhere told you.
 
-    Args:
-        name: one of `WORLDS`, or "package.module:Class".
-        image_size: side of its frames.
-        workers: processes that simulate and draw, for worlds that go one agent at a time; None
-            leaves the number to the world.
-    Returns: World.
+    `workers` simulate and draw in worlds that go one agent at a time; None leaves it to the world.
+
     Raises: ValueError for another name, for workers in Two-Room, or naming what a class lacks;
         ImportError naming the extra if a package is missing, and whatever the world raises where
         it cannot draw.
@@ -46,24 +35,19 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
     options = {} if workers is None else {"workers": workers}
     if ":" in name:
         return _own(name, image_size, options)
-    kind, _, number = name.partition("-") if name.startswith("maze") else (name, "", "")
-    if kind in (TwoRoom.name, "maze"):
-        if workers is not None:
-            raise ValueError(f"{name} is simulated all at once, without workers, got {workers}")
-        if kind == TwoRoom.name:
-            return TwoRoom(image_size)
-        if number.isascii() and number.isdecimal() and len(number) < 8:
-            return Maze(image_size, layout=int(number))
-        if name == "maze":
-            return Maze(image_size)
-    if name not in _ADAPTERS:
-        raise ValueError(
-            f"env must be one of {', '.join(WORLDS)}, or a class of your own as "
-            f"package.module:Class, got {name!r}"
-        )
-    module, kind = _ADAPTERS[name]
+    kind, _, number = name.partition("-") if name.startswith("maze-") else (name, "", "")
+    is_layout = number.isascii() and number.isdecimal() and len(number) < 8
+    if kind not in WORLDS or (kind != name and not is_layout):
+        known = f"{', '.join(WORLDS)}, or a class of your own as package.module:Class"
+        raise ValueError(f"env must be one of {known}, got {name!r}")
+    if kind in ("two-room", "maze") and workers is not None:
+        raise ValueError(f"{name} is simulated all at once, without workers, got {workers}")
+    if number:
+        options["layout"] = int(number)
+    module, cls = kind.replace("-", "_"), kind.title().replace("-", "")
     try:
-        world: World = getattr(importlib.import_module(module), kind)(image_size, **options)
+        make = getattr(importlib.import_module(f"worldmodel.worlds.{module}"), cls)
+        world: World = make(image_size, **options)
     except ModuleNotFoundError as error:
         raise ImportError(f"{name} needs the package {error.name}: {install(name)}") from error
     return world
@@ -90,11 +74,8 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
     except Exception as error:
         call = f"{kind}({', '.join(['image_size', *options])})"
         raise ValueError(f"{name} cannot be made by {call}: {error!r}") from error
-    offered = dir(world)
-    members = [*World.__annotations__, *(n for n in vars(World) if not n.startswith("_"))]
-    if missing := sorted(set(members) - set(offered)):
-        raise ValueError(
-            f"{name} must offer what worldmodel.worlds.World asks for, it lacks "
-            f"{', '.join(missing)}"
-        )
+    members = {*World.__annotations__, *(n for n in vars(World) if not n.startswith("_"))}
+    if missing := sorted(members - set(dir(world))):
+        lacks = f"it lacks {', '.join(missing)}"
+        raise ValueError(f"{name} must offer what worldmodel.worlds.World asks for, {lacks}")
     return world

@@ -1,8 +1,7 @@
-"""Scripted behaviour in Push-T: a pusher that brings the block where it wants it.
+"""Scripted behaviour in Push-T: the T seen from itself, and who pushes it about.
 
-Damping stops the block between two steps, so a push moves it as a force moves a body at rest: along
-the contact's normal, and about its centre by the lever. The pusher goes to the contact whose motion
-lies closest to the one that is missing, and pushes until another contact is clearly better.
+Lengths are the world's, a square of 512. In the block's own frame the origin is the middle of the
+bar's top, which is the position that states hold; the body turns about `CENTRE`.
 """
 
 from __future__ import annotations
@@ -10,12 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.worlds import _tee
+from worldmodel.worlds.contract import Floats
 
-__all__ = ["PushTExplorer", "PushTNearBlock", "PushTPusher"]
+__all__ = ["PushTExplorer", "PushTNearBlock", "PushTPusher", "clearance", "to_block", "to_world"]
 
-Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
+
+AGENT = 15.0  #: radius of the agent
+CENTRE = np.array([0.0, 45.0])  #: centre of gravity: the mean of the two boxes' centres
+MOMENT = 3000.0  #: moment of inertia over mass, in squared lengths
+
+_BOXES = np.array([[0, 15, 60, 15], [0, 75, 15, 45]], float)  # middle x, y and half sides
+_CORNERS = ((-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30))
+_SPACING = 6.0
 
 _LEVER = 57.3  # length that weighs like one radian: both tolerances weigh the same
 _RING = 108.0  # radius of the detour around the block
@@ -24,14 +30,62 @@ _SIDE = 5.0  # how far beside a contact's normal a push may begin
 _STAND = 9.0  # gap to the block before a push begins
 
 
+def to_world(points: Array, position: Array, angle: Array) -> Array:
+    """From the block's frame [N, P, 2] to the world's, for blocks at [N, 2] turned by [N]."""
+    return points @ _turn(angle).transpose(0, 2, 1) + position[:, None]
+
+
+def to_block(points: Array, position: Array, angle: Array) -> Array:
+    """From the world's frame [N, P, 2] to the block's."""
+    return (points - position[:, None]) @ _turn(angle)
+
+
+def clearance(points: Array) -> Array:
+    """Distance of points [..., 2] in the block's frame to the T; 0 or less inside it."""
+    gaps = []
+    for box in _BOXES:
+        beyond = np.abs(points - box[:2]) - box[2:]
+        outside = np.linalg.norm(np.maximum(beyond, 0), axis=-1)
+        gaps.append(outside + np.minimum(beyond.max(-1), 0))
+    gap: Array = np.minimum(*gaps)
+    return gap
+
+
+def _turn(angle: Array) -> Array:
+    """Rotation matrices [N, 2, 2]."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
+
+
+def _outline() -> tuple[Array, Array]:
+    """Where the agent can touch the T, and the direction in which it then pushes: [P, 2] each."""
+    points, inward = [], []
+    for start, end in zip(_CORNERS, (*_CORNERS[1:], _CORNERS[0]), strict=True):
+        a, b = np.array(start, float), np.array(end, float)
+        length = np.linalg.norm(b - a)
+        along = (b - a) / length
+        spots = np.arange(_SPACING / 2, length, _SPACING)
+        points += [a + t * along for t in spots]
+        inward += [np.array([-along[1], along[0]])] * len(spots)  # clockwise, y downwards
+    contacts, normals = np.stack(points), np.stack(inward)
+    # In the inner corners the agent would touch the other arm first.
+    free = clearance(contacts - AGENT * normals) > AGENT - 1e-6
+    return contacts[free], normals[free]
+
+
+CONTACTS, INWARD = _outline()
+
+
 class PushTPusher:
     """Pushes each block to its goal pose and then walks to the goal's agent position.
 
-    Args:
-        goals: [N, >= 5], states to reach.
-        settle: how close the block must come, in lengths (a radian counts as 57.3), before the
-            agent walks off.
-        stride: longest action on the way, in units of the action.
+    Damping stops the block between two steps, so a push moves it as a force moves a body at rest:
+    along the contact's normal, and about its centre by the lever. The pusher goes to the contact
+    whose motion lies closest to the one that is missing, and pushes until another contact is
+    clearly better.
+
+    Goals are states [N, >= 5]. The agent walks off once the block is within `settle` of its goal,
+    in lengths (a radian counts as 57.3); `stride` is the longest action on the way.
     """
 
     def __init__(self, goals: Floats, *, settle: float = 6.0, stride: float = 0.6) -> None:
@@ -54,21 +108,19 @@ class PushTPusher:
         best = gain.argmax(-1)
         keep = (self.contact >= 0) & (gain[each, self.contact] > 0.75 * gain[each, best])
         self.contact = np.where(keep, self.contact, best)
-        point, inward = _tee.CONTACTS[self.contact], _tee.INWARD[self.contact]
+        point, inward = CONTACTS[self.contact], INWARD[self.contact]
 
-        here = _tee.to_block(agent[:, None], position, angle)[:, 0]
-        offset = here - point
-        ahead = -(offset * inward).sum(-1) - _tee.AGENT  # gap along the normal
+        offset = to_block(agent[:, None], position, angle)[:, 0] - point
+        ahead = -(offset * inward).sum(-1) - AGENT  # gap along the normal
         beside = np.abs(offset[:, 0] * inward[:, 1] - offset[:, 1] * inward[:, 0])
         pushing = ~self.settled & (beside < _SIDE) & (ahead > -8) & (ahead < 2 * _STAND)
 
         depth = np.clip(0.8 * gain[each, self.contact], 4.0, 30.0)[:, None]
-        through = point + inward * (depth - _tee.AGENT)
-        before = point - inward * (_tee.AGENT + _STAND)
-        wanted = _tee.to_world(
-            np.where(pushing[:, None], through, before)[:, None], position, angle
-        )
-        wanted = np.where(self.settled[:, None], self.goals[:, :2], wanted[:, 0])
+        through = point + inward * (depth - AGENT)
+        before = point - inward * (AGENT + _STAND)
+        wanted = np.where(pushing[:, None], through, before)[:, None]
+        wanted = to_world(wanted, position, angle)[:, 0]
+        wanted = np.where(self.settled[:, None], self.goals[:, :2], wanted)
         target = np.where(pushing[:, None], wanted, self._around(agent, wanted, position, angle))
         actions = (np.clip(target, _LOW, _HIGH) - agent) / 100.0
         # A push reaches further than it goes: the spring closes half of the gap within a step.
@@ -81,40 +133,39 @@ class PushTPusher:
     def missing(self, states: Floats) -> tuple[Array, Array]:
         """How the block must still move, in its own frame: shift of its centre [N, 2], turn [N]."""
         s = states.astype(np.float64)
-        goal = _tee.to_world(
-            np.broadcast_to(_tee.CENTRE, (len(s), 1, 2)), self.goals[:, 2:4], self.goals[:, 4]
+        goal = to_world(
+            np.broadcast_to(CENTRE, (len(s), 1, 2)), self.goals[:, 2:4], self.goals[:, 4]
         )
-        shift = _tee.to_block(goal, s[:, 2:4], s[:, 4])[:, 0] - _tee.CENTRE
+        shift = to_block(goal, s[:, 2:4], s[:, 4])[:, 0] - CENTRE
         turn = (self.goals[:, 4] - s[:, 4] + np.pi) % (2 * np.pi) - np.pi
         return shift, turn
 
     def _gains(self, shift: Array, turn: Array, position: Array, angle: Array) -> Array:
         """Part of the missing motion that each contact's own motion covers: [N, P]."""
-        lever = _tee.CONTACTS - _tee.CENTRE
-        spin = (lever[:, 0] * _tee.INWARD[:, 1] - lever[:, 1] * _tee.INWARD[:, 0]) / _tee.MOMENT
+        lever = CONTACTS - CENTRE
+        spin = (lever[:, 0] * INWARD[:, 1] - lever[:, 1] * INWARD[:, 0]) / MOMENT
         size = np.sqrt(1 + (_LEVER * spin) ** 2)
-        gain = (shift @ _tee.INWARD.T + _LEVER**2 * turn[:, None] * spin) / size
-        stand = _tee.CONTACTS - _tee.INWARD * _tee.AGENT
-        where = _tee.to_world(np.broadcast_to(stand, (len(turn), *stand.shape)), position, angle)
+        gain = (shift @ INWARD.T + _LEVER**2 * turn[:, None] * spin) / size
+        stand = CONTACTS - INWARD * AGENT
+        where = to_world(np.broadcast_to(stand, (len(turn), *stand.shape)), position, angle)
         out = ((where < _LOW) | (where > _HIGH)).any(-1)
         return np.where(out, -1e6, gain)
 
     def _around(self, agent: Array, target: Array, position: Array, angle: Array) -> Array:
         """The target, or a point of the detour while the block lies in between: [N, 2]."""
-        both = _tee.to_block(np.stack([agent, target], 1), position, angle)
+        both = to_block(np.stack([agent, target], 1), position, angle)
         a, b = both[:, 0], both[:, 1]
         along = np.linspace(0, 1, 24)[None, :, None]
-        gaps = _tee.clearance(a[:, None] + along * (b - a)[:, None])
-        touching = np.minimum(gaps[:, 0], _tee.AGENT + 3)
+        gaps = clearance(a[:, None] + along * (b - a)[:, None])
+        touching = np.minimum(gaps[:, 0], AGENT + 3)
         free = gaps.min(-1) > np.minimum(touching, gaps[:, -1]) - 1.0
-        from_a, from_b = a - _tee.CENTRE, b - _tee.CENTRE
-        at_a = np.arctan2(from_a[:, 1], from_a[:, 0])
-        at_b = np.arctan2(from_b[:, 1], from_b[:, 0])
+        from_a, from_b = a - CENTRE, b - CENTRE
+        at_a, at_b = (np.arctan2(way[:, 1], way[:, 0]) for way in (from_a, from_b))
         rest = (at_b - at_a + np.pi) % (2 * np.pi) - np.pi
         inside = np.linalg.norm(from_a, axis=-1) < 0.8 * _RING
         ahead = at_a + np.where(inside, 0.15, 0.7) * np.clip(rest, -1, 1)
-        ring = _tee.CENTRE + _RING * np.stack([np.cos(ahead), np.sin(ahead)], -1)
-        detour = _tee.to_world(ring[:, None], position, angle)[:, 0]
+        ring = CENTRE + _RING * np.stack([np.cos(ahead), np.sin(ahead)], -1)
+        detour = to_world(ring[:, None], position, angle)[:, 0]
         return np.where(free[:, None], target, detour)
 
 
@@ -124,12 +175,8 @@ class PushTExplorer:
     A goal lies a push or two from where the block is, so that most steps are spent in touch with
     it. A new one is drawn when the old one is reached, or after `patience` steps.
 
-    Args:
-        num: N agents.
-        rng: source of all its randomness.
-        noise: standard deviation added to each action component.
-        memory: part of the noise that stays from one step to the next.
-        patience: steps after which a goal is given up.
+    `noise` is the standard deviation of what is added to each component of an action; the part
+    `memory` of it stays from one step to the next.
     """
 
     def __init__(
@@ -169,12 +216,8 @@ class PushTExplorer:
 
 
 class PushTNearBlock:
-    """Random points close to the block, one a step: stable-worldmodel's weak policy.
+    """Random points, one a step, clipped to a square of half side `reach` around the block.
 
-    Args:
-        num: N agents.
-        rng: source of all its randomness.
-        reach: half the side of the square around the block that points are clipped to.
     Source: rule and number of stable-worldmodel's WeakPolicy.
     """
 

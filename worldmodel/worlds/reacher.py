@@ -1,38 +1,30 @@
-"""Reacher: an arm of two links in the plane, dm_control behind it."""
+"""Reacher: an arm of two links in the plane, dm_control behind it, and who moves it."""
 
 from __future__ import annotations
 
 import importlib
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldmodel.worlds import _mujoco
-from worldmodel.worlds._processes import SimulatedSession, Workers, check_states, cores, require
-from worldmodel.worlds.contract import Expert, Session
-from worldmodel.worlds.reacher_reach import steer
+from worldmodel.worlds.contract import Expert, Flags, Floats, Pixels
 
-__all__ = ["Reacher"]
+__all__ = ["Reacher", "ReacherReach", "steer"]
 
-Floats = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
+_STIFFNESS = np.array([6.0, 3.0])
+_DAMPING = np.array([0.9, 0.2])
 
 
-class Reacher:
+class Reacher(_mujoco.MujocoWorld):
     """The arm of dm_control's suite, without the target that its tasks draw.
 
     A state is [shoulder, wrist, their velocities], radians; the shoulder turns without end, the
-    wrist stays within ±160°. An action in [−1, 1]² is the torque at both joints for 0.02 s.
-
-    Every step begins from nothing but the state, so that a state is all there is: from a recorded
-    state the recorded actions lead to the recorded states, bit for bit.
+    wrist stays within ±160°. An action is the torque at both joints for 0.02 s.
 
     Args:
-        image_size: side of the frames; below 112 they are drawn without shadows, reflections and
-            multisampling, many times faster in software.
+        image_size: side of the frames; below 112 without shadows, reflections and multisampling.
         workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
             this one, where importing triton after the first frame crashes.
     Source: dm_control suite, `reacher`; the hidden target and success as in stable-worldmodel's
@@ -47,18 +39,12 @@ class Reacher:
     tolerance = 0.05
     state_dim = 4
     action_dim = 2
-    action_low = np.full(2, -1, np.float32)
-    action_high = np.full(2, 1, np.float32)
     wrist_limit = np.deg2rad(160)
+    package = "dm_control"
+    distributions = ("dm_control", "mujoco", "numpy")
 
     def __init__(self, image_size: int = 64, *, workers: int | None = None) -> None:
-        if image_size < 16:
-            raise ValueError(f"image_size must be at least 16, got {image_size}")
-        require("dm_control", "reacher")
-        self.image_size = image_size
-        self._workers = Workers(
-            partial(_Simulator, image_size), cores() if workers is None else workers
-        )
+        super().__init__(image_size, _Simulator, workers)
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Starts as dm_control draws them: any angles, at rest."""
@@ -67,40 +53,18 @@ class Reacher:
         states[:, 1] = rng.uniform(-self.wrist_limit, self.wrist_limit, num)
         return states
 
-    def start(self, states: Floats) -> Session:
-        """One arm in each state [N, 4].
-
-        Raises: ValueError if the shape is another or a state is not finite.
-        """
-        states = check_states(states, self.state_dim)
-        return SimulatedSession(self._workers, states, self.action_low, self.action_high)
-
-    def draw(self, states: Floats) -> Pixels:
-        """Pictures of states: [N, 4] -> [N, 3, H, W]."""
-        return self._workers.draw(check_states(states, self.state_dim))
-
-    def success(self, states: Floats, goals: Floats) -> NDArray[np.bool_]:
+    def success(self, states: Floats, goals: Floats) -> Flags:
         """Whether both joints are within the tolerance."""
-        out: NDArray[np.bool_] = self.distance(states, goals) < self.tolerance
-        return out
+        return self.distance(states, goals) < self.tolerance
 
     def distance(self, states: Floats, goals: Floats) -> Floats:
         """The larger of the two joints' differences, radians: [...]."""
         out: Floats = np.abs(states[..., :2] - goals[..., :2]).max(-1).astype(np.float32)
         return out
 
-    def idle(self, states: Floats) -> Floats:
-        """Zeros: no torque, and friction brings the arm to rest."""
-        return np.zeros((len(states), 2), np.float32)
-
     def expert(self, goals: Floats) -> Expert:
         """A spring and a damper at each joint."""
         return partial(steer, goals)
-
-    def versions(self) -> dict[str, str]:
-        """dm_control's arm, MuJoCo's physics, and the driver that draws."""
-        names = ("dm_control", "mujoco", "numpy")
-        return {**{name: version(name) for name in names}, "rendering": self._workers.renderer()}
 
 
 class _Simulator:
@@ -115,7 +79,8 @@ class _Simulator:
         self._physics.named.model.mat_rgba["target", "a"] = 0.0
         self._options: dict[str, Any] = {}
         if image_size < _mujoco.PLAIN_BELOW:
-            _mujoco.without_effects(self._physics.model)
+            quality = self._physics.model.vis.quality
+            quality.offsamples = quality.shadowsize = 0
             self._options["render_flag_overrides"] = {"shadow": False, "reflection": False}
 
     def step(self, state: Floats, action: Floats) -> Floats:
@@ -130,7 +95,7 @@ class _Simulator:
             image = physics.render(self._size, self._size, camera_id=0, **self._options)
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
-    def renderer(self) -> str:
+    def renderer(self, _: float) -> str:
         self.draw(np.zeros(4, np.float32))
         gl: Any = importlib.import_module("OpenGL.GL")
         with self._physics.contexts.gl.make_current() as context:
@@ -141,3 +106,36 @@ class _Simulator:
         with physics.reset_context():
             physics.data.qpos[:], physics.data.qvel[:] = state[:2], state[2:]
         return physics
+
+
+def steer(goals: Floats, states: Floats) -> Floats:
+    """Torques [N, 2] of a spring and a damper, at states [N, 4] towards goals [N, >= 2]."""
+    pull = _STIFFNESS * (goals[:, :2] - states[:, :2]) - _DAMPING * states[:, 2:4]
+    torques: Floats = np.clip(pull, -1, 1).astype(np.float32)
+    return torques
+
+
+class ReacherReach:
+    """N arms towards random poses; a new one when the old one is near, or after `patience` steps.
+
+    `noise` is the standard deviation of what is added to each torque.
+    """
+
+    def __init__(
+        self, num: int, rng: np.random.Generator, *, noise: float = 0.3, patience: int = 60
+    ) -> None:
+        self.rng, self.noise, self.patience = rng, noise, patience
+        self.goals = np.zeros((num, 2), np.float32)
+        self.age = np.full(num, patience)
+
+    def act(self, states: Floats) -> Floats:
+        """Actions [N, 2] in [−1, 1] for the states [N, 4]."""
+        rng, num = self.rng, len(states)
+        near = np.abs(states[:, :2] - self.goals).max(-1) < 0.1
+        new = near | (self.age >= self.patience)
+        turned = states[:, 0] + rng.uniform(-np.pi, np.pi, num)
+        goals = np.stack([turned, rng.uniform(-2.5, 2.5, num)], axis=1)
+        self.goals[new] = goals[new]
+        self.age = np.where(new, 0, self.age + 1)
+        noise = self.noise * rng.standard_normal((num, 2))
+        return np.clip(steer(self.goals, states) + noise, -1, 1).astype(np.float32)

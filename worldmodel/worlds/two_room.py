@@ -1,41 +1,22 @@
-"""Two-Room: a disc, two rooms, a wall and a door, simulated and drawn for many agents at once.
-
-Lengths are in the published world's units, a square of 224; a frame of any size shows all of it.
-The core is vectorised: states [N, 2] in, states [N, 2] out. `start` puts the contract of
-`worldmodel.worlds.World` around it, `TwoRoomEnv` the interface of gymnasium.
-"""
+"""Two-Room: a disc, two rooms, a wall and a door; one agent for gymnasium, and noisy walkers."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.worlds._discs import paint_discs, paint_rooms, sample_grid
-from worldmodel.worlds.contract import Expert
+from worldmodel.worlds._discs import BORDER, THICKNESS, DiscWorld, paint_rooms, sample_grid
+from worldmodel.worlds.contract import Floats, Pixels
 
-__all__ = ["Rooms", "TwoRoom", "TwoRoomSession"]
-
-Floats = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
-
-_BORDER, _THICKNESS = 4.0, 10.0
+__all__ = ["TwoRoom", "TwoRoomEnv", "TwoRoomExpert", "Walks", "collect"]
 
 
-class TwoRoom:
-    """The rules and the pictures of Two-Room, for N agents that do not see each other.
+class TwoRoom(DiscWorld):
+    """The rules and the pictures of Two-Room; a state is the disc's centre x, y, from the top left.
 
-    A state is the centre (x, y) of a disc, y downwards. An action in [−1, 1]² moves it by
-    `speed` × action, first along x, then along y, and the wall stops it; only the door lets it
-    through. There is no randomness.
-
-    Attributes:
-        size: side of the world, 224.
-        radius: of the disc, 7.
-        speed: largest step along each axis, 8.
-        success_radius: 16; a goal is reached when the centres are closer than this.
-        door: (centre, half height) of the door along y.
     Source: world size, disc and success radius as in stable-worldmodel's Two-Room
         (LeWM, arXiv:2603.19312, Section 4); rules and pictures are our own.
     """
@@ -45,21 +26,17 @@ class TwoRoom:
         "centres closer than 16 of 224 units, as in stable-worldmodel's Two-Room (LeWM, "
         "arXiv:2603.19312, Section 4)"
     )
-    size = 224.0
-    radius = 7.0
-    speed = 8.0
-    success_radius = 16.0
-    door = (112.0, 20.0)
+    door = (112.0, 20.0)  #: centre and half height of the door along y
     state_dim = 2
-    action_dim = 2
-    action_low = np.full(2, -1, np.float32)
-    action_high = np.full(2, 1, np.float32)
 
     def __init__(self, image_size: int = 64) -> None:
-        if image_size < 16:
-            raise ValueError(f"image_size must be at least 16, got {image_size}")
-        self.image_size = image_size
-        self._empty = self._draw_rooms()
+        super().__init__(image_size)
+        grid = sample_grid(image_size, self.size)
+        x, y = grid[None, :], grid[:, None]
+        border = (np.minimum(x, self.size - x) < BORDER) | (np.minimum(y, self.size - y) < BORDER)
+        centre, half = self.door
+        wall = (np.abs(x - self.size / 2) < THICKNESS / 2) & (np.abs(y - centre) > half)
+        self._rooms = paint_rooms(border | wall)
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Positions drawn evenly over both rooms, clear of the walls: [num, 2]."""
@@ -72,63 +49,6 @@ class TwoRoom:
             rng.uniform(right, high, inside.sum()),
         )
         return states.astype(np.float32)
-
-    def step(self, states: Floats, actions: Floats) -> Floats:
-        """Move every agent once: [N, 2], [N, 2] -> [N, 2].
-
-        Raises: ValueError if the shapes disagree or an action is not finite.
-        """
-        if states.shape != actions.shape or states.shape[-1] != 2:
-            raise ValueError(
-                f"states and actions must both be [N, 2], got {states.shape} and {actions.shape}"
-            )
-        if not np.isfinite(actions).all():
-            raise ValueError("actions must be finite, got NaN or inf")
-        low, high, left, right = self.limits()
-        centre, half = self.door
-        x, y = states[:, 0], states[:, 1]
-        delta = self.speed * np.clip(actions, -1.0, 1.0)
-
-        to_x = np.clip(x + delta[:, 0], low, high)
-        in_gap = np.abs(y - centre) <= half - self.radius
-        in_wall = (to_x > left) & (to_x < right) & ~in_gap
-        to_x = np.where(in_wall, np.where(x <= left, left, right), to_x)
-
-        to_y = np.clip(y + delta[:, 1], low, high)
-        in_door = (to_x > left) & (to_x < right)
-        gap = half - self.radius
-        to_y = np.where(in_door, np.clip(to_y, centre - gap, centre + gap), to_y)
-        return np.stack([to_x, to_y], axis=-1).astype(np.float32)
-
-    def render(self, states: Floats) -> Pixels:
-        """Draw every agent in its own frame: [N, 2] -> [N, 3, H, W], uint8."""
-        frames = np.repeat(self._empty[None], len(states), axis=0)
-        return paint_discs(frames, states, self.radius, self.size)
-
-    def start(self, states: Floats) -> TwoRoomSession:
-        """One agent in each state [N, 2].
-
-        Raises: ValueError if the shape is another or a state is not finite.
-        """
-        if states.ndim != 2 or states.shape[1] != 2 or not np.isfinite(states).all():
-            raise ValueError(f"states must be finite [N, 2], got {list(states.shape)}")
-        return TwoRoomSession(self, states)
-
-    def draw(self, states: Floats) -> Pixels:
-        """`render`, by the name that every world gives it."""
-        return self.render(states)
-
-    def idle(self, states: Floats) -> Floats:
-        """Zeros: the disc has no momentum."""
-        return np.zeros((len(states), 2), np.float32)
-
-    def expert(self, goals: Floats) -> Expert:
-        """Straight to the goals, through the door where it must."""
-        return lambda states: self.steer(states, self.waypoint(states, goals)).astype(np.float32)
-
-    def versions(self) -> dict[str, str]:
-        """numpy alone decides: it moves and it draws."""
-        return {"numpy": np.__version__, "rendering": "numpy"}
 
     def waypoint(self, states: Floats, targets: Floats) -> Floats:
         """The target, or the near or far mouth of the door while the wall is in between."""
@@ -145,24 +65,8 @@ class TwoRoom:
         blocked = (side != target_side) | (in_door & (np.abs(targets[:, 1] - centre) > half))
         return np.where(blocked[:, None], door, targets).astype(np.float32)
 
-    def steer(self, states: Floats, waypoints: Floats) -> Floats:
-        """Actions straight towards points, at full speed until they are a step away: [N, 2]."""
-        heading = waypoints - states
-        length = np.maximum(np.abs(heading).max(-1, keepdims=True), 1e-6)
-        out: Floats = heading / length * np.minimum(length / self.speed, 1.0)
-        return out
-
-    def distance(self, states: Floats, goals: Floats) -> Floats:
-        """Distance between centres, in world units: [..., 2], [..., 2] -> [...]."""
-        out: Floats = np.linalg.norm(states - goals, axis=-1).astype(np.float32)
-        return out
-
-    def success(self, states: Floats, goals: Floats) -> NDArray[np.bool_]:
-        """Whether each state is within the success radius of its goal."""
-        return self.distance(states, goals) < self.success_radius
-
     def room(self, states: Floats) -> NDArray[np.int64]:
-        """0 for the left room, 1 for the right one."""
+        """0 for the left room, 1 for the right one: [..., 2] -> [...]."""
         return (states[..., 0] > self.size / 2).astype(np.int64)
 
     def new_targets(self, rng: np.random.Generator, states: Floats, cross: float) -> Floats:
@@ -176,44 +80,125 @@ class TwoRoom:
 
     def limits(self) -> tuple[float, float, float, float]:
         """Lowest and highest centre along an axis, and the centre's two edges at the wall."""
-        low = _BORDER + self.radius
-        reach = _THICKNESS / 2 + self.radius
+        low, reach = BORDER + self.radius, THICKNESS / 2 + self.radius
         return low, self.size - low, self.size / 2 - reach, self.size / 2 + reach
 
-    def _draw_rooms(self) -> Pixels:
-        """Rooms without an agent, each pixel the average over its area: [3, H, W]."""
-        grid = sample_grid(self.image_size, self.size)
-        x, y = grid[None, :], grid[:, None]
-        centre, half = self.door
-        border = (np.minimum(x, self.size - x) < _BORDER) | (np.minimum(y, self.size - y) < _BORDER)
-        wall = (np.abs(x - self.size / 2) < _THICKNESS / 2) & (np.abs(y - centre) > half)
-        return paint_rooms(border | wall)
+    def _moved(self, states: Floats, delta: Floats) -> Floats:
+        low, high, left, right = self.limits()
+        centre, gap = self.door[0], self.door[1] - self.radius
+        x, y = states[:, 0], states[:, 1]
+        to_x = np.clip(x + delta[:, 0], low, high)
+        in_wall = (to_x > left) & (to_x < right) & ~(np.abs(y - centre) <= gap)
+        to_x = np.where(in_wall, np.where(x <= left, left, right), to_x)
+        to_y = np.clip(y + delta[:, 1], low, high)
+        in_door = (to_x > left) & (to_x < right)
+        to_y = np.where(in_door, np.clip(to_y, centre - gap, centre + gap), to_y)
+        return np.stack([to_x, to_y], axis=-1).astype(np.float32)
+
+    def _empty(self, states: Floats) -> Pixels:
+        return np.repeat(self._rooms[None], len(states), axis=0)
 
 
-class Rooms(Protocol):
-    """A world whose steps and pictures are functions of states alone."""
+class TwoRoomEnv:
+    """One agent of Two-Room behind gymnasium's `reset` and `step`.
 
-    def step(self, states: Floats, actions: Floats) -> Floats:
-        """Move every agent once."""
+    Observations are frames [H, W, 3], uint8; `info` carries "state" and "goal", each [2].
+    Reward is 1 on the step that reaches the goal, which also terminates the episode.
+    """
 
-    def render(self, states: Floats) -> Pixels:
-        """Draw every agent in its own frame."""
+    def __init__(self, image_size: int = 64) -> None:
+        self.world = TwoRoom(image_size)
+        self.rng = np.random.default_rng()
+        self.state, self.goal = self.world.sample_states(self.rng, 2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Floats] | None = None
+    ) -> tuple[Pixels, dict[str, Any]]:
+        """Start anew; `options` may fix "state" and "goal", each [2] in world units, no others."""
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        drawn = {name: self.world.sample_states(self.rng, 1)[0] for name in ("state", "goal")}
+        chosen = options or {}
+        if not set(chosen) <= set(drawn):
+            raise ValueError(f"options must be among 'state' and 'goal', got {sorted(chosen)}")
+        for name, given in (drawn | chosen).items():
+            value = np.asarray(given, np.float32)
+            if value.shape != (2,):
+                raise ValueError(f"options[{name!r}] must be [2], got {list(value.shape)}")
+            setattr(self, name, value)
+        return self.render(), self._info()
+
+    def step(self, action: Floats) -> tuple[Pixels, float, bool, bool, dict[str, Any]]:
+        """Act once: observation, reward, terminated, truncated (never), info."""
+        self.state = self.world.step(self.state[None], np.asarray(action, np.float32)[None])[0]
+        reached = bool(self.world.success(self.state, self.goal))
+        return self.render(), float(reached), reached, False, self._info()
+
+    def render(self) -> Pixels:
+        """The current frame, [H, W, 3]."""
+        out: Pixels = self.world.render(self.state[None])[0].transpose(1, 2, 0)
+        return out
+
+    def _info(self) -> dict[str, Any]:
+        return {"state": self.state.copy(), "goal": self.goal.copy()}
 
 
-class TwoRoomSession:
-    """Agents on their way through rooms; see `TwoRoom.start`."""
+@dataclass
+class TwoRoomExpert:
+    """A scripted, noisy walker, in Two-Room or a maze: to a random target, through the doors.
 
-    def __init__(self, world: Rooms, states: Floats) -> None:
-        self.world, self.states = world, states
+    A new target is drawn when the old one is reached. Noise and repeats make sure that the data
+    hold more than straight lines; a model that never saw the wall stop anybody plans through it.
+    """
 
-    def step(self, actions: Floats) -> Floats:
-        """Act once everywhere: [N, 2] -> states [N, 2]."""
-        self.states = self.world.step(self.states, actions)
-        return self.states
+    world: DiscWorld
+    num: int  #: N agents
+    rng: np.random.Generator
+    _: KW_ONLY
+    noise: float = 0.3  #: standard deviation of what is added to each component of an action
+    repeat: float = 0.05  #: probability of repeating the last action
+    cross: float = 0.6  #: probability that a new target lies in another room
+    bump: float = 0.0  #: probability of walking to a new target straight, wall or no wall
 
-    def render(self, agents: NDArray[np.int64] | None = None) -> Pixels:
-        """Frames as they are now, of all agents or of those named."""
-        return self.world.render(self.states if agents is None else self.states[agents])
+    def __post_init__(self) -> None:
+        self.targets = np.full((self.num, self.world.state_dim), np.nan, np.float32)
+        self.last = np.zeros((self.num, 2), np.float32)
+        self.bumping = np.zeros(self.num, bool)
 
-    def close(self) -> None:
-        """Nothing runs behind it."""
+    def act(self, states: Floats) -> Floats:
+        """Actions [N, 2] in [−1, 1] for the states [N, S]."""
+        world, rng = self.world, self.rng
+        done = ~(world.distance(states, self.targets) >= world.speed)
+        # Who runs into the wall gives up after 20 steps on average.
+        done |= self.bumping & (rng.random(len(states)) < 0.05)
+        if done.any():
+            self.targets[done] = world.new_targets(rng, states[done], self.cross)
+            self.bumping[done] = rng.random(int(done.sum())) < self.bump
+        route = world.waypoint(states, self.targets)
+        waypoint = np.where(self.bumping[:, None], self.targets[:, :2], route)
+        noise = self.noise * rng.standard_normal((len(states), 2))
+        actions = world.steer(states, waypoint) + noise
+        again = rng.random(len(states)) < self.repeat
+        actions = np.where(again[:, None], self.last, np.clip(actions, -1, 1))
+        self.last = actions.astype(np.float32)
+        return self.last
+
+
+class Walks(NamedTuple):
+    """Recorded behaviour, equally long: T + 1 states around T actions."""
+
+    states: Floats  #: [E, T + 1, S], world units
+    actions: Floats  #: [E, T, 2]; `actions[:, t]` leads from `states[:, t]` to `states[:, t + 1]`
+
+
+def collect(world: DiscWorld, num: int, length: int, seed: int, *, bump: float = 0.0) -> Walks:
+    """Let the noisy expert walk `num` episodes of `length` actions, both positive."""
+    if num < 1 or length < 1:
+        raise ValueError(f"num and length must be positive, got {num} and {length}")
+    rng = np.random.default_rng(seed)
+    expert = TwoRoomExpert(world, num, rng, bump=bump)
+    states, actions = [world.sample_states(rng, num)], []
+    for _ in range(length):
+        actions.append(expert.act(states[-1]))
+        states.append(world.step(states[-1], actions[-1]))
+    return Walks(np.stack(states, axis=1), np.stack(actions, axis=1))

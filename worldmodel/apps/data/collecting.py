@@ -14,7 +14,7 @@ from worldmodel.apps.ranks import ALONE, Ranks
 from worldmodel.apps.settings import CollectSettings
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.frames import gather
-from worldmodel.data.hdf5_frames import open_for_reading
+from worldmodel.data.hdf5 import open_for_reading
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, World, collect
 from worldmodel.worlds.behaviours import make_behaviour
@@ -173,7 +173,7 @@ def _together(
     session = world.start(starts)
     states, actions = [starts], []
     for _ in range(length):
-        actions.append(behaviour.act(states[-1]))
+        actions.append(behaviour(states[-1]))
         states.append(session.step(actions[-1]))
     session.close()
     return np.stack(states, axis=1), np.stack(actions, axis=1)

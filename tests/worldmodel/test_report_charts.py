@@ -23,11 +23,9 @@ from worldmodel.apps.report import (
 )
 from worldmodel.apps.report.charts import (
     PALETTE,
-    Cloud,
     Line,
     Panel,
     bars,
-    clouds,
     panels,
     position_colours,
     ranges,
@@ -59,9 +57,8 @@ def drawn(figure: Any, axes: int = 0, line: int = 0) -> list[float]:
         ),
         lambda: ranges([(HOSTILE[:25], ROW, 0), (HOSTILE, NONE, 1)], (0, 1)),
         lambda: bars([3, 2, 1], HOSTILE, HOSTILE),
-        lambda: clouds(Cloud(np.eye(2), HOSTILE, HOSTILE), colours=position_colours(np.eye(2))),
     ],
-    ids=["panels", "ranges", "bars", "clouds"],
+    ids=["panels", "ranges", "bars"],
 )  # fmt: skip
 def test_a_chart_is_one_element_that_fetches_nothing(draw: Callable[[], Any]) -> None:
     """Well-formed, the same every time, colours by role, a hostile name a text like any other."""

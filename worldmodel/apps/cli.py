@@ -54,9 +54,7 @@ COMMANDS = {
     "train": Command("TrainSettings", "train.command", "train a world model on a data set"),
     "tune-lambda": Command("TuneSettings", "tune", "find the weight of SIGReg by bisection"),
     "study": Command("StudySettings", "study.command", "measure what a run has learned, one page"),
-    "manifest": Command(
-        "ManifestSettings", "evaluate.manifest_command", "write down start and goal pairs"
-    ),
+    "manifest": Command("ManifestSettings", "evaluate.manifest", "write down start and goal pairs"),
     "evaluate": Command(
         "EvaluateSettings", "evaluate.command", "measure how often plans reach the goals"
     ),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worldmodel.apps.data.collecting import drawn, in_memory
 from worldmodel.apps.evaluate.manifest import Manifest, make_manifest
 from worldmodel.apps.progress import Progress
@@ -17,19 +20,20 @@ _PURPOSES = ("train", "held out", "pairs", "random policy", "planner", "probe")
 
 
 class DemoMaterial(NamedTuple):
-    """What a demo learns from and is tried on.
+    """What a demo learns from and is tried on."""
 
-    Attributes:
-        world: at the size the model sees.
-        seen: training episodes; their walkers bump into the wall now and then.
-        unseen: other episodes, for probes, starts and goals; their walkers never do.
-        manifest: pairs from the unseen episodes.
-    """
+    world: TwoRoom  #: at the size the model sees
+    seen: Episodes  #: of training; their walkers bump into the wall now and then
+    unseen: Episodes  #: others, for probes, starts and goals; their walkers never do
+    manifest: Manifest  #: pairs from the unseen episodes
 
-    world: TwoRoom
-    seen: Episodes
-    unseen: Episodes
-    manifest: Manifest
+    @property
+    def crosses(self) -> NDArray[np.bool_]:
+        """[N], which pairs lie across the wall."""
+        out: NDArray[np.bool_] = self.world.room(self.manifest.starts) != self.world.room(
+            self.manifest.goals
+        )
+        return out
 
 
 def seed_for(settings: DemoSettings, purpose: str) -> int:
@@ -54,23 +58,17 @@ def gather(settings: DemoSettings) -> DemoMaterial:
     seen = collected(settings, settings.episodes, seed_for(settings, "train"), bump=settings.bump)
     unseen = collected(settings, settings.held_out, seed_for(settings, "held out"))
     manifest = make_manifest(
-        world,
-        list(walks_of(unseen).states),
-        episode_digests(unseen),
-        num=settings.pairs,
-        offset=settings.offset,
-        budget=settings.budget,
-        seed=seed_for(settings, "pairs"),
-        source=f"{settings.held_out} episodes that the demo collected",
-        env=BUILT_IN,
-    )
+        world, list(walks_of(unseen).states), episode_digests(unseen), num=settings.pairs,
+        offset=settings.offset, budget=settings.budget, seed=seed_for(settings, "pairs"),
+        source=f"{settings.held_out} episodes that the demo collected", env=BUILT_IN,
+    )  # fmt: skip
     return DemoMaterial(world, seen, unseen, manifest)
 
 
-def walks_of(episodes: Episodes, num: int | None = None) -> Walks:
-    """The first episodes of equal length as Walks, without their frames."""
+def walks_of(episodes: Episodes) -> Walks:
+    """Episodes of equal length as Walks, without their frames."""
     assert episodes.states is not None
-    num, length = num or len(episodes), int(episodes.lengths[0])
-    states = episodes.states.unflatten(0, (-1, length))[:num]
-    actions = episodes.actions.unflatten(0, (-1, length))[:num, :-1]
+    length = int(episodes.lengths[0])
+    states = episodes.states.unflatten(0, (-1, length))
+    actions = episodes.actions.unflatten(0, (-1, length))[:, :-1]
     return Walks(states.numpy(), actions.contiguous().numpy())

@@ -1,4 +1,4 @@
-"""Two results on one manifest: which is better, and could it be chance?"""
+"""`worldmodel compare`: two results on one manifest: which is better, and could it be chance?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worldmodel.apps.evaluate.result import Result, read_result
 from worldmodel.apps.folder import check_new_file, write_json
 from worldmodel.apps.progress import say
 from worldmodel.apps.reading import Record
-from worldmodel.apps.report import compare_lines, compare_page
+from worldmodel.apps.report import render
 from worldmodel.apps.settings import CompareSettings, Protocol
 from worldmodel.study import sign_test
 
@@ -43,13 +43,12 @@ def run(settings: CompareSettings) -> int:
     outputs = [settings.out, settings.out.with_suffix(".html")] if settings.out else []
     for path in outputs:
         check_new_file(path, inputs)
-    found = compare(*(read_result(path) for path in inputs))
-    content, names = found.model_dump(), (str(settings.a), str(settings.b))
-    for line in compare_lines(content, *names):
-        say(line)
-    if settings.out:
-        write_json(content, outputs[0])
-        write_atomically(outputs[1], compare_page(content, names).encode())
+    found, names = compare(*map(read_result, inputs)), (str(settings.a), str(settings.b))
+    say(render("compare.txt", found=found, names=names))
+    if outputs:
+        write_json(found.model_dump(), outputs[0])
+        page = render("compare.html", found=found, names=names)
+        write_atomically(outputs[1], page.encode())
     return 0
 
 
@@ -68,29 +67,25 @@ def compare(a: Result, b: Result) -> Comparison:
         )
     if a.protocol != b.protocol:
         raise ValueError(f"the results must be of one protocol, got {a.protocol} and {b.protocol}")
-    return Comparison(
-        manifest_hash=a.manifest_hash,
-        protocol=a.protocol,
-        success=_difference(*(_scores(one, "success") for one in (a, b))),
-        success_at_end=_difference(*(_scores(one, "success_at_end") for one in (a, b))),
-    )
+    kinds = {name: _difference(a, b, name) for name in ("success", "success_at_end")}
+    return Comparison(manifest_hash=a.manifest_hash, protocol=a.protocol, **kinds)
 
 
-def _scores(result: Result, kind: str) -> dict[int, float]:
-    """Share of successes by pair."""
-    tries = defaultdict(list)
-    for one in result.outcomes:
-        tries[one.pair].append(bool(getattr(one, kind)))
-    return {pair: sum(flags) / len(flags) for pair, flags in tries.items()}
-
-
-def _difference(a: dict[int, float], b: dict[int, float]) -> Difference:
-    if set(a) != set(b):
-        raise ValueError(f"the results must hold the same pairs, got {len(a)} and {len(b)} of them")
-    differences = [b[pair] - a[pair] for pair in sorted(a)]
-    means = [round(sum(part) / len(a), 4) for part in (a.values(), b.values(), differences)]
+def _difference(a: Result, b: Result, kind: str) -> Difference:
+    scores = []
+    for result in (a, b):
+        tries = defaultdict(list)
+        for one in result.outcomes:
+            tries[one.pair].append(bool(getattr(one, kind)))
+        scores.append({pair: sum(flags) / len(flags) for pair, flags in tries.items()})
+    one, two = scores
+    if set(one) != set(two):
+        raise ValueError(
+            f"the results must hold the same pairs, got {len(one)} and {len(two)} of them"
+        )
+    gaps = [two[pair] - one[pair] for pair in sorted(one)]
+    rates = [round(sum(part) / len(one), 4) for part in (one.values(), two.values(), gaps)]
     return Difference(
-        a=means[0], b=means[1], difference=means[2], pairs=len(a),
-        only_a_better=sum(d < 0 for d in differences),
-        only_b_better=sum(d > 0 for d in differences), p_value=sign_test(differences),
+        a=rates[0], b=rates[1], difference=rates[2], pairs=len(one), p_value=sign_test(gaps),
+        only_a_better=sum(gap < 0 for gap in gaps), only_b_better=sum(gap > 0 for gap in gaps),
     )  # fmt: skip

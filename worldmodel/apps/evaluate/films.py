@@ -10,11 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.apps.evaluate.attempt import attempt
 from worldmodel.apps.evaluate.manifest import Manifest
-from worldmodel.apps.evaluate.planning import PlannerPolicy
-from worldmodel.apps.evaluate.policies import Policy
-from worldmodel.apps.evaluate.running import seeds_of
+from worldmodel.apps.evaluate.policies import PlannerPolicy, Policy
+from worldmodel.apps.evaluate.trial import attempt, seeds_of
 from worldmodel.apps.report import Film, film_suffix, write_film
 from worldmodel.study import embed
 from worldmodel.worlds import World, open_world
@@ -25,14 +23,9 @@ _SIDE = 160
 
 
 def film_attempts(
-    world: World,
-    manifest: Manifest,
-    policy: Policy,
-    reached: NDArray[np.bool_],
-    folder: Path,
-    *,
+    world: World, manifest: Manifest, policy: Policy, reached: NDArray[np.bool_], folder: Path, *,
     each: int = 3,
-) -> dict[str, Path]:
+) -> dict[str, Path]:  # fmt: skip
     """Write films of the first few successes and failures, MP4 where PyAV is installed, else GIF.
 
     The attempts are made once more, which gives the same outcomes, to watch what is planned.
@@ -63,42 +56,35 @@ def film_attempts(
 
 def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np.int64]) -> Film:
     """Try the pairs `chosen` [E] once more, and note what each plan expects."""
-    expected, decided = None, None
+    seen, expected, decided = policy, None, None
     nearest: list[NDArray[np.int64]] = []
-    pairs, seeds = manifest.pairs.take(chosen), seeds_of(manifest, 0)[chosen]
     known = np.concatenate([manifest.starts, manifest.goals])
-    seen = policy
     if isinstance(policy, PlannerPolicy):
         bank, last = embed(policy.model, torch.from_numpy(world.draw(known))), policy.planner.cost
         seen = replace(
             policy,
             on_plan=lambda z, goal: nearest.append(nearest_frames(z, goal, bank, last == "last")),
         )
+    pairs, seeds = manifest.take(chosen), seeds_of(manifest, 0)[chosen]
     outcome = attempt(world, pairs, seen, budget=manifest.budget, seeds=seeds)
     if isinstance(policy, PlannerPolicy):
         expected = known[np.stack(nearest)]
         decided = np.arange(len(nearest)) * policy.frameskip * policy.planner.execute
-    names = [f"pair {pair}," for pair in chosen]
-    return Film(
-        names, outcome.paths, pairs.goals, outcome.success, outcome.steps, expected, decided
-    )
+    names, found = [f"pair {pair}," for pair in chosen], outcome
+    return Film(names, found.paths, pairs.goals, found.success, found.steps, expected, decided)
 
 
 def nearest_frames(z: Tensor, goal: Tensor, bank: Tensor, last: bool) -> NDArray[np.int64]:
     """Which known frame looks most like what each plan is judged by.
 
-    That is its end, or where it comes nearest to the goal.
-
     Args:
         z: [N, H, D], what N plans expect.
         goal: [N, D].
         bank: [M, D], embeddings of known frames.
-        last: whether plans are judged by their end.
+        last: whether plans are judged by their end, or where they come nearest to the goal.
     Returns: [N], indices into `bank`.
     """
-    judged = z[:, -1]
-    if not last:
-        step = (z - goal[:, None]).square().sum(-1).argmin(1)
-        judged = z[torch.arange(len(step)), step]
+    step = (z - goal[:, None]).square().sum(-1).argmin(1)
+    judged = z[:, -1] if last else z[torch.arange(len(step)), step]
     nearest: NDArray[np.int64] = torch.cdist(judged, bank).argmin(1).cpu().numpy()
     return nearest

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.reading import Record, read_record
+from worldmodel.apps.reading import Record, parse_record, read_record
 from worldmodel.apps.settings import Count, Natural, Protocol
 
-__all__ = [
-    "Distances",
-    "Fingerprint",
-    "Key",
-    "PlanningSeconds",
-    "Result",
-    "Tried",
-    "read_result",
-    "write_result",
-]
+__all__ = ["PLANNED", "Distances", "Fingerprint", "Key", "Log", "Mark", "PlanningSeconds",
+           "Result", "Tried", "read_result", "write_result"]  # fmt: skip
 
 PLANNED = "planned"
 Key = tuple[str, int, int]
@@ -34,38 +28,22 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class Tried(Record):
-    """What became of one pair.
+    """What became of one pair."""
 
-    Attributes:
-        pair: its number in the manifest.
-        repeat: which of the times it was tried.
-        success: the goal reached after some step of the budget.
-        success_at_end: after the last step.
-        steps: the first such step; None if there was none.
-        final_distance: after the last step, in the unit of the world's criterion.
-        policy: who tried it: "planned", "random", "noop" or "expert".
-        together: pairs that were decided for side by side; 0 on all but the first of them.
-        seconds: of each of their decisions, on the first of them.
-    """
-
-    pair: Natural
-    repeat: Natural
-    success: bool
-    success_at_end: bool
-    steps: Count | None
-    final_distance: float
-    policy: str = PLANNED
-    together: Natural = 0
-    seconds: tuple[Seconds, ...] = ()
+    pair: Natural  #: its number in the manifest
+    repeat: Natural  #: which of the times it was tried
+    success: bool  #: the goal reached after some step of the budget
+    success_at_end: bool  #: after the last step
+    steps: Count | None  #: the first such step
+    final_distance: float  #: after the last step, in the unit of the world's criterion
+    policy: str = PLANNED  #: who tried it: "planned", "random", "noop" or "expert"
+    together: Natural = 0  #: pairs decided for side by side; 0 on all but the first of them
+    seconds: tuple[Seconds, ...] = ()  #: of each of their decisions, on the first of them
 
     @property
     def key(self) -> Key:
         """Policy, repeat and pair."""
         return self.policy, self.repeat, self.pair
-
-    def rounded(self) -> Tried:
-        """As results hold it."""
-        return self.model_copy(update={"final_distance": round(self.final_distance, 4)})
 
 
 class Fingerprint(Record):
@@ -159,3 +137,49 @@ def write_result(result: Result, path: Path) -> None:
     lines = ",\n".join("    " + json.dumps(record) for record in content.pop("outcomes"))
     text = json.dumps(content, indent=2).removesuffix("\n}")
     write_atomically(path, f'{text},\n  "outcomes": [\n{lines}\n  ]\n}}\n'.encode())
+
+
+class Mark(Record):
+    """What outcomes are of: digests of the manifest and of the model's weights."""
+
+    manifest: str
+    weights: str | None
+
+
+class Log:
+    """Outcomes on disk while an evaluation goes on: a line a pair, only ever added to.
+
+    Each rank has a file of its own. Its first line is the mark; a last line that a kill cut off
+    counts for nothing. `tried` holds all outcomes by key, those of other ranks and commands too.
+
+    Args:
+        folder: where they lie.
+        mark: what they must be of.
+        rank: whose file is written.
+    Raises: ValueError naming a file that is damaged, or what it is of if that is something else.
+    """
+
+    def __init__(self, folder: Path, mark: Mark, rank: int = 0) -> None:
+        self.path, self.mark = folder / f"outcomes-{rank}.jsonl", mark
+        self.tried: dict[Key, Tried] = {}
+        for path in sorted(folder.glob("outcomes-*.jsonl")):
+            complaint = f"{path} is damaged, take it away to try its pairs again"
+            if path.is_symlink():
+                raise ValueError(f"{complaint}: it is a link")
+            *lines, rest = path.read_bytes().split(b"\n")
+            if rest and path == self.path:
+                os.truncate(path, path.stat().st_size - len(rest))
+            for found in [parse_record(line, Mark, complaint) for line in lines[:1]]:
+                if other := [name for name, value in mark if getattr(found, name) != value]:
+                    raise ValueError(
+                        f"--out must not hold another evaluation yet, {folder} has other {other[0]}"
+                    )
+            for one in (parse_record(line, Tried, complaint) for line in lines[1:]):
+                self.tried[one.key] = one
+
+    def write(self, some: Sequence[Tried]) -> None:
+        """Add outcomes; what is written survives the process."""
+        with self.path.open("ab") as file:
+            records = [self.mark, *some] if file.tell() == 0 else some
+            file.write(b"".join(one.model_dump_json().encode() + b"\n" for one in records))
+        self.tried |= {one.key: one for one in some}

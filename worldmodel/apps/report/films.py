@@ -27,19 +27,18 @@ _RATE = 11  # pictures a second; the last one stays for a second and a half
 class Film(NamedTuple):
     """E attempts to be shown, and what was planned on the way where something was."""
 
-    names: Sequence[str]  # [E], under each attempt
-    paths: Floats  # [E, T, S], states
-    goals: Floats  # [E, S]
-    success: NDArray[np.bool_]  # [E]
-    steps: NDArray[np.int64]  # [E], at which the goal was reached
-    expected: Floats | None = None  # [decisions, E, S], a known state like the end of each plan
-    decided: NDArray[np.int64] | None = None  # [decisions], raw step at which it was made
+    names: Sequence[str]  #: [E], under each attempt
+    paths: Floats  #: [E, T, S], states
+    goals: Floats  #: [E, S]
+    success: NDArray[np.bool_]  #: [E]
+    steps: NDArray[np.int64]  #: [E], at which the goal was reached
+    expected: Floats | None = None  #: [decisions, E, S], a known state like the end of each plan
+    decided: NDArray[np.int64] | None = None  #: [decisions], raw step at which it was made
 
     def take(self, some: slice) -> Film:
         """Some of them."""
         expected = None if self.expected is None else self.expected[:, some]
-        kept = (self.names[some], self.paths[some], self.goals[some])
-        return Film(*kept, self.success[some], self.steps[some], expected, self.decided)
+        return Film(*(part[some] for part in self[:5]), expected, self.decided)
 
 
 def film_suffix() -> str:
@@ -94,28 +93,25 @@ def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]
             if expected:
                 decision = np.searchsorted(decided, step, side="right") - 1
                 shown.append((expected[decision][e], "what the plan expects", _INK))
-            rows.append(_row(shown))
+            rows.append(shown)
         yield _sheet(rows, across)
 
 
-def _row(shown: Sequence[tuple[Image.Image, str, str]]) -> Image.Image:
-    side = shown[0][0].width
-    row = Image.new("RGB", (len(shown) * (side + _GAP) - _GAP, side + _FOOT), "#ffffff")
-    for place, (picture, words, ink) in enumerate(shown):
-        row.paste(picture, (place * (side + _GAP), 0))
-        where = (place * (side + _GAP) + 2, side + 3)
-        ImageDraw.Draw(row).text(where, words, ink, ImageFont.load_default(13))
-    return row
+def _sheet(rows: Sequence[Sequence[tuple[Image.Image, str, str]]], across: int) -> Image.Image:
+    """Attempts, each a row of pictures with words below them, as one picture.
 
-
-def _sheet(rows: Sequence[Image.Image], across: int) -> Image.Image:
-    """Rows of attempts as one picture, of even sides: H.264 wants them."""
-    wide, high = rows[0].width + 2 * _GAP, rows[0].height + _GAP
-    across = min(across, len(rows))
+    Its sides are even: H.264 wants them.
+    """
+    side, across = rows[0][0][0].width, min(across, len(rows))
+    wide, high = len(rows[0]) * (side + _GAP) + _GAP, side + _FOOT + _GAP
     size = (wide * across - 2 * _GAP, high * -(-len(rows) // across) - _GAP)
     sheet = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), "#ffffff")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for place, row in enumerate(rows):
-        sheet.paste(row, (place % across * wide, place // across * high))
+        for column, (picture, words, ink) in enumerate(row):
+            x, y = place % across * wide + column * (side + _GAP), place // across * high
+            sheet.paste(picture, (x, y))
+            draw.text((x + 2, y + side + 3), words, ink, font)
     return sheet
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldmodel.apps.report.words import plural
 from worldmodel.apps.runs import Run
-from worldmodel.data import Episodes, action_digest, episode_digests
+from worldmodel.data import action_digest, episode_digests
 from worldmodel.data.frames import gather
 from worldmodel.data.opening import open_episodes
 from worldmodel.study import embed
@@ -25,22 +25,22 @@ _COLLECT_SEED = 7_368_787  # far from the seeds of demo and train, and checked b
 class Sequences(NamedTuple):
     """E episodes of T frames, cut at the pace of the model: k raw actions from frame to frame."""
 
-    frames: Tensor  # [E, T, 3, H, W], uint8
-    raw: Tensor  # [E, (T − 1) k, A]
-    actions: Tensor  # [E, T − 1, k A], blocks as the model expects them
-    states: Tensor | None  # [E, T, S]
-    z: Tensor  # [E, T, D]
+    frames: Tensor  #: [E, T, 3, H, W], uint8
+    raw: Tensor  #: [E, (T − 1) k, A]
+    actions: Tensor  #: [E, T − 1, k A], blocks as the model expects them
+    states: Tensor | None  #: [E, T, S]
+    z: Tensor  #: [E, T, D]
 
 
 class StudyMaterial(NamedTuple):
     """Episodes to fit probes and decoder on, and others that every figure is about."""
 
-    fit: Sequences | None  # None where there was only one episode
+    fit: Sequences | None  #: None where there was only one episode
     test: Sequences
-    world: TwoRoom | None  # the built-in one, if the episodes were collected in it
-    names: list[str]  # of the state's dims
-    source: str  # where the episodes are from, in words
-    notes: list[str]  # what a reader should know about them
+    world: TwoRoom | None  #: the built-in one, if the episodes were collected in it
+    names: list[str]  #: of the state's dims
+    source: str  #: where the episodes are from, in words
+    notes: list[str]  #: what a reader should know about them
 
 
 def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> StudyMaterial:
@@ -48,32 +48,22 @@ def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Stu
 
     Raises: ValueError if there is no source, or nothing in it that the run was not trained on.
     """
-    source = data or (None if run.world == "two-room" else run.data)
+    source = data or (None if run.world == TwoRoom.name else run.data)
     if source is not None:
         return _from_data(run, source, episodes, seed)
-    if run.world != "two-room":
+    if run.world != TwoRoom.name:
         raise ValueError(
             f"{run.folder} is of the world {run.world!r}, which study cannot collect from: "
             "give episodes with --data"
         )
-    return _from_world(run, episodes, seed)
-
-
-def _from_world(run: Run, episodes: int, seed: int) -> StudyMaterial:
     world = TwoRoom(int(run.world_model.encoder.image_size))
     length = max(int(run.settings.get("length", 80)), 4 * run.frameskip)
     walks = collect(world, 2 * episodes, length, _COLLECT_SEED + seed)
     fresh = np.asarray([action_digest(a) not in run.trained_on for a in walks.actions])
-    walks = Walks(*(part[fresh] for part in walks))
-    fit, test = (Walks(*(part[i::2] for part in walks)) for i in (0, 1))
-    return StudyMaterial(
-        walked(run, world, fit) if len(fit.states) else None,
-        walked(run, world, test),
-        world,
-        ["x", "y"],
-        f"{len(walks.states)} fresh episodes of Two-Room, collected for this study",
-        [],
-    )
+    fit, test = (Walks(*(part[fresh][i::2] for part in walks)) for i in (0, 1))
+    told = f"{fresh.sum()} fresh episodes of Two-Room, collected for this study"
+    seen = walked(run, world, fit) if len(fit.states) else None
+    return StudyMaterial(seen, walked(run, world, test), world, ["x", "y"], told, [])
 
 
 def walked(run: Run, world: TwoRoom, walks: Walks) -> Sequences:
@@ -87,8 +77,8 @@ def walked(run: Run, world: TwoRoom, walks: Walks) -> Sequences:
 
 
 def _from_data(run: Run, source: str, episodes: int, seed: int) -> StudyMaterial:
-    data = open_episodes(source)
-    k, digests = run.frameskip, episode_digests(data)
+    data, k = open_episodes(source), run.frameskip
+    digests = episode_digests(data)
     unseen = torch.tensor([e for e, d in enumerate(digests) if d not in run.trained_on]).long()
     if len(unseen) == 0:
         raise ValueError(
@@ -103,8 +93,7 @@ def _from_data(run: Run, source: str, episodes: int, seed: int) -> StudyMaterial
         )
     long = unseen[frames >= T]
     order = torch.randperm(len(long), generator=torch.Generator().manual_seed(seed))
-    chosen = long[order][: 2 * episodes]
-    notes = []
+    chosen, notes = long[order][: 2 * episodes], []
     if len(unseen) < len(data):
         notes.append(f"{len(data) - len(unseen)} episodes of the file were trained on: left out.")
     if len(long) < len(unseen):
@@ -112,23 +101,18 @@ def _from_data(run: Run, source: str, episodes: int, seed: int) -> StudyMaterial
     if len(chosen) < 20:
         few = f"Only {plural(len(chosen), 'unseen episode')}"
         notes.append(f"{few}: intervals are wide and rough below about ten a side.")
+
+    def cut(subset: Tensor) -> Sequences:
+        start = data.offsets[subset][:, None]
+        rows = start + k * torch.arange(T)
+        states = None if data.states is None else data.states[rows]
+        raw = data.actions[start + torch.arange((T - 1) * k)]
+        return _sequences(run, gather(data.frames, rows), raw, states)
+
     fit, test = (chosen[::2], chosen[1::2]) if len(chosen) > 1 else (None, chosen)
-    return StudyMaterial(
-        None if fit is None else _cut(run, data, fit, T),
-        _cut(run, data, test, T),
-        None,
-        [f"state {i}" for i in range(0 if data.states is None else data.states.shape[1])],
-        f"{len(chosen)} unseen episodes of {source}",
-        notes,
-    )
-
-
-def _cut(run: Run, data: Episodes, subset: Tensor, T: int) -> Sequences:
-    k, start = run.frameskip, data.offsets[subset][:, None]
-    rows = start + k * torch.arange(T)
-    states = None if data.states is None else data.states[rows]
-    raw = data.actions[start + torch.arange((T - 1) * k)]
-    return _sequences(run, gather(data.frames, rows), raw, states)
+    names = [f"state {i}" for i in range(0 if data.states is None else data.states.shape[1])]
+    told = f"{len(chosen)} unseen episodes of {source}"
+    return StudyMaterial(None if fit is None else cut(fit), cut(test), None, names, told, notes)
 
 
 def _sequences(run: Run, frames: Tensor, raw: Tensor, states: Tensor | None) -> Sequences:

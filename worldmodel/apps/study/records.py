@@ -19,7 +19,7 @@ __all__ = ["Checkpoint", "DataFacts", "Foresight", "LatentMap", "Part", "Picture
            "Unavailable", "Violations", "plain"]  # fmt: skip
 
 Pixels = NDArray[np.uint8]
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 _SHOWN = ("pictures", "points", "states", "time", "in_picture")
 
 
@@ -63,10 +63,7 @@ class Foresight(NamedTuple):
 
 
 class Violations(NamedTuple):
-    """Surprise by condition and frame; the tests compare conditions where it happens.
-
-    `pictures` holds [2, H, W, 3] for each condition, before and after.
-    """
+    """Surprise by condition and frame; the tests compare conditions where it happens."""
 
     at_frame: int
     frames: list[int]
@@ -75,7 +72,7 @@ class Violations(NamedTuple):
     pixels_changed: dict[str, Estimate]
     teleport_is: str
     unit: str
-    pictures: dict[str, Pixels]
+    pictures: dict[str, Pixels]  #: [2, H, W, 3] of each condition, before and after
 
 
 class Checkpoint(NamedTuple):
@@ -126,32 +123,28 @@ class Pictures(NamedTuple):
 
 
 class LatentMap(NamedTuple):
-    """Points [N, 1 or 2] along directions of largest variance, beside what is true.
-
-    `states` is [N, 1 or 2], or None of data without them; `time` is [N], frame in its episode;
-    `in_picture` says that states are places in the picture, y downwards.
-    """
+    """Points along directions of largest variance, beside what is true."""
 
     share: list[float]
     coloured_by: str
-    points: Floats
-    states: Floats | None
-    time: Floats
-    in_picture: bool = False
+    points: Floats  #: [N, 1 or 2]
+    states: Floats | None  #: [N, 1 or 2]; None of data without them
+    time: Floats  #: [N], frame in its episode
+    in_picture: bool = False  #: whether states are places in the picture, y downwards
 
 
 Part = Probes | Foresight | Violations | Straightness | Spread | Pictures | LatentMap | Unavailable
 
 
 class RunFacts(NamedTuple):
-    """Which run was studied; `weights` is the digest of its model."""
+    """Which run was studied."""
 
     name: str
     objective: str
     world: str | None
     parameters: int
     embedding_dims: int
-    weights: str
+    weights: str  #: digest of its model
 
 
 class DataFacts(NamedTuple):

@@ -1,0 +1,421 @@
+"""The parts of a study: measures of `worldmodel.study`, each written into one record.
+
+A part is a function of `Study`. What cannot be measured raises `UnavailableError` with the reason,
+and the other parts continue. Letters: E episodes, T frames, D embedding dims, K fitted ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from sigreg import effective_rank, report
+from worldmodel import checkpoint
+from worldmodel.apps.runs import Run
+from worldmodel.apps.study import records
+from worldmodel.apps.study.material import Sequences, StudyMaterial
+from worldmodel.apps.train.state import read_state
+from worldmodel.model import WorldModel
+from worldmodel.study import (
+    Estimate,
+    background,
+    bootstrap,
+    embed,
+    fit_decoder,
+    jackknife,
+    mean_estimate,
+    open_loop,
+    paired_test,
+    principal_components,
+    probe_guesses,
+    recolour,
+    score_guesses,
+    splice,
+    straightness,
+    surprise,
+)
+from worldmodel.worlds import TwoRoom
+
+__all__ = ["PARTS", "Lens", "Study", "UnavailableError", "lens_of"]
+
+_WIDE = 256  # embeddings wider than this are studied through their principal components
+_POINTS = 800  # of the map, at most
+
+
+class UnavailableError(ValueError):
+    """A part of the study has nothing to measure; the message says why."""
+
+
+class Lens(NamedTuple):
+    """Embeddings as the study's own fits see them: a wide one along its leading directions."""
+
+    mean: Tensor  #: [D]
+    basis: Tensor | None  #: [D, K]; None leaves embeddings as they are
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """[..., D] -> [..., K]."""
+        return z if self.basis is None else (z - self.mean) @ self.basis
+
+
+class Study(NamedTuple):
+    """What every part is given."""
+
+    run: Run
+    material: StudyMaterial
+    lens: Lens
+    variance: float  #: of a coordinate of the test embeddings, on average; the unit of errors
+    seed: int  #: of every fit and every interval
+    steps: int  #: of the decoder's training
+
+    def mean(self, values: Tensor) -> Estimate:
+        """Of one value per episode."""
+        return mean_estimate(values, seed=self.seed)
+
+    def check_varied(self, else_: str) -> None:
+        """Refuse a model that has collapsed, and say what that means for the part."""
+        if self.variance <= 0:
+            raise UnavailableError(else_)
+
+
+def lens_of(sequences: Sequences) -> Lens:
+    """Directions of largest variance, where there are more coordinates than can be fitted."""
+    z = sequences.z.flatten(0, 1)
+    mean = z.mean(0)
+    if z.shape[1] <= _WIDE:
+        return Lens(mean, None)
+    keep = min(_WIDE, max(len(z) // 4, 2))
+    directions = torch.linalg.svd((z - mean).double(), full_matrices=False).Vh[:keep]
+    return Lens(mean, directions.T.to(z.dtype))
+
+
+def _both_sides(study: Study, why: str) -> tuple[Sequences, Sequences]:
+    """Episodes to fit on and others to test on; without the first there is `why` not."""
+    if study.material.fit is None:
+        raise UnavailableError(f"{why}, got one in all")
+    return study.material.fit, study.material.test
+
+
+def _probes(study: Study) -> records.Probes:
+    """Is the true state in the embedding, and is it easy to read?"""
+    fit, test = _both_sides(
+        study, "probes need an episode to learn from and another to be tried on"
+    )
+    if fit.states is None or test.states is None:
+        raise UnavailableError(
+            "the data hold no states, so there is nothing to compare embeddings with"
+        )
+    train_z, test_z = (study.lens(s.z).flatten(0, 1) for s in (fit, test))
+    if len(train_z) < train_z.shape[1] + 1:
+        raise UnavailableError(
+            f"a linear probe of {train_z.shape[1]} coordinates needs more than as many frames, "
+            f"got {len(train_z)}"
+        )
+    train_y, test_y = (s.flatten(0, 1).to(train_z) for s in (fit.states, test.states))
+    episode = torch.arange(len(test.z)).repeat_interleave(test.z.shape[1])
+    scale = train_y.std(0).cpu()
+    scored = [
+        score_guesses(guess.cpu(), test_y.cpu(), episode, scale, seed=study.seed)
+        for guess in probe_guesses(train_z, train_y, test_z, seed=study.seed)
+    ]
+    varies = (test_y.std(0) >= 1e-6 * (1 + test_y.abs().mean(0))).tolist()
+    return records.Probes(
+        [records.Quantity(*row) for row in zip(study.material.names, varies, *scored, strict=True)],
+        train_episodes=len(fit.z),
+        test_episodes=len(test.z),
+        coordinates=train_z.shape[1],
+        unit="standard deviation of the quantity over the probes' training frames",
+    )
+
+
+def _foresight(study: Study) -> records.Foresight:
+    """How far ahead can the model see without looking again?"""
+    test, model = study.material.test, study.run.world_model
+    known = min(model.predictor.history, test.z.shape[1] - 2)
+    if known < 1:
+        raise UnavailableError(f"episodes of {test.z.shape[1]} frames leave no future to predict")
+    study.check_varied("all embeddings are the same, so any guess is perfect")
+    mean = (study.material.fit or test).z.flatten(0, 1).mean(0)
+    errors = open_loop(model, test.z, test.actions, known=known, mean=mean)
+    curves = [[study.mean(e / study.variance) for e in curve.unbind(1)] for curve in errors]
+    horizons = list(range(1, len(curves[0]) + 1))
+    worse = [h for h, a, b in zip(horizons, *curves[:2], strict=True) if a.value >= b.value]
+    return records.Foresight(
+        known, horizons, study.run.frameskip, *curves,
+        first_horizon_no_better_than_copying=worse[0] if worse else None,
+        unit="variance of the held-out embeddings (1 is what their mean scores)",
+    )  # fmt: skip
+
+
+def _violations(study: Study) -> records.Violations:
+    """Is the model surprised by the impossible, and more by a jump than by a colour?"""
+    test, model = study.material.test, study.run.world_model
+    E, T = test.z.shape[:2]
+    at = T // 2
+    if T < 3:
+        raise UnavailableError(f"episodes of {T} frames have no middle")
+    study.check_varied("all embeddings are the same: nothing can be a surprise")
+    if E < 2:
+        raise UnavailableError("a paired test needs at least two episodes, got one")
+    still = background(test.frames[:, :: max(T // 4, 1)])
+    conditions = {
+        "undisturbed": (test.frames, test.actions),
+        "recolour": (recolour(test.frames, still, at), test.actions),
+        "teleport": _teleported(study, at),
+    }
+    curves = {}
+    for name, (frames, actions) in conditions.items():
+        z = test.z if name == "undisturbed" else embed(model, frames)
+        found = surprise(model, z, actions, history=model.predictor.history)
+        curves[name] = (found / study.variance).cpu()
+    changed = {}
+    for name in ("recolour", "teleport"):
+        differs = conditions[name][0][:, at].short() - test.frames[:, at].short()
+        visibly = (differs.abs().amax(1) > 24).flatten(1)
+        changed[name] = mean_estimate(visibly.float().mean(1))
+    if changed["recolour"].value == 0:
+        raise UnavailableError(
+            "nothing stands out from the background, so nothing could be recoloured"
+        )
+    pairs = (("teleport", "undisturbed"), ("recolour", "undisturbed"), ("teleport", "recolour"))
+    return records.Violations(
+        at_frame=at,
+        frames=list(range(1, T)),
+        surprise={k: [study.mean(s) for s in values.unbind(1)] for k, values in curves.items()},
+        tests={
+            f"{a} against {b}": paired_test(
+                curves[a][:, at - 1], curves[b][:, at - 1], seed=study.seed
+            )
+            for a, b in pairs
+        },
+        pixels_changed=changed,
+        teleport_is=(
+            "the agent is somewhere else, at least a quarter of the world away, and continues from "
+            "there under the same actions"
+            if study.material.world
+            else "the episode continues as another one does"
+        ),
+        unit="variance of the held-out embeddings",
+        pictures={
+            name: frames[0, at - 1 : at + 1].permute(0, 2, 3, 1).numpy()
+            for name, (frames, _) in conditions.items()
+        },
+    )
+
+
+def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
+    """Frames and actions of episodes whose agent is elsewhere from frame `at` on."""
+    test, world = study.material.test, study.material.world
+    if world is None or test.states is None:
+        return splice(test.frames, at), splice(test.actions, at)
+    k, frames = study.run.frameskip, test.frames.clone()
+    now = _far_from(world, test.states[:, at].numpy(), study.seed)
+    for t in range(at, test.z.shape[1]):
+        frames[:, t] = torch.from_numpy(world.render(now))
+        for action in test.raw[:, t * k : (t + 1) * k].unbind(1):
+            now = world.step(now, action.numpy())
+    return frames, test.actions
+
+
+def _far_from(world: TwoRoom, states: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """Places at least a quarter of the world away, one for each state [N, 2]."""
+    rng, out = np.random.default_rng(seed), states.copy()
+    near = np.ones(len(states), bool)
+    while near.any():
+        out[near] = world.sample_states(rng, int(near.sum()))
+        near = world.distance(out, states) < world.size / 4
+    return out
+
+
+def _straight(study: Study) -> records.Straightness:
+    """Do latent paths become straighter with training?"""
+    run, test = study.run, study.material.test
+    if test.z.shape[1] < 3:
+        raise UnavailableError(f"a path of {test.z.shape[1]} frames has no two moves")
+
+    def of(paths: Tensor) -> Estimate:
+        return study.mean(straightness(paths))
+
+    now = of(test.z)
+    if now.n == 0:
+        raise UnavailableError("the embeddings do not move, so their paths have no direction")
+    fresh = _untrained(run)
+    return records.Straightness(
+        trained=now,
+        true_states=None if test.states is None else of(test.states),
+        untrained=None if fresh is None else of(embed(fresh, test.frames)),
+        checkpoints=[
+            records.Checkpoint(step, of(embed(then, test.frames)))
+            for step, then in _checkpoints(run)
+        ],
+    )
+
+
+def _untrained(run: Run) -> WorldModel | None:
+    """The same architecture with fresh weights; None where the encoder is a frozen, given one."""
+    model = run.world_model
+    if not any(p.requires_grad for p in model.encoder.parameters()):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(run.settings.get("seed", 0)))
+        fresh = copy.deepcopy(model)
+        fresh.encoder = type(model.encoder)(**model.encoder.config)
+    return fresh.eval().to(next(model.parameters()).device)
+
+
+def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
+    """Models of the way here, oldest first: numbered folders of the run, and training states."""
+    found = [path.parent for path in run.folder.glob(f"*/{checkpoint.CONFIG}")]
+    found += run.folder.glob("checkpoints/step-*.safetensors")
+    numbers = {path: int(n[-1]) for path in found if (n := re.findall(r"\d+", path.stem))}
+    device = next(run.world_model.parameters()).device
+    for path in sorted(numbers, key=numbers.__getitem__):
+        if path.is_dir():
+            then = checkpoint.load(path, device)
+        else:
+            try:
+                state = read_state(path)[0]
+            except ValueError:
+                # Training continues from the one before a damaged state, and so does this.
+                continue
+            then, own = copy.deepcopy(run.world_model), "model."
+            weights = {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}
+            then.load_state_dict(weights)
+        yield numbers[path], then
+
+
+def _spread(study: Study) -> records.Spread:
+    """How many directions does the embedding use, and how close is it to a Gaussian?"""
+    test = study.material.test
+    z = study.lens(test.z)
+    E, T, K = z.shape
+    if E < 2:
+        raise UnavailableError("a covariance needs at least two episodes, got one")
+    centred = (z - z.flatten(0, 1).mean(0)).double()
+    if study.variance <= 0:
+        # What is left of one point is rounding, which has a rank of its own.
+        centred = torch.zeros_like(centred)
+    squares = torch.einsum("etk,etl->ekl", centred, centred).flatten(1)
+    sums = torch.cat([squares, centred.sum(1), centred.new_full((E, 1), float(T))], dim=1)
+
+    def rank(total: Tensor) -> Tensor:
+        square, mean, n = total.split([K * K, K, 1], dim=-1)
+        mean = mean / n
+        covariance = (square / n).unflatten(-1, (K, K)) - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        return effective_rank(covariance)
+
+    state_rank = None
+    if test.states is not None:
+        y = test.states.flatten(0, 1).double()
+        y = (y - y.mean(0)) / y.std(0).clamp_min(1e-9)
+        state_rank = float(effective_rank(y.T @ y))
+    # Episodes side by side, one batch a time step, as the regularizer saw them.
+    said = report(z.transpose(0, 1), num_proj=256, seed=study.seed, state_rank=state_rank)
+    values = torch.linalg.eigvalsh(torch.cov(centred.flatten(0, 1).T).reshape(K, K)).flip(0)
+    share = values.clamp_min(0) / values.clamp_min(0).sum().clamp_min(1e-300)
+    return records.Spread(
+        effective_rank=jackknife(sums, rank),
+        embedding_dims=test.z.shape[-1],
+        spectrum=share[:64].tolist(),
+        report={k: v for k, v in vars(said).items() if isinstance(v, (int, float))},
+        verdict=said.verdict,
+    )
+
+
+def _pictures(study: Study) -> records.Pictures:
+    """What does an embedding know of its frame, and a rollout of the future?"""
+    fit, test = _both_sides(study, "a decoder needs an episode to learn from and another to paint")
+    shrunk, small = _small(fit.frames), _small(test.frames)
+    seen, seed = study.lens(fit.z).flatten(0, 1).cpu(), study.seed
+    decoder = fit_decoder(seen, shrunk.flatten(0, 1), steps=study.steps, seed=seed)
+    T = test.z.shape[1]
+    known = min(study.run.world_model.predictor.history, T - 1)
+    with torch.no_grad():
+        dreamt = study.run.world_model.rollout(test.z[:, :known], test.actions)
+        painted = _by_parts(decoder, study.lens(test.z).cpu())
+        future = _by_parts(decoder, study.lens(dreamt).cpu())
+    truth = small.float() / 255
+    error, blind = (
+        (guess - truth).square().flatten(1).mean(1) for guess in (painted, decoder.mean)
+    )
+    sums = torch.stack([error, blind, torch.ones_like(error)], dim=1)
+    # The last frame that was known, and up to six after it, evenly.
+    ahead = torch.linspace(known, T - 1, min(6, T - known)).round().int().tolist()
+    columns = [known - 1, *ahead]
+    strips = [
+        records.Strip(
+            truth=_array(truth[e, columns]),
+            seen=_array(painted[e, columns]),
+            dreamt=[None, *(_array(future[e, t - known]) for t in ahead)],
+        )
+        for e in range(min(3, len(test.z)))
+    ]
+    return records.Pictures(
+        explained_share=bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=seed),
+        pixel_mse=bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=seed),
+        mean_picture_mse=bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=seed),
+        side=small.shape[-1],
+        known_frames=known,
+        columns=[t - known + 1 for t in columns],
+        steps=study.steps,
+        pictures=strips,
+    )
+
+
+def _small(frames: Tensor) -> Tensor:
+    """Frames of 64 pixels a side at most, a multiple of 16, each an average over its area."""
+    side = min(64, max(frames.shape[-1] // 16, 1) * 16)
+    if frames.shape[-2:] == (side, side):
+        return frames
+    return _by_parts(
+        lambda part: interpolate(part.float(), (side, side), mode="area").round().byte(), frames
+    )
+
+
+def _by_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of [N, …] applied to [E, T, …], a few rows at a time."""
+    parts = [function(part) for part in x.flatten(0, 1).split(256)]
+    return torch.cat(parts).unflatten(0, x.shape[:2])
+
+
+def _array(pictures: Tensor) -> NDArray[np.uint8]:
+    """[..., 3, S, S] in 0…1 -> uint8 [..., S, S, 3]."""
+    pixels: NDArray[np.uint8] = (pictures * 255).round().byte().movedim(-3, -1).numpy()
+    return pixels
+
+
+def _latent_map(study: Study) -> records.LatentMap:
+    """The two directions of largest variance, coloured by what is true."""
+    test, world = study.material.test, study.material.world
+    study.check_varied("all embeddings are the same point")
+    z = study.lens(test.z).flatten(0, 1).cpu()
+    every = -(-len(z) // _POINTS)
+    coordinates, share = principal_components(z)
+    states = None if test.states is None else test.states.flatten(0, 1)[::every, :2]
+    return records.LatentMap(
+        share=share.tolist(),
+        coloured_by="time" if states is None else " and ".join(study.material.names[:2]),
+        points=coordinates[::every].double().numpy(),
+        states=None if states is None else states.double().cpu().numpy(),
+        time=torch.arange(test.z.shape[1]).repeat(len(test.z))[::every].double().numpy(),
+        in_picture=world is not None,
+    )
+
+
+PARTS: dict[str, Callable[[Study], records.Part]] = {
+    "probes": _probes,
+    "foresight": _foresight,
+    "violations": _violations,
+    "straightness": _straight,
+    "spread": _spread,
+    "pictures": _pictures,
+    "map": _latent_map,
+}
+"""Parts by name, in the order of the report."""

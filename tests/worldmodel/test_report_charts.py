@@ -23,6 +23,7 @@ from worldmodel.apps.report import (
 )
 from worldmodel.apps.report.charts import (
     PALETTE,
+    LatentMap,
     Line,
     Panel,
     bars,
@@ -31,7 +32,6 @@ from worldmodel.apps.report.charts import (
     ranges,
     svg,
 )
-from worldmodel.apps.study.records import LatentMap
 from worldmodel.study import Estimate
 
 HOSTILE = "<script>alert('$x_1$')</script> \" & ${7*7}"
@@ -129,7 +129,7 @@ def test_position_colours_blend_between_four_corners() -> None:
 def test_a_frame_has_one_colour_on_both_sides_of_the_map() -> None:
     """The point of a frame and its true place share a colour; y runs down where pictures do."""
     states = np.asarray([[0, 0], [224, 0], [0, 224], [224, 224]], np.float64)
-    part = LatentMap([0.6, 0.3], "x and y", states[::-1] / 9, states, np.zeros(4), in_picture=True)
+    part = LatentMap([0.6, 0.3], states[::-1] / 9, states, np.zeros(4), in_picture=True)
     (both,) = latent_map(part)
     left, right = (axes.collections[0] for axes in both.axes)
     np.testing.assert_allclose(left.get_facecolors(), right.get_facecolors())

@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 
 from worldmodel.apps.report import index_page, render, study_page, training_curves, write_index
-from worldmodel.apps.report.words import interval, number, p_value, percent, plural, points
-from worldmodel.apps.study import records as r
+from worldmodel.apps.report.charts import LatentMap
+from worldmodel.apps.report.pages import interval, number, p_value, percent, plural, points
+from worldmodel.apps.study.command import StudyReport
+from worldmodel.apps.study.measures import Found
 from worldmodel.study import Estimate, PairedTest, ProbeScore
 
 HOSTILE = "</style></title><script>parent.ran=1</script>\"'><img src=x onerror=parent.ran=1>$x$"
@@ -28,34 +30,45 @@ TEST = PairedTest(E10, E10, 2.0, 0.04, E10)
 PIXELS = np.zeros((2, 16, 16, 3), np.uint8)
 
 
-def study(name: str) -> r.StudyReport:
+def study(name: str) -> StudyReport:
     """A report whose every text is `name`."""
     score = ProbeScore(E10, E10, E10)
-    strip = r.Strip(PIXELS, PIXELS, [None, PIXELS[0]])
-    still = r.Quantity(name, False, score, score, score)
+    strip = Found(truth=PIXELS, seen=PIXELS, dreamt=[None, PIXELS[0]])
+    known, still = (
+        Found(name=name, varies=varies, constant=score, linear=score, mlp=score)
+        for varies in (True, False)
+    )
     conditions = ("undisturbed", "recolour", "teleport")
     tests = {f"{a} against {b}": TEST for a, b in (("teleport", "undisturbed"), (name, name))}
     numbers = dict.fromkeys(("num_batches", "num_samples", "statistic", "floor", "collapse",
                              "p_value", "scale", "mean_error", "covariance_error",
                              "gaussian_rank"), 0.5)  # fmt: skip
     corners = np.asarray([[0.0, 0], [1, 0], [0, 1]])
-    return r.StudyReport(
-        r.RunFacts(name, name, name, 12_345, 8, "0" * 64),
-        r.DataFacts(name, 10, 10, 2, 5),
+    return StudyReport(
+        Found(name=name, objective=name, world=name, parameters=12_345, embedding_dims=8),
+        Found(source=name),
         [name],
         {
-            "probes": r.Probes([still._replace(varies=True), still], 10, 10, 8, name),
-            "pictures": r.Pictures(E10, E10, E10, 16, 1, [0, 1], 3, [strip]),
-            "foresight": r.Foresight(1, [1, 2], 5, [E10] * 2, [E10] * 2, [E10] * 2, 1, name),
-            "violations": r.Violations(
-                1, [1, 2], {c: [E10] * 2 for c in conditions}, tests,
-                dict.fromkeys(conditions, E10), name, name,
-                dict.fromkeys((*conditions, name), PIXELS),
+            "probes": Found(quantities=[known, still], train_episodes=10, test_episodes=10,
+                            unit=name),
+            "pictures": Found(explained_share=E10, side=16, columns=[0, 1], steps=3,
+                              shown=[strip]),
+            "foresight": Found(
+                known_frames=1, horizons=[1, 2], raw_steps_per_horizon=5, model=[E10] * 2,
+                copy=[E10] * 2, mean=[E10] * 2, first_horizon_no_better_than_copying=1, unit=name,
             ),
-            "straightness": r.Straightness(E10, E10, None, [r.Checkpoint(2, E10)]),
-            "spread": r.Spread(E10, 8, [0.7, 0.3], numbers, name),
-            "map": r.LatentMap([0.6, 0.3], name, corners, corners, np.arange(3.0)),
-            "other": r.Unavailable(name),
+            "violations": Found(
+                at_frame=1, frames=[1, 2], surprise={c: [E10] * 2 for c in conditions},
+                tests=tests, pixels_changed=dict.fromkeys(conditions, E10), teleport_is=name,
+                unit=name, shown=dict.fromkeys((*conditions, name), PIXELS),
+            ),
+            "straightness": Found(trained=E10, true_states=E10, untrained=None,
+                                  checkpoints=[Found(step=2, straightness=E10)]),
+            "spread": Found(effective_rank=E10, embedding_dims=8, spectrum=[0.7, 0.3],
+                            report=numbers, verdict=name),
+            "map": Found(coloured_by=name,
+                         shown=LatentMap([0.6, 0.3], corners, corners, np.arange(3.0))),
+            "other": Found(unavailable=name),
         },
         0, 1.0, {"sigreg": name, "torch": name},
     )  # fmt: skip
@@ -138,7 +151,7 @@ def pages(name: str, folder: Path) -> dict[str, str]:
         "compare": render("compare.html", found=compared(name), names=(name, name)),
         "tune": render("tune.html", tune=tuned(name)),
         "demo": render("demo.html", report=demo(name), film=films["successes"],
-                       map=report.parts["map"], curves=curves),
+                       map=report.parts["map"].shown, curves=curves),
         "index": index_page(run),
     }  # fmt: skip
 
@@ -233,7 +246,9 @@ def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> 
 def test_a_study_of_some_parts_has_their_sections_alone() -> None:
     """What was not asked for is not on the page; what could not be measured says why."""
     report = study("name")
-    some = report._replace(parts={"probes": r.Unavailable("of tests"), "map": report.parts["map"]})
+    some = report._replace(
+        parts={"probes": Found(unavailable="of tests"), "map": report.parts["map"]}
+    )
     page = study_page(some)
     assert page.count("<section>") == 2
     assert "Not measured: of tests." in page

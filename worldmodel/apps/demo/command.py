@@ -42,7 +42,7 @@ from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TrialSettings
 from worldmodel.apps.study.command import study
 from worldmodel.apps.study.material import StudyMaterial, walked
-from worldmodel.apps.study.records import LatentMap, Part, Probes
+from worldmodel.apps.study.measures import Found
 from worldmodel.apps.train.command import CHECKPOINTS, begin, train
 from worldmodel.apps.train.material import cut
 from worldmodel.apps.train.reports import read_table
@@ -62,7 +62,7 @@ class Learned(NamedTuple):
     run: Run
     result: Result  #: of its plans
     figures: dict[str, object]  #: what report.json holds of it
-    map: Part
+    map: Found
     spread: float  #: standard deviation of its embeddings
 
 
@@ -141,8 +141,8 @@ def _learn(
     with _phase(clock, "plan", f"{settings.pairs} pairs, {settings.budget} steps each"):
         result = evaluate(run, material.manifest, PLANNER, world=world, title="plan")
     probes, losses = parts_["probes"], read_table(out / "curves.csv")
-    if not isinstance(probes, Probes):
-        raise ValueError(f"held_out must leave episodes enough to probe: {probes}")
+    if "unavailable" in vars(probes):
+        raise ValueError(f"held_out must leave episodes enough to probe: {probes.unavailable}")
     figures = {
         "success_rate": result.success_rate,
         "success_interval": result.success_interval,
@@ -171,7 +171,7 @@ def _draw(found: Learned, material: DemoMaterial, out: Path) -> dict[str, object
     tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
     curves = training_curves(*tables, floor=noise_floor())
     save_chart(curves, out / "curves.png")
-    part = found.map if isinstance(found.map, LatentMap) else None
+    part = getattr(found.map, "shown", None)
     if part:
         save_chart(latent_map(part)[0], out / "latent.png")
     return {"film": out / "episodes.gif", "map": part, "curves": curves}

@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 
 from planners import Plan
 from worldmodel._files import write_atomically
-from worldmodel.apps.report import words
-from worldmodel.apps.study.records import LatentMap
 from worldmodel.study import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "Line", "Panel", "bars", "convergence", "curves", "latent_map", "panels",
-           "position_colours", "ranges", "save_chart", "svg", "training_curves",
+__all__ = ["PALETTE", "LatentMap", "Line", "Panel", "bars", "convergence", "curves", "latent_map",
+           "panels", "position_colours", "ranges", "save_chart", "svg", "training_curves",
            "tune_chart"]  # fmt: skip
 
 INK, FAINT, HAIR = "#24272f", "#6c707b", "#e3e1d9"
@@ -66,6 +64,16 @@ class Panel(NamedTuple):
     log_y: bool = False
     level: tuple[float, str] | None = None
     moment: tuple[float, str] | None = None
+
+
+class LatentMap(NamedTuple):
+    """Points along directions of largest variance, beside what is true."""
+
+    share: Sequence[float]  #: of the variance, by direction
+    points: Floats  #: [N, 1 or 2]
+    states: Floats | None  #: [N, 1 or 2]; None of data without them
+    time: Floats  #: [N], frame in its episode
+    in_picture: bool = False  #: whether states are places in the picture, y downwards
 
 
 @_styled()
@@ -133,7 +141,7 @@ def latent_map(part: LatentMap, *, apart: bool = False) -> list[Figure]:
     places = part.time[:, None] if part.states is None else part.states
     # An embedding of one dim has no second component.
     points = np.hstack([part.points, np.zeros((len(places), 1))])[:, :2]
-    first, second = [*(f" ({words.percent(share, 0)})" for share in part.share), ""][:2]
+    first, second = [*(f" ({100 * share:.0f} %)" for share in part.share), ""][:2]
     shown = [(points, f"first principal component{first}", f"second{second}", False)]
     if places.shape[1] == 2:
         shown.append((places, "x", "true places, y", part.in_picture))

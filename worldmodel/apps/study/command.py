@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.devices import device_of
@@ -17,19 +18,24 @@ from worldmodel.apps.report import render, study_page, write_index
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import StudySettings
 from worldmodel.apps.study.material import StudyMaterial, gather_material
-from worldmodel.apps.study.measures import PARTS, Study, UnavailableError, lens_of
-from worldmodel.apps.study.records import (
-    DataFacts,
-    Part,
-    RunFacts,
-    StudyReport,
-    Unavailable,
-    plain,
-)
+from worldmodel.apps.study.measures import PARTS, Found, Study, UnavailableError, lens_of
 from worldmodel.checkpoint import digest
 from worldmodel.heads import fit_head, save_head
 
-__all__ = ["run", "study"]
+__all__ = ["StudyReport", "plain", "run", "study"]
+
+
+class StudyReport(NamedTuple):
+    """Everything a study found."""
+
+    run: Found
+    data: Found
+    notes: list[str]  #: what a reader should know first
+    parts: dict[str, Found]  #: by name; one that could not be measured says why: `unavailable`
+    seed: int
+    seconds: float
+    versions: dict[str, str]
+
 
 _JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
 
@@ -95,22 +101,42 @@ def study(
         nearly = "The model has nearly collapsed: embeddings differ by less than a hundredth of"
         notes.insert(0, f"{nearly} their length.")
     lens = lens_of(material.fit or material.test)
-    given, found = Study(run, material, lens, variance, seed, steps), dict[str, Part]()
+    given, found = Study(run, material, lens, variance, seed, steps), dict[str, Found]()
     with Progress("study", len(parts), unit="part") as bar:
         for name in parts:
             try:
                 found[name] = PARTS[name](given)
             except UnavailableError as reason:
-                found[name] = Unavailable(str(reason))
+                found[name] = Found(unavailable=str(reason))
             bar.update()
     T, D = material.test.z.shape[1:]
-    fitted = 0 if material.fit is None else len(material.fit.z)
-    about = run.folder.resolve().name, run.objective, run.world, _parameters(run), D
     return StudyReport(
-        RunFacts(*about, digest(run.world_model)),
-        DataFacts(material.source, fitted, len(material.test.z), T, run.frameskip),
+        Found(
+            name=run.folder.resolve().name, objective=run.objective, world=run.world,
+            parameters=_parameters(run), embedding_dims=D, weights=digest(run.world_model),
+        ),
+        Found(
+            source=material.source, fit_episodes=len(material.fit.z) if material.fit else 0,
+            test_episodes=len(material.test.z), frames_per_episode=T, frameskip=run.frameskip,
+        ),
         notes, found, seed, round(time.perf_counter() - began, 1), versions(),
     )  # fmt: skip
+
+
+def plain(value: object) -> Any:
+    """What JSON can hold: records to dicts, NaN to null, six digits; nothing that is `shown`."""
+    if isinstance(value, Found):
+        return plain({name: found for name, found in vars(value).items() if name != "shown"})
+    if isinstance(value, tuple) and type(value) is not tuple:
+        record: Any = value
+        return plain(record._asdict())
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def _check(run: Run, decide: dict[str, object], out: Path, *, force: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.apps.report.words import plural
+from worldmodel.apps.report.pages import plural
 from worldmodel.apps.runs import Run
 from worldmodel.data import action_digest, episode_digests
 from worldmodel.data.frames import gather

@@ -1,4 +1,4 @@
-"""The parts of a study: measures of `worldmodel.study`, each written into one record.
+"""The parts of a study: measures of `worldmodel.study` in a row, each part one record.
 
 A part is a function of `Study`. What cannot be measured raises `UnavailableError` with the reason,
 and the other parts continue. Letters: E episodes, T frames, D embedding dims, K fitted ones.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,32 +20,16 @@ from torch.nn.functional import interpolate
 
 from sigreg import effective_rank, report
 from worldmodel import checkpoint
+from worldmodel import study as measure
+from worldmodel.apps.report.charts import LatentMap
 from worldmodel.apps.runs import Run
-from worldmodel.apps.study import records
 from worldmodel.apps.study.material import Sequences, StudyMaterial
 from worldmodel.apps.train.state import read_state
 from worldmodel.model import WorldModel
-from worldmodel.study import (
-    Estimate,
-    background,
-    bootstrap,
-    embed,
-    fit_decoder,
-    jackknife,
-    mean_estimate,
-    open_loop,
-    paired_test,
-    principal_components,
-    probe_guesses,
-    recolour,
-    score_guesses,
-    splice,
-    straightness,
-    surprise,
-)
+from worldmodel.study import Estimate, embed, mean_estimate
 from worldmodel.worlds import TwoRoom
 
-__all__ = ["PARTS", "Lens", "Study", "UnavailableError", "lens_of"]
+__all__ = ["PARTS", "Found", "Lens", "Study", "UnavailableError", "lens_of"]
 
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 _POINTS = 800  # of the map, at most
@@ -52,6 +37,10 @@ _POINTS = 800  # of the map, at most
 
 class UnavailableError(ValueError):
     """A part of the study has nothing to measure; the message says why."""
+
+
+class Found(SimpleNamespace):
+    """What was found, by the names that study.json has; `shown` is for the page alone."""
 
 
 class Lens(NamedTuple):
@@ -103,7 +92,7 @@ def _both_sides(study: Study, why: str) -> tuple[Sequences, Sequences]:
     return study.material.fit, study.material.test
 
 
-def _probes(study: Study) -> records.Probes:
+def _probes(study: Study) -> Found:
     """Is the true state in the embedding, and is it easy to read?"""
     fit, test = _both_sides(
         study, "probes need an episode to learn from and another to be tried on"
@@ -122,12 +111,17 @@ def _probes(study: Study) -> records.Probes:
     episode = torch.arange(len(test.z)).repeat_interleave(test.z.shape[1])
     scale = train_y.std(0).cpu()
     scored = [
-        score_guesses(guess.cpu(), test_y.cpu(), episode, scale, seed=study.seed)
-        for guess in probe_guesses(train_z, train_y, test_z, seed=study.seed)
+        measure.score_guesses(guess.cpu(), test_y.cpu(), episode, scale, seed=study.seed)
+        for guess in measure.probe_guesses(train_z, train_y, test_z, seed=study.seed)
     ]
     varies = (test_y.std(0) >= 1e-6 * (1 + test_y.abs().mean(0))).tolist()
-    return records.Probes(
-        [records.Quantity(*row) for row in zip(study.material.names, varies, *scored, strict=True)],
+    return Found(
+        quantities=[
+            Found(name=name, varies=moves, constant=constant, linear=linear, mlp=mlp)
+            for name, moves, constant, linear, mlp in zip(
+                study.material.names, varies, *scored, strict=True
+            )
+        ],
         train_episodes=len(fit.z),
         test_episodes=len(test.z),
         coordinates=train_z.shape[1],
@@ -135,7 +129,7 @@ def _probes(study: Study) -> records.Probes:
     )
 
 
-def _foresight(study: Study) -> records.Foresight:
+def _foresight(study: Study) -> Found:
     """How far ahead can the model see without looking again?"""
     test, model = study.material.test, study.run.world_model
     known = min(model.predictor.history, test.z.shape[1] - 2)
@@ -143,18 +137,25 @@ def _foresight(study: Study) -> records.Foresight:
         raise UnavailableError(f"episodes of {test.z.shape[1]} frames leave no future to predict")
     study.check_varied("all embeddings are the same, so any guess is perfect")
     mean = (study.material.fit or test).z.flatten(0, 1).mean(0)
-    errors = open_loop(model, test.z, test.actions, known=known, mean=mean)
-    curves = [[study.mean(e / study.variance) for e in curve.unbind(1)] for curve in errors]
-    horizons = list(range(1, len(curves[0]) + 1))
-    worse = [h for h, a, b in zip(horizons, *curves[:2], strict=True) if a.value >= b.value]
-    return records.Foresight(
-        known, horizons, study.run.frameskip, *curves,
+    errors = measure.open_loop(model, test.z, test.actions, known=known, mean=mean)
+    model_, copied, blind = (
+        [study.mean(e / study.variance) for e in curve.unbind(1)] for curve in errors
+    )
+    horizons = list(range(1, len(copied) + 1))
+    worse = [h for h in horizons if model_[h - 1].value >= copied[h - 1].value]
+    return Found(
+        known_frames=known,
+        horizons=horizons,
+        raw_steps_per_horizon=study.run.frameskip,
+        model=model_,
+        copy=copied,
+        mean=blind,
         first_horizon_no_better_than_copying=worse[0] if worse else None,
         unit="variance of the held-out embeddings (1 is what their mean scores)",
-    )  # fmt: skip
+    )
 
 
-def _violations(study: Study) -> records.Violations:
+def _violations(study: Study) -> Found:
     """Is the model surprised by the impossible, and more by a jump than by a colour?"""
     test, model = study.material.test, study.run.world_model
     E, T = test.z.shape[:2]
@@ -164,16 +165,16 @@ def _violations(study: Study) -> records.Violations:
     study.check_varied("all embeddings are the same: nothing can be a surprise")
     if E < 2:
         raise UnavailableError("a paired test needs at least two episodes, got one")
-    still = background(test.frames[:, :: max(T // 4, 1)])
+    still = measure.background(test.frames[:, :: max(T // 4, 1)])
     conditions = {
         "undisturbed": (test.frames, test.actions),
-        "recolour": (recolour(test.frames, still, at), test.actions),
+        "recolour": (measure.recolour(test.frames, still, at), test.actions),
         "teleport": _teleported(study, at),
     }
     curves = {}
     for name, (frames, actions) in conditions.items():
         z = test.z if name == "undisturbed" else embed(model, frames)
-        found = surprise(model, z, actions, history=model.predictor.history)
+        found = measure.surprise(model, z, actions, history=model.predictor.history)
         curves[name] = (found / study.variance).cpu()
     changed = {}
     for name in ("recolour", "teleport"):
@@ -185,12 +186,12 @@ def _violations(study: Study) -> records.Violations:
             "nothing stands out from the background, so nothing could be recoloured"
         )
     pairs = (("teleport", "undisturbed"), ("recolour", "undisturbed"), ("teleport", "recolour"))
-    return records.Violations(
+    return Found(
         at_frame=at,
         frames=list(range(1, T)),
         surprise={k: [study.mean(s) for s in values.unbind(1)] for k, values in curves.items()},
         tests={
-            f"{a} against {b}": paired_test(
+            f"{a} against {b}": measure.paired_test(
                 curves[a][:, at - 1], curves[b][:, at - 1], seed=study.seed
             )
             for a, b in pairs
@@ -203,7 +204,7 @@ def _violations(study: Study) -> records.Violations:
             else "the episode continues as another one does"
         ),
         unit="variance of the held-out embeddings",
-        pictures={
+        shown={
             name: frames[0, at - 1 : at + 1].permute(0, 2, 3, 1).numpy()
             for name, (frames, _) in conditions.items()
         },
@@ -214,7 +215,7 @@ def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
     """Frames and actions of episodes whose agent is elsewhere from frame `at` on."""
     test, world = study.material.test, study.material.world
     if world is None or test.states is None:
-        return splice(test.frames, at), splice(test.actions, at)
+        return measure.splice(test.frames, at), measure.splice(test.actions, at)
     k, frames = study.run.frameskip, test.frames.clone()
     now = _far_from(world, test.states[:, at].numpy(), study.seed)
     for t in range(at, test.z.shape[1]):
@@ -234,25 +235,25 @@ def _far_from(world: TwoRoom, states: NDArray[np.float32], seed: int) -> NDArray
     return out
 
 
-def _straight(study: Study) -> records.Straightness:
+def _straight(study: Study) -> Found:
     """Do latent paths become straighter with training?"""
     run, test = study.run, study.material.test
     if test.z.shape[1] < 3:
         raise UnavailableError(f"a path of {test.z.shape[1]} frames has no two moves")
 
     def of(paths: Tensor) -> Estimate:
-        return study.mean(straightness(paths))
+        return study.mean(measure.straightness(paths))
 
     now = of(test.z)
     if now.n == 0:
         raise UnavailableError("the embeddings do not move, so their paths have no direction")
     fresh = _untrained(run)
-    return records.Straightness(
+    return Found(
         trained=now,
         true_states=None if test.states is None else of(test.states),
         untrained=None if fresh is None else of(embed(fresh, test.frames)),
         checkpoints=[
-            records.Checkpoint(step, of(embed(then, test.frames)))
+            Found(step=step, straightness=of(embed(then, test.frames)))
             for step, then in _checkpoints(run)
         ],
     )
@@ -291,7 +292,7 @@ def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
         yield numbers[path], then
 
 
-def _spread(study: Study) -> records.Spread:
+def _spread(study: Study) -> Found:
     """How many directions does the embedding use, and how close is it to a Gaussian?"""
     test = study.material.test
     z = study.lens(test.z)
@@ -320,8 +321,8 @@ def _spread(study: Study) -> records.Spread:
     said = report(z.transpose(0, 1), num_proj=256, seed=study.seed, state_rank=state_rank)
     values = torch.linalg.eigvalsh(torch.cov(centred.flatten(0, 1).T).reshape(K, K)).flip(0)
     share = values.clamp_min(0) / values.clamp_min(0).sum().clamp_min(1e-300)
-    return records.Spread(
-        effective_rank=jackknife(sums, rank),
+    return Found(
+        effective_rank=measure.jackknife(sums, rank),
         embedding_dims=test.z.shape[-1],
         spectrum=share[:64].tolist(),
         report={k: v for k, v in vars(said).items() if isinstance(v, (int, float))},
@@ -329,12 +330,12 @@ def _spread(study: Study) -> records.Spread:
     )
 
 
-def _pictures(study: Study) -> records.Pictures:
+def _pictures(study: Study) -> Found:
     """What does an embedding know of its frame, and a rollout of the future?"""
     fit, test = _both_sides(study, "a decoder needs an episode to learn from and another to paint")
     shrunk, small = _small(fit.frames), _small(test.frames)
     seen, seed = study.lens(fit.z).flatten(0, 1).cpu(), study.seed
-    decoder = fit_decoder(seen, shrunk.flatten(0, 1), steps=study.steps, seed=seed)
+    decoder = measure.fit_decoder(seen, shrunk.flatten(0, 1), steps=study.steps, seed=seed)
     T = test.z.shape[1]
     known = min(study.run.world_model.predictor.history, T - 1)
     with torch.no_grad():
@@ -350,22 +351,22 @@ def _pictures(study: Study) -> records.Pictures:
     ahead = torch.linspace(known, T - 1, min(6, T - known)).round().int().tolist()
     columns = [known - 1, *ahead]
     strips = [
-        records.Strip(
+        Found(
             truth=_array(truth[e, columns]),
             seen=_array(painted[e, columns]),
             dreamt=[None, *(_array(future[e, t - known]) for t in ahead)],
         )
         for e in range(min(3, len(test.z)))
     ]
-    return records.Pictures(
-        explained_share=bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=seed),
-        pixel_mse=bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=seed),
-        mean_picture_mse=bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=seed),
+    return Found(
+        explained_share=measure.bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=seed),
+        pixel_mse=measure.bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=seed),
+        mean_picture_mse=measure.bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=seed),
         side=small.shape[-1],
         known_frames=known,
         columns=[t - known + 1 for t in columns],
         steps=study.steps,
-        pictures=strips,
+        shown=strips,
     )
 
 
@@ -391,25 +392,26 @@ def _array(pictures: Tensor) -> NDArray[np.uint8]:
     return pixels
 
 
-def _latent_map(study: Study) -> records.LatentMap:
+def _latent_map(study: Study) -> Found:
     """The two directions of largest variance, coloured by what is true."""
     test, world = study.material.test, study.material.world
     study.check_varied("all embeddings are the same point")
     z = study.lens(test.z).flatten(0, 1).cpu()
     every = -(-len(z) // _POINTS)
-    coordinates, share = principal_components(z)
+    coordinates, share = measure.principal_components(z)
     states = None if test.states is None else test.states.flatten(0, 1)[::every, :2]
-    return records.LatentMap(
+    shown = LatentMap(
         share=share.tolist(),
-        coloured_by="time" if states is None else " and ".join(study.material.names[:2]),
         points=coordinates[::every].double().numpy(),
         states=None if states is None else states.double().cpu().numpy(),
         time=torch.arange(test.z.shape[1]).repeat(len(test.z))[::every].double().numpy(),
         in_picture=world is not None,
     )
+    by = "time" if states is None else " and ".join(study.material.names[:2])
+    return Found(share=shown.share, coloured_by=by, shown=shown)
 
 
-PARTS: dict[str, Callable[[Study], records.Part]] = {
+PARTS: dict[str, Callable[[Study], Found]] = {
     "probes": _probes,
     "foresight": _foresight,
     "violations": _violations,

@@ -18,9 +18,8 @@ from worldmodel.apps.evaluate import (
     attempt,
     make_manifest,
 )
-from worldmodel.apps.evaluate.films import film_attempts, film_of, nearest_frames
+from worldmodel.apps.evaluate.films import film_attempts, film_of, film_suffix, nearest_frames
 from worldmodel.apps.evaluate.trial import seeds_of
-from worldmodel.apps.report import film_suffix
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom, collect

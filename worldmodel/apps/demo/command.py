@@ -21,7 +21,7 @@ from sigreg import noise_floor
 from worldmodel._files import write_atomically
 from worldmodel.apps.demo.material import DemoMaterial, gather, seed_for, walks_of
 from worldmodel.apps.devices import device_of
-from worldmodel.apps.evaluate.films import film_of
+from worldmodel.apps.evaluate.films import film_of, write_film
 from worldmodel.apps.evaluate.policies import PlannerPolicy
 from worldmodel.apps.evaluate.result import Result
 from worldmodel.apps.evaluate.trial import evaluate
@@ -30,14 +30,7 @@ from worldmodel.apps.parsing import check_kept, complete, kept_settings
 from worldmodel.apps.progress import say
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.ranks import Ranks
-from worldmodel.apps.report import (
-    latent_map,
-    render,
-    save_chart,
-    training_curves,
-    write_film,
-    write_index,
-)
+from worldmodel.apps.report import latent_map, render, save_chart, training_curves, write_index
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TrialSettings
 from worldmodel.apps.study.command import study
@@ -143,15 +136,14 @@ def _learn(
     probes, losses = parts_["probes"], read_table(out / "curves.csv")
     if "unavailable" in vars(probes):
         raise ValueError(f"held_out must leave episodes enough to probe: {probes.unavailable}")
+    r2 = {kind: {q.name: round(getattr(q, kind).r2.value, 4) for q in probes.quantities}
+          for kind in ("linear", "mlp")}  # fmt: skip
     figures = {
         "success_rate": result.success_rate,
         "success_interval": result.success_interval,
         "same_room_success_rate": _rate(result.reached[~material.crosses]),
         "cross_room_success_rate": _rate(result.reached[material.crosses]),
-        "probe_r2": {
-            "linear": {q.name: round(q.linear.r2.value, 4) for q in probes.quantities},
-            "mlp": {q.name: round(q.mlp.r2.value, 4) for q in probes.quantities},
-        },
+        "probe_r2": r2,
         "pred_loss": float(f"{losses['prediction'][-1]:.4g}"),
         "sigreg": float(f"{losses['regularization'][-1]:.4g}"),
     }

@@ -30,10 +30,8 @@ class DemoMaterial(NamedTuple):
     @property
     def crosses(self) -> NDArray[np.bool_]:
         """[N], which pairs lie across the wall."""
-        out: NDArray[np.bool_] = self.world.room(self.manifest.starts) != self.world.room(
-            self.manifest.goals
-        )
-        return out
+        starts, goals = (self.world.room(s) for s in (self.manifest.starts, self.manifest.goals))
+        return np.not_equal(starts, goals)
 
 
 def seed_for(settings: DemoSettings, purpose: str) -> int:

@@ -47,9 +47,8 @@ def run(settings: EvaluateSettings) -> int:
             with Progress(
                 "evaluate", done + len(mine), start=done, unit="attempt", quiet=not ranks.first
             ) as bar:
-                for some in tries(trial, mine):
+                for some in tries(trial, mine, bar):
                     log.write(some)
-                    bar.update(len(some))
         if not ranks.first:
             return 0
         result = result_of(trial, [Log(out, mark).tried[key] for key in keys])

@@ -118,13 +118,9 @@ def make_pairs(
 ) -> Pairs:  # fmt: skip
     """Draw pairs without replacement, until `num` are not solved already.
 
-    Args:
-        world: says what is solved.
-        episodes: states [L, S] of each.
-        num: N.
-        offset: steps from start to goal, in the episode.
-        seed: of the draw.
-        keep_solved: take every pair as drawn, as the published protocol does.
+    A goal lies `offset` steps behind its start in one of the `episodes` (states [L, S] of each).
+    `keep_solved` takes every pair as drawn, as the published protocol does.
+
     Raises: ValueError if no episode is long enough, or there are fewer such pairs.
     """
     lengths = np.asarray([len(states) for states in episodes])
@@ -154,19 +150,11 @@ def make_manifest(
     num: int, offset: int, budget: int, seed: int, source: str, protocol: Protocol = "held-out",
     env: str | None = None,
 ) -> Manifest:  # fmt: skip
-    """Draw `num` pairs from episodes and write down all that decides the task.
+    """Draw `num` pairs as `make_pairs` does, and write down all that decides the task.
 
-    Args:
-        world: of the episodes.
-        episodes: states [L, S] of each.
-        digests: their names, by `worldmodel.data.episode_digests`.
-        num: N pairs.
-        offset: steps from start to goal.
-        budget: steps allowed.
-        seed: of the draw.
-        source: where the episodes came from, in words.
-        protocol: "historical" keeps pairs that are solved already.
-        env: what `open_world` knows the world by; None is its name.
+    `digests` are the names of the episodes, by `worldmodel.data.episode_digests`; `env` is what
+    `open_world` knows the world by, None its name; the other words are those of Manifest.
+
     Raises: ValueError as `make_pairs`, or if states are not of this world.
     """
     widths = {part.shape[-1] for part in episodes}
@@ -199,8 +187,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 def read_manifest(path: str | Path) -> Manifest:
     """Read it and check that it is what was written.
 
-    Raises: FileNotFoundError if there is none; ValueError if it is damaged, of a newer format, or
-        was changed by hand.
+    Raises: FileNotFoundError; ValueError if it is damaged, of a newer format or changed by hand.
     """
     manifest = read_record(Path(path), Manifest, "manifest")
     if manifest.sha256 != (found := manifest.content_hash()):

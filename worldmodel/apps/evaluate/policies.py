@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from planners import CEM, ICEM, MPC, MPPI, Bounds, Cost, GradientDescent, Method, PredictiveSampling
 from worldmodel import goals
+from worldmodel.apps.runs import Run
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.worlds import World
 
-__all__ = ["Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "PlannerPolicy", "Policy",
-           "RandomPolicy", "Scene", "Task", "method_of", "where"]  # fmt: skip
+__all__ = ["FLOORS", "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "PlannerPolicy",
+           "Policy", "RandomPolicy", "Scene", "Task", "method_of", "policy_of"]  # fmt: skip
 
 Floats = NDArray[np.float32]
 
@@ -90,6 +91,12 @@ class ExpertPolicy:
         return lambda scene: act(scene.states)[:, None]
 
 
+FLOORS: dict[str, Policy] = {
+    "random": RandomPolicy(), "noop": IdlePolicy(), "expert": ExpertPolicy(),
+}  # fmt: skip
+"""Who stands beside whoever is measured."""
+
+
 @dataclass(frozen=True)
 class PlannerPolicy:
     """Looks at the current frame, plans in latent space, executes, looks again."""
@@ -107,15 +114,15 @@ class PlannerPolicy:
         world, planner = task.world, self.planner
         # A block that holds one raw action is searched as that action.
         held, free = (1, self.frameskip) if planner.free else (self.frameskip, 1)
+        goal = _tensor(world.draw(task.goals), self.model)
         low, high = torch.from_numpy(world.action_low), torch.from_numpy(world.action_high)
         mpc = MPC(
             method_of(planner), horizon=planner.horizon, action_dim=world.action_dim * free,
             iterations=planner.budget[1], execute=planner.execute,
             bounds=Bounds(low, high, mean=self.scale.mean, std=self.scale.std),
             seed=torch.from_numpy(task.seeds), batch=len(task.goals), block=free,
-            device=where(self.model),
+            device=goal.device,
         )  # fmt: skip
-        goal = _tensor(world.draw(task.goals), self.model)
         cost_from = self._costs(goal)
 
         def act(scene: Scene) -> Floats:
@@ -209,6 +216,28 @@ class GCBCPolicy:
         return act
 
 
+def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolicy | GCBCPolicy:
+    """The run's model behind the planner asked for, or the policy that it is.
+
+    Raises: ValueError if the model is of other actions, or plans nothing and is given a planner.
+    """
+    model, width = run.model, world.action_dim * run.frameskip
+    takes = model.action_dim if isinstance(model, GCBC) else model.action_encoder.action_dim
+    if takes != width or len(run.scale.mean) != world.action_dim:
+        raise ValueError(
+            f"the run's model must take {world.action_dim} × {run.frameskip} action dims of "
+            f"{world.name}, it takes {takes}"
+        )
+    if not isinstance(model, GCBC):
+        return PlannerPolicy(model, run.scale, run.frameskip, settings)
+    if settings.described() != PlannerSettings(together=settings.together).described():
+        raise ValueError(
+            f"{run.folder} holds a policy trained for {run.objective}, which plans nothing: "
+            "leave out --planner and its settings"
+        )
+    return GCBCPolicy(model, run.scale, run.frameskip, settings.together)
+
+
 def _alike(num: int, together: int | None, device: torch.device) -> list[Tensor]:
     """Indices of `num` problems in groups of `together`, the last filled up with the last one.
 
@@ -218,10 +247,6 @@ def _alike(num: int, together: int | None, device: torch.device) -> list[Tensor]
     return list(torch.cat([every, every[-1:].expand(-num % size)]).split(size))
 
 
-def where(model: nn.Module) -> torch.device:
-    """Where a model lives."""
-    return next(model.parameters()).device
-
-
 def _tensor(frames: NDArray[np.uint8], model: nn.Module) -> Tensor:
-    return torch.from_numpy(frames).to(where(model))
+    """Where the model lives."""
+    return torch.from_numpy(frames).to(next(model.parameters()).device)

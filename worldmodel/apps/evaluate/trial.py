@@ -13,24 +13,13 @@ from numpy.typing import NDArray
 
 from planners.noise import fold_in
 from worldmodel.apps.evaluate.manifest import PUBLISHED_PAIRS, Manifest, Pairs
-from worldmodel.apps.evaluate.policies import (
-    ExpertPolicy,
-    GCBCPolicy,
-    IdlePolicy,
-    PlannerPolicy,
-    Policy,
-    RandomPolicy,
-    Scene,
-    Task,
-    where,
-)
+from worldmodel.apps.evaluate.policies import FLOORS, PlannerPolicy, Policy, Scene, Task, policy_of
 from worldmodel.apps.evaluate.result import PLANNED, Fingerprint, Key, Result, Tried
 from worldmodel.apps.progress import Progress
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.runs import Run
-from worldmodel.apps.settings import PlannerSettings, TrialSettings
+from worldmodel.apps.settings import TrialSettings
 from worldmodel.checkpoint import digest
-from worldmodel.gcbc import GCBC
 from worldmodel.study import proportion
 from worldmodel.worlds import World, open_world
 
@@ -117,8 +106,18 @@ def prepare(
     run = who if isinstance(who, Run) else None
     if run is not None and run.world not in (None, manifest.env):
         raise ValueError(f"the run was trained on {run.world}, the manifest is of {manifest.env}")
-    if settings.protocol == "held-out":
-        _check_unseen(run, manifest)
+    if settings.protocol == "held-out" and manifest.protocol == "historical":
+        raise ValueError(
+            "the manifest was drawn by the historical protocol, solved pairs and all; "
+            "add --protocol historical to evaluate on it"
+        )
+    seen = run.trained_on & set(manifest.source_episodes) if run else ()
+    if settings.protocol == "held-out" and seen:
+        raise ValueError(
+            f"the run was trained on {len(seen)} of the {len(set(manifest.source_episodes))} "
+            "episodes that the manifest draws from; make one of held-out episodes (manifest "
+            "--unseen-by RUN), or add --protocol historical"
+        )
     if settings.compile:
         import torch._dynamo  # noqa: F401 - imported after an OpenGL context, it would crash
     # A file may name a class, but only whoever starts the command has it imported.
@@ -134,10 +133,10 @@ def prepare(
             f"the manifest's states must have the {world.state_dim} entries of {manifest.env}, "
             f"got {manifest.starts.shape[1]}"
         )
-    policy = _policy_of(who, world, settings) if isinstance(who, Run) else who
-    policies = {PLANNED: policy, "random": RandomPolicy(), "noop": IdlePolicy()}
-    if world.expert(manifest.goals[:1]) is not None:
-        policies["expert"] = ExpertPolicy()
+    policy = policy_of(who, world, settings) if isinstance(who, Run) else who
+    policies = {PLANNED: policy, **FLOORS}
+    if world.expert(manifest.goals[:1]) is None:
+        del policies["expert"]
     tried = manifest.take(slice(PUBLISHED_PAIRS if settings.protocol == "historical" else None))
     # Only plans and chance differ from one repeat to the next.
     times = {PLANNED: settings.seeds, "random": settings.seeds}
@@ -146,19 +145,14 @@ def prepare(
     planner = policy.planner if isinstance(policy, PlannerPolicy) else None
     fingerprint = Fingerprint(
         run=str(run.folder) if run else type(policy).__name__,
-        objective=run.objective if run else None,
-        weights=digest(run.model) if run else None,
+        objective=run.objective if run else None, weights=digest(run.model) if run else None,
         planner=planner.described() if planner else type(policy).__name__,
         rollouts_per_decision=planner.budget[0] * planner.budget[1] if planner else None,
-        batch_size=settings.batch_size,
-        frameskip=run.frameskip if run else None,
-        image_size=world.image_size,
-        world_versions=world.versions(),
-        manifest_versions=manifest.versions,
-        versions=versions(),
-        commit=commit(),
-        machine=machine(str(where(run.model)) if run else "cpu"),
-    )
+        batch_size=settings.batch_size, frameskip=run.frameskip if run else None,
+        image_size=world.image_size, world_versions=world.versions(),
+        manifest_versions=manifest.versions, versions=versions(), commit=commit(),
+        machine=machine(str(next(run.model.parameters()).device) if run else "cpu"),
+    )  # fmt: skip
     return Trial(policies, world, tried, len(manifest.seeds), settings, fingerprint, keys)
 
 
@@ -168,24 +162,16 @@ def evaluate(
 ) -> Result:  # fmt: skip
     """Try a run or a policy on a manifest, beside chance, idleness and the scripted expert.
 
-    Args:
-        who: Run, whose model stands behind the planner of `settings`; or any Policy.
-        manifest: Manifest.
-        settings: TrialSettings.
-        world: of the manifest; None opens it.
-        title: of the progress.
+    Of a Run the model stands behind the planner of `settings`. `world` None opens the manifest's.
+
     Raises: as `prepare`.
     """
     trial = prepare(who, manifest, settings, world)
-    tried: list[Tried] = []
     with Progress(title, len(trial.keys), unit="attempt") as bar:
-        for some in tries(trial, trial.keys):
-            tried += some
-            bar.update(len(some))
-    return result_of(trial, tried)
+        return result_of(trial, [one for some in tries(trial, trial.keys, bar) for one in some])
 
 
-def tries(trial: Trial, keys: Iterable[Key]) -> Iterator[list[Tried]]:
+def tries(trial: Trial, keys: Iterable[Key], bar: Progress) -> Iterator[list[Tried]]:
     """What comes of each batch of `keys`, which stand in the order of `trial.keys`.
 
     Neither the size of a batch nor the order of the pairs changes an outcome.
@@ -194,10 +180,8 @@ def tries(trial: Trial, keys: Iterable[Key]) -> Iterator[list[Tried]]:
     for (name, repeat), group in groupby(keys, lambda key: key[:2]):
         pairs, seeds = np.asarray([pair for _, _, pair in group]), seeds_of(manifest, repeat)
         for some in np.split(pairs, range(size, len(pairs), size)):
-            found = attempt(
-                trial.world, manifest.take(some), trial.policies[name],
-                budget=manifest.budget, seeds=seeds[some],
-            )  # fmt: skip
+            mine, acting = manifest.take(some), trial.policies[name]
+            found = attempt(trial.world, mine, acting, budget=manifest.budget, seeds=seeds[some])
             yield [
                 Tried(
                     pair=pair, repeat=repeat, policy=name,
@@ -208,6 +192,7 @@ def tries(trial: Trial, keys: Iterable[Key]) -> Iterator[list[Tried]]:
                 )
                 for n, pair in enumerate(some.tolist())
             ]  # fmt: skip
+            bar.update(len(some))
 
 
 def seeds_of(manifest: Manifest, repeat: int) -> NDArray[np.int64]:
@@ -257,37 +242,3 @@ def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
             for one in planned
         ),
     )  # fmt: skip
-
-
-def _check_unseen(run: Run | None, manifest: Manifest) -> None:
-    if manifest.protocol == "historical":
-        raise ValueError(
-            "the manifest was drawn by the historical protocol, solved pairs and all; "
-            "add --protocol historical to evaluate on it"
-        )
-    names = set(manifest.source_episodes)
-    if run is not None and (seen := len(run.trained_on & names)):
-        raise ValueError(
-            f"the run was trained on {seen} of the {len(names)} episodes that the manifest draws "
-            "from; make one of held-out episodes (manifest --unseen-by RUN), or add "
-            "--protocol historical"
-        )
-
-
-def _policy_of(run: Run, world: World, settings: TrialSettings) -> PlannerPolicy | GCBCPolicy:
-    """The run's model behind the planner asked for, or the policy that it is."""
-    model, width = run.model, world.action_dim * run.frameskip
-    takes = model.action_dim if isinstance(model, GCBC) else model.action_encoder.action_dim
-    if takes != width or len(run.scale.mean) != world.action_dim:
-        raise ValueError(
-            f"the run's model must take {world.action_dim} × {run.frameskip} action dims of "
-            f"{world.name}, it takes {takes}"
-        )
-    if not isinstance(model, GCBC):
-        return PlannerPolicy(model, run.scale, run.frameskip, settings)
-    if settings.described() != PlannerSettings(together=settings.together).described():
-        raise ValueError(
-            f"{run.folder} holds a policy trained for {run.objective}, which plans nothing: "
-            "leave out --planner and its settings"
-        )
-    return GCBCPolicy(model, run.scale, run.frameskip, settings.together)

@@ -1,4 +1,4 @@
-"""What people look at: pages, charts, films, and what a terminal says at the end."""
+"""What people look at: pages, charts, and what a terminal says at the end."""
 
 from worldmodel.apps.report.charts import (
     convergence,
@@ -7,9 +7,7 @@ from worldmodel.apps.report.charts import (
     training_curves,
     tune_chart,
 )
-from worldmodel.apps.report.films import Film, film_suffix, write_film
 from worldmodel.apps.report.pages import index_page, render, study_page, write_index
 
-__all__ = ["Film", "convergence", "film_suffix", "index_page", "latent_map", "render",
-           "save_chart", "study_page", "training_curves", "tune_chart", "write_film",
-           "write_index"]  # fmt: skip
+__all__ = ["convergence", "index_page", "latent_map", "render", "save_chart", "study_page",
+           "training_curves", "tune_chart", "write_index"]  # fmt: skip

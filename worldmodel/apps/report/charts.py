@@ -82,10 +82,10 @@ def panels(*shown: Panel) -> Figure:
 
     Raises: ValueError if a panel has nothing to draw.
     """
-    figure = _figure(400, 240 * len(shown))
-    for place, panel in enumerate(shown):
-        _draw(figure.add_subplot(len(shown), 1, place + 1), panel)
-    return figure
+    axes = _axes(400, 240, rows=len(shown))
+    for one, panel in zip(axes, shown, strict=True):
+        _draw(_name(one, panel.x_label, panel.y_label), panel)
+    return axes[0].figure
 
 
 def curves(
@@ -105,8 +105,7 @@ def ranges(
     rows: Sequence[tuple[str, Estimate, int]], span: tuple[float, float], *, percent: bool = False
 ) -> Figure:
     """A name, a dot and its interval a row; what lies outside `span` stops at its end."""
-    figure = _figure(400, 30 * len(rows) + 34)
-    axes = _name(figure.add_subplot())
+    axes = _name(*_axes(400, 30 * len(rows) + 34))
     for y, (_, estimate, colour) in enumerate(rows):
         if math.isnan(estimate.value):
             axes.text(span[0], y, " not defined", color=FAINT, va="center")
@@ -121,15 +120,15 @@ def ranges(
     axes.grid(axis="x")
     if percent:
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    return figure
+    return axes.figure
 
 
 @_styled()
 def bars(values: Sequence[float], x_label: str, y_label: str) -> Figure:
     """Values side by side, the first of them at 1."""
-    figure = _figure(400, 210)
-    _name(figure.add_subplot(), x_label, y_label).bar(range(1, len(values) + 1), values, 0.72)
-    return figure
+    axes = _name(*_axes(400, 210), x_label, y_label)
+    axes.bar(range(1, len(values) + 1), values, 0.72)
+    return axes.figure
 
 
 @_styled()
@@ -145,17 +144,15 @@ def latent_map(part: LatentMap, *, apart: bool = False) -> list[Figure]:
     shown = [(points, f"first principal component{first}", f"second{second}", False)]
     if places.shape[1] == 2:
         shown.append((places, "x", "true places, y", part.in_picture))
-    figures = [_figure(300, 300) for _ in shown] if apart else [_figure(300 * len(shown), 300)]
-    for place, (cloud, x_label, y_label, down) in enumerate(shown):
-        where = (1, 1, 1) if apart else (1, len(shown), place + 1)
-        axes = _name(figures[place if apart else 0].add_subplot(*where), x_label, y_label)
-        axes.grid(axis="x")
+    sides = [_axes(300, 300)[0] for _ in shown] if apart else _axes(300, 300, columns=len(shown))
+    for axes, (cloud, x_label, y_label, down) in zip(sides, shown, strict=True):
+        _name(axes, x_label, y_label).grid(axis="x")
         # Pixels: as paths, a thousand points outweigh the rest of a page.
         colours = position_colours(places) / 255
         axes.scatter(*cloud.T, s=9, c=colours, linewidths=0, rasterized=True)
         if down:
             axes.invert_yaxis()
-    return figures
+    return [axes.figure for axes in (sides if apart else sides[:1])]
 
 
 def position_colours(places: Floats) -> NDArray[np.uint8]:
@@ -173,15 +170,11 @@ def training_curves(
     train: Mapping[str, Sequence[float]], held_out: Mapping[str, Sequence[float]] | None = None, *,
     floor: float | None, objective: str = "lewm",
 ) -> Figure:  # fmt: skip
-    """Losses in training and held out, and the effective rank.
+    """Losses in training and held out, and the effective rank, of the columns that tables have.
 
-    Args:
-        train: columns of curves.csv; step and prediction, and of regularization and
-            effective_rank what there is.
-        held_out: columns of held_out.csv.
-        floor: what the regularizer scores on a Gaussian batch, to be marked.
-        objective: what was minimised; a cloned policy predicts actions, not embeddings.
-    Returns: Figure; without a panel for a regularizer that is 0 throughout.
+    `floor` is what the regularizer scores on a Gaussian batch, to be marked. A regularizer that is
+    0 throughout has no panel, and the objective "gcbc" predicts actions, not embeddings.
+
     Raises: ValueError if there is no loss to draw.
     """
     first = "Action loss" if objective == "gcbc" else "Prediction loss"
@@ -275,10 +268,12 @@ def save_chart(figure: Figure, path: Path) -> None:
     write_atomically(path, memory.getvalue())
 
 
-def _figure(width: float, height: float) -> Figure:
+def _axes(width: float, height: float, *, rows: int = 1, columns: int = 1) -> list[Axes]:
+    """Of a new figure: so many, each of that size in points, 72 to the inch as an SVG counts."""
     from matplotlib.figure import Figure
 
-    return Figure((width / 72, height / 72))  # an SVG counts in points, 72 to the inch
+    figure = Figure((width / 72 * columns, height / 72 * rows))
+    return [figure.add_subplot(rows, columns, n + 1) for n in range(rows * columns)]
 
 
 def _name(axes: Axes, x_label: str = "", y_label: str = "") -> Axes:
@@ -302,7 +297,6 @@ def _number(value: float, _: object) -> str:
 def _draw(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    _name(axes, panel.x_label, panel.y_label)
     drawn = 0
     for place, line in enumerate(panel.lines):
         colour, order = PALETTE[line.colour % len(PALETTE)], 3 - place / 9

@@ -119,12 +119,10 @@ def _environment() -> Environment:
         "svg": lambda figure, title: Markup(charts.svg(figure, title)),  # noqa: S704
         "summary": _summary,
     }
+    published = PlannerSettings(**preset("evaluate", "preset", "published")).described()
     environment.globals |= {name: getattr(charts, name) for name in charts.__all__} | {
-        "actor": _actor,
-        "proportion": proportion,
-        "published": PlannerSettings(**preset("evaluate", "preset", "published")).described(),
-        "rates": _rates,
-    }
+        "actor": _actor, "proportion": proportion, "published": published, "rates": _rates,
+    }  # fmt: skip
     return environment
 
 

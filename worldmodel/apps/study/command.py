@@ -43,8 +43,7 @@ _JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
 def run(settings: StudySettings) -> int:
     """Study a run and write `study.json`, `study.html` and, where states are known, a linear probe.
 
-    Raises: FileNotFoundError or ValueError if the run or the data cannot be read, or nothing in
-        the data is new to the run; FileExistsError if another study lies in the folder.
+    Raises: FileExistsError if another study lies in the folder; ValueError as `gather_material`.
     """
     found = open_run(settings.run, device_of(settings.device), data=settings.data)
     out = settings.out or settings.run
@@ -77,15 +76,14 @@ def study(
     run: Run, material: StudyMaterial, *, parts: Sequence[str] = tuple(PARTS), seed: int = 0,
     steps: int = 400,
 ) -> StudyReport:  # fmt: skip
-    """Measure what a run has learned.
+    """Measure what a run of a world model has learned; a part that cannot be measured says why.
 
     Args:
-        run: Run of a world model.
+        run: Run.
         material: episodes it has not seen.
         parts: names in `PARTS`, in the order of the report.
         seed: of fits and intervals.
         steps: of the decoder's training.
-    Returns: StudyReport. A part that cannot be measured says why.
     Raises: ValueError if the model gives embeddings that are not finite.
     """
     began, notes = time.perf_counter(), list(material.notes)
@@ -126,12 +124,11 @@ def study(
 def plain(value: object) -> Any:
     """What JSON can hold: records to dicts, NaN to null, six digits; nothing that is `shown`."""
     if isinstance(value, Found):
-        return plain({name: found for name, found in vars(value).items() if name != "shown"})
-    if isinstance(value, tuple) and type(value) is not tuple:
-        record: Any = value
-        return plain(record._asdict())
+        value = vars(value)
+    elif isinstance(value, tuple) and type(value) is not tuple:
+        value = value._asdict()  # type: ignore[attr-defined] # of a NamedTuple
     if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items() if k != "shown"}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if isinstance(value, float):
@@ -140,10 +137,7 @@ def plain(value: object) -> Any:
 
 
 def _check(run: Run, decide: dict[str, object], out: Path, *, force: bool) -> None:
-    """Refuse to write over a study of another run, or without --force over one of other settings.
-
-    Raises: FileExistsError, with what to do instead.
-    """
+    """Refuse to write over another run's study, or without `force` over one of other settings."""
     path = out / _JSON
     if not path.exists() and not (out / _PAGE).exists():
         return

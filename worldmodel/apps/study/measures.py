@@ -10,7 +10,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,12 +27,14 @@ from worldmodel.apps.study.material import Sequences, StudyMaterial
 from worldmodel.apps.train.state import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
-from worldmodel.worlds import TwoRoom
 
-__all__ = ["PARTS", "Found", "Lens", "Study", "UnavailableError", "lens_of"]
+__all__ = ["PARTS", "Found", "Study", "UnavailableError", "lens_of"]
 
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 _POINTS = 800  # of the map, at most
+
+
+Value = TypeVar("Value")
 
 
 class UnavailableError(ValueError):
@@ -43,15 +45,8 @@ class Found(SimpleNamespace):
     """What was found, by the names that study.json has; `shown` is for the page alone."""
 
 
-class Lens(NamedTuple):
-    """Embeddings as the study's own fits see them: a wide one along its leading directions."""
-
-    mean: Tensor  #: [D]
-    basis: Tensor | None  #: [D, K]; None leaves embeddings as they are
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """[..., D] -> [..., K]."""
-        return z if self.basis is None else (z - self.mean) @ self.basis
+Lens = Callable[[Tensor], Tensor]
+"""Embeddings as the study's own fits see them, [..., D] -> [..., K]."""
 
 
 class Study(NamedTuple):
@@ -68,91 +63,70 @@ class Study(NamedTuple):
         """Of one value per episode."""
         return mean_estimate(values, seed=self.seed)
 
-    def check_varied(self, else_: str) -> None:
-        """Refuse a model that has collapsed, and say what that means for the part."""
-        if self.variance <= 0:
-            raise UnavailableError(else_)
-
 
 def lens_of(sequences: Sequences) -> Lens:
     """Directions of largest variance, where there are more coordinates than can be fitted."""
     z = sequences.z.flatten(0, 1)
-    mean = z.mean(0)
+    mean, keep = z.mean(0), min(_WIDE, max(len(z) // 4, 2))
     if z.shape[1] <= _WIDE:
-        return Lens(mean, None)
-    keep = min(_WIDE, max(len(z) // 4, 2))
+        return lambda z: z
     directions = torch.linalg.svd((z - mean).double(), full_matrices=False).Vh[:keep]
-    return Lens(mean, directions.T.to(z.dtype))
+    basis = directions.T.to(z.dtype)
+    return lambda z: (z - mean) @ basis
 
 
-def _both_sides(study: Study, why: str) -> tuple[Sequences, Sequences]:
-    """Episodes to fit on and others to test on; without the first there is `why` not."""
-    if study.material.fit is None:
-        raise UnavailableError(f"{why}, got one in all")
-    return study.material.fit, study.material.test
+def _need(value: Value | None, why: str) -> Value:
+    """A value that is neither None nor False; without one the part says `why` not."""
+    if value is None or value is False:
+        raise UnavailableError(why)
+    return value
 
 
 def _probes(study: Study) -> Found:
     """Is the true state in the embedding, and is it easy to read?"""
-    fit, test = _both_sides(
-        study, "probes need an episode to learn from and another to be tried on"
-    )
-    if fit.states is None or test.states is None:
-        raise UnavailableError(
-            "the data hold no states, so there is nothing to compare embeddings with"
-        )
+    why = "probes need an episode to learn from and another to be tried on, got one in all"
+    fit, test = _need(study.material.fit, why), study.material.test
+    why = "the data hold no states, so there is nothing to compare embeddings with"
+    states = _need(fit.states, why), _need(test.states, why)
     train_z, test_z = (study.lens(s.z).flatten(0, 1) for s in (fit, test))
-    if len(train_z) < train_z.shape[1] + 1:
-        raise UnavailableError(
-            f"a linear probe of {train_z.shape[1]} coordinates needs more than as many frames, "
-            f"got {len(train_z)}"
-        )
-    train_y, test_y = (s.flatten(0, 1).to(train_z) for s in (fit.states, test.states))
+    why = f"a linear probe of {train_z.shape[1]} coordinates needs more than as many frames"
+    _need(len(train_z) > train_z.shape[1], f"{why}, got {len(train_z)}")
+    train_y, test_y = (y.flatten(0, 1).to(train_z) for y in states)
     episode = torch.arange(len(test.z)).repeat_interleave(test.z.shape[1])
     scale = train_y.std(0).cpu()
     scored = [
         measure.score_guesses(guess.cpu(), test_y.cpu(), episode, scale, seed=study.seed)
         for guess in measure.probe_guesses(train_z, train_y, test_z, seed=study.seed)
     ]
+    names = study.material.names
     varies = (test_y.std(0) >= 1e-6 * (1 + test_y.abs().mean(0))).tolist()
     return Found(
         quantities=[
-            Found(name=name, varies=moves, constant=constant, linear=linear, mlp=mlp)
-            for name, moves, constant, linear, mlp in zip(
-                study.material.names, varies, *scored, strict=True
-            )
+            Found(name=name, varies=moves, constant=blind, linear=line, mlp=network)
+            for name, moves, blind, line, network in zip(names, varies, *scored, strict=True)
         ],
-        train_episodes=len(fit.z),
-        test_episodes=len(test.z),
-        coordinates=train_z.shape[1],
+        train_episodes=len(fit.z), test_episodes=len(test.z), coordinates=train_z.shape[1],
         unit="standard deviation of the quantity over the probes' training frames",
-    )
+    )  # fmt: skip
 
 
 def _foresight(study: Study) -> Found:
     """How far ahead can the model see without looking again?"""
     test, model = study.material.test, study.run.world_model
     known = min(model.predictor.history, test.z.shape[1] - 2)
-    if known < 1:
-        raise UnavailableError(f"episodes of {test.z.shape[1]} frames leave no future to predict")
-    study.check_varied("all embeddings are the same, so any guess is perfect")
+    _need(known > 0, f"episodes of {test.z.shape[1]} frames leave no future to predict")
+    _need(study.variance > 0, "all embeddings are the same, so any guess is perfect")
     mean = (study.material.fit or test).z.flatten(0, 1).mean(0)
     errors = measure.open_loop(model, test.z, test.actions, known=known, mean=mean)
-    model_, copied, blind = (
-        [study.mean(e / study.variance) for e in curve.unbind(1)] for curve in errors
-    )
-    horizons = list(range(1, len(copied) + 1))
-    worse = [h for h in horizons if model_[h - 1].value >= copied[h - 1].value]
+    curves = [[study.mean(e / study.variance) for e in curve.unbind(1)] for curve in errors]
+    horizons = list(range(1, len(curves[0]) + 1))
+    worse = (h for h, a, b in zip(horizons, *curves[:2], strict=True) if a.value >= b.value)
     return Found(
-        known_frames=known,
-        horizons=horizons,
-        raw_steps_per_horizon=study.run.frameskip,
-        model=model_,
-        copy=copied,
-        mean=blind,
-        first_horizon_no_better_than_copying=worse[0] if worse else None,
+        known_frames=known, horizons=horizons, raw_steps_per_horizon=study.run.frameskip,
+        model=curves[0], copy=curves[1], mean=curves[2],
+        first_horizon_no_better_than_copying=next(worse, None),
         unit="variance of the held-out embeddings (1 is what their mean scores)",
-    )
+    )  # fmt: skip
 
 
 def _violations(study: Study) -> Found:
@@ -160,55 +134,44 @@ def _violations(study: Study) -> Found:
     test, model = study.material.test, study.run.world_model
     E, T = test.z.shape[:2]
     at = T // 2
-    if T < 3:
-        raise UnavailableError(f"episodes of {T} frames have no middle")
-    study.check_varied("all embeddings are the same: nothing can be a surprise")
-    if E < 2:
-        raise UnavailableError("a paired test needs at least two episodes, got one")
+    _need(T > 2, f"episodes of {T} frames have no middle")
+    _need(study.variance > 0, "all embeddings are the same: nothing can be a surprise")
+    _need(E > 1, "a paired test needs at least two episodes, got one")
     still = measure.background(test.frames[:, :: max(T // 4, 1)])
     conditions = {
         "undisturbed": (test.frames, test.actions),
         "recolour": (measure.recolour(test.frames, still, at), test.actions),
         "teleport": _teleported(study, at),
     }
-    curves = {}
+    curves, changed = {}, {}
     for name, (frames, actions) in conditions.items():
         z = test.z if name == "undisturbed" else embed(model, frames)
         found = measure.surprise(model, z, actions, history=model.predictor.history)
         curves[name] = (found / study.variance).cpu()
-    changed = {}
-    for name in ("recolour", "teleport"):
-        differs = conditions[name][0][:, at].short() - test.frames[:, at].short()
+        differs = frames[:, at].short() - test.frames[:, at].short()
         visibly = (differs.abs().amax(1) > 24).flatten(1)
         changed[name] = mean_estimate(visibly.float().mean(1))
-    if changed["recolour"].value == 0:
-        raise UnavailableError(
-            "nothing stands out from the background, so nothing could be recoloured"
-        )
+    del changed["undisturbed"]
+    why = "nothing stands out from the background, so nothing could be recoloured"
+    _need(changed["recolour"].value > 0, why)
+    now = {name: values[:, at - 1] for name, values in curves.items()}
     pairs = (("teleport", "undisturbed"), ("recolour", "undisturbed"), ("teleport", "recolour"))
-    return Found(
-        at_frame=at,
-        frames=list(range(1, T)),
-        surprise={k: [study.mean(s) for s in values.unbind(1)] for k, values in curves.items()},
-        tests={
-            f"{a} against {b}": measure.paired_test(
-                curves[a][:, at - 1], curves[b][:, at - 1], seed=study.seed
-            )
-            for a, b in pairs
-        },
-        pixels_changed=changed,
-        teleport_is=(
-            "the agent is somewhere else, at least a quarter of the world away, and continues from "
-            "there under the same actions"
-            if study.material.world
-            else "the episode continues as another one does"
-        ),
-        unit="variance of the held-out embeddings",
-        shown={
-            name: frames[0, at - 1 : at + 1].permute(0, 2, 3, 1).numpy()
-            for name, (frames, _) in conditions.items()
-        },
+    elsewhere = (
+        "the agent is somewhere else, at least a quarter of the world away, and continues from "
+        "there under the same actions"
     )
+    return Found(
+        at_frame=at, frames=list(range(1, T)),
+        surprise={k: [study.mean(s) for s in values.unbind(1)] for k, values in curves.items()},
+        tests={f"{a} against {b}": measure.paired_test(now[a], now[b], seed=study.seed)
+               for a, b in pairs},
+        pixels_changed=changed,
+        teleport_is=elsewhere if study.material.world
+        else "the episode continues as another one does",
+        unit="variance of the held-out embeddings",
+        shown={name: frames[0, at - 1 : at + 1].permute(0, 2, 3, 1).numpy()
+               for name, (frames, _) in conditions.items()},
+    )  # fmt: skip
 
 
 def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
@@ -216,8 +179,11 @@ def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
     test, world = study.material.test, study.material.world
     if world is None or test.states is None:
         return measure.splice(test.frames, at), measure.splice(test.actions, at)
-    k, frames = study.run.frameskip, test.frames.clone()
-    now = _far_from(world, test.states[:, at].numpy(), study.seed)
+    k, frames, rng = study.run.frameskip, test.frames.clone(), np.random.default_rng(study.seed)
+    # At least a quarter of the world away.
+    now, here = test.states[:, at].numpy().copy(), test.states[:, at].numpy()
+    while (near := world.distance(now, here) < world.size / 4).any():
+        now[near] = world.sample_states(rng, int(near.sum()))
     for t in range(at, test.z.shape[1]):
         frames[:, t] = torch.from_numpy(world.render(now))
         for action in test.raw[:, t * k : (t + 1) * k].unbind(1):
@@ -225,38 +191,22 @@ def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
     return frames, test.actions
 
 
-def _far_from(world: TwoRoom, states: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Places at least a quarter of the world away, one for each state [N, 2]."""
-    rng, out = np.random.default_rng(seed), states.copy()
-    near = np.ones(len(states), bool)
-    while near.any():
-        out[near] = world.sample_states(rng, int(near.sum()))
-        near = world.distance(out, states) < world.size / 4
-    return out
-
-
-def _straight(study: Study) -> Found:
+def _straightness(study: Study) -> Found:
     """Do latent paths become straighter with training?"""
     run, test = study.run, study.material.test
-    if test.z.shape[1] < 3:
-        raise UnavailableError(f"a path of {test.z.shape[1]} frames has no two moves")
+    _need(test.z.shape[1] > 2, f"a path of {test.z.shape[1]} frames has no two moves")
 
     def of(paths: Tensor) -> Estimate:
         return study.mean(measure.straightness(paths))
 
-    now = of(test.z)
-    if now.n == 0:
-        raise UnavailableError("the embeddings do not move, so their paths have no direction")
-    fresh = _untrained(run)
+    now, fresh = of(test.z), _untrained(run)
+    _need(now.n > 0, "the embeddings do not move, so their paths have no direction")
     return Found(
-        trained=now,
-        true_states=None if test.states is None else of(test.states),
+        trained=now, true_states=None if test.states is None else of(test.states),
         untrained=None if fresh is None else of(embed(fresh, test.frames)),
-        checkpoints=[
-            Found(step=step, straightness=of(embed(then, test.frames)))
-            for step, then in _checkpoints(run)
-        ],
-    )
+        checkpoints=[Found(step=step, straightness=of(embed(then, test.frames)))
+                     for step, then in _checkpoints(run)],
+    )  # fmt: skip
 
 
 def _untrained(run: Run) -> WorldModel | None:
@@ -297,8 +247,7 @@ def _spread(study: Study) -> Found:
     test = study.material.test
     z = study.lens(test.z)
     E, T, K = z.shape
-    if E < 2:
-        raise UnavailableError("a covariance needs at least two episodes, got one")
+    _need(E > 1, "a covariance needs at least two episodes, got one")
     centred = (z - z.flatten(0, 1).mean(0)).double()
     if study.variance <= 0:
         # What is left of one point is rounding, which has a rank of its own.
@@ -322,17 +271,16 @@ def _spread(study: Study) -> Found:
     values = torch.linalg.eigvalsh(torch.cov(centred.flatten(0, 1).T).reshape(K, K)).flip(0)
     share = values.clamp_min(0) / values.clamp_min(0).sum().clamp_min(1e-300)
     return Found(
-        effective_rank=measure.jackknife(sums, rank),
-        embedding_dims=test.z.shape[-1],
-        spectrum=share[:64].tolist(),
+        effective_rank=measure.jackknife(sums, rank), embedding_dims=test.z.shape[-1],
+        spectrum=share[:64].tolist(), verdict=said.verdict,
         report={k: v for k, v in vars(said).items() if isinstance(v, (int, float))},
-        verdict=said.verdict,
-    )
+    )  # fmt: skip
 
 
 def _pictures(study: Study) -> Found:
     """What does an embedding know of its frame, and a rollout of the future?"""
-    fit, test = _both_sides(study, "a decoder needs an episode to learn from and another to paint")
+    why = "a decoder needs an episode to learn from and another to paint, got one in all"
+    fit, test = _need(study.material.fit, why), study.material.test
     shrunk, small = _small(fit.frames), _small(test.frames)
     seen, seed = study.lens(fit.z).flatten(0, 1).cpu(), study.seed
     decoder = measure.fit_decoder(seen, shrunk.flatten(0, 1), steps=study.steps, seed=seed)
@@ -343,31 +291,23 @@ def _pictures(study: Study) -> Found:
         painted = _by_parts(decoder, study.lens(test.z).cpu())
         future = _by_parts(decoder, study.lens(dreamt).cpu())
     truth = small.float() / 255
-    error, blind = (
-        (guess - truth).square().flatten(1).mean(1) for guess in (painted, decoder.mean)
-    )
+    error, blind = ((g - truth).square().flatten(1).mean(1) for g in (painted, decoder.mean))
     sums = torch.stack([error, blind, torch.ones_like(error)], dim=1)
     # The last frame that was known, and up to six after it, evenly.
     ahead = torch.linspace(known, T - 1, min(6, T - known)).round().int().tolist()
     columns = [known - 1, *ahead]
     strips = [
-        Found(
-            truth=_array(truth[e, columns]),
-            seen=_array(painted[e, columns]),
-            dreamt=[None, *(_array(future[e, t - known]) for t in ahead)],
-        )
+        Found(truth=_array(truth[e, columns]), seen=_array(painted[e, columns]),
+              dreamt=[None, *(_array(future[e, t - known]) for t in ahead)])
         for e in range(min(3, len(test.z)))
-    ]
+    ]  # fmt: skip
     return Found(
         explained_share=measure.bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=seed),
         pixel_mse=measure.bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=seed),
         mean_picture_mse=measure.bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=seed),
-        side=small.shape[-1],
-        known_frames=known,
-        columns=[t - known + 1 for t in columns],
-        steps=study.steps,
-        shown=strips,
-    )
+        side=small.shape[-1], known_frames=known, columns=[t - known + 1 for t in columns],
+        steps=study.steps, shown=strips,
+    )  # fmt: skip
 
 
 def _small(frames: Tensor) -> Tensor:
@@ -375,9 +315,8 @@ def _small(frames: Tensor) -> Tensor:
     side = min(64, max(frames.shape[-1] // 16, 1) * 16)
     if frames.shape[-2:] == (side, side):
         return frames
-    return _by_parts(
-        lambda part: interpolate(part.float(), (side, side), mode="area").round().byte(), frames
-    )
+    size = (side, side)
+    return _by_parts(lambda x: interpolate(x.float(), size, mode="area").round().byte(), frames)
 
 
 def _by_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -392,32 +331,26 @@ def _array(pictures: Tensor) -> NDArray[np.uint8]:
     return pixels
 
 
-def _latent_map(study: Study) -> Found:
+def _map(study: Study) -> Found:
     """The two directions of largest variance, coloured by what is true."""
     test, world = study.material.test, study.material.world
-    study.check_varied("all embeddings are the same point")
+    _need(study.variance > 0, "all embeddings are the same point")
     z = study.lens(test.z).flatten(0, 1).cpu()
     every = -(-len(z) // _POINTS)
     coordinates, share = measure.principal_components(z)
     states = None if test.states is None else test.states.flatten(0, 1)[::every, :2]
     shown = LatentMap(
-        share=share.tolist(),
-        points=coordinates[::every].double().numpy(),
+        share=share.tolist(), points=coordinates[::every].double().numpy(),
         states=None if states is None else states.double().cpu().numpy(),
         time=torch.arange(test.z.shape[1]).repeat(len(test.z))[::every].double().numpy(),
         in_picture=world is not None,
-    )
+    )  # fmt: skip
     by = "time" if states is None else " and ".join(study.material.names[:2])
     return Found(share=shown.share, coloured_by=by, shown=shown)
 
 
 PARTS: dict[str, Callable[[Study], Found]] = {
-    "probes": _probes,
-    "foresight": _foresight,
-    "violations": _violations,
-    "straightness": _straight,
-    "spread": _spread,
-    "pictures": _pictures,
-    "map": _latent_map,
+    part.__name__.removeprefix("_"): part
+    for part in (_probes, _foresight, _violations, _straightness, _spread, _pictures, _map)
 }
 """Parts by name, in the order of the report."""

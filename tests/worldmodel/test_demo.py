@@ -16,10 +16,9 @@ import torch
 from PIL import Image
 
 from worldmodel import load
+from worldmodel.apps import demo
 from worldmodel.apps.cli import main
-from worldmodel.apps.demo import command
-from worldmodel.apps.demo.command import run
-from worldmodel.apps.demo.material import gather, seed_for, walks_of
+from worldmodel.apps.demo import gather, run, seed_for, walks_of
 from worldmodel.apps.settings import DemoSettings
 from worldmodel.apps.train.loop import NonFiniteError, Training
 from worldmodel.apps.train.reports import read_table
@@ -153,7 +152,7 @@ def test_interrupted_in_any_phase_it_continues_to_the_same_end(
     def stop(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, phase, stop)
+    monkeypatch.setattr(demo, phase, stop)
     assert main(["demo", *WORDS, "--out", str(out)]) == 130
     said = capsys.readouterr().out
     monkeypatch.undo()

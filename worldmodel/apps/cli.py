@@ -38,7 +38,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("DemoSettings", "demo.command", "learn a world model from pixels and plan"),
+    "demo": Command("DemoSettings", "demo", "learn a world model from pixels and plan"),
     "data collect": Command(
         "CollectSettings", "data.command", "record episodes of a policy in a world", "collect"
     ),

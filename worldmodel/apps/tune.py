@@ -27,7 +27,7 @@ from torch import Tensor
 from sigreg import SIGReg, collapse_value, effective_rank, noise_floor
 from worldmodel._files import write_atomically
 from worldmodel.apps._interrupt import whole_steps
-from worldmodel.apps.demo.material import collected, seed_for
+from worldmodel.apps.demo import collected, seed_for
 from worldmodel.apps.devices import device_of
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.parsing import check_kept, complete

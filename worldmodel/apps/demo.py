@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 
 from sigreg import noise_floor
 from worldmodel._files import write_atomically
-from worldmodel.apps.demo.material import DemoMaterial, gather, seed_for, walks_of
+from worldmodel.apps.data.collecting import drawn, in_memory
 from worldmodel.apps.devices import device_of
 from worldmodel.apps.evaluate.films import film_of, write_film
+from worldmodel.apps.evaluate.manifest import Manifest, make_manifest
 from worldmodel.apps.evaluate.policies import PlannerPolicy
 from worldmodel.apps.evaluate.result import Result
 from worldmodel.apps.evaluate.trial import evaluate
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.parsing import check_kept, complete, kept_settings
-from worldmodel.apps.progress import say
+from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import latent_map, render, save_chart, training_curves, write_index
@@ -39,14 +40,26 @@ from worldmodel.apps.study.measures import Found
 from worldmodel.apps.train.command import CHECKPOINTS, begin, train
 from worldmodel.apps.train.material import cut
 from worldmodel.apps.train.reports import read_table
+from worldmodel.data import Episodes, episode_digests
 from worldmodel.worlds import TwoRoom, Walks
 
-__all__ = ["PLANNER", "run"]
+__all__ = ["PLANNER", "DemoMaterial", "collected", "gather", "run", "seed_for", "walks_of"]
 
-_SETTINGS, _REPORT = "demo.json", "report.json"
-_WITHOUT = "without-sigreg"  # folder of the ablation
 PLANNER = TrialSettings(planner="cem")
 """Who plans."""
+_SETTINGS, _REPORT = "demo.json", "report.json"
+_WITHOUT = "without-sigreg"  # folder of the ablation
+_PURPOSES = ("train", "held out", "pairs", "random policy", "planner", "probe")
+
+
+class DemoMaterial(NamedTuple):
+    """What a demo learns from and is tried on."""
+
+    world: TwoRoom  #: at the size the model sees
+    seen: Episodes  #: of training; their walkers bump into the wall now and then
+    unseen: Episodes  #: others, for probes, starts and goals; their walkers never do
+    manifest: Manifest  #: pairs from the unseen episodes
+    crosses: NDArray[np.bool_]  #: [N], which of them lie across the wall
 
 
 class Learned(NamedTuple):
@@ -57,17 +70,6 @@ class Learned(NamedTuple):
     figures: dict[str, object]  #: what report.json holds of it
     map: Found
     spread: float  #: standard deviation of its embeddings
-
-
-@contextmanager
-def _phase(seconds: dict[str, float], name: str, about: str) -> Iterator[None]:
-    """Add up the seconds of a block by its name, told as it begins and ends."""
-    say(f"{name}: {about}")
-    began = time.perf_counter()
-    yield
-    took = time.perf_counter() - began
-    seconds[name] = round(seconds.get(name, 0) + took, 2)
-    say(f"{name} took {took:.0f} s")
 
 
 def run(settings: DemoSettings) -> int:
@@ -106,6 +108,56 @@ def run(settings: DemoSettings) -> int:
     return 0
 
 
+@contextmanager
+def _phase(seconds: dict[str, float], name: str, about: str) -> Iterator[None]:
+    """Add up the seconds of a block by its name, told as it begins and ends."""
+    say(f"{name}: {about}")
+    began = time.perf_counter()
+    yield
+    took = time.perf_counter() - began
+    seconds[name] = round(seconds.get(name, 0) + took, 2)
+    say(f"{name} took {took:.0f} s")
+
+
+def seed_for(settings: DemoSettings, purpose: str) -> int:
+    """One seed per purpose: no stream is used twice, and no demo shares one with the next."""
+    return (settings.seed * len(_PURPOSES) + _PURPOSES.index(purpose)) % 2**63
+
+
+def collected(settings: DemoSettings, num: int, seed: int, *, bump: float = 0.0) -> Episodes:
+    """Episodes of Two-Room's noisy expert, as `data collect` writes them, in memory."""
+    world = TwoRoom(settings.image_size)
+    found = drawn(world, "expert", num, length=settings.length, seed=seed, bump=bump)
+    with Progress("collect", num, unit="episode") as bar:
+        return in_memory(bar.over(found), num)
+
+
+def gather(settings: DemoSettings) -> DemoMaterial:
+    """Collect the episodes, draw them, and choose the pairs.
+
+    Raises: ValueError if the episodes are too short for the pairs.
+    """
+    world = TwoRoom(settings.image_size)
+    seen = collected(settings, settings.episodes, seed_for(settings, "train"), bump=settings.bump)
+    unseen = collected(settings, settings.held_out, seed_for(settings, "held out"))
+    manifest = make_manifest(
+        world, list(walks_of(unseen).states), episode_digests(unseen), num=settings.pairs,
+        offset=settings.offset, budget=settings.budget, seed=seed_for(settings, "pairs"),
+        source=f"{settings.held_out} episodes that the demo collected", env=BUILT_IN,
+    )  # fmt: skip
+    crosses = world.room(manifest.starts) != world.room(manifest.goals)
+    return DemoMaterial(world, seen, unseen, manifest, crosses)
+
+
+def walks_of(episodes: Episodes) -> Walks:
+    """Episodes of equal length as Walks, without their frames."""
+    assert episodes.states is not None
+    length = int(episodes.lengths[0])
+    states = episodes.states.unflatten(0, (-1, length))
+    actions = episodes.actions.unflatten(0, (-1, length))[:, :-1]
+    return Walks(states.numpy(), actions.contiguous().numpy())
+
+
 def _learn(
     settings: DemoSettings, material: DemoMaterial, out: Path, clock: dict[str, float]
 ) -> Learned:
@@ -129,26 +181,26 @@ def _learn(
             for episodes in (material.seen, material.unseen)
         )
         whole = StudyMaterial(seen, unseen, world, ["x", "y"], "the demo's own", [])
-        seed = seed_for(settings, "probe")
-        parts_ = study(run, whole, parts=("probes", "map"), seed=seed).parts
+        studied = study(run, whole, parts=("probes", "map"), seed=seed_for(settings, "probe"))
     with _phase(clock, "plan", f"{settings.pairs} pairs, {settings.budget} steps each"):
         result = evaluate(run, material.manifest, PLANNER, world=world, title="plan")
-    probes, losses = parts_["probes"], read_table(out / "curves.csv")
+    probes, losses = studied.parts["probes"], read_table(out / "curves.csv")
     if "unavailable" in vars(probes):
         raise ValueError(f"held_out must leave episodes enough to probe: {probes.unavailable}")
-    r2 = {kind: {q.name: round(getattr(q, kind).r2.value, 4) for q in probes.quantities}
-          for kind in ("linear", "mlp")}  # fmt: skip
     figures = {
         "success_rate": result.success_rate,
         "success_interval": result.success_interval,
         "same_room_success_rate": _rate(result.reached[~material.crosses]),
         "cross_room_success_rate": _rate(result.reached[material.crosses]),
-        "probe_r2": r2,
+        "probe_r2": {
+            kind: {q.name: round(getattr(q, kind).r2.value, 4) for q in probes.quantities}
+            for kind in ("linear", "mlp")
+        },
         "pred_loss": float(f"{losses['prediction'][-1]:.4g}"),
         "sigreg": float(f"{losses['regularization'][-1]:.4g}"),
     }
     spread = float(unseen.z.flatten(0, 1).std(0).mean())
-    return Learned(run, result, figures, parts_["map"], spread)
+    return Learned(run, result, figures, studied.parts["map"], spread)
 
 
 def _draw(found: Learned, material: DemoMaterial, out: Path) -> dict[str, object]:

@@ -35,15 +35,15 @@ from worldmodel.apps.report import latent_map, render, save_chart, training_curv
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TrialSettings
 from worldmodel.apps.study.command import study
-from worldmodel.apps.study.material import StudyMaterial, walked
+from worldmodel.apps.study.material import StudyMaterial, sequences
 from worldmodel.apps.study.measures import Found
 from worldmodel.apps.train.command import CHECKPOINTS, begin, train
 from worldmodel.apps.train.material import cut
 from worldmodel.apps.train.reports import read_table
 from worldmodel.data import Episodes, episode_digests
-from worldmodel.worlds import TwoRoom, Walks
+from worldmodel.worlds import TwoRoom
 
-__all__ = ["PLANNER", "DemoMaterial", "collected", "gather", "run", "seed_for", "walks_of"]
+__all__ = ["PLANNER", "DemoMaterial", "collected", "gather", "run", "seed_for"]
 
 PLANNER = TrialSettings(planner="cem")
 """Who plans."""
@@ -140,22 +140,15 @@ def gather(settings: DemoSettings) -> DemoMaterial:
     world = TwoRoom(settings.image_size)
     seen = collected(settings, settings.episodes, seed_for(settings, "train"), bump=settings.bump)
     unseen = collected(settings, settings.held_out, seed_for(settings, "held out"))
+    assert unseen.states is not None
+    states = list(unseen.states.unflatten(0, (settings.held_out, -1)).numpy())
     manifest = make_manifest(
-        world, list(walks_of(unseen).states), episode_digests(unseen), num=settings.pairs,
-        offset=settings.offset, budget=settings.budget, seed=seed_for(settings, "pairs"),
-        source=f"{settings.held_out} episodes that the demo collected", env=BUILT_IN,
+        world, states, episode_digests(unseen), num=settings.pairs, offset=settings.offset,
+        budget=settings.budget, seed=seed_for(settings, "pairs"), env=BUILT_IN,
+        source=f"{settings.held_out} episodes that the demo collected",
     )  # fmt: skip
     crosses = world.room(manifest.starts) != world.room(manifest.goals)
     return DemoMaterial(world, seen, unseen, manifest, crosses)
-
-
-def walks_of(episodes: Episodes) -> Walks:
-    """Episodes of equal length as Walks, without their frames."""
-    assert episodes.states is not None
-    length = int(episodes.lengths[0])
-    states = episodes.states.unflatten(0, (-1, length))
-    actions = episodes.actions.unflatten(0, (-1, length))[:, :-1]
-    return Walks(states.numpy(), actions.contiguous().numpy())
 
 
 def _learn(
@@ -177,8 +170,8 @@ def _learn(
     run = open_run(out, device)
     with _phase(clock, "probe", "where the agent is, read from the embedding, and a map of it"):
         seen, unseen = (
-            walked(run, world, Walks(*(part[: settings.held_out] for part in walks_of(episodes))))
-            for episodes in (material.seen, material.unseen)
+            sequences(run, found, torch.arange(min(settings.held_out, len(found))))
+            for found in (material.seen, material.unseen)
         )
         whole = StudyMaterial(seen, unseen, world, ["x", "y"], "the demo's own", [])
         studied = study(run, whole, parts=("probes", "map"), seed=seed_for(settings, "probe"))

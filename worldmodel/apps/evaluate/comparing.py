@@ -75,8 +75,8 @@ def _difference(a: Result, b: Result, kind: str) -> Difference:
     scores = []
     for result in (a, b):
         tries = defaultdict(list)
-        for one in result.outcomes:
-            tries[one.pair].append(bool(getattr(one, kind)))
+        for tried in result.outcomes:
+            tries[tried.pair].append(bool(getattr(tried, kind)))
         scores.append({pair: sum(flags) / len(flags) for pair, flags in tries.items()})
     one, two = scores
     if set(one) != set(two):

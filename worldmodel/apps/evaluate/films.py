@@ -47,7 +47,8 @@ class Film(NamedTuple):
     def take(self, some: slice) -> Film:
         """Some of them."""
         expected = None if self.expected is None else self.expected[:, some]
-        return Film(*(part[some] for part in self[:5]), expected, self.decided)
+        kept = (self.names[some], self.paths[some], self.goals[some])
+        return Film(*kept, self.success[some], self.steps[some], expected, self.decided)
 
 
 def film_attempts(

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from planners.noise import fold_in
 from worldmodel.apps.evaluate.manifest import PUBLISHED_PAIRS, Manifest, Pairs
 from worldmodel.apps.evaluate.policies import FLOORS, PlannerPolicy, Policy, Scene, Task, policy_of
-from worldmodel.apps.evaluate.result import PLANNED, Fingerprint, Key, Result, Tried
+from worldmodel.apps.evaluate.result import (
+    PLANNED,
+    Distances,
+    Fingerprint,
+    Key,
+    PlanningSeconds,
+    Result,
+    Tried,
+)
 from worldmodel.apps.progress import Progress
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.runs import Run
@@ -232,11 +240,11 @@ def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
         success_rate_by_repeat=tuple(round(float(rate), 4) for rate in by_repeat),
         pairs=pairs, repeats=len(by_repeat),
         mean_steps_to_goal=round(float(np.mean(steps)), 2) if steps else None,
-        final_distance={"median": round(distance, 4), "p95": round(far, 4)},
-        planning_seconds={
-            "median": round(median, 5), "p95": round(slow, 5), "pairs_per_decision": together,
-            "median_per_pair": round(median / together, 6), "decisions": len(seconds),
-        },
+        final_distance=Distances(median=round(distance, 4), p95=round(far, 4)),
+        planning_seconds=PlanningSeconds(
+            median=round(median, 5), p95=round(slow, 5), pairs_per_decision=together,
+            median_per_pair=round(median / together, 6), decisions=len(seconds),
+        ),
         outcomes=tuple(
             one.model_copy(update={"final_distance": round(one.final_distance, 4)})
             for one in planned

@@ -82,10 +82,10 @@ def panels(*shown: Panel) -> Figure:
 
     Raises: ValueError if a panel has nothing to draw.
     """
-    axes = _axes(400, 240, rows=len(shown))
-    for one, panel in zip(axes, shown, strict=True):
-        _draw(_name(one, panel.x_label, panel.y_label), panel)
-    return axes[0].figure
+    figure, places = _new(400, 240, rows=len(shown))
+    for axes, panel in zip(places, shown, strict=True):
+        _draw(_name(axes, panel.x_label, panel.y_label), panel)
+    return figure
 
 
 def curves(
@@ -94,8 +94,8 @@ def curves(
 ) -> Figure:  # fmt: skip
     """Lines of estimates (name, x, estimates, colour) with their bands."""
     drawn = [
-        Line(name, x, *zip(*(estimate[:3] for estimate in found), strict=True), colour)
-        for name, x, found, colour in lines
+        Line(name, x, [e.value for e in found], [e.low for e in found], [e.high for e in found], c)
+        for name, x, found, c in lines
     ]
     return panels(Panel(drawn, x_label, y_label, log_y=log_y, moment=moment))
 
@@ -105,7 +105,8 @@ def ranges(
     rows: Sequence[tuple[str, Estimate, int]], span: tuple[float, float], *, percent: bool = False
 ) -> Figure:
     """A name, a dot and its interval a row; what lies outside `span` stops at its end."""
-    axes = _name(*_axes(400, 30 * len(rows) + 34))
+    figure, (axes,) = _new(400, 30 * len(rows) + 34)
+    _name(axes)
     for y, (_, estimate, colour) in enumerate(rows):
         if math.isnan(estimate.value):
             axes.text(span[0], y, " not defined", color=FAINT, va="center")
@@ -120,15 +121,15 @@ def ranges(
     axes.grid(axis="x")
     if percent:
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    return axes.figure
+    return figure
 
 
 @_styled()
 def bars(values: Sequence[float], x_label: str, y_label: str) -> Figure:
     """Values side by side, the first of them at 1."""
-    axes = _name(*_axes(400, 210), x_label, y_label)
-    axes.bar(range(1, len(values) + 1), values, 0.72)
-    return axes.figure
+    figure, (axes,) = _new(400, 210)
+    _name(axes, x_label, y_label).bar(range(1, len(values) + 1), values, 0.72)
+    return figure
 
 
 @_styled()
@@ -144,15 +145,18 @@ def latent_map(part: LatentMap, *, apart: bool = False) -> list[Figure]:
     shown = [(points, f"first principal component{first}", f"second{second}", False)]
     if places.shape[1] == 2:
         shown.append((places, "x", "true places, y", part.in_picture))
-    sides = [_axes(300, 300)[0] for _ in shown] if apart else _axes(300, 300, columns=len(shown))
+    each = 1 if apart else len(shown)
+    made = [_new(300, 300, columns=each) for _ in range(len(shown) // each)]
+    sides = [axes for _, places in made for axes in places]
     for axes, (cloud, x_label, y_label, down) in zip(sides, shown, strict=True):
         _name(axes, x_label, y_label).grid(axis="x")
         # Pixels: as paths, a thousand points outweigh the rest of a page.
         colours = position_colours(places) / 255
-        axes.scatter(*cloud.T, s=9, c=colours, linewidths=0, rasterized=True)
+        x, y = cloud.T
+        axes.scatter(x, y, s=9, c=colours, linewidths=0, rasterized=True)
         if down:
             axes.invert_yaxis()
-    return [axes.figure for axes in (sides if apart else sides[:1])]
+    return [figure for figure, _ in made]
 
 
 def position_colours(places: Floats) -> NDArray[np.uint8]:
@@ -268,12 +272,14 @@ def save_chart(figure: Figure, path: Path) -> None:
     write_atomically(path, memory.getvalue())
 
 
-def _axes(width: float, height: float, *, rows: int = 1, columns: int = 1) -> list[Axes]:
-    """Of a new figure: so many, each of that size in points, 72 to the inch as an SVG counts."""
+def _new(
+    width: float, height: float, *, rows: int = 1, columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure of axes, each of that size in points, 72 to the inch as an SVG counts."""
     from matplotlib.figure import Figure
 
     figure = Figure((width / 72 * columns, height / 72 * rows))
-    return [figure.add_subplot(rows, columns, n + 1) for n in range(rows * columns)]
+    return figure, [figure.add_subplot(rows, columns, n + 1) for n in range(rows * columns)]
 
 
 def _name(axes: Axes, x_label: str = "", y_label: str = "") -> Axes:

@@ -168,6 +168,6 @@ def _rates(result: _Content) -> list[tuple[str, Estimate | None, float | None]]:
     for title, key in ((_actor(result), ""), ("random actions", "random_"), ("no action", "noop_"),
                        ("scripted expert", "expert_")):  # fmt: skip
         rate, ends = result[f"{key}success_rate"], result[f"{key}success_interval"]
-        estimate = None if rate is None else Estimate(rate, *ends, result["pairs"])
+        estimate = None if rate is None else Estimate(rate, ends[0], ends[1], result["pairs"])
         found.append((title, estimate, result.get(f"{key}success_rate_at_end")))
     return found

@@ -322,7 +322,8 @@ def _small(frames: Tensor) -> Tensor:
 def _by_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A function of [N, …] applied to [E, T, …], a few rows at a time."""
     parts = [function(part) for part in x.flatten(0, 1).split(256)]
-    return torch.cat(parts).unflatten(0, x.shape[:2])
+    out: Tensor = torch.cat(parts).unflatten(0, x.shape[:2])
+    return out
 
 
 def _array(pictures: Tensor) -> NDArray[np.uint8]:

@@ -118,9 +118,7 @@ def film_suffix() -> str:
 
 
 def write_film(film: Film, display: World, path: Path, *, across: int = 1) -> None:
-    """Write attempts, `across` in a row, as a GIF or MP4, whole or not at all.
-
-    `display` draws the states, at the size to be shown.
+    """Write attempts, `across` in a row, as a GIF or MP4; `display` draws the states as shown.
 
     Raises: ValueError for another kind of file; OSError naming `path`.
     """

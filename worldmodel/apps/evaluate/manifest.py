@@ -185,10 +185,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read it and check that it is what was written.
-
-    Raises: FileNotFoundError; ValueError if it is damaged, of a newer format or changed by hand.
-    """
+    """Read it; FileNotFoundError or ValueError if it is damaged, newer or changed by hand."""
     manifest = read_record(Path(path), Manifest, "manifest")
     if manifest.sha256 != (found := manifest.content_hash()):
         raise ValueError(

@@ -81,10 +81,7 @@ class ExpertPolicy:
     """The world's scripted expert, which sees states."""
 
     def begin(self, task: Task) -> Actor:
-        """The expert's action, [N, 1, A].
-
-        Raises: ValueError if the world has none.
-        """
+        """The expert's action, [N, 1, A]; ValueError if the world has none."""
         act = task.world.expert(task.goals)
         if act is None:
             raise ValueError(f"{task.world.name} has no scripted expert")
@@ -140,12 +137,10 @@ class PlannerPolicy:
         return act
 
     def _costs(self, goal: Tensor) -> Callable[[Tensor], Cost]:
-        """From frames to the cost of all problems, in calls that hold `together` problems each.
-
-        Weights, goals and what is compiled or recorded are made here, once for all decisions.
-        """
+        """From frames to the cost of all problems, in calls of `together` problems each."""
         planner, num = self.planner, len(goal)
         groups = _alike(num, planner.together, goal.device)
+        # Weights, goals and what is compiled or recorded are made once for all decisions.
         dtype: torch.dtype = getattr(torch, planner.dtype)
         imagination = self.model.imagine(dtype, planner.compile, planner.cuda_graph)
         near = [goals.near(imagination.embed(goal[some]), planner.cost) for some in groups]
@@ -239,10 +234,8 @@ def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolic
 
 
 def _alike(num: int, together: int | None, device: torch.device) -> list[Tensor]:
-    """Indices of `num` problems in groups of `together`, the last filled up with the last one.
-
-    A model that always sees as many at once rounds alike, whoever stands beside a problem.
-    """
+    """Indices of `num` problems in groups of `together`, the last filled up with the last one."""
+    # A model that always sees as many at once rounds alike, whoever stands beside a problem.
     every, size = torch.arange(num, device=device), together or num
     return list(torch.cat([every, every[-1:].expand(-num % size)]).split(size))
 

@@ -122,10 +122,7 @@ class Result(Record):
 
 
 def read_result(path: str | Path) -> Result:
-    """A `result.json` that `worldmodel evaluate` wrote, or the folder it lies in.
-
-    Raises: FileNotFoundError if there is none; ValueError if it is something else.
-    """
+    """A `result.json`, or the one in a folder; FileNotFoundError or ValueError if it is none."""
     file = Path(path) / "result.json" if Path(path).is_dir() else Path(path)
     return read_record(file, Result, "result")
 
@@ -152,11 +149,7 @@ class Log:
     Each rank has a file of its own. Its first line is the mark; a last line that a kill cut off
     counts for nothing. `tried` holds all outcomes by key, those of other ranks and commands too.
 
-    Args:
-        folder: where they lie.
-        mark: what they must be of.
-        rank: whose file is written.
-    Raises: ValueError naming a file that is damaged, or what it is of if that is something else.
+    Raises: ValueError naming a file that is damaged, or what it is of if that is not `mark`.
     """
 
     def __init__(self, folder: Path, mark: Mark, rank: int = 0) -> None:

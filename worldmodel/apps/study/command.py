@@ -41,10 +41,7 @@ _JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
 
 
 def run(settings: StudySettings) -> int:
-    """Study a run and write `study.json`, `study.html` and, where states are known, a linear probe.
-
-    Raises: FileExistsError if another study lies in the folder; ValueError as `gather_material`.
-    """
+    """Study a run; write `study.json`, `study.html` and, where states are known, a linear probe."""
     found = open_run(settings.run, device_of(settings.device), data=settings.data)
     out = settings.out or settings.run
     if not settings.out and not out.is_dir():
@@ -76,14 +73,11 @@ def study(
     run: Run, material: StudyMaterial, *, parts: Sequence[str] = tuple(PARTS), seed: int = 0,
     steps: int = 400,
 ) -> StudyReport:  # fmt: skip
-    """Measure what a run of a world model has learned; a part that cannot be measured says why.
+    """Measure what the run of a world model has learned, on `material` that is new to it.
 
-    Args:
-        run: Run.
-        material: episodes it has not seen.
-        parts: names in `PARTS`, in the order of the report.
-        seed: of fits and intervals.
-        steps: of the decoder's training.
+    `parts` are names in `PARTS`, in the order of the report; one that cannot be measured says why.
+    `steps` are those of the decoder's training.
+
     Raises: ValueError if the model gives embeddings that are not finite.
     """
     began, notes = time.perf_counter(), list(material.notes)

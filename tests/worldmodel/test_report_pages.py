@@ -289,6 +289,15 @@ def test_the_index_leads_to_what_lies_there(tmp_path: Path) -> None:
     assert "of goals reached" not in index_page(tmp_path)
 
 
+def test_a_broken_link_is_not_on_the_index(tmp_path: Path) -> None:
+    """What a link in a run folder leads to may be gone; the page is made all the same."""
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "there.txt").write_text("x")
+    page = index_page(tmp_path)
+    assert "./there.txt" in page
+    assert "gone.txt" not in page
+
+
 def test_a_terminal_is_told_the_same_figures() -> None:
     """Rates, intervals, tests and notes appear in the lines as they do on the pages."""
 

@@ -58,9 +58,7 @@ COMMANDS = {
     "evaluate": Command(
         "EvaluateSettings", "evaluate.command", "measure how often plans reach the goals"
     ),
-    "compare": Command(
-        "CompareSettings", "evaluate.comparing", "compare two results on one manifest"
-    ),
+    "compare": Command("CompareSettings", "evaluate.result", "compare two results on one manifest"),
 }
 
 

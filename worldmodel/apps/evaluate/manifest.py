@@ -48,15 +48,11 @@ def _array(value: object, kind: type[np.float32 | np.int64], rank: int) -> NDArr
     raise ValueError(f"must be {'rows of finite numbers' if rank == 2 else 'whole numbers'}")
 
 
-def _short(states: NDArray[np.float32]) -> list[list[float]]:
-    """Shortest decimals that are read back as the same float32."""
-    return [[float(str(value)) for value in row] for row in states]
-
-
-Floats = Annotated[NDArray[np.float32], PlainValidator(lambda value: _array(value, np.float32, 2)),
-                   PlainSerializer(_short)]  # fmt: skip
-Ints = Annotated[NDArray[np.int64], PlainValidator(lambda value: _array(value, np.int64, 1)),
-                 PlainSerializer(lambda array: array.tolist())]  # fmt: skip
+# Shortest decimals that are read back as the same float32.
+_SHORT = PlainSerializer(lambda rows: [[float(str(value)) for value in row] for row in rows])
+_WHOLE = PlainSerializer(lambda array: array.tolist())
+Floats = Annotated[NDArray[np.float32], PlainValidator(lambda x: _array(x, np.float32, 2)), _SHORT]
+Ints = Annotated[NDArray[np.int64], PlainValidator(lambda x: _array(x, np.int64, 1)), _WHOLE]
 
 
 class Manifest(Record):

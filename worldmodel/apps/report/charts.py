@@ -50,7 +50,7 @@ class Line(NamedTuple):
     y: Sequence[float]
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
-    colour: int = 0
+    colour: int | None = None  #: which of the palette; None: by its place in the panel
 
 
 class Panel(NamedTuple):
@@ -190,8 +190,8 @@ def training_curves(
         ("effective_rank", "Effective rank of a training batch", "directions", False, None),
     ):
         lines = [
-            Line(name, table["step"], table[column], colour=place)
-            for place, (name, table) in enumerate((("training", train), ("held out", held_out)))
+            Line(name, table["step"], table[column])
+            for name, table in (("training", train), ("held out", held_out))
             if table and len(table.get(column, ()))
         ]
         if column == "prediction" or any(y > 0 for line in lines for y in line.y):
@@ -202,10 +202,8 @@ def training_curves(
 def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> Figure:
     """Both shortfalls of trials over λ, and the weight where they meet if that is known."""
     ordered = sorted(trials, key=lambda trial: trial["weight"])
-    lines = [
-        Line(name, [t["weight"] for t in ordered], [t[name] for t in ordered], colour=place)
-        for place, name in enumerate(("prediction", "distribution"))
-    ]
+    weights, names = [trial["weight"] for trial in ordered], ("prediction", "distribution")
+    lines = [Line(name, weights, [trial[name] for trial in ordered]) for name in names]
     found = None if weight is None else (weight, f"λ = {weight:.2g}")
     return panels(Panel(lines, "λ", "shortfall", log_x=True, moment=found))
 
@@ -241,7 +239,7 @@ def _problems(values: Floats) -> list[Line]:
     x, problems = list(range(1, len(values) + 1)), values.shape[1]
     if problems <= len(PALETTE):
         names = [f"problem {b}" if problems > 1 else "" for b in range(problems)]
-        return [Line(name, x, values[:, b].tolist(), colour=b) for b, name in enumerate(names)]
+        return [Line(name, x, values[:, b].tolist()) for b, name in enumerate(names)]
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=1).tolist()
     return [Line("median and quartiles", x, middle, low, high)]
 
@@ -305,7 +303,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
 
     drawn = 0
     for place, line in enumerate(panel.lines):
-        colour, order = PALETTE[line.colour % len(PALETTE)], 3 - place / 9
+        number, order = place if line.colour is None else line.colour, 3 - place / 9
+        colour = PALETTE[number % len(PALETTE)]
         x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
         kept = np.isfinite(y) & ((y > 0) | (not panel.log_y))
         drawn += int(kept.sum())

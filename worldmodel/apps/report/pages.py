@@ -93,9 +93,10 @@ def index_page(folder: Path) -> str:
     pages = [folder / name for name in ("demo.html", "study.html", "tune.html")]
     results = [path.parent for path in sorted(folder.glob("*/result.json"))]
     first = [path for path in pages if path.is_file()] + results
-    others = [path for path in sorted(folder.iterdir()) if path not in first]
-    shown = [p for p in others if p.name != "index.html" and not p.name.startswith(".")]
-    return render("index.html", folder=folder.resolve(), paths=first + shown, results=results)
+    # What a broken link leads to does not exist.
+    there = [p for p in sorted(folder.iterdir()) if p.exists() and not p.name.startswith(".")]
+    others = [p for p in there if p not in first and p.name != "index.html"]
+    return render("index.html", folder=folder.resolve(), paths=first + others, results=results)
 
 
 @functools.cache

@@ -48,6 +48,7 @@ def run(settings: StudySettings) -> int:
         raise ValueError(f"--out must be given for a model of the hub, {out} is no folder here")
     # The settings that decide a figure.
     decide = settings.model_dump(mode="json", include={"data", "episodes", "steps", "seed"})
+    new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
         with locked(out / ".study.lock", str(out / _JSON)):
@@ -58,10 +59,15 @@ def run(settings: StudySettings) -> int:
             # Figures first: a page without them would be nobody's.
             write_json(plain(report) | {"settings": decide}, out / _JSON)
             write_atomically(out / _PAGE, study_page(report).encode())
-            _save_probe(material, out / _PROBE)
+            if material.fit is not None and material.fit.states is not None:
+                # States read off embeddings, for `worldmodel.goals.state`.
+                z, y = (t.flatten(0, 1) for t in (material.fit.z, material.fit.states))
+                known = y.isfinite().all(-1)
+                if int(known.sum()) > z.shape[1]:
+                    save_head(fit_head(z[known], y[known].to(z)).cpu(), out / _PROBE)
     finally:
         # A mistake leaves no folder behind.
-        if not any(out.iterdir()):
+        if new and not any(out.iterdir()):
             out.rmdir()
     if out.samefile(settings.run):
         write_index(out)
@@ -148,16 +154,6 @@ def _check(run: Run, decide: dict[str, object], out: Path, *, force: bool) -> No
         else:
             return
     raise FileExistsError(f"{path} is {what} choose another --out")
-
-
-def _save_probe(material: StudyMaterial, path: Path) -> None:
-    """Write states read off embeddings, for `worldmodel.goals.state`, where they can be fitted."""
-    if material.fit is None or material.fit.states is None:
-        return
-    z, y = (t.flatten(0, 1) for t in (material.fit.z, material.fit.states))
-    known = y.isfinite().all(-1)
-    if int(known.sum()) > z.shape[1]:
-        save_head(fit_head(z[known], y[known].to(z)).cpu(), path)
 
 
 def _parameters(run: Run) -> int:

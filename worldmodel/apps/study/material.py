@@ -71,7 +71,8 @@ def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Stu
     unseen = torch.tensor([e for e, d in enumerate(digests) if d not in run.trained_on]).long()
     if len(unseen) == 0:
         raise ValueError(
-            f"all {len(found)} episodes of {source} were trained on: give others with --data"
+            f"all {len(found)} episodes of {source or run.world} were trained on: give others with "
+            "--data"
         )
     frames = (found.lengths[unseen] - 1) // run.frameskip + 1
     T = min(int(frames.median()), _MOST_FRAMES)

@@ -18,7 +18,6 @@ from PIL import Image
 from worldmodel.apps.report import index_page, render, study_page, training_curves, write_index
 from worldmodel.apps.report.charts import LatentMap
 from worldmodel.apps.report.pages import interval, number, p_value, percent, plural, points
-from worldmodel.apps.study.command import StudyReport
 from worldmodel.apps.study.measures import Found
 from worldmodel.study import Estimate, PairedTest, ProbeScore
 
@@ -30,7 +29,7 @@ TEST = PairedTest(E10, E10, 2.0, 0.04, E10)
 PIXELS = np.zeros((2, 16, 16, 3), np.uint8)
 
 
-def study(name: str) -> StudyReport:
+def study(name: str) -> Found:
     """A report whose every text is `name`."""
     score = ProbeScore(E10, E10, E10)
     strip = Found(truth=PIXELS, seen=PIXELS, dreamt=[None, PIXELS[0]])
@@ -44,11 +43,11 @@ def study(name: str) -> StudyReport:
                              "p_value", "scale", "mean_error", "covariance_error",
                              "gaussian_rank"), 0.5)  # fmt: skip
     corners = np.asarray([[0.0, 0], [1, 0], [0, 1]])
-    return StudyReport(
-        Found(name=name, objective=name, world=name, parameters=12_345, embedding_dims=8),
-        Found(source=name),
-        [name],
-        {
+    return Found(
+        run=Found(name=name, objective=name, world=name, parameters=12_345, embedding_dims=8),
+        data=Found(source=name),
+        notes=[name],
+        parts={
             "probes": Found(quantities=[known, still], train_episodes=10, test_episodes=10,
                             unit=name),
             "pictures": Found(explained_share=E10, side=16, columns=[0, 1], steps=3,
@@ -70,7 +69,7 @@ def study(name: str) -> StudyReport:
                          shown=LatentMap([0.6, 0.3], corners, corners, np.arange(3.0))),
             "other": Found(unavailable=name),
         },
-        0, 1.0, {"sigreg": name, "torch": name},
+        seed=0, seconds=1.0, versions={"sigreg": name, "torch": name},
     )  # fmt: skip
 
 
@@ -246,9 +245,8 @@ def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> 
 def test_a_study_of_some_parts_has_their_sections_alone() -> None:
     """What was not asked for is not on the page; what could not be measured says why."""
     report = study("name")
-    some = report._replace(
-        parts={"probes": Found(unavailable="of tests"), "map": report.parts["map"]}
-    )
+    parts = {"probes": Found(unavailable="of tests"), "map": report.parts["map"]}
+    some = Found(**vars(report) | {"parts": parts})
     page = study_page(some)
     assert page.count("<section>") == 2
     assert "Not measured: of tests." in page

@@ -245,6 +245,17 @@ def test_a_run_that_knows_every_fresh_episode_is_told_so(tmp_path: Path) -> None
     assert (tmp_path / "out").is_dir()
 
 
+def test_a_model_of_the_hub_is_studied_into_a_folder(
+    studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id is no folder here: the study ends well, and no index is written where none belongs."""
+    found = open_run(studied)
+    monkeypatch.setattr("worldmodel.apps.study.command.open_run", lambda *_, **__: found)
+    run_study(Path("owner/name"), tmp_path / "out", episodes=2, steps=1)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"study.html", "study.json", "probe.safetensors"}
+
+
 def test_a_study_is_not_written_over(
     studied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

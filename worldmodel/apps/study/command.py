@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.devices import device_of
@@ -22,20 +22,7 @@ from worldmodel.apps.study.measures import PARTS, Found, Study, UnavailableError
 from worldmodel.checkpoint import digest
 from worldmodel.heads import fit_head, save_head
 
-__all__ = ["StudyReport", "plain", "run", "study"]
-
-
-class StudyReport(NamedTuple):
-    """Everything a study found."""
-
-    run: Found
-    data: Found
-    notes: list[str]  #: what a reader should know first
-    parts: dict[str, Found]  #: by name; one that could not be measured says why: `unavailable`
-    seed: int
-    seconds: float
-    versions: dict[str, str]
-
+__all__ = ["plain", "run", "study"]
 
 _JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
 
@@ -69,7 +56,7 @@ def run(settings: StudySettings) -> int:
         # A mistake leaves no folder behind.
         if new and not any(out.iterdir()):
             out.rmdir()
-    if out.samefile(settings.run):
+    if out.samefile(found.folder):
         write_index(out)
     say(render("study.txt", report=report, out=out))
     return 0
@@ -78,12 +65,12 @@ def run(settings: StudySettings) -> int:
 def study(
     run: Run, material: StudyMaterial, *, parts: Sequence[str] = tuple(PARTS), seed: int = 0,
     steps: int = 400,
-) -> StudyReport:  # fmt: skip
+) -> Found:  # fmt: skip
     """Measure what the run of a world model has learned, on `material` that is new to it.
 
-    `parts` are names in `PARTS`, in the order of the report; one that cannot be measured says why.
-    `steps` are those of the decoder's training.
+    `parts` are names in `PARTS`, in the order of the report; `steps` are of the decoder's training.
 
+    Returns: what study.json holds; a part that cannot be measured says why (`unavailable`).
     Raises: ValueError if the model gives embeddings that are not finite.
     """
     began, notes = time.perf_counter(), list(material.notes)
@@ -108,16 +95,17 @@ def study(
                 found[name] = Found(unavailable=str(reason))
             bar.update()
     T, D = material.test.z.shape[1:]
-    return StudyReport(
-        Found(
+    return Found(
+        run=Found(
             name=run.folder.resolve().name, objective=run.objective, world=run.world,
             parameters=_parameters(run), embedding_dims=D, weights=digest(run.world_model),
         ),
-        Found(
+        data=Found(
             source=material.source, fit_episodes=len(material.fit.z) if material.fit else 0,
             test_episodes=len(material.test.z), frames_per_episode=T, frameskip=run.frameskip,
         ),
-        notes, found, seed, round(time.perf_counter() - began, 1), versions(),
+        notes=notes, parts=found, seed=seed, seconds=round(time.perf_counter() - began, 1),
+        versions=versions(),
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def drawn(figure: Any, axes: int = 0, line: int = 0) -> list[float]:
     "draw",
     [
         lambda: panels(
-            Panel([Line(HOSTILE, [1, 2], [3, 4], [2, 3], [4, 5])], HOSTILE, HOSTILE, HOSTILE,
+            Panel([Line(HOSTILE, [1, 2], [Estimate(3, 2, 4, 9), ROW])], HOSTILE, HOSTILE, HOSTILE,
                   level=(1, HOSTILE), moment=(1, HOSTILE))
         ),
         lambda: ranges([(HOSTILE[:25], ROW, 0), (HOSTILE, NONE, 1)], (0, 1)),

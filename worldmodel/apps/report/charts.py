@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "LatentMap", "Line", "Panel", "bars", "convergence", "curves", "latent_map",
+__all__ = ["PALETTE", "LatentMap", "Line", "Panel", "bars", "convergence", "latent_map",
            "panels", "position_colours", "ranges", "save_chart", "svg", "training_curves",
            "tune_chart"]  # fmt: skip
 
@@ -43,13 +43,11 @@ def _styled() -> Iterator[None]:
 
 
 class Line(NamedTuple):
-    """A line and its band; the legend leaves out "", the line what is NaN."""
+    """A line, with a band if y are estimates; the legend leaves out "", the line what is NaN."""
 
     name: str
     x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    y: Sequence[float] | Sequence[Estimate]
     colour: int | None = None  #: which of the palette; None: by its place in the panel
 
 
@@ -86,18 +84,6 @@ def panels(*shown: Panel) -> Figure:
     for axes, panel in zip(places, shown, strict=True):
         _draw(_name(axes, panel.x_label, panel.y_label), panel)
     return figure
-
-
-def curves(
-    lines: Sequence[tuple[str, Sequence[float], Sequence[Estimate], int]],
-    x_label: str, y_label: str, *, log_y: bool = False, moment: tuple[float, str] | None = None,
-) -> Figure:  # fmt: skip
-    """Lines of estimates (name, x, estimates, colour) with their bands."""
-    drawn = [
-        Line(name, x, [e.value for e in found], [e.low for e in found], [e.high for e in found], c)
-        for name, x, found, c in lines
-    ]
-    return panels(Panel(drawn, x_label, y_label, log_y=log_y, moment=moment))
 
 
 @_styled()
@@ -194,7 +180,7 @@ def training_curves(
             for name, table in (("training", train), ("held out", held_out))
             if table and len(table.get(column, ()))
         ]
-        if column == "prediction" or any(y > 0 for line in lines for y in line.y):
+        if column == "prediction" or any(np.greater(line.y, 0).any() for line in lines):
             shown.append(Panel(lines, "optimizer step", unit, title, log_y=log, level=level))
     return panels(*shown)
 
@@ -240,8 +226,9 @@ def _problems(values: Floats) -> list[Line]:
     if problems <= len(PALETTE):
         names = [f"problem {b}" if problems > 1 else "" for b in range(problems)]
         return [Line(name, x, values[:, b].tolist()) for b, name in enumerate(names)]
-    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=1).tolist()
-    return [Line("median and quartiles", x, middle, low, high)]
+    rows = np.quantile(values, (0.5, 0.25, 0.75), axis=1).T.tolist()
+    found = [Estimate(middle, low, high, problems) for middle, low, high in rows]
+    return [Line("median and quartiles", x, found)]
 
 
 @_styled()
@@ -306,12 +293,11 @@ def _draw(axes: Axes, panel: Panel) -> None:
         number, order = place if line.colour is None else line.colour, 3 - place / 9
         colour = PALETTE[number % len(PALETTE)]
         x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
+        if y.ndim > 1:
+            y, low, high = y.T[:3]
+            axes.fill_between(x, low, high, alpha=0.17, linewidth=0, color=colour, zorder=order)
         kept = np.isfinite(y) & ((y > 0) | (not panel.log_y))
         drawn += int(kept.sum())
-        if line.low is not None and line.high is not None:
-            axes.fill_between(
-                x, line.low, line.high, alpha=0.17, linewidth=0, color=colour, zorder=order
-            )
         dots, name = "o-" if kept.sum() < 40 else "-", _short(line.name) or "_"
         axes.plot(x[kept], y[kept], dots, label=name, color=colour, zorder=order)
     if not drawn:

@@ -99,7 +99,7 @@ def _probes(study: Study) -> Found:
         for guess in measure.probe_guesses(train_z, train_y, test_z, seed=study.seed)
     ]
     names = study.material.names
-    varies = (test_y.std(0) >= 1e-6 * (1 + test_y.abs().mean(0))).tolist()
+    varies = (~(test_y.std(0) < 1e-6 * (1 + test_y.abs().mean(0)))).tolist()
     return Found(
         quantities=[
             Found(name=name, varies=moves, constant=blind, linear=line, mlp=network)

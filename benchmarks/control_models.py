@@ -17,7 +17,7 @@ from torch import nn
 from sigreg import SIGReg, SubspaceRegularizer
 from worldmodel import GCBC, presets
 from worldmodel.apps import settings
-from worldmodel.apps.demo.material import DemoMaterial, gather
+from worldmodel.apps.demo import DemoMaterial, gather
 from worldmodel.apps.progress import Progress
 from worldmodel.apps.provenance import commit
 from worldmodel.apps.runs import Run, open_run, save_run

@@ -26,8 +26,8 @@ from worldmodel.apps.evaluate import (
     read_result,
     write_result,
 )
-from worldmodel.apps.evaluate.running import seeds_of
-from worldmodel.apps.report import result_lines
+from worldmodel.apps.evaluate.trial import seeds_of
+from worldmodel.apps.report import render
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.apps.settings import PlannerSettings, TrialSettings
 from worldmodel.data import ActionScale, HDF5Writer, action_digest
@@ -362,7 +362,7 @@ def test_training_episodes_are_refused_unless_history_asks(run: Run, manifest: M
 
 def label_of(result: Result) -> str:
     """The line that says what a result of the historical protocol is good for."""
-    lines = result_lines(result.model_dump(mode="json"), Path())
+    lines = render("evaluate.txt", result=result.model_dump(mode="json"), out=Path()).splitlines()
     (label,) = (line for line in lines if "HISTORICAL" in line)
     return label
 

@@ -18,8 +18,7 @@ import torch
 
 from worldmodel import presets
 from worldmodel.apps.cli import main
-from worldmodel.apps.evaluate.log import Log, Mark
-from worldmodel.apps.evaluate.result import Tried
+from worldmodel.apps.evaluate.result import Log, Mark, Tried
 from worldmodel.apps.folder import locked
 from worldmodel.apps.runs import save_run
 from worldmodel.data import ActionScale

@@ -18,9 +18,8 @@ from worldmodel.apps.evaluate import (
     attempt,
     make_manifest,
 )
-from worldmodel.apps.evaluate.films import film_attempts, film_of, nearest_frames
-from worldmodel.apps.evaluate.running import seeds_of
-from worldmodel.apps.report import film_suffix
+from worldmodel.apps.evaluate.films import film_attempts, film_of, film_suffix, nearest_frames
+from worldmodel.apps.evaluate.trial import seeds_of
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom, collect
@@ -43,7 +42,7 @@ def tried() -> tuple[Manifest, PlannerPolicy, Outcome]:
         planner=PlannerSettings(samples=6, elites=3, iterations=2, horizon=2),
     )
     seeds = seeds_of(manifest, 0)
-    return manifest, policy, attempt(WORLD, manifest.pairs, policy, budget=7, seeds=seeds)
+    return manifest, policy, attempt(WORLD, manifest, policy, budget=7, seeds=seeds)
 
 
 def test_a_film_shows_the_attempts_that_were_evaluated(
@@ -74,7 +73,7 @@ def test_a_policy_that_plans_nothing_expects_nothing(
 ) -> None:
     """Random walkers walk the same way again, and no third picture stands beside them."""
     manifest, chosen = tried[0], np.asarray([0, 5])
-    outcome = attempt(WORLD, manifest.pairs, RandomPolicy(), budget=7, seeds=seeds_of(manifest, 0))
+    outcome = attempt(WORLD, manifest, RandomPolicy(), budget=7, seeds=seeds_of(manifest, 0))
     film = film_of(WORLD, manifest, RandomPolicy(), chosen)
     assert (film.expected, film.decided) == (None, None)
     assert np.array_equal(film.paths, outcome.paths[chosen])

@@ -37,7 +37,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     read = read_manifest(tmp_path / "m.json")
     for name in Manifest.model_fields:
         assert np.array_equal(getattr(read, name), getattr(manifest, name)), name
-    assert read.pairs.starts.dtype == np.float32
+    assert read.starts.dtype == np.float32
     write_manifest(read, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "m.json").read_bytes()
 
@@ -54,7 +54,7 @@ def test_some_pairs_of_a_manifest_are_still_of_it() -> None:
     """Pairs, seeds and sources go together, in the order asked for."""
     manifest, which = made(), np.asarray([7, 2])
     some = manifest.take(which)
-    assert np.array_equal(some.pairs.starts, manifest.pairs.starts[which])
+    assert np.array_equal(some.starts, manifest.starts[which])
     assert np.array_equal(some.seeds, manifest.seeds[which])
     assert some.sha256 == manifest.sha256
 
@@ -62,12 +62,10 @@ def test_some_pairs_of_a_manifest_are_still_of_it() -> None:
 def test_each_pair_names_the_episode_it_came_from() -> None:
     """The name beside a start is that of the walk that holds it; unused walks are not named."""
     manifest = made(num=5)
-    for start, episode, row in zip(
-        manifest.pairs.starts, manifest.pairs.episodes, manifest.pairs.rows, strict=True
-    ):
+    for start, episode, row in zip(manifest.starts, manifest.episodes, manifest.rows, strict=True):
         e = NAMES.index(manifest.source_episodes[episode])
         assert np.array_equal(WALKS.states[e, row], start)
-    assert set(manifest.pairs.episodes) == set(range(len(manifest.source_episodes)))
+    assert set(manifest.episodes) == set(range(len(manifest.source_episodes)))
 
 
 def test_the_hash_is_of_the_content_and_of_all_of_it(tmp_path: Path) -> None:
@@ -144,9 +142,9 @@ def test_what_is_no_manifest_is_named(tmp_path: Path) -> None:
 def test_the_historical_protocol_keeps_solved_pairs() -> None:
     """At a short offset many pairs are solved; only the held-out protocol leaves them out."""
     fair, old = made(offset=2), made(offset=2, protocol="historical")
-    assert not WORLD.success(fair.pairs.starts, fair.pairs.goals).any()
+    assert not WORLD.success(fair.starts, fair.goals).any()
     assert fair.dropped_as_solved > 0
-    assert WORLD.success(old.pairs.starts, old.pairs.goals).any()
+    assert WORLD.success(old.starts, old.goals).any()
     assert old.dropped_as_solved == 0
     assert (fair.protocol, old.protocol) == ("held-out", "historical")
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from worldmodel import Futures, Imagination, WorldModel, presets
-from worldmodel.apps.evaluate import PlannerPolicy, Scene, Task, planning
+from worldmodel.apps.evaluate import PlannerPolicy, Scene, Task
+from worldmodel.apps.evaluate.policies import method_of
 from worldmodel.apps.settings import EvaluateSettings, PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom
@@ -157,7 +158,7 @@ def test_whatever_settings_allow_the_planner_takes(planner: str) -> None:
     elites = {"cem": 2, "icem": 2, "mppi": 1}.get(planner)
     least = {"cem": 2, "icem": 4, "predictive-sampling": 2}.get(planner, 1)
     given: dict[str, Any] = {} if elites is None else {"elites": elites}
-    planning.method_of(PlannerSettings(planner=planner, samples=least, **given))  # type: ignore[arg-type]
+    method_of(PlannerSettings(planner=planner, samples=least, **given))  # type: ignore[arg-type]
 
 
 def test_a_planner_is_described_by_its_own_settings_alone() -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+from tqdm import tqdm
 
 from worldmodel.apps.progress import Progress, say
 
@@ -70,3 +71,17 @@ def test_a_quiet_one_counts_without_a_word(capsys: pytest.CaptureFixture[str]) -
         bar.update(3)
     assert bar.done == 3
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupted_word_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kill while tqdm makes its lock became an AttributeError; words need no lock."""
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.delattr(tqdm, "_lock", raising=False)
+    monkeypatch.setattr(tqdm, "get_lock", killed)
+    say("a word")
+    assert capsys.readouterr().out == "a word\n"

@@ -12,8 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from worldmodel.apps.report import Film, film_suffix, write_film
-from worldmodel.apps.report.films import _PLACES, sheets
+from worldmodel.apps.evaluate.films import _PLACES, Film, film_suffix, sheets, write_film
 from worldmodel.worlds import TwoRoom
 from worldmodel.worlds.push_t import PushT
 

@@ -15,21 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldmodel.apps.report import (
-    compare_lines,
-    compare_page,
-    demo_lines,
-    demo_page,
-    evaluate_page,
-    index_page,
-    result_lines,
-    study_lines,
-    study_page,
-    tune_page,
-    write_index,
-)
-from worldmodel.apps.report.words import interval, number, p_value, percent, plural, points
-from worldmodel.apps.study import records as r
+from worldmodel.apps.report import index_page, render, study_page, training_curves, write_index
+from worldmodel.apps.report.charts import LatentMap
+from worldmodel.apps.report.pages import interval, number, p_value, percent, plural, points
+from worldmodel.apps.study.measures import Found
 from worldmodel.study import Estimate, PairedTest, ProbeScore
 
 HOSTILE = "</style></title><script>parent.ran=1</script>\"'><img src=x onerror=parent.ran=1>$x$"
@@ -40,36 +29,47 @@ TEST = PairedTest(E10, E10, 2.0, 0.04, E10)
 PIXELS = np.zeros((2, 16, 16, 3), np.uint8)
 
 
-def study(name: str) -> r.StudyReport:
+def study(name: str) -> Found:
     """A report whose every text is `name`."""
     score = ProbeScore(E10, E10, E10)
-    strip = r.Strip(PIXELS, PIXELS, [None, PIXELS[0]])
-    still = r.Quantity(name, False, score, score, score)
+    strip = Found(truth=PIXELS, seen=PIXELS, dreamt=[None, PIXELS[0]])
+    known, still = (
+        Found(name=name, varies=varies, constant=score, linear=score, mlp=score)
+        for varies in (True, False)
+    )
     conditions = ("undisturbed", "recolour", "teleport")
     tests = {f"{a} against {b}": TEST for a, b in (("teleport", "undisturbed"), (name, name))}
     numbers = dict.fromkeys(("num_batches", "num_samples", "statistic", "floor", "collapse",
                              "p_value", "scale", "mean_error", "covariance_error",
                              "gaussian_rank"), 0.5)  # fmt: skip
     corners = np.asarray([[0.0, 0], [1, 0], [0, 1]])
-    return r.StudyReport(
-        r.RunFacts(name, name, name, 12_345, 8, "0" * 64),
-        r.DataFacts(name, 10, 10, 2, 5),
-        [name],
-        {
-            "probes": r.Probes([still._replace(varies=True), still], 10, 10, 8, name),
-            "pictures": r.Pictures(E10, E10, E10, 16, 1, [0, 1], 3, [strip]),
-            "foresight": r.Foresight(1, [1, 2], 5, [E10] * 2, [E10] * 2, [E10] * 2, 1, name),
-            "violations": r.Violations(
-                1, [1, 2], {c: [E10] * 2 for c in conditions}, tests,
-                dict.fromkeys(conditions, E10), name, name,
-                dict.fromkeys((*conditions, name), PIXELS),
+    return Found(
+        run=Found(name=name, objective=name, world=name, parameters=12_345, embedding_dims=8),
+        data=Found(source=name),
+        notes=[name],
+        parts={
+            "probes": Found(quantities=[known, still], train_episodes=10, test_episodes=10,
+                            unit=name),
+            "pictures": Found(explained_share=E10, side=16, columns=[0, 1], steps=3,
+                              shown=[strip]),
+            "foresight": Found(
+                known_frames=1, horizons=[1, 2], raw_steps_per_horizon=5, model=[E10] * 2,
+                copy=[E10] * 2, mean=[E10] * 2, first_horizon_no_better_than_copying=1, unit=name,
             ),
-            "straightness": r.Straightness(E10, E10, None, [r.Checkpoint(2, E10)]),
-            "spread": r.Spread(E10, 8, [0.7, 0.3], numbers, name),
-            "map": r.LatentMap([0.6, 0.3], name, corners, corners, np.arange(3.0)),
-            "other": r.Unavailable(name),
+            "violations": Found(
+                at_frame=1, frames=[1, 2], surprise={c: [E10] * 2 for c in conditions},
+                tests=tests, pixels_changed=dict.fromkeys(conditions, E10), teleport_is=name,
+                unit=name, shown=dict.fromkeys((*conditions, name), PIXELS),
+            ),
+            "straightness": Found(trained=E10, true_states=E10, untrained=None,
+                                  checkpoints=[Found(step=2, straightness=E10)]),
+            "spread": Found(effective_rank=E10, embedding_dims=8, spectrum=[0.7, 0.3],
+                            report=numbers, verdict=name),
+            "map": Found(coloured_by=name,
+                         shown=LatentMap([0.6, 0.3], corners, corners, np.arange(3.0))),
+            "other": Found(unavailable=name),
         },
-        0, 1.0, {"sigreg": name, "torch": name},
+        seed=0, seconds=1.0, versions={"sigreg": name, "torch": name},
     )  # fmt: skip
 
 
@@ -143,14 +143,16 @@ def pages(name: str, folder: Path) -> dict[str, str]:
     Image.new("RGB", (4, 4)).save(run / "curves.png")
     films = {"successes": folder / "film.gif", name: folder / "film.gif"}
     report = study(name)
+    curves = training_curves({"step": [1.0, 2.0], "prediction": [2.0, 1.0]}, floor=None)
     return {
         "study": study_page(report),
-        "evaluate": evaluate_page(result(name), films),
-        "compare": compare_page(compared(name), (name, name)),
-        "tune": tune_page(tuned(name)),
-        "demo": demo_page(demo(name), films | {"map": report.parts["map"]}),  # type: ignore[dict-item]
+        "evaluate": render("evaluate.html", result=result(name), films=films),
+        "compare": render("compare.html", found=compared(name), names=(name, name)),
+        "tune": render("tune.html", tune=tuned(name)),
+        "demo": render("demo.html", report=demo(name), film=films["successes"],
+                       map=report.parts["map"].shown, curves=curves),
         "index": index_page(run),
-    }
+    }  # fmt: skip
 
 
 class Reader(HTMLParser):
@@ -219,7 +221,7 @@ def test_a_phone_shows_every_page_whole(name: str, tmp_path: Path) -> None:
     assert set(found) == set(PAGES)
     assert {page: width for page, (width, _, _) in found.items() if width > 390} == {}
     assert {page: broken for page, (_, broken, _) in found.items() if broken} == {}
-    assert [found[page][2] for page in PAGES] == [8, 1, 2, 1, 2, 0]
+    assert [found[page][2] for page in PAGES] == [8, 1, 2, 1, 3, 0]
 
 
 def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> None:
@@ -233,7 +235,8 @@ def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> 
     assert "Middle: the goal" in page
     cloned = result("name") | {"protocol": "held-out", "manifest_protocol": "held-out"}
     cloned["fingerprint"] = cloned["fingerprint"] | {"planner": "GCBCPolicy"}
-    page = evaluate_page(cloned, {"successes": tmp_path / "film.gif"})
+    films = {"successes": tmp_path / "film.gif"}
+    page = render("evaluate.html", result=cloned, films=films)
     assert "Historical" not in page
     assert "Left: now. Right: the goal." in page
     assert "GCBC of name</h1>" in page
@@ -242,7 +245,8 @@ def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> 
 def test_a_study_of_some_parts_has_their_sections_alone() -> None:
     """What was not asked for is not on the page; what could not be measured says why."""
     report = study("name")
-    some = report._replace(parts={"probes": r.Unavailable("of tests"), "map": report.parts["map"]})
+    parts = {"probes": Found(unavailable="of tests"), "map": report.parts["map"]}
+    some = Found(**vars(report) | {"parts": parts})
     page = study_page(some)
     assert page.count("<section>") == 2
     assert "Not measured: of tests." in page
@@ -252,10 +256,10 @@ def test_a_study_of_some_parts_has_their_sections_alone() -> None:
 def test_an_unfinished_search_has_a_page() -> None:
     """Without a result there is no λ to tell, without a trial no chart."""
     tune = tuned("name")
-    assert "do not change sides once" in tune_page(tune)
+    assert "do not change sides once" in render("tune.html", tune=tune)
     del tune["result"]
-    assert "not finished" in tune_page(tune)
-    assert "<svg" not in tune_page(tune | {"trials": []})
+    assert "not finished" in render("tune.html", tune=tune)
+    assert "<svg" not in render("tune.html", tune=tune | {"trials": []})
 
 
 def test_the_index_leads_to_what_lies_there(tmp_path: Path) -> None:
@@ -283,24 +287,36 @@ def test_the_index_leads_to_what_lies_there(tmp_path: Path) -> None:
     assert "of goals reached" not in index_page(tmp_path)
 
 
+def test_a_broken_link_is_not_on_the_index(tmp_path: Path) -> None:
+    """What a link in a run folder leads to may be gone; the page is made all the same."""
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "there.txt").write_text("x")
+    page = index_page(tmp_path)
+    assert "./there.txt" in page
+    assert "gone.txt" not in page
+
+
 def test_a_terminal_is_told_the_same_figures() -> None:
     """Rates, intervals, tests and notes appear in the lines as they do on the pages."""
-    out = Path("there")
-    lines = result_lines(result("name"), out)
+
+    def said(command: str, **found: object) -> list[str]:
+        return render(f"{command}.txt", out=Path("there"), **found).splitlines()
+
+    lines = said("evaluate", result=result("name"))
     assert "  HISTORICAL PROTOCOL: for comparison with published tables only; " in lines[1]
     assert "  random actions                50.0 %   25.0 % – 75.0 %         25.0 %" in lines
     assert "  note: the manifest was made with name 1, this is name name" in lines
     assert "  steps to the goal       never reached" in lines
     assert lines[-1] == "  look at there/index.html; all figures are in there/result.json"
-    lines = compare_lines(compared("name"), "one", "two")
+    lines = said("compare", found=compared("name"), names=("one", "two"))
     assert lines[:2] == ["A  one", "B  two"]
     assert "  A 50.0 %   B 75.0 %   B − A +25.0 points" in lines
     assert "  better in A 1, better in B 6, exact test p = 0.12" in lines
-    lines = demo_lines(demo("name"), out)
+    lines = said("demo", report=demo("name"))
     assert "    within a room      none" in lines
     assert "  reached the goal     50.0 %           50.0 %" in lines
-    assert demo_lines({k: v for k, v in demo("name").items() if k != "ablation"}, out)
-    lines = study_lines(study("name"), out)
+    assert said("demo", report={k: v for k, v in demo("name").items() if k != "ablation"})
+    lines = said("study", report=study("name"))
     assert "  note: name" in lines
     assert "  name         R²  line 0.5 (0.25 to 0.75)   network 0.5 (0.25 to 0.75)" in lines
     assert "  other: not measured, name" in lines

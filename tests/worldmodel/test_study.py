@@ -15,11 +15,10 @@ from worldmodel import WorldModel, presets
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run, save_run
 from worldmodel.apps.settings import StudySettings
+from worldmodel.apps.study.command import plain, study
 from worldmodel.apps.study.command import run as run_command
-from worldmodel.apps.study.command import study
 from worldmodel.apps.study.material import gather_material
-from worldmodel.apps.study.records import plain
-from worldmodel.data import ActionScale, Episodes, HDF5Writer, episode_digests
+from worldmodel.data import ActionScale, Episodes, HDF5Writer, action_digest, episode_digests
 from worldmodel.heads import load_head
 from worldmodel.worlds import TwoRoom, collect
 
@@ -231,6 +230,30 @@ def test_the_page_fetches_nothing(studied: Path) -> None:
     assert "@import" not in page
     assert page.count("<section>") == len(PARTS)
     assert page.count("<svg") == 8
+
+
+def test_a_run_that_knows_every_fresh_episode_is_told_so(tmp_path: Path) -> None:
+    """Nothing new to the run in the built-in world is one line, and an empty folder stays."""
+    save_small(tmp_path / "run")
+    walks = gather_material(open_run(tmp_path / "run"), None, 2, 0)
+    assert walks.fit is not None
+    seen = [action_digest(raw.numpy()) for part in (walks.fit, walks.test) for raw in part.raw]
+    save_small(tmp_path / "run", trained_on=seen)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="all 4 episodes of two-room were trained on"):
+        run_study(tmp_path / "run", tmp_path / "out", episodes=2)
+    assert (tmp_path / "out").is_dir()
+
+
+def test_a_model_of_the_hub_is_studied_into_a_folder(
+    studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id is no folder here: the study ends well, and no index is written where none belongs."""
+    found = open_run(studied)
+    monkeypatch.setattr("worldmodel.apps.study.command.open_run", lambda *_, **__: found)
+    run_study(Path("owner/name"), tmp_path / "out", episodes=2, steps=1)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"study.html", "study.json", "probe.safetensors"}
 
 
 def test_a_study_is_not_written_over(

@@ -38,7 +38,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("DemoSettings", "demo.command", "learn a world model from pixels and plan"),
+    "demo": Command("DemoSettings", "demo", "learn a world model from pixels and plan"),
     "data collect": Command(
         "CollectSettings", "data.command", "record episodes of a policy in a world", "collect"
     ),
@@ -54,15 +54,11 @@ COMMANDS = {
     "train": Command("TrainSettings", "train.command", "train a world model on a data set"),
     "tune-lambda": Command("TuneSettings", "tune", "find the weight of SIGReg by bisection"),
     "study": Command("StudySettings", "study.command", "measure what a run has learned, one page"),
-    "manifest": Command(
-        "ManifestSettings", "evaluate.manifest_command", "write down start and goal pairs"
-    ),
+    "manifest": Command("ManifestSettings", "evaluate.manifest", "write down start and goal pairs"),
     "evaluate": Command(
         "EvaluateSettings", "evaluate.command", "measure how often plans reach the goals"
     ),
-    "compare": Command(
-        "CompareSettings", "evaluate.comparing", "compare two results on one manifest"
-    ),
+    "compare": Command("CompareSettings", "evaluate.result", "compare two results on one manifest"),
 }
 
 

@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 def say(text: str) -> None:
     """Print one line, above a bar if there is one."""
-    tqdm.write(text, file=sys.stdout)
+    # With its lock, an interruption on the way becomes another error inside tqdm.
+    tqdm.write(text, file=sys.stdout, nolock=True)
     sys.stdout.flush()
 
 

@@ -27,13 +27,13 @@ from torch import Tensor
 from sigreg import SIGReg, collapse_value, effective_rank, noise_floor
 from worldmodel._files import write_atomically
 from worldmodel.apps._interrupt import whole_steps
-from worldmodel.apps.demo.material import collected, seed_for
+from worldmodel.apps.demo import collected, seed_for
 from worldmodel.apps.devices import device_of
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.parsing import check_kept, complete
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import Ranks
-from worldmodel.apps.report import save_chart, tune_chart, tune_page, write_index
+from worldmodel.apps.report import render, save_chart, tune_chart, write_index
 from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TuneSettings
 from worldmodel.apps.train.material import TrainMaterial, cut, open_material
 from worldmodel.apps.train.models import begin_training
@@ -264,4 +264,4 @@ def _write(settings: TuneSettings, trials: Mapping[float, Trial], search: Bisect
     write_json(content, out / _TRIALS)
     if rows:
         save_chart(tune_chart(rows, None if search is None else search.middle), out / _CHART)
-        write_atomically(out / "tune.html", tune_page(content).encode())
+        write_atomically(out / "tune.html", render("tune.html", tune=content).encode())

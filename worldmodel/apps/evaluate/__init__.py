@@ -1,29 +1,29 @@
 """Control, measured: pairs, policies, attempts, manifests, results and their comparison."""
 
-from worldmodel.apps.evaluate.attempt import Outcome, attempt
-from worldmodel.apps.evaluate.comparing import Comparison, compare
 from worldmodel.apps.evaluate.manifest import (
     Manifest,
+    Pairs,
     make_manifest,
+    make_pairs,
     read_manifest,
     write_manifest,
 )
-from worldmodel.apps.evaluate.pairs import Pairs, make_pairs
-from worldmodel.apps.evaluate.planning import GCBCPolicy, PlannerPolicy
 from worldmodel.apps.evaluate.policies import (
     Actor,
     ExpertPolicy,
+    GCBCPolicy,
     IdlePolicy,
+    PlannerPolicy,
     Policy,
     RandomPolicy,
     Scene,
     Task,
 )
-from worldmodel.apps.evaluate.result import Result, read_result, write_result
-from worldmodel.apps.evaluate.running import evaluate
+from worldmodel.apps.evaluate.result import Result, compare, read_result, write_result
+from worldmodel.apps.evaluate.trial import Outcome, attempt, evaluate
 
 __all__ = [
-    "Actor", "Comparison", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Manifest", "Outcome",
+    "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Manifest", "Outcome",
     "Pairs", "PlannerPolicy", "Policy", "RandomPolicy", "Result", "Scene", "Task", "attempt",
     "compare", "evaluate", "make_manifest", "make_pairs", "read_manifest", "read_result",
     "write_manifest", "write_result",

@@ -7,16 +7,14 @@ from contextlib import ExitStack
 from worldmodel._files import write_atomically
 from worldmodel.apps.devices import device_of
 from worldmodel.apps.evaluate.films import film_attempts
-from worldmodel.apps.evaluate.log import Log, Mark
 from worldmodel.apps.evaluate.manifest import read_manifest
-from worldmodel.apps.evaluate.result import PLANNED, write_result
-from worldmodel.apps.evaluate.running import result_of, tries
-from worldmodel.apps.evaluate.trial import prepare
+from worldmodel.apps.evaluate.result import PLANNED, Log, Mark, write_result
+from worldmodel.apps.evaluate.trial import prepare, result_of, tries
 from worldmodel.apps.folder import begin_folder, write_json
-from worldmodel.apps.parsing import complete, read_settings
+from worldmodel.apps.parsing import kept_settings
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined
-from worldmodel.apps.report import evaluate_page, result_lines, write_index
+from worldmodel.apps.report import render, write_index
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import EvaluateSettings
 
@@ -49,25 +47,24 @@ def run(settings: EvaluateSettings) -> int:
             with Progress(
                 "evaluate", done + len(mine), start=done, unit="attempt", quiet=not ranks.first
             ) as bar:
-                for some in tries(trial, mine):
+                for some in tries(trial, mine, bar):
                     log.write(some)
-                    bar.update(len(some))
         if not ranks.first:
             return 0
         result = result_of(trial, [Log(out, mark).tried[key] for key in keys])
         # Before its pictures: whatever happens to them, hours of planning are not lost.
         write_result(result, out / "result.json")
-        policy = trial.policies[PLANNED]
+        acting, reached = trial.policies[PLANNED], result.reached
         films = film_attempts(
-            trial.world, trial.manifest, policy, result.reached, out, each=settings.films
+            trial.world, trial.manifest, acting, reached, out, each=settings.films
         )
         # The page last: its presence says that everything is there.
         content = result.model_dump(mode="json")
-        write_atomically(out / "index.html", evaluate_page(content, films).encode())
+        page = render("evaluate.html", result=content, films=films)
+        write_atomically(out / "index.html", page.encode())
         if out.absolute().parent == settings.run.absolute():
             write_index(settings.run)
-    for line in result_lines(content, out):
-        say(line)
+    say(render("evaluate.txt", result=content, out=out))
     return 0
 
 
@@ -81,11 +78,7 @@ def _check_out(settings: EvaluateSettings) -> bool:
         raise FileExistsError(f"--out must not hold a result yet, got {out}: choose another folder")
     if not begun.is_file():
         return False
-    try:
-        before = complete(EvaluateSettings, "evaluate", read_settings(begun), {"out": out})
-    except ValueError as error:
-        raise ValueError(f"{begun} is damaged: {error}") from None
-    if other := settings.changed(before):
+    if other := settings.changed(kept_settings(EvaluateSettings, "evaluate", begun, out=out)):
         raise ValueError(
             f"--out must not hold another evaluation yet, {out} has other settings: "
             + ", ".join(other)

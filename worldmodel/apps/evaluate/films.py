@@ -1,49 +1,64 @@
-"""Attempts once more, to be watched: what each plan expects to see."""
+"""Attempts in motion: where the agent is, where it should be, and what its plan expects to see."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from worldmodel.apps.evaluate.attempt import attempt
+from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate.manifest import Manifest
-from worldmodel.apps.evaluate.planning import PlannerPolicy
-from worldmodel.apps.evaluate.policies import Policy
-from worldmodel.apps.evaluate.running import seeds_of
-from worldmodel.apps.report import Film, film_suffix, write_film
+from worldmodel.apps.evaluate.policies import PlannerPolicy, Policy
+from worldmodel.apps.evaluate.trial import attempt, seeds_of
 from worldmodel.study import embed
 from worldmodel.worlds import World, open_world
 
-__all__ = ["film_attempts", "film_of", "nearest_frames"]
+__all__ = ["Film", "film_attempts", "film_of", "film_suffix", "nearest_frames", "sheets",
+           "write_film"]  # fmt: skip
 
-_SIDE = 160
+Floats = NDArray[np.float32]
+_INK, _GOOD, _BAD, _TRAIL, _GAP, _FOOT = "#2b3040", "#2f9e6f", "#c23b22", "#e9a79a", 6, 20
+_DISC = ((0,), 224.0, 16.0)
+_PLACES = {"two": _DISC, "maze": _DISC, "push": ((0, 2), 512.0, 20.0)}
+"""Where a state has places in the picture, how wide that is, and how near is near enough."""
+_SIDE = 160  # of a picture
+_RATE = 11  # pictures a second; the last one stays for a second and a half
+
+
+class Film(NamedTuple):
+    """E attempts to be shown, and what was planned on the way where something was."""
+
+    names: Sequence[str]  #: [E], under each attempt
+    paths: Floats  #: [E, T, S], states
+    goals: Floats  #: [E, S]
+    success: NDArray[np.bool_]  #: [E]
+    steps: NDArray[np.int64]  #: [E], at which the goal was reached
+    expected: Floats | None = None  #: [decisions, E, S], a known state like the end of each plan
+    decided: NDArray[np.int64] | None = None  #: [decisions], raw step at which it was made
+
+    def take(self, some: slice) -> Film:
+        """Some of them."""
+        expected = None if self.expected is None else self.expected[:, some]
+        kept = (self.names[some], self.paths[some], self.goals[some])
+        return Film(*kept, self.success[some], self.steps[some], expected, self.decided)
 
 
 def film_attempts(
-    world: World,
-    manifest: Manifest,
-    policy: Policy,
-    reached: NDArray[np.bool_],
-    folder: Path,
-    *,
+    world: World, manifest: Manifest, policy: Policy, reached: NDArray[np.bool_], folder: Path, *,
     each: int = 3,
-) -> dict[str, Path]:
-    """Write films of the first few successes and failures, MP4 where PyAV is installed, else GIF.
+) -> dict[str, Path]:  # fmt: skip
+    """Write films of the first few pairs that were `reached` [N] and of those that were not.
 
     The attempts are made once more, which gives the same outcomes, to watch what is planned.
 
-    Args:
-        world: at the size the model sees.
-        manifest: as it was evaluated.
-        policy: as it was evaluated; what it expects is shown if it is a PlannerPolicy.
-        reached: [N], what came out when each pair was first tried.
-        folder: to write into.
-        each: pairs per film, at most.
     Returns: the files, by "successes" and "failures"; a kind that never happened has none.
     """
     kinds = {"successes": reached, "failures": ~reached}
@@ -63,42 +78,137 @@ def film_attempts(
 
 def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np.int64]) -> Film:
     """Try the pairs `chosen` [E] once more, and note what each plan expects."""
-    expected, decided = None, None
+    seen, expected, decided = policy, None, None
     nearest: list[NDArray[np.int64]] = []
-    pairs, seeds = manifest.pairs.take(chosen), seeds_of(manifest, 0)[chosen]
     known = np.concatenate([manifest.starts, manifest.goals])
-    seen = policy
     if isinstance(policy, PlannerPolicy):
         bank, last = embed(policy.model, torch.from_numpy(world.draw(known))), policy.planner.cost
         seen = replace(
             policy,
             on_plan=lambda z, goal: nearest.append(nearest_frames(z, goal, bank, last == "last")),
         )
+    pairs, seeds = manifest.take(chosen), seeds_of(manifest, 0)[chosen]
     outcome = attempt(world, pairs, seen, budget=manifest.budget, seeds=seeds)
     if isinstance(policy, PlannerPolicy):
         expected = known[np.stack(nearest)]
         decided = np.arange(len(nearest)) * policy.frameskip * policy.planner.execute
     names = [f"pair {pair}," for pair in chosen]
-    return Film(
-        names, outcome.paths, pairs.goals, outcome.success, outcome.steps, expected, decided
-    )
+    reached = (outcome.success, outcome.steps)
+    return Film(names, outcome.paths, pairs.goals, *reached, expected, decided)
 
 
 def nearest_frames(z: Tensor, goal: Tensor, bank: Tensor, last: bool) -> NDArray[np.int64]:
-    """Which known frame looks most like what each plan is judged by.
+    """[N]: which known frame, of `bank` [M, D], is most like what a plan `z` [N, H, D] expects.
 
-    That is its end, or where it comes nearest to the goal.
-
-    Args:
-        z: [N, H, D], what N plans expect.
-        goal: [N, D].
-        bank: [M, D], embeddings of known frames.
-        last: whether plans are judged by their end.
-    Returns: [N], indices into `bank`.
+    The `last` step of a plan counts, or the one that comes nearest to its `goal` [N, D].
     """
-    judged = z[:, -1]
-    if not last:
-        step = (z - goal[:, None]).square().sum(-1).argmin(1)
-        judged = z[torch.arange(len(step)), step]
+    step = (z - goal[:, None]).square().sum(-1).argmin(1)
+    judged = z[:, -1] if last else z[torch.arange(len(step)), step]
     nearest: NDArray[np.int64] = torch.cdist(judged, bank).argmin(1).cpu().numpy()
     return nearest
+
+
+def film_suffix() -> str:
+    """.mp4 where PyAV is installed with an H.264 encoder, .gif otherwise."""
+    try:
+        from av.codec import codecs_available
+    except ImportError:
+        return ".gif"
+    return ".mp4" if "libx264" in codecs_available else ".gif"
+
+
+def write_film(film: Film, display: World, path: Path, *, across: int = 1) -> None:
+    """Write attempts, `across` in a row, as a GIF or MP4; `display` draws the states as shown.
+
+    Raises: ValueError for another kind of file; OSError naming `path`.
+    """
+    writers = {".gif": _gif, ".mp4": _mp4}
+    if path.suffix not in writers:
+        raise ValueError(f"path must end in .gif or .mp4, got {path}")
+    write_atomically(path, writers[path.suffix](list(sheets(film, display, across))))
+
+
+def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]:
+    """One picture a step: now, goal and what is expected; a success stops where it arrives.
+
+    The goal's circle is as wide as the world's tolerance, where that is a length in the picture.
+    """
+    last = film.paths.shape[1] - 1
+    if film.success.all():
+        last = min(last, int(film.steps.max()) + 4)
+    stop = np.where(film.success, film.steps, last)
+    goals = _pictures(display, film.goals)
+    expected = [] if film.expected is None else [_pictures(display, s) for s in film.expected]
+    decided = np.zeros(1, int) if film.decided is None else film.decided
+    for t in range(last + 1):
+        at = np.minimum(t, stop)
+        now = _pictures(display, film.paths[np.arange(len(at)), at])
+        rows = []
+        for e, step in enumerate(at):
+            _draw_trail(display, now[e], film.paths[e, : step + 1], film.goals[e])
+            words, ink = f"step {step}", _INK
+            if film.success[e] and step == stop[e]:
+                words, ink = f"reached in {step}", _GOOD
+            elif t == last and not film.success[e]:
+                words, ink = "not reached", _BAD
+            shown = [(now[e], f"{film.names[e]} {words}".strip(), ink), (goals[e], "goal", _INK)]
+            if expected:
+                decision = np.searchsorted(decided, step, side="right") - 1
+                shown.append((expected[decision][e], "what the plan expects", _INK))
+            rows.append(shown)
+        yield _sheet(rows, across)
+
+
+def _sheet(rows: Sequence[Sequence[tuple[Image.Image, str, str]]], across: int) -> Image.Image:
+    """Attempts, each a row of pictures with words below them, as one picture.
+
+    Its sides are even: H.264 wants them.
+    """
+    side, across = rows[0][0][0].width, min(across, len(rows))
+    wide, high = len(rows[0]) * (side + _GAP) + _GAP, side + _FOOT + _GAP
+    size = (wide * across - 2 * _GAP, high * -(-len(rows) // across) - _GAP)
+    sheet = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), "#ffffff")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for place, row in enumerate(rows):
+        for column, (picture, words, ink) in enumerate(row):
+            x, y = place % across * wide + column * (side + _GAP), place // across * high
+            sheet.paste(picture, (x, y))
+            draw.text((x + 2, y + side + 3), words, ink, font)
+    return sheet
+
+
+def _draw_trail(world: World, picture: Image.Image, path: Floats, goal: Floats) -> None:
+    """Where the agent has been, and circles around the goal, in worlds whose states are places."""
+    columns, size, radius = _PLACES.get(world.name.split("-")[0], ((), 1.0, 0.0))
+    draw, scale = ImageDraw.Draw(picture), picture.width / size
+    if columns and len(path) > 1:
+        draw.line([tuple(p) for p in path[:-1, :2] * scale], _TRAIL, 2, joint="curve")
+    for column in columns:
+        (x, y), r = goal[column : column + 2] * scale, radius * scale
+        draw.ellipse((x - r, y - r, x + r, y + r), outline=_GOOD, width=1)
+
+
+def _pictures(world: World, states: Floats) -> list[Image.Image]:
+    return [Image.fromarray(frame.transpose(1, 2, 0)) for frame in world.draw(states)]
+
+
+def _gif(pictures: list[Image.Image]) -> bytes:
+    memory = io.BytesIO()
+    first, *rest = (p.quantize(96, dither=Image.Dither.NONE) for p in pictures)
+    duration = [1000 // _RATE] * len(rest) + [1500]
+    first.save(memory, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+    return memory.getvalue()
+
+
+def _mp4(pictures: list[Image.Image]) -> bytes:
+    import av
+
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=_RATE, options={"crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = *pictures[0].size, "yuv420p"
+        for picture in pictures + pictures[-1:] * (3 * _RATE // 2):
+            frame: Any = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return memory.getvalue()

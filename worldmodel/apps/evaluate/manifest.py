@@ -1,4 +1,4 @@
-"""A manifest: a task written down so that anybody's planner can be tried on exactly it.
+"""`worldmodel manifest`: a task written down, so that any planner can be tried on exactly it.
 
 A small JSON file with a SHA-256 over its content, which a hand that edits it does not renew.
 """
@@ -9,21 +9,29 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.evaluate.pairs import Pairs, make_pairs
+from worldmodel.apps.folder import check_new_file
+from worldmodel.apps.progress import say
 from worldmodel.apps.reading import Record, read_record
-from worldmodel.apps.settings import Count, Protocol, Seed
-from worldmodel.worlds import World
+from worldmodel.apps.report import render
+from worldmodel.apps.runs import open_run
+from worldmodel.apps.settings import Count, ManifestSettings, Natural, Protocol, Seed
+from worldmodel.data import action_digest, episode_digests
+from worldmodel.data.opening import open_episodes
+from worldmodel.worlds import TwoRoom, World, collect, open_world
 
-__all__ = ["PUBLISHED_PAIRS", "Manifest", "make_manifest", "read_manifest", "write_manifest"]
+__all__ = ["PUBLISHED_PAIRS", "Manifest", "Pairs", "make_manifest", "make_pairs", "read_manifest",
+           "run", "write_manifest"]  # fmt: skip
 
 PUBLISHED_PAIRS = 50  # of the historical protocol
+_LENGTH = 200  # actions of a walk collected for a manifest: goals 100 steps away leave room
+_FAR, _MOST = 10_000, 10_000  # steps to a goal, and walks, that memory holds
 
 
 def _array(value: object, kind: type[np.float32 | np.int64], rank: int) -> NDArray[Any]:
@@ -40,52 +48,33 @@ def _array(value: object, kind: type[np.float32 | np.int64], rank: int) -> NDArr
     raise ValueError(f"must be {'rows of finite numbers' if rank == 2 else 'whole numbers'}")
 
 
-def _short(states: NDArray[np.float32]) -> list[list[float]]:
-    """Shortest decimals that are read back as the same float32."""
-    return [[float(str(value)) for value in row] for row in states]
-
-
-Floats = Annotated[NDArray[np.float32], PlainValidator(lambda value: _array(value, np.float32, 2)),
-                   PlainSerializer(_short)]  # fmt: skip
-Ints = Annotated[NDArray[np.int64], PlainValidator(lambda value: _array(value, np.int64, 1)),
-                 PlainSerializer(lambda array: array.tolist())]  # fmt: skip
+# Shortest decimals that are read back as the same float32.
+_SHORT = PlainSerializer(lambda rows: [[float(str(value)) for value in row] for row in rows])
+_WHOLE = PlainSerializer(lambda array: array.tolist())
+Floats = Annotated[NDArray[np.float32], PlainValidator(lambda x: _array(x, np.float32, 2)), _SHORT]
+Ints = Annotated[NDArray[np.int64], PlainValidator(lambda x: _array(x, np.int64, 1)), _WHOLE]
 
 
 class Manifest(Record):
-    """What is to be done, and where it comes from.
-
-    Attributes:
-        env: the world, as `open_world` knows it.
-        protocol: "held-out" of unseen episodes without solved pairs, or "historical" of any rows.
-        seed: from which pairs and seeds were drawn.
-        offset: raw steps between start and goal in the source episode.
-        budget: raw steps allowed.
-        criterion: success in one line.
-        versions: packages and rendering where it was made.
-        source: where the episodes came from, in words.
-        source_episodes: digests of those that pairs were drawn from.
-        dropped_as_solved: drawn pairs that were left out, solved before the first step.
-        episodes, rows, seeds, starts, goals: Pairs, and a seed each below 2^53, [N] or [N, S].
-        sha256: of the content as canonical JSON.
-    """
+    """What is to be done, and where it comes from."""
 
     format: Literal[1]
-    env: str
-    protocol: Protocol
-    seed: Seed
-    offset: Count
-    budget: Count
-    criterion: str
-    versions: dict[str, str]
-    source: str
-    source_episodes: tuple[str, ...]
-    dropped_as_solved: Annotated[int, Field(ge=0)]
-    episodes: Ints
-    rows: Ints
-    seeds: Ints
-    starts: Floats
-    goals: Floats
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = "0" * 64
+    env: str  #: the world, as `open_world` knows it
+    protocol: Protocol  #: "held-out": unseen episodes, no solved pairs; "historical": any rows
+    seed: Seed  #: pairs and seeds were drawn from it
+    offset: Count  #: raw steps between start and goal in the source episode
+    budget: Count  #: raw steps allowed
+    criterion: str  #: success in one line
+    versions: dict[str, str]  #: packages and rendering where it was made
+    source: str  #: where the episodes came from, in words
+    source_episodes: tuple[str, ...]  #: digests of those that pairs were drawn from
+    dropped_as_solved: Natural  #: drawn pairs left out, solved before the first step
+    episodes: Ints  #: [N], which of the source episodes a pair comes from
+    rows: Ints  #: [N], which of its states is the start
+    seeds: Ints  #: [N], one for each pair, below 2^53
+    starts: Floats  #: [N, S]
+    goals: Floats  #: [N, S]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = "0" * 64  #: `content_hash`
 
     @model_validator(mode="after")
     def _agree(self) -> Manifest:
@@ -96,11 +85,6 @@ class Manifest(Record):
         if lowest < 0 or self.episodes.max() >= len(self.source_episodes):
             raise ValueError("episodes must count into source_episodes, and nothing be negative")
         return self
-
-    @property
-    def pairs(self) -> Pairs:
-        """Starts and goals."""
-        return Pairs(self.starts, self.goals, self.episodes, self.rows, self.dropped_as_solved)
 
     def take(self, which: NDArray[np.int64] | slice) -> Manifest:
         """Some of its pairs, under its own hash."""
@@ -114,32 +98,59 @@ class Manifest(Record):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_manifest(
-    world: World,
-    episodes: Sequence[NDArray[np.float32]],
-    digests: Sequence[str],
-    *,
-    num: int,
-    offset: int,
-    budget: int,
-    seed: int,
-    source: str,
-    protocol: Protocol = "held-out",
-    env: str | None = None,
-) -> Manifest:
-    """Draw `num` pairs from episodes and write down all that decides the task.
+class Pairs(NamedTuple):
+    """Where to start and where to end, both visited by one episode `offset` steps apart."""
 
-    Args:
-        world: of the episodes.
-        episodes: states [L, S] of each.
-        digests: their names, by `worldmodel.data.episode_digests`.
-        num: N pairs.
-        offset: steps from start to goal.
-        budget: steps allowed.
-        seed: of the draw.
-        source: where the episodes came from, in words.
-        protocol: "historical" keeps pairs that are solved already.
-        env: what `open_world` knows the world by; None is its name.
+    starts: NDArray[np.float32]  #: [N, S], states of the world
+    goals: NDArray[np.float32]  #: [N, S]
+    episodes: NDArray[np.int64]  #: [N], which episode each comes from
+    rows: NDArray[np.int64]  #: [N], which of its states is the start
+    dropped: int  #: drawn pairs left out, solved before the first step
+
+
+def make_pairs(
+    world: World, episodes: Sequence[NDArray[np.float32]], num: int, *, offset: int = 25,
+    seed: int, keep_solved: bool = False,
+) -> Pairs:  # fmt: skip
+    """Draw pairs without replacement, until `num` are not solved already.
+
+    A goal lies `offset` steps behind its start in one of the `episodes` (states [L, S] of each).
+    `keep_solved` takes every pair as drawn, as the published protocol does.
+
+    Raises: ValueError if no episode is long enough, or there are fewer such pairs.
+    """
+    lengths = np.asarray([len(states) for states in episodes])
+    room = np.maximum(lengths - offset, 0)
+    if offset < 1 or not room.any():
+        raise ValueError(
+            f"offset must be between 1 and the longest episode's {lengths.max()} states, "
+            f"that one excluded, got {offset}"
+        )
+    ends = room.cumsum()
+    drawn = np.random.default_rng(seed).permutation(int(ends[-1]))
+    episode = np.searchsorted(ends, drawn, side="right")
+    row = drawn - (ends - room)[episode]
+    states = np.concatenate([np.asarray(part, np.float32) for part in episodes])
+    first = (lengths.cumsum() - lengths)[episode] + row
+    starts, goals = states[first], states[first + offset]
+    unsolved = np.ones(len(drawn), bool) if keep_solved else ~world.success(starts, goals)
+    kept = np.flatnonzero(unsolved)[:num]
+    if len(kept) < num:
+        raise ValueError(f"num (--pairs) must be at most the {len(kept)} unsolved pairs, got {num}")
+    dropped = int(kept[-1]) + 1 - num if num else 0
+    return Pairs(starts[kept], goals[kept], episode[kept], row[kept], dropped)
+
+
+def make_manifest(
+    world: World, episodes: Sequence[NDArray[np.float32]], digests: Sequence[str], *,
+    num: int, offset: int, budget: int, seed: int, source: str, protocol: Protocol = "held-out",
+    env: str | None = None,
+) -> Manifest:  # fmt: skip
+    """Draw `num` pairs as `make_pairs` does, and write down all that decides the task.
+
+    `digests` are the names of the episodes, by `worldmodel.data.episode_digests`; `env` is what
+    `open_world` knows the world by, None its name; the other words are those of Manifest.
+
     Raises: ValueError as `make_pairs`, or if states are not of this world.
     """
     widths = {part.shape[-1] for part in episodes}
@@ -147,9 +158,8 @@ def make_manifest(
         raise ValueError(
             f"states must have the {world.state_dim} entries of {world.name}, got {sorted(widths)}"
         )
-    pairs = make_pairs(
-        world, episodes, num, offset=offset, seed=seed, keep_solved=protocol == "historical"
-    )
+    historical = protocol == "historical"
+    pairs = make_pairs(world, episodes, num, offset=offset, seed=seed, keep_solved=historical)
     # Only the episodes that a pair came from are named, and counted anew.
     used, counted = np.unique(pairs.episodes, return_inverse=True)
     manifest = Manifest(
@@ -171,11 +181,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read it and check that it is what was written.
-
-    Raises: FileNotFoundError if there is none; ValueError if it is damaged, of a newer format, or
-        was changed by hand.
-    """
+    """Read it; FileNotFoundError or ValueError if it is damaged, newer or changed by hand."""
     manifest = read_record(Path(path), Manifest, "manifest")
     if manifest.sha256 != (found := manifest.content_hash()):
         raise ValueError(
@@ -183,3 +189,66 @@ def read_manifest(path: str | Path) -> Manifest:
             f"{manifest.sha256[:12]}…; make a new one with `worldmodel manifest`"
         )
     return manifest
+
+
+def run(settings: ManifestSettings) -> int:
+    """Draw pairs and write them down; the same task once more is no harm."""
+    out, kept = settings.out, None
+    taken = FileExistsError(
+        f"--out must not hold another file yet, got {out}: choose another name, for results know "
+        "their manifest by its hash"
+    )
+    try:
+        check_new_file(out, [path for path in (settings.data, settings.unseen_by) if path])
+    except FileExistsError:
+        try:
+            kept = read_manifest(out).sha256
+        except (ValueError, OSError):
+            raise taken from None
+    states, digests, source = _walks(settings) if settings.data is None else _episodes(settings)
+    manifest = make_manifest(
+        open_world(settings.env), states, digests, num=settings.pairs, offset=settings.offset,
+        budget=settings.budget, seed=settings.seed, source=source, protocol=settings.protocol,
+        env=settings.env,
+    )  # fmt: skip
+    if kept not in (None, manifest.sha256):
+        raise taken
+    write_manifest(manifest, out)
+    say(render("manifest.txt", manifest=manifest, out=out))
+    return 0
+
+
+_Source = tuple[list[NDArray[np.float32]], list[str], str]
+"""Episodes to draw from: states [L, S], digests, and in words where they come from."""
+
+
+def _walks(settings: ManifestSettings) -> _Source:
+    """As many fresh walks as pairs: hardly two pairs share one."""
+    if settings.env != TwoRoom.name:
+        raise ValueError(
+            f"{settings.env} needs --data: `worldmodel data collect --env {settings.env}` makes "
+            "episodes nobody has trained on"
+        )
+    if settings.offset > _FAR:
+        raise ValueError(f"--offset must be at most {_FAR} on fresh walks, got {settings.offset}")
+    num, seed = min(max(settings.pairs, 50), _MOST), settings.seed + 2**31
+    walks = collect(TwoRoom(), num, max(_LENGTH, 2 * settings.offset), seed)
+    digests = [action_digest(actions) for actions in walks.actions]
+    return list(walks.states), digests, f"{num} fresh walks of the noisy expert, seed {seed}"
+
+
+def _episodes(settings: ManifestSettings) -> _Source:
+    """The episodes of a data set that a run was not trained on."""
+    data = str(settings.data)
+    episodes = open_episodes(data, state=settings.state)
+    if episodes.states is None:
+        raise ValueError(f"{data} has no states to start from; name them with --state")
+    seen = open_run(settings.unseen_by).trained_on if settings.unseen_by else frozenset[str]()
+    names = episode_digests(episodes)
+    kept = [e for e, name in enumerate(names) if name not in seen]
+    if not kept:
+        raise ValueError(f"every episode of {data} was trained on by --unseen-by")
+    ends, begins = episodes.lengths.cumsum(0).tolist(), episodes.offsets.tolist()
+    states = [episodes.states[begins[e] : ends[e]].numpy() for e in kept]
+    source = f"{len(kept)} of {len(names)} episodes of {Path(data).name}"
+    return states, [names[e] for e in kept], source

@@ -6,42 +6,42 @@ Letters: N pairs side by side, S state dims, A action dims of one raw step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from planners import CEM, ICEM, MPC, MPPI, Bounds, Cost, GradientDescent, Method, PredictiveSampling
+from worldmodel import goals
+from worldmodel.apps.runs import Run
+from worldmodel.apps.settings import PlannerSettings
+from worldmodel.data import ActionScale
+from worldmodel.gcbc import GCBC
+from worldmodel.model import WorldModel
 from worldmodel.worlds import World
 
-__all__ = ["Actor", "ExpertPolicy", "IdlePolicy", "Policy", "RandomPolicy", "Scene", "Task"]
+__all__ = ["FLOORS", "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "PlannerPolicy",
+           "Policy", "RandomPolicy", "Scene", "Task", "method_of", "policy_of"]  # fmt: skip
 
 Floats = NDArray[np.float32]
 
 
 class Task(NamedTuple):
-    """What a policy is told before the first step.
+    """What a policy is told before the first step."""
 
-    Attributes:
-        world: where it acts; `world.draw(goals)` are the pictures of the goals.
-        goals: [N, S].
-        seeds: [N], one stream of random numbers per pair, so that none depends on its neighbours.
-    """
-
-    world: World
-    goals: Floats
-    seeds: NDArray[np.int64]
+    world: World  #: where it acts; `world.draw(goals)` are the pictures of the goals
+    goals: Floats  #: [N, S]
+    seeds: NDArray[np.int64]  #: [N], a stream of random numbers per pair: none needs its neighbours
 
 
 class Scene(NamedTuple):
-    """What there is to see now.
+    """What there is to see now."""
 
-    Attributes:
-        states: [N, S]; for scripted policies, a learned one looks at the frames.
-        frames: draws them when called, [N, 3, H, W], uint8.
-    """
-
-    states: Floats
-    frames: Callable[[], NDArray[np.uint8]]
+    states: Floats  #: [N, S]; for scripted policies, a learned one looks at the frames
+    frames: Callable[[], NDArray[np.uint8]]  #: draws them when called, [N, 3, H, W]
 
 
 Actor = Callable[[Scene], Floats]
@@ -66,11 +66,7 @@ class RandomPolicy:
         low, high = task.world.action_low, task.world.action_high
         rngs = [np.random.default_rng(seed) for seed in task.seeds.tolist()]
         size = (1, task.world.action_dim)
-
-        def act(_: Scene) -> Floats:
-            return np.stack([rng.uniform(low, high, size) for rng in rngs]).astype(np.float32)
-
-        return act
+        return lambda _: np.stack([rng.uniform(low, high, size) for rng in rngs]).astype(np.float32)
 
 
 class IdlePolicy:
@@ -85,11 +81,172 @@ class ExpertPolicy:
     """The world's scripted expert, which sees states."""
 
     def begin(self, task: Task) -> Actor:
-        """The expert's action, [N, 1, A].
-
-        Raises: ValueError if the world has none.
-        """
+        """The expert's action, [N, 1, A]; ValueError if the world has none."""
         act = task.world.expert(task.goals)
         if act is None:
             raise ValueError(f"{task.world.name} has no scripted expert")
         return lambda scene: act(scene.states)[:, None]
+
+
+FLOORS: dict[str, Policy] = {
+    "random": RandomPolicy(), "noop": IdlePolicy(), "expert": ExpertPolicy(),
+}  # fmt: skip
+"""Who stands beside whoever is measured."""
+
+
+@dataclass(frozen=True)
+class PlannerPolicy:
+    """Looks at the current frame, plans in latent space, executes, looks again."""
+
+    model: WorldModel  #: in evaluation mode; plans where it lives
+    scale: ActionScale  #: of the actions the model was trained on
+    frameskip: int = 5  #: raw actions per block
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
+    on_plan: Callable[[Tensor, Tensor], None] | None = None
+    """Told after each decision the embeddings that the plan is expected to lead to, [N, H, D], and
+    those of the goals, [N, D]."""
+
+    def begin(self, task: Task) -> Actor:
+        """A planner with one stream of noise per pair; sees the goals' pictures, not the states."""
+        world, planner = task.world, self.planner
+        # A block that holds one raw action is searched as that action.
+        held, free = (1, self.frameskip) if planner.free else (self.frameskip, 1)
+        goal = _tensor(world.draw(task.goals), self.model)
+        low, high = torch.from_numpy(world.action_low), torch.from_numpy(world.action_high)
+        mpc = MPC(
+            method_of(planner), horizon=planner.horizon, action_dim=world.action_dim * free,
+            iterations=planner.budget[1], execute=planner.execute,
+            bounds=Bounds(low, high, mean=self.scale.mean, std=self.scale.std),
+            seed=torch.from_numpy(task.seeds), batch=len(task.goals), block=free,
+            device=goal.device,
+        )  # fmt: skip
+        cost_from = self._costs(goal)
+
+        def act(scene: Scene) -> Floats:
+            frames = _tensor(scene.frames(), self.model)[:, None]
+            cost = cost_from(frames)
+            actions = mpc.act(lambda plans: cost(plans.repeat(1, 1, 1, held)))
+            if self.on_plan and mpc.last:
+                with torch.no_grad():
+                    plan = mpc.last.actions.repeat(1, 1, held)
+                    z = self.model.rollout(self.model.encode(frames), plan)
+                    self.on_plan(z, self.model.encode(goal[:, None])[:, 0])
+            out: Floats = actions.repeat_interleave(held, dim=1).cpu().numpy()
+            return out
+
+        return act
+
+    def _costs(self, goal: Tensor) -> Callable[[Tensor], Cost]:
+        """From frames to the cost of all problems, in calls of `together` problems each."""
+        planner, num = self.planner, len(goal)
+        groups = _alike(num, planner.together, goal.device)
+        # Weights, goals and what is compiled or recorded are made once for all decisions.
+        dtype: torch.dtype = getattr(torch, planner.dtype)
+        imagination = self.model.imagine(dtype, planner.compile, planner.cuda_graph)
+        near = [goals.near(imagination.embed(goal[some]), planner.cost) for some in groups]
+
+        def cost_from(frames: Tensor) -> Cost:
+            costs = [
+                (one.of(imagination.look(frames[some])), some)
+                for one, some in zip(near, groups, strict=True)
+            ]
+
+            def cost(plans: Tensor) -> Tensor:
+                total = torch.cat([one(plans[some]) for one, some in costs])[:num]
+                # A new tensor has lost the mark by which the controller warns.
+                total.last_step = near[0].last_step  # type: ignore[attr-defined]
+                return total
+
+            return cost
+
+        return cost_from
+
+
+def method_of(planner: PlannerSettings) -> Method[Any]:
+    """The planner that the settings mean."""
+    samples, elites, std = planner.budget[0], planner.elites, planner.std
+    if planner.planner == "cem":
+        return CEM(samples, elites, init_std=std)
+    if planner.planner == "icem":
+        # Without decay: as many candidates in every iteration as the others have.
+        return ICEM(samples, elites, init_std=std, decay=1.0)
+    if planner.planner == "mppi":
+        return MPPI(samples, planner.temperature, std, top_k=elites, adapt_std=True, min_std=0.05)
+    if planner.planner == "gradient":
+        return GradientDescent(lambda x: torch.optim.Adam(x, lr=planner.rate), samples, std)
+    return PredictiveSampling(samples, std)
+
+
+@dataclass(frozen=True)
+class GCBCPolicy:
+    """Looks at the last frames and the goal, does a whole block of actions, looks again.
+
+    The frames it looks back on are those of its own decisions, `frameskip` steps apart as in
+    training. Actions beyond the world's box are cut to it.
+
+    Raises: ValueError if the model's blocks are not `frameskip` actions of `scale`.
+    """
+
+    model: GCBC
+    scale: ActionScale
+    frameskip: int = 5
+    together: int | None = 16  #: pairs the model sees in one call; None: all
+
+    def __post_init__(self) -> None:
+        if self.model.action_dim != len(self.scale.mean) * self.frameskip:
+            raise ValueError(
+                f"model must give {len(self.scale.mean)} × {self.frameskip} action dims, "
+                f"it gives {self.model.action_dim}"
+            )
+
+    def begin(self, task: Task) -> Actor:
+        """Blocks [N, frameskip, A]; sees the goals' pictures, not the states."""
+        world, num, past = task.world, len(task.goals), list[Tensor]()
+        goal = _tensor(world.draw(task.goals), self.model)
+        groups = _alike(num, self.together, goal.device)
+
+        def act(scene: Scene) -> Floats:
+            past.append(_tensor(scene.frames(), self.model))
+            del past[: -self.model.trunk.history]
+            frames = torch.stack(past, dim=1)
+            blocks = torch.cat([self.model.act(frames[some], goal[some]) for some in groups])[:num]
+            single = blocks.cpu().unflatten(1, (self.frameskip, -1))
+            raw = (single * self.scale.std + self.scale.mean).numpy()
+            out: Floats = np.clip(raw, world.action_low, world.action_high)
+            return out
+
+        return act
+
+
+def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolicy | GCBCPolicy:
+    """The run's model behind the planner asked for, or the policy that it is.
+
+    Raises: ValueError if the model is of other actions, or plans nothing and is given a planner.
+    """
+    model, width = run.model, world.action_dim * run.frameskip
+    takes = model.action_dim if isinstance(model, GCBC) else model.action_encoder.action_dim
+    if takes != width or len(run.scale.mean) != world.action_dim:
+        raise ValueError(
+            f"the run's model must take {world.action_dim} × {run.frameskip} action dims of "
+            f"{world.name}, it takes {takes}"
+        )
+    if not isinstance(model, GCBC):
+        return PlannerPolicy(model, run.scale, run.frameskip, settings)
+    if settings.described() != PlannerSettings(together=settings.together).described():
+        raise ValueError(
+            f"{run.folder} holds a policy trained for {run.objective}, which plans nothing: "
+            "leave out --planner and its settings"
+        )
+    return GCBCPolicy(model, run.scale, run.frameskip, settings.together)
+
+
+def _alike(num: int, together: int | None, device: torch.device) -> list[Tensor]:
+    """Indices of `num` problems in groups of `together`, the last filled up with the last one."""
+    # A model that always sees as many at once rounds alike, whoever stands beside a problem.
+    every, size = torch.arange(num, device=device), together or num
+    return list(torch.cat([every, every[-1:].expand(-num % size)]).split(size))
+
+
+def _tensor(frames: NDArray[np.uint8], model: nn.Module) -> Tensor:
+    """Where the model lives."""
+    return torch.from_numpy(frames).to(next(model.parameters()).device)

@@ -1,8 +1,14 @@
-"""What came of a trial: a record for every pair, and the result one can defend, made of them."""
+"""What came of a trial: a record for every pair, and the result one can defend, made of them.
+
+`worldmodel compare`: which of two results on one manifest is better, and could it be chance?
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +17,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.reading import Record, read_record
-from worldmodel.apps.settings import Count, Natural, Protocol
+from worldmodel.apps.folder import check_new_file, write_json
+from worldmodel.apps.progress import say
+from worldmodel.apps.reading import Record, parse_record, read_record
+from worldmodel.apps.report import render
+from worldmodel.apps.settings import CompareSettings, Count, Natural, Protocol
+from worldmodel.study import sign_test
 
-__all__ = [
-    "Distances",
-    "Fingerprint",
-    "Key",
-    "PlanningSeconds",
-    "Result",
-    "Tried",
-    "read_result",
-    "write_result",
-]
+__all__ = ["PLANNED", "Comparison", "Difference", "Distances", "Fingerprint", "Key", "Log", "Mark",
+           "PlanningSeconds", "Result", "Tried", "compare", "read_result", "run",
+           "write_result"]  # fmt: skip
 
 PLANNED = "planned"
 Key = tuple[str, int, int]
@@ -34,38 +37,22 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class Tried(Record):
-    """What became of one pair.
+    """What became of one pair."""
 
-    Attributes:
-        pair: its number in the manifest.
-        repeat: which of the times it was tried.
-        success: the goal reached after some step of the budget.
-        success_at_end: after the last step.
-        steps: the first such step; None if there was none.
-        final_distance: after the last step, in the unit of the world's criterion.
-        policy: who tried it: "planned", "random", "noop" or "expert".
-        together: pairs that were decided for side by side; 0 on all but the first of them.
-        seconds: of each of their decisions, on the first of them.
-    """
-
-    pair: Natural
-    repeat: Natural
-    success: bool
-    success_at_end: bool
-    steps: Count | None
-    final_distance: float
-    policy: str = PLANNED
-    together: Natural = 0
-    seconds: tuple[Seconds, ...] = ()
+    pair: Natural  #: its number in the manifest
+    repeat: Natural  #: which of the times it was tried
+    success: bool  #: the goal reached after some step of the budget
+    success_at_end: bool  #: after the last step
+    steps: Count | None  #: the first such step
+    final_distance: float  #: after the last step, in the unit of the world's criterion
+    policy: str = PLANNED  #: who tried it: "planned", "random", "noop" or "expert"
+    together: Natural = 0  #: pairs decided for side by side; 0 on all but the first of them
+    seconds: tuple[Seconds, ...] = ()  #: of each of their decisions, on the first of them
 
     @property
     def key(self) -> Key:
         """Policy, repeat and pair."""
         return self.policy, self.repeat, self.pair
-
-    def rounded(self) -> Tried:
-        """As results hold it."""
-        return self.model_copy(update={"final_distance": round(self.final_distance, 4)})
 
 
 class Fingerprint(Record):
@@ -144,10 +131,7 @@ class Result(Record):
 
 
 def read_result(path: str | Path) -> Result:
-    """A `result.json` that `worldmodel evaluate` wrote, or the folder it lies in.
-
-    Raises: FileNotFoundError if there is none; ValueError if it is something else.
-    """
+    """A `result.json`, or the one in a folder; FileNotFoundError or ValueError if it is none."""
     file = Path(path) / "result.json" if Path(path).is_dir() else Path(path)
     return read_record(file, Result, "result")
 
@@ -159,3 +143,120 @@ def write_result(result: Result, path: Path) -> None:
     lines = ",\n".join("    " + json.dumps(record) for record in content.pop("outcomes"))
     text = json.dumps(content, indent=2).removesuffix("\n}")
     write_atomically(path, f'{text},\n  "outcomes": [\n{lines}\n  ]\n}}\n'.encode())
+
+
+class Mark(Record):
+    """What outcomes are of: digests of the manifest and of the model's weights."""
+
+    manifest: str
+    weights: str | None
+
+
+class Log:
+    """Outcomes on disk while an evaluation goes on: a line a pair, only ever added to.
+
+    Each rank has a file of its own. Its first line is the mark; a last line that a kill cut off
+    counts for nothing. `tried` holds all outcomes by key, those of other ranks and commands too.
+
+    Raises: ValueError naming a file that is damaged, or what it is of if that is not `mark`.
+    """
+
+    def __init__(self, folder: Path, mark: Mark, rank: int = 0) -> None:
+        self.path, self.mark = folder / f"outcomes-{rank}.jsonl", mark
+        self.tried: dict[Key, Tried] = {}
+        for path in sorted(folder.glob("outcomes-*.jsonl")):
+            complaint = f"{path} is damaged, take it away to try its pairs again"
+            if path.is_symlink():
+                raise ValueError(f"{complaint}: it is a link")
+            *lines, rest = path.read_bytes().split(b"\n")
+            if rest and path == self.path:
+                os.truncate(path, path.stat().st_size - len(rest))
+            for found in [parse_record(line, Mark, complaint) for line in lines[:1]]:
+                if other := [name for name, value in mark if getattr(found, name) != value]:
+                    raise ValueError(
+                        f"--out must not hold another evaluation yet, {folder} has other {other[0]}"
+                    )
+            for one in (parse_record(line, Tried, complaint) for line in lines[1:]):
+                self.tried[one.key] = one
+
+    def write(self, some: Sequence[Tried]) -> None:
+        """Add outcomes; what is written survives the process."""
+        with self.path.open("ab") as file:
+            records = [self.mark, *some] if file.tell() == 0 else some
+            file.write(b"".join(one.model_dump_json().encode() + b"\n" for one in records))
+        self.tried |= {one.key: one for one in some}
+
+
+class Difference(Record):
+    """Both rates over the same pairs, on how many they differ, and the exact test's p-value."""
+
+    a: float
+    b: float
+    difference: float
+    pairs: int
+    only_a_better: int
+    only_b_better: int
+    p_value: float
+
+
+class Comparison(Record):
+    """What `compare --out` writes: differences at any step, and after the last."""
+
+    manifest_hash: str
+    protocol: Protocol
+    success: Difference
+    success_at_end: Difference
+
+
+def run(settings: CompareSettings) -> int:
+    """Compare two results, say what came of it, and write it down if asked to."""
+    inputs = [path / "result.json" if path.is_dir() else path for path in (settings.a, settings.b)]
+    outputs = [settings.out, settings.out.with_suffix(".html")] if settings.out else []
+    for path in outputs:
+        check_new_file(path, inputs)
+    found, names = compare(*map(read_result, inputs)), (str(settings.a), str(settings.b))
+    say(render("compare.txt", found=found, names=names))
+    if outputs:
+        write_json(found.model_dump(), outputs[0])
+        page = render("compare.html", found=found, names=names)
+        write_atomically(outputs[1], page.encode())
+    return 0
+
+
+def compare(a: Result, b: Result) -> Comparison:
+    """The paired difference of two results, with an exact test.
+
+    A pair's score is the share of its repeats that reached the goal. With one repeat each, the
+    sign test over pairs is McNemar's exact test.
+
+    Raises: ValueError if the manifests or protocols differ, or the pairs tried.
+    """
+    if a.manifest_hash != b.manifest_hash:
+        raise ValueError(
+            "the results must be of one manifest, got "
+            f"{a.manifest_hash[:12]}… and {b.manifest_hash[:12]}…"
+        )
+    if a.protocol != b.protocol:
+        raise ValueError(f"the results must be of one protocol, got {a.protocol} and {b.protocol}")
+    kinds = {name: _difference(a, b, name) for name in ("success", "success_at_end")}
+    return Comparison(manifest_hash=a.manifest_hash, protocol=a.protocol, **kinds)
+
+
+def _difference(a: Result, b: Result, kind: str) -> Difference:
+    scores = []
+    for result in (a, b):
+        tries = defaultdict(list)
+        for tried in result.outcomes:
+            tries[tried.pair].append(bool(getattr(tried, kind)))
+        scores.append({pair: sum(flags) / len(flags) for pair, flags in tries.items()})
+    one, two = scores
+    if set(one) != set(two):
+        raise ValueError(
+            f"the results must hold the same pairs, got {len(one)} and {len(two)} of them"
+        )
+    gaps = [two[pair] - one[pair] for pair in sorted(one)]
+    rates = [round(sum(part) / len(one), 4) for part in (one.values(), two.values(), gaps)]
+    return Difference(
+        a=rates[0], b=rates[1], difference=rates[2], pairs=len(one), p_value=sign_test(gaps),
+        only_a_better=sum(gap < 0 for gap in gaps), only_b_better=sum(gap > 0 for gap in gaps),
+    )  # fmt: skip

@@ -6,40 +6,49 @@ import html
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planners import Plan
 from worldmodel._files import write_atomically
 from worldmodel.study import Estimate
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "Cloud", "Line", "Panel", "bars", "clouds", "panels", "position_colours",
-           "ranges", "save_chart", "styled", "svg"]  # fmt: skip
+__all__ = ["PALETTE", "LatentMap", "Line", "Panel", "bars", "convergence", "latent_map",
+           "panels", "position_colours", "ranges", "save_chart", "svg", "training_curves",
+           "tune_chart"]  # fmt: skip
 
 INK, FAINT, HAIR = "#24272f", "#6c707b", "#e3e1d9"
 PALETTE = ("#3566c4", "#d1452f", "#2c8a5f", "#a8731b")
 """Colours of the lines, counted around; style.css has their dark side too."""
 _ROLES = {INK: "ink", FAINT: "faint", HAIR: "hair"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
+Floats = NDArray[np.float64]
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    """While this lasts, what matplotlib makes looks like our charts."""
+    from matplotlib import rc_context
+
+    with rc_context(fname=Path(__file__).parent / "templates" / "charts.mplstyle"):
+        yield
 
 
 class Line(NamedTuple):
-    """A line and its band; the legend leaves out "", the line what is NaN."""
+    """A line, with a band if y are estimates; the legend leaves out "", the line what is NaN."""
 
     name: str
     x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
-    colour: int = 0
+    y: Sequence[float] | Sequence[Estimate]
+    colour: int | None = None  #: which of the palette; None: by its place in the panel
 
 
 class Panel(NamedTuple):
@@ -55,76 +64,88 @@ class Panel(NamedTuple):
     moment: tuple[float, str] | None = None
 
 
-class Cloud(NamedTuple):
-    """Points [N, 2]; `down` turns y as a picture has it."""
+class LatentMap(NamedTuple):
+    """Points along directions of largest variance, beside what is true."""
 
-    points: NDArray[np.floating[Any]]
-    x_label: str
-    y_label: str
-    down: bool = False
+    share: Sequence[float]  #: of the variance, by direction
+    points: Floats  #: [N, 1 or 2]
+    states: Floats | None  #: [N, 1 or 2]; None of data without them
+    time: Floats  #: [N], frame in its episode
+    in_picture: bool = False  #: whether states are places in the picture, y downwards
 
 
+@_styled()
 def panels(*shown: Panel) -> Figure:
     """Panel above panel.
 
     Raises: ValueError if a panel has nothing to draw.
     """
-    with styled():
-        figure = _figure(400, 240 * len(shown))
-        for place, panel in enumerate(shown):
-            _draw(figure.add_subplot(len(shown), 1, place + 1), panel)
-        return figure
+    figure, places = _new(400, 240, rows=len(shown))
+    for axes, panel in zip(places, shown, strict=True):
+        _draw(_name(axes, panel.x_label, panel.y_label), panel)
+    return figure
 
 
+@_styled()
 def ranges(
     rows: Sequence[tuple[str, Estimate, int]], span: tuple[float, float], *, percent: bool = False
 ) -> Figure:
     """A name, a dot and its interval a row; what lies outside `span` stops at its end."""
-    with styled():
-        figure = _figure(400, 30 * len(rows) + 34)
-        axes = _name(figure.add_subplot())
-        for y, (_, estimate, colour) in enumerate(rows):
-            if math.isnan(estimate.value):
-                axes.text(span[0], y, " not defined", color=FAINT, va="center")
-                continue
-            value, low, high = np.clip(estimate[:3], *span)
-            axes.plot([low, high], [y, y], color=PALETTE[colour], clip_on=False)
-            axes.plot([value], [y], "o", color=PALETTE[colour], markersize=9, clip_on=False)
-        axes.set_yticks(range(len(rows)), [_short(name) for name, *_ in rows], color=INK)
-        axes.tick_params(axis="y", pad=9)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlim(*span)
-        axes.grid(axis="y", visible=False)
-        axes.grid(axis="x")
-        if percent:
-            axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        return figure
+    figure, (axes,) = _new(400, 30 * len(rows) + 34)
+    _name(axes)
+    for y, (_, estimate, colour) in enumerate(rows):
+        if math.isnan(estimate.value):
+            axes.text(span[0], y, " not defined", color=FAINT, va="center")
+            continue
+        value, low, high = np.clip(estimate[:3], *span)
+        axes.plot([low, high], [y, y], color=PALETTE[colour], clip_on=False)
+        axes.plot([value], [y], "o", color=PALETTE[colour], markersize=9, clip_on=False)
+    axes.set_yticks(range(len(rows)), [_short(name) for name, *_ in rows], color=INK)
+    axes.tick_params(axis="y", pad=9)
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=span)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x")
+    if percent:
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    return figure
 
 
+@_styled()
 def bars(values: Sequence[float], x_label: str, y_label: str) -> Figure:
     """Values side by side, the first of them at 1."""
-    with styled():
-        figure = _figure(400, 210)
-        _name(figure.add_subplot(), x_label, y_label).bar(range(1, len(values) + 1), values, 0.72)
-        return figure
+    figure, (axes,) = _new(400, 210)
+    _name(axes, x_label, y_label).bar(range(1, len(values) + 1), values, 0.72)
+    return figure
 
 
-def clouds(*shown: Cloud, colours: NDArray[np.uint8]) -> Figure:
-    """Points in colours [N, 3], cloud beside cloud: the same colour is the same frame."""
-    with styled():
-        figure = _figure(300 * len(shown), 300)
-        for place, cloud in enumerate(shown):
-            axes = figure.add_subplot(1, len(shown), place + 1)
-            _name(axes, cloud.x_label, cloud.y_label).grid(axis="x")
-            x, y = cloud.points.T
-            # Pixels: as paths, a thousand points outweigh the rest of a page.
-            axes.scatter(x, y, s=9, c=colours / 255, linewidths=0, rasterized=True)
-            if cloud.down:
-                axes.invert_yaxis()
-        return figure
+@_styled()
+def latent_map(part: LatentMap, *, apart: bool = False) -> list[Figure]:
+    """Two principal components, beside the true places where there are two coordinates of them.
+
+    A frame has one colour on both sides. `apart` gives each side a figure of its own.
+    """
+    places = part.time[:, None] if part.states is None else part.states
+    # An embedding of one dim has no second component.
+    points = np.hstack([part.points, np.zeros((len(places), 1))])[:, :2]
+    first, second = [*(f" ({100 * share:.0f} %)" for share in part.share), ""][:2]
+    shown = [(points, f"first principal component{first}", f"second{second}", False)]
+    if places.shape[1] == 2:
+        shown.append((places, "x", "true places, y", part.in_picture))
+    each = 1 if apart else len(shown)
+    made = [_new(300, 300, columns=each) for _ in range(len(shown) // each)]
+    sides = [axes for _, places in made for axes in places]
+    for axes, (cloud, x_label, y_label, down) in zip(sides, shown, strict=True):
+        _name(axes, x_label, y_label).grid(axis="x")
+        # Pixels: as paths, a thousand points outweigh the rest of a page.
+        colours = position_colours(places) / 255
+        x, y = cloud.T
+        axes.scatter(x, y, s=9, c=colours, linewidths=0, rasterized=True)
+        if down:
+            axes.invert_yaxis()
+    return [figure for figure, _ in made]
 
 
-def position_colours(places: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+def position_colours(places: Floats) -> NDArray[np.uint8]:
     """Colours [N, 3] of places [N, 1 or 2], blended between the ends or corners of their range."""
     low, high = places.min(0), places.max(0)
     unit = (places - low) / np.where(high > low, high - low, 1)
@@ -135,11 +156,86 @@ def position_colours(places: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return out
 
 
+def training_curves(
+    train: Mapping[str, Sequence[float]], held_out: Mapping[str, Sequence[float]] | None = None, *,
+    floor: float | None, objective: str = "lewm",
+) -> Figure:  # fmt: skip
+    """Losses in training and held out, and the effective rank, of the columns that tables have.
+
+    `floor` is what the regularizer scores on a Gaussian batch, to be marked. A regularizer that is
+    0 throughout has no panel, and the objective "gcbc" predicts actions, not embeddings.
+
+    Raises: ValueError if there is no loss to draw.
+    """
+    first = "Action loss" if objective == "gcbc" else "Prediction loss"
+    mark = None if floor is None else (floor, f"Gaussian batch, {floor:.2f}")
+    shown = []
+    for column, title, unit, log, level in (
+        ("prediction", first, "mean square", True, None),
+        ("regularization", "Regularizer", "statistic", True, mark),
+        ("effective_rank", "Effective rank of a training batch", "directions", False, None),
+    ):
+        lines = [
+            Line(name, table["step"], table[column])
+            for name, table in (("training", train), ("held out", held_out))
+            if table and len(table.get(column, ()))
+        ]
+        if column == "prediction" or any(np.greater(line.y, 0).any() for line in lines):
+            shown.append(Panel(lines, "optimizer step", unit, title, log_y=log, level=level))
+    return panels(*shown)
+
+
+def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> Figure:
+    """Both shortfalls of trials over λ, and the weight where they meet if that is known."""
+    ordered = sorted(trials, key=lambda trial: trial["weight"])
+    weights, names = [trial["weight"] for trial in ordered], ("prediction", "distribution")
+    lines = [Line(name, weights, [trial[name] for trial in ordered]) for name in names]
+    found = None if weight is None else (weight, f"λ = {weight:.2g}")
+    return panels(Panel(lines, "λ", "shortfall", log_x=True, moment=found))
+
+
+def convergence(plan: Plan) -> Figure:
+    """How the cost fell from iteration to iteration, and how far apart the candidates still are.
+
+    Above, `plan.history`: a line for each problem, or the quartiles of the problems where there
+    are more than four; on a logarithmic axis if every cost is positive. Below, `plan.spread` at
+    each step of the horizon, averaged over action dims, the same way. A cost that still falls at
+    the right edge asks for more iterations; a spread of zero long before it, for more elites.
+
+    Args:
+        plan: what `planners.optimize` returned, or `MPC.last`.
+    Returns: a Figure of matplotlib; `figure.savefig("plan.png")` writes it.
+    Raises: ValueError if the history or the spread is not finite.
+    """
+    cost = plan.history.detach().double().cpu().numpy()
+    spread = plan.spread.detach().double().mean(-1).T.cpu().numpy()
+    if not (np.isfinite(cost).all() and np.isfinite(spread).all()):
+        raise ValueError("plan must have a finite history and spread, got inf or nan")
+    log, apart = bool((cost > 0).all()), "standard deviation of the last candidates"
+    above = Panel(_problems(cost), "iteration", "lowest of the iteration", "cost", log_y=log)
+    figure = panels(above, Panel(_problems(spread), "step of the plan", apart, "spread"))
+    with _styled():
+        # Ticks are made when they are drawn, and this figure is saved by somebody else.
+        figure.draw_without_rendering()
+    return figure
+
+
+def _problems(values: Floats) -> list[Line]:
+    """A line for each column of [N, B], or the middle and quartiles of many."""
+    x, problems = list(range(1, len(values) + 1)), values.shape[1]
+    if problems <= len(PALETTE):
+        names = [f"problem {b}" if problems > 1 else "" for b in range(problems)]
+        return [Line(name, x, values[:, b].tolist()) for b, name in enumerate(names)]
+    rows = np.quantile(values, (0.5, 0.25, 0.75), axis=1).T.tolist()
+    found = [Estimate(middle, low, high, problems) for middle, low, high in rows]
+    return [Line("median and quartiles", x, found)]
+
+
+@_styled()
 def svg(figure: Figure, title: str) -> str:
     """The figure as an element of a page, the same every time; `title` is read aloud."""
     memory = io.StringIO()
-    with styled():
-        figure.savefig(memory, format="svg", dpi=144, transparent=True, metadata={"Date": None})
+    figure.savefig(memory, format="svg", dpi=144, transparent=True, metadata={"Date": None})
     text = memory.getvalue()
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
@@ -153,25 +249,22 @@ def svg(figure: Figure, title: str) -> str:
     return text
 
 
+@_styled()
 def save_chart(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     memory = io.BytesIO()
-    with styled():
-        figure.savefig(memory, format="png", dpi=200, metadata={"Software": None})
+    figure.savefig(memory, format="png", dpi=200, metadata={"Software": None})
     write_atomically(path, memory.getvalue())
 
 
-def styled() -> AbstractContextManager[None]:
-    """While this lasts, what matplotlib makes looks like our charts."""
-    from matplotlib import rc_context
-
-    return rc_context(fname=Path(__file__).parent / "templates" / "charts.mplstyle")
-
-
-def _figure(width: float, height: float) -> Figure:
+def _new(
+    width: float, height: float, *, rows: int = 1, columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure of axes, each of that size in points, 72 to the inch as an SVG counts."""
     from matplotlib.figure import Figure
 
-    return Figure((width / 72, height / 72))  # an SVG counts in points, 72 to the inch
+    figure = Figure((width / 72 * columns, height / 72 * rows))
+    return figure, [figure.add_subplot(rows, columns, n + 1) for n in range(rows * columns)]
 
 
 def _name(axes: Axes, x_label: str = "", y_label: str = "") -> Axes:
@@ -195,24 +288,21 @@ def _number(value: float, _: object) -> str:
 def _draw(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    _name(axes, panel.x_label, panel.y_label)
     drawn = 0
     for place, line in enumerate(panel.lines):
-        look: dict[str, Any] = {
-            "color": PALETTE[line.colour % len(PALETTE)],
-            "zorder": 3 - place / 9,
-        }
+        number, order = place if line.colour is None else line.colour, 3 - place / 9
+        colour = PALETTE[number % len(PALETTE)]
         x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
+        if y.ndim > 1:
+            y, low, high = y.T[:3]
+            axes.fill_between(x, low, high, alpha=0.17, linewidth=0, color=colour, zorder=order)
         kept = np.isfinite(y) & ((y > 0) | (not panel.log_y))
         drawn += int(kept.sum())
-        if line.low is not None and line.high is not None:
-            axes.fill_between(x, line.low, line.high, alpha=0.17, linewidth=0, **look)
-        dots = "o-" if kept.sum() < 40 else "-"
-        axes.plot(x[kept], y[kept], dots, label=_short(line.name) or "_", **look)
+        dots, name = "o-" if kept.sum() < 40 else "-", _short(line.name) or "_"
+        axes.plot(x[kept], y[kept], dots, label=name, color=colour, zorder=order)
     if not drawn:
         raise ValueError("lines must hold a point, above 0 on a logarithmic axis, got none")
-    axes.set_xscale("log" if panel.log_x else "linear")
-    axes.set_yscale("log" if panel.log_y else "linear")
+    axes.set(xscale="log" if panel.log_x else "linear", yscale="log" if panel.log_y else "linear")
     axes.minorticks_off()
     for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 6)):
         low, high = axis.get_view_interval()
@@ -221,11 +311,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
         ticks = LogLocator(subs=subs, numticks=8) if log else MaxNLocator(most, steps=[1, 2, 5, 10])
         axis.set_major_locator(ticks)
         axis.set_major_formatter(_number)
-    mark: dict[str, Any] = {"color": FAINT, "linewidth": 1, "dashes": (4, 3)}
-    if panel.level is not None:
-        axes.axhline(panel.level[0], label=_short(panel.level[1]), **mark)
-    if panel.moment is not None:
-        axes.axvline(panel.moment[0], label=_short(panel.moment[1]), **mark)
+    for mark, line_at in ((panel.level, axes.axhline), (panel.moment, axes.axvline)):
+        if mark is not None:
+            line_at(mark[0], label=_short(mark[1]), color=FAINT, linewidth=1, dashes=(4, 3))
     names = axes.get_legend_handles_labels()[1]
     if names:
         columns = 2 if sum(len(str(name)) for name in names) > 48 else 4

@@ -1,7 +1,7 @@
-"""Pages, and what a terminal says at the end: templates filled with what a command found.
+"""Pages and what a terminal says at the end: templates filled with what a command found.
 
-A page is one HTML file that fetches nothing. Its template escapes whatever it is given; charts are
-drawn where the template asks for them.
+A page is one HTML file that fetches nothing. Its template escapes whatever it is given, and draws
+the charts where it wants them.
 """
 
 from __future__ import annotations
@@ -10,89 +10,124 @@ import base64
 import functools
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
-from worldmodel.apps.report import charts, words
-from worldmodel.apps.report.figures import latent_map, tune_chart
-from worldmodel.apps.report.published import departures
-from worldmodel.apps.study.records import LatentMap, Part, StudyReport, Unavailable
+from worldmodel._files import write_atomically
+from worldmodel.apps.parsing import preset
+from worldmodel.apps.report import charts
+from worldmodel.apps.settings import PlannerSettings
 from worldmodel.study import Estimate, proportion
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from matplotlib.figure import Figure
 
-__all__ = ["Content", "actor", "compare_lines", "compare_page", "data_address", "demo_lines",
-           "demo_page", "evaluate_page", "render", "result_lines", "study_lines", "study_page",
-           "tune_page"]  # fmt: skip
+__all__ = ["index_page", "interval", "number", "p_value", "percent", "plural", "points", "render",
+           "study_page", "write_index"]  # fmt: skip
 
-Content = Mapping[str, Any]
+_Content = Mapping[str, Any]
 """What a JSON file of a command holds."""
 _TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 
 
-def study_page(report: StudyReport) -> str:
-    """The page of a study, pictures included."""
-    return render("study.html", report=report, measured=_measured(report))
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.865 -> 86.5 %; nothing -> none."""
+    return "none" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def study_lines(report: StudyReport, out: Path) -> list[str]:
-    """The first figures of every part, and why the others are missing."""
-    return _lines("study.txt", report=report, measured=_measured(report), out=out)
+def points(difference: float) -> str:
+    """0.035 -> +3.5 points."""
+    return f"{100 * difference:+.1f} points".replace("-", "−")
 
 
-def evaluate_page(result: Content, films: Mapping[str, Path]) -> str:
-    """The page of a result.json, with films by name ("successes", "failures")."""
-    return render("evaluate.html", result=result, rates=_rates(result), films=films)
+def number(value: float | None) -> str:
+    """Three significant digits, two of what is tiny; – for what is not defined."""
+    if value is None or math.isnan(value):
+        return "–"
+    size = abs(value)
+    text = f"{value:,.0f}" if size >= 1000 else f"{value:.3g}" if size >= 0.01 else f"{value:.2g}"
+    return text.replace("-", "−")
 
 
-def result_lines(result: Content, out: Path) -> list[str]:
-    """Rates with intervals, floors under them, and what they cost."""
-    return _lines("evaluate.txt", result=result, rates=_rates(result), out=out)
+def interval(estimate: Estimate) -> str:
+    """0.9 (0.85 to 0.94)."""
+    if math.isnan(estimate.low):
+        return f"{number(estimate.value)} (n = {estimate.n}, no interval)"
+    return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
 
 
-def compare_page(found: Content, names: tuple[str, str] = ("A", "B")) -> str:
-    """The page of what `compare` found of two results with these names."""
-    return render("compare.html", found=found, names=names)
+def p_value(p: float) -> str:
+    """Two digits, and a bound for what no sample can tell from 0."""
+    return "< 10⁻¹²" if p < 1e-12 else f"{p:.2g}"
 
 
-def compare_lines(found: Content, a: str, b: str) -> list[str]:
-    """Both rates, their difference and whether chance explains it."""
-    return _lines("compare.txt", found=found, names=(a, b))
-
-
-def tune_page(tune: Content) -> str:
-    """The page of a tune.json, finished or not."""
-    return render("tune.html", tune=tune, result=tune.get("result"))
-
-
-def demo_page(report: Content, pictures: Mapping[str, Path | Figure | LatentMap]) -> str:
-    """The page of a demo's report.json, with files, figures or a map by their titles."""
-    return render("demo.html", report=report, pictures=pictures)
-
-
-def demo_lines(report: Content, out: Path) -> list[str]:
-    """Success, what is beside it, what the embedding knows, and where to look."""
-    return _lines("demo.txt", report=report, out=out)
+def plural(count: int, noun: str) -> str:
+    """1 step, 2 steps."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def render(template: str, **content: object) -> str:
-    """A template, filled in; a name that is missing is an error."""
-    return _environment().get_template(template).render(**content)
+    """A template filled in, without line breaks at its end; a name that is missing is an error."""
+    return _environment().get_template(template).render(**content).rstrip("\n")
 
 
-def actor(result: Content) -> str:
-    """Who acted: the planner's name, or the policy's."""
-    planner = result["fingerprint"]["planner"]
-    return planner["name"] if isinstance(planner, dict) else str(planner).removesuffix("Policy")
+def study_page(report: object) -> str:
+    """The page of what `study` returned, pictures included."""
+    return render("study.html", report=report)
 
 
-def data_address(picture: Path | np.ndarray[Any, Any]) -> str:
+def write_index(folder: Path) -> None:
+    """Write or renew `index.html` of a run folder, after whatever else changed in it."""
+    write_atomically(folder / "index.html", index_page(folder).encode(errors="replace"))
+
+
+def index_page(folder: Path) -> str:
+    """The page of a run folder: its pages first, then results of `evaluate`, then everything."""
+    pages = [folder / name for name in ("demo.html", "study.html", "tune.html")]
+    results = [path.parent for path in sorted(folder.glob("*/result.json"))]
+    first = [path for path in pages if path.is_file()] + results
+    # What a broken link leads to does not exist.
+    there = [p for p in sorted(folder.iterdir()) if p.exists() and not p.name.startswith(".")]
+    others = [p for p in there if p not in first and p.name != "index.html"]
+    return render("index.html", folder=folder.resolve(), paths=first + others, results=results)
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), trim_blocks=True,
+        lstrip_blocks=True, autoescape=select_autoescape(), undefined=StrictUndefined,
+    )  # fmt: skip
+    words = (interval, number, p_value, percent, plural, points)
+    environment.filters |= {function.__name__: function for function in words} | {
+        # A link that stays in this folder, whatever the name is.
+        "address": lambda path: f"./{quote(os.fsencode(path.name))}",
+        "basename": lambda path: Path(path).name or str(path),
+        "embedded": _embedded,
+        "from_json": _from_json,
+        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+        # Our own SVG, in which matplotlib has escaped every text.
+        "svg": lambda figure, title: Markup(charts.svg(figure, title)),  # noqa: S704
+        "summary": _summary,
+    }
+    published = PlannerSettings(**preset("evaluate", "preset", "published")).described()
+    environment.globals |= {name: getattr(charts, name) for name in charts.__all__} | {
+        "actor": _actor, "proportion": proportion, "published": published, "rates": _rates,
+    }  # fmt: skip
+    return environment
+
+
+def _embedded(picture: Path | np.ndarray[Any, Any]) -> str:
     """A PNG, GIF or MP4 file, or pixels uint8 [H, W, 3], as an address that holds it whole."""
     if isinstance(picture, Path):
         kind, content = _TYPES[picture.suffix], picture.read_bytes()
@@ -103,75 +138,37 @@ def data_address(picture: Path | np.ndarray[Any, Any]) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _lines(template: str, **content: object) -> list[str]:
-    return render(template, **content).splitlines()
+def _from_json(path: Path) -> _Content:
+    """A JSON object, or nothing where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _measured(report: StudyReport) -> dict[str, Part]:
-    return {k: part for k, part in report.parts.items() if not isinstance(part, Unavailable)}
+def _summary(folder: Path) -> str:
+    """The result of an evaluation in a few words."""
+    result = _from_json(folder / "result.json")
+    try:
+        rate = percent(result["success_rate"])
+        return f"{rate} of {result['pairs']} pairs, {_actor(result)}"
+    except (KeyError, TypeError, ValueError):
+        return "a result that cannot be read"
 
 
-def _rates(result: Content) -> list[tuple[str, Estimate | None, float | None]]:
+def _actor(result: _Content) -> str:
+    """Who acted: the planner's name, or the policy's."""
+    planner = result["fingerprint"]["planner"]
+    return planner["name"] if isinstance(planner, dict) else str(planner).removesuffix("Policy")
+
+
+def _rates(result: _Content) -> list[tuple[str, Estimate | None, float | None]]:
     """Title, rate and rate at the end of who acted and of the policies beside it."""
-    rows = ((actor(result), ""), ("random actions", "random_"), ("no action", "noop_"),
-            ("scripted expert", "expert_"))  # fmt: skip
     found = []
-    for title, key in rows:
+    for title, key in ((_actor(result), ""), ("random actions", "random_"), ("no action", "noop_"),
+                       ("scripted expert", "expert_")):  # fmt: skip
         rate, ends = result[f"{key}success_rate"], result[f"{key}success_interval"]
-        at_end = result.get(f"{key}success_rate_at_end")
         estimate = None if rate is None else Estimate(rate, ends[0], ends[1], result["pairs"])
-        found.append((title, estimate, at_end))
+        found.append((title, estimate, result.get(f"{key}success_rate_at_end")))
     return found
-
-
-@functools.cache
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=select_autoescape(), undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {name: getattr(words, name) for name in words.__all__} | {
-        "basename": lambda path: Path(path).name or str(path),
-        "address": data_address,
-        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
-    }
-    environment.globals |= {
-        "actor": actor,
-        "departures": departures,
-        "bars": lambda title, *given: _markup(charts.bars(*given), title),
-        "curves": _curves,
-        "is_file": lambda source: isinstance(source, Path),
-        "maps": lambda part: [_markup(f, "Latent map") for f in latent_map(part, apart=True)],
-        "is_map": lambda source: isinstance(source, LatentMap),
-        "markup": _markup,
-        "proportion": proportion,
-        "ranges": lambda title, *given, **how: _markup(charts.ranges(*given, **how), title),
-        "tune_chart": tune_chart,
-    }
-    return environment
-
-
-def _markup(figure: Figure, title: str) -> Any:
-    from markupsafe import Markup
-
-    # Our own SVG, in which matplotlib has escaped every text.
-    return Markup(charts.svg(figure, title))  # noqa: S704
-
-
-def _curves(
-    title: str,
-    lines: Sequence[tuple[str, Sequence[float], Sequence[Estimate], int]],
-    x_label: str,
-    y_label: str,
-    **how: Any,
-) -> Any:
-    """Lines of estimates with their bands."""
-    drawn = [
-        charts.Line(name, x, [e.value for e in found], [e.low for e in found],
-                    [e.high for e in found], colour)
-        for name, x, found, colour in lines
-    ]  # fmt: skip
-    return _markup(charts.panels(charts.Panel(drawn, x_label, y_label, **how)), title)

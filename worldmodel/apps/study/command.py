@@ -5,122 +5,79 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.devices import device_of
 from worldmodel.apps.folder import locked, write_json
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.provenance import versions
-from worldmodel.apps.report import study_lines, study_page, write_index
+from worldmodel.apps.report import render, study_page, write_index
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import StudySettings
-from worldmodel.apps.study import records
-from worldmodel.apps.study.embeddings import latent_map, linear_probe, probes, spread, straight
-from worldmodel.apps.study.futures import foresight, pictures, violations
 from worldmodel.apps.study.material import StudyMaterial, gather_material
-from worldmodel.apps.study.parts import Study, UnavailableError, lens_of
-from worldmodel.apps.study.records import Part, StudyReport, Unavailable
+from worldmodel.apps.study.measures import PARTS, Found, Study, UnavailableError, lens_of
 from worldmodel.checkpoint import digest
-from worldmodel.heads import save_head
+from worldmodel.heads import fit_head, save_head
 
-__all__ = ["PARTS", "run", "study"]
+__all__ = ["plain", "run", "study"]
 
-PARTS: dict[str, Callable[[Study], Part]] = {
-    "probes": probes,
-    "foresight": foresight,
-    "violations": violations,
-    "straightness": straight,
-    "spread": spread,
-    "pictures": pictures,
-    "map": latent_map,
-}
 _JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
 
 
 def run(settings: StudySettings) -> int:
-    """Study a run and write `study.json`, `study.html` and, where states are known, a linear probe.
-
-    Raises: FileNotFoundError or ValueError if the run or the data cannot be read, or nothing in
-        the data is new to the run; FileExistsError if another study lies in the folder.
-    """
+    """Study a run; write `study.json`, `study.html` and, where states are known, a linear probe."""
     found = open_run(settings.run, device_of(settings.device), data=settings.data)
     out = settings.out or settings.run
     if not settings.out and not out.is_dir():
         raise ValueError(f"--out must be given for a model of the hub, {out} is no folder here")
+    # The settings that decide a figure.
+    decide = settings.model_dump(mode="json", include={"data", "episodes", "steps", "seed"})
+    new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
         with locked(out / ".study.lock", str(out / _JSON)):
-            _check(settings, found, out)
+            _check(found, decide, out, force=settings.force)
             material = gather_material(found, settings.data, settings.episodes, settings.seed)
             say(f"{material.source}; {found.objective}, {_parameters(found):,} parameters")
             report = study(found, material, seed=settings.seed, steps=settings.steps)
             # Figures first: a page without them would be nobody's.
-            write_json(records.plain(report) | {"settings": _decides(settings)}, out / _JSON)
+            write_json(plain(report) | {"settings": decide}, out / _JSON)
             write_atomically(out / _PAGE, study_page(report).encode())
-            if (probe := linear_probe(material)) is not None:
-                save_head(probe.cpu(), out / _PROBE)
+            if material.fit is not None and material.fit.states is not None:
+                # States read off embeddings, for `worldmodel.goals.state`.
+                z, y = (t.flatten(0, 1) for t in (material.fit.z, material.fit.states))
+                known = y.isfinite().all(-1)
+                if int(known.sum()) > z.shape[1]:
+                    save_head(fit_head(z[known], y[known].to(z)).cpu(), out / _PROBE)
     finally:
         # A mistake leaves no folder behind.
-        if not any(out.iterdir()):
+        if new and not any(out.iterdir()):
             out.rmdir()
-    if out.samefile(settings.run):
+    if out.samefile(found.folder):
         write_index(out)
-    for line in study_lines(report, out):
-        say(line)
+    say(render("study.txt", report=report, out=out))
     return 0
 
 
 def study(
-    run: Run,
-    material: StudyMaterial,
-    *,
-    parts: Sequence[str] = tuple(PARTS),
-    seed: int = 0,
+    run: Run, material: StudyMaterial, *, parts: Sequence[str] = tuple(PARTS), seed: int = 0,
     steps: int = 400,
-) -> StudyReport:
-    """Measure what a run has learned.
+) -> Found:  # fmt: skip
+    """Measure what the run of a world model has learned, on `material` that is new to it.
 
-    Args:
-        run: Run of a world model.
-        material: episodes it has not seen.
-        parts: names in `PARTS`, in the order of the report.
-        seed: of fits and intervals.
-        steps: of the decoder's training.
-    Returns: StudyReport. A part that cannot be measured says why.
+    `parts` are names in `PARTS`, in the order of the report; `steps` are of the decoder's training.
+
+    Returns: what study.json holds; a part that cannot be measured says why (`unavailable`).
     Raises: ValueError if the model gives embeddings that are not finite.
     """
-    began = time.perf_counter()
-    given, notes = _begin(run, material, seed, steps)
-    found: dict[str, Part] = {}
-    with Progress("study", len(parts), unit="part") as bar:
-        for name in parts:
-            try:
-                found[name] = PARTS[name](given)
-            except UnavailableError as reason:
-                found[name] = Unavailable(str(reason))
-            bar.update()
-    T, D = material.test.z.shape[1:]
-    fitted = 0 if material.fit is None else len(material.fit.z)
-    about = run.folder.resolve().name, run.objective, run.world, _parameters(run), D
-    return StudyReport(
-        records.RunFacts(*about, digest(run.world_model)),
-        records.DataFacts(material.source, fitted, len(material.test.z), T, run.frameskip),
-        notes,
-        found,
-        seed,
-        round(time.perf_counter() - began, 1),
-        versions(),
-    )
-
-
-def _begin(run: Run, material: StudyMaterial, seed: int, steps: int) -> tuple[Study, list[str]]:
+    began, notes = time.perf_counter(), list(material.notes)
     z = material.test.z.flatten(0, 1).double()
     if not bool(z.isfinite().all()):
         raise ValueError(f"the model of {run.folder} gives embeddings that are NaN or infinite")
     variance, length = float(z.var(0, correction=0).mean()), float(z.square().mean())
-    notes = list(material.notes)
     # Below this, what varies is rounding, and every ratio of errors is noise.
     if variance <= 1e-10 * length or variance == 0:
         variance = 0.0
@@ -129,14 +86,46 @@ def _begin(run: Run, material: StudyMaterial, seed: int, steps: int) -> tuple[St
         nearly = "The model has nearly collapsed: embeddings differ by less than a hundredth of"
         notes.insert(0, f"{nearly} their length.")
     lens = lens_of(material.fit or material.test)
-    return Study(run, material, lens, variance, seed, steps), notes
+    given, found = Study(run, material, lens, variance, seed, steps), dict[str, Found]()
+    with Progress("study", len(parts), unit="part") as bar:
+        for name in parts:
+            try:
+                found[name] = PARTS[name](given)
+            except UnavailableError as reason:
+                found[name] = Found(unavailable=str(reason))
+            bar.update()
+    T, D = material.test.z.shape[1:]
+    return Found(
+        run=Found(
+            name=run.folder.resolve().name, objective=run.objective, world=run.world,
+            parameters=_parameters(run), embedding_dims=D, weights=digest(run.world_model),
+        ),
+        data=Found(
+            source=material.source, fit_episodes=len(material.fit.z) if material.fit else 0,
+            test_episodes=len(material.test.z), frames_per_episode=T, frameskip=run.frameskip,
+        ),
+        notes=notes, parts=found, seed=seed, seconds=round(time.perf_counter() - began, 1),
+        versions=versions(),
+    )  # fmt: skip
 
 
-def _check(settings: StudySettings, run: Run, out: Path) -> None:
-    """Refuse to write over a study of another run, or without --force over one of other settings.
+def plain(value: object) -> Any:
+    """What JSON can hold: records to dicts, NaN to null, six digits; nothing that is `shown`."""
+    if isinstance(value, Found):
+        value = vars(value)
+    elif isinstance(value, tuple) and type(value) is not tuple:
+        value = value._asdict()  # type: ignore[attr-defined] # of a NamedTuple
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if k != "shown"}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
-    Raises: FileExistsError, with what to do instead.
-    """
+
+def _check(run: Run, decide: dict[str, object], out: Path, *, force: bool) -> None:
+    """Refuse to write over another run's study, or without `force` over one of other settings."""
     path = out / _JSON
     if not path.exists() and not (out / _PAGE).exists():
         return
@@ -146,18 +135,13 @@ def _check(settings: StudySettings, run: Run, out: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         what = "no study of ours:"
     else:
-        if weights != digest(run.world_model) and not (weights is None and settings.force):
+        if weights != digest(run.world_model) and not (weights is None and force):
             what = "a study of another model:"
-        elif settled != _decides(settings) and not settings.force:
+        elif settled != decide and not force:
             what = "a study with other settings: add --force to replace it, or"
         else:
             return
     raise FileExistsError(f"{path} is {what} choose another --out")
-
-
-def _decides(settings: StudySettings) -> dict[str, object]:
-    """The settings that decide a figure."""
-    return settings.model_dump(mode="json", include={"data", "episodes", "steps", "seed"})
 
 
 def _parameters(run: Run) -> int:

@@ -19,7 +19,7 @@ from worldmodel.apps.progress import say
 from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.ranks import Ranks, joined
 from worldmodel.apps.report import save_chart, training_curves, write_index
-from worldmodel.apps.report.words import number
+from worldmodel.apps.report.pages import number
 from worldmodel.apps.runs import EPISODES, save_run
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train.checkpoints import Checkpoints

@@ -1,0 +1,240 @@
+"""`worldmodel demo`: from nothing to an agent that plans in latent space, in minutes.
+
+Collect episodes of a noisy walker in Two-Room, train a world model on their pixels by the two-term
+loss, study it, plan to goals of unseen episodes, and write down what came of it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sigreg import noise_floor
+from worldmodel._files import write_atomically
+from worldmodel.apps.data.collecting import drawn, in_memory
+from worldmodel.apps.devices import device_of
+from worldmodel.apps.evaluate.films import film_of, write_film
+from worldmodel.apps.evaluate.manifest import Manifest, make_manifest
+from worldmodel.apps.evaluate.policies import PlannerPolicy
+from worldmodel.apps.evaluate.result import Result
+from worldmodel.apps.evaluate.trial import evaluate
+from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.parsing import check_kept, complete, kept_settings
+from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.provenance import commit, machine, versions
+from worldmodel.apps.ranks import Ranks
+from worldmodel.apps.report import latent_map, render, save_chart, training_curves, write_index
+from worldmodel.apps.runs import Run, open_run
+from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TrialSettings
+from worldmodel.apps.study.command import study
+from worldmodel.apps.study.material import StudyMaterial, sequences
+from worldmodel.apps.study.measures import Found
+from worldmodel.apps.train.command import CHECKPOINTS, begin, train
+from worldmodel.apps.train.material import cut
+from worldmodel.apps.train.reports import read_table
+from worldmodel.data import Episodes, episode_digests
+from worldmodel.worlds import TwoRoom
+
+__all__ = ["PLANNER", "DemoMaterial", "collected", "gather", "run", "seed_for"]
+
+PLANNER = TrialSettings(planner="cem")
+"""Who plans."""
+_SETTINGS, _REPORT = "demo.json", "report.json"
+_WITHOUT = "without-sigreg"  # folder of the ablation
+_PURPOSES = ("train", "held out", "pairs", "random policy", "planner", "probe")
+
+
+class DemoMaterial(NamedTuple):
+    """What a demo learns from and is tried on."""
+
+    world: TwoRoom  #: at the size the model sees
+    seen: Episodes  #: of training; their walkers bump into the wall now and then
+    unseen: Episodes  #: others, for probes, starts and goals; their walkers never do
+    manifest: Manifest  #: pairs from the unseen episodes
+    crosses: NDArray[np.bool_]  #: [N], which of them lie across the wall
+
+
+class Learned(NamedTuple):
+    """A trained model and what came of it."""
+
+    run: Run
+    result: Result  #: of its plans
+    figures: dict[str, object]  #: what report.json holds of it
+    map: Found
+    spread: float  #: standard deviation of its embeddings
+
+
+def run(settings: DemoSettings) -> int:
+    """Run the whole pipeline and leave a run folder behind."""
+    out, clock = settings.out, dict[str, float]()
+    try:
+        with begin_folder(out, _SETTINGS, resume=settings.resume, done=_REPORT, worth=CHECKPOINTS):
+            if settings.resume:
+                check_kept(settings, kept_settings(DemoSettings, "demo", out / _SETTINGS))
+            sizes = f"{settings.episodes} episodes to learn from"
+            with _phase(clock, "collect", f"{sizes}, {settings.held_out} to be tried on"):
+                material = gather(settings)
+            write_json(settings.model_dump(mode="json"), out / _SETTINGS)
+            found = _learn(settings, material, out, clock)
+            with _phase(clock, "pictures", "curves, map and film"):
+                shown = _draw(found, material, out)
+            report = _report(settings, material, found)
+            if settings.ablate:
+                with _phase(clock, "ablation", "the same without SIGReg, λ = 0"):
+                    (out / _WITHOUT).mkdir(exist_ok=True)
+                    without = settings.model_copy(update={"weight": 0.0})
+                    other = _learn(without, material, out / _WITHOUT, {})
+                spread = float(f"{other.spread:.3g}")
+                report["ablation"] = {"weight": 0.0, **other.figures, "embedding_std": spread}
+            report["wall_seconds"] = clock | {"total": round(sum(clock.values()), 2)}
+            page = render("demo.html", report=report, **shown)
+            write_atomically(out / "demo.html", page.encode())
+            write_json(report, out / _REPORT)
+            write_index(out)
+    except KeyboardInterrupt:
+        words = ["worldmodel", "demo", "--resume", *(["--ablate"] if settings.ablate else [])]
+        again = shlex.join([*words, "--out", str(out)])
+        say(f"\ninterrupted; continue with: {again}" if out.exists() else "\nnothing was kept")
+        raise
+    say(render("demo.txt", report=report, out=out))
+    return 0
+
+
+@contextmanager
+def _phase(seconds: dict[str, float], name: str, about: str) -> Iterator[None]:
+    """Add up the seconds of a block by its name, told as it begins and ends."""
+    say(f"{name}: {about}")
+    began = time.perf_counter()
+    yield
+    took = time.perf_counter() - began
+    seconds[name] = round(seconds.get(name, 0) + took, 2)
+    say(f"{name} took {took:.0f} s")
+
+
+def seed_for(settings: DemoSettings, purpose: str) -> int:
+    """One seed per purpose: no stream is used twice, and no demo shares one with the next."""
+    return (settings.seed * len(_PURPOSES) + _PURPOSES.index(purpose)) % 2**63
+
+
+def collected(settings: DemoSettings, num: int, seed: int, *, bump: float = 0.0) -> Episodes:
+    """Episodes of Two-Room's noisy expert, as `data collect` writes them, in memory."""
+    world = TwoRoom(settings.image_size)
+    found = drawn(world, "expert", num, length=settings.length, seed=seed, bump=bump)
+    with Progress("collect", num, unit="episode") as bar:
+        return in_memory(bar.over(found), num)
+
+
+def gather(settings: DemoSettings) -> DemoMaterial:
+    """Collect the episodes, draw them, and choose the pairs.
+
+    Raises: ValueError if the episodes are too short for the pairs.
+    """
+    world = TwoRoom(settings.image_size)
+    seen = collected(settings, settings.episodes, seed_for(settings, "train"), bump=settings.bump)
+    unseen = collected(settings, settings.held_out, seed_for(settings, "held out"))
+    assert unseen.states is not None
+    states = list(unseen.states.unflatten(0, (settings.held_out, -1)).numpy())
+    manifest = make_manifest(
+        world, states, episode_digests(unseen), num=settings.pairs, offset=settings.offset,
+        budget=settings.budget, seed=seed_for(settings, "pairs"), env=BUILT_IN,
+        source=f"{settings.held_out} episodes that the demo collected",
+    )  # fmt: skip
+    crosses = world.room(manifest.starts) != world.room(manifest.goals)
+    return DemoMaterial(world, seen, unseen, manifest, crosses)
+
+
+def _learn(
+    settings: DemoSettings, material: DemoMaterial, out: Path, clock: dict[str, float]
+) -> Learned:
+    """Train, study and evaluate one model, by the functions of the commands."""
+    device, world = device_of(settings.device), material.world
+    with _phase(clock, "train", f"{settings.steps} steps of {settings.batch_size} windows"):
+        own = {"dim": settings.dim}
+        named = {
+            "data": BUILT_IN, "world": BUILT_IN, "out": out, "resume": settings.resume,
+            "device": device, "workers": 0, "checkpoint_every": 100,
+            "held_out": settings.held_out / (settings.held_out + settings.episodes),
+            "model": {"encoder": own, "action_encoder": own, "predictor": own},
+        }  # fmt: skip
+        told = complete(TrainSettings, "train", settings.common(TrainSettings), named)
+        parts = cut(told, *((e, torch.arange(len(e))) for e in (material.seen, material.unseen)))
+        train(begin(told, parts, Ranks(device=device)))
+    run = open_run(out, device)
+    with _phase(clock, "probe", "where the agent is, read from the embedding, and a map of it"):
+        seen, unseen = (
+            sequences(run, found, torch.arange(min(settings.held_out, len(found))))
+            for found in (material.seen, material.unseen)
+        )
+        whole = StudyMaterial(seen, unseen, world, ["x", "y"], "the demo's own", [])
+        studied = study(run, whole, parts=("probes", "map"), seed=seed_for(settings, "probe"))
+    with _phase(clock, "plan", f"{settings.pairs} pairs, {settings.budget} steps each"):
+        result = evaluate(run, material.manifest, PLANNER, world=world, title="plan")
+    probes, losses = studied.parts["probes"], read_table(out / "curves.csv")
+    if "unavailable" in vars(probes):
+        raise ValueError(f"held_out must leave episodes enough to probe: {probes.unavailable}")
+    figures = {
+        "success_rate": result.success_rate,
+        "success_interval": result.success_interval,
+        "same_room_success_rate": _rate(result.reached[~material.crosses]),
+        "cross_room_success_rate": _rate(result.reached[material.crosses]),
+        "probe_r2": {
+            kind: {q.name: round(getattr(q, kind).r2.value, 4) for q in probes.quantities}
+            for kind in ("linear", "mlp")
+        },
+        "pred_loss": float(f"{losses['prediction'][-1]:.4g}"),
+        "sigreg": float(f"{losses['regularization'][-1]:.4g}"),
+    }
+    spread = float(unseen.z.flatten(0, 1).std(0).mean())
+    return Learned(run, result, figures, studied.parts["map"], spread)
+
+
+def _draw(found: Learned, material: DemoMaterial, out: Path) -> dict[str, object]:
+    """What the page shows, each of it in a file too."""
+    # Three across the wall, three within a room, the first drawn of each: none is picked.
+    some = [np.flatnonzero(flags)[:3] for flags in (material.crosses, ~material.crosses)]
+    run, chosen = found.run, np.concatenate(some)
+    policy = PlannerPolicy(run.world_model, run.scale, run.frameskip, PLANNER)
+    film = film_of(material.world, material.manifest, policy, chosen)
+    film = film._replace(names=[""] * len(chosen), expected=None, decided=None)
+    write_film(film, TwoRoom(160), out / "episodes.gif", across=2)
+    tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
+    curves = training_curves(*tables, floor=noise_floor())
+    save_chart(curves, out / "curves.png")
+    part = getattr(found.map, "shown", None)
+    if part:
+        save_chart(latent_map(part)[0], out / "latent.png")
+    return {"film": out / "episodes.gif", "map": part, "curves": curves}
+
+
+def _report(settings: DemoSettings, material: DemoMaterial, found: Learned) -> dict[str, object]:
+    """What `report.json` holds, but for the ablation and the seconds."""
+    manifest, world, result = material.manifest, material.world, found.result
+    distance = world.distance(manifest.starts, manifest.goals) / world.success_radius
+    return {
+        **found.figures,
+        "random_success_rate": result.random_success_rate,
+        "episodes": result.pairs,
+        "pairs_dropped_as_solved": manifest.dropped_as_solved,
+        "cross_room_fraction": _rate(material.crosses),
+        "mean_start_goal_distance": round(float(distance.mean()), 3),
+        "mean_steps_to_goal": result.mean_steps_to_goal,
+        "sigreg_floor": round(noise_floor(), 4),
+        "seed": settings.seed,
+        "config": settings.model_dump(mode="json"),
+        "versions": versions(),
+        "git_commit": commit(),
+        "machine": machine(device_of(settings.device)),
+    }
+
+
+def _rate(flags: NDArray[np.bool_]) -> float | None:
+    """Share of true ones, or None of nothing."""
+    return round(float(flags.mean()), 4) if len(flags) else None

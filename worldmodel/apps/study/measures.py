@@ -1,0 +1,357 @@
+"""The parts of a study: measures of `worldmodel.study` in a row, each part one record.
+
+A part is a function of `Study`. What cannot be measured raises `UnavailableError` with the reason,
+and the other parts continue. Letters: E episodes, T frames, D embedding dims, K fitted ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from sigreg import effective_rank, report
+from worldmodel import checkpoint
+from worldmodel import study as measure
+from worldmodel.apps.report.charts import LatentMap
+from worldmodel.apps.runs import Run
+from worldmodel.apps.study.material import Sequences, StudyMaterial
+from worldmodel.apps.train.state import read_state
+from worldmodel.model import WorldModel
+from worldmodel.study import Estimate, embed, mean_estimate
+
+__all__ = ["PARTS", "Found", "Study", "UnavailableError", "lens_of"]
+
+_WIDE = 256  # embeddings wider than this are studied through their principal components
+_POINTS = 800  # of the map, at most
+
+
+Value = TypeVar("Value")
+
+
+class UnavailableError(ValueError):
+    """A part of the study has nothing to measure; the message says why."""
+
+
+class Found(SimpleNamespace):
+    """What was found, by the names that study.json has; `shown` is for the page alone."""
+
+
+Lens = Callable[[Tensor], Tensor]
+"""Embeddings as the study's own fits see them, [..., D] -> [..., K]."""
+
+
+class Study(NamedTuple):
+    """What every part is given."""
+
+    run: Run
+    material: StudyMaterial
+    lens: Lens
+    variance: float  #: of a coordinate of the test embeddings, on average; the unit of errors
+    seed: int  #: of every fit and every interval
+    steps: int  #: of the decoder's training
+
+    def mean(self, values: Tensor) -> Estimate:
+        """Of one value per episode."""
+        return mean_estimate(values, seed=self.seed)
+
+
+def lens_of(sequences: Sequences) -> Lens:
+    """Directions of largest variance, where there are more coordinates than can be fitted."""
+    z = sequences.z.flatten(0, 1)
+    mean, keep = z.mean(0), min(_WIDE, max(len(z) // 4, 2))
+    if z.shape[1] <= _WIDE:
+        return lambda z: z
+    directions = torch.linalg.svd((z - mean).double(), full_matrices=False).Vh[:keep]
+    basis = directions.T.to(z.dtype)
+    return lambda z: (z - mean) @ basis
+
+
+def _need(value: Value | None, why: str) -> Value:
+    """A value that is neither None nor False; without one the part says `why` not."""
+    if value is None or value is False:
+        raise UnavailableError(why)
+    return value
+
+
+def _probes(study: Study) -> Found:
+    """Is the true state in the embedding, and is it easy to read?"""
+    why = "probes need an episode to learn from and another to be tried on, got one in all"
+    fit, test = _need(study.material.fit, why), study.material.test
+    why = "the data hold no states, so there is nothing to compare embeddings with"
+    states = _need(fit.states, why), _need(test.states, why)
+    train_z, test_z = (study.lens(s.z).flatten(0, 1) for s in (fit, test))
+    why = f"a linear probe of {train_z.shape[1]} coordinates needs more than as many frames"
+    _need(len(train_z) > train_z.shape[1], f"{why}, got {len(train_z)}")
+    train_y, test_y = (y.flatten(0, 1).to(train_z) for y in states)
+    episode = torch.arange(len(test.z)).repeat_interleave(test.z.shape[1])
+    scale = train_y.std(0).cpu()
+    scored = [
+        measure.score_guesses(guess.cpu(), test_y.cpu(), episode, scale, seed=study.seed)
+        for guess in measure.probe_guesses(train_z, train_y, test_z, seed=study.seed)
+    ]
+    names = study.material.names
+    varies = (~(test_y.std(0) < 1e-6 * (1 + test_y.abs().mean(0)))).tolist()
+    return Found(
+        quantities=[
+            Found(name=name, varies=moves, constant=blind, linear=line, mlp=network)
+            for name, moves, blind, line, network in zip(names, varies, *scored, strict=True)
+        ],
+        train_episodes=len(fit.z), test_episodes=len(test.z), coordinates=train_z.shape[1],
+        unit="standard deviation of the quantity over the probes' training frames",
+    )  # fmt: skip
+
+
+def _foresight(study: Study) -> Found:
+    """How far ahead can the model see without looking again?"""
+    test, model = study.material.test, study.run.world_model
+    known = min(model.predictor.history, test.z.shape[1] - 2)
+    _need(known > 0, f"episodes of {test.z.shape[1]} frames leave no future to predict")
+    _need(study.variance > 0, "all embeddings are the same, so any guess is perfect")
+    mean = (study.material.fit or test).z.flatten(0, 1).mean(0)
+    errors = measure.open_loop(model, test.z, test.actions, known=known, mean=mean)
+    curves = [[study.mean(e / study.variance) for e in curve.unbind(1)] for curve in errors]
+    horizons = list(range(1, len(curves[0]) + 1))
+    worse = (h for h, a, b in zip(horizons, *curves[:2], strict=True) if a.value >= b.value)
+    return Found(
+        known_frames=known, horizons=horizons, raw_steps_per_horizon=study.run.frameskip,
+        model=curves[0], copy=curves[1], mean=curves[2],
+        first_horizon_no_better_than_copying=next(worse, None),
+        unit="variance of the held-out embeddings (1 is what their mean scores)",
+    )  # fmt: skip
+
+
+def _violations(study: Study) -> Found:
+    """Is the model surprised by the impossible, and more by a jump than by a colour?"""
+    test, model = study.material.test, study.run.world_model
+    E, T = test.z.shape[:2]
+    at = T // 2
+    _need(T > 2, f"episodes of {T} frames have no middle")
+    _need(study.variance > 0, "all embeddings are the same: nothing can be a surprise")
+    _need(E > 1, "a paired test needs at least two episodes, got one")
+    still = measure.background(test.frames[:, :: max(T // 4, 1)])
+    conditions = {
+        "undisturbed": (test.frames, test.actions),
+        "recolour": (measure.recolour(test.frames, still, at), test.actions),
+        "teleport": _teleported(study, at),
+    }
+    curves, changed = {}, {}
+    for name, (frames, actions) in conditions.items():
+        z = test.z if name == "undisturbed" else embed(model, frames)
+        found = measure.surprise(model, z, actions, history=model.predictor.history)
+        curves[name] = (found / study.variance).cpu()
+        differs = frames[:, at].short() - test.frames[:, at].short()
+        visibly = (differs.abs().amax(1) > 24).flatten(1)
+        changed[name] = mean_estimate(visibly.float().mean(1))
+    del changed["undisturbed"]
+    why = "nothing stands out from the background, so nothing could be recoloured"
+    _need(changed["recolour"].value > 0, why)
+    now = {name: values[:, at - 1] for name, values in curves.items()}
+    pairs = (("teleport", "undisturbed"), ("recolour", "undisturbed"), ("teleport", "recolour"))
+    elsewhere = (
+        "the agent is somewhere else, at least a quarter of the world away, and continues from "
+        "there under the same actions"
+    )
+    return Found(
+        at_frame=at, frames=list(range(1, T)),
+        surprise={k: [study.mean(s) for s in values.unbind(1)] for k, values in curves.items()},
+        tests={f"{a} against {b}": measure.paired_test(now[a], now[b], seed=study.seed)
+               for a, b in pairs},
+        pixels_changed=changed,
+        teleport_is=elsewhere if study.material.world
+        else "the episode continues as another one does",
+        unit="variance of the held-out embeddings",
+        shown={name: frames[0, at - 1 : at + 1].permute(0, 2, 3, 1).numpy()
+               for name, (frames, _) in conditions.items()},
+    )  # fmt: skip
+
+
+def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
+    """Frames and actions of episodes whose agent is elsewhere from frame `at` on."""
+    test, world = study.material.test, study.material.world
+    if world is None or test.states is None:
+        return measure.splice(test.frames, at), measure.splice(test.actions, at)
+    k, frames, rng = study.run.frameskip, test.frames.clone(), np.random.default_rng(study.seed)
+    # At least a quarter of the world away.
+    now, here = test.states[:, at].numpy().copy(), test.states[:, at].numpy()
+    while (near := world.distance(now, here) < world.size / 4).any():
+        now[near] = world.sample_states(rng, int(near.sum()))
+    for t in range(at, test.z.shape[1]):
+        frames[:, t] = torch.from_numpy(world.render(now))
+        for action in test.raw[:, t * k : (t + 1) * k].unbind(1):
+            now = world.step(now, action.numpy())
+    return frames, test.actions
+
+
+def _straightness(study: Study) -> Found:
+    """Do latent paths become straighter with training?"""
+    run, test = study.run, study.material.test
+    _need(test.z.shape[1] > 2, f"a path of {test.z.shape[1]} frames has no two moves")
+
+    def of(paths: Tensor) -> Estimate:
+        return study.mean(measure.straightness(paths))
+
+    now, fresh = of(test.z), _untrained(run)
+    _need(now.n > 0, "the embeddings do not move, so their paths have no direction")
+    return Found(
+        trained=now, true_states=None if test.states is None else of(test.states),
+        untrained=None if fresh is None else of(embed(fresh, test.frames)),
+        checkpoints=[Found(step=step, straightness=of(embed(then, test.frames)))
+                     for step, then in _checkpoints(run)],
+    )  # fmt: skip
+
+
+def _untrained(run: Run) -> WorldModel | None:
+    """The same architecture with fresh weights; None where the encoder is a frozen, given one."""
+    model = run.world_model
+    if not any(p.requires_grad for p in model.encoder.parameters()):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(run.settings.get("seed", 0)))
+        fresh = copy.deepcopy(model)
+        fresh.encoder = type(model.encoder)(**model.encoder.config)
+    return fresh.eval().to(next(model.parameters()).device)
+
+
+def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
+    """Models of the way here, oldest first: numbered folders of the run, and training states."""
+    found = [path.parent for path in run.folder.glob(f"*/{checkpoint.CONFIG}")]
+    found += run.folder.glob("checkpoints/step-*.safetensors")
+    numbers = {path: int(n[-1]) for path in found if (n := re.findall(r"\d+", path.stem))}
+    device = next(run.world_model.parameters()).device
+    for path in sorted(numbers, key=numbers.__getitem__):
+        if path.is_dir():
+            then = checkpoint.load(path, device)
+        else:
+            try:
+                state = read_state(path)[0]
+            except ValueError:
+                # Training continues from the one before a damaged state, and so does this.
+                continue
+            then, own = copy.deepcopy(run.world_model), "model."
+            weights = {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}
+            then.load_state_dict(weights)
+        yield numbers[path], then
+
+
+def _spread(study: Study) -> Found:
+    """How many directions does the embedding use, and how close is it to a Gaussian?"""
+    test = study.material.test
+    z = study.lens(test.z)
+    E, T, K = z.shape
+    _need(E > 1, "a covariance needs at least two episodes, got one")
+    centred = (z - z.flatten(0, 1).mean(0)).double()
+    if study.variance <= 0:
+        # What is left of one point is rounding, which has a rank of its own.
+        centred = torch.zeros_like(centred)
+    squares = torch.einsum("etk,etl->ekl", centred, centred).flatten(1)
+    sums = torch.cat([squares, centred.sum(1), centred.new_full((E, 1), float(T))], dim=1)
+
+    def rank(total: Tensor) -> Tensor:
+        square, mean, n = total.split([K * K, K, 1], dim=-1)
+        mean = mean / n
+        covariance = (square / n).unflatten(-1, (K, K)) - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        return effective_rank(covariance)
+
+    state_rank = None
+    if test.states is not None:
+        y = test.states.flatten(0, 1).double()
+        y = (y - y.mean(0)) / y.std(0).clamp_min(1e-9)
+        state_rank = float(effective_rank(y.T @ y))
+    # Episodes side by side, one batch a time step, as the regularizer saw them.
+    said = report(z.transpose(0, 1), num_proj=256, seed=study.seed, state_rank=state_rank)
+    values = torch.linalg.eigvalsh(torch.cov(centred.flatten(0, 1).T).reshape(K, K)).flip(0)
+    share = values.clamp_min(0) / values.clamp_min(0).sum().clamp_min(1e-300)
+    return Found(
+        effective_rank=measure.jackknife(sums, rank), embedding_dims=test.z.shape[-1],
+        spectrum=share[:64].tolist(), verdict=said.verdict,
+        report={k: v for k, v in vars(said).items() if isinstance(v, (int, float))},
+    )  # fmt: skip
+
+
+def _pictures(study: Study) -> Found:
+    """What does an embedding know of its frame, and a rollout of the future?"""
+    why = "a decoder needs an episode to learn from and another to paint, got one in all"
+    fit, test = _need(study.material.fit, why), study.material.test
+    shrunk, small = _small(fit.frames), _small(test.frames)
+    seen, seed = study.lens(fit.z).flatten(0, 1).cpu(), study.seed
+    decoder = measure.fit_decoder(seen, shrunk.flatten(0, 1), steps=study.steps, seed=seed)
+    T = test.z.shape[1]
+    known = min(study.run.world_model.predictor.history, T - 1)
+    with torch.no_grad():
+        dreamt = study.run.world_model.rollout(test.z[:, :known], test.actions)
+        painted = _by_parts(decoder, study.lens(test.z).cpu())
+        future = _by_parts(decoder, study.lens(dreamt).cpu())
+    truth = small.float() / 255
+    error, blind = ((g - truth).square().flatten(1).mean(1) for g in (painted, decoder.mean))
+    sums = torch.stack([error, blind, torch.ones_like(error)], dim=1)
+    # The last frame that was known, and up to six after it, evenly.
+    ahead = torch.linspace(known, T - 1, min(6, T - known)).round().int().tolist()
+    columns = [known - 1, *ahead]
+    strips = [
+        Found(truth=_array(truth[e, columns]), seen=_array(painted[e, columns]),
+              dreamt=[None, *(_array(future[e, t - known]) for t in ahead)])
+        for e in range(min(3, len(test.z)))
+    ]  # fmt: skip
+    return Found(
+        explained_share=measure.bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=seed),
+        pixel_mse=measure.bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=seed),
+        mean_picture_mse=measure.bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=seed),
+        side=small.shape[-1], known_frames=known, columns=[t - known + 1 for t in columns],
+        steps=study.steps, shown=strips,
+    )  # fmt: skip
+
+
+def _small(frames: Tensor) -> Tensor:
+    """Frames of 64 pixels a side at most, a multiple of 16, each an average over its area."""
+    side = min(64, max(frames.shape[-1] // 16, 1) * 16)
+    if frames.shape[-2:] == (side, side):
+        return frames
+    size = (side, side)
+    return _by_parts(lambda x: interpolate(x.float(), size, mode="area").round().byte(), frames)
+
+
+def _by_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of [N, …] applied to [E, T, …], a few rows at a time."""
+    parts = [function(part) for part in x.flatten(0, 1).split(256)]
+    out: Tensor = torch.cat(parts).unflatten(0, x.shape[:2])
+    return out
+
+
+def _array(pictures: Tensor) -> NDArray[np.uint8]:
+    """[..., 3, S, S] in 0…1 -> uint8 [..., S, S, 3]."""
+    pixels: NDArray[np.uint8] = (pictures * 255).round().byte().movedim(-3, -1).numpy()
+    return pixels
+
+
+def _map(study: Study) -> Found:
+    """The two directions of largest variance, coloured by what is true."""
+    test, world = study.material.test, study.material.world
+    _need(study.variance > 0, "all embeddings are the same point")
+    z = study.lens(test.z).flatten(0, 1).cpu()
+    every = -(-len(z) // _POINTS)
+    coordinates, share = measure.principal_components(z)
+    states = None if test.states is None else test.states.flatten(0, 1)[::every, :2]
+    shown = LatentMap(
+        share=share.tolist(), points=coordinates[::every].double().numpy(),
+        states=None if states is None else states.double().cpu().numpy(),
+        time=torch.arange(test.z.shape[1]).repeat(len(test.z))[::every].double().numpy(),
+        in_picture=world is not None,
+    )  # fmt: skip
+    by = "time" if states is None else " and ".join(study.material.names[:2])
+    return Found(share=shown.share, coloured_by=by, shown=shown)
+
+
+PARTS: dict[str, Callable[[Study], Found]] = {
+    part.__name__.removeprefix("_"): part
+    for part in (_probes, _foresight, _violations, _straightness, _spread, _pictures, _map)
+}
+"""Parts by name, in the order of the report."""

@@ -23,7 +23,7 @@ from worldmodel.apps.provenance import commit
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.apps.settings import DemoSettings
 from worldmodel.apps.train.loop import Training
-from worldmodel.apps.train.objectives import OBJECTIVES, NoTerms
+from worldmodel.apps.train.models import OBJECTIVES, NoTerms
 from worldmodel.data import ActionScale, Windows, episode_digests
 from worldmodel.worlds import TwoRoom
 from worldmodel.worlds.rendered import RenderedFrames

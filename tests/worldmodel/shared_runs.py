@@ -20,7 +20,7 @@ from worldmodel.apps.cli import main as worldmodel
 from worldmodel.apps.ranks import ALONE, Ranks, joined
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import NonFiniteError, Training
-from worldmodel.apps.train.objectives import build_world_model
+from worldmodel.apps.train.models import build_model
 from worldmodel.apps.train.parallel import SharedBatchNorm, synchronise, whole
 from worldmodel.data import ActionScale, Windows, open_hdf5
 
@@ -41,8 +41,8 @@ def training(
     """A tiny model in float64, where rounding is too small for AdamW to blow it up."""
     torch.manual_seed(2)
     small = {"dim": 8, "projector_dim": 8}
-    model = build_world_model(
-        "small", 4, 16, 4,
+    model = build_model(
+        "lewm", "small", 4, 16, 4,
         {
             "encoder": small | {"width": 4},
             "action_encoder": {"dim": 8},

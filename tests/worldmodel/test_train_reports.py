@@ -14,10 +14,9 @@ import torch
 from sigreg import noise_floor, report
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train import reports as train_reports
-from worldmodel.apps.train.alarm import Alarm
 from worldmodel.apps.train.loop import Training, learning_rate
-from worldmodel.apps.train.objectives import build_world_model
-from worldmodel.apps.train.reports import COLUMNS, Reports, Scores, floor_of, read_table
+from worldmodel.apps.train.models import build_model
+from worldmodel.apps.train.reports import COLUMNS, Alarm, Reports, Scores, floor_of, read_table
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 
@@ -27,8 +26,8 @@ SMALL = {"dim": 8, "projector_dim": 16}
 def make_training(weight: float = 0.1, steps: int = 6, **changes: Any) -> Training:
     """A tiny model on walks in Two-Room."""
     torch.manual_seed(1)
-    model = build_world_model(
-        "small", 4, 16, 4,
+    model = build_model(
+        "lewm", "small", 4, 16, 4,
         {
             "encoder": SMALL | {"width": 4},
             "action_encoder": {"dim": 8},

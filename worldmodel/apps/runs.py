@@ -18,37 +18,32 @@ from worldmodel.hub import from_pretrained, is_released, locate
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
-__all__ = ["Run", "open_run", "save_run"]
+__all__ = [
+    "EPISODES",
+    "Run",
+    "TrainedOn",
+    "open_run",
+    "read_episodes",
+    "save_run",
+    "write_episodes",
+]
 
 EPISODES = "episodes.json"
 
 
 class Run(NamedTuple):
-    """What `train` and `demo` leave for `study` and `evaluate`.
-
-    Attributes:
-        folder: where it lies.
-        model: WorldModel in evaluation mode; of a run that cloned behaviour, the GCBC.
-        scale: of the training actions.
-        frameskip: raw actions between two frames the model sees.
-        world: its name, or None if the data came from somewhere else.
-        objective: what the model was trained for, "lewm" unless it is a baseline.
-        data: path of the training file, or None if it was collected on the fly.
-        trained_on: digests of the training episodes (`worldmodel.data.episode_digests`).
-        held_out: digests of the episodes kept apart.
-        settings: everything else that decided the run.
-    """
+    """What `train` and `demo` leave for `study` and `evaluate`."""
 
     folder: Path
-    model: WorldModel | GCBC
-    scale: ActionScale
-    frameskip: int
-    world: str | None
-    objective: str
-    data: str | None
-    trained_on: frozenset[str]
-    held_out: frozenset[str]
-    settings: dict[str, Any]
+    model: WorldModel | GCBC  #: in evaluation mode; a GCBC if the run cloned behaviour
+    scale: ActionScale  #: of the training actions
+    frameskip: int  #: raw actions between two frames the model sees
+    world: str | None  #: its name, or None if the data came from somewhere else
+    objective: str  #: what the model was trained for, "lewm" unless it is a baseline
+    data: str | None  #: path of the training file, or None if it was collected on the fly
+    trained_on: frozenset[str]  #: digests of the training episodes (`episode_digests`)
+    held_out: frozenset[str]  #: digests of the episodes kept apart
+    settings: dict[str, Any]  #: everything else that decided the run
 
     @property
     def world_model(self) -> WorldModel:
@@ -74,38 +69,37 @@ class _Extra(Record):
     settings: dict[str, Any]
 
 
-class _Episodes(Record):
+class TrainedOn(Record):
     """Digests of the episodes trained on and kept apart."""
 
-    train: frozenset[str]
-    held_out: frozenset[str]
+    train: list[str]
+    held_out: list[str]
+
+
+def read_episodes(folder: Path) -> TrainedOn:
+    """The episodes of a run folder.
+
+    Raises: FileNotFoundError if they are not there; ValueError if the file is damaged.
+    """
+    return read_record(folder / EPISODES, TrainedOn, "list of episodes")
+
+
+def write_episodes(folder: Path, trained_on: Sequence[str], held_out: Sequence[str]) -> None:
+    """What `read_episodes` reads."""
+    names = {"train": list(trained_on), "held_out": list(held_out)}
+    write_atomically(folder / EPISODES, json.dumps(names).encode() + b"\n")
 
 
 def save_run(
-    model: WorldModel | GCBC,
-    folder: Path,
-    *,
-    scale: ActionScale,
-    frameskip: int,
-    world: str | None,
-    objective: str = "lewm",
-    data: str | None = None,
-    trained_on: Sequence[str],
-    held_out: Sequence[str],
-    settings: dict[str, Any],
-) -> None:
+    model: WorldModel | GCBC, folder: Path, *, scale: ActionScale, frameskip: int,
+    world: str | None, objective: str = "lewm", data: str | None = None,
+    trained_on: Sequence[str], held_out: Sequence[str], settings: dict[str, Any],
+) -> None:  # fmt: skip
     """Write a run folder that `open_run` reads; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = {"train": list(trained_on), "held_out": list(held_out)}
-    write_atomically(folder / EPISODES, json.dumps(names).encode() + b"\n")
-    extra = {
-        "world": world,
-        "frameskip": frameskip,
-        "objective": objective,
-        "data": data,
-        "settings": settings,
-    }
-    checkpoint.save(model, folder, action_scale=scale, extra=extra)
+    write_episodes(folder, trained_on, held_out)
+    own = {"world": world, "frameskip": frameskip, "objective": objective, "data": data}
+    checkpoint.save(model, folder, action_scale=scale, extra={**own, "settings": settings})
 
 
 def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None) -> Run:
@@ -125,19 +119,12 @@ def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None
     if config.action_scale is None:
         raise ValueError(f"{complaint}: it lacks action_scale")
     extra = parse_record(json.dumps(config.extra).encode(), _Extra, complaint)
-    names = read_record(path / EPISODES, _Episodes, "list of episodes")
+    names = read_episodes(path)
     return Run(
-        folder=path,
-        model=from_pretrained(path, map_location=device),
-        scale=config.action_scale,
-        frameskip=extra.frameskip,
-        world=extra.world,
-        objective=extra.objective,
-        data=extra.data,
-        trained_on=names.train,
-        held_out=names.held_out,
-        settings=extra.settings,
-    )
+        path, from_pretrained(path, map_location=device), config.action_scale, extra.frameskip,
+        extra.world, extra.objective, extra.data, frozenset(names.train),
+        frozenset(names.held_out), extra.settings,
+    )  # fmt: skip
 
 
 def _released(path: Path, device: str, data: str | None) -> Run:
@@ -150,15 +137,5 @@ def _released(path: Path, device: str, data: str | None) -> Run:
     width, block = episodes.actions.shape[1], model.action_encoder.config["action_dim"]
     if block % width:
         raise ValueError(f"--data must have actions whose width divides {block}, got {width}")
-    return Run(
-        folder=path,
-        model=model,
-        scale=ActionScale.fit(episodes),
-        frameskip=block // width,
-        world=None,
-        objective="lewm",
-        data=data,
-        trained_on=frozenset(),
-        held_out=frozenset(),
-        settings={},
-    )
+    scale, nobody = ActionScale.fit(episodes), frozenset[str]()
+    return Run(path, model, scale, block // width, None, "lewm", data, nobody, nobody, {})

@@ -44,7 +44,7 @@ from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, Tria
 from worldmodel.apps.study.command import study
 from worldmodel.apps.study.material import StudyMaterial, walked
 from worldmodel.apps.study.records import LatentMap, Part, Probes
-from worldmodel.apps.train.command import CHECKPOINTS, begin, train
+from worldmodel.apps.train.command import CHECKPOINTS, train
 from worldmodel.apps.train.material import cut
 from worldmodel.apps.train.reports import read_table
 from worldmodel.worlds import TwoRoom
@@ -145,7 +145,7 @@ def _learn(settings: DemoSettings, material: DemoMaterial, out: Path, clock: Clo
     with clock.phase("train", f"{settings.steps} steps of {settings.batch_size} windows"):
         told = _training(settings, out, device)
         parts = cut(told, *((e, torch.arange(len(e))) for e in (material.seen, material.unseen)))
-        train(begin(told, parts, Ranks(device=device)))
+        train(told, parts, Ranks(device=device))
     run = open_run(out, device)
     with clock.phase("probe", "where the agent is, read from the embedding, and a map of it"):
         seen, unseen = (

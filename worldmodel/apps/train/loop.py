@@ -51,7 +51,8 @@ class Training(Generic[ModelT]):
     """A model on its way: steps one at a time, and a file from which it goes on.
 
     Batches and the learning rate are functions of (seed, step), so a state holds no sampler and no
-    scheduler: model, optimizer, regularizer, random state and the step are all.
+    scheduler: model, optimizer, regularizer, random state and the step are all. `step` counts the
+    optimizer steps taken, of `steps`; `gradient_norm` is the last one's before it was clipped.
 
     On several ranks each computes its part of every batch, and the gradients are averaged: with
     batch statistics and regularizer summed over the ranks (`parallel.synchronise`, SIGReg's own
@@ -67,48 +68,36 @@ class Training(Generic[ModelT]):
         workers: processes that fetch batches ahead; the batches are the same with any number.
         ranks: who shares the batches; this process alone by default.
         sharded: whether each rank holds a part of every weight and moment (FSDP2) or all (DDP).
-
-    Attributes:
-        step: optimizer steps taken.
-        steps: of the whole run.
-        gradient_norm: of the last step, before it was clipped.
-    Raises: ValueError if there are fewer windows than the batch needs, the ranks do not divide
-        it, or `steps` is not decided.
+    Raises: ValueError if there are fewer windows than the batch needs, the ranks do not divide it,
+        or `steps` is not decided.
     """
 
     def __init__(
-        self,
-        model: ModelT,
-        windows: Windows,
-        recipe: Recipe,
-        *,
-        objective: Objective = jepa_loss,
-        regularizer: nn.Module | None = None,
-        workers: int = 0,
-        ranks: Ranks = ALONE,
+        self, model: ModelT, windows: Windows, recipe: Recipe, *, objective: Objective = jepa_loss,
+        regularizer: nn.Module | None = None, workers: int = 0, ranks: Ranks = ALONE,
         sharded: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)
         self.recipe = recipe = recipe.model_copy(update={"precision": precision})
-        self.model, self.windows, self.steps = model, windows, _steps(recipe)
+        self.model, self.windows, self.objective = model, windows, objective
         self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
-        self.order = self._order(start=0)
-        self.objective = objective
+        self.step, self.steps, self.gradient_norm = 0, _steps(recipe), math.nan
+        self.order = self._order()
         self.regularizer = regularizer or SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
         self.regularizer.to(self.device)
-        self._shared = shared(_Pass(self), ranks, self.sharded) if ranks.size > 1 else None
+        self._pass: nn.Module = _Pass(self)
+        if ranks.size > 1:
+            self._pass = shared(self._pass, ranks, self.sharded)
         # A regularizer may learn too, as PLDM's inverse dynamics do.
         self.parameters = [*model.parameters(), *self.regularizer.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.step = 0
-        self.gradient_norm = math.nan
 
-    def _order(self, start: int) -> BatchOrder:
+    def _order(self) -> BatchOrder:
         return BatchOrder(
-            len(self.windows), self.recipe.batch_size, seed=self.recipe.seed, start=start,
+            len(self.windows), self.recipe.batch_size, seed=self.recipe.seed, start=self.step,
             stop=self.steps, rank=self.ranks.rank, ranks=self.ranks.size,
         )  # fmt: skip
 
@@ -132,11 +121,9 @@ class Training(Generic[ModelT]):
 
     def losses(self, batch: Batch) -> Losses:
         """The objective of a batch on any device, in the precision of the run."""
-        if self._shared is not None and self.sharded:
-            # Whoever holds a part of the weights must ask the others for the rest.
-            losses: Losses = self._shared(*batch)
-            return losses
-        return self._losses(batch)
+        # Whoever holds a part of the weights must ask the others for the rest.
+        losses: Losses = self._pass(*batch) if self.sharded else self._losses(batch)
+        return losses
 
     def precision(self) -> torch.autocast:
         """A block in which the network computes as it does in training."""
@@ -150,9 +137,8 @@ class Training(Generic[ModelT]):
 
     def _batches(self) -> Generator[Batch, None, None]:
         if self.workers:
-            pinned = self.device.type == "cuda"
-            order = self._order(start=self.step)
-            yield from loader(self.windows, order, workers=self.workers, pin_memory=pinned)
+            pin = self.device.type == "cuda"
+            yield from loader(self.windows, self._order(), workers=self.workers, pin_memory=pin)
         while True:
             yield self.windows.batch(self.order.batch(self.step))
 
@@ -160,41 +146,31 @@ class Training(Generic[ModelT]):
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
-        undo = self._remember()
-        if self._shared is not None:
+        # What a forward pass moves.
+        buffers = [*self.model.buffers(), *self.regularizer.buffers()]
+        before, random = [buffer.clone() for buffer in buffers], self._random()
+        if self.ranks.size > 1:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
             torch.manual_seed(seed % 2**63)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._losses(batch) if self._shared is None else self._shared(*batch)
+        losses: Losses = self._pass(*batch)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         # Averaged over the ranks, the gradient is finite on all of them or on none.
         self.gradient_norm = float(whole(norm))
         if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):
-            undo()
-            raise NonFiniteError(self._diagnose(losses, batch))
-        self.optimizer.step()
-        return losses
-
-    def _remember(self) -> Callable[[], None]:
-        """A function that takes back what a forward pass moves: buffers and random state."""
-        buffers = [*self.model.buffers(), *self.regularizer.buffers()]
-        before = [buffer.clone() for buffer in buffers]
-        random = self._random()
-
-        def undo() -> None:
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
             self._set_random(random)
             self.optimizer.zero_grad(set_to_none=True)
-
-        return undo
+            raise NonFiniteError(self._diagnose(losses, batch))
+        self.optimizer.step()
+        return losses
 
     def _random(self) -> dict[str, Tensor]:
-        state = {"random": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            state["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        return state
+        cuda = self.device.type == "cuda"
+        own = {"random.cuda": torch.cuda.get_rng_state(self.device)} if cuda else {}
+        return {"random": torch.get_rng_state(), **own}
 
     def _set_random(self, state: dict[str, Tensor]) -> None:
         torch.set_rng_state(state["random"])
@@ -245,29 +221,33 @@ class Training(Generic[ModelT]):
             # Its schedule is over, and ours begins.
             words |= {"steps": mine["steps"], "schedule_from": mine["schedule_from"]}
         words.setdefault("schedule_from", "0")
-        changed = [f"{k} {words.get(k)} → {v}" for k, v in mine.items() if words.get(k) != v]
-        if changed:
+        if changed := [f"{k} {words.get(k)} → {v}" for k, v in mine.items() if words.get(k) != v]:
             raise ValueError(
                 f"a resumed run must keep its settings, got other ones than {path} holds: "
                 + ", ".join(changed)
             )
-        own, saved = self.model.state_dict(), _under("model.", tensors)
+        kept: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            kept.setdefault(kind, {})[rest] = value
+        own = self.model.state_dict()
         try:
-            state = {k: part(v, own[k]) if k in own else v for k, v in saved.items()}
+            state = {
+                k: part(v, own[k]) if k in own else v for k, v in kept.get("model", {}).items()
+            }
             self.model.load_state_dict(state)
-            self.regularizer.load_state_dict(_under("regularizer.", tensors))
+            self.regularizer.load_state_dict(kept.get("regularizer", {}))
         except RuntimeError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
         moments: dict[int, dict[str, Tensor]] = {}
-        parameters = self.optimizer.param_groups[0]["params"]
-        for name, value in _under("optimizer.", tensors).items():
+        for name, value in kept.get("optimizer", {}).items():
             index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = part(value, parameters[int(index)])
+            moments.setdefault(int(index), {})[key] = part(value, self.parameters[int(index)])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self._set_random(tensors)
         self.step = step
-        return _under("also.", tensors)
+        return kept.get("also", {})
 
     def _words(self) -> dict[str, str]:
         """What a state must agree in to be continued."""
@@ -285,7 +265,3 @@ class _Pass(nn.Module):
 
     def forward(self, frames: Tensor, actions: Tensor) -> Losses:
         return self._losses(Batch(frames, actions))
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

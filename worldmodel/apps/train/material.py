@@ -18,21 +18,13 @@ _MEMORY = 8 * 2**30  # bytes of frames that are read into memory where a file ca
 
 
 class TrainMaterial(NamedTuple):
-    """What a run learns from and is scored on.
-
-    Attributes:
-        train: windows of the training episodes.
-        held_out: windows of the others.
-        scale: of the training actions.
-        trained_on: digests of the training episodes.
-        kept_apart: digests of the others.
-    """
+    """What a run learns from and is scored on."""
 
     train: Windows
     held_out: Windows
-    scale: ActionScale
-    trained_on: list[str]
-    kept_apart: list[str]
+    scale: ActionScale  #: of the training actions
+    trained_on: list[str]  #: digests of the training episodes
+    kept_apart: list[str]  #: digests of the others
 
 
 def open_material(settings: TrainSettings) -> TrainMaterial:
@@ -67,15 +59,11 @@ def cut(
 
     Raises: ValueError if there is no window on one side.
     """
-    scale = ActionScale.fit(*train)
+    frames, skip, scale = settings.num_frames, settings.frameskip, ActionScale.fit(*train)
     windows, digests = [], []
     for episodes, subset in (train, held_out):
-        windows.append(
-            Windows(
-                episodes, num_frames=settings.num_frames, frameskip=settings.frameskip,
-                scale=scale, subset=subset,
-            )
-        )  # fmt: skip
+        own = Windows(episodes, num_frames=frames, frameskip=skip, scale=scale, subset=subset)
+        windows.append(own)
         names = episode_digests(episodes)
         digests.append([names[e] for e in subset.tolist()])
     return TrainMaterial(windows[0], windows[1], scale, digests[0], digests[1])

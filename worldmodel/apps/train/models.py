@@ -1,27 +1,64 @@
-"""The model of a run: built from its settings, or begun with the weights of another run."""
+"""The model of a run: built for its data and objective, or begun with another run's weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sigreg import SIGReg
+from worldmodel import presets
 from worldmodel.apps.devices import precision_of
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.runs import open_run
-from worldmodel.apps.settings import TrainSettings
-from worldmodel.apps.train.loop import Training
+from worldmodel.apps.settings import Recipe, TrainSettings
+from worldmodel.apps.train.loop import Objective, Training
 from worldmodel.apps.train.material import TrainMaterial
-from worldmodel.apps.train.objectives import OBJECTIVES
-from worldmodel.apps.train.parallel import synchronise, whole
-from worldmodel.gcbc import GCBC
+from worldmodel.apps.train.parallel import everyone, synchronise
+from worldmodel.gcbc import GCBC, gcbc_loss
+from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
+from worldmodel.pldm import PLDMTerms, pldm_loss
 
-__all__ = ["begin_training", "build", "gathered"]
+__all__ = ["OBJECTIVES", "Kind", "NoTerms", "begin_training", "build", "build_model"]
 
 _PASSES = 10  # over the data where no steps are given, as published
+# Constructor arguments by part and name: {"predictor": {"dropout": 0.0}, …}.
+Changes = Mapping[Any, Mapping[str, Any]]
+
+
+class NoTerms(nn.Module):
+    """Zero: actions are what is predicted, there is nothing to keep from collapse."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Embeddings of any shape -> 0."""
+        return z.new_zeros(())
+
+
+def _no_terms(recipe: Recipe) -> nn.Module:
+    if recipe.weight:
+        raise ValueError(f"weight must be 0 with objective gcbc, got {recipe.weight:g}")
+    return NoTerms()
+
+
+class Kind(NamedTuple):
+    """What a step minimises, and its third argument, from the settings of the loop."""
+
+    objective: Objective
+    regularizer: Callable[[Recipe], nn.Module]
+
+
+OBJECTIVES: dict[str, Kind] = {
+    "lewm": Kind(
+        jepa_loss, lambda own: SIGReg(num_proj=own.num_proj, seed=own.seed, group=everyone())
+    ),
+    # Its terms have the published weights; the recipe's multiplies all of them.
+    "pldm": Kind(pldm_loss, lambda _: PLDMTerms()),
+    "gcbc": Kind(gcbc_loss, _no_terms),
+}
 
 
 def begin_training(
@@ -33,23 +70,20 @@ def begin_training(
 
     Raises: ValueError if model, data, ranks and settings do not fit each other.
     """
-    kind, size = OBJECTIVES[settings.objective], settings.batch_size
+    kind, size, ours = OBJECTIVES[settings.objective], settings.batch_size, len(material.held_out)
     if size < 2 * ranks.size or size % ranks.size:
         raise ValueError(
             f"batch_size must be at least 2 for each process, all alike, got {size} for "
             f"{ranks.size}"
         )
-    if len(material.held_out) < 2 * ranks.size:
+    if ours < 2 * ranks.size:
         raise ValueError(
-            f"the held-out episodes must have at least {2 * ranks.size} windows, got "
-            f"{len(material.held_out)}: raise held_out (now {settings.held_out})"
+            f"the held-out episodes must have at least {2 * ranks.size} windows, got {ours}: "
+            f"raise held_out (now {settings.held_out})"
         )
-    settings = settings.model_copy(
-        update={
-            "steps": settings.steps or max(_PASSES * (len(material.train) // size), 1),
-            "precision": precision_of(settings.precision, ranks.device),
-        }
-    )
+    steps = settings.steps or max(_PASSES * (len(material.train) // size), 1)
+    precision = precision_of(settings.precision, ranks.device)
+    settings = settings.model_copy(update={"steps": steps, "precision": precision})
     torch.manual_seed(settings.seed)
     model = build(settings, material)
     if settings.init_from is not None and fresh:
@@ -66,40 +100,68 @@ def begin_training(
 
 
 def build(settings: TrainSettings, material: TrainMaterial) -> WorldModel | GCBC:
-    """The model that fits the data, with fresh weights from the global random stream.
-
-    Raises: ValueError if a part refuses an argument, or the windows do not fit its history.
-    """
+    """`build_model` for the data and settings of a run."""
     episodes = material.train.episodes
-    return OBJECTIVES[settings.objective].build(
-        settings.preset, episodes.actions.shape[1] * settings.frameskip,
-        episodes.frames.shape[-1], settings.num_frames, settings.model,
+    action_dim = episodes.actions.shape[1] * settings.frameskip
+    return build_model(
+        settings.objective, settings.preset, action_dim, episodes.frames.shape[-1],
+        settings.num_frames, settings.model,
     )  # fmt: skip
 
 
-def gathered(
-    settings: TrainSettings, material: TrainMaterial, training: Training[Any]
+def build_model(
+    objective: str, preset: str, action_dim: int, image_size: int, num_frames: int, changes: Changes
 ) -> WorldModel | GCBC:
-    """A model of whole weights, of a training whose ranks hold parts; every rank must call it."""
-    state = {name: whole(value) for name, value in training.model.state_dict().items()}
-    with torch.random.fork_rng(devices=[]):
-        model = build(settings, material)
-    model.load_state_dict(state)
+    """A preset's model for blocks of actions and frames of a data set, with some arguments changed.
+
+    The weights are drawn from the global random stream. Of "gcbc" it is a policy: its windows may
+    be longer than the history, for their frames are goals.
+
+    Raises: ValueError if a part has no such argument or refuses its value, or the history is too
+        short for the windows.
+    """
+    clones = objective == "gcbc"
+    if clones and changes.get("action_encoder"):
+        raise ValueError("action_encoder must be left out with objective gcbc, which has none")
+    with torch.device("meta"):
+        plan = presets.lewm(action_dim) if preset == "lewm" else presets.small(action_dim)
+    parts: dict[str, Any] = {}
+    for name in ("encoder", "predictor") if clones else ("encoder", "action_encoder", "predictor"):
+        part, wanted = getattr(plan, name), dict(changes.get(name, {}))
+        own = {"image_size": image_size} if name == "encoder" else {}
+        if unknown := sorted(set(wanted) - set(part.config)):
+            raise ValueError(
+                f"{name} ({type(part).__name__}) has no {unknown[0]!r}; it has "
+                f"{', '.join(sorted(part.config))}"
+            )
+        try:
+            parts[name] = type(part)(**(part.config | own | wanted))
+        except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+            hint = (
+                "; set encoder.patch_size, or write frames of another side with `worldmodel data "
+                f"convert --size` (they have {image_size} px)"
+            )
+            hint = hint if own and not wanted else ""
+            raise ValueError(f"the {preset} {name} cannot be built: {error}{hint}") from error
+    if clones:
+        return GCBC(parts["encoder"], parts["predictor"], action_dim)
+    model = WorldModel(**parts)
+    if model.predictor.history < num_frames - 1:
+        raise ValueError(
+            f"num_frames must be at most predictor.history + 1 = {model.predictor.history + 1}, "
+            f"got {num_frames}; set predictor.history={num_frames - 1} too"
+        )
     return model
 
 
 def _weights_of(
     folder: Path, model: WorldModel | GCBC, material: TrainMaterial
 ) -> dict[str, Tensor]:
-    """The weights of a run, if they are those of this model by name and shape.
-
-    Raises: FileNotFoundError or ValueError, naming what differs.
-    """
-    found = open_run(folder)
-    if type(found.model) is not type(model):
+    """The weights of a run; a ValueError names what differs from this model by name and shape."""
+    found, kind = open_run(folder), type(model).__name__
+    if type(found.model).__name__ != kind:
         raise ValueError(
-            f"--init-from must be a {type(model).__name__}, {folder} holds a "
-            f"{type(found.model).__name__}"
+            f"--init-from must be a {kind}, {folder} holds a {type(found.model).__name__}"
         )
     mine = material.train.episodes.actions.shape[1], material.train.frameskip
     theirs = len(found.scale.mean), found.frameskip

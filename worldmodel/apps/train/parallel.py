@@ -14,29 +14,26 @@ __all__ = ["SharedBatchNorm", "everyone", "part", "shared", "synchronise", "whol
 
 
 def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
-    """`module` with every gradient averaged over the ranks, on their common weights.
+    """`module` with every gradient averaged over several ranks, on their common weights.
 
-    Args:
-        module: on this rank's device.
-        ranks: several.
-        sharded: each holds a part of every parameter, split in place (FSDP2), instead of all of
-            them (DDP); each block gathers its own in turn.
+    `sharded` splits every parameter among them in place (FSDP2), and each block gathers its own in
+    turn; otherwise each rank holds all of them (DDP).
     """
+    device = torch.device(ranks.device)
     if not sharded:
-        gpu = ranks.device.startswith("cuda")
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=[torch.device(ranks.device)] if gpu else None
-        )
+        ids = [device] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=ids)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     for tensor in (*module.parameters(), *module.buffers()):
         torch.distributed.broadcast(tensor.detach(), 0)
-    mesh = init_device_mesh(torch.device(ranks.device).type, (ranks.size,))
-    for piece in list(module.modules()):
-        if isinstance(piece, (ViTBlock, AdaLNBlock)):
-            fully_shard(piece, mesh=mesh)
-    fully_shard(module, mesh=mesh)
+    mesh = init_device_mesh(device.type, (ranks.size,))
+    for piece in [
+        *filter(lambda m: isinstance(m, (ViTBlock, AdaLNBlock)), module.modules()),
+        module,
+    ]:
+        fully_shard(piece, mesh=mesh)
     return module
 
 
@@ -66,21 +63,11 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         del ctx
-        total = x.clone()
+        total = x.contiguous().clone()
         torch.distributed.all_reduce(total)
         return total
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        del ctx
-        total = gradient.contiguous().clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-
-def _sum(x: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
-    return total
+    backward = forward
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
@@ -101,22 +88,23 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """Normalise the rows of x."""
         if not self.training or not _many():
             return super().forward(x)
+        mean_of, variance_of, seen = self.running_mean, self.running_var, self.num_batches_tracked
+        assert self.momentum is not None
+        assert mean_of is not None
+        assert variance_of is not None
+        assert seen is not None
         # Reduced precision would lose the variance: moments are float32 at least, as in torch.
         wide = x if x.dtype == torch.float64 else x.float()
-        first = _sum(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))
+        first: Tensor = _Sum.apply(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))  # type: ignore[no-untyped-call]
         n, mean = first[0].detach(), first[1:] / first[0].detach()
         centred = wide - mean
         # Two passes: squares of centred values do not cancel.
-        variance = _sum(centred.square().sum(0)) / n
+        variance: Tensor = _Sum.apply(centred.square().sum(0)) / n  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            assert self.momentum is not None
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
             unbiased = variance * (n / (n - 1).clamp_min(1))
-            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
-            self.num_batches_tracked += 1
+            mean_of.lerp_(mean.to(mean_of), self.momentum)
+            variance_of.lerp_(unbiased.to(variance_of), self.momentum)
+            seen += 1
         out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
         normalised: Tensor = out.to(x.dtype)
         return normalised
@@ -137,26 +125,16 @@ def synchronise(model: nn.Module) -> None:
 
     Raises: TypeError for other batch norms, which would keep each rank's own statistics.
     """
-    for module in model.modules():
-        for name, child in module.named_children():
-            if type(child) is nn.BatchNorm1d:
-                setattr(module, name, _shared(child))
-            elif isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(
-                child, SharedBatchNorm
-            ):
+    for norm in model.modules():
+        if type(norm) is nn.BatchNorm1d:
+            if norm.momentum is None or not norm.affine or not norm.track_running_stats:
                 raise TypeError(
-                    f"batch norms must be BatchNorm1d to be shared by ranks, got {child}"
+                    "a batch norm to be shared must have momentum, weights and running values, "
+                    f"got {norm}"
                 )
-
-
-def _shared(norm: nn.BatchNorm1d) -> SharedBatchNorm:
-    if norm.momentum is None or not norm.affine or not norm.track_running_stats:
-        raise TypeError(
-            f"a batch norm to be shared must have momentum, weights and running values, got {norm}"
-        )
-    shared = SharedBatchNorm(norm.num_features, norm.eps, norm.momentum)
-    # The same tensors, so that an optimizer made before still holds them.
-    shared.weight, shared.bias = norm.weight, norm.bias
-    for name, buffer in norm.named_buffers():
-        setattr(shared, name, buffer)
-    return shared.train(norm.training)
+            # It has no state of its own, and an optimizer made before still holds its tensors.
+            norm.__class__ = SharedBatchNorm
+        elif (
+            isinstance(norm, nn.modules.batchnorm._BatchNorm) and type(norm) is not SharedBatchNorm
+        ):
+            raise TypeError(f"batch norms must be BatchNorm1d to be shared by ranks, got {norm}")

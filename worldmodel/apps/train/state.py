@@ -16,7 +16,6 @@ from worldmodel._files import write_atomically
 __all__ = ["DamagedStateError", "read_state", "write_state"]
 
 FORMAT = 1
-_OWN = ("format", "sha256")
 
 
 class DamagedStateError(ValueError):
@@ -48,7 +47,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DamagedStateError(f"{path} is damaged: {error}") from error
-    version, kept = (metadata.pop(name, "") for name in _OWN)
+    version, kept = (metadata.pop(name, "") for name in ("format", "sha256"))
     if version.isdecimal() and int(version) > FORMAT:
         raise ValueError(
             f"{path} has format {version}, newer than {FORMAT}, the newest this version reads; "
@@ -61,8 +60,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        value = tensors[name]
+    for name, value in sorted(tensors.items()):
         total.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
         total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()

@@ -42,7 +42,6 @@ def test_a_process_that_nobody_launched_is_alone() -> None:
         assert ranks == ALONE
         assert ranks.first
         assert ranks.gather("a") == ["a"]
-        assert list(ranks.share(3)) == [0, 1, 2]
         assert not torch.distributed.is_initialized()
 
 
@@ -109,13 +108,6 @@ def test_words_that_do_not_agree_are_refused(
 def test_the_first_of_slurms_machines(nodes: str, host: str) -> None:
     """Ranges and lists in brackets, as scontrol writes them."""
     assert first_host(nodes) == host
-
-
-def test_parts_are_even_and_complete() -> None:
-    """Each of 11 things belongs to one of 4 ranks, and no rank has two more than another."""
-    parts = [ALONE.__class__(rank, 4).share(11) for rank in range(4)]
-    assert [i for part in parts for i in part] == list(range(11))
-    assert {len(part) for part in parts} == {2, 3}
 
 
 def test_a_device_of_ones_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

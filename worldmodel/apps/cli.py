@@ -8,7 +8,6 @@ import io
 import sys
 import traceback
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NamedTuple
 
 from worldmodel.apps._interrupt import kill_is_interrupt
@@ -22,17 +21,10 @@ _REPORT = (
 
 
 class Command(NamedTuple):
-    """One command.
+    """One command."""
 
-    Attributes:
-        settings: name of its record in `worldmodel.apps.settings`.
-        module: where its `run(settings) -> exit status` stands.
-        about: one line.
-        function: name of that function.
-    """
-
-    settings: str
-    module: str
+    settings: str  #: name of its record in `worldmodel.apps.settings`
+    module: str  #: where its `run(settings) -> exit status` stands
     about: str
     function: str = "run"
 
@@ -80,55 +72,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((n for n in COMMANDS if words[: n.count(" ") + 1] == n.split()), None)
     if name is None:
         return _overview(words)
-    debug = "--debug" in words
     try:
-        return _run(name, words[name.count(" ") + 1 :])
+        from worldmodel.apps import settings
+        from worldmodel.apps.parsing import parse
+
+        command = COMMANDS[name]
+        told = parse(getattr(settings, command.settings), name, words[name.count(" ") + 1 :])
+        module = importlib.import_module(f"worldmodel.apps.{command.module}")
+        with kill_is_interrupt():
+            return int(getattr(module, command.function)(told))
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if debug:
+        mistake = _is_mistake(error)
+        if "--debug" in words:
             traceback.print_exc()
-        elif _is_mistake(error):
-            _complain(name, str(error))
         else:
-            _complain(name, f"{type(error).__name__}: {error} ({_REPORT})")
-        return 2 if _is_mistake(error) else 1
-
-
-def _run(name: str, words: Sequence[str]) -> int:
-    from worldmodel.apps import settings
-    from worldmodel.apps.parsing import parse
-
-    command = COMMANDS[name]
-    told = parse(getattr(settings, command.settings), name, words)
-    module = importlib.import_module(f"worldmodel.apps.{command.module}")
-    with kill_is_interrupt():
-        return int(getattr(module, command.function)(told))
+            bug = f"{type(error).__name__}: {error} ({_REPORT})"
+            _complain(f" {name}", str(error) if mistake else bug)
+        return 2 if mistake else 1
 
 
 def _overview(words: Sequence[str]) -> int:
     """The commands, for --help or behind a name that is none of them."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
+    first, known = [*words, ""][0], {name.split()[0] for name in COMMANDS}
+    if first and not first.startswith("-"):
+        if first not in known or [*words, "-h"][1] not in ("-h", "--help"):
+            wrong = first if first not in known else " ".join(words[:2])
+            _complain("", f"there is no command {wrong!r}; known are {', '.join(COMMANDS)}")
+            return 2
+        lines = [line for line in lines if line.split()[0] == first]
+    elif first not in ("-h", "--help"):
+        _complain("", "a command must be given: " + ", ".join(COMMANDS))
+        return 2
     usage = "usage: worldmodel COMMAND [--help] ..."
     about = "World models that predict embeddings, and planning with them."
-    known = {word for name in COMMANDS for word in name.split()[:1]}
-    if words and not words[0].startswith("-"):
-        wrong = words[0] if words[0] not in known else " ".join(words[:2])
-        if not (words[0] in known and (len(words) == 1 or words[1] in ("-h", "--help"))):
-            _complain(None, f"there is no command {wrong!r}; known are {', '.join(COMMANDS)}")
-            return 2
-        lines = [line for line in lines if line.split()[0] == words[0]]
-    elif words[:1] not in (["-h"], ["--help"]):
-        _complain(None, "a command must be given: " + ", ".join(COMMANDS))
-        return 2
     sys.stdout.write("\n".join([usage, "", about, "", "commands:", *lines, ""]))
     return 0
 
 
-def _complain(name: str | None, message: str) -> None:
-    who = "worldmodel" if name is None else f"worldmodel {name}"
-    sys.stderr.write(f"{who}: error: {' '.join(message.split())}\n")
+def _complain(name: str, message: str) -> None:
+    sys.stderr.write(f"worldmodel{name}: error: {' '.join(message.split())}\n")
 
 
 def _is_mistake(error: BaseException) -> bool:
@@ -138,20 +124,13 @@ def _is_mistake(error: BaseException) -> bool:
     code raises on purpose. A ValueError or TypeError that comes out of a library, or that Python
     raises in the middle of our code, is one.
     """
-    if isinstance(error, (OSError, ImportError, MemoryError)):
+    trace, refused = error.__traceback__, (OSError, ImportError, MemoryError)
+    if isinstance(error, refused) or type(error).__name__ == "OutOfMemoryError":
         return True
-    if type(error).__name__ == "OutOfMemoryError":
-        return True
-    kinds = (ValueError, TypeError, ArithmeticError)
-    return isinstance(error, kinds) and _raised_by_us(error.__traceback__)
-
-
-def _raised_by_us(trace: TracebackType | None) -> bool:
-    """Whether the innermost frame is ours and stands at a `raise` statement."""
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
+    if trace is None or not isinstance(error, (ValueError, TypeError, ArithmeticError)):
         return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
     package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
     instruction = trace.tb_frame.f_code.co_code[trace.tb_lasti]
     return package in _OURS and dis.opname[instruction] in ("RAISE_VARARGS", "RERAISE")

@@ -18,16 +18,12 @@ def device_of(name: str) -> str:
         # There and back: "meta" makes tensors and holds none.
         torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, ImportError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device must be a device torch can use, got {name!r} ({reason})"
-        ) from None
+        why = f"got {name!r} ({str(error).splitlines()[0]})"
+        raise ValueError(f"--device must be a device torch can use, {why}") from None
     return name
 
 
 def precision_of(name: str, device: str) -> str:
     """The precision that a setting means on a device; "auto" is bfloat16 on a GPU that has it."""
-    if name != "auto":
-        return name
     low = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-    return "bfloat16" if low else "float32"
+    return name if name != "auto" else "bfloat16" if low else "float32"

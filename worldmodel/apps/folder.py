@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from worldmodel._files import write_atomically
 
-__all__ = ["begin_folder", "check_folder", "check_new_file", "locked", "whole_file", "write_json"]
+__all__ = ["begin_folder", "check_new_file", "locked", "whole_file", "write_json"]
 
 _LOCK = ".lock"
 
@@ -30,12 +30,8 @@ def write_json(content: object, path: Path) -> None:
 
 
 def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out") -> None:
-    """Refuse a file that a command must not write.
+    """Refuse a file that a command must not write; `option` named it, `inputs` are what it reads.
 
-    Args:
-        path: to be written.
-        inputs: what the same call reads.
-        option: that named `path`.
     Raises: FileExistsError if something is there; FileNotFoundError or OSError if its folder is not
         or cannot be written; ValueError if it is an input.
     """
@@ -50,19 +46,13 @@ def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str
 
 
 @contextmanager
-def whole_file(
-    path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out"
-) -> Iterator[Path]:
-    """A new file that appears whole or not at all.
+def whole_file(path: Path, inputs: Sequence[Path | str] = ()) -> Iterator[Path]:
+    """A new file that appears whole or not at all, at the end of the block.
 
-    Args:
-        path: to be written.
-        inputs: what the same call reads.
-        option: that named `path`.
-    Yields: the name to write to; at the end of the block it becomes `path`.
+    Yields: the name to write to.
     Raises: as `check_new_file`; BlockingIOError if another process writes it.
     """
-    check_new_file(path, inputs, option=option)
+    check_new_file(path, inputs)
     with locked(path.with_name(path.name + _LOCK), str(path)):
         partial = path.with_name(f"{path.name}.unfinished")
         partial.unlink(missing_ok=True)
@@ -91,18 +81,25 @@ def begin_folder(
     Yields: whether the folder was there before.
     Raises: FileExistsError, FileNotFoundError, or OSError with what to do instead.
     """
-    check_folder(out, mark, resume=resume, done=done)
+    ours, over = (out / mark).is_file(), bool(done and (out / done).exists())
+    new = f"--out must not exist yet, got {out}"
+    if resume and not ours:
+        raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
+    if resume and over:
+        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
+    if not resume:
+        if (out.is_symlink() or out.exists()) and not _only_locked(out, mark):
+            remedy = "add --resume to continue it, or " if ours and not over else ""
+            raise FileExistsError(f"{new}: {remedy}choose another folder")
+        _check_parent(out, "--out")
     above = [parent for parent in out.absolute().parents if not parent.exists()]
     try:
         out.mkdir(parents=True, exist_ok=resume or _only_locked(out, mark))
     except FileExistsError:
-        raise FileExistsError(
-            f"--out must not exist yet, got {out}: choose another folder"
-        ) from None
+        raise FileExistsError(f"{new}: choose another folder") from None
     except OSError as error:
-        raise OSError(
-            f"--out must be a folder that can be made, got {out}: {error.strerror}"
-        ) from error
+        why = f"got {out}: {error.strerror}"
+        raise OSError(f"--out must be a folder that can be made, {why}") from error
     with locked(out / _LOCK, str(out)):
         try:
             yield resume
@@ -116,33 +113,12 @@ def begin_folder(
             raise
 
 
-def check_folder(out: Path, mark: str, *, resume: bool, done: str | None = None) -> None:
-    """Refuse a folder that a command cannot begin in, or cannot continue in.
-
-    Raises: FileExistsError or FileNotFoundError, with what to do instead.
-    """
-    if not resume:
-        if (out.is_symlink() or out.exists()) and not _only_locked(out, mark):
-            ours = (out / mark).is_file() and not (done and (out / done).exists())
-            remedy = "add --resume to continue it, or " if ours else ""
-            raise FileExistsError(
-                f"--out must not exist yet, got {out}: {remedy}choose another folder"
-            )
-        _check_parent(out, "--out")
-        return
-    if not (out / mark).is_file():
-        raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
-    if done and (out / done).exists():
-        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
-
-
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file that names its holder; the system releases it when the process dies.
 
-    Args:
-        path: of the lock file.
-        what: the output it guards, for the error.
+    `what` is the output it guards, for the error.
+
     Raises: BlockingIOError naming the holder if another process has it.
     """
     lock, holder = FileLock(path), path.with_name(f"{path.name}.json")

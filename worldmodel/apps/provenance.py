@@ -33,11 +33,9 @@ def commit() -> str | None:
     of that repository's commit.
     """
     root = Path(__file__).resolve().parents[2]
+    words = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"]
     try:
-        found = subprocess.run(  # noqa: S603 - fixed words
-            ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"],  # noqa: S607 - from the PATH
-            capture_output=True, text=True, check=True, timeout=5,
-        )  # fmt: skip
+        found = subprocess.run(words, capture_output=True, text=True, check=True, timeout=5)  # noqa: S603 - fixed words
     except (OSError, subprocess.SubprocessError):
         return None
     top, head = found.stdout.splitlines()

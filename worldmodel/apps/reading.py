@@ -26,13 +26,8 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read_record(path: Path, kind: type[RecordT], what: str) -> RecordT:
-    """Read a JSON file.
+    """A record from its JSON file; `what` says in errors what the file is.
 
-    Args:
-        path: of the file.
-        kind: of record that it must hold.
-        what: the file is, for errors.
-    Returns: the record.
     Raises: FileNotFoundError if there is none; ValueError naming the file and what is wrong in it.
     """
     if not path.is_file():
@@ -43,10 +38,7 @@ def read_record(path: Path, kind: type[RecordT], what: str) -> RecordT:
 
 
 def parse_record(text: bytes, kind: type[RecordT], complaint: str) -> RecordT:
-    """A record from its JSON.
-
-    Raises: ValueError that begins with `complaint`.
-    """
+    """A record from its JSON; the ValueError of another text begins with `complaint`."""
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -126,7 +125,7 @@ def _sized(recipe: Recipe, config: DemoSettings) -> DemoSettings:
 
 def _training(
     recipe: Recipe, config: DemoSettings, device: str
-) -> tuple[Training[Any], ActionScale, DemoMaterial]:
+) -> tuple[Training, ActionScale, DemoMaterial]:
     """A training at its first step."""
     full = recipe.published and config.image_size == SIDE
     # Frames of the published size would take ten gigabytes: they are drawn batch by batch.
@@ -163,7 +162,7 @@ def _training(
     elif recipe.subspaces:
         sigreg = SIGReg(num_proj=own.num_proj, seed=own.seed)
         regularizer = SubspaceRegularizer(sigreg, config.dim, recipe.subspaces, seed=own.seed)
-    training: Training[Any] = Training(
+    training: Training = Training(
         model.to(device), windows, own, objective=kind.objective, regularizer=regularizer
     )
     return training, scale, material
@@ -171,7 +170,7 @@ def _training(
 
 def _published(
     config: DemoSettings, material: DemoMaterial, scale: ActionScale, device: str
-) -> Training[Any]:
+) -> Training:
     """LeWM as published, on the demo's walks."""
     stored = material.seen
     assert stored.states is not None

@@ -1,13 +1,10 @@
 """`worldmodel tune-lambda`: choose λ by bisection, in short runs judged on held-out episodes.
 
-More weight on SIGReg lowers what the distribution falls short of and raises what the prediction
-falls short of. Both are without units, each about 1 at worst and 0 at best:
-
     u(λ) = |ẑ_{t+1} − z_{t+1}|² / |z_t − z_{t+1}|²     prediction, against predicting no change
     c(λ) = (SIGReg − floor) / (collapse − floor)        distribution, against a collapse
 
-The λ that makes the larger of the two smallest is where they meet: the sign change of u − c.
-docs/tune-lambda.md says why.
+u rises with λ and c falls; the larger of the two is smallest where they meet, at the sign change
+of u − c. docs/tune-lambda.md says more.
 """
 
 from __future__ import annotations
@@ -52,43 +49,36 @@ class Bisection:
 
         evaluations = 2 + n   leave   high / low = (high₀ / low₀)^(1 / 2ⁿ)
 
-    Attributes:
-        low: the function is negative here, once both ends are known.
-        high: here it is not.
-        evaluations: of the function, both ends included; at least 3.
-        evaluated: argument -> value, in the order of evaluation.
+    Once both ends are known, the function is negative at `low` and not at `high`.
     """
 
     low: float
     high: float
-    evaluations: int
-    evaluated: dict[float, float] = field(default_factory=dict)
+    evaluations: int  #: of the function, both ends included; at least 3
+    evaluated: dict[float, float] = field(default_factory=dict)  #: argument -> value, in order
 
     def ask(self) -> float | None:
         """Where to evaluate next; None at the end.
 
         Raises: ValueError if the sign is the same at both ends.
         """
-        if len(self.evaluated) < 2:
-            return self.high if self.evaluated else self.low
-        if len(self.evaluated) == 2:
-            first, last = self.evaluated.values()
-            if not first < 0 <= last:
-                side = "below low" if first >= 0 else "above high"
-                raise ValueError(
-                    f"the sign must change from negative to positive between low and high, got "
-                    f"{first:.3g} at {self.low:g} and {last:.3g} at {self.high:g}: what is sought "
-                    f"lies {side}"
-                )
-        return self.middle if len(self.evaluated) < self.evaluations else None
+        known = list(self.evaluated.values())
+        if len(known) < 2:
+            return self.high if known else self.low
+        if len(known) == 2 and not known[0] < 0 <= known[1]:
+            side = "below low" if known[0] >= 0 else "above high"
+            raise ValueError(
+                f"the sign must change from negative to positive between low and high, got "
+                f"{known[0]:.3g} at {self.low:g} and {known[1]:.3g} at {self.high:g}: what is "
+                f"sought lies {side}"
+            )
+        return self.middle if len(known) < self.evaluations else None
 
     def tell(self, argument: float, value: float) -> None:
         """What the function was where `ask` said."""
         self.evaluated[argument] = value
-        if len(self.evaluated) > 2 and value < 0:
-            self.low = argument
-        elif len(self.evaluated) > 2:
-            self.high = argument
+        if len(self.evaluated) > 2:
+            self.low, self.high = (argument, self.high) if value < 0 else (self.low, argument)
 
     @property
     def middle(self) -> float:
@@ -103,35 +93,20 @@ class Bisection:
 
 
 class Trial(NamedTuple):
-    """One short run, judged on held-out windows.
+    """One short run, judged on held-out windows."""
 
-    Attributes:
-        weight: λ.
-        prediction: u, the error as a fraction of that of predicting no change.
-        distribution: c, SIGReg's excess over its floor as a fraction of a collapse's.
-        error: mean square prediction error.
-        sigreg: the statistic.
-        effective_rank: of the embeddings.
-        seconds: the run took.
-    """
-
-    weight: float
-    prediction: float
-    distribution: float
-    error: float
-    sigreg: float
-    effective_rank: float
-    seconds: float
-
-    @property
-    def gap(self) -> float:
-        """u − c: negative while λ is too small."""
-        return self.prediction - self.distribution
+    weight: float  #: λ
+    prediction: float  #: u, the error as a fraction of that of predicting no change
+    distribution: float  #: c, SIGReg's excess over its floor as a fraction of a collapse's
+    error: float  #: mean square prediction error
+    sigreg: float  #: the statistic
+    effective_rank: float  #: of the embeddings
+    seconds: float  #: the run took
 
 
 def run(settings: TuneSettings) -> int:
     """Find λ between `low` and `high`; every trial is kept, and none is made twice."""
-    out = settings.out
+    out, num = settings.out, settings.runs
     with begin_folder(out, _TRIALS, resume=settings.resume, worth=_CHART):
         known = _read(settings) if settings.resume else {}
         own = {"device": device_of(settings.device), "out": out, "workers": 0}
@@ -142,23 +117,21 @@ def run(settings: TuneSettings) -> int:
         write_json(settings.model_dump(mode="json"), out / _SETTINGS)
         _write(settings, known, None)
         say(
-            f"λ between {settings.low:g} and {settings.high:g}, in {settings.runs} runs of "
-            f"{settings.steps} steps on {len(material.train):,} windows, judged by "
-            f"{len(judges):,} held-out ones"
+            f"λ between {settings.low:g} and {settings.high:g}, in {num} runs of {settings.steps} "
+            f"steps on {len(material.train):,} windows, judged by {len(judges):,} held-out ones"
         )
-        search = Bisection(settings.low, settings.high, settings.runs)
+        search = Bisection(settings.low, settings.high, num)
         try:
             while (weight := search.ask()) is not None:
                 again = "  (known)" if weight in known else ""
                 if not again:
                     known[weight] = run_trial(train, material, judges, weight)
                     _write(settings, known, None)
-                trial = known[weight]
-                search.tell(weight, trial.gap)
+                _, u, c, *_ = known[weight]
+                search.tell(weight, u - c)
                 say(
-                    f"run {len(search.evaluated)} of {settings.runs}  λ {weight:<8.3g}  prediction "
-                    f"{trial.prediction:.3f}  distribution {trial.distribution:.3f}  "
-                    f"{'more λ' if trial.gap < 0 else 'less λ'}{again}"
+                    f"run {len(search.evaluated)} of {num}  λ {weight:<8.3g}  prediction {u:.3f}  "
+                    f"distribution {c:.3f}  {'more λ' if u < c else 'less λ'}{again}"
                 )
         except KeyboardInterrupt:
             say(f"\ninterrupted; {out / _TRIALS} holds the runs so far, --resume continues them")
@@ -207,14 +180,9 @@ def run_trial(
 
 @torch.no_grad()
 def judge(model: WorldModel, windows: Windows, index: Tensor, seed: int = 0) -> dict[str, float]:
-    """What a model falls short of on held-out windows, and what that is made of.
+    """What a model in evaluation mode falls short of on held-out windows, as `Trial` names it.
 
-    Args:
-        model: WorldModel in evaluation mode.
-        windows: Windows of episodes the model has not seen.
-        index: [N] of them, N at least 2.
-        seed: of SIGReg's directions.
-    Returns: prediction, distribution, error, sigreg and effective_rank, as in Trial.
+    `index` [N] are the windows, N at least 2; `seed` is that of SIGReg's directions.
     """
     device = next(model.parameters()).device
     known, foretold = [], []
@@ -229,17 +197,13 @@ def judge(model: WorldModel, windows: Windows, index: Tensor, seed: int = 0) -> 
         # A collapse to the last bit leaves nothing to predict: standing still is right.
         "prediction": error / standing if standing > 0 else 1.0,
         "distribution": (statistic - floor) / (collapse_value(len(z)) - floor),
-        "error": error,
-        "sigreg": statistic,
+        "error": error, "sigreg": statistic,
         "effective_rank": float(effective_rank(z.flatten(0, 1).T.cov())),
-    }
+    }  # fmt: skip
 
 
 def _read(settings: TuneSettings) -> dict[float, Trial]:
-    """The trials of a folder that is continued, by λ.
-
-    Raises: ValueError if the file is damaged or of other settings.
-    """
+    """The trials of a folder that is continued, by λ."""
     path = settings.out / _TRIALS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -253,15 +217,13 @@ def _read(settings: TuneSettings) -> dict[float, Trial]:
 
 def _write(settings: TuneSettings, trials: Mapping[float, Trial], search: Bisection | None) -> None:
     """The trials so far, their chart and their page; the result too where there is one."""
-    out = settings.out
-    rows = [t._asdict() | {"gap": t.gap} for t in trials.values()]
+    out, found = settings.out, None if search is None else search.middle
+    rows = [t._asdict() | {"gap": t.prediction - t.distribution} for t in trials.values()]
     content: dict[str, object] = {"config": settings.model_dump(mode="json"), "trials": rows}
     if search is not None:
-        content["result"] = {
-            "weight": search.middle, "low": search.low, "high": search.high,
-            "monotone": search.monotone,
-        }  # fmt: skip
+        ends = {"low": search.low, "high": search.high, "monotone": search.monotone}
+        content["result"] = {"weight": found, **ends}
     write_json(content, out / _TRIALS)
     if rows:
-        save_chart(tune_chart(rows, None if search is None else search.middle), out / _CHART)
+        save_chart(tune_chart(rows, found), out / _CHART)
         write_atomically(out / "tune.html", tune_page(content).encode())

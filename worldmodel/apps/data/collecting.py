@@ -71,9 +71,8 @@ def drawn(
                 yield from mine
                 continue
             # All are drawn before rank 0 has time for the first.
-            for episode in list(mine):
-                for part in episode:
-                    ranks.send(torch.from_numpy(np.ascontiguousarray(part)))
+            for part in [part for episode in mine for part in episode]:
+                ranks.send(torch.from_numpy(np.ascontiguousarray(part)))
         elif ranks.first:
             for _ in some:
                 parts = (
@@ -87,18 +86,15 @@ def drawn(
 def in_memory(found: Iterator[Drawn], num: int) -> Episodes:
     """`num` episodes of equal length as one record, without a file."""
     frames, actions, states = torch.empty(0), torch.empty(0), torch.empty(0)
-    rows = 0
-    for e, episode in enumerate(found):
-        rows = len(episode.frames)
+    for e, (pixels, moves, places) in enumerate(found):
         if e == 0:
-            frames = torch.empty((num * rows, *episode.frames.shape[1:]), dtype=torch.uint8)
-            actions = torch.full((num * rows, episode.actions.shape[1]), torch.nan)
-            states = torch.empty(num * rows, episode.states.shape[1])
-        place = slice(e * rows, (e + 1) * rows)
-        frames[place] = torch.from_numpy(episode.frames)
-        actions[place][:-1] = torch.from_numpy(episode.actions)
-        states[place] = torch.from_numpy(episode.states)
-    return Episodes(frames, actions, torch.full((num,), rows), states)
+            frames = torch.empty((num, *pixels.shape), dtype=torch.uint8)
+            actions = torch.full((num, len(pixels), moves.shape[1]), torch.nan)
+            states = torch.empty(num, *places.shape)
+        frames[e], states[e] = torch.from_numpy(pixels), torch.from_numpy(places)
+        actions[e, :-1] = torch.from_numpy(moves)
+    lengths = torch.full((num,), frames.shape[1])
+    return Episodes(frames.flatten(0, 1), actions.flatten(0, 1), lengths, states.flatten(0, 1))
 
 
 def one_episode(stored: Episodes, e: int) -> tuple[NDArray[np.uint8], Floats, Floats | None]:
@@ -158,22 +154,21 @@ def _simulator(
     if isinstance(world, TwoRoom) and policy == "expert":
         walks = collect(world, num, length, seed, bump=bump)
         cuts = range(_TOGETHER, num, _TOGETHER)
-        states, actions = np.split(walks.states, cuts), np.split(walks.actions, cuts)
-        return lambda block: (states[block], actions[block])
-    return lambda block: _together(world, policy, length, seed, block)
+        blocks = list(
+            zip(*(np.split(part, cuts) for part in (walks.states, walks.actions)), strict=True)
+        )
+        return lambda block: blocks[block]
 
+    def together(block: int) -> tuple[Floats, Floats]:
+        # Always whole, whoever asks for how many of them.
+        rng = np.random.default_rng([seed, block])
+        states, actions = [world.sample_states(rng, _TOGETHER)], []
+        behaviour = make_behaviour(policy, world, _TOGETHER, rng)
+        session = world.start(states[0])
+        for _ in range(length):
+            actions.append(behaviour.act(states[-1]))
+            states.append(session.step(actions[-1]))
+        session.close()
+        return np.stack(states, axis=1), np.stack(actions, axis=1)
 
-def _together(
-    world: World, policy: str, length: int, seed: int, block: int
-) -> tuple[Floats, Floats]:
-    """One block of episodes, always whole, whoever asks for how many of them."""
-    rng = np.random.default_rng([seed, block])
-    starts = world.sample_states(rng, _TOGETHER)
-    behaviour = make_behaviour(policy, world, _TOGETHER, rng)
-    session = world.start(starts)
-    states, actions = [starts], []
-    for _ in range(length):
-        actions.append(behaviour.act(states[-1]))
-        states.append(session.step(actions[-1]))
-    session.close()
-    return np.stack(states, axis=1), np.stack(actions, axis=1)
+    return together

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from worldmodel.apps.data.collecting import drawn, one_episode, open_writer
-from worldmodel.apps.data.contact_sheet import check_sheet, contact_sheet
-from worldmodel.apps.data.describing import describe, describe_coverage
+from worldmodel.apps.data.describing import check_sheet, contact_sheet, describe, describe_coverage
 from worldmodel.apps.folder import check_new_file, locked, whole_file
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined
@@ -39,12 +37,12 @@ def collect(settings: CollectSettings) -> int:
     with joined("cpu") as ranks, ExitStack() as held:
         with ranks.together():
             world = open_world(settings.env, image_size=settings.size, workers=settings.workers)
-            policy = _policy(settings, world)
+            policy, origin = _policy(settings, world)
             if ranks.first:
                 if not (settings.resume and out.is_file() and not out.is_symlink()):
                     check_new_file(out)
                 held.enter_context(locked(out.with_name(f"{out.name}.lock"), str(out)))
-                writer = held.enter_context(open_writer(settings, _origin(settings, world, policy)))
+                writer = held.enter_context(open_writer(settings, origin))
                 if len(writer) > num:
                     raise ValueError(
                         f"--episodes must be at least the {len(writer)} in {out}, got {num}"
@@ -57,17 +55,39 @@ def collect(settings: CollectSettings) -> int:
         if not ranks.first:
             list(found)
             return 0
-        with (
-            _tells_when_interrupted(writer, out),
-            Progress("collect", num, start=first, unit="episode") as bar,
-        ):
-            for episode in bar.over(found):
-                writer.write(*episode)
+        try:
+            with Progress("collect", num, start=first, unit="episode") as bar:
+                for episode in bar.over(found):
+                    writer.write(*episode)
+        except KeyboardInterrupt:
+            kept = f"{out} holds {len(writer)} whole episodes"
+            say(f"\ninterrupted; {kept}; --resume continues it")
+            raise
         writer.close()
         say(f"{out}: {len(writer)} episodes of {settings.length + 1} frames")
         for line in describe_coverage(world, open_hdf5(out)):
             say(line)
     return 0
+
+
+def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str | int]]:
+    """Who acts, and what the file says about itself; the same words are the same episodes."""
+    known = policies(world.name)
+    policy = settings.policy or known[0]
+    if policy not in known:
+        raise ValueError(
+            f"--policy must be one of {', '.join(known)} for {settings.env}, got {policy!r}"
+        )
+    origin: dict[str, str | int] = {
+        "world": settings.env, "policy": policy, "length": settings.length, "seed": settings.seed,
+        "image_size": world.image_size, "versions": json.dumps(world.versions(), sort_keys=True),
+    }  # fmt: skip
+    # The walks of Two-Room's expert depend on how many there are.
+    if isinstance(world, TwoRoom) and policy == "expert":
+        return policy, origin | {"episodes": settings.episodes, "bump": str(settings.bump)}
+    if settings.bump:
+        raise ValueError(f"--bump is for two-room's expert, got it with {settings.env}, {policy}")
+    return policy, origin
 
 
 def inspect(settings: InspectSettings) -> int:
@@ -85,14 +105,14 @@ def inspect(settings: InspectSettings) -> int:
 
 def convert(settings: ConvertSettings) -> int:
     """Write pixels, actions and states of any data set we read as HDF5."""
-    out, size = settings.out, settings.size
+    out, size, compression = settings.out, settings.size, settings.compression
     with whole_file(out, [settings.data]) as partial:
         episodes = _open(settings)
         # What is said about the frames holds no longer once they are resized.
         is_copy = format_of(settings.data) == "hdf5" and size is None
         origin = read_origin(settings.data) if is_copy else {}
         with (
-            HDF5Writer(partial, compression=settings.compression, origin=origin) as writer,
+            HDF5Writer(partial, compression=compression, origin=origin) as writer,
             Progress("convert", len(episodes), unit="episode") as bar,
         ):
             for e in bar.over(range(len(episodes))):
@@ -117,7 +137,9 @@ def render(settings: RenderSettings) -> int:
         if episodes.states is None:
             raise ValueError(f"{data} must hold the column 'state' to draw from")
         world = open_world(name, image_size=size, workers=settings.workers)
-        _tell_other_versions(world, str(origin.get("versions", "{}")))
+        then, now = json.loads(str(origin.get("versions", "{}"))), world.versions()
+        if changed := [f"{k} {v} → {now[k]}" for k, v in then.items() if now.get(k, v) != v]:
+            say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
         origin["image_size"] = size
         with (
             HDF5Writer(partial, compression=settings.compression, origin=origin) as writer,
@@ -131,42 +153,9 @@ def render(settings: RenderSettings) -> int:
     return 0
 
 
-def _policy(settings: CollectSettings, world: World) -> str:
-    """Who acts.
-
-    Raises: ValueError if the world has no such policy, or the policy nothing to bump into.
-    """
-    known = policies(world.name)
-    policy = settings.policy or known[0]
-    if policy not in known:
-        raise ValueError(
-            f"--policy must be one of {', '.join(known)} for {settings.env}, got {policy!r}"
-        )
-    if settings.bump and not _walks(world, policy):
-        raise ValueError(f"--bump is for two-room's expert, got it with {settings.env}, {policy}")
-    return policy
-
-
-def _walks(world: World, policy: str) -> bool:
-    """Whether it is Two-Room's expert, whose walks depend on how many there are."""
-    return isinstance(world, TwoRoom) and policy == "expert"
-
-
-def _origin(settings: CollectSettings, world: World, policy: str) -> dict[str, str | int]:
-    """What a collected file says about itself; the same words are the same episodes."""
-    origin: dict[str, str | int] = {
-        "world": settings.env, "policy": policy, "length": settings.length, "seed": settings.seed,
-        "image_size": world.image_size, "versions": json.dumps(world.versions(), sort_keys=True),
-    }  # fmt: skip
-    if _walks(world, policy):
-        origin |= {"episodes": settings.episodes, "bump": str(settings.bump)}
-    return origin
-
-
 def _open(settings: InspectSettings | ConvertSettings) -> Episodes:
-    return open_episodes(
-        settings.data, pixels=settings.pixels, action=settings.action, state=settings.state
-    )
+    own = settings.pixels, settings.action, settings.state
+    return open_episodes(settings.data, pixels=own[0], action=own[1], state=own[2])
 
 
 def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -176,21 +165,3 @@ def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         for channel in np.ascontiguousarray(frames.reshape(-1, *frames.shape[2:]))
     ]
     return np.stack(small).reshape(*frames.shape[:2], size, size)
-
-
-def _tell_other_versions(world: World, recorded: str) -> None:
-    """Say which packages differ from those that simulated what is about to be drawn."""
-    then, now = json.loads(recorded), world.versions()
-    changed = [f"{k} {then[k]} → {now[k]}" for k in then if now.get(k, then[k]) != then[k]]
-    if changed:
-        say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
-
-
-@contextmanager
-def _tells_when_interrupted(writer: HDF5Writer, out: Path) -> Iterator[None]:
-    """On Ctrl-C, say what the file holds before passing it on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"\ninterrupted; {out} holds {len(writer)} whole episodes; --resume continues it")
-        raise

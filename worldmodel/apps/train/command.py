@@ -7,7 +7,7 @@ import shlex
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -172,7 +172,7 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Tra
 
 def _begin(
     settings: TrainSettings, material: TrainMaterial, ranks: Ranks
-) -> tuple[TrainSettings, Training[Any], dict[str, Tensor] | None]:
+) -> tuple[TrainSettings, Training, dict[str, Tensor] | None]:
     """Settings and training of the next step, and the reports' state there, if it is not the first.
 
     Writes what is decided before that step.
@@ -203,7 +203,7 @@ def _begin(
     return settings, training, state
 
 
-def score(training: Training[Any], windows: Windows, count: int) -> Scores:
+def score(training: Training, windows: Windows, count: int) -> Scores:
     """Mean prediction loss and regularizer over the first `count` windows, in evaluation mode.
 
     Batches are as large as in training where there are enough windows, since SIGReg grows with the
@@ -235,7 +235,7 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def _keep(
-    settings: TrainSettings, material: TrainMaterial, training: Training[Any], reports: Reports
+    settings: TrainSettings, material: TrainMaterial, training: Training, reports: Reports
 ) -> None:
     """The checkpoint first, then the model that others read; every rank must call it."""
     out, first, model = settings.out, training.ranks.first, training.model
@@ -261,7 +261,7 @@ def _keep(
         )  # fmt: skip
 
 
-def _restore(training: Training[Any], out: Path) -> dict[str, Tensor]:
+def _restore(training: Training, out: Path) -> dict[str, Tensor]:
     """Continue from the newest checkpoint that is whole, and say so if that is not the newest."""
     damaged: list[str] = []
     for path in checkpoints(out):

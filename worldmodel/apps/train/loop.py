@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,6 @@ from worldmodel.records import Batch, Losses, named
 
 __all__ = ["NonFiniteError", "Objective", "Training", "learning_rate"]
 
-ModelT = TypeVar("ModelT", bound=nn.Module)
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
 
@@ -47,7 +46,7 @@ def _steps(recipe: Recipe) -> int:
     return recipe.steps
 
 
-class Training(Generic[ModelT]):
+class Training:
     """A model on its way: steps one at a time, and a file from which it goes on.
 
     Batches and the learning rate are functions of (seed, step), so a state holds no sampler and no
@@ -73,17 +72,21 @@ class Training(Generic[ModelT]):
     """
 
     def __init__(
-        self, model: ModelT, windows: Windows, recipe: Recipe, *, objective: Objective = jepa_loss,
+        self, model: nn.Module, windows: Windows, recipe: Recipe, *, objective: Objective = jepa_loss,
         regularizer: nn.Module | None = None, workers: int = 0, ranks: Ranks = ALONE,
         sharded: bool = False,
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)
         self.recipe = recipe = recipe.model_copy(update={"precision": precision})
-        self.model, self.windows, self.objective = model, windows, objective
+        self.model: Any = model
+        self.windows, self.objective = windows, objective
         self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
         self.step, self.steps, self.gradient_norm = 0, _steps(recipe), math.nan
-        self.order = self._order()
+        self.order = BatchOrder(
+            len(windows), recipe.batch_size, seed=recipe.seed, stop=self.steps, rank=ranks.rank,
+            ranks=ranks.size,
+        )  # fmt: skip
         self.regularizer = regularizer or SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
         self.regularizer.to(self.device)
         self._pass: nn.Module = _Pass(self)
@@ -94,12 +97,6 @@ class Training(Generic[ModelT]):
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-
-    def _order(self) -> BatchOrder:
-        return BatchOrder(
-            len(self.windows), self.recipe.batch_size, seed=self.recipe.seed, start=self.step,
-            stop=self.steps, rank=self.ranks.rank, ranks=self.ranks.size,
-        )  # fmt: skip
 
     def run(self) -> Generator[Losses, None, None]:
         """Train to the last step, yielding the losses of each; `step` counts them.
@@ -137,8 +134,8 @@ class Training(Generic[ModelT]):
 
     def _batches(self) -> Generator[Batch, None, None]:
         if self.workers:
-            pin = self.device.type == "cuda"
-            yield from loader(self.windows, self._order(), workers=self.workers, pin_memory=pin)
+            self.order.start, pin = self.step, self.device.type == "cuda"
+            yield from loader(self.windows, self.order, workers=self.workers, pin_memory=pin)
         while True:
             yield self.windows.batch(self.order.batch(self.step))
 
@@ -258,7 +255,7 @@ class Training(Generic[ModelT]):
 class _Pass(nn.Module):
     """One whole forward pass as a module, so that what wraps it sees every parameter in use."""
 
-    def __init__(self, training: Training[Any]) -> None:
+    def __init__(self, training: Training) -> None:
         super().__init__()
         self.model, self.regularizer = training.model, training.regularizer
         self._losses = training._losses

@@ -63,7 +63,7 @@ OBJECTIVES: dict[str, Kind] = {
 
 def begin_training(
     settings: TrainSettings, material: TrainMaterial, ranks: Ranks, *, fresh: bool = True
-) -> tuple[TrainSettings, Training[Any]]:
+) -> tuple[TrainSettings, Training]:
     """A training at its first step, and its settings with steps and precision decided.
 
     `fresh` begins with the weights of `init_from`, if there is one; a resumed run has its own.
@@ -91,7 +91,7 @@ def begin_training(
     model.to(ranks.device)
     if ranks.size > 1:
         synchronise(model)
-    training: Training[Any] = Training(
+    training: Training = Training(
         model, material.train, settings, objective=kind.objective,
         regularizer=kind.regularizer(settings), workers=settings.workers, ranks=ranks,
         sharded=settings.sharded,

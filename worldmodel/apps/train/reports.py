@@ -88,7 +88,7 @@ class Scores(NamedTuple):
     regularization: float
 
 
-def floor_of(training: Training[Any]) -> float | None:
+def floor_of(training: Training) -> float | None:
     """What the regularizer scores on Gaussian embeddings, if it is SIGReg with its factor N."""
     layer = training.regularizer
     known = isinstance(layer, SIGReg) and layer.scale_by_n
@@ -105,7 +105,7 @@ class Reports:
     """
 
     def __init__(
-        self, training: Training[Any], folder: Path, every: int | None = None,
+        self, training: Training, folder: Path, every: int | None = None,
         state: Mapping[str, Tensor] | None = None, wandb: Any = None,
     ) -> None:  # fmt: skip
         self.training, self.every = training, every or max(training.steps // 200, 1)

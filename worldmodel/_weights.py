@@ -61,9 +61,9 @@ def kept_digest(path: Path) -> str | None:
         return None
 
 
-def digest_of(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, on whatever device."""
-    total = hashlib.sha256()
+def digest_of(state: Mapping[str, Tensor], before: bytes = b"") -> str:
+    """SHA-256 over `before`, names, types, shapes and bytes, on whatever device."""
+    total = hashlib.sha256(before)
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         total.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sigreg import noise_floor, report
-from worldmodel.apps.settings import Recipe
+from worldmodel.apps.parsing import complete
+from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train import reports as train_reports
 from worldmodel.apps.train.loop import Training, learning_rate
 from worldmodel.apps.train.models import build_model
@@ -25,15 +26,6 @@ SMALL = {"dim": 8, "projector_dim": 16}
 
 def make_training(weight: float = 0.1, steps: int = 6, **changes: Any) -> Training:
     """A tiny model on walks in Two-Room."""
-    torch.manual_seed(1)
-    model = build_model(
-        "lewm", "small", 4, 16, 4,
-        {
-            "encoder": SMALL | {"width": 4},
-            "action_encoder": {"dim": 8},
-            "predictor": SMALL | {"depth": 1, "mlp_dim": 16},
-        },
-    )  # fmt: skip
     world = TwoRoom(16)
     walks = collect(world, 20, 14, seed=0, bump=0.5)
     nowhere = np.full((20, 1, 2), np.nan, np.float32)
@@ -43,6 +35,14 @@ def make_training(weight: float = 0.1, steps: int = 6, **changes: Any) -> Traini
         lengths=torch.full((20,), 15),
     )
     windows = Windows(episodes, frameskip=2, scale=ActionScale.fit(episodes))
+    parts = {
+        "encoder": SMALL | {"width": 4},
+        "action_encoder": {"dim": 8},
+        "predictor": SMALL | {"depth": 1, "mlp_dim": 16},
+    }
+    told = complete(TrainSettings, "train", {"data": "walks.h5", "out": "run", "model": parts})
+    torch.manual_seed(1)
+    model = build_model(told, windows)
     options = {"batch_size": 32, "learning_rate": 3e-3, "num_proj": 32, "warmup": 0.1} | changes
     return Training(model, windows, Recipe(steps=steps, weight=weight, **options))
 

@@ -27,12 +27,10 @@ _CAP = 1 << 20  # bytes of a settings file
 
 
 def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> SettingsT:
-    """The settings that a command line means: key=value over flags over --config over presets.
+    """The settings that the words behind a command mean, into a record of that `kind`.
 
-    Args:
-        kind: the command's record.
-        command: as it is typed, for usage and errors.
-        words: behind the command.
+    key=value wins over flags, flags over --config, --config over presets.
+
     Raises: ValueError on a mistake, in one line that names the option; SystemExit after --help.
     """
     flags, pairs = _split(kind, words)

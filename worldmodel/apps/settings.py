@@ -62,7 +62,6 @@ class Settings(BaseModel):
     examples: ClassVar[str] = ""
     may_change: ClassVar[tuple[str, ...]] = ()
     """Settings that may differ when a run is resumed: they decide no number."""
-
     config: Path | None = option(
         None, "YAML or JSON file of settings; flags win over it", exclude=True
     )
@@ -84,8 +83,6 @@ class Settings(BaseModel):
 
 class CollectSettings(Settings):
     """Let a scripted or random policy act, and write what it sees and does."""
-
-    may_change = ("out", "resume", "workers", "episodes", "compression")
 
     env: str = option("two-room", f"the world: {_WORLD}")
     policy: str | None = option(None, "who acts; none: the world's first policy")
@@ -212,18 +209,7 @@ what is in the run folder:
 on several processes the batch is shared out: N of them with batch B train as one with batch B;
 --sharded shares out the weights too.
 """
-    may_change = (
-        "out",
-        "resume",
-        "data",
-        "workers",
-        "device",
-        "sharded",
-        "wandb",
-        "pixels",
-        "action",
-        "init_from",
-    )
+    may_change = ("data", "workers", "device", "sharded", "wandb", "pixels", "action", "init_from")
 
     out: Path = Field(exclude=True, description="the run folder")
     resume: bool = option(False, "continue the run in --out", exclude=True)
@@ -403,11 +389,10 @@ class PlannerSettings(Settings):
 
     def described(self) -> dict[str, str | int | float | bool | None]:
         """The planner's settings as results name them."""
-        values = self.common(PlannerSettings)
-        samples, iterations = self.budget
+        values, (samples, iterations) = self.common(PlannerSettings), self.budget
         name, held = values.pop("planner"), not values.pop("free")
-        sizes = {"samples": samples, "iterations": iterations, "held": held}
-        return {"name": name, **values, **sizes}
+        own = {"samples": samples, "iterations": iterations, "held": held}
+        return {"name": name, **values, **own}
 
     @model_validator(mode="after")
     def _fits(self) -> PlannerSettings:

@@ -13,7 +13,6 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,7 +22,6 @@ from torch import Tensor
 
 from sigreg import SIGReg, collapse_value, effective_rank, noise_floor
 from worldmodel._files import write_atomically
-from worldmodel.apps._interrupt import whole_steps
 from worldmodel.apps.demo.material import collected, seed_for
 from worldmodel.apps.devices import device_of
 from worldmodel.apps.folder import begin_folder, write_json
@@ -165,14 +163,9 @@ def run_trial(
     """Train from the start at one λ and judge the result; the same numbers every time."""
     began, own = time.perf_counter(), train.model_copy(update={"weight": weight})
     _, training = begin_training(own, material, Ranks(device=train.device))
-    with (
-        whole_steps() as release,
-        Progress(f"λ {weight:.3g}", training.steps) as bar,
-        closing(training.run()) as steps,
-    ):
-        for losses in steps:
+    with Progress(f"λ {weight:.3g}", training.steps) as bar:
+        for losses in training.run():
             bar.update(prediction=float(losses.prediction), sigreg=float(losses.regularization))
-            release()
     with training.precision():
         found = judge(training.model.eval(), material.held_out, judges, train.seed)
     return Trial(weight, **found, seconds=round(time.perf_counter() - began, 1))

@@ -27,14 +27,11 @@ _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
 
 
 class Drawn(NamedTuple):
-    """One episode: frames [L + 1, 3, H, W], uint8, actions [L, A] and states [L + 1, S]."""
+    """One episode."""
 
-    frames: NDArray[np.uint8]
-    actions: Floats
-    states: Floats
-
-
-Simulate = Callable[[int], tuple[Floats, Floats]]
+    frames: NDArray[np.uint8]  #: [L + 1, 3, H, W]
+    actions: Floats  #: [L, A]
+    states: Floats  #: [L + 1, S]
 
 
 def episodes(
@@ -75,11 +72,9 @@ def drawn(
                 ranks.send(torch.from_numpy(np.ascontiguousarray(part)))
         elif ranks.first:
             for _ in some:
-                parts = (
-                    torch.empty(length + 1, 3, side, side, dtype=torch.uint8),
-                    torch.empty(length, world.action_dim),
-                    torch.empty(length + 1, world.state_dim),
-                )
+                frames = torch.empty(length + 1, 3, side, side, dtype=torch.uint8)
+                sizes = (length, world.action_dim), (length + 1, world.state_dim)
+                parts = [frames, *map(torch.empty, sizes)]
                 yield Drawn(*(ranks.receive(part, whose).numpy() for part in parts))
 
 
@@ -117,10 +112,8 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
     known = read_origin(path)
     for name, value in origin.items():
         if known.get(name) != value:
-            raise ValueError(
-                f"{path} cannot be continued: {name} must be {known.get(name)!r} as in the "
-                f"file, got {value!r}"
-            )
+            rule = f"{name} must be {known.get(name)!r} as in the file, got {value!r}"
+            raise ValueError(f"{path} cannot be continued: {rule}")
     try:
         return HDF5Writer(path, append=True)
     except OSError:
@@ -149,15 +142,13 @@ def _blocks(first: int, num: int) -> Iterator[tuple[int, range]]:
 
 def _simulator(
     world: World, policy: str, num: int, length: int, seed: int, bump: float
-) -> Simulate:
+) -> Callable[[int], tuple[Floats, Floats]]:
     """A function from the number of a block to its states [E, T + 1, S] and actions [E, T, A]."""
     if isinstance(world, TwoRoom) and policy == "expert":
         walks = collect(world, num, length, seed, bump=bump)
         cuts = range(_TOGETHER, num, _TOGETHER)
-        blocks = list(
-            zip(*(np.split(part, cuts) for part in (walks.states, walks.actions)), strict=True)
-        )
-        return lambda block: blocks[block]
+        parts = np.split(walks.states, cuts), np.split(walks.actions, cuts)
+        return lambda block: (parts[0][block], parts[1][block])
 
     def together(block: int) -> tuple[Floats, Floats]:
         # Always whole, whoever asks for how many of them.

@@ -24,7 +24,7 @@ from worldmodel.apps.runs import EPISODES, read_episodes, save_run, write_episod
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train.loop import NonFiniteError, Training
 from worldmodel.apps.train.material import TrainMaterial, open_material
-from worldmodel.apps.train.models import begin_training, build
+from worldmodel.apps.train.models import begin_training, build_model
 from worldmodel.apps.train.parallel import whole
 from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
 from worldmodel.apps.train.state import DamagedStateError
@@ -33,7 +33,9 @@ from worldmodel.data.hdf5_writer import read_origin
 
 __all__ = ["CHECKPOINTS", "SETTINGS", "TrainReport", "checkpoints", "run", "score", "train"]
 
-CHECKPOINTS, SETTINGS, _REPORT = "checkpoints", "train.json", "report.json"
+CHECKPOINTS = "checkpoints"
+SETTINGS = "train.json"
+_REPORT = "report.json"
 _KEEP = 2  # checkpoints: whatever kills a run costs the steps since the last of them
 
 
@@ -249,7 +251,7 @@ def _keep(
     if training.sharded:
         state = {name: whole(value) for name, value in model.state_dict().items()}
         with torch.random.fork_rng(devices=[]):
-            model = build(settings, material)
+            model = build_model(settings, material.train)
         model.load_state_dict(state)
     if first:
         save_run(

@@ -72,9 +72,9 @@ class Training:
     """
 
     def __init__(
-        self, model: nn.Module, windows: Windows, recipe: Recipe, *, objective: Objective = jepa_loss,
-        regularizer: nn.Module | None = None, workers: int = 0, ranks: Ranks = ALONE,
-        sharded: bool = False,
+        self, model: nn.Module, windows: Windows, recipe: Recipe, *,
+        objective: Objective = jepa_loss, regularizer: nn.Module | None = None, workers: int = 0,
+        ranks: Ranks = ALONE, sharded: bool = False,
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)

@@ -18,16 +18,15 @@ from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Objective, Training
 from worldmodel.apps.train.material import TrainMaterial
 from worldmodel.apps.train.parallel import everyone, synchronise
+from worldmodel.data import Windows
 from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
 from worldmodel.pldm import PLDMTerms, pldm_loss
 
-__all__ = ["OBJECTIVES", "Kind", "NoTerms", "begin_training", "build", "build_model"]
+__all__ = ["OBJECTIVES", "Kind", "NoTerms", "begin_training", "build_model"]
 
 _PASSES = 10  # over the data where no steps are given, as published
-# Constructor arguments by part and name: {"predictor": {"dropout": 0.0}, …}.
-Changes = Mapping[Any, Mapping[str, Any]]
 
 
 class NoTerms(nn.Module):
@@ -85,7 +84,7 @@ def begin_training(
     precision = precision_of(settings.precision, ranks.device)
     settings = settings.model_copy(update={"steps": steps, "precision": precision})
     torch.manual_seed(settings.seed)
-    model = build(settings, material)
+    model = build_model(settings, material.train)
     if settings.init_from is not None and fresh:
         model.load_state_dict(_weights_of(settings.init_from, model, material))
     model.to(ranks.device)
@@ -99,20 +98,8 @@ def begin_training(
     return settings, training
 
 
-def build(settings: TrainSettings, material: TrainMaterial) -> WorldModel | GCBC:
-    """`build_model` for the data and settings of a run."""
-    episodes = material.train.episodes
-    action_dim = episodes.actions.shape[1] * settings.frameskip
-    return build_model(
-        settings.objective, settings.preset, action_dim, episodes.frames.shape[-1],
-        settings.num_frames, settings.model,
-    )  # fmt: skip
-
-
-def build_model(
-    objective: str, preset: str, action_dim: int, image_size: int, num_frames: int, changes: Changes
-) -> WorldModel | GCBC:
-    """A preset's model for blocks of actions and frames of a data set, with some arguments changed.
+def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
+    """The preset's model for these frames and blocks of actions, with some arguments changed.
 
     The weights are drawn from the global random stream. Of "gcbc" it is a policy: its windows may
     be longer than the history, for their frames are goals.
@@ -120,7 +107,13 @@ def build_model(
     Raises: ValueError if a part has no such argument or refuses its value, or the history is too
         short for the windows.
     """
-    clones = objective == "gcbc"
+    episodes, num_frames, preset = windows.episodes, settings.num_frames, settings.preset
+    action_dim, image_size = (
+        episodes.actions.shape[1] * windows.frameskip,
+        episodes.frames.shape[-1],
+    )
+    changes: Mapping[Any, Mapping[str, Any]] = settings.model
+    clones = settings.objective == "gcbc"
     if clones and changes.get("action_encoder"):
         raise ValueError("action_encoder must be left out with objective gcbc, which has none")
     with torch.device("meta"):

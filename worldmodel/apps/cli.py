@@ -24,37 +24,27 @@ class Command(NamedTuple):
     """One command."""
 
     settings: str  #: name of its record in `worldmodel.apps.settings`
-    module: str  #: where its `run(settings) -> exit status` stands
+    module: str
+    function: str  #: settings -> exit status
     about: str
-    function: str = "run"
 
 
+_TABLE = (
+    ("demo", "Demo", "demo.command.run", "learn a world model from pixels and plan"),
+    ("data collect", "Collect", "data.command.collect", "record episodes of a policy in a world"),
+    ("data inspect", "Inspect", "data.command.inspect", "say what is in a data set"),
+    ("data convert", "Convert", "data.command.convert", "write any data set we read as HDF5"),
+    ("data render", "Render", "data.command.render", "draw recorded states at another size"),
+    ("train", "Train", "train.command.run", "train a world model on a data set"),
+    ("tune-lambda", "Tune", "tune.run", "find the weight of SIGReg by bisection"),
+    ("study", "Study", "study.command.run", "measure what a run has learned, one page"),
+    ("manifest", "Manifest", "evaluate.manifest_command.run", "write down start and goal pairs"),
+    ("evaluate", "Evaluate", "evaluate.command.run", "measure how often plans reach the goals"),
+    ("compare", "Compare", "evaluate.comparing.run", "compare two results on one manifest"),
+)
 COMMANDS = {
-    "demo": Command("DemoSettings", "demo.command", "learn a world model from pixels and plan"),
-    "data collect": Command(
-        "CollectSettings", "data.command", "record episodes of a policy in a world", "collect"
-    ),
-    "data inspect": Command(
-        "InspectSettings", "data.command", "say what is in a data set", "inspect"
-    ),
-    "data convert": Command(
-        "ConvertSettings", "data.command", "write any data set we read as HDF5", "convert"
-    ),
-    "data render": Command(
-        "RenderSettings", "data.command", "draw recorded states at another size", "render"
-    ),
-    "train": Command("TrainSettings", "train.command", "train a world model on a data set"),
-    "tune-lambda": Command("TuneSettings", "tune", "find the weight of SIGReg by bisection"),
-    "study": Command("StudySettings", "study.command", "measure what a run has learned, one page"),
-    "manifest": Command(
-        "ManifestSettings", "evaluate.manifest_command", "write down start and goal pairs"
-    ),
-    "evaluate": Command(
-        "EvaluateSettings", "evaluate.command", "measure how often plans reach the goals"
-    ),
-    "compare": Command(
-        "CompareSettings", "evaluate.comparing", "compare two results on one manifest"
-    ),
+    name: Command(f"{record}Settings", *f"worldmodel.apps.{path}".rsplit(".", 1), about)
+    for name, record, path, about in _TABLE
 }
 
 
@@ -78,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         command = COMMANDS[name]
         told = parse(getattr(settings, command.settings), name, words[name.count(" ") + 1 :])
-        module = importlib.import_module(f"worldmodel.apps.{command.module}")
+        module = importlib.import_module(command.module)
         with kill_is_interrupt():
             return int(getattr(module, command.function)(told))
     except KeyboardInterrupt:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -35,59 +34,49 @@ from worldmodel.apps.train.models import begin_training
 from worldmodel.data import Windows, split
 from worldmodel.model import WorldModel
 
-__all__ = ["Bisection", "Trial", "judge", "run", "run_trial", "tune_material"]
+__all__ = ["Bracket", "Trial", "bisection", "judge", "monotone", "run", "run_trial",
+           "tune_material"]  # fmt: skip
 
 _SETTINGS, _TRIALS, _CHART = "tune-lambda.json", "tune.json", "tune.png"
 _BLOCK = 64  # held-out windows encoded at a time
 
 
-@dataclass
-class Bisection:
+def bisection(low: float, high: float, num: int) -> Generator[Bracket, float, None]:
     """Where a function of a positive number changes sign, by halving on its logarithm.
 
-        evaluations = 2 + n   leave   high / low = (high₀ / low₀)^(1 / 2ⁿ)
+        num = 2 + n evaluations   leave   high / low = (high₀ / low₀)^(1 / 2ⁿ)
 
-    Once both ends are known, the function is negative at `low` and not at `high`.
+    Each bracket asks for the function at its `at`, and is sent the value; the first two ask for the
+    ends. The last needs no answer: the function is negative at its `low` and not at its `high`.
+
+    Raises: ValueError if the sign is the same at both ends.
     """
+    first = yield Bracket(low, low, high)
+    last = yield Bracket(high, low, high)
+    if not first < 0 <= last:
+        side = "below low" if first >= 0 else "above high"
+        raise ValueError(
+            "the sign must change from negative to positive between low and high, got "
+            f"{first:.3g} at {low:g} and {last:.3g} at {high:g}: what is sought lies {side}"
+        )
+    for _ in range(num - 2):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if (yield Bracket(middle, low, high)) < 0 else (low, middle)
+    yield Bracket(math.sqrt(low * high), low, high)
 
+
+class Bracket(NamedTuple):
+    """Two ends, and a place to look: at last the geometric middle, off by √(high / low) at most."""
+
+    at: float
     low: float
     high: float
-    evaluations: int  #: of the function, both ends included; at least 3
-    evaluated: dict[float, float] = field(default_factory=dict)  #: argument -> value, in order
 
-    def ask(self) -> float | None:
-        """Where to evaluate next; None at the end.
 
-        Raises: ValueError if the sign is the same at both ends.
-        """
-        known = list(self.evaluated.values())
-        if len(known) < 2:
-            return self.high if known else self.low
-        if len(known) == 2 and not known[0] < 0 <= known[1]:
-            side = "below low" if known[0] >= 0 else "above high"
-            raise ValueError(
-                f"the sign must change from negative to positive between low and high, got "
-                f"{known[0]:.3g} at {self.low:g} and {known[1]:.3g} at {self.high:g}: what is "
-                f"sought lies {side}"
-            )
-        return self.middle if len(known) < self.evaluations else None
-
-    def tell(self, argument: float, value: float) -> None:
-        """What the function was where `ask` said."""
-        self.evaluated[argument] = value
-        if len(self.evaluated) > 2:
-            self.low, self.high = (argument, self.high) if value < 0 else (self.low, argument)
-
-    @property
-    def middle(self) -> float:
-        """The geometric middle: off by at most a factor of √(high / low)."""
-        return math.sqrt(self.low * self.high)
-
-    @property
-    def monotone(self) -> bool:
-        """Whether the evaluated signs change once, from negative to not, as they should."""
-        signs = [self.evaluated[x] < 0 for x in sorted(self.evaluated)]
-        return signs == sorted(signs, reverse=True)
+def monotone(values: Mapping[float, float]) -> bool:
+    """Whether the signs of values by argument change once, from negative to not, as they should."""
+    signs = [values[x] < 0 for x in sorted(values)]
+    return signs == sorted(signs, reverse=True)
 
 
 class Trial(NamedTuple):
@@ -118,26 +107,29 @@ def run(settings: TuneSettings) -> int:
             f"λ between {settings.low:g} and {settings.high:g}, in {num} runs of {settings.steps} "
             f"steps on {len(material.train):,} windows, judged by {len(judges):,} held-out ones"
         )
-        search = Bisection(settings.low, settings.high, num)
+        search, gaps = bisection(settings.low, settings.high, num), {}
+        found = next(search)
         try:
-            while (weight := search.ask()) is not None:
-                again = "  (known)" if weight in known else ""
+            for count in range(1, num + 1):
+                weight, again = found.at, "  (known)" if found.at in known else ""
                 if not again:
                     known[weight] = run_trial(train, material, judges, weight)
                     _write(settings, known, None)
                 _, u, c, *_ = known[weight]
-                search.tell(weight, u - c)
+                gaps[weight] = u - c
                 say(
-                    f"run {len(search.evaluated)} of {num}  λ {weight:<8.3g}  prediction {u:.3f}  "
+                    f"run {count} of {num}  λ {weight:<8.3g}  prediction {u:.3f}  "
                     f"distribution {c:.3f}  {'more λ' if u < c else 'less λ'}{again}"
                 )
+                found = search.send(u - c)
         except KeyboardInterrupt:
             say(f"\ninterrupted; {out / _TRIALS} holds the runs so far, --resume continues them")
             raise
-        _write(settings, known, search)
+        result = {"weight": found.at, "low": found.low, "high": found.high}
+        _write(settings, known, {**result, "monotone": monotone(gaps)})
         write_index(out)
-    say(f"\n  λ = {search.middle:.3g}   (between {search.low:.3g} and {search.high:.3g})")
-    if not search.monotone:
+    say(f"\n  λ = {found.at:.3g}   (between {found.low:.3g} and {found.high:.3g})")
+    if not monotone(gaps):
         say("  the runs do not change sides once: with so few steps they are too noisy")
     say(f"  look at {out / 'tune.html'}; all figures are in {out / _TRIALS}")
     return 0
@@ -208,15 +200,15 @@ def _read(settings: TuneSettings) -> dict[float, Trial]:
     return {trial.weight: trial for trial in trials}
 
 
-def _write(settings: TuneSettings, trials: Mapping[float, Trial], search: Bisection | None) -> None:
+def _write(
+    settings: TuneSettings, trials: Mapping[float, Trial], result: Mapping[str, float] | None
+) -> None:
     """The trials so far, their chart and their page; the result too where there is one."""
-    out, found = settings.out, None if search is None else search.middle
+    out = settings.out
     rows = [t._asdict() | {"gap": t.prediction - t.distribution} for t in trials.values()]
     content: dict[str, object] = {"config": settings.model_dump(mode="json"), "trials": rows}
-    if search is not None:
-        ends = {"low": search.low, "high": search.high, "monotone": search.monotone}
-        content["result"] = {"weight": found, **ends}
+    content |= {"result": result} if result else {}
     write_json(content, out / _TRIALS)
     if rows:
-        save_chart(tune_chart(rows, found), out / _CHART)
+        save_chart(tune_chart(rows, result["weight"] if result else None), out / _CHART)
         write_atomically(out / "tune.html", tune_page(content).encode())

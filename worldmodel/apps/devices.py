@@ -8,10 +8,7 @@ __all__ = ["device_of", "precision_of"]
 
 
 def device_of(name: str) -> str:
-    """The device that a setting means; "auto" is a GPU if there is one.
-
-    Raises: ValueError if torch cannot use it here.
-    """
+    """The device of a setting, "auto" a GPU if there is one; ValueError if torch cannot use it."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -30,11 +30,7 @@ def write_json(content: object, path: Path) -> None:
 
 
 def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out") -> None:
-    """Refuse a file that a command must not write; `option` named it, `inputs` are what it reads.
-
-    Raises: FileExistsError if something is there; FileNotFoundError or OSError if its folder is not
-        or cannot be written; ValueError if it is an input.
-    """
+    """Refuse a file that `option` named: one that is there, an input, or in no folder to write."""
     if any(_same(path, Path(other)) for other in inputs):
         raise ValueError(f"{option} must not be a file that the command reads, got {path}")
     # A broken link exists too.
@@ -47,11 +43,7 @@ def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str
 
 @contextmanager
 def whole_file(path: Path, inputs: Sequence[Path | str] = ()) -> Iterator[Path]:
-    """A new file that appears whole or not at all, at the end of the block.
-
-    Yields: the name to write to.
-    Raises: as `check_new_file`; BlockingIOError if another process writes it.
-    """
+    """The name to write to of a new file, which appears whole or not at all behind the block."""
     check_new_file(path, inputs)
     with locked(path.with_name(path.name + _LOCK), str(path)):
         partial = path.with_name(f"{path.name}.unfinished")
@@ -115,11 +107,9 @@ def begin_folder(
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file that names its holder; the system releases it when the process dies.
+    """Hold the lock file of an output, until the process dies at the latest.
 
-    `what` is the output it guards, for the error.
-
-    Raises: BlockingIOError naming the holder if another process has it.
+    Raises: BlockingIOError naming output and holder if another process has it.
     """
     lock, holder = FileLock(path), path.with_name(f"{path.name}.json")
     try:

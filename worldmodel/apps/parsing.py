@@ -52,10 +52,7 @@ def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> Settings
 
 
 def complete(kind: type[SettingsT], command: str, *layers: Values) -> SettingsT:
-    """A record of values by name, later layers over earlier ones, presets of the command below all.
-
-    Raises: ValueError naming the setting, the rule and what came.
-    """
+    """A record of values by name, later layers over earlier ones, presets of the command below."""
     values: Values = {}
     for layer in layers:
         values = _over(values, {k: v for k, v in layer.items() if v is not None or k != "model"})
@@ -66,10 +63,7 @@ def complete(kind: type[SettingsT], command: str, *layers: Values) -> SettingsT:
 
 
 def read_settings(path: Path) -> Values:
-    """The settings in a YAML or JSON file, by name.
-
-    Raises: FileNotFoundError or ValueError, naming the file.
-    """
+    """The settings in a YAML or JSON file, by name; an error names the file."""
     if not path.is_file():
         raise FileNotFoundError(f"--config must be a file, got {path}")
     if path.stat().st_size > _CAP:
@@ -87,10 +81,7 @@ def read_settings(path: Path) -> Values:
 
 
 def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -> SettingsT:
-    """The settings that a command wrote into its folder, and `own`, which the file does not hold.
-
-    Raises: ValueError naming the file if it is damaged.
-    """
+    """The settings that a command wrote into its folder, and `own`, which the file lacks."""
     try:
         return complete(kind, command, read_settings(path), own)
     except ValueError as error:
@@ -98,10 +89,7 @@ def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -
 
 
 def check_kept(settings: Settings, before: Settings) -> None:
-    """Refuse to continue with settings that decide other numbers than those of an earlier start.
-
-    Raises: ValueError naming what differs.
-    """
+    """Refuse settings that decide other numbers than those of an earlier start."""
     if changed := settings.changed(before):
         raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
 

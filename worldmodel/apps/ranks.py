@@ -115,17 +115,11 @@ class Ranks(NamedTuple):
         return [bytes(row.tolist()).rstrip(b"\0").decode() for row in rows]
 
     def send(self, tensor: Tensor) -> None:
-        """Hand a tensor on the CPU to rank 0, and wait until it calls `receive`.
-
-        Raises: OSError if rank 0 has ended.
-        """
+        """Hand a tensor on the CPU to rank 0, and wait until it calls `receive` (or has ended)."""
         _pass(0, lambda: torch.distributed.send(tensor.contiguous(), 0))
 
     def receive(self, like: Tensor, rank: int) -> Tensor:
-        """What a rank sends, into a tensor of that shape and type.
-
-        Raises: OSError if that rank has ended.
-        """
+        """What a rank sends, of that shape and type; OSError if it has ended."""
         _pass(rank, lambda: torch.distributed.recv(like, rank))
         return like
 

@@ -26,10 +26,7 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read_record(path: Path, kind: type[RecordT], what: str) -> RecordT:
-    """A record from its JSON file; `what` says in errors what the file is.
-
-    Raises: FileNotFoundError if there is none; ValueError naming the file and what is wrong in it.
-    """
+    """A record from its JSON file; an error names it, `what` it is, and what is wrong in it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {what} at {path}")
     if path.stat().st_size > _CAP:

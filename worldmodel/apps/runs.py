@@ -47,10 +47,7 @@ class Run(NamedTuple):
 
     @property
     def world_model(self) -> WorldModel:
-        """The model, of a run that has a world model.
-
-        Raises: ValueError if it cloned behaviour instead.
-        """
+        """The model; ValueError if the run cloned behaviour instead."""
         if isinstance(self.model, GCBC):
             raise ValueError(
                 f"RUN must hold a world model, {self.folder} holds a policy trained for "
@@ -77,10 +74,7 @@ class TrainedOn(Record):
 
 
 def read_episodes(folder: Path) -> TrainedOn:
-    """The episodes of a run folder.
-
-    Raises: FileNotFoundError if they are not there; ValueError if the file is damaged.
-    """
+    """The episodes of a run folder; an error names the file."""
     return read_record(folder / EPISODES, TrainedOn, "list of episodes")
 
 
@@ -105,10 +99,9 @@ def save_run(
 def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None) -> Run:
     """Read what `save_run` wrote, or a released LeWM.
 
-    Args:
-        source: folder, or "owner/name" on the hub.
-        device: of the model.
-        data: of a released LeWM, which holds no action statistics, the data set it learned from.
+    `source` is a folder, or "owner/name" on the hub; `data` the data set that a released LeWM
+    learned from, for it holds no action statistics.
+
     Raises: FileNotFoundError or ValueError, naming the file at fault.
     """
     path = locate(source)

@@ -78,10 +78,7 @@ def describe_coverage(world: World, stored: Episodes, window: int = 25) -> list[
 
 
 def check_sheet(path: Path, source: str) -> None:
-    """Refuse a file that is no earlier contact sheet of the same data.
-
-    Raises: as `check_new_file`.
-    """
+    """Refuse, as `check_new_file`, what is no earlier contact sheet of the same data."""
     if path.is_file() and not path.is_symlink() and path.suffix == ".png":
         with suppress(OSError), Image.open(path) as picture:
             if picture.info.get(_MARK) == source:
@@ -92,15 +89,9 @@ def check_sheet(path: Path, source: str) -> None:
 def contact_sheet(
     episodes: Episodes, path: Path, *, source: str = "", lines: int = 6, columns: int = 8
 ) -> None:
-    """Draw evenly spaced frames of evenly spaced episodes as PNG.
+    """Draw at most `columns` frames of `lines` episodes, evenly spaced, as PNG.
 
-    Args:
-        episodes: Episodes.
-        path: PNG to write; an old one is replaced.
-        source: data set, written into the picture so that `check_sheet` knows it again.
-        lines: episodes to show, at most.
-        columns: frames of each, at most.
-    Raises: OSError if `path` cannot be written.
+    An old picture is replaced; by `source` in it `check_sheet` knows the data set again.
     """
     shown = _spread(len(episodes), lines).tolist()
     picks = [(e, int(n), _spread(int(n), columns)) for e in shown for n in [episodes.lengths[e]]]

@@ -55,10 +55,7 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
 def cut(
     settings: TrainSettings, train: tuple[Episodes, Tensor], held_out: tuple[Episodes, Tensor]
 ) -> TrainMaterial:
-    """Windows of episodes that are open already, each given with the indices [E] that are meant.
-
-    Raises: ValueError if there is no window on one side.
-    """
+    """Windows of open episodes, given with the indices [E] that are meant; at least one a side."""
     frames, skip, scale = settings.num_frames, settings.frameskip, ActionScale.fit(*train)
     windows, digests = [], []
     for episodes, subset in (train, held_out):

@@ -16,8 +16,7 @@ __all__ = ["SharedBatchNorm", "everyone", "part", "shared", "synchronise", "whol
 def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
     """`module` with every gradient averaged over several ranks, on their common weights.
 
-    `sharded` splits every parameter among them in place (FSDP2), and each block gathers its own in
-    turn; otherwise each rank holds all of them (DDP).
+    Each rank holds all of them (DDP) or, `sharded`, a part, gathered block by block (FSDP2).
     """
     device = torch.device(ranks.device)
     if not sharded:
@@ -121,10 +120,7 @@ def _many() -> bool:
 
 
 def synchronise(model: nn.Module) -> None:
-    """Let every BatchNorm1d of a model use the batch of all ranks, in place.
-
-    Raises: TypeError for other batch norms, which would keep each rank's own statistics.
-    """
+    """Let every BatchNorm1d use the batch of all ranks, in place; TypeError for other norms."""
     for norm in model.modules():
         if type(norm) is nn.BatchNorm1d:
             if norm.momentum is None or not norm.affine or not norm.track_running_stats:

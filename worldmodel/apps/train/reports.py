@@ -91,8 +91,9 @@ class Scores(NamedTuple):
 def floor_of(training: Training) -> float | None:
     """What the regularizer scores on Gaussian embeddings, if it is SIGReg with its factor N."""
     layer = training.regularizer
-    known = isinstance(layer, SIGReg) and layer.scale_by_n
-    return noise_floor(layer.quadrature) if known else None
+    if isinstance(layer, SIGReg) and layer.scale_by_n:
+        return noise_floor(layer.quadrature)
+    return None
 
 
 class Reports:
@@ -223,10 +224,7 @@ def begin_wandb(settings: TrainSettings) -> Any:
 
 
 def need_wandb() -> Any:
-    """The module of Weights & Biases.
-
-    Raises: ImportError if it is not installed.
-    """
+    """The module of Weights & Biases; ImportError if it is not installed."""
     try:
         import wandb
     except ImportError as error:

@@ -22,10 +22,7 @@ class DamagedStateError(ValueError):
 
 
 def write_state(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and words as one safetensors file, whole or not at all.
-
-    Raises: OSError naming `path` if the disk is full or the folder cannot be written.
-    """
+    """Write tensors and words as one safetensors file, whole or not at all; OSError names it."""
     # safetensors knows no strides, and two names of one storage are written twice.
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     own = {"format": str(FORMAT), "sha256": _digest(plain, metadata)}

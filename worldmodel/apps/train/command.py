@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,27 +29,12 @@ from worldmodel.apps.train.state import DamagedStateError
 from worldmodel.data import BatchOrder, Windows
 from worldmodel.data.hdf5_writer import read_origin
 
-__all__ = ["CHECKPOINTS", "SETTINGS", "TrainReport", "checkpoints", "run", "score", "train"]
+__all__ = ["CHECKPOINTS", "SETTINGS", "checkpoints", "run", "score", "train"]
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
 _REPORT = "report.json"
 _KEEP = 2  # checkpoints: whatever kills a run costs the steps since the last of them
-
-
-class TrainReport(NamedTuple):
-    """What `report.json` holds; a figure that is not finite is None."""
-
-    steps: int
-    held_out_prediction: float | None
-    held_out_regularization: float | None
-    floor: float | None
-    collapse_alarms: int
-    processes: int
-    wall_seconds: float
-    versions: dict[str, str]
-    git_commit: str | None
-    machine: str
 
 
 def run(settings: TrainSettings) -> int:
@@ -68,22 +51,33 @@ def run(settings: TrainSettings) -> int:
                 held.enter_context(begun)
             material = open_material(settings)
         try:
-            report = train(settings, material, ranks)
+            reports = train(settings, material, ranks)
         except KeyboardInterrupt:
             again = f"worldmodel train --resume --out {shlex.quote(str(out))}"
             kept = (out / CHECKPOINTS).exists()
             if ranks.first:
                 say(f"\ninterrupted; {f'continue with: {again}' if kept else 'nothing was kept'}")
             raise
-        if report is None:
+        if not ranks.first:
             return 0
-        tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
-        curves = training_curves(*tables, floor=report.floor, objective=settings.objective)
+        tables, floor = map(read_table, reports.paths), reports.floor
+        curves = training_curves(*tables, floor=floor, objective=settings.objective)
         save_chart(curves, out / "curves.png")
-        write_json(report._asdict(), out / _REPORT)
+        assert reports.scores is not None
+        # A figure that is not finite is null.
+        scores = [float(f"{x:.6g}") if math.isfinite(x) else None for x in reports.scores]
+        report = {
+            "steps": reports.training.step,
+            "held_out_prediction": scores[0], "held_out_regularization": scores[1],
+            "floor": None if floor is None else round(floor, 4),
+            "collapse_alarms": 0 if reports.alarm is None else reports.alarm.count,
+            "processes": ranks.size, "wall_seconds": reports.seconds, "versions": versions(),
+            "git_commit": commit(), "machine": machine(str(reports.training.device)),
+        }  # fmt: skip
+        write_json(report, out / _REPORT)
         write_index(out)
         say(f"{out}: model.safetensors, config.json, {_REPORT}, curves.png, index.html")
-        say(f"held-out prediction loss {number(report.held_out_prediction)}")
+        say(f"held-out prediction loss {number(scores[0])}")
     return 0
 
 
@@ -120,20 +114,18 @@ def _decided(settings: TrainSettings) -> TrainSettings:
     return settings
 
 
-def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> TrainReport | None:
-    """Every step that is left in `settings.out`, with checkpoints and tables.
+def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Reports:
+    """Every step that is left in `settings.out`, with checkpoints, and tables by the reports.
 
-    Returns: the report on rank 0, None on others.
     Raises: ValueError if model, data and settings do not fit; DamagedStateError; NonFiniteError or
         KeyboardInterrupt after the last good state was kept; OSError.
     """
     with ranks.together():
         settings, training, state = _begin(settings, material, ranks)
-    out, every, began = settings.out, settings.report_every, time.monotonic()
     log = begin_wandb(settings) if ranks.first else None
     with (
         whole_steps() as release,
-        Reports(training, out, every, state, log) as reports,
+        Reports(training, settings.out, settings.report_every, state, log) as reports,
         closing(training.run()) as steps,
     ):
 
@@ -159,17 +151,7 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Tra
             if ranks.size == 1:
                 _keep(settings, material, training, reports)
             raise
-    if not ranks.first:
-        return None
-    assert reports.scores is not None
-    figures = [float(f"{x:.6g}") if math.isfinite(x) else None for x in reports.scores]
-    return TrainReport(
-        steps=training.step, held_out_prediction=figures[0], held_out_regularization=figures[1],
-        floor=None if reports.floor is None else round(reports.floor, 4),
-        collapse_alarms=0 if reports.alarm is None else reports.alarm.count,
-        processes=ranks.size, wall_seconds=round(time.monotonic() - began, 2), versions=versions(),
-        git_commit=commit(), machine=machine(str(training.device)),
-    )  # fmt: skip
+    return reports
 
 
 def _begin(

@@ -89,11 +89,10 @@ class Training:
         )  # fmt: skip
         self.regularizer = regularizer or SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
         self.regularizer.to(self.device)
-        self._pass: nn.Module = _Pass(self)
-        if ranks.size > 1:
-            self._pass = shared(self._pass, ranks, self.sharded)
         # A regularizer may learn too, as PLDM's inverse dynamics do.
-        self.parameters = [*model.parameters(), *self.regularizer.parameters()]
+        self._both = _Pass(self)
+        self._pass = shared(self._both, ranks, self.sharded) if ranks.size > 1 else self._both
+        self.parameters = list(self._both.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -144,8 +143,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         # What a forward pass moves.
-        buffers = [*self.model.buffers(), *self.regularizer.buffers()]
-        before, random = [buffer.clone() for buffer in buffers], self._random()
+        before, random = [buffer.clone() for buffer in self._both.buffers()], self._random()
         if self.ranks.size > 1:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
             torch.manual_seed(seed % 2**63)
@@ -156,7 +154,7 @@ class Training:
         # Averaged over the ranks, the gradient is finite on all of them or on none.
         self.gradient_norm = float(whole(norm))
         if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):
-            for buffer, value in zip(buffers, before, strict=True):
+            for buffer, value in zip(self._both.buffers(), before, strict=True):
                 buffer.copy_(value)
             self._set_random(random)
             self.optimizer.zero_grad(set_to_none=True)
@@ -181,13 +179,13 @@ class Training:
             bad = ["the gradient"]
         inputs = {**named(batch.frames, "frames"), "actions": batch.actions}
         dirty = [name for name, value in inputs.items() if not bool(value.isfinite().all())]
-        diverged = "the weights have diverged: lower learning_rate or weight"
-        source = f"its data are finite, so {diverged}"
         where = "" if self.ranks.size == 1 else f" of rank {self.ranks.rank}"
+        source = "its data are finite, so"
+        if where:
+            source = "this rank's data are finite: unless another rank's are not,"
+        source += " the weights have diverged: lower learning_rate or weight"
         if dirty:
             source = f"its {' and '.join(dirty)} hold NaN or inf"
-        elif where:
-            source = f"this rank's data are finite: unless another rank's are not, {diverged}"
         return (
             f"training stopped at step {self.step + 1} of {self.steps}: "
             f"{' and '.join(bad) or 'the total loss'} is not finite on batch {self.step} "
@@ -196,8 +194,7 @@ class Training:
 
     def save(self, path: Path, also: Mapping[str, Tensor] | None = None) -> None:
         """Write the state, and tensors of the caller's; every rank must call it, one writes."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"regularizer.{k}": v for k, v in self.regularizer.state_dict().items()}
+        tensors: dict[str, Tensor] = dict(self._both.state_dict())
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
         tensors = {k: whole(v) for k, v in tensors.items()}
@@ -223,28 +220,27 @@ class Training:
                 f"a resumed run must keep its settings, got other ones than {path} holds: "
                 + ", ".join(changed)
             )
-        kept: dict[str, dict[str, Tensor]] = {}
+        own, learned, also = self._both.state_dict(), {}, {}
+        moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
-            kept.setdefault(kind, {})[rest] = value
-        own = self.model.state_dict()
+            if kind == "also":
+                also[rest] = value
+            elif kind == "optimizer":
+                index, _, key = rest.partition(".")
+                moments.setdefault(int(index), {})[key] = value
+            elif kind != "random":
+                learned[name] = part(value, own[name]) if name in own else value
         try:
-            state = {
-                k: part(v, own[k]) if k in own else v for k, v in kept.get("model", {}).items()
-            }
-            self.model.load_state_dict(state)
-            self.regularizer.load_state_dict(kept.get("regularizer", {}))
+            self._both.load_state_dict(learned)
         except RuntimeError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in kept.get("optimizer", {}).items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = part(value, self.parameters[int(index)])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        ours, groups = self.parameters, self.optimizer.state_dict()["param_groups"]
+        state = {i: {k: part(v, ours[i]) for k, v in m.items()} for i, m in moments.items()}
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self._set_random(tensors)
         self.step = step
-        return kept.get("also", {})
+        return also
 
     def _words(self) -> dict[str, str]:
         """What a state must agree in to be continued."""

@@ -90,7 +90,7 @@ def begin_training(
     model.to(ranks.device)
     if ranks.size > 1:
         synchronise(model)
-    training: Training = Training(
+    training = Training(
         model, material.train, settings, objective=kind.objective,
         regularizer=kind.regularizer(settings), workers=settings.workers, ranks=ranks,
         sharded=settings.sharded,
@@ -108,10 +108,7 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
         short for the windows.
     """
     episodes, num_frames, preset = windows.episodes, settings.num_frames, settings.preset
-    action_dim, image_size = (
-        episodes.actions.shape[1] * windows.frameskip,
-        episodes.frames.shape[-1],
-    )
+    action_dim = episodes.actions.shape[1] * windows.frameskip
     changes: Mapping[Any, Mapping[str, Any]] = settings.model
     clones = settings.objective == "gcbc"
     if clones and changes.get("action_encoder"):
@@ -121,7 +118,7 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
     parts: dict[str, Any] = {}
     for name in ("encoder", "predictor") if clones else ("encoder", "action_encoder", "predictor"):
         part, wanted = getattr(plan, name), dict(changes.get(name, {}))
-        own = {"image_size": image_size} if name == "encoder" else {}
+        own = {"image_size": episodes.frames.shape[-1]} if name == "encoder" else {}
         if unknown := sorted(set(wanted) - set(part.config)):
             raise ValueError(
                 f"{name} ({type(part).__name__}) has no {unknown[0]!r}; it has "
@@ -132,9 +129,8 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
         except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
             hint = (
                 "; set encoder.patch_size, or write frames of another side with `worldmodel data "
-                f"convert --size` (they have {image_size} px)"
-            )
-            hint = hint if own and not wanted else ""
+                f"convert --size` (they have {own['image_size']} px)" if own and not wanted else ""
+            )  # fmt: skip
             raise ValueError(f"the {preset} {name} cannot be built: {error}{hint}") from error
     if clones:
         return GCBC(parts["encoder"], parts["predictor"], action_dim)
@@ -152,10 +148,8 @@ def _weights_of(
 ) -> dict[str, Tensor]:
     """The weights of a run; a ValueError names what differs from this model by name and shape."""
     found, kind = open_run(folder), type(model).__name__
-    if type(found.model).__name__ != kind:
-        raise ValueError(
-            f"--init-from must be a {kind}, {folder} holds a {type(found.model).__name__}"
-        )
+    if (other := type(found.model).__name__) != kind:
+        raise ValueError(f"--init-from must be a {kind}, {folder} holds a {other}")
     mine = material.train.episodes.actions.shape[1], material.train.frameskip
     theirs = len(found.scale.mean), found.frameskip
     if mine != theirs:

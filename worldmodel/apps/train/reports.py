@@ -113,7 +113,8 @@ class Reports:
         self.floor, self.wandb, self.writes = floor_of(training), wandb, training.ranks.first
         # The alarm knows SIGReg's target; another regularizer may mean another spread.
         self.alarm = None if self.floor is None else Alarm(training.recipe)
-        self.sums, self.count, self.since = torch.zeros(2), 0, time.monotonic()
+        self.began = self.since = time.monotonic()
+        self.sums, self.count, self.seconds = torch.zeros(2), 0, 0.0
         if state:
             self.sums = state["sums"]
             self.count, seen, count, raised = state["counts"].tolist()
@@ -145,6 +146,7 @@ class Reports:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.seconds = round(time.monotonic() - self.began, 2)
         self.bar.__exit__()
         if self.events is not None:
             self.events.close()

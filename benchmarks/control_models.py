@@ -17,12 +17,12 @@ from sigreg import SIGReg, SubspaceRegularizer
 from worldmodel import GCBC, presets
 from worldmodel.apps import settings
 from worldmodel.apps.demo.material import DemoMaterial, gather
+from worldmodel.apps.machine import commit
 from worldmodel.apps.progress import Progress
-from worldmodel.apps.provenance import commit
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.apps.settings import DemoSettings
 from worldmodel.apps.train.loop import Training
-from worldmodel.apps.train.models import OBJECTIVES, NoTerms
+from worldmodel.apps.train.material import OBJECTIVES, NoTerms
 from worldmodel.data import ActionScale, Windows, episode_digests
 from worldmodel.worlds import TwoRoom
 from worldmodel.worlds.rendered import RenderedFrames

@@ -21,7 +21,7 @@ from worldmodel.apps.parsing import complete
 from worldmodel.apps.ranks import ALONE, Ranks, joined
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import NonFiniteError, Training
-from worldmodel.apps.train.models import build_model
+from worldmodel.apps.train.material import build_model
 from worldmodel.apps.train.parallel import SharedBatchNorm, synchronise, whole
 from worldmodel.data import ActionScale, Windows, open_hdf5
 

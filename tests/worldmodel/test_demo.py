@@ -21,9 +21,8 @@ from worldmodel.apps.demo import command
 from worldmodel.apps.demo.command import run
 from worldmodel.apps.demo.material import gather, seed_for, walks_of
 from worldmodel.apps.settings import DemoSettings
-from worldmodel.apps.train.loop import NonFiniteError, Training
+from worldmodel.apps.train.loop import NonFiniteError, Training, read_state
 from worldmodel.apps.train.reports import read_table
-from worldmodel.apps.train.state import read_state
 from worldmodel.worlds import TwoRoom, collect
 
 TINY = DemoSettings(

@@ -16,7 +16,7 @@ from worldmodel.apps.parsing import complete
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train import reports as train_reports
 from worldmodel.apps.train.loop import Training, learning_rate
-from worldmodel.apps.train.models import build_model
+from worldmodel.apps.train.material import build_model
 from worldmodel.apps.train.reports import COLUMNS, Alarm, Reports, Scores, floor_of, read_table
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect

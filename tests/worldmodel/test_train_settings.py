@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from worldmodel.apps.devices import device_of, precision_of
+from worldmodel.apps.machine import device_of, precision_of
 from worldmodel.apps.parsing import complete, parse, read_settings
 from worldmodel.apps.settings import DemoSettings, Recipe, TrainSettings, TuneSettings
 

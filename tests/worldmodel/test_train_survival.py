@@ -22,11 +22,15 @@ from worldmodel.apps.ranks import ALONE
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.train import command
 from worldmodel.apps.train.command import Scores, checkpoints, run
-from worldmodel.apps.train.loop import NonFiniteError, Training
-from worldmodel.apps.train.material import open_material
-from worldmodel.apps.train.models import begin_training
+from worldmodel.apps.train.loop import (
+    DamagedStateError,
+    NonFiniteError,
+    Training,
+    read_state,
+    write_state,
+)
+from worldmodel.apps.train.material import begin_training, open_material
 from worldmodel.apps.train.reports import read_table
-from worldmodel.apps.train.state import DamagedStateError, read_state, write_state
 from worldmodel.data import HDF5Writer, Windows
 from worldmodel.records import Batch
 from worldmodel.worlds import TwoRoom, collect

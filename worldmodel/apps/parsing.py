@@ -1,4 +1,4 @@
-"""From the words of a command line to a settings record: presets, --config, flags, key=value."""
+"""Words and files to frozen records: settings, and JSON that others may have written."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
 
-__all__ = ["check_kept", "complete", "kept_settings", "message_of", "parse", "preset",
-           "read_settings"]  # fmt: skip
+__all__ = ["Record", "check_kept", "complete", "kept_settings", "message_of", "parse",
+           "parse_record", "preset", "read_record", "read_settings"]  # fmt: skip
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
 _CAP = 1 << 20  # bytes of a settings file
+_RECORD_CAP = 1 << 26  # ten thousand pairs of a manifest or outcomes of a result take a tenth
 
 
 def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> SettingsT:
@@ -118,6 +119,34 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     rule = re.sub(r"^(Input|.*?) should ", "must ", rule)
     came = json.dumps(first["input"], default=repr, ensure_ascii=False)
     return f"{name} {rule}, got {came if len(came) < 200 else came[:200] + '…'}"
+
+
+class Record(BaseModel):
+    """What a file of ours holds: these keys and no others, of these types."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
+    )
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def read_record(path: Path, kind: type[RecordT], what: str) -> RecordT:
+    """A record from its JSON file; an error names it, `what` it is, and what is wrong in it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {what} at {path}")
+    if path.stat().st_size > _RECORD_CAP:
+        raise ValueError(f"{path} is no {what}: it is larger than {_RECORD_CAP >> 20} MiB")
+    return parse_record(path.read_bytes(), kind, f"{path} is no {what}")
+
+
+def parse_record(text: bytes, kind: type[RecordT], complaint: str) -> RecordT:
+    """A record from its JSON; the ValueError of another text begins with `complaint`."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ValueError(f"{complaint}: {message_of(error)}") from None
 
 
 def preset(command: str, option: str, name: str) -> Values:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from worldmodel.apps.devices import device_of
+from worldmodel.apps.machine import device_of
 
 __all__ = ["ALONE", "Launched", "Ranks", "joined", "launched"]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from worldmodel import checkpoint
 from worldmodel._files import write_atomically
-from worldmodel.apps.reading import Record, parse_record, read_record
+from worldmodel.apps.parsing import Record, parse_record, read_record
 from worldmodel.apps.settings import Count
 from worldmodel.data import ActionScale
 from worldmodel.data.opening import open_episodes

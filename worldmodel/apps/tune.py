@@ -22,15 +22,14 @@ from torch import Tensor
 from sigreg import SIGReg, collapse_value, effective_rank, noise_floor
 from worldmodel._files import write_atomically
 from worldmodel.apps.demo.material import collected, seed_for
-from worldmodel.apps.devices import device_of
 from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.machine import device_of
 from worldmodel.apps.parsing import check_kept, complete
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import save_chart, tune_chart, tune_page, write_index
 from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TuneSettings
-from worldmodel.apps.train.material import TrainMaterial, cut, open_material
-from worldmodel.apps.train.models import begin_training
+from worldmodel.apps.train.material import TrainMaterial, begin_training, cut, open_material
 from worldmodel.data import Windows, split
 from worldmodel.model import WorldModel
 

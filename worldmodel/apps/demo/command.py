@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from sigreg import noise_floor
 from worldmodel._files import write_atomically
 from worldmodel.apps.demo.material import DemoMaterial, gather, seed_for, walks_of
-from worldmodel.apps.devices import device_of
 from worldmodel.apps.evaluate.films import film_of
 from worldmodel.apps.evaluate.planning import PlannerPolicy
 from worldmodel.apps.evaluate.result import Result
 from worldmodel.apps.evaluate.running import evaluate
 from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.machine import commit, device_of, machine, versions
 from worldmodel.apps.parsing import check_kept, complete, kept_settings
 from worldmodel.apps.progress import say
-from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import (
     demo_lines,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.devices import device_of
 from worldmodel.apps.evaluate.films import film_attempts
 from worldmodel.apps.evaluate.log import Log, Mark
 from worldmodel.apps.evaluate.manifest import read_manifest
@@ -13,6 +12,7 @@ from worldmodel.apps.evaluate.result import PLANNED, write_result
 from worldmodel.apps.evaluate.running import result_of, tries
 from worldmodel.apps.evaluate.trial import prepare
 from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.machine import device_of
 from worldmodel.apps.parsing import complete, read_settings
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined

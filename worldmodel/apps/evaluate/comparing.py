@@ -7,8 +7,8 @@ from collections import defaultdict
 from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate.result import Result, read_result
 from worldmodel.apps.folder import check_new_file, write_json
+from worldmodel.apps.parsing import Record
 from worldmodel.apps.progress import say
-from worldmodel.apps.reading import Record
 from worldmodel.apps.report import compare_lines, compare_page
 from worldmodel.apps.settings import CompareSettings, Protocol
 from worldmodel.study import sign_test

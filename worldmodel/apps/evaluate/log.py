@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worldmodel.apps.evaluate.result import Key, Tried
-from worldmodel.apps.reading import Record, parse_record
+from worldmodel.apps.parsing import Record, parse_record
 
 __all__ = ["Log", "Mark"]
 

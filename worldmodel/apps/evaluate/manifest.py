@@ -17,7 +17,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate.pairs import Pairs, make_pairs
-from worldmodel.apps.reading import Record, read_record
+from worldmodel.apps.parsing import Record, read_record
 from worldmodel.apps.settings import Count, Protocol, Seed
 from worldmodel.worlds import World
 

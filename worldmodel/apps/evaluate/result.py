@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.reading import Record, read_record
+from worldmodel.apps.parsing import Record, read_record
 from worldmodel.apps.settings import Count, Natural, Protocol
 
 __all__ = [

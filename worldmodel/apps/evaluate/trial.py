@@ -8,7 +8,7 @@ from worldmodel.apps.evaluate.manifest import PUBLISHED_PAIRS, Manifest
 from worldmodel.apps.evaluate.planning import GCBCPolicy, PlannerPolicy, where
 from worldmodel.apps.evaluate.policies import ExpertPolicy, IdlePolicy, Policy, RandomPolicy
 from worldmodel.apps.evaluate.result import PLANNED, Fingerprint, Key
-from worldmodel.apps.provenance import commit, machine, versions
+from worldmodel.apps.machine import commit, machine, versions
 from worldmodel.apps.runs import Run
 from worldmodel.apps.settings import PlannerSettings, TrialSettings
 from worldmodel.checkpoint import digest

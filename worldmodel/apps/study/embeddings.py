@@ -22,7 +22,7 @@ from worldmodel.apps.study.records import (
     Spread,
     Straightness,
 )
-from worldmodel.apps.train.state import read_state
+from worldmodel.apps.train.loop import read_state
 from worldmodel.heads import Head, fit_head
 from worldmodel.model import WorldModel
 from worldmodel.study import (

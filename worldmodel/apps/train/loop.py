@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sigreg import SIGReg
-from worldmodel.apps.devices import precision_of
+from worldmodel._files import write_atomically
+from worldmodel._weights import digest_of
+from worldmodel.apps.machine import precision_of
 from worldmodel.apps.ranks import ALONE, Ranks
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.parallel import part, shared, whole
-from worldmodel.apps.train.state import read_state, write_state
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
 
-__all__ = ["NonFiniteError", "Objective", "Training", "learning_rate"]
+__all__ = ["DamagedStateError", "NonFiniteError", "Objective", "Training", "learning_rate",
+           "read_state", "write_state"]  # fmt: skip
+
+_FORMAT = 1  # of a training state
 
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
@@ -258,3 +265,44 @@ class _Pass(nn.Module):
 
     def forward(self, frames: Tensor, actions: Tensor) -> Losses:
         return self._losses(Batch(frames, actions))
+
+
+class DamagedStateError(ValueError):
+    """A checkpoint that is not what was written; the message names the file."""
+
+
+def write_state(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and words as one safetensors file, whole or not at all; OSError names it."""
+    # safetensors knows no strides, and two names of one storage are written twice.
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    own = {"format": str(_FORMAT), "sha256": _digest(plain, metadata)}
+    write_atomically(path, save(plain, metadata | own))
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `write_state` was given.
+
+    Raises: FileNotFoundError; DamagedStateError if it is no safetensors file or one bit differs;
+        ValueError if a newer version wrote it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no training state to resume from at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DamagedStateError(f"{path} is damaged: {error}") from error
+    version, kept = (metadata.pop(name, "") for name in ("format", "sha256"))
+    if version.isdecimal() and int(version) > _FORMAT:
+        raise ValueError(
+            f"{path} has format {version}, newer than {_FORMAT}, the newest this version reads; "
+            "update the library"
+        )
+    if kept != _digest(tensors, metadata):
+        raise DamagedStateError(f"{path} is damaged: its values do not match their digest")
+    return tensors, metadata
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    return digest_of(tensors, json.dumps(metadata, sort_keys=True).encode())

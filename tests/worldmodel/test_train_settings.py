@@ -197,7 +197,8 @@ def test_a_continued_run_keeps_its_settings_wherever_its_folder_is_named(
         Path(out).mkdir()
         values = of(steps=7).model_dump_json()
         (tmp_path / out / "train.json").write_text(values, encoding="utf-8")
-        assert parse(TrainSettings, "train", ["--resume", *words]).steps == 7
+        for resume in ("--resume", "resume=true", "resume=1"):
+            assert parse(TrainSettings, "train", [resume, *words]).steps == 7
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     text = DemoSettings(seed=5).model_dump_json()
     (tmp_path / "runs" / "demo" / "demo.json").write_text(text, encoding="utf-8")

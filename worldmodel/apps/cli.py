@@ -43,8 +43,9 @@ _TABLE = (
     ("compare", "Compare", "evaluate.comparing.run", "compare two results on one manifest"),
 )
 COMMANDS = {
-    name: Command(f"{record}Settings", *f"worldmodel.apps.{path}".rsplit(".", 1), about)
+    name: Command(f"{record}Settings", f"worldmodel.apps.{module}", function, about)
     for name, record, path, about in _TABLE
+    for module, _, function in [path.rpartition(".")]
 }
 
 

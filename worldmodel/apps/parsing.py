@@ -45,9 +45,10 @@ def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> Settings
     file = read_settings(Path(given["config"])) if given.get("config") else {}
     told = [file, given, _values_of(pairs, kind)]
     # A run that is continued keeps the settings it began with.
-    if given.get("resume"):
-        usual = {"out": kind.model_fields["out"].default}
-        begun = Path(str(ChainMap(*told[::-1], usual)["out"])) / f"{command}.json"
+    usual = {name: field.default for name, field in kind.model_fields.items()}
+    now = ChainMap(*told[::-1], usual)
+    if str(now.get("resume")).lower() in ("true", "1", "yes", "on", "y", "t"):
+        begun = Path(str(now["out"])) / f"{command}.json"
         told.insert(0, read_settings(begun) if begun.is_file() else {})
     return complete(kind, command, *told)
 

@@ -119,6 +119,25 @@ def test_a_device_of_ones_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         joined("cuda:1").__enter__()
 
 
+def test_a_process_tries_no_gpu_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GPU is chosen before the device is tried: no memory is taken of another's."""
+    done: list[object] = []
+
+    def tried(name: str) -> str:
+        done.append(name)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("worldmodel.apps.ranks.device_of", tried)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    for name, value in (("WORLD_SIZE", "4"), ("RANK", "3"), ("LOCAL_RANK", "3")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="enough"):
+        joined("cuda").__enter__()
+    assert done == [1, "cuda"]
+
+
 SCRIPT = """
 import sys, torch
 from worldmodel.apps.ranks import joined

@@ -141,6 +141,27 @@ def test_an_interrupted_stretch_counts_on(tmp_path: Path) -> None:
     }
 
 
+def test_the_rate_is_that_of_the_steps_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that was begun before an interruption counts only the steps since, in their time."""
+    now = [0.0]
+    monkeypatch.setattr(train_reports.time, "monotonic", lambda: now[0])
+    training = make_training(steps=4)
+    with Reports(training, tmp_path, every=4) as reports:
+        for losses in training.run():
+            reports.step(losses)
+            if training.step == 3:
+                break
+        training.save(tmp_path / "state.safetensors", reports.state())
+    again = make_training(steps=4)
+    state = again.restore(tmp_path / "state.safetensors")
+    with Reports(again, tmp_path, every=4, state=state) as reports:
+        now[0] = 2.0
+        followed(again, reports)
+    assert read_table(tmp_path / "curves.csv")["windows_per_second"] == [32 / 2]
+
+
 def test_tensorboard_forgets_what_a_killed_writer_told_too_much(tmp_path: Path) -> None:
     """Continued at step 2, the events behind it count no longer, and none is there twice."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -167,16 +167,18 @@ def joined(device: str) -> Iterator[Ranks]:
     Raises: ValueError if there is no such device, or the processes cannot share it; OSError if the
         others do not come within five minutes.
     """
-    found, device = launched(), device_of(device)
-    rank, size, local, host, port = found
+    rank, size, local, host, port = found = launched()
+    if size > 1 and device != "cpu" and torch.cuda.is_available():
+        # Before anything is tried: each process would take memory of the first GPU.
+        torch.cuda.set_device(local % torch.cuda.device_count())
+    device = device_of(device)
     if size == 1:
         yield Ranks(device=device)
         return
     if device not in ("cpu", "cuda"):
         raise ValueError(f'--device must be "cpu" or "cuda" on {size} processes, got {device!r}')
     if device == "cuda":
-        device = f"cuda:{local % torch.cuda.device_count()}"
-        torch.cuda.set_device(device)
+        device = f"cuda:{torch.cuda.current_device()}"
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch's __all__ lacks it
 
     try:

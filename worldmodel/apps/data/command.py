@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
+from worldmodel._files import write_atomically
 from worldmodel.apps.data.collecting import drawn, one_episode, open_writer
-from worldmodel.apps.data.describing import check_sheet, contact_sheet, describe, describe_coverage
 from worldmodel.apps.folder import check_new_file, locked, whole_file
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined
@@ -23,12 +26,18 @@ from worldmodel.apps.settings import (
     RenderSettings,
 )  # fmt: skip
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
+from worldmodel.data.frames import gather
 from worldmodel.data.hdf5_writer import read_origin
-from worldmodel.data.opening import format_of, open_episodes
+from worldmodel.data.opening import columns_of, format_of, open_episodes
 from worldmodel.worlds import TwoRoom, World, open_world
 from worldmodel.worlds.behaviours import policies
+from worldmodel.worlds.coverage import coverage
 
 __all__ = ["collect", "convert", "inspect", "render"]
+
+_NUM_FRAMES, _FRAMESKIP = 4, 5  # of the windows that are counted
+_SIDE, _GAP, _LABEL = 128, 6, 18  # pixels of a contact sheet
+_MARK = "worldmodel contact sheet of"
 
 
 def collect(settings: CollectSettings) -> int:
@@ -65,9 +74,20 @@ def collect(settings: CollectSettings) -> int:
             raise
         writer.close()
         say(f"{out}: {len(writer)} episodes of {settings.length + 1} frames")
-        for line in describe_coverage(world, open_hdf5(out)):
-            say(line)
+        _say_coverage(world, open_hdf5(out))
     return 0
+
+
+def _say_coverage(world: World, stored: Episodes, window: int = 25) -> None:
+    """What collected episodes cover; nothing if they are too short to tell."""
+    if stored.states is None or int(stored.lengths.max()) <= window:
+        return
+    states = [part.numpy() for part in stored.states.split(stored.lengths.tolist())]
+    found = coverage(world, states, window)
+    for grid in found.grids:
+        apart = f"{grid.moved:.3g} apart after {window} steps (median)"
+        say(f"  {grid.name:<18} {grid.cells} of 256 cells visited; {apart}")
+    say(f"  solved already     {100 * found.solved:.1f} % of pairs {window} steps apart")
 
 
 def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str | int]]:
@@ -93,12 +113,16 @@ def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str
 def inspect(settings: InspectSettings) -> int:
     """Say what is in a data set, and draw a contact sheet of it."""
     data = settings.data
-    sheet = settings.sheet or Path(f"{Path(data).name}.sheet.png")
-    check_sheet(sheet, data)
+    sheet, earlier = settings.sheet or Path(f"{Path(data).name}.sheet.png"), None
+    if sheet.is_file() and not sheet.is_symlink() and sheet.suffix == ".png":
+        with suppress(OSError), Image.open(sheet) as picture:
+            earlier = picture.info.get(_MARK)
+    if earlier != data:
+        check_new_file(sheet, [data], option="--sheet")
     episodes = _open(settings)
-    for line in describe(data, episodes):
+    for line in _describe(data, episodes):
         say(line)
-    contact_sheet(episodes, sheet, source=data)
+    _contact_sheet(episodes, sheet, data)
     say(f"  contact sheet  {sheet}")
     return 0
 
@@ -165,3 +189,70 @@ def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         for channel in np.ascontiguousarray(frames.reshape(-1, *frames.shape[2:]))
     ]
     return np.stack(small).reshape(*frames.shape[:2], size, size)
+
+
+def _describe(path: str, episodes: Episodes) -> list[str]:
+    """Columns, episodes, frames, ranges and windows of the data set at `path`, line by line."""
+    lengths = episodes.lengths
+    rows, C, H, W = episodes.frames.shape
+    columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(path)]
+    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
+    at_end = int(episodes.actions[episodes.offsets + lengths - 1].isnan().any(-1).sum())
+    windows = int((lengths - _NUM_FRAMES * _FRAMESKIP + 1).clamp(min=0).sum())
+    return [
+        f"{path}  ({format_of(path)})",
+        *(
+            "    " + "  ".join(c.ljust(w) for c, w in zip(column, widths, strict=True)).rstrip()
+            for column in columns
+        ),
+        f"  episodes       {len(episodes):,}, {rows:,} rows; "
+        f"{int(lengths.min())} to {int(lengths.max())} each, median {int(lengths.median())}",
+        f"  frames         {W} × {H} pixels, {C} channels",
+        *_ranges("actions", episodes.actions),
+        f"  NaN actions    {episodes.num_missing:,} rows, {at_end:,} at the end of an episode",
+        *([] if episodes.states is None else _ranges("states", episodes.states)),
+        f"  windows        {windows:,} of {_NUM_FRAMES} frames, {_FRAMESKIP} rows apart",
+    ]
+
+
+def _ranges(name: str, values: Tensor) -> list[str]:
+    """Lowest, mean, highest and standard deviation per dim, NaN rows left out."""
+    known = values[values.isfinite().all(-1)].double()
+    lines = [f"  {name:<14} {values.shape[1]} dims       lowest      mean   highest       std"]
+    for dim, column in enumerate(known.T):
+        figures = column.min(), column.mean(), column.max(), column.std(correction=0)
+        lines.append(f"    dim {dim:<16}" + "".join(f"{float(v):>10.4g}" for v in figures))
+    return lines
+
+
+def _contact_sheet(episodes: Episodes, path: Path, source: str) -> None:
+    """Eight frames of six episodes at most, evenly spaced, as PNG in which `source` is noted."""
+    lengths = episodes.lengths.tolist()
+    picks = [(e, _spread(lengths[e], 8)) for e in _spread(len(lengths), 6)]
+    width = _GAP + max(len(within) for _, within in picks) * (_SIDE + _GAP)
+    sheet = Image.new("RGB", (width, _GAP + len(picks) * (_LABEL + _SIDE + _GAP)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for line, (e, within) in enumerate(picks):
+        top = _GAP + line * (_LABEL + _SIDE + _GAP)
+        title = f"episode {e}, {lengths[e]} frames: {', '.join(map(str, within))}"
+        draw.text((_GAP, top), title, fill="black", font=font)
+        frames = gather(episodes.frames, episodes.offsets[e] + torch.tensor(within))
+        for column, frame in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
+            picture = Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame)
+            longest = max(picture.size)
+            # Whole multiples keep pixels square.
+            scale, how = float(_SIDE // longest), Image.Resampling.NEAREST
+            if longest > _SIDE:
+                scale, how = _SIDE / longest, Image.Resampling.BILINEAR
+            W, H = (max(round(side * scale), 1) for side in picture.size)
+            place = (_GAP + column * (_SIDE + _GAP), top + _LABEL)
+            sheet.paste(picture.resize((W, H), how).convert("RGB"), place)
+    content, mark = io.BytesIO(), PngInfo()
+    mark.add_itxt(_MARK, source)
+    sheet.save(content, "PNG", pnginfo=mark)
+    write_atomically(path, content.getvalue())
+
+
+def _spread(length: int, num: int) -> list[int]:
+    """At most `num` of the numbers below `length`, evenly spaced, both ends among them."""
+    return sorted(set(np.linspace(0, length - 1, num).round().astype(int).tolist()))

@@ -28,10 +28,8 @@ def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
     for tensor in (*module.parameters(), *module.buffers()):
         torch.distributed.broadcast(tensor.detach(), 0)
     mesh = init_device_mesh(device.type, (ranks.size,))
-    for piece in [
-        *filter(lambda m: isinstance(m, (ViTBlock, AdaLNBlock)), module.modules()),
-        module,
-    ]:
+    blocks = [piece for piece in module.modules() if isinstance(piece, (ViTBlock, AdaLNBlock))]
+    for piece in (*blocks, module):
         fully_shard(piece, mesh=mesh)
     return module
 

@@ -113,8 +113,8 @@ class Reports:
         self.floor, self.wandb, self.writes = floor_of(training), wandb, training.ranks.first
         # The alarm knows SIGReg's target; another regularizer may mean another spread.
         self.alarm = None if self.floor is None else Alarm(training.recipe)
-        self.began = self.since = time.monotonic()
-        self.sums, self.count, self.seconds = torch.zeros(2), 0, 0.0
+        self.began, self.sums, self.count, self.seconds = time.monotonic(), torch.zeros(2), 0, 0.0
+        self.since = self.began, training.step
         if state:
             self.sums = state["sums"]
             self.count, seen, count, raised = state["counts"].tolist()
@@ -135,8 +135,7 @@ class Reports:
         told = read_table(self.paths[1])
         if told["step"][-1:] == [training.step]:
             self.scores = Scores(told["prediction"][-1], told["regularization"][-1])
-        # What a killed writer told behind this step is no longer true; files are named by the
-        # second.
+        # What a killed writer told behind this step is no longer true; names are of the second.
         self.events = SummaryWriter(
             str(folder / "tensorboard"), purge_step=training.step + 1 if training.step else None,
             filename_suffix=f".{training.step}",
@@ -176,10 +175,11 @@ class Reports:
             self._tell(self.paths[1], "held_out", scores._asdict(), Scores._fields)
 
     def _row(self, step: int, losses: Losses) -> None:
-        recipe, seconds = self.training.recipe, max(time.monotonic() - self.since, 1e-9)
+        recipe, (began, first), now = self.training.recipe, self.since, time.monotonic()
         prediction, regularization = self.training.ranks.mean(self.sums / self.count).tolist()
-        rate = self.count * recipe.batch_size / seconds
-        self.sums, self.count, self.since = torch.zeros(2), 0, time.monotonic()
+        # Of a stretch that was interrupted, the steps of this process.
+        rate = (step - first) * recipe.batch_size / max(now - began, 1e-9)
+        self.sums, self.count, self.since = torch.zeros(2), 0, (now, step)
         if not self.writes:
             return
         found = report(losses.embeddings.float().transpose(0, 1), num_proj=_DIRECTIONS)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sigreg import SIGReg, SubspaceRegularizer
-from worldmodel import GCBC, presets
+from worldmodel import GCBC, jepa_loss, presets
 from worldmodel.apps import settings
 from worldmodel.apps.demo.material import DemoMaterial, gather
 from worldmodel.apps.machine import commit
@@ -22,7 +22,7 @@ from worldmodel.apps.progress import Progress
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.apps.settings import DemoSettings
 from worldmodel.apps.train.loop import Training
-from worldmodel.apps.train.material import OBJECTIVES, NoTerms
+from worldmodel.apps.train.material import objective_of
 from worldmodel.data import ActionScale, Windows, episode_digests
 from worldmodel.worlds import TwoRoom
 from worldmodel.worlds.rendered import RenderedFrames
@@ -138,7 +138,7 @@ def _training(
     windows = Windows(
         material.seen, num_frames=frames, frameskip=config.frameskip, scale=scale
     )  # fmt: skip
-    kind, regularizer = OBJECTIVES["lewm"], None
+    objective, regularizer = jepa_loss, None
     torch.manual_seed(config.seed)
     model: nn.Module
     if recipe.published:
@@ -153,17 +153,16 @@ def _training(
     elif recipe.objective == "gcbc":
         # Encoder and trunk of the small preset's sizes, steered by the goal.
         model = GCBC(model.encoder, model.predictor, 2 * config.frameskip)
-        kind, regularizer = OBJECTIVES["gcbc"], NoTerms()
+        objective, regularizer = objective_of("gcbc", own)
     elif recipe.objective == "pldm":
         # Of its terms together, which have weights of their own.
         own = own.model_copy(update={"weight": 1.0})
-        kind = OBJECTIVES["pldm"]
-        regularizer = kind.regularizer(own)
+        objective, regularizer = objective_of("pldm", own)
     elif recipe.subspaces:
         sigreg = SIGReg(num_proj=own.num_proj, seed=own.seed)
         regularizer = SubspaceRegularizer(sigreg, config.dim, recipe.subspaces, seed=own.seed)
     training: Training = Training(
-        model.to(device), windows, own, objective=kind.objective, regularizer=regularizer
+        model.to(device), windows, own, objective=objective, regularizer=regularizer
     )
     return training, scale, material
 

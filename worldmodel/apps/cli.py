@@ -5,14 +5,15 @@ from __future__ import annotations
 import dis
 import importlib
 import io
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from worldmodel.apps._interrupt import kill_is_interrupt
-
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "kill_is_interrupt", "main"]
 
 _OURS = ("sigreg", "planners", "worldmodel")
 _REPORT = (
@@ -82,6 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             bug = f"{type(error).__name__}: {error} ({_REPORT})"
             _complain(f" {name}", str(error) if mistake else bug)
         return 2 if mistake else 1
+
+
+@contextmanager
+def kill_is_interrupt() -> Iterator[None]:
+    """SIGTERM, with which Slurm and systemd end a job, means Ctrl-C, unless it has a handler."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if mine := main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _overview(words: Sequence[str]) -> int:

@@ -95,9 +95,8 @@ def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str
     known = policies(world.name)
     policy = settings.policy or known[0]
     if policy not in known:
-        raise ValueError(
-            f"--policy must be one of {', '.join(known)} for {settings.env}, got {policy!r}"
-        )
+        names = f"{', '.join(known)} for {settings.env}"
+        raise ValueError(f"--policy must be one of {names}, got {policy!r}")
     origin: dict[str, str | int] = {
         "world": settings.env, "policy": policy, "length": settings.length, "seed": settings.seed,
         "image_size": world.image_size, "versions": json.dumps(world.versions(), sort_keys=True),

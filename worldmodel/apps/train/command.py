@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import shlex
-from contextlib import ExitStack, closing
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from worldmodel.apps._interrupt import whole_steps
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import commit, machine, versions
 from worldmodel.apps.parsing import check_kept, kept_settings
@@ -27,7 +29,7 @@ from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wan
 from worldmodel.data import BatchOrder, Windows
 from worldmodel.data.hdf5_writer import read_origin
 
-__all__ = ["CHECKPOINTS", "SETTINGS", "checkpoints", "run", "score", "train"]
+__all__ = ["CHECKPOINTS", "SETTINGS", "checkpoints", "run", "score", "train", "whole_steps"]
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
@@ -185,6 +187,31 @@ def _begin(
     return settings, training, state
 
 
+@contextmanager
+def whole_steps() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C, or a polite kill, back until the yielded function is called, which raises it.
+
+    A step cut in half leaves moved batch statistics and spent random numbers behind: a run resumed
+    from there would not end where an uninterrupted one does. Signals with other handlers stay.
+    """
+    held: list[int] = []
+    usual, main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
+    both = (signal.SIGINT, signal.SIGTERM) if main else ()
+    mine = [one for one in both if signal.getsignal(one) is usual]
+
+    def release() -> None:
+        if held:
+            raise KeyboardInterrupt
+
+    for one in mine:
+        signal.signal(one, lambda which, _: held.append(which))
+    try:
+        yield release
+    finally:
+        for one in mine:
+            signal.signal(one, usual)
+
+
 def score(training: Training, windows: Windows, count: int) -> Scores:
     """Mean prediction loss and regularizer over the first `count` windows, in evaluation mode.
 
@@ -255,6 +282,5 @@ def _restore(training: Training, out: Path) -> dict[str, Tensor]:
         for sentence in damaged if training.ranks.first else ():
             say(f"{sentence}; continued from the one before, {path.name}")
         return also
-    raise DamagedStateError(
-        f"no checkpoint in {out / CHECKPOINTS} can be read: {'; '.join(damaged)}"
-    )
+    reasons = "; ".join(damaged)
+    raise DamagedStateError(f"no checkpoint in {out / CHECKPOINTS} can be read: {reasons}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from worldmodel.loss import jepa_loss
 from worldmodel.model import WorldModel
 from worldmodel.pldm import PLDMTerms, pldm_loss
 
-__all__ = ["OBJECTIVES", "Kind", "NoTerms", "TrainMaterial", "begin_training", "build_model", "cut",
+__all__ = ["NoTerms", "TrainMaterial", "begin_training", "build_model", "cut", "objective_of",
            "open_material"]  # fmt: skip
 
 _MEMORY = 8 * 2**30  # bytes of frames that are read into memory where a file cannot be mapped
@@ -92,27 +92,16 @@ class NoTerms(nn.Module):
         return z.new_zeros(())
 
 
-def _no_terms(recipe: Recipe) -> nn.Module:
-    if recipe.weight:
-        raise ValueError(f"weight must be 0 with objective gcbc, got {recipe.weight:g}")
-    return NoTerms()
-
-
-class Kind(NamedTuple):
+def objective_of(name: str, recipe: Recipe) -> tuple[Objective, nn.Module]:
     """What a step minimises, and its third argument, from the settings of the loop."""
-
-    objective: Objective
-    regularizer: Callable[[Recipe], nn.Module]
-
-
-OBJECTIVES: dict[str, Kind] = {
-    "lewm": Kind(
-        jepa_loss, lambda own: SIGReg(num_proj=own.num_proj, seed=own.seed, group=everyone())
-    ),
-    # Its terms have the published weights; the recipe's multiplies all of them.
-    "pldm": Kind(pldm_loss, lambda _: PLDMTerms()),
-    "gcbc": Kind(gcbc_loss, _no_terms),
-}
+    if name == "gcbc":
+        if recipe.weight:
+            raise ValueError(f"weight must be 0 with objective gcbc, got {recipe.weight:g}")
+        return gcbc_loss, NoTerms()
+    if name == "pldm":
+        # Its terms have the published weights; the recipe's multiplies all of them.
+        return pldm_loss, PLDMTerms()
+    return jepa_loss, SIGReg(num_proj=recipe.num_proj, seed=recipe.seed, group=everyone())
 
 
 def begin_training(
@@ -124,7 +113,7 @@ def begin_training(
 
     Raises: ValueError if model, data, ranks and settings do not fit each other.
     """
-    kind, size, ours = OBJECTIVES[settings.objective], settings.batch_size, len(material.held_out)
+    size, ours = settings.batch_size, len(material.held_out)
     if size < 2 * ranks.size or size % ranks.size:
         raise ValueError(
             f"batch_size must be at least 2 for each process, all alike, got {size} for "
@@ -145,10 +134,10 @@ def begin_training(
     model.to(ranks.device)
     if ranks.size > 1:
         synchronise(model)
+    objective, regularizer = objective_of(settings.objective, settings)
     training = Training(
-        model, material.train, settings, objective=kind.objective,
-        regularizer=kind.regularizer(settings), workers=settings.workers, ranks=ranks,
-        sharded=settings.sharded,
+        model, material.train, settings, objective=objective, regularizer=regularizer,
+        workers=settings.workers, ranks=ranks, sharded=settings.sharded,
     )  # fmt: skip
     return settings, training
 

@@ -18,15 +18,8 @@ from worldmodel.hub import from_pretrained, is_released, locate
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
-__all__ = [
-    "EPISODES",
-    "Run",
-    "TrainedOn",
-    "open_run",
-    "read_episodes",
-    "save_run",
-    "write_episodes",
-]
+__all__ = ["EPISODES", "Run", "TrainedOn", "open_run", "read_episodes", "save_run",
+           "write_episodes"]  # fmt: skip
 
 EPISODES = "episodes.json"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,16 +21,9 @@ from worldmodel.worlds.behaviours import make_behaviour
 __all__ = ["Drawn", "drawn", "episodes", "in_memory", "one_episode", "open_writer"]
 
 Floats = NDArray[np.float32]
-
+# One episode: frames [L + 1, 3, H, W], actions [L, A] and states [L + 1, S].
+Drawn = tuple[NDArray[np.uint8], Floats, Floats]
 _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
-
-
-class Drawn(NamedTuple):
-    """One episode."""
-
-    frames: NDArray[np.uint8]  #: [L + 1, 3, H, W]
-    actions: Floats  #: [L, A]
-    states: Floats  #: [L + 1, S]
 
 
 def episodes(
@@ -63,7 +55,7 @@ def drawn(
         whose = block % ranks.size
         if whose == ranks.rank:
             states, actions = simulate(block)
-            mine = (Drawn(world.draw(states[e]), actions[e], states[e]) for e in some)
+            mine = ((world.draw(states[e]), actions[e], states[e]) for e in some)
             if ranks.first:
                 yield from mine
                 continue
@@ -73,9 +65,11 @@ def drawn(
         elif ranks.first:
             for _ in some:
                 frames = torch.empty(length + 1, 3, side, side, dtype=torch.uint8)
-                sizes = (length, world.action_dim), (length + 1, world.state_dim)
-                parts = [frames, *map(torch.empty, sizes)]
-                yield Drawn(*(ranks.receive(part, whose).numpy() for part in parts))
+                moves = torch.empty(length, world.action_dim)
+                places = torch.empty(length + 1, world.state_dim)
+                for part in (frames, moves, places):
+                    ranks.receive(part, whose)
+                yield frames.numpy(), moves.numpy(), places.numpy()
 
 
 def in_memory(found: Iterator[Drawn], num: int) -> Episodes:

@@ -88,10 +88,9 @@ def _decided(settings: TrainSettings) -> TrainSettings:
     """
     out = settings.out
     if not settings.resume:
-        origin = read_origin(settings.data) if Path(settings.data).is_file() else {}
-        world = origin.get("world")
-        known = world if isinstance(world, str) else None
-        return settings.model_copy(update={"world": settings.world or known})
+        known = read_origin(settings.data).get("world") if Path(settings.data).is_file() else None
+        world = settings.world or (known if isinstance(known, str) else None)
+        return settings.model_copy(update={"world": world})
     if not (out / SETTINGS).is_file():
         raise FileNotFoundError(f"--resume needs a run folder with {SETTINGS}, got {out}")
     before = kept_settings(TrainSettings, "train", out / SETTINGS, out=out)

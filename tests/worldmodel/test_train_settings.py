@@ -132,6 +132,12 @@ def test_a_mistake_names_the_setting(word: str, message: str) -> None:
         told("--data", "x", word)
 
 
+def test_a_preset_that_is_no_word_is_refused_like_any_other() -> None:
+    """A file may hold a list where a name belongs."""
+    with pytest.raises(ValueError, match=r"^--preset must be 'small' or 'lewm', got"):
+        of(preset=["small"])
+
+
 def test_a_settings_file_is_named_when_it_is_none(tmp_path: Path) -> None:
     """Absent, not JSON, and JSON that holds no names."""
     path = tmp_path / "settings.json"

@@ -165,7 +165,7 @@ def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
     """What the presets set that these values choose."""
     found: Values = {}
     for option, entries in _presets().get(command, {}).items():
-        found |= entries.get(values.get(option, kind.model_fields[option].default), {})
+        found |= entries.get(str(values.get(option, kind.model_fields[option].default)), {})
     return found
 
 

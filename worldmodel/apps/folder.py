@@ -96,7 +96,7 @@ def begin_folder(
         try:
             yield resume
         except BaseException:
-            left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.json", mark}
+            left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.holder", mark}
             if not resume and (worth not in left if worth else not left):
                 shutil.rmtree(out)
                 for parent in above:
@@ -111,20 +111,15 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
     Raises: BlockingIOError naming output and holder if another process has it.
     """
-    lock, holder = FileLock(path), path.with_name(f"{path.name}.json")
+    lock, holder = FileLock(path), path.with_name(f"{path.name}.holder")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        try:
-            who = json.loads(holder.read_text(encoding="utf-8"))
-            name = f"process {int(who['process'])} on {who['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            name = "another process"
-        raise BlockingIOError(
-            f"{what} is being written by {name}: wait, or choose another name"
-        ) from None
+        name = holder.read_text("utf-8", "replace") if holder.is_file() else "another process"
+        hint = "wait, or choose another name"
+        raise BlockingIOError(f"{what} is being written by {name}: {hint}") from None
     try:
-        write_json({"process": os.getpid(), "host": socket.gethostname()}, holder)
+        write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -141,13 +136,10 @@ def _only_locked(out: Path, mark: str) -> bool:
 
 
 def _check_parent(path: Path, option: str) -> None:
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise OSError(
-            f"{option} must be in a folder that can be written, got {path}: {parent} cannot"
-        )
+        why = f"got {path}: {parent} cannot"
+        raise OSError(f"{option} must be in a folder that can be written, {why}")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -218,12 +218,11 @@ def score(training: Training, windows: Windows, count: int) -> Scores:
     batch. Neither the random state nor the regularizer's step moves, and an objective that draws
     draws the same every time. Every rank must call it.
     """
-    ranks, modules = training.ranks, (training.model, training.regularizer)
+    ranks = training.ranks
     size = min(training.recipe.batch_size, len(windows)) // ranks.size * ranks.size
     order = BatchOrder(len(windows), size, seed=0, rank=ranks.rank, ranks=ranks.size)
     sums, num = torch.zeros(2), max(min(count, len(windows)) // size, 1)
-    for module in modules:
-        module.eval()
+    training.both.eval()
     try:
         devices = [training.device] if training.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
@@ -232,8 +231,7 @@ def score(training: Training, windows: Windows, count: int) -> Scores:
                 losses = training.losses(windows.batch(order.batch(step)))
                 sums += torch.stack([losses.prediction, losses.regularization]).float().cpu()
     finally:
-        for module in modules:
-            module.train()
+        training.both.train()
     return Scores(*ranks.mean(sums / num).tolist())
 
 

@@ -96,10 +96,10 @@ class Training:
         )  # fmt: skip
         self.regularizer = regularizer or SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
         self.regularizer.to(self.device)
-        # A regularizer may learn too, as PLDM's inverse dynamics do.
-        self._both = _Pass(self)
-        self._pass = shared(self._both, ranks, self.sharded) if ranks.size > 1 else self._both
-        self.parameters = list(self._both.parameters())
+        # Model and regularizer, for that may learn too, as PLDM's inverse dynamics do.
+        self.both = _Pass(self)
+        self._pass = shared(self.both, ranks, self.sharded) if ranks.size > 1 else self.both
+        self.parameters = list(self.both.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -125,18 +125,13 @@ class Training:
     def losses(self, batch: Batch) -> Losses:
         """The objective of a batch on any device, in the precision of the run."""
         # Whoever holds a part of the weights must ask the others for the rest.
-        losses: Losses = self._pass(*batch) if self.sharded else self._losses(batch)
+        losses: Losses = (self._pass if self.sharded else self.both)(*batch)
         return losses
 
     def precision(self) -> torch.autocast:
         """A block in which the network computes as it does in training."""
         low = self.recipe.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
-
-    def _losses(self, batch: Batch) -> Losses:
-        batch = batch.to(self.device)
-        with self.precision():
-            return self.objective(self.model, batch, self.regularizer, self.recipe.weight)
 
     def _batches(self) -> Generator[Batch, None, None]:
         if self.workers:
@@ -150,7 +145,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         # What a forward pass moves.
-        before, random = [buffer.clone() for buffer in self._both.buffers()], self._random()
+        before, random = [buffer.clone() for buffer in self.both.buffers()], self._random()
         if self.ranks.size > 1:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
             torch.manual_seed(seed % 2**63)
@@ -161,7 +156,7 @@ class Training:
         # Averaged over the ranks, the gradient is finite on all of them or on none.
         self.gradient_norm = float(whole(norm))
         if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):
-            for buffer, value in zip(self._both.buffers(), before, strict=True):
+            for buffer, value in zip(self.both.buffers(), before, strict=True):
                 buffer.copy_(value)
             self._set_random(random)
             self.optimizer.zero_grad(set_to_none=True)
@@ -201,7 +196,7 @@ class Training:
 
     def save(self, path: Path, also: Mapping[str, Tensor] | None = None) -> None:
         """Write the state, and tensors of the caller's; every rank must call it, one writes."""
-        tensors: dict[str, Tensor] = dict(self._both.state_dict())
+        tensors: dict[str, Tensor] = dict(self.both.state_dict())
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
         tensors = {k: whole(v) for k, v in tensors.items()}
@@ -227,7 +222,7 @@ class Training:
                 f"a resumed run must keep its settings, got other ones than {path} holds: "
                 + ", ".join(changed)
             )
-        own, learned, also = self._both.state_dict(), {}, {}
+        own, learned, also = self.both.state_dict(), {}, {}
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
@@ -239,7 +234,7 @@ class Training:
             elif kind != "random":
                 learned[name] = part(value, own[name]) if name in own else value
         try:
-            self._both.load_state_dict(learned)
+            self.both.load_state_dict(learned)
         except RuntimeError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
         ours, groups = self.parameters, self.optimizer.state_dict()["param_groups"]
@@ -260,11 +255,12 @@ class _Pass(nn.Module):
 
     def __init__(self, training: Training) -> None:
         super().__init__()
-        self.model, self.regularizer = training.model, training.regularizer
-        self._losses = training._losses
+        self.model, self.regularizer, self._of = training.model, training.regularizer, training
 
     def forward(self, frames: Tensor, actions: Tensor) -> Losses:
-        return self._losses(Batch(frames, actions))
+        run, batch = self._of, Batch(frames, actions).to(self._of.device)
+        with run.precision():
+            return run.objective(self.model, batch, self.regularizer, run.recipe.weight)
 
 
 class DamagedStateError(ValueError):

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from worldmodel import Batch, Losses, jepa_loss
 from worldmodel.apps.cli import main as worldmodel
 from worldmodel.apps.parsing import complete
-from worldmodel.apps.ranks import ALONE, Ranks, joined
+from worldmodel.apps.ranks import ALONE, Ranks, SharedBatchNorm, joined, synchronise, whole
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import NonFiniteError, Training
 from worldmodel.apps.train.material import build_model
-from worldmodel.apps.train.parallel import SharedBatchNorm, synchronise, whole
 from worldmodel.data import ActionScale, Windows, open_hdf5
 
 RECIPE = Recipe(steps=5, batch_size=12, learning_rate=1e-2, weight=0.3, num_proj=16, seed=4)

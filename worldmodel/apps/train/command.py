@@ -17,14 +17,13 @@ from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import commit, machine, versions
 from worldmodel.apps.parsing import check_kept, kept_settings
 from worldmodel.apps.progress import say
-from worldmodel.apps.ranks import Ranks, joined
+from worldmodel.apps.ranks import Ranks, joined, whole
 from worldmodel.apps.report import save_chart, training_curves, write_index
 from worldmodel.apps.report.words import number
 from worldmodel.apps.runs import EPISODES, read_episodes, save_run, write_episodes
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train.loop import DamagedStateError, NonFiniteError, Training
 from worldmodel.apps.train.material import TrainMaterial, begin_training, build_model, open_material
-from worldmodel.apps.train.parallel import whole
 from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
 from worldmodel.data import BatchOrder, Windows
 from worldmodel.data.hdf5_writer import read_origin

@@ -17,9 +17,8 @@ from sigreg import SIGReg
 from worldmodel._files import write_atomically
 from worldmodel._weights import digest_of
 from worldmodel.apps.machine import precision_of
-from worldmodel.apps.ranks import ALONE, Ranks
+from worldmodel.apps.ranks import ALONE, Ranks, part, shared, whole
 from worldmodel.apps.settings import Recipe
-from worldmodel.apps.train.parallel import part, shared, whole
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
@@ -61,7 +60,7 @@ class Training:
     optimizer steps taken, of `steps`; `gradient_norm` is the last one's before it was clipped.
 
     On several ranks each computes its part of every batch, and the gradients are averaged: with
-    batch statistics and regularizer summed over the ranks (`parallel.synchronise`, SIGReg's own
+    batch statistics and regularizer summed over the ranks (`ranks.synchronise`, SIGReg's own
     sync) they are those of one process with the whole batch. Dropout alone differs: a rank draws
     its masks from a stream of its own, a function of (seed, step, rank).
 

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from sigreg import SIGReg
 from worldmodel import presets
 from worldmodel.apps.machine import precision_of
-from worldmodel.apps.ranks import Ranks
+from worldmodel.apps.ranks import Ranks, everyone, synchronise
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Objective, Training
-from worldmodel.apps.train.parallel import everyone, synchronise
 from worldmodel.data import ActionScale, Episodes, Windows, episode_digests, split
 from worldmodel.data.frames import EpisodeFrames
 from worldmodel.data.opening import open_episodes

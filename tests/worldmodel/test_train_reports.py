@@ -17,7 +17,7 @@ from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train import reports as train_reports
 from worldmodel.apps.train.loop import Training, learning_rate
 from worldmodel.apps.train.material import build_model
-from worldmodel.apps.train.reports import COLUMNS, Alarm, Reports, Scores, floor_of, read_table
+from worldmodel.apps.train.reports import COLUMNS, Alarm, Reports, Scores, read_table
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 
@@ -200,12 +200,13 @@ def test_weights_and_biases_gets_every_row(tmp_path: Path, monkeypatch: pytest.M
         train_reports.need_wandb()
 
 
-def test_only_sigreg_has_a_floor() -> None:
+def test_only_sigreg_has_a_floor(tmp_path: Path) -> None:
     """The floor is that of the layer's own rule; another regularizer has none, and no alarm."""
     training = make_training()
-    assert floor_of(training) == pytest.approx(noise_floor())
+    assert Reports(training, tmp_path / "a").floor == pytest.approx(noise_floor())
     training.regularizer = torch.nn.Identity()
-    assert floor_of(training) is None
+    reports = Reports(training, tmp_path / "b")
+    assert (reports.floor, reports.alarm) == (None, None)
 
 
 @pytest.mark.slow

@@ -278,9 +278,7 @@ examples:
     precision: Precision = option("float32", "of the network, that of the long run")
     frameskip: Count = option(5, "raw actions between two frames")
     held_out: Share = option(0.2, "fraction of the episodes that judge")
-    windows: Annotated[int, Field(ge=2, le=_MOST)] = option(
-        1024, "held-out windows that judge, at most"
-    )
+    windows: int = option(1024, "held-out windows that judge, at most", ge=2, le=_MOST)
     seed: Seed = option(0, "of data, split, weights and batches, alike in every run")
     device: str = option("auto", _DEVICE)
     resume: bool = option(

@@ -21,8 +21,7 @@ from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Training, learning_rate
 from worldmodel.records import Losses
 
-__all__ = ["COLUMNS", "Alarm", "Reports", "Scores", "begin_wandb", "floor_of", "need_wandb",
-           "read_table"]  # fmt: skip
+__all__ = ["COLUMNS", "Alarm", "Reports", "Scores", "begin_wandb", "need_wandb", "read_table"]
 
 COLUMNS = ("step", "prediction", "regularization", "excess", "effective_rank", "embedding_std",
            "gradient_norm", "learning_rate", "windows_per_second")  # fmt: skip
@@ -88,14 +87,6 @@ class Scores(NamedTuple):
     regularization: float
 
 
-def floor_of(training: Training) -> float | None:
-    """What the regularizer scores on Gaussian embeddings, if it is SIGReg with its factor N."""
-    layer = training.regularizer
-    if isinstance(layer, SIGReg) and layer.scale_by_n:
-        return noise_floor(layer.quadrature)
-    return None
-
-
 class Reports:
     """Averages the losses and tells about them every `every` steps; None makes 200 rows.
 
@@ -110,7 +101,10 @@ class Reports:
         state: Mapping[str, Tensor] | None = None, wandb: Any = None,
     ) -> None:  # fmt: skip
         self.training, self.every = training, every or max(training.steps // 200, 1)
-        self.floor, self.wandb, self.writes = floor_of(training), wandb, training.ranks.first
+        self.wandb, self.writes, layer = wandb, training.ranks.first, training.regularizer
+        # What Gaussian embeddings score, if the regularizer is SIGReg with its factor N.
+        sigreg = layer if isinstance(layer, SIGReg) and layer.scale_by_n else None
+        self.floor = None if sigreg is None else noise_floor(sigreg.quadrature)
         # The alarm knows SIGReg's target; another regularizer may mean another spread.
         self.alarm = None if self.floor is None else Alarm(training.recipe)
         self.began, self.sums, self.count, self.seconds = time.monotonic(), torch.zeros(2), 0, 0.0

@@ -115,9 +115,11 @@ def locked(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        name = holder.read_text("utf-8", "replace") if holder.is_file() else "another process"
+        told = holder.read_bytes().decode(errors="replace") if holder.is_file() else ""
         hint = "wait, or choose another name"
-        raise BlockingIOError(f"{what} is being written by {name}: {hint}") from None
+        raise BlockingIOError(
+            f"{what} is being written by {told or 'another process'}: {hint}"
+        ) from None
     try:
         write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield

@@ -116,10 +116,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         told = holder.read_bytes().decode(errors="replace") if holder.is_file() else ""
-        hint = "wait, or choose another name"
-        raise BlockingIOError(
-            f"{what} is being written by {told or 'another process'}: {hint}"
-        ) from None
+        who, hint = told or "another process", "wait, or choose another name"
+        raise BlockingIOError(f"{what} is being written by {who}: {hint}") from None
     try:
         write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield

@@ -272,12 +272,10 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
         y = (x − μ) / √(σ² + ε) · γ + β,   μ, σ² over the rows of every rank
 
-    In training the moments are summed over the default process group, forward and backward; alone,
-    or in evaluation mode, it is BatchNorm1d. Names and shapes of its state are BatchNorm1d's.
-    Unlike torch's SyncBatchNorm it runs on the CPU (gloo) and in float64. Every rank must call it
-    equally often.
+    In training the moments of [N, C] are summed over the default process group, forward and
+    backward; every rank must call it equally often. Alone, or in evaluation mode, it is
+    BatchNorm1d. Unlike torch's SyncBatchNorm it runs on the CPU (gloo) and in float64.
 
-    Shapes: [N, C] -> [N, C].
     Source: Ioffe & Szegedy, arXiv:1502.03167; moments by Chan, Golub & LeVeque (1979).
     """
 

@@ -60,19 +60,18 @@ class Training:
     optimizer steps taken, of `steps`; `gradient_norm` is the last one's before it was clipped.
 
     On several ranks each computes its part of every batch, and the gradients are averaged: with
-    batch statistics and regularizer summed over the ranks (`ranks.synchronise`, SIGReg's own
-    sync) they are those of one process with the whole batch. Dropout alone differs: a rank draws
-    its masks from a stream of its own, a function of (seed, step, rank).
+    batch statistics (`ranks.synchronise`) and SIGReg over all ranks they are those of one process
+    with the whole batch. Dropout alone differs: its masks are a function of (seed, step, rank).
 
     Args:
-        model: trained in place, on the device where it is; what `objective` takes.
+        model: what `objective` takes; trained in place, on the device where it is.
         windows: where batches come from.
         recipe: settings of the loop, `steps` decided.
         objective: what a step minimises.
-        regularizer: its third argument; None means SIGReg by the recipe. Its parameters learn too.
+        regularizer: its third argument, SIGReg by the recipe where None; its parameters learn too.
         workers: processes that fetch batches ahead; the batches are the same with any number.
-        ranks: who shares the batches; this process alone by default.
-        sharded: whether each rank holds a part of every weight and moment (FSDP2) or all (DDP).
+        ranks: who shares the batches.
+        sharded: each rank holds a part of every weight and moment (FSDP2), not all (DDP).
     Raises: ValueError if there are fewer windows than the batch needs, the ranks do not divide it,
         or `steps` is not decided.
     """

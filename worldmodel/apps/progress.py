@@ -16,7 +16,11 @@ T = TypeVar("T")
 
 def say(text: str) -> None:
     """Print one line, above a bar if there is one."""
-    tqdm.write(text, file=sys.stdout)
+    if sys.stderr.isatty():
+        tqdm.write(text, file=sys.stdout)
+    else:
+        # Without tqdm: a kill while it makes its lock would come out as an AttributeError.
+        sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

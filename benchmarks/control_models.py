@@ -9,21 +9,20 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from sigreg import SIGReg, SubspaceRegularizer
-from worldmodel import GCBC, presets
+from worldmodel import GCBC, jepa_loss, presets
 from worldmodel.apps import settings
 from worldmodel.apps.demo import DemoMaterial, gather
+from worldmodel.apps.machine import commit
 from worldmodel.apps.progress import Progress
-from worldmodel.apps.provenance import commit
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.apps.settings import DemoSettings
 from worldmodel.apps.train.loop import Training
-from worldmodel.apps.train.objectives import OBJECTIVES, NoTerms
+from worldmodel.apps.train.material import objective_of
 from worldmodel.data import ActionScale, Windows, episode_digests
 from worldmodel.worlds import TwoRoom
 from worldmodel.worlds.rendered import RenderedFrames
@@ -126,7 +125,7 @@ def _sized(recipe: Recipe, config: DemoSettings) -> DemoSettings:
 
 def _training(
     recipe: Recipe, config: DemoSettings, device: str
-) -> tuple[Training[Any], ActionScale, DemoMaterial]:
+) -> tuple[Training, ActionScale, DemoMaterial]:
     """A training at its first step."""
     full = recipe.published and config.image_size == SIDE
     # Frames of the published size would take ten gigabytes: they are drawn batch by batch.
@@ -139,7 +138,7 @@ def _training(
     windows = Windows(
         material.seen, num_frames=frames, frameskip=config.frameskip, scale=scale
     )  # fmt: skip
-    kind, regularizer = OBJECTIVES["lewm"], None
+    objective, regularizer = jepa_loss, None
     torch.manual_seed(config.seed)
     model: nn.Module
     if recipe.published:
@@ -154,24 +153,23 @@ def _training(
     elif recipe.objective == "gcbc":
         # Encoder and trunk of the small preset's sizes, steered by the goal.
         model = GCBC(model.encoder, model.predictor, 2 * config.frameskip)
-        kind, regularizer = OBJECTIVES["gcbc"], NoTerms()
+        objective, regularizer = objective_of("gcbc", own)
     elif recipe.objective == "pldm":
         # Of its terms together, which have weights of their own.
         own = own.model_copy(update={"weight": 1.0})
-        kind = OBJECTIVES["pldm"]
-        regularizer = kind.regularizer(own)
+        objective, regularizer = objective_of("pldm", own)
     elif recipe.subspaces:
         sigreg = SIGReg(num_proj=own.num_proj, seed=own.seed)
         regularizer = SubspaceRegularizer(sigreg, config.dim, recipe.subspaces, seed=own.seed)
-    training: Training[Any] = Training(
-        model.to(device), windows, own, objective=kind.objective, regularizer=regularizer
+    training: Training = Training(
+        model.to(device), windows, own, objective=objective, regularizer=regularizer
     )
     return training, scale, material
 
 
 def _published(
     config: DemoSettings, material: DemoMaterial, scale: ActionScale, device: str
-) -> Training[Any]:
+) -> Training:
     """LeWM as published, on the demo's walks."""
     stored = material.seen
     assert stored.states is not None

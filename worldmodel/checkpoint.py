@@ -156,7 +156,7 @@ def is_released(folder: Path) -> bool:
 
 def digest(model: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of a model's state, on whatever device."""
-    return _digest(model.state_dict())
+    return digest_of(model.state_dict())
 
 
 def _read_json(folder: Path) -> tuple[Path, Any]:
@@ -259,7 +259,7 @@ def as_bytes(
 
     # Contiguous, because safetensors knows no strides (channels_last convolutions have them).
     kept = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    sha256 = _digest(kept)
+    sha256 = digest_of(kept)
     content = safetensors.torch.save(kept, {"format": "pt", "sha256": sha256, **(notes or {})})
     # The header again, sorted: safetensors shuffles the metadata.
     start = 8 + int.from_bytes(content[:8], "little")
@@ -279,7 +279,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
     kept = notes_of(path).get("sha256")
     # A file rewritten by another tool has no digest, and that is fine.
-    if kept is not None and kept != _digest(state):
+    if kept is not None and kept != digest_of(state):
         raise ValueError(f"{path} is damaged: its values do not match their digest")
     return state
 
@@ -295,8 +295,9 @@ def notes_of(path: Path) -> dict[str, str]:
         return {}
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256()
+def digest_of(state: Mapping[str, Tensor], before: bytes = b"") -> str:
+    """SHA-256 over `before`, names, types, shapes and bytes, on whatever device."""
+    total = hashlib.sha256(before)
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         total.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())

@@ -20,7 +20,7 @@ import torch
 from worldmodel.apps.parsing import complete
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train import command
-from worldmodel.apps.train.continuing import SETTINGS
+from worldmodel.apps.train.command import SETTINGS
 from worldmodel.apps.train.loop import Training
 
 SMALL = {"dim": 8, "projector_dim": 8}

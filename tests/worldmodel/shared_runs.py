@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from worldmodel import Batch, Losses, jepa_loss
 from worldmodel.apps.cli import main as worldmodel
-from worldmodel.apps.ranks import ALONE, Ranks, joined
-from worldmodel.apps.settings import Recipe
+from worldmodel.apps.parsing import complete
+from worldmodel.apps.ranks import ALONE, Ranks, SharedBatchNorm, joined, synchronise, whole
+from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import NonFiniteError, Training
-from worldmodel.apps.train.objectives import build_world_model
-from worldmodel.apps.train.parallel import SharedBatchNorm, synchronise, whole
+from worldmodel.apps.train.material import build_model
 from worldmodel.data import ActionScale, Windows, open_hdf5
 
 RECIPE = Recipe(steps=5, batch_size=12, learning_rate=1e-2, weight=0.3, num_proj=16, seed=4)
@@ -40,19 +40,17 @@ def training(
 ) -> Training:
     """A tiny model in float64, where rounding is too small for AdamW to blow it up."""
     torch.manual_seed(2)
-    small = {"dim": 8, "projector_dim": 8}
-    model = build_world_model(
-        "small", 4, 16, 4,
-        {
-            "encoder": small | {"width": 4},
-            "action_encoder": {"dim": 8},
-            "predictor": small | {"depth": 1, "mlp_dim": 8, "dropout": dropout},
-        },
-    ).double()  # fmt: skip
+    episodes, small = open_hdf5(data), {"dim": 8, "projector_dim": 8}
+    windows = Windows(episodes, frameskip=2, scale=ActionScale.fit(episodes))
+    parts = {
+        "encoder": small | {"width": 4},
+        "action_encoder": {"dim": 8},
+        "predictor": small | {"depth": 1, "mlp_dim": 8, "dropout": dropout},
+    }
+    told = complete(TrainSettings, "train", {"data": data, "out": "run", "model": parts})
+    model = build_model(told, windows).double()
     if ranks.size > 1:
         synchronise(model)
-    episodes = open_hdf5(data)
-    windows = Windows(episodes, frameskip=2, scale=ActionScale.fit(episodes))
     return Training(model, windows, RECIPE, objective=in_double, ranks=ranks, sharded=sharded)
 
 

@@ -20,9 +20,8 @@ from worldmodel.apps import demo
 from worldmodel.apps.cli import main
 from worldmodel.apps.demo import gather, run, seed_for
 from worldmodel.apps.settings import DemoSettings
-from worldmodel.apps.train.loop import NonFiniteError, Training
+from worldmodel.apps.train.loop import NonFiniteError, Training, read_state
 from worldmodel.apps.train.reports import read_table
-from worldmodel.apps.train.state import read_state
 from worldmodel.worlds import TwoRoom, collect
 
 TINY = DemoSettings(

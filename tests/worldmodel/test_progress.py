@@ -59,6 +59,19 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "loss=0.5" in terminal.getvalue()
 
 
+def test_a_kill_is_not_lost_in_a_lock(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where there can be no bar, no lock of one is taken: tqdm turns a kill there into a bug."""
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tqdm, "get_lock", killed)
+    say("found it")
+    assert capsys.readouterr() == ("found it\n", "")
+
+
 def test_say_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A line on stdout, and nothing else."""
     say("found it")

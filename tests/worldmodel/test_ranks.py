@@ -42,7 +42,6 @@ def test_a_process_that_nobody_launched_is_alone() -> None:
         assert ranks == ALONE
         assert ranks.first
         assert ranks.gather("a") == ["a"]
-        assert list(ranks.share(3)) == [0, 1, 2]
         assert not torch.distributed.is_initialized()
 
 
@@ -111,13 +110,6 @@ def test_the_first_of_slurms_machines(nodes: str, host: str) -> None:
     assert first_host(nodes) == host
 
 
-def test_parts_are_even_and_complete() -> None:
-    """Each of 11 things belongs to one of 4 ranks, and no rank has two more than another."""
-    parts = [ALONE.__class__(rank, 4).share(11) for rank in range(4)]
-    assert [i for part in parts for i in part] == list(range(11))
-    assert {len(part) for part in parts} == {2, 3}
-
-
 def test_a_device_of_ones_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several processes have a GPU each, or the CPU."""
     monkeypatch.setattr("worldmodel.apps.ranks.device_of", lambda name: name)
@@ -125,6 +117,25 @@ def test_a_device_of_ones_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match='--device must be "cpu" or "cuda" on 2 processes'):
         joined("cuda:1").__enter__()
+
+
+def test_a_process_tries_no_gpu_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GPU is chosen before the device is tried: no memory is taken of another's."""
+    done: list[object] = []
+
+    def tried(name: str) -> str:
+        done.append(name)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("worldmodel.apps.ranks.device_of", tried)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    for name, value in (("WORLD_SIZE", "4"), ("RANK", "3"), ("LOCAL_RANK", "3")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="enough"):
+        joined("cuda").__enter__()
+    assert done == [1, "cuda"]
 
 
 SCRIPT = """

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, Losses, WorldModel
-from worldmodel.apps._interrupt import kill_is_interrupt, whole_steps
+from worldmodel.apps.cli import kill_is_interrupt
 from worldmodel.apps.settings import Recipe
+from worldmodel.apps.train.command import whole_steps
 from worldmodel.apps.train.loop import NonFiniteError, Training, learning_rate
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect

@@ -17,8 +17,7 @@ from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train.command import score
 from worldmodel.apps.train.loop import Training
-from worldmodel.apps.train.material import open_material
-from worldmodel.apps.train.models import begin_training
+from worldmodel.apps.train.material import begin_training, open_material
 from worldmodel.checkpoint import digest
 from worldmodel.data import HDF5Writer
 from worldmodel.worlds import TwoRoom, collect

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from worldmodel.apps.cli import main
+from worldmodel.apps.ranks import SharedBatchNorm, synchronise
 from worldmodel.apps.runs import open_run
-from worldmodel.apps.train.parallel import SharedBatchNorm, synchronise
+from worldmodel.apps.train.loop import read_state
 from worldmodel.apps.train.reports import read_table
-from worldmodel.apps.train.state import read_state
 from worldmodel.data import HDF5Writer
 from worldmodel.worlds import TwoRoom, collect
 

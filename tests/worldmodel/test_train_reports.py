@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from sigreg import noise_floor, report
-from worldmodel.apps.settings import Recipe
+from worldmodel.apps.parsing import complete
+from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train import reports as train_reports
-from worldmodel.apps.train.alarm import Alarm
 from worldmodel.apps.train.loop import Training, learning_rate
-from worldmodel.apps.train.objectives import build_world_model
-from worldmodel.apps.train.reports import COLUMNS, Reports, Scores, floor_of, read_table
+from worldmodel.apps.train.material import build_model
+from worldmodel.apps.train.reports import COLUMNS, Alarm, Reports, Scores, read_table
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 
@@ -26,15 +26,6 @@ SMALL = {"dim": 8, "projector_dim": 16}
 
 def make_training(weight: float = 0.1, steps: int = 6, **changes: Any) -> Training:
     """A tiny model on walks in Two-Room."""
-    torch.manual_seed(1)
-    model = build_world_model(
-        "small", 4, 16, 4,
-        {
-            "encoder": SMALL | {"width": 4},
-            "action_encoder": {"dim": 8},
-            "predictor": SMALL | {"depth": 1, "mlp_dim": 16},
-        },
-    )  # fmt: skip
     world = TwoRoom(16)
     walks = collect(world, 20, 14, seed=0, bump=0.5)
     nowhere = np.full((20, 1, 2), np.nan, np.float32)
@@ -44,6 +35,14 @@ def make_training(weight: float = 0.1, steps: int = 6, **changes: Any) -> Traini
         lengths=torch.full((20,), 15),
     )
     windows = Windows(episodes, frameskip=2, scale=ActionScale.fit(episodes))
+    parts = {
+        "encoder": SMALL | {"width": 4},
+        "action_encoder": {"dim": 8},
+        "predictor": SMALL | {"depth": 1, "mlp_dim": 16},
+    }
+    told = complete(TrainSettings, "train", {"data": "walks.h5", "out": "run", "model": parts})
+    torch.manual_seed(1)
+    model = build_model(told, windows)
     options = {"batch_size": 32, "learning_rate": 3e-3, "num_proj": 32, "warmup": 0.1} | changes
     return Training(model, windows, Recipe(steps=steps, weight=weight, **options))
 
@@ -142,6 +141,27 @@ def test_an_interrupted_stretch_counts_on(tmp_path: Path) -> None:
     }
 
 
+def test_the_rate_is_that_of_the_steps_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that was begun before an interruption counts only the steps since, in their time."""
+    now = [0.0]
+    monkeypatch.setattr(train_reports.time, "monotonic", lambda: now[0])
+    training = make_training(steps=4)
+    with Reports(training, tmp_path, every=4) as reports:
+        for losses in training.run():
+            reports.step(losses)
+            if training.step == 3:
+                break
+        training.save(tmp_path / "state.safetensors", reports.state())
+    again = make_training(steps=4)
+    state = again.restore(tmp_path / "state.safetensors")
+    with Reports(again, tmp_path, every=4, state=state) as reports:
+        now[0] = 2.0
+        followed(again, reports)
+    assert read_table(tmp_path / "curves.csv")["windows_per_second"] == [32 / 2]
+
+
 def test_tensorboard_forgets_what_a_killed_writer_told_too_much(tmp_path: Path) -> None:
     """Continued at step 2, the events behind it count no longer, and none is there twice."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -180,12 +200,13 @@ def test_weights_and_biases_gets_every_row(tmp_path: Path, monkeypatch: pytest.M
         train_reports.need_wandb()
 
 
-def test_only_sigreg_has_a_floor() -> None:
+def test_only_sigreg_has_a_floor(tmp_path: Path) -> None:
     """The floor is that of the layer's own rule; another regularizer has none, and no alarm."""
     training = make_training()
-    assert floor_of(training) == pytest.approx(noise_floor())
+    assert Reports(training, tmp_path / "a").floor == pytest.approx(noise_floor())
     training.regularizer = torch.nn.Identity()
-    assert floor_of(training) is None
+    reports = Reports(training, tmp_path / "b")
+    assert (reports.floor, reports.alarm) == (None, None)
 
 
 @pytest.mark.slow

@@ -22,8 +22,7 @@ from worldmodel.apps.train import material as train_material
 from worldmodel.apps.train.command import run as train
 from worldmodel.apps.train.command import score
 from worldmodel.apps.train.loop import Training, learning_rate
-from worldmodel.apps.train.material import TrainMaterial, open_material
-from worldmodel.apps.train.models import begin_training
+from worldmodel.apps.train.material import TrainMaterial, begin_training, open_material
 from worldmodel.apps.train.reports import read_table
 from worldmodel.checkpoint import digest
 from worldmodel.data import ActionScale, BatchOrder, HDF5Writer, Windows, episode_digests, open_hdf5

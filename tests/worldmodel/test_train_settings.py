@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from worldmodel.apps.devices import device_of, precision_of
+from worldmodel.apps.machine import device_of, precision_of
 from worldmodel.apps.parsing import complete, parse, read_settings
 from worldmodel.apps.settings import DemoSettings, Recipe, TrainSettings, TuneSettings
 
@@ -132,6 +132,12 @@ def test_a_mistake_names_the_setting(word: str, message: str) -> None:
         told("--data", "x", word)
 
 
+def test_a_preset_that_is_no_word_is_refused_like_any_other() -> None:
+    """A file may hold a list where a name belongs."""
+    with pytest.raises(ValueError, match=r"^--preset must be 'small' or 'lewm', got"):
+        of(preset=["small"])
+
+
 def test_a_settings_file_is_named_when_it_is_none(tmp_path: Path) -> None:
     """Absent, not JSON, and JSON that holds no names."""
     path = tmp_path / "settings.json"
@@ -197,7 +203,8 @@ def test_a_continued_run_keeps_its_settings_wherever_its_folder_is_named(
         Path(out).mkdir()
         values = of(steps=7).model_dump_json()
         (tmp_path / out / "train.json").write_text(values, encoding="utf-8")
-        assert parse(TrainSettings, "train", ["--resume", *words]).steps == 7
+        for resume in ("--resume", "resume=true", "resume=1"):
+            assert parse(TrainSettings, "train", [resume, *words]).steps == 7
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     text = DemoSettings(seed=5).model_dump_json()
     (tmp_path / "runs" / "demo" / "demo.json").write_text(text, encoding="utf-8")

@@ -21,13 +21,16 @@ from worldmodel.apps.cli import main
 from worldmodel.apps.ranks import ALONE
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.train import command
-from worldmodel.apps.train.checkpoints import Checkpoints
-from worldmodel.apps.train.command import Scores, run
-from worldmodel.apps.train.loop import NonFiniteError, Training
-from worldmodel.apps.train.material import open_material
-from worldmodel.apps.train.models import begin_training
+from worldmodel.apps.train.command import Scores, checkpoints, run
+from worldmodel.apps.train.loop import (
+    DamagedStateError,
+    NonFiniteError,
+    Training,
+    read_state,
+    write_state,
+)
+from worldmodel.apps.train.material import begin_training, open_material
 from worldmodel.apps.train.reports import read_table
-from worldmodel.apps.train.state import DamagedStateError, read_state, write_state
 from worldmodel.data import HDF5Writer, Windows
 from worldmodel.records import Batch
 from worldmodel.worlds import TwoRoom, collect
@@ -131,7 +134,7 @@ def test_a_damaged_checkpoint_is_stepped_over(
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     (out / "report.json").unlink()
-    newest, older = Checkpoints(out / "checkpoints").paths()
+    newest, older = checkpoints(out)
     content = bytearray(newest.read_bytes())
     content[-5] ^= 1
     newest.write_bytes(content)
@@ -162,14 +165,14 @@ def test_a_full_disk_ends_the_run_and_spares_its_checkpoints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """The file that did not fit is named and leaves no piece; with room, the run goes on."""
-    out, write = tmp_path / "run", Checkpoints.write
+    out, save = tmp_path / "run", Training.save
 
-    def full(self: Checkpoints, training: Training, also: Any) -> None:
-        if training.step == 4:
+    def full(self: Training, path: Path, also: Any) -> None:
+        if self.step == 4:
             small_disk(4096)
-        return write(self, training, also)
+        return save(self, path, also)
 
-    monkeypatch.setattr(Checkpoints, "write", full)
+    monkeypatch.setattr(Training, "save", full)
     with pytest.raises(OSError, match=r"cannot write .*step-000000004\.safetensors: File too"):
         run(settings(data, out))
     monkeypatch.undo()

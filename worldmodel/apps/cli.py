@@ -5,15 +5,15 @@ from __future__ import annotations
 import dis
 import importlib
 import io
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from worldmodel.apps._interrupt import kill_is_interrupt
-
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "kill_is_interrupt", "main"]
 
 _OURS = ("sigreg", "planners", "worldmodel")
 _REPORT = (
@@ -22,43 +22,31 @@ _REPORT = (
 
 
 class Command(NamedTuple):
-    """One command.
+    """One command."""
 
-    Attributes:
-        settings: name of its record in `worldmodel.apps.settings`.
-        module: where its `run(settings) -> exit status` stands.
-        about: one line.
-        function: name of that function.
-    """
-
-    settings: str
+    settings: str  #: name of its record in `worldmodel.apps.settings`
     module: str
+    function: str  #: settings -> exit status
     about: str
-    function: str = "run"
 
 
+_TABLE = (
+    ("demo", "Demo", "demo.run", "learn a world model from pixels and plan"),
+    ("data collect", "Collect", "data.command.collect", "record episodes of a policy in a world"),
+    ("data inspect", "Inspect", "data.command.inspect", "say what is in a data set"),
+    ("data convert", "Convert", "data.command.convert", "write any data set we read as HDF5"),
+    ("data render", "Render", "data.command.render", "draw recorded states at another size"),
+    ("train", "Train", "train.command.run", "train a world model on a data set"),
+    ("tune-lambda", "Tune", "tune.run", "find the weight of SIGReg by bisection"),
+    ("study", "Study", "study.command.run", "measure what a run has learned, one page"),
+    ("manifest", "Manifest", "evaluate.manifest.run", "write down start and goal pairs"),
+    ("evaluate", "Evaluate", "evaluate.command.run", "measure how often plans reach the goals"),
+    ("compare", "Compare", "evaluate.result.run", "compare two results on one manifest"),
+)
 COMMANDS = {
-    "demo": Command("DemoSettings", "demo", "learn a world model from pixels and plan"),
-    "data collect": Command(
-        "CollectSettings", "data.command", "record episodes of a policy in a world", "collect"
-    ),
-    "data inspect": Command(
-        "InspectSettings", "data.command", "say what is in a data set", "inspect"
-    ),
-    "data convert": Command(
-        "ConvertSettings", "data.command", "write any data set we read as HDF5", "convert"
-    ),
-    "data render": Command(
-        "RenderSettings", "data.command", "draw recorded states at another size", "render"
-    ),
-    "train": Command("TrainSettings", "train.command", "train a world model on a data set"),
-    "tune-lambda": Command("TuneSettings", "tune", "find the weight of SIGReg by bisection"),
-    "study": Command("StudySettings", "study.command", "measure what a run has learned, one page"),
-    "manifest": Command("ManifestSettings", "evaluate.manifest", "write down start and goal pairs"),
-    "evaluate": Command(
-        "EvaluateSettings", "evaluate.command", "measure how often plans reach the goals"
-    ),
-    "compare": Command("CompareSettings", "evaluate.result", "compare two results on one manifest"),
+    name: Command(f"{record}Settings", f"worldmodel.apps.{module}", function, about)
+    for name, record, path, about in _TABLE
+    for module, _, function in [path.rpartition(".")]
 }
 
 
@@ -76,55 +64,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((n for n in COMMANDS if words[: n.count(" ") + 1] == n.split()), None)
     if name is None:
         return _overview(words)
-    debug = "--debug" in words
     try:
-        return _run(name, words[name.count(" ") + 1 :])
+        from worldmodel.apps import settings
+        from worldmodel.apps.parsing import parse
+
+        command = COMMANDS[name]
+        told = parse(getattr(settings, command.settings), name, words[name.count(" ") + 1 :])
+        module = importlib.import_module(command.module)
+        with kill_is_interrupt():
+            return int(getattr(module, command.function)(told))
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if debug:
+        mistake = _is_mistake(error)
+        if "--debug" in words:
             traceback.print_exc()
-        elif _is_mistake(error):
-            _complain(name, str(error))
         else:
-            _complain(name, f"{type(error).__name__}: {error} ({_REPORT})")
-        return 2 if _is_mistake(error) else 1
+            bug = f"{type(error).__name__}: {error} ({_REPORT})"
+            _complain(f" {name}", str(error) if mistake else bug)
+        return 2 if mistake else 1
 
 
-def _run(name: str, words: Sequence[str]) -> int:
-    from worldmodel.apps import settings
-    from worldmodel.apps.parsing import parse
-
-    command = COMMANDS[name]
-    told = parse(getattr(settings, command.settings), name, words)
-    module = importlib.import_module(f"worldmodel.apps.{command.module}")
-    with kill_is_interrupt():
-        return int(getattr(module, command.function)(told))
+@contextmanager
+def kill_is_interrupt() -> Iterator[None]:
+    """SIGTERM, with which Slurm and systemd end a job, means Ctrl-C, unless it has a handler."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if mine := main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _overview(words: Sequence[str]) -> int:
     """The commands, for --help or behind a name that is none of them."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
+    first, known = [*words, ""][0], {name.split()[0] for name in COMMANDS}
+    if first and not first.startswith("-"):
+        if first not in known or [*words, "-h"][1] not in ("-h", "--help"):
+            wrong = first if first not in known else " ".join(words[:2])
+            _complain("", f"there is no command {wrong!r}; known are {', '.join(COMMANDS)}")
+            return 2
+        lines = [line for line in lines if line.split()[0] == first]
+    elif first not in ("-h", "--help"):
+        _complain("", "a command must be given: " + ", ".join(COMMANDS))
+        return 2
     usage = "usage: worldmodel COMMAND [--help] ..."
     about = "World models that predict embeddings, and planning with them."
-    known = {word for name in COMMANDS for word in name.split()[:1]}
-    if words and not words[0].startswith("-"):
-        wrong = words[0] if words[0] not in known else " ".join(words[:2])
-        if not (words[0] in known and (len(words) == 1 or words[1] in ("-h", "--help"))):
-            _complain(None, f"there is no command {wrong!r}; known are {', '.join(COMMANDS)}")
-            return 2
-        lines = [line for line in lines if line.split()[0] == words[0]]
-    elif words[:1] not in (["-h"], ["--help"]):
-        _complain(None, "a command must be given: " + ", ".join(COMMANDS))
-        return 2
     sys.stdout.write("\n".join([usage, "", about, "", "commands:", *lines, ""]))
     return 0
 
 
-def _complain(name: str | None, message: str) -> None:
-    who = "worldmodel" if name is None else f"worldmodel {name}"
-    sys.stderr.write(f"{who}: error: {' '.join(message.split())}\n")
+def _complain(name: str, message: str) -> None:
+    sys.stderr.write(f"worldmodel{name}: error: {' '.join(message.split())}\n")
 
 
 def _is_mistake(error: BaseException) -> bool:
@@ -134,20 +129,13 @@ def _is_mistake(error: BaseException) -> bool:
     code raises on purpose. A ValueError or TypeError that comes out of a library, or that Python
     raises in the middle of our code, is one.
     """
-    if isinstance(error, (OSError, ImportError, MemoryError)):
+    trace, refused = error.__traceback__, (OSError, ImportError, MemoryError)
+    if isinstance(error, refused) or type(error).__name__ == "OutOfMemoryError":
         return True
-    if type(error).__name__ == "OutOfMemoryError":
-        return True
-    kinds = (ValueError, TypeError, ArithmeticError)
-    return isinstance(error, kinds) and _raised_by_us(error.__traceback__)
-
-
-def _raised_by_us(trace: TracebackType | None) -> bool:
-    """Whether the innermost frame is ours and stands at a `raise` statement."""
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
+    if trace is None or not isinstance(error, (ValueError, TypeError, ArithmeticError)):
         return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
     package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
     instruction = trace.tb_frame.f_code.co_code[trace.tb_lasti]
     return package in _OURS and dis.opname[instruction] in ("RAISE_VARARGS", "RERAISE")

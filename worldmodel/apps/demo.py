@@ -20,16 +20,15 @@ from numpy.typing import NDArray
 from sigreg import noise_floor
 from worldmodel._files import write_atomically
 from worldmodel.apps.data.collecting import drawn, in_memory
-from worldmodel.apps.devices import device_of
 from worldmodel.apps.evaluate.films import film_of, write_film
 from worldmodel.apps.evaluate.manifest import Manifest, make_manifest
 from worldmodel.apps.evaluate.policies import PlannerPolicy
 from worldmodel.apps.evaluate.result import Result
 from worldmodel.apps.evaluate.trial import evaluate
 from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.machine import commit, device_of, machine, versions
 from worldmodel.apps.parsing import check_kept, complete, kept_settings
 from worldmodel.apps.progress import Progress, say
-from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import latent_map, render, save_chart, training_curves, write_index
 from worldmodel.apps.runs import Run, open_run
@@ -37,7 +36,7 @@ from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, Tria
 from worldmodel.apps.study.command import study
 from worldmodel.apps.study.material import StudyMaterial, sequences
 from worldmodel.apps.study.measures import Found
-from worldmodel.apps.train.command import CHECKPOINTS, begin, train
+from worldmodel.apps.train.command import CHECKPOINTS, train
 from worldmodel.apps.train.material import cut
 from worldmodel.apps.train.reports import read_table
 from worldmodel.data import Episodes, episode_digests
@@ -166,7 +165,7 @@ def _learn(
         }  # fmt: skip
         told = complete(TrainSettings, "train", settings.common(TrainSettings), named)
         parts = cut(told, *((e, torch.arange(len(e))) for e in (material.seen, material.unseen)))
-        train(begin(told, parts, Ranks(device=device)))
+        train(told, parts, Ranks(device=device))
     run = open_run(out, device)
     with _phase(clock, "probe", "where the agent is, read from the embedding, and a map of it"):
         seen, unseen = (

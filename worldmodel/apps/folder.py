@@ -18,14 +18,7 @@ from filelock import FileLock, Timeout
 
 from worldmodel._files import write_atomically
 
-__all__ = [
-    "begin_folder",
-    "check_folder",
-    "check_new_file",
-    "locked",
-    "whole_file",
-    "write_json",
-]
+__all__ = ["begin_folder", "check_new_file", "locked", "whole_file", "write_json"]
 
 _LOCK = ".lock"
 
@@ -37,15 +30,7 @@ def write_json(content: object, path: Path) -> None:
 
 
 def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out") -> None:
-    """Refuse a file that a command must not write.
-
-    Args:
-        path: to be written.
-        inputs: what the same call reads.
-        option: that named `path`.
-    Raises: FileExistsError if something is there; FileNotFoundError or OSError if its folder is not
-        or cannot be written; ValueError if it is an input.
-    """
+    """Refuse a file that `option` named: one that is there, an input, or in no folder to write."""
     if any(_same(path, Path(other)) for other in inputs):
         raise ValueError(f"{option} must not be a file that the command reads, got {path}")
     # A broken link exists too.
@@ -57,19 +42,9 @@ def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str
 
 
 @contextmanager
-def whole_file(
-    path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out"
-) -> Iterator[Path]:
-    """A new file that appears whole or not at all.
-
-    Args:
-        path: to be written.
-        inputs: what the same call reads.
-        option: that named `path`.
-    Yields: the name to write to; at the end of the block it becomes `path`.
-    Raises: as `check_new_file`; BlockingIOError if another process writes it.
-    """
-    check_new_file(path, inputs, option=option)
+def whole_file(path: Path, inputs: Sequence[Path | str] = ()) -> Iterator[Path]:
+    """The name to write to of a new file, which appears whole or not at all behind the block."""
+    check_new_file(path, inputs)
     with locked(path.with_name(path.name + _LOCK), str(path)):
         partial = path.with_name(f"{path.name}.unfinished")
         partial.unlink(missing_ok=True)
@@ -98,23 +73,30 @@ def begin_folder(
     Yields: whether the folder was there before.
     Raises: FileExistsError, FileNotFoundError, or OSError with what to do instead.
     """
-    check_folder(out, mark, resume=resume, done=done)
+    ours, over = (out / mark).is_file(), bool(done and (out / done).exists())
+    new = f"--out must not exist yet, got {out}"
+    if resume and not ours:
+        raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
+    if resume and over:
+        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
+    if not resume:
+        if (out.is_symlink() or out.exists()) and not _only_locked(out, mark):
+            remedy = "add --resume to continue it, or " if ours and not over else ""
+            raise FileExistsError(f"{new}: {remedy}choose another folder")
+        _check_parent(out, "--out")
     above = [parent for parent in out.absolute().parents if not parent.exists()]
     try:
         out.mkdir(parents=True, exist_ok=resume or _only_locked(out, mark))
     except FileExistsError:
-        raise FileExistsError(
-            f"--out must not exist yet, got {out}: choose another folder"
-        ) from None
+        raise FileExistsError(f"{new}: choose another folder") from None
     except OSError as error:
-        raise OSError(
-            f"--out must be a folder that can be made, got {out}: {error.strerror}"
-        ) from error
+        why = f"got {out}: {error.strerror}"
+        raise OSError(f"--out must be a folder that can be made, {why}") from error
     with locked(out / _LOCK, str(out)):
         try:
             yield resume
         except BaseException:
-            left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.json", mark}
+            left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.holder", mark}
             if not resume and (worth not in left if worth else not left):
                 shutil.rmtree(out)
                 for parent in above:
@@ -123,49 +105,21 @@ def begin_folder(
             raise
 
 
-def check_folder(out: Path, mark: str, *, resume: bool, done: str | None = None) -> None:
-    """Refuse a folder that a command cannot begin in, or cannot continue in.
-
-    Raises: FileExistsError or FileNotFoundError, with what to do instead.
-    """
-    if not resume:
-        if (out.is_symlink() or out.exists()) and not _only_locked(out, mark):
-            ours = (out / mark).is_file() and not (done and (out / done).exists())
-            remedy = "add --resume to continue it, or " if ours else ""
-            raise FileExistsError(
-                f"--out must not exist yet, got {out}: {remedy}choose another folder"
-            )
-        _check_parent(out, "--out")
-        return
-    if not (out / mark).is_file():
-        raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
-    if done and (out / done).exists():
-        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
-
-
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file that names its holder; the system releases it when the process dies.
+    """Hold the lock file of an output, until the process dies at the latest.
 
-    Args:
-        path: of the lock file.
-        what: the output it guards, for the error.
-    Raises: BlockingIOError naming the holder if another process has it.
+    Raises: BlockingIOError naming output and holder if another process has it.
     """
-    lock, holder = FileLock(path), path.with_name(f"{path.name}.json")
+    lock, holder = FileLock(path), path.with_name(f"{path.name}.holder")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        try:
-            who = json.loads(holder.read_text(encoding="utf-8"))
-            name = f"process {int(who['process'])} on {who['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            name = "another process"
-        raise BlockingIOError(
-            f"{what} is being written by {name}: wait, or choose another name"
-        ) from None
+        told = holder.read_bytes().decode(errors="replace") if holder.is_file() else ""
+        who, hint = told or "another process", "wait, or choose another name"
+        raise BlockingIOError(f"{what} is being written by {who}: {hint}") from None
     try:
-        write_json({"process": os.getpid(), "host": socket.gethostname()}, holder)
+        write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -182,13 +136,10 @@ def _only_locked(out: Path, mark: str) -> bool:
 
 
 def _check_parent(path: Path, option: str) -> None:
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise OSError(
-            f"{option} must be in a folder that can be written, got {path}: {parent} cannot"
-        )
+        why = f"got {path}: {parent} cannot"
+        raise OSError(f"{option} must be in a folder that can be written, {why}")
 
 
 def _same(one: Path, other: Path) -> bool:

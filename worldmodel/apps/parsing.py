@@ -1,4 +1,4 @@
-"""From the words of a command line to a settings record: presets, --config, flags, key=value."""
+"""Words and files to frozen records: settings, and JSON that others may have written."""
 
 from __future__ import annotations
 
@@ -10,30 +10,28 @@ from collections import ChainMap
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
 
-__all__ = ["check_kept", "complete", "kept_settings", "message_of", "parse", "preset",
-           "read_settings"]  # fmt: skip
+__all__ = ["Record", "check_kept", "complete", "kept_settings", "message_of", "parse",
+           "parse_record", "preset", "read_record", "read_settings"]  # fmt: skip
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
 _CAP = 1 << 20  # bytes of a settings file
+_RECORD_CAP = 1 << 26  # ten thousand pairs of a manifest or outcomes of a result take a tenth
 
 
 def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> SettingsT:
-    """The settings that a command line means: key=value over flags over --config over presets.
+    """The settings that the words behind a command mean, into a record of that `kind`.
 
-    Args:
-        kind: the command's record.
-        command: as it is typed, for usage and errors.
-        words: behind the command.
-    Returns: the record.
+    key=value wins over flags, flags over --config, --config over presets.
+
     Raises: ValueError on a mistake, in one line that names the option; SystemExit after --help.
     """
     flags, pairs = _split(kind, words)
@@ -42,73 +40,50 @@ def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> Settings
     try:
         given: Values = _source(kind, command, flags)()
     except SettingsError as error:
-        _refuse(kind, str(error).removeprefix("error parsing CLI: "))
+        message = str(error).removeprefix("error parsing CLI: ")
+        raise ValueError(message + _hint(kind, message)) from None
     file = read_settings(Path(given["config"])) if given.get("config") else {}
     told = [file, given, _values_of(pairs, kind)]
     # A run that is continued keeps the settings it began with.
-    if given.get("resume"):
-        usual = {"out": kind.model_fields["out"].default}
-        begun = Path(str(ChainMap(*told[::-1], usual)["out"])) / f"{command}.json"
+    usual = {name: field.default for name, field in kind.model_fields.items()}
+    now = ChainMap(*told[::-1], usual)
+    if str(now.get("resume")).lower() in ("true", "1", "yes", "on", "y", "t"):
+        begun = Path(str(now["out"])) / f"{command}.json"
         told.insert(0, read_settings(begun) if begun.is_file() else {})
     return complete(kind, command, *told)
 
 
 def complete(kind: type[SettingsT], command: str, *layers: Values) -> SettingsT:
-    """A record of values by name, later layers over earlier ones, presets below all of them.
-
-    Args:
-        kind: of the record.
-        command: whose presets count.
-        layers: values by name.
-    Raises: ValueError naming the setting, the rule and what came.
-    """
+    """A record of values by name, later layers over earlier ones, presets of the command below."""
     values: Values = {}
     for layer in layers:
-        model = _merge(values.get("model"), layer.get("model"))
-        values |= layer
-        if model is not None:
-            values["model"] = model
-    below: Values = {}
-    for option, entries in _presets().get(command, {}).items():
-        chosen = values.get(option, kind.model_fields[option].default)
-        below |= entries.get(chosen, {})
+        values = _over(values, {k: v for k, v in layer.items() if v is not None or k != "model"})
     try:
-        return kind.model_validate(below | values)
+        return kind.model_validate(_chosen(kind, command, values) | values)
     except ValidationError as error:
         raise ValueError(message_of(error, kind)) from None
 
 
 def read_settings(path: Path) -> Values:
-    """The settings in a YAML or JSON file, by name.
-
-    Raises: FileNotFoundError or ValueError, naming the file.
-    """
+    """The settings in a YAML or JSON file, by name; an error names the file."""
     if not path.is_file():
         raise FileNotFoundError(f"--config must be a file, got {path}")
     if path.stat().st_size > _CAP:
         raise ValueError(f"{path} must be a file of settings, got one of over 1 MiB")
     text = path.read_text(encoding="utf-8", errors="replace")
+    # YAML 1.1 reads 1e-3 as a word; JSON files keep their numbers this way.
+    name, load = ("JSON", json.loads) if path.suffix == ".json" else ("YAML", yaml.safe_load)
     try:
-        # YAML 1.1 reads 1e-3 as a word; JSON files keep their numbers this way.
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        values = load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        kind = "JSON" if path.suffix == ".json" else "YAML"
-        raise ValueError(f"{path} is not {kind}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path} is not {name}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ValueError(f"{path} must hold settings by name, got {type(values).__name__}")
     return values
 
 
 def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -> SettingsT:
-    """The settings that a command wrote into its folder.
-
-    Args:
-        kind: of the record.
-        command: that wrote it.
-        path: of the file.
-        own: settings that the file does not hold.
-    Raises: ValueError naming the file if it is damaged.
-    """
+    """The settings that a command wrote into its folder, and `own`, which the file lacks."""
     try:
         return complete(kind, command, read_settings(path), own)
     except ValueError as error:
@@ -116,10 +91,7 @@ def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -
 
 
 def check_kept(settings: Settings, before: Settings) -> None:
-    """Refuse to continue with settings that decide other numbers than those of an earlier start.
-
-    Raises: ValueError naming what differs.
-    """
+    """Refuse settings that decide other numbers than those of an earlier start."""
     if changed := settings.changed(before):
         raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
 
@@ -132,8 +104,10 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     if first["type"] == "json_invalid" or (first["type"] == "value_error" and not place):
         return rule
     name = ".".join(place) or "the content"
-    if kind is not None and place:
-        name = _shown(kind, place)
+    field = kind.model_fields.get(name) if kind is not None else None
+    if field is not None:
+        positional = "_CliPositionalArg" in str(field.metadata)
+        name = name.upper() if positional else _flag(name)
     if first["type"] == "missing":
         return f"{name} must be given"
     if first["type"] == "extra_forbidden":
@@ -148,54 +122,32 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     return f"{name} {rule}, got {came if len(came) < 200 else came[:200] + '…'}"
 
 
-def _shown(kind: type[Settings], place: list[str]) -> str:
-    """A setting as it is typed: --batch-size, RUN, or model.encoder."""
-    field = kind.model_fields.get(place[0])
-    if field is None or len(place) > 1:
-        return ".".join(place)
-    positional = "_CliPositionalArg" in str(field.metadata)
-    return place[0].upper() if positional else f"--{place[0].replace('_', '-')}"
+class Record(BaseModel):
+    """What a file of ours holds: these keys and no others, of these types."""
 
-
-def _source(
-    kind: type[SettingsT], command: str, words: Sequence[str] | None
-) -> CliSettingsSource[Any]:
-    source: CliSettingsSource[Any] = CliSettingsSource(
-        kind,  # type: ignore[arg-type]  # any pydantic model will do
-        cli_prog_name=f"worldmodel {command}",
-        cli_parse_args=list(words) if words is not None else None,
-        cli_exit_on_error=False,
-        cli_kebab_case=True,
-        cli_implicit_flags="toggle",
-        cli_hide_none_type=True,
-        cli_parse_none_str="none",
-        case_sensitive=True,
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
     )
-    return source
 
 
-def _print_help(kind: type[SettingsT], command: str, flags: Sequence[str]) -> NoReturn:
-    """Help whose defaults are those of the presets that the words choose."""
-    given = {}
-    for option in _presets().get(command, {}):
-        for i, word in enumerate(flags):
-            if word == f"--{option}" and i + 1 < len(flags):
-                given[option] = flags[i + 1]
-            elif word.startswith(f"--{option}="):
-                given[option] = word.partition("=")[2]
-    defaults = dict(given)
-    for option, entries in _presets().get(command, {}).items():
-        defaults |= entries.get(given.get(option, kind.model_fields[option].default), {})
-    shown: type[Settings] = type(
-        kind.__name__, (kind,), {"__doc__": inspect.cleandoc(kind.__doc__ or "")}
-    )
-    for name, value in defaults.items():
-        shown.model_fields[name].default = value
-    shown.model_rebuild(force=True)
-    parser = _source(shown, command, None).root_parser
-    parser.epilog = kind.examples or None
-    parser.print_help()
-    raise SystemExit(0)
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def read_record(path: Path, kind: type[RecordT], what: str) -> RecordT:
+    """A record from its JSON file; an error names it, `what` it is, and what is wrong in it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {what} at {path}")
+    if path.stat().st_size > _RECORD_CAP:
+        raise ValueError(f"{path} is no {what}: it is larger than {_RECORD_CAP >> 20} MiB")
+    return parse_record(path.read_bytes(), kind, f"{path} is no {what}")
+
+
+def parse_record(text: bytes, kind: type[RecordT], complaint: str) -> RecordT:
+    """A record from its JSON; the ValueError of another text begins with `complaint`."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ValueError(f"{complaint}: {message_of(error)}") from None
 
 
 def preset(command: str, option: str, name: str) -> Values:
@@ -209,55 +161,92 @@ def _presets() -> dict[str, dict[str, dict[str, Values]]]:
     return found
 
 
+def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
+    """What the presets set that these values choose."""
+    found: Values = {}
+    for option, entries in _presets().get(command, {}).items():
+        found |= entries.get(str(values.get(option, kind.model_fields[option].default)), {})
+    return found
+
+
+def _over(below: Values, above: Values) -> Values:
+    """One layer over another; mappings, as the arguments of the model's parts, one by one."""
+    both = {k for k in above if isinstance(below.get(k), dict) and isinstance(above[k], dict)}
+    return below | above | {k: _over(below[k], above[k]) for k in both}
+
+
+def _source(
+    kind: type[SettingsT], command: str, words: Sequence[str] | None
+) -> CliSettingsSource[Any]:
+    return CliSettingsSource(
+        kind,  # type: ignore[arg-type]  # any pydantic model will do
+        cli_prog_name=f"worldmodel {command}",
+        cli_parse_args=list(words) if words is not None else None,
+        cli_exit_on_error=False, cli_kebab_case=True, cli_implicit_flags="toggle",
+        cli_hide_none_type=True, cli_parse_none_str="none", case_sensitive=True,
+    )  # fmt: skip
+
+
+def _print_help(kind: type[Settings], command: str, flags: Sequence[str]) -> NoReturn:
+    """Help whose defaults are those of the presets that the words choose."""
+    given: Values = {}
+    for word, following in zip(flags, [*flags[1:], ""], strict=True):
+        option, _, value = word.removeprefix("--").partition("=")
+        if option in _presets().get(command, {}):
+            given[option] = value or following
+    shown: type[Settings] = type(kind.__name__, (kind,), {"__doc__": inspect.getdoc(kind)})
+    for name, value in (given | _chosen(kind, command, given)).items():
+        shown.model_fields[name].default = value
+    shown.model_rebuild(force=True)
+    parser = _source(shown, command, None).root_parser
+    parser.epilog = kind.examples or None
+    parser.print_help()
+    raise SystemExit(0)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _split(kind: type[Settings], words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags, and key=value words; `--state a b` becomes `--state a --state b`."""
-    lists = {
-        f"--{name.replace('_', '-')}"
-        for name, field in kind.model_fields.items()
-        if "list[" in str(field.annotation)
-    }
+    fields = {_flag(name): str(field.annotation) for name, field in kind.model_fields.items()}
     flags: list[str] = []
     pairs: list[str] = []
     inside: str | None = None
     for word in words:
+        takes = bool(flags) and fields.get(flags[-1], "bool") not in ("bool", "<class 'bool'>")
         if word.startswith("-"):
-            inside = word if word in lists else None
+            inside = word if "list[" in fields.get(word, "") else None
             flags += [] if inside else [word]
         elif inside:
             flags += [inside, word]
-        elif kind is TrainSettings and "=" in word and not (flags and _takes(kind, flags[-1])):
+        elif kind is TrainSettings and "=" in word and not takes:
             pairs.append(word)
         else:
             flags.append(word)
     return flags, pairs
 
 
-def _takes(kind: type[Settings], word: str) -> bool:
-    """Whether a value follows this word."""
-    field = kind.model_fields.get(word.removeprefix("--").replace("-", "_"))
-    return word.startswith("--") and field is not None and field.annotation is not bool
-
-
 def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
     """`["weight=0.1", "predictor.dropout=0"]` as values by name."""
     values: Values = {}
-    parts = Part.__args__  # type: ignore[attr-defined]
     for pair in pairs:
         key, _, text = pair.partition("=")
         part, dot, name = key.strip().partition(".")
-        if not part or (dot and (part not in parts or not name)):
+        text = text.strip()
+        if not part or (dot and (part not in get_args(Part) or not name)):
             raise ValueError(
                 f"settings must be key=value, or part.key=value with part one of "
-                f"{', '.join(parts)}, got {pair!r}"
+                f"{', '.join(get_args(Part))}, got {pair!r}"
             )
         if dot:
-            values.setdefault("model", {}).setdefault(part, {})[name] = _value(text.strip())
-        else:
-            name = part.replace("-", "_")
-            field = kind.model_fields.get(name)
-            optional = field is not None and "None" in str(field.annotation)
-            nothing = optional and text.strip().lower() in ("none", "null")
-            values[name] = None if nothing else text.strip()
+            values.setdefault("model", {}).setdefault(part, {})[name] = _value(text)
+            continue
+        field = kind.model_fields.get(part.replace("-", "_"))
+        optional = field is not None and "None" in str(field.annotation)
+        nothing = optional and text.lower() in ("none", "null")
+        values[part.replace("-", "_")] = None if nothing else text
     return values
 
 
@@ -272,31 +261,14 @@ def _value(text: str) -> Any:
         return text
 
 
-def _merge(before: Any, after: Any) -> Any:
-    """Arguments of the model's parts, one by one; what is no mapping is left to the check."""
-    if not isinstance(before, dict) or not isinstance(after, dict):
-        return before if after is None else after
-    return before | {
-        part: before.get(part, {}) | changes if isinstance(changes, dict) else changes
-        for part, changes in after.items()
-    }
-
-
-def _refuse(kind: type[Settings], message: str) -> NoReturn:
-    """Say which words were not understood, and which option was probably meant."""
+def _hint(kind: type[Settings], message: str) -> str:
+    """Which option was probably meant by one that there is not."""
     found = re.search(r"unrecognized arguments: (--[\w-]+)", message)
-    known = [f"--{name.replace('_', '-')}" for name in kind.model_fields]
-    hint = ""
-    if found:
-        word = found.group(1)
-        close = difflib.get_close_matches(word, known, cutoff=0.7)
-        # Most slips and short forms begin right: --iters is --iterations rather than --elites.
-        meant = max(close, key=lambda name: _alike(name, word), default=None)
-        hint = f"; did you mean {meant}?" if meant else ""
-    raise ValueError(message + hint)
-
-
-def _alike(a: str, b: str) -> int:
-    """How many letters two words begin with alike."""
-    differ = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    return next(differ, min(len(a), len(b)))
+    if not found:
+        return ""
+    word, known = found.group(1), map(_flag, kind.model_fields)
+    close = difflib.get_close_matches(word, list(known), cutoff=0.7)
+    # Most slips and short forms begin right: --iters is --iterations rather than --elites.
+    alike = {name: sum(word.startswith(name[:n]) for n in range(len(name))) for name in close}
+    meant = max(close, key=alike.__getitem__, default=None)
+    return f"; did you mean {meant}?" if meant else ""

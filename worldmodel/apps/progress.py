@@ -22,14 +22,9 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """Counts to `total`: with a bar, rate, time left and values, or in ten quiet lines.
+    """Counts from `start` to `total`: with a bar, rate, time left and values, or in ten lines.
 
-    Args:
-        title: what is being done.
-        total: steps to come.
-        start: steps done before.
-        unit: name of a step.
-        quiet: count without a word, on all ranks but the first.
+    `unit` is the name of a step. A quiet one counts without a word, on all ranks but the first.
     """
 
     def __init__(
@@ -37,10 +32,11 @@ class Progress:
     ) -> None:
         self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.done, self.began, self.first = start, time.monotonic(), start
+        self.stride = max((total - start) // 10, 1)
+        self.next = start + self.stride
         self.bar: Any = None
         if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(total=total, initial=start, desc=title, unit=unit, smoothing=0.1)
-        self.next = start + max((total - start) // 10, 1)
 
     def __enter__(self) -> Progress:
         return self
@@ -62,12 +58,9 @@ class Progress:
             self.bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
             self.bar.update(steps)
         elif not self.quiet and (self.done >= self.next or self.done == self.total):
-            self.next = self.done + max((self.total - self.first) // 10, 1)
-            elapsed = time.monotonic() - self.began
-            rate = (self.done - self.first) / max(elapsed, 1e-9)
+            self.next = self.done + self.stride
+            rate = (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
             left = (self.total - self.done) / max(rate, 1e-9)
             shown = "".join(f"  {k} {v:.3g}" for k, v in values.items())
-            say(
-                f"{self.title}  {self.done}/{self.total} {self.unit}s{shown}  "
-                f"{rate:.1f}/s  {left:.0f} s left"
-            )
+            count = f"{self.title}  {self.done}/{self.total} {self.unit}s{shown}"
+            say(f"{count}  {rate:.1f}/s  {left:.0f} s left")

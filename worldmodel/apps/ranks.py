@@ -1,4 +1,4 @@
-"""The processes of one command: who they are, and how they wait, agree and share out work.
+"""The processes of one command: who they are, how they agree, share out work and train as one.
 
 Started by torchrun, srun or mpirun. One process alone needs none of this, and no process group.
 """
@@ -11,19 +11,21 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from worldmodel.apps.devices import device_of
+from worldmodel.apps.machine import device_of
+from worldmodel.layers import AdaLNBlock, ViTBlock
 
-__all__ = ["ALONE", "Launched", "Ranks", "joined", "launched"]
+__all__ = ["ALONE", "Launched", "Ranks", "SharedBatchNorm", "everyone", "joined", "launched",
+           "part", "shared", "synchronise", "whole"]  # fmt: skip
 
 _MEETING = timedelta(minutes=5)  # for all processes to come together
 _PATIENCE = timedelta(days=7)  # one rank may simulate far longer than another
+_WORDS = 64  # bytes of what a rank says to the others
 _GROUPS = itertools.count()
 # Who starts processes, by the variables that number them: all, this one, this one on its machine.
 _LAUNCHERS = (
@@ -32,24 +34,17 @@ _LAUNCHERS = (
     ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),  # MPICH, Intel MPI
     ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),  # srun
 )
+_NODES = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 
 
 class Launched(NamedTuple):
-    """What a launcher says in the environment.
-
-    Attributes:
-        rank: number of this process.
-        size: how many there are.
-        local: number of this process among those of its machine.
-        host: machine of rank 0.
-        port: where it listens.
-    """
+    """What a launcher says in the environment."""
 
     rank: int = 0
     size: int = 1
-    local: int = 0
-    host: str = "localhost"
-    port: int = 29500
+    local: int = 0  #: number of this process among those of its machine
+    host: str = "localhost"  #: machine of rank 0
+    port: int = 29500  #: where it listens
 
 
 def launched() -> Launched:
@@ -71,18 +66,15 @@ def launched() -> Launched:
             f"Slurm granted {size} tasks, but srun did not start this process: put srun in front "
             "of the command, or WORLD_SIZE=1 for one process"
         )
-    locals_ = [name for name in (names[2], "SLURM_LOCALID") if name in os.environ]
-    local = _number(locals_[0]) if locals_ else rank
-    nodes = [n for n in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
-             if n in os.environ]  # fmt: skip
-    host = os.environ.get("MASTER_ADDR") or (first_host(os.environ[nodes[0]]) if nodes else "")
+    local = _number(names[2], _number("SLURM_LOCALID", rank))
+    nodes = next((os.environ[name] for name in _NODES if name in os.environ), "")
+    host = os.environ.get("MASTER_ADDR") or first_host(nodes)
     if not host and size > _number("OMPI_COMM_WORLD_LOCAL_SIZE", _number("MPI_LOCALNRANKS", size)):
         raise ValueError("MASTER_ADDR must name the machine of rank 0, it is not set")
     # Two jobs of Slurm on one machine must not meet.
     job = _number("SLURM_JOB_ID", 14_500) + _number("SLURM_STEP_ID", 0)
-    return Launched(
-        rank, size, local, host or "localhost", _number("MASTER_PORT", 15_000 + job % 20_000)
-    )
+    port = _number("MASTER_PORT", 15_000 + job % 20_000)
+    return Launched(rank, size, local, host or "localhost", port)
 
 
 def first_host(nodes: str) -> str:
@@ -99,71 +91,39 @@ def _number(name: str, default: int | None = None) -> int:
     return int(text)
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """The processes that share a command's work.
-
-    Attributes:
-        rank: which one this is; the first, 0, writes and speaks.
-        size: how many there are.
-        device: where this one computes.
-    """
+class Ranks(NamedTuple):
+    """The processes that share a command's work; the first, 0, writes and speaks."""
 
     rank: int = 0
     size: int = 1
-    device: str = "cpu"
+    device: str = "cpu"  #: where this one computes
 
     @property
     def first(self) -> bool:
         """Whether this is rank 0."""
         return self.rank == 0
 
-    def share(self, num: int) -> range:
-        """This rank's part of `num` things in a row; the parts differ by one at most."""
-        return range(num * self.rank // self.size, num * (self.rank + 1) // self.size)
-
-    def wait(self) -> None:
-        """Continue when every rank has come here."""
-        self.gather("")
-
     def gather(self, words: str) -> list[str]:
-        """The words of every rank, in order, on every rank; all must call it."""
+        """The words of every rank, in order, on every rank; few of them, and all must call it."""
         if self.size == 1:
             return [words]
         # Bytes, for torch's own way to gather objects unpickles them.
-        mine = torch.frombuffer(bytearray(words.encode() + b"."), dtype=torch.uint8)
-        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        torch.distributed.all_gather(lengths, torch.tensor([len(mine)]))
-        longest = max(int(length) for length in lengths)
-        padded = torch.nn.functional.pad(mine, (0, longest - len(mine)))
-        rows = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
-        torch.distributed.all_gather(rows, padded)
-        return [
-            bytes(row[: int(length) - 1].tolist()).decode()
-            for row, length in zip(rows, lengths, strict=True)
-        ]
+        said = words.encode()
+        if len(said) > _WORDS:
+            raise ValueError(f"words must have at most {_WORDS} bytes, got {len(said)}")
+        mine = torch.frombuffer(bytearray(said.ljust(_WORDS, b"\0")), dtype=torch.uint8)
+        rows = [torch.empty_like(mine) for _ in range(self.size)]
+        torch.distributed.all_gather(rows, mine)
+        return [bytes(row.tolist()).rstrip(b"\0").decode() for row in rows]
 
     def send(self, tensor: Tensor) -> None:
-        """Hand a tensor on the CPU to rank 0, and wait until it calls `receive`.
-
-        Raises: OSError if rank 0 has ended.
-        """
-        self._pass(0, lambda: torch.distributed.send(tensor.contiguous(), 0))
+        """Hand a tensor on the CPU to rank 0, and wait until it calls `receive` (or has ended)."""
+        _pass(0, lambda: torch.distributed.send(tensor.contiguous(), 0))
 
     def receive(self, like: Tensor, rank: int) -> Tensor:
-        """What a rank sends, into a tensor of that shape and type.
-
-        Raises: OSError if that rank has ended.
-        """
-        self._pass(rank, lambda: torch.distributed.recv(like, rank))
+        """What a rank sends, of that shape and type; OSError if it has ended."""
+        _pass(rank, lambda: torch.distributed.recv(like, rank))
         return like
-
-    def _pass(self, other: int, hand: Callable[[], object]) -> None:
-        try:
-            hand()
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise OSError(f"rank {other} ended before its work was done: {reason}") from error
 
     def mean(self, values: Tensor) -> Tensor:
         """Average of a tensor over the ranks, on the CPU if there are several; all must call it."""
@@ -179,9 +139,6 @@ class Ranks:
 
         Raises: what the block raised, on the lowest rank where it did; SystemExit elsewhere.
         """
-        if self.size == 1:
-            yield
-            return
         try:
             yield
         except Exception:
@@ -195,31 +152,54 @@ class Ranks:
 ALONE = Ranks()
 
 
+def _pass(other: int, hand: Callable[[], object]) -> None:
+    try:
+        hand()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"rank {other} ended before its work was done: {reason}") from error
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Join the other processes of this command, if a launcher started some, for a block.
 
-    Args:
-        device: as the setting says; with several processes "cpu", or "cuda" for a GPU each.
-    Yields: Ranks.
+    `device` is as the setting says; with several processes "cpu", or "cuda" for a GPU each.
+
     Raises: ValueError if there is no such device, or the processes cannot share it; OSError if the
         others do not come within five minutes.
     """
-    found = launched()
-    if found.size == 1:
-        yield Ranks(device=device_of(device))
-        return
+    rank, size, local, host, port = found = launched()
+    if size > 1 and device != "cpu" and torch.cuda.is_available():
+        # Before anything is tried: each process would take memory of the first GPU.
+        torch.cuda.set_device(local % torch.cuda.device_count())
     device = device_of(device)
+    if size == 1:
+        yield Ranks(device=device)
+        return
     if device not in ("cpu", "cuda"):
-        raise ValueError(
-            f'--device must be "cpu" or "cuda" on {found.size} processes, got {device!r}'
-        )
+        raise ValueError(f'--device must be "cpu" or "cuda" on {size} processes, got {device!r}')
     if device == "cuda":
-        device = f"cuda:{found.local % torch.cuda.device_count()}"
-        torch.cuda.set_device(device)
-    _meet(found, device)
+        device = f"cuda:{torch.cuda.current_device()}"
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch's __all__ lacks it
+
     try:
-        yield Ranks(found.rank, found.size, device)
+        store = _store(found)
+        store.set_timeout(_PATIENCE)
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
+            # A group finds nothing of the one before it.
+            store=PrefixStore(f"worldmodel/{next(_GROUPS)}", store),
+            rank=rank, world_size=size, timeout=_PATIENCE,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(
+            f"{size} processes must meet at {host}:{port} within {_MEETING.seconds // 60} minutes, "
+            f"and did not: {reason}"
+        ) from error
+    try:
+        yield Ranks(rank, size, device)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -230,27 +210,123 @@ def _store(found: Launched) -> Any:
     from torch.distributed.rendezvous import rendezvous
 
     address = f"tcp://{found.host}:{found.port}"
-    store, _, _ = next(rendezvous(address, found.rank, found.size, timeout=_MEETING))
-    return store
+    return next(rendezvous(address, found.rank, found.size, timeout=_MEETING))[0]
 
 
-def _meet(found: Launched, device: str) -> None:
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch's __all__ lacks it
+def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
+    """`module` with every gradient averaged over several ranks, on their common weights.
 
-    try:
-        store = _store(found)
-        store.set_timeout(_PATIENCE)
-        torch.distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
-            # A group finds nothing of the one before it.
-            store=PrefixStore(f"worldmodel/{next(_GROUPS)}", store),
-            rank=found.rank,
-            world_size=found.size,
-            timeout=_PATIENCE,
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(
-            f"{found.size} processes must meet at {found.host}:{found.port} within "
-            f"{_MEETING.seconds // 60} minutes, and did not: {reason}"
-        ) from error
+    Each rank holds all of them (DDP) or, `sharded`, a part, gathered block by block (FSDP2).
+    """
+    device = torch.device(ranks.device)
+    if not sharded:
+        ids = [device] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    for tensor in (*module.parameters(), *module.buffers()):
+        torch.distributed.broadcast(tensor.detach(), 0)
+    mesh = init_device_mesh(device.type, (ranks.size,))
+    blocks = [piece for piece in module.modules() if isinstance(piece, (ViTBlock, AdaLNBlock))]
+    for piece in (*blocks, module):
+        fully_shard(piece, mesh=mesh)
+    return module
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with the parts of all ranks; every rank must call it."""
+    if type(tensor) in (Tensor, nn.Parameter):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def part(value: Tensor, pattern: Tensor) -> Tensor:
+    """This rank's part of a whole tensor, sharded like `pattern`, a parameter."""
+    if type(pattern) in (Tensor, nn.Parameter):
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(pattern, DTensor) or value.shape != pattern.shape:
+        return value
+    return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the ranks, and over the ranks' gradients on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        del ctx
+        total = x.contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    backward = forward
+
+
+class SharedBatchNorm(nn.BatchNorm1d):
+    """BatchNorm1d whose batch is that of all ranks together.
+
+        y = (x − μ) / √(σ² + ε) · γ + β,   μ, σ² over the rows of every rank
+
+    In training the moments of [N, C] are summed over the default process group, forward and
+    backward; every rank must call it equally often. Alone, or in evaluation mode, it is
+    BatchNorm1d. Unlike torch's SyncBatchNorm it runs on the CPU (gloo) and in float64.
+
+    Source: Ioffe & Szegedy, arXiv:1502.03167; moments by Chan, Golub & LeVeque (1979).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the rows of x."""
+        if not self.training or not _many():
+            return super().forward(x)
+        mean_of, variance_of, seen = self.running_mean, self.running_var, self.num_batches_tracked
+        assert self.momentum is not None
+        assert mean_of is not None
+        assert variance_of is not None
+        assert seen is not None
+        # Reduced precision would lose the variance: moments are float32 at least, as in torch.
+        wide = x if x.dtype == torch.float64 else x.float()
+        first: Tensor = _Sum.apply(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))  # type: ignore[no-untyped-call]
+        n, mean = first[0].detach(), first[1:] / first[0].detach()
+        centred = wide - mean
+        # Two passes: squares of centred values do not cancel.
+        variance: Tensor = _Sum.apply(centred.square().sum(0)) / n  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            unbiased = variance * (n / (n - 1).clamp_min(1))
+            mean_of.lerp_(mean.to(mean_of), self.momentum)
+            variance_of.lerp_(unbiased.to(variance_of), self.momentum)
+            seen += 1
+        out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+        normalised: Tensor = out.to(x.dtype)
+        return normalised
+
+
+def everyone() -> Any:
+    """The group of all ranks, or "auto" for a process alone: SIGReg scores with it as it trains."""
+    return torch.distributed.group.WORLD if _many() else "auto"
+
+
+def _many() -> bool:
+    it = torch.distributed
+    return it.is_available() and it.is_initialized() and it.get_world_size() > 1
+
+
+def synchronise(model: nn.Module) -> None:
+    """Let every BatchNorm1d use the batch of all ranks, in place; TypeError for other norms."""
+    for norm in model.modules():
+        if type(norm) is nn.BatchNorm1d:
+            if norm.momentum is None or not norm.affine or not norm.track_running_stats:
+                raise TypeError(
+                    "a batch norm to be shared must have momentum, weights and running values, "
+                    f"got {norm}"
+                )
+            # It has no state of its own, and an optimizer made before still holds its tensors.
+            norm.__class__ = SharedBatchNorm
+        elif (
+            isinstance(norm, nn.modules.batchnorm._BatchNorm) and type(norm) is not SharedBatchNorm
+        ):
+            raise TypeError(f"batch norms must be BatchNorm1d to be shared by ranks, got {norm}")

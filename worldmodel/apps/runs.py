@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from worldmodel import checkpoint
 from worldmodel._files import write_atomically
-from worldmodel.apps.reading import Record, parse_record, read_record
+from worldmodel.apps.parsing import Record, parse_record, read_record
 from worldmodel.apps.settings import Count
 from worldmodel.data import ActionScale
 from worldmodel.data.opening import open_episodes
@@ -18,44 +18,29 @@ from worldmodel.hub import from_pretrained, locate
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
-__all__ = ["Run", "open_run", "save_run"]
+__all__ = ["EPISODES", "Run", "TrainedOn", "open_run", "read_episodes", "save_run",
+           "write_episodes"]  # fmt: skip
 
 EPISODES = "episodes.json"
 
 
 class Run(NamedTuple):
-    """What `train` and `demo` leave for `study` and `evaluate`.
-
-    Attributes:
-        folder: where it lies.
-        model: WorldModel in evaluation mode; of a run that cloned behaviour, the GCBC.
-        scale: of the training actions.
-        frameskip: raw actions between two frames the model sees.
-        world: its name, or None if the data came from somewhere else.
-        objective: what the model was trained for, "lewm" unless it is a baseline.
-        data: path of the training file, or None if it was collected on the fly.
-        trained_on: digests of the training episodes (`worldmodel.data.episode_digests`).
-        held_out: digests of the episodes kept apart.
-        settings: everything else that decided the run.
-    """
+    """What `train` and `demo` leave for `study` and `evaluate`."""
 
     folder: Path
-    model: WorldModel | GCBC
-    scale: ActionScale
-    frameskip: int
-    world: str | None
-    objective: str
-    data: str | None
-    trained_on: frozenset[str]
-    held_out: frozenset[str]
-    settings: dict[str, Any]
+    model: WorldModel | GCBC  #: in evaluation mode; a GCBC if the run cloned behaviour
+    scale: ActionScale  #: of the training actions
+    frameskip: int  #: raw actions between two frames the model sees
+    world: str | None  #: its name, or None if the data came from somewhere else
+    objective: str  #: what the model was trained for, "lewm" unless it is a baseline
+    data: str | None  #: path of the training file, or None if it was collected on the fly
+    trained_on: frozenset[str]  #: digests of the training episodes (`episode_digests`)
+    held_out: frozenset[str]  #: digests of the episodes kept apart
+    settings: dict[str, Any]  #: everything else that decided the run
 
     @property
     def world_model(self) -> WorldModel:
-        """The model, of a run that has a world model.
-
-        Raises: ValueError if it cloned behaviour instead.
-        """
+        """The model; ValueError if the run cloned behaviour instead."""
         if isinstance(self.model, GCBC):
             raise ValueError(
                 f"RUN must hold a world model, {self.folder} holds a policy trained for "
@@ -74,47 +59,42 @@ class _Extra(Record):
     settings: dict[str, Any]
 
 
-class _Episodes(Record):
+class TrainedOn(Record):
     """Digests of the episodes trained on and kept apart."""
 
-    train: frozenset[str]
-    held_out: frozenset[str]
+    train: list[str]
+    held_out: list[str]
+
+
+def read_episodes(folder: Path) -> TrainedOn:
+    """The episodes of a run folder; an error names the file."""
+    return read_record(folder / EPISODES, TrainedOn, "list of episodes")
+
+
+def write_episodes(folder: Path, trained_on: Sequence[str], held_out: Sequence[str]) -> None:
+    """What `read_episodes` reads."""
+    names = {"train": list(trained_on), "held_out": list(held_out)}
+    write_atomically(folder / EPISODES, json.dumps(names).encode() + b"\n")
 
 
 def save_run(
-    model: WorldModel | GCBC,
-    folder: Path,
-    *,
-    scale: ActionScale,
-    frameskip: int,
-    world: str | None,
-    objective: str = "lewm",
-    data: str | None = None,
-    trained_on: Sequence[str],
-    held_out: Sequence[str],
-    settings: dict[str, Any],
-) -> None:
+    model: WorldModel | GCBC, folder: Path, *, scale: ActionScale, frameskip: int,
+    world: str | None, objective: str = "lewm", data: str | None = None,
+    trained_on: Sequence[str], held_out: Sequence[str], settings: dict[str, Any],
+) -> None:  # fmt: skip
     """Write a run folder that `open_run` reads; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = {"train": list(trained_on), "held_out": list(held_out)}
-    write_atomically(folder / EPISODES, json.dumps(names).encode() + b"\n")
-    extra = {
-        "world": world,
-        "frameskip": frameskip,
-        "objective": objective,
-        "data": data,
-        "settings": settings,
-    }
-    checkpoint.save(model, folder, action_scale=scale, extra=extra)
+    write_episodes(folder, trained_on, held_out)
+    own = {"world": world, "frameskip": frameskip, "objective": objective, "data": data}
+    checkpoint.save(model, folder, action_scale=scale, extra={**own, "settings": settings})
 
 
 def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None) -> Run:
     """Read what `save_run` wrote, or a released LeWM.
 
-    Args:
-        source: folder, or "owner/name" on the hub.
-        device: of the model.
-        data: of a released LeWM, which holds no action statistics, the data set it learned from.
+    `source` is a folder, or "owner/name" on the hub; `data` the data set that a released LeWM
+    learned from, for it holds no action statistics.
+
     Raises: FileNotFoundError or ValueError, naming the file at fault.
     """
     path = locate(source)
@@ -125,19 +105,12 @@ def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None
     if config.action_scale is None:
         raise ValueError(f"{complaint}: it lacks action_scale")
     extra = parse_record(json.dumps(config.extra).encode(), _Extra, complaint)
-    names = read_record(path / EPISODES, _Episodes, "list of episodes")
+    names = read_episodes(path)
     return Run(
-        folder=path,
-        model=from_pretrained(path, map_location=device),
-        scale=config.action_scale,
-        frameskip=extra.frameskip,
-        world=extra.world,
-        objective=extra.objective,
-        data=extra.data,
-        trained_on=names.train,
-        held_out=names.held_out,
-        settings=extra.settings,
-    )
+        path, from_pretrained(path, map_location=device), config.action_scale, extra.frameskip,
+        extra.world, extra.objective, extra.data, frozenset(names.train),
+        frozenset(names.held_out), extra.settings,
+    )  # fmt: skip
 
 
 def _released(path: Path, device: str, data: str | None) -> Run:
@@ -150,15 +123,5 @@ def _released(path: Path, device: str, data: str | None) -> Run:
     width, block = episodes.actions.shape[1], model.action_encoder.config["action_dim"]
     if block % width:
         raise ValueError(f"--data must have actions whose width divides {block}, got {width}")
-    return Run(
-        folder=path,
-        model=model,
-        scale=ActionScale.fit(episodes),
-        frameskip=block // width,
-        world=None,
-        objective="lewm",
-        data=data,
-        trained_on=frozenset(),
-        held_out=frozenset(),
-        settings={},
-    )
+    scale, nobody = ActionScale.fit(episodes), frozenset[str]()
+    return Run(path, model, scale, block // width, None, "lewm", data, nobody, nobody, {})

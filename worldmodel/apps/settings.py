@@ -14,22 +14,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_settings import CliPositionalArg, CliSuppress
 
 __all__ = [
-    "CollectSettings",
-    "CompareSettings",
-    "ConvertSettings",
-    "DemoSettings",
-    "EvaluateSettings",
-    "InspectSettings",
-    "ManifestSettings",
-    "PlannerSettings",
-    "Recipe",
-    "RenderSettings",
-    "Settings",
-    "StudySettings",
-    "TrainSettings",
-    "TrialSettings",
-    "TuneSettings",
-]
+    "CollectSettings", "CompareSettings", "ConvertSettings", "DemoSettings", "EvaluateSettings",
+    "InspectSettings", "ManifestSettings", "PlannerSettings", "Recipe", "RenderSettings",
+    "Settings", "StudySettings", "TrainSettings", "TrialSettings", "TuneSettings",
+]  # fmt: skip
 
 _MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=_MOST)]
@@ -39,7 +27,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NumProj = Annotated[int, Field(ge=1, le=2**20)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Protocol = Literal["held-out", "historical"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Preset = Literal["small", "lewm"]
+Compression = Literal["gzip", "lzf"] | None
 BUILT_IN = "two-room"
 
 
@@ -57,12 +50,9 @@ _DEVICE = "cpu, cuda, cuda:1, mps, ...; auto: a GPU if there is one"
 _WORLD = "two-room, push-t, reacher, cube, or a class of your own as package.module:Class"
 
 
-def _device() -> Any:
-    return Field("auto", description=_DEVICE)
-
-
-def _column(what: str) -> Any:
-    return Field(None, description=f"column of the {what}; none: the format's usual one")
+def option(default: Any, about: str, **more: Any) -> Any:
+    """A setting: its default, its help, and what else pydantic's Field takes."""
+    return Field(default, description=about, **more)
 
 
 class Settings(BaseModel):
@@ -72,11 +62,10 @@ class Settings(BaseModel):
     examples: ClassVar[str] = ""
     may_change: ClassVar[tuple[str, ...]] = ()
     """Settings that may differ when a run is resumed: they decide no number."""
-
-    config: Path | None = Field(
-        None, exclude=True, description="YAML or JSON file of settings; flags win over it"
+    config: Path | None = option(
+        None, "YAML or JSON file of settings; flags win over it", exclude=True
     )
-    debug: bool = Field(False, exclude=True, description="show the traceback of an error")
+    debug: bool = option(False, "show the traceback of an error", exclude=True)
 
     def common(self, kind: type[Settings]) -> dict[str, Any]:
         """Values of the settings that another command has under the same names."""
@@ -95,45 +84,41 @@ class Settings(BaseModel):
 class CollectSettings(Settings):
     """Let a scripted or random policy act, and write what it sees and does."""
 
-    may_change = ("out", "resume", "workers", "episodes", "compression")
-
-    env: str = Field("two-room", description=f"the world: {_WORLD}")
-    policy: str | None = Field(None, description="who acts; none: the world's first policy")
+    env: str = option("two-room", f"the world: {_WORLD}")
+    policy: str | None = option(None, "who acts; none: the world's first policy")
     episodes: Count = Field(description="episodes the file shall hold")
-    length: Count = Field(100, description="actions in an episode, one fewer than its frames")
-    size: Count = Field(64, description="side of a frame in pixels")
-    seed: Seed = Field(0, description="decides starts, targets and noise")
-    bump: Fraction = Field(
+    length: Count = option(100, "actions in an episode, one fewer than its frames")
+    size: Count = option(64, "side of a frame in pixels")
+    seed: Seed = option(0, "decides starts, targets and noise")
+    bump: Fraction = option(
         0.0,
-        description="how often two-room's expert heads straight at a target, wall or no wall; the "
+        "how often two-room's expert heads straight at a target, wall or no wall; the "
         "demo has 0.4: a model that never saw the wall stop anybody plans through it",
     )
     out: Path = Field(description="HDF5 file to create")
-    resume: bool = Field(
-        False, description="continue --out if it exists: after an interruption, or to more episodes"
+    resume: bool = option(
+        False, "continue --out if it exists: after an interruption, or to more episodes"
     )
-    workers: Workers | None = Field(
-        None, description="processes that simulate and draw, not for two-room; none: the world's"
+    workers: Workers | None = option(
+        None, "processes that simulate and draw, not for two-room; none: the world's"
     )
-    compression: Literal["gzip", "lzf"] | None = Field(
-        None, description="smaller files that read far more slowly"
-    )
+    compression: Compression = option(None, "smaller files that read far more slowly")
 
 
 class _Columns(Settings):
     """Which columns of a data set are read."""
 
-    pixels: str | None = _column("frames")
-    action: str | None = _column("actions")
-    state: list[str] | None = Field(None, description="columns of the states")
+    pixels: str | None = option(None, "column of the frames; none: the format's usual one")
+    action: str | None = option(None, "column of the actions; none: the format's usual one")
+    state: list[str] | None = option(None, "columns of the states")
 
 
 class InspectSettings(_Columns):
     """Say what is in a data set, and draw a contact sheet of it."""
 
     data: CliPositionalArg[Source] = Field(description=_DATA)
-    sheet: Path | None = Field(
-        None, description="where to draw the contact sheet; none: DATA.sheet.png in this folder"
+    sheet: Path | None = option(
+        None, "where to draw the contact sheet; none: DATA.sheet.png in this folder"
     )
 
 
@@ -142,10 +127,8 @@ class ConvertSettings(_Columns):
 
     data: CliPositionalArg[Source] = Field(description=_DATA)
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
-    size: Count | None = Field(None, description="resize frames to this side; none: as they are")
-    compression: Literal["gzip", "lzf"] | None = Field(
-        None, description="smaller files that read far more slowly"
-    )
+    size: Count | None = option(None, "resize frames to this side; none: as they are")
+    compression: Compression = option(None, "smaller files that read far more slowly")
 
 
 class RenderSettings(Settings):
@@ -154,15 +137,11 @@ class RenderSettings(Settings):
     data: CliPositionalArg[Existing] = Field(description="HDF5 file that collect wrote")
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count = Field(description="side of a frame in pixels")
-    env: str | None = Field(
-        None, description="the world if it is a class of your own; none: as the file says"
+    env: str | None = option(None, "the world if it is a class of your own; none: as the file says")
+    workers: Workers | None = option(
+        None, "processes that draw, not for two-room; none: the world's"
     )
-    workers: Workers | None = Field(
-        None, description="processes that draw, not for two-room; none: the world's"
-    )
-    compression: Literal["gzip", "lzf"] | None = Field(
-        None, description="smaller files that read far more slowly"
-    )
+    compression: Compression = option(None, "smaller files that read far more slowly")
 
 
 class Recipe(Settings):
@@ -171,27 +150,22 @@ class Recipe(Settings):
     Batch, rate and weight belong together, for the regularizer's strength grows with the batch.
     """
 
-    steps: Count | None = Field(
-        None, description="optimizer steps; the cosine ends there; none: 10 passes over the data"
+    steps: Count | None = option(
+        None, "optimizer steps; the cosine ends there; none: 10 passes over the data"
     )
-    batch_size: Count = Field(128, description="windows per step, over all ranks")
-    seed: Seed = Field(3072, description="of weights, split, batches, dropout and directions")
-    learning_rate: Positive = Field(5e-5, description="peak of the schedule")
-    weight: Weight = Field(
-        0.09, description="λ, weight of SIGReg; its effect grows with the batch; pldm: 1, gcbc: 0"
+    batch_size: Count = option(128, "windows per step, over all ranks")
+    seed: Seed = option(3072, "of weights, split, batches, dropout and directions")
+    learning_rate: Positive = option(5e-5, "peak of the schedule")
+    weight: Weight = option(
+        0.09, "λ, weight of SIGReg; its effect grows with the batch; pldm: 1, gcbc: 0"
     )
-    weight_decay: Weight = Field(1e-3, description="of AdamW")
-    clip: Positive = Field(1.0, description="largest norm of the gradient")
-    warmup: Fraction = Field(0.01, description="fraction of the steps with a rising rate")
-    num_proj: Annotated[int, Field(ge=1, le=2**20)] = Field(
-        1024, description="directions SIGReg looks along"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the network; auto: bfloat16 on a GPU that has it"
-    )
-    schedule_from: CliSuppress[Natural] = Field(
-        0,
-        description="step at which the schedule began, set when a finished run is extended",
+    weight_decay: Weight = option(1e-3, "of AdamW")
+    clip: Positive = option(1.0, "largest norm of the gradient")
+    warmup: Fraction = option(0.01, "fraction of the steps with a rising rate")
+    num_proj: NumProj = option(1024, "directions SIGReg looks along")
+    precision: Precision = option("auto", "of the network; auto: bfloat16 on a GPU that has it")
+    schedule_from: CliSuppress[Natural] = option(
+        0, "step at which the schedule began, set when a finished run is extended"
     )
 
 
@@ -235,58 +209,37 @@ what is in the run folder:
 on several processes the batch is shared out: N of them with batch B train as one with batch B;
 --sharded shares out the weights too.
 """
-    may_change = (
-        "out",
-        "resume",
-        "data",
-        "workers",
-        "device",
-        "sharded",
-        "wandb",
-        "pixels",
-        "action",
-        "init_from",
-    )
+    may_change = ("data", "workers", "device", "sharded", "wandb", "pixels", "action", "init_from")
 
     out: Path = Field(exclude=True, description="the run folder")
-    resume: bool = Field(False, exclude=True, description="continue the run in --out")
+    resume: bool = option(False, "continue the run in --out", exclude=True)
     data: Source = Field(description=_DATA)
-    pixels: str | None = _column("frames")
-    action: str | None = _column("actions")
-    world: str | None = Field(
-        None, description="world the data come from, kept for evaluate; none: as the file says"
+    pixels: str | None = option(None, "column of the frames; none: the format's usual one")
+    action: str | None = option(None, "column of the actions; none: the format's usual one")
+    world: str | None = option(
+        None, "world the data come from, kept for evaluate; none: as the file says"
     )
-    num_frames: Annotated[int, Field(ge=2, le=_MOST)] = Field(
-        4, description="frames of a window; at most predictor.history + 1; gcbc: 6, its goals too"
+    num_frames: Annotated[int, Field(ge=2, le=_MOST)] = option(
+        4, "frames of a window; at most predictor.history + 1; gcbc: 6, its goals too"
     )
-    frameskip: Count = Field(
-        5, description="raw steps between two frames, whose actions make one block"
+    frameskip: Count = option(5, "raw steps between two frames, whose actions make one block")
+    held_out: Share = option(0.1, "fraction of the episodes kept out of training")
+    preset: Preset = option("small", "model and defaults")
+    init_from: Existing | None = option(
+        None, "run folder whose weights this run begins with (fine-tuning)"
     )
-    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="fraction of the episodes kept out of training"
+    objective: Literal["lewm", "pldm", "gcbc"] = option("lewm", "what is minimised")
+    checkpoint_every: Count = option(1000, "steps between two checkpoints; the last two are kept")
+    report_every: Count | None = option(
+        None, "steps between two rows of curves.csv; none: 200 rows"
     )
-    preset: Literal["small", "lewm"] = Field("small", description="model and defaults")
-    init_from: Existing | None = Field(
-        None, description="run folder whose weights this run begins with (fine-tuning)"
-    )
-    objective: Literal["lewm", "pldm", "gcbc"] = Field("lewm", description="what is minimised")
-    checkpoint_every: Count = Field(
-        1000, description="steps between two checkpoints; the last two are kept"
-    )
-    report_every: Count | None = Field(
-        None, description="steps between two rows of curves.csv; none: 200 rows"
-    )
-    held_out_windows: Count = Field(
-        512, description="of the held-out episodes, scored at every checkpoint"
-    )
-    device: str = _device()
-    workers: Workers = Field(2, description="processes that load data ahead; decides no number")
-    sharded: bool = Field(
-        False, description="each process holds a part of the weights (FSDP2), not all"
-    )
-    wandb: bool = Field(False, description="also log to Weights & Biases, if installed")
-    model: dict[Part, dict[str, Any]] = Field(
-        {}, description="arguments of the model's parts; on the command line part.name=value"
+    held_out_windows: Count = option(512, "of the held-out episodes, scored at every checkpoint")
+    device: str = option("auto", _DEVICE)
+    workers: Workers = option(2, "processes that load data ahead; decides no number")
+    sharded: bool = option(False, "each process holds a part of the weights (FSDP2), not all")
+    wandb: bool = option(False, "also log to Weights & Biases, if installed")
+    model: dict[Part, dict[str, Any]] = option(
+        {}, "arguments of the model's parts; on the command line part.name=value"
     )
 
 
@@ -309,37 +262,27 @@ examples:
 """
     may_change = ("low", "high", "runs", "device")
 
-    data: Source = Field(BUILT_IN, description=f"{_DATA}, or the built-in world {BUILT_IN}")
-    out: Path = Field(Path("runs/tune"), exclude=True, description="folder to create")
-    low: Positive = Field(1e-3, description="smallest weight")
-    high: Positive = Field(1.0, description="largest weight")
-    runs: Annotated[int, Field(ge=3, le=1000)] = Field(
-        7, description="short runs, both ends included; one more halves the range left"
+    data: Source = option(BUILT_IN, f"{_DATA}, or the built-in world {BUILT_IN}")
+    out: Path = option(Path("runs/tune"), "folder to create", exclude=True)
+    low: Positive = option(1e-3, "smallest weight")
+    high: Positive = option(1.0, "largest weight")
+    runs: Annotated[int, Field(ge=3, le=1000)] = option(
+        7, "short runs, both ends included; one more halves the range left"
     )
-    steps: Count = Field(150, description="training steps of each run")
-    preset: Literal["small", "lewm"] = Field("small", description="the model")
-    batch_size: Count = Field(64, description="windows per step, those of the long run")
-    learning_rate: Positive = Field(1e-3, description="peak of the schedule")
-    warmup: Fraction = Field(0.1, description="fraction of the steps with a rising rate")
-    num_proj: Annotated[int, Field(ge=1, le=2**20)] = Field(
-        256, description="directions SIGReg looks along"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "float32", description="of the network, that of the long run"
-    )
-    frameskip: Count = Field(5, description="raw actions between two frames")
-    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="fraction of the episodes that judge"
-    )
-    windows: Annotated[int, Field(ge=2, le=_MOST)] = Field(
-        1024, description="held-out windows that judge, at most"
-    )
-    seed: Seed = Field(0, description="of data, split, weights and batches, alike in every run")
-    device: str = _device()
-    resume: bool = Field(
-        False,
-        exclude=True,
-        description="continue the search in --out; --low, --high and --runs may differ",
+    steps: Count = option(150, "training steps of each run")
+    preset: Preset = option("small", "the model")
+    batch_size: Count = option(64, "windows per step, those of the long run")
+    learning_rate: Positive = option(1e-3, "peak of the schedule")
+    warmup: Fraction = option(0.1, "fraction of the steps with a rising rate")
+    num_proj: NumProj = option(256, "directions SIGReg looks along")
+    precision: Precision = option("float32", "of the network, that of the long run")
+    frameskip: Count = option(5, "raw actions between two frames")
+    held_out: Share = option(0.2, "fraction of the episodes that judge")
+    windows: int = option(1024, "held-out windows that judge, at most", ge=2, le=_MOST)
+    seed: Seed = option(0, "of data, split, weights and batches, alike in every run")
+    device: str = option("auto", _DEVICE)
+    resume: bool = option(
+        False, "continue the search in --out; --low, --high and --runs may differ", exclude=True
     )
 
     @model_validator(mode="after")
@@ -367,19 +310,15 @@ examples:
     run: CliPositionalArg[Existing] = Field(
         description="run folder of demo or train, a released LeWM folder, or owner/name on the hub"
     )
-    data: Source | None = Field(
-        None,
-        description=f"{_DATA}; none: fresh episodes of the built-in world, or what the run kept "
-        "apart",
+    data: Source | None = option(
+        None, f"{_DATA}; none: fresh episodes of the built-in world, or what the run kept apart"
     )
-    out: Path | None = Field(None, description="where to write; none: the run folder")
-    episodes: Count = Field(
-        100, description="episodes to measure, and as many again to fit probes on"
-    )
-    steps: Count = Field(400, description="training steps of the decoder")
-    seed: Seed = Field(0, description="of episodes, fits and intervals")
-    force: bool = Field(False, description="replace an earlier study of the same run")
-    device: str = _device()
+    out: Path | None = option(None, "where to write; none: the run folder")
+    episodes: Count = option(100, "episodes to measure, and as many again to fit probes on")
+    steps: Count = option(400, "training steps of the decoder")
+    seed: Seed = option(0, "of episodes, fits and intervals")
+    force: bool = option(False, "replace an earlier study of the same run")
+    device: str = option("auto", _DEVICE)
 
 
 class ManifestSettings(Settings):
@@ -389,18 +328,16 @@ class ManifestSettings(Settings):
     """
 
     env: str = Field(description=f"the world: {_WORLD}")
-    pairs: Count = Field(200, description="how many")
-    offset: Count = Field(25, description="steps from start to goal in the source episode")
-    budget: Count = Field(50, description="steps allowed")
-    seed: Seed = Field(0, description="of the draw")
-    data: Source | None = Field(None, description=f"episodes with states to draw from: {_DATA}")
-    state: list[str] | None = Field(None, description="columns of --data that hold the state")
-    unseen_by: Existing | None = Field(
-        None, description="leave out the episodes of --data that this run was trained on"
+    pairs: Count = option(200, "how many")
+    offset: Count = option(25, "steps from start to goal in the source episode")
+    budget: Count = option(50, "steps allowed")
+    seed: Seed = option(0, "of the draw")
+    data: Source | None = option(None, f"episodes with states to draw from: {_DATA}")
+    state: list[str] | None = option(None, "columns of --data that hold the state")
+    unseen_by: Existing | None = option(
+        None, "leave out the episodes of --data that this run was trained on"
     )
-    protocol: Protocol = Field(
-        "held-out", description="historical keeps pairs that are solved already"
-    )
+    protocol: Protocol = option("held-out", "historical keeps pairs that are solved already")
     out: Path = Field(description="file to write")
 
     @model_validator(mode="after")
@@ -416,41 +353,31 @@ class PlannerSettings(Settings):
     Each default spends 384 rollouts a decision, of which "gradient" also takes the gradient.
     """
 
-    planner: Literal["cem", "icem", "mppi", "gradient", "predictive-sampling"] = Field(
-        "cem", description="who searches"
+    planner: Literal["cem", "icem", "mppi", "gradient", "predictive-sampling"] = option(
+        "cem", "who searches"
     )
-    samples: Count | None = Field(
-        None, description="candidates per iteration, or starts of gradient; none: 64, gradient 16"
+    samples: Count | None = option(
+        None, "candidates per iteration, or starts of gradient; none: 64, gradient 16"
     )
-    iterations: Count | None = Field(None, description="per decision; none: 6, gradient 24")
-    elites: Count = Field(8, description="of cem and icem, and candidates that mppi averages")
-    horizon: Count = Field(5, description="blocks planned ahead")
-    execute: Count = Field(1, description="blocks done before the next plan")
-    together: Count | None = Field(
-        16, description="problems in one call of the model, fixed for equal rounding"
+    iterations: Count | None = option(None, "per decision; none: 6, gradient 24")
+    elites: Count = option(8, "of cem and icem, and candidates that mppi averages")
+    horizon: Count = option(5, "blocks planned ahead")
+    execute: Count = option(1, "blocks done before the next plan")
+    together: Count | None = option(
+        16, "problems in one call of the model, fixed for equal rounding"
     )
-    std: Positive = Field(1.0, description="spread of the first candidates")
-    temperature: Positive = Field(1.0, description="of mppi, in units of the cost")
-    rate: Positive = Field(0.1, description="step size of gradient")
-    cost: Literal["last", "mean", "nearest"] = Field(
-        "nearest", description="which predictions are compared with the goal"
+    std: Positive = option(1.0, "spread of the first candidates")
+    temperature: Positive = option(1.0, "of mppi, in units of the cost")
+    rate: Positive = option(0.1, "step size of gradient")
+    cost: Literal["last", "mean", "nearest"] = option(
+        "nearest", "which predictions are compared with the goal"
     )
-    free: bool = Field(
-        False, description="search every raw action of a block, not one that is held over it"
+    free: bool = option(False, "search every raw action of a block, not one that is held over it")
+    dtype: Literal["float32", "bfloat16", "float16"] = option(
+        "float32", "of the predictor while planning"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of the predictor while planning"
-    )
-    compile: bool = Field(False, description="compile the predictor (torch.compile)")
-    cuda_graph: bool = Field(
-        False, description="record the cost as a CUDA graph; not with gradient"
-    )
-
-    _used_by: ClassVar[dict[str, tuple[str, ...]]] = {
-        "elites": ("cem", "icem", "mppi"),
-        "temperature": ("mppi",),
-        "rate": ("gradient",),
-    }
+    compile: bool = option(False, "compile the predictor (torch.compile)")
+    cuda_graph: bool = option(False, "record the cost as a CUDA graph; not with gradient")
 
     @property
     def budget(self) -> tuple[int, int]:
@@ -460,34 +387,31 @@ class PlannerSettings(Settings):
 
     def described(self) -> dict[str, str | int | float | bool | None]:
         """The planner's settings as results name them."""
-        values = self.common(PlannerSettings)
-        samples, iterations = self.budget
+        values, (samples, iterations) = self.common(PlannerSettings), self.budget
         name, held = values.pop("planner"), not values.pop("free")
-        sizes = {"samples": samples, "iterations": iterations, "held": held}
-        return {"name": name, **values, **sizes}
+        own = {"samples": samples, "iterations": iterations, "held": held}
+        return {"name": name, **values, **own}
 
     @model_validator(mode="after")
     def _fits(self) -> PlannerSettings:
+        name, elites = self.planner, self.elites
+        own = {"elites": ("cem", "icem", "mppi"), "temperature": ("mppi",), "rate": ("gradient",)}
+        for setting, planners in own.items():
+            given = getattr(self, setting) != type(self).model_fields[setting].default
+            if given and name not in planners:
+                known = ", ".join(planners)
+                raise ValueError(f"{setting} is a setting of {known}, got it with planner {name}")
+        fewest = {"cem": elites, "icem": 2 * elites, "mppi": elites, "gradient": 1}.get(name, 2)
         if self.execute > self.horizon:
             raise ValueError(
                 f"execute must be at most horizon = {self.horizon}, got {self.execute}"
             )
-        for name, planners in self._used_by.items():
-            given = getattr(self, name) != type(self).model_fields[name].default
-            if given and self.planner not in planners:
-                raise ValueError(
-                    f"{name} is a setting of {', '.join(planners)}, got it with planner "
-                    f"{self.planner}"
-                )
-        if self.elites < 2 and self.planner in ("cem", "icem"):
-            raise ValueError(f"elites must be at least 2 for {self.planner}, got {self.elites}")
-        least = {"cem": self.elites, "icem": 2 * self.elites, "mppi": self.elites, "gradient": 1}
-        if self.budget[0] < least.get(self.planner, 2):
-            raise ValueError(
-                f"samples must be at least {least.get(self.planner, 2)} for {self.planner} with "
-                f"elites {self.elites}, got {self.budget[0]}"
-            )
-        if self.cuda_graph and self.planner == "gradient":
+        if elites < 2 and name in ("cem", "icem"):
+            raise ValueError(f"elites must be at least 2 for {name}, got {elites}")
+        if (samples := self.budget[0]) < fewest:
+            words = f"for {name} with elites {elites}, got {samples}"
+            raise ValueError(f"samples must be at least {fewest} {words}")
+        if self.cuda_graph and name == "gradient":
             raise ValueError("cuda_graph records no gradients, got it with planner gradient")
         return self
 
@@ -495,16 +419,14 @@ class PlannerSettings(Settings):
 class TrialSettings(PlannerSettings):
     """How a policy is tried on the pairs of a manifest."""
 
-    batch_size: Count = Field(64, description="pairs side by side; changes no outcome")
-    seeds: Count = Field(1, description="try every pair this often, with other seeds each time")
-    protocol: Protocol = Field(
-        "held-out", description="historical allows training rows and counts 50 pairs"
+    batch_size: Count = option(64, "pairs side by side; changes no outcome")
+    seeds: Count = option(1, "try every pair this often, with other seeds each time")
+    protocol: Protocol = option("held-out", "historical allows training rows and counts 50 pairs")
+    env: str | None = option(
+        None, "a class of your own that the manifest names, as package.module:Class"
     )
-    env: str | None = Field(
-        None, description="a class of your own that the manifest names, as package.module:Class"
-    )
-    workers: Workers | None = Field(
-        None, description="processes that simulate, not for two-room; none: the world's choice"
+    workers: Workers | None = option(
+        None, "processes that simulate, not for two-room; none: the world's choice"
     )
 
 
@@ -521,17 +443,17 @@ class EvaluateSettings(TrialSettings):
     run: CliPositionalArg[Existing] = Field(
         description="run folder with the model, a released LeWM folder, or owner/name on the hub"
     )
-    data: Source | None = Field(
-        None, description="of a released LeWM: the data set it learned from, for the action scale"
+    data: Source | None = option(
+        None, "of a released LeWM: the data set it learned from, for the action scale"
     )
     manifest: Existing = Field(description="the task, as worldmodel manifest writes it")
-    preset: Literal["small", "published"] = Field(
+    preset: Literal["small", "published"] = option(
         "small",
-        description="published: 300 samples, 30 iterations, 30 elites, execute 5, last-step cost, "
+        "published: 300 samples, 30 iterations, 30 elites, execute 5, last-step cost, "
         "every action free",
     )
-    device: str = _device()
-    films: Natural = Field(3, description="successes and failures to show in motion")
+    device: str = option("auto", _DEVICE)
+    films: Natural = option(3, "successes and failures to show in motion")
     out: Path = Field(exclude=True, description="folder to write to")
 
 
@@ -543,8 +465,8 @@ class CompareSettings(Settings):
 
     a: CliPositionalArg[Path] = Field(description="result.json, or the folder it lies in")
     b: CliPositionalArg[Path] = Field(description="another, on the same manifest")
-    out: Path | None = Field(
-        None, description="also write it to this JSON file, and a page with .html beside it"
+    out: Path | None = option(
+        None, "also write it to this JSON file, and a page with .html beside it"
     )
 
     @model_validator(mode="after")
@@ -573,30 +495,28 @@ examples:
 """
     may_change = ("device",)
 
-    out: Path = Field(Path("runs/demo"), exclude=True, description="run folder to create")
-    seed: Seed = Field(0, description="decides data, weights, pairs and plans")
-    steps: Count = Field(600, description="training steps; fewer is quicker and worse")
-    episodes: Count = Field(800, description="episodes collected for training")
-    length: Count = Field(80, description="actions per episode")
-    bump: Fraction = Field(0.4, description="how often a training walker ignores the wall")
-    held_out: Count = Field(200, description="episodes collected for probes, starts and goals")
-    pairs: Count = Field(200, description="start and goal pairs to try")
-    offset: Count = Field(25, description="raw steps from a start to its goal in its episode")
-    budget: Count = Field(50, description="raw steps the agent may take")
-    frameskip: Count = Field(5, description="raw actions per block")
-    image_size: Count = Field(64, description="side of a frame in pixels")
-    dim: Count = Field(64, description="embedding width")
-    batch_size: Count = Field(64, description="windows per training step")
-    learning_rate: Positive = Field(1e-3, description="peak of the schedule")
-    weight: Weight = Field(0.05, description="λ, weight of SIGReg; 0 leaves it out")
-    warmup: Fraction = Field(0.1, description="fraction of the steps with a rising rate")
-    num_proj: Annotated[int, Field(ge=1, le=2**20)] = Field(
-        256, description="directions SIGReg looks along"
-    )
-    device: str = _device()
-    ablate: bool = Field(
+    out: Path = option(Path("runs/demo"), "run folder to create", exclude=True)
+    seed: Seed = option(0, "decides data, weights, pairs and plans")
+    steps: Count = option(600, "training steps; fewer is quicker and worse")
+    episodes: Count = option(800, "episodes collected for training")
+    length: Count = option(80, "actions per episode")
+    bump: Fraction = option(0.4, "how often a training walker ignores the wall")
+    held_out: Count = option(200, "episodes collected for probes, starts and goals")
+    pairs: Count = option(200, "start and goal pairs to try")
+    offset: Count = option(25, "raw steps from a start to its goal in its episode")
+    budget: Count = option(50, "raw steps the agent may take")
+    frameskip: Count = option(5, "raw actions per block")
+    image_size: Count = option(64, "side of a frame in pixels")
+    dim: Count = option(64, "embedding width")
+    batch_size: Count = option(64, "windows per training step")
+    learning_rate: Positive = option(1e-3, "peak of the schedule")
+    weight: Weight = option(0.05, "λ, weight of SIGReg; 0 leaves it out")
+    warmup: Fraction = option(0.1, "fraction of the steps with a rising rate")
+    num_proj: NumProj = option(256, "directions SIGReg looks along")
+    device: str = option("auto", _DEVICE)
+    ablate: bool = option(
         False,
+        "also train with weight 0 and print both side by side; takes twice as long",
         exclude=True,
-        description="also train with weight 0 and print both side by side; takes twice as long",
     )
-    resume: bool = Field(False, exclude=True, description="continue the interrupted run in --out")
+    resume: bool = option(False, "continue the interrupted run in --out", exclude=True)

@@ -1,5 +1,3 @@
 """`worldmodel data`: collect episodes, inspect, convert and render them."""
 
-from worldmodel.apps.data.contact_sheet import contact_sheet
-
-__all__ = ["contact_sheet"]
+__all__: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,19 +21,9 @@ from worldmodel.worlds.behaviours import make_behaviour
 __all__ = ["Drawn", "drawn", "episodes", "in_memory", "one_episode", "open_writer"]
 
 Floats = NDArray[np.float32]
-
+# One episode: frames [L + 1, 3, H, W], actions [L, A] and states [L + 1, S].
+Drawn = tuple[NDArray[np.uint8], Floats, Floats]
 _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
-
-
-class Drawn(NamedTuple):
-    """One episode: frames [L + 1, 3, H, W], uint8, actions [L, A] and states [L + 1, S]."""
-
-    frames: NDArray[np.uint8]
-    actions: Floats
-    states: Floats
-
-
-Simulate = Callable[[int], tuple[Floats, Floats]]
 
 
 def episodes(
@@ -66,39 +55,35 @@ def drawn(
         whose = block % ranks.size
         if whose == ranks.rank:
             states, actions = simulate(block)
-            mine = (Drawn(world.draw(states[e]), actions[e], states[e]) for e in some)
+            mine = ((world.draw(states[e]), actions[e], states[e]) for e in some)
             if ranks.first:
                 yield from mine
                 continue
             # All are drawn before rank 0 has time for the first.
-            for episode in list(mine):
-                for part in episode:
-                    ranks.send(torch.from_numpy(np.ascontiguousarray(part)))
+            for part in [part for episode in mine for part in episode]:
+                ranks.send(torch.from_numpy(np.ascontiguousarray(part)))
         elif ranks.first:
             for _ in some:
-                parts = (
-                    torch.empty(length + 1, 3, side, side, dtype=torch.uint8),
-                    torch.empty(length, world.action_dim),
-                    torch.empty(length + 1, world.state_dim),
-                )
-                yield Drawn(*(ranks.receive(part, whose).numpy() for part in parts))
+                frames = torch.empty(length + 1, 3, side, side, dtype=torch.uint8)
+                moves = torch.empty(length, world.action_dim)
+                places = torch.empty(length + 1, world.state_dim)
+                for part in (frames, moves, places):
+                    ranks.receive(part, whose)
+                yield frames.numpy(), moves.numpy(), places.numpy()
 
 
 def in_memory(found: Iterator[Drawn], num: int) -> Episodes:
     """`num` episodes of equal length as one record, without a file."""
     frames, actions, states = torch.empty(0), torch.empty(0), torch.empty(0)
-    rows = 0
-    for e, episode in enumerate(found):
-        rows = len(episode.frames)
+    for e, (pixels, moves, places) in enumerate(found):
         if e == 0:
-            frames = torch.empty((num * rows, *episode.frames.shape[1:]), dtype=torch.uint8)
-            actions = torch.full((num * rows, episode.actions.shape[1]), torch.nan)
-            states = torch.empty(num * rows, episode.states.shape[1])
-        place = slice(e * rows, (e + 1) * rows)
-        frames[place] = torch.from_numpy(episode.frames)
-        actions[place][:-1] = torch.from_numpy(episode.actions)
-        states[place] = torch.from_numpy(episode.states)
-    return Episodes(frames, actions, torch.full((num,), rows), states)
+            frames = torch.empty((num, *pixels.shape), dtype=torch.uint8)
+            actions = torch.full((num, len(pixels), moves.shape[1]), torch.nan)
+            states = torch.empty(num, *places.shape)
+        frames[e], states[e] = torch.from_numpy(pixels), torch.from_numpy(places)
+        actions[e, :-1] = torch.from_numpy(moves)
+    lengths = torch.full((num,), frames.shape[1])
+    return Episodes(frames.flatten(0, 1), actions.flatten(0, 1), lengths, states.flatten(0, 1))
 
 
 def one_episode(stored: Episodes, e: int) -> tuple[NDArray[np.uint8], Floats, Floats | None]:
@@ -121,10 +106,8 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
     known = read_origin(path)
     for name, value in origin.items():
         if known.get(name) != value:
-            raise ValueError(
-                f"{path} cannot be continued: {name} must be {known.get(name)!r} as in the "
-                f"file, got {value!r}"
-            )
+            rule = f"{name} must be {known.get(name)!r} as in the file, got {value!r}"
+            raise ValueError(f"{path} cannot be continued: {rule}")
     try:
         return HDF5Writer(path, append=True)
     except OSError:
@@ -153,27 +136,24 @@ def _blocks(first: int, num: int) -> Iterator[tuple[int, range]]:
 
 def _simulator(
     world: World, policy: str, num: int, length: int, seed: int, bump: float
-) -> Simulate:
+) -> Callable[[int], tuple[Floats, Floats]]:
     """A function from the number of a block to its states [E, T + 1, S] and actions [E, T, A]."""
     if isinstance(world, TwoRoom) and policy == "expert":
         walks = collect(world, num, length, seed, bump=bump)
         cuts = range(_TOGETHER, num, _TOGETHER)
-        states, actions = np.split(walks.states, cuts), np.split(walks.actions, cuts)
-        return lambda block: (states[block], actions[block])
-    return lambda block: _together(world, policy, length, seed, block)
+        parts = np.split(walks.states, cuts), np.split(walks.actions, cuts)
+        return lambda block: (parts[0][block], parts[1][block])
 
+    def together(block: int) -> tuple[Floats, Floats]:
+        # Always whole, whoever asks for how many of them.
+        rng = np.random.default_rng([seed, block])
+        states, actions = [world.sample_states(rng, _TOGETHER)], []
+        behaviour = make_behaviour(policy, world, _TOGETHER, rng)
+        session = world.start(states[0])
+        for _ in range(length):
+            actions.append(behaviour(states[-1]))
+            states.append(session.step(actions[-1]))
+        session.close()
+        return np.stack(states, axis=1), np.stack(actions, axis=1)
 
-def _together(
-    world: World, policy: str, length: int, seed: int, block: int
-) -> tuple[Floats, Floats]:
-    """One block of episodes, always whole, whoever asks for how many of them."""
-    rng = np.random.default_rng([seed, block])
-    starts = world.sample_states(rng, _TOGETHER)
-    behaviour = make_behaviour(policy, world, _TOGETHER, rng)
-    session = world.start(starts)
-    states, actions = [starts], []
-    for _ in range(length):
-        actions.append(behaviour(states[-1]))
-        states.append(session.step(actions[-1]))
-    session.close()
-    return np.stack(states, axis=1), np.stack(actions, axis=1)
+    return together

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
+from worldmodel._files import write_atomically
 from worldmodel.apps.data.collecting import drawn, one_episode, open_writer
-from worldmodel.apps.data.contact_sheet import check_sheet, contact_sheet
-from worldmodel.apps.data.describing import describe, describe_coverage
 from worldmodel.apps.folder import check_new_file, locked, whole_file
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined
@@ -25,12 +26,18 @@ from worldmodel.apps.settings import (
     RenderSettings,
 )  # fmt: skip
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
+from worldmodel.data.frames import gather
 from worldmodel.data.hdf5_writer import read_origin
-from worldmodel.data.opening import format_of, open_episodes
+from worldmodel.data.opening import columns_of, format_of, open_episodes
 from worldmodel.worlds import TwoRoom, World, open_world
 from worldmodel.worlds.behaviours import policies
+from worldmodel.worlds.coverage import coverage
 
 __all__ = ["collect", "convert", "inspect", "render"]
+
+_NUM_FRAMES, _FRAMESKIP = 4, 5  # of the windows that are counted
+_SIDE, _GAP, _LABEL = 128, 6, 18  # pixels of a contact sheet
+_MARK = "worldmodel contact sheet of"
 
 
 def collect(settings: CollectSettings) -> int:
@@ -39,12 +46,12 @@ def collect(settings: CollectSettings) -> int:
     with joined("cpu") as ranks, ExitStack() as held:
         with ranks.together():
             world = open_world(settings.env, image_size=settings.size, workers=settings.workers)
-            policy = _policy(settings, world)
+            policy, origin = _policy(settings, world)
             if ranks.first:
                 if not (settings.resume and out.is_file() and not out.is_symlink()):
                     check_new_file(out)
                 held.enter_context(locked(out.with_name(f"{out.name}.lock"), str(out)))
-                writer = held.enter_context(open_writer(settings, _origin(settings, world, policy)))
+                writer = held.enter_context(open_writer(settings, origin))
                 if len(writer) > num:
                     raise ValueError(
                         f"--episodes must be at least the {len(writer)} in {out}, got {num}"
@@ -57,42 +64,78 @@ def collect(settings: CollectSettings) -> int:
         if not ranks.first:
             list(found)
             return 0
-        with (
-            _tells_when_interrupted(writer, out),
-            Progress("collect", num, start=first, unit="episode") as bar,
-        ):
-            for episode in bar.over(found):
-                writer.write(*episode)
+        try:
+            with Progress("collect", num, start=first, unit="episode") as bar:
+                for episode in bar.over(found):
+                    writer.write(*episode)
+        except KeyboardInterrupt:
+            kept = f"{out} holds {len(writer)} whole episodes"
+            say(f"\ninterrupted; {kept}; --resume continues it")
+            raise
         writer.close()
         say(f"{out}: {len(writer)} episodes of {settings.length + 1} frames")
-        for line in describe_coverage(world, open_hdf5(out)):
-            say(line)
+        _say_coverage(world, open_hdf5(out))
     return 0
+
+
+def _say_coverage(world: World, stored: Episodes, window: int = 25) -> None:
+    """What collected episodes cover; nothing if they are too short to tell."""
+    if stored.states is None or int(stored.lengths.max()) <= window:
+        return
+    states = [part.numpy() for part in stored.states.split(stored.lengths.tolist())]
+    found = coverage(world, states, window)
+    for grid in found.grids:
+        apart = f"{grid.moved:.3g} apart after {window} steps (median)"
+        say(f"  {grid.name:<18} {grid.cells} of 256 cells visited; {apart}")
+    say(f"  solved already     {100 * found.solved:.1f} % of pairs {window} steps apart")
+
+
+def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str | int]]:
+    """Who acts, and what the file says about itself; the same words are the same episodes."""
+    known = policies(world.name)
+    policy = settings.policy or known[0]
+    if policy not in known:
+        names = f"{', '.join(known)} for {settings.env}"
+        raise ValueError(f"--policy must be one of {names}, got {policy!r}")
+    origin: dict[str, str | int] = {
+        "world": settings.env, "policy": policy, "length": settings.length, "seed": settings.seed,
+        "image_size": world.image_size, "versions": json.dumps(world.versions(), sort_keys=True),
+    }  # fmt: skip
+    # The walks of Two-Room's expert depend on how many there are.
+    if isinstance(world, TwoRoom) and policy == "expert":
+        return policy, origin | {"episodes": settings.episodes, "bump": str(settings.bump)}
+    if settings.bump:
+        raise ValueError(f"--bump is for two-room's expert, got it with {settings.env}, {policy}")
+    return policy, origin
 
 
 def inspect(settings: InspectSettings) -> int:
     """Say what is in a data set, and draw a contact sheet of it."""
     data = settings.data
-    sheet = settings.sheet or Path(f"{Path(data).name}.sheet.png")
-    check_sheet(sheet, data)
+    sheet, earlier = settings.sheet or Path(f"{Path(data).name}.sheet.png"), None
+    if sheet.is_file() and not sheet.is_symlink() and sheet.suffix == ".png":
+        with suppress(OSError), Image.open(sheet) as picture:
+            earlier = picture.info.get(_MARK)
+    if earlier != data:
+        check_new_file(sheet, [data], option="--sheet")
     episodes = _open(settings)
-    for line in describe(data, episodes):
+    for line in _describe(data, episodes):
         say(line)
-    contact_sheet(episodes, sheet, source=data)
+    _contact_sheet(episodes, sheet, data)
     say(f"  contact sheet  {sheet}")
     return 0
 
 
 def convert(settings: ConvertSettings) -> int:
     """Write pixels, actions and states of any data set we read as HDF5."""
-    out, size = settings.out, settings.size
+    out, size, compression = settings.out, settings.size, settings.compression
     with whole_file(out, [settings.data]) as partial:
         episodes = _open(settings)
         # What is said about the frames holds no longer once they are resized.
         is_copy = format_of(settings.data) == "hdf5" and size is None
         origin = read_origin(settings.data) if is_copy else {}
         with (
-            HDF5Writer(partial, compression=settings.compression, origin=origin) as writer,
+            HDF5Writer(partial, compression=compression, origin=origin) as writer,
             Progress("convert", len(episodes), unit="episode") as bar,
         ):
             for e in bar.over(range(len(episodes))):
@@ -117,7 +160,9 @@ def render(settings: RenderSettings) -> int:
         if episodes.states is None:
             raise ValueError(f"{data} must hold the column 'state' to draw from")
         world = open_world(name, image_size=size, workers=settings.workers)
-        _tell_other_versions(world, str(origin.get("versions", "{}")))
+        then, now = json.loads(str(origin.get("versions", "{}"))), world.versions()
+        if changed := [f"{k} {v} → {now[k]}" for k, v in then.items() if now.get(k, v) != v]:
+            say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
         origin["image_size"] = size
         with (
             HDF5Writer(partial, compression=settings.compression, origin=origin) as writer,
@@ -131,42 +176,9 @@ def render(settings: RenderSettings) -> int:
     return 0
 
 
-def _policy(settings: CollectSettings, world: World) -> str:
-    """Who acts.
-
-    Raises: ValueError if the world has no such policy, or the policy nothing to bump into.
-    """
-    known = policies(world.name)
-    policy = settings.policy or known[0]
-    if policy not in known:
-        raise ValueError(
-            f"--policy must be one of {', '.join(known)} for {settings.env}, got {policy!r}"
-        )
-    if settings.bump and not _walks(world, policy):
-        raise ValueError(f"--bump is for two-room's expert, got it with {settings.env}, {policy}")
-    return policy
-
-
-def _walks(world: World, policy: str) -> bool:
-    """Whether it is Two-Room's expert, whose walks depend on how many there are."""
-    return isinstance(world, TwoRoom) and policy == "expert"
-
-
-def _origin(settings: CollectSettings, world: World, policy: str) -> dict[str, str | int]:
-    """What a collected file says about itself; the same words are the same episodes."""
-    origin: dict[str, str | int] = {
-        "world": settings.env, "policy": policy, "length": settings.length, "seed": settings.seed,
-        "image_size": world.image_size, "versions": json.dumps(world.versions(), sort_keys=True),
-    }  # fmt: skip
-    if _walks(world, policy):
-        origin |= {"episodes": settings.episodes, "bump": str(settings.bump)}
-    return origin
-
-
 def _open(settings: InspectSettings | ConvertSettings) -> Episodes:
-    return open_episodes(
-        settings.data, pixels=settings.pixels, action=settings.action, state=settings.state
-    )
+    own = settings.pixels, settings.action, settings.state
+    return open_episodes(settings.data, pixels=own[0], action=own[1], state=own[2])
 
 
 def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -178,19 +190,68 @@ def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.stack(small).reshape(*frames.shape[:2], size, size)
 
 
-def _tell_other_versions(world: World, recorded: str) -> None:
-    """Say which packages differ from those that simulated what is about to be drawn."""
-    then, now = json.loads(recorded), world.versions()
-    changed = [f"{k} {then[k]} → {now[k]}" for k in then if now.get(k, then[k]) != then[k]]
-    if changed:
-        say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
+def _describe(path: str, episodes: Episodes) -> list[str]:
+    """Columns, episodes, frames, ranges and windows of the data set at `path`, line by line."""
+    lengths = episodes.lengths
+    rows, C, H, W = episodes.frames.shape
+    columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(path)]
+    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
+    at_end = int(episodes.actions[episodes.offsets + lengths - 1].isnan().any(-1).sum())
+    windows = int((lengths - _NUM_FRAMES * _FRAMESKIP + 1).clamp(min=0).sum())
+    return [
+        f"{path}  ({format_of(path)})",
+        *(
+            "    " + "  ".join(c.ljust(w) for c, w in zip(column, widths, strict=True)).rstrip()
+            for column in columns
+        ),
+        f"  episodes       {len(episodes):,}, {rows:,} rows; "
+        f"{int(lengths.min())} to {int(lengths.max())} each, median {int(lengths.median())}",
+        f"  frames         {W} × {H} pixels, {C} channels",
+        *_ranges("actions", episodes.actions),
+        f"  NaN actions    {episodes.num_missing:,} rows, {at_end:,} at the end of an episode",
+        *([] if episodes.states is None else _ranges("states", episodes.states)),
+        f"  windows        {windows:,} of {_NUM_FRAMES} frames, {_FRAMESKIP} rows apart",
+    ]
 
 
-@contextmanager
-def _tells_when_interrupted(writer: HDF5Writer, out: Path) -> Iterator[None]:
-    """On Ctrl-C, say what the file holds before passing it on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"\ninterrupted; {out} holds {len(writer)} whole episodes; --resume continues it")
-        raise
+def _ranges(name: str, values: Tensor) -> list[str]:
+    """Lowest, mean, highest and standard deviation per dim, NaN rows left out."""
+    known = values[values.isfinite().all(-1)].double()
+    lines = [f"  {name:<14} {values.shape[1]} dims       lowest      mean   highest       std"]
+    for dim, column in enumerate(known.T):
+        figures = column.min(), column.mean(), column.max(), column.std(correction=0)
+        lines.append(f"    dim {dim:<16}" + "".join(f"{float(v):>10.4g}" for v in figures))
+    return lines
+
+
+def _contact_sheet(episodes: Episodes, path: Path, source: str) -> None:
+    """Eight frames of six episodes at most, evenly spaced, as PNG in which `source` is noted."""
+    lengths = episodes.lengths.tolist()
+    picks = [(e, _spread(lengths[e], 8)) for e in _spread(len(lengths), 6)]
+    width = _GAP + max(len(within) for _, within in picks) * (_SIDE + _GAP)
+    sheet = Image.new("RGB", (width, _GAP + len(picks) * (_LABEL + _SIDE + _GAP)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for line, (e, within) in enumerate(picks):
+        top = _GAP + line * (_LABEL + _SIDE + _GAP)
+        title = f"episode {e}, {lengths[e]} frames: {', '.join(map(str, within))}"
+        draw.text((_GAP, top), title, fill="black", font=font)
+        frames = gather(episodes.frames, episodes.offsets[e] + torch.tensor(within))
+        for column, frame in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
+            picture = Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame)
+            longest = max(picture.size)
+            # Whole multiples keep pixels square.
+            scale, how = float(_SIDE // longest), Image.Resampling.NEAREST
+            if longest > _SIDE:
+                scale, how = _SIDE / longest, Image.Resampling.BILINEAR
+            W, H = (max(round(side * scale), 1) for side in picture.size)
+            place = (_GAP + column * (_SIDE + _GAP), top + _LABEL)
+            sheet.paste(picture.resize((W, H), how).convert("RGB"), place)
+    content, mark = io.BytesIO(), PngInfo()
+    mark.add_itxt(_MARK, source)
+    sheet.save(content, "PNG", pnginfo=mark)
+    write_atomically(path, content.getvalue())
+
+
+def _spread(length: int, num: int) -> list[int]:
+    """At most `num` of the numbers below `length`, evenly spaced, both ends among them."""
+    return sorted(set(np.linspace(0, length - 1, num).round().astype(int).tolist()))

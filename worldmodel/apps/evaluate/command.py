@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.devices import device_of
 from worldmodel.apps.evaluate.films import film_attempts
 from worldmodel.apps.evaluate.manifest import read_manifest
 from worldmodel.apps.evaluate.result import PLANNED, Log, Mark, write_result
 from worldmodel.apps.evaluate.trial import prepare, result_of, tries
 from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.machine import device_of
 from worldmodel.apps.parsing import kept_settings
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined

@@ -17,8 +17,8 @@ from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.folder import check_new_file
+from worldmodel.apps.parsing import Record, read_record
 from worldmodel.apps.progress import say
-from worldmodel.apps.reading import Record, read_record
 from worldmodel.apps.report import render
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import Count, ManifestSettings, Natural, Protocol, Seed

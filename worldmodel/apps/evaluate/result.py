@@ -18,8 +18,8 @@ from pydantic import Field
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.folder import check_new_file, write_json
+from worldmodel.apps.parsing import Record, parse_record, read_record
 from worldmodel.apps.progress import say
-from worldmodel.apps.reading import Record, parse_record, read_record
 from worldmodel.apps.report import render
 from worldmodel.apps.settings import CompareSettings, Count, Natural, Protocol
 from worldmodel.study import sign_test

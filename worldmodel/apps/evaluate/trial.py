@@ -23,8 +23,8 @@ from worldmodel.apps.evaluate.result import (
     Result,
     Tried,
 )
+from worldmodel.apps.machine import commit, machine, versions
 from worldmodel.apps.progress import Progress
-from worldmodel.apps.provenance import commit, machine, versions
 from worldmodel.apps.runs import Run
 from worldmodel.apps.settings import TrialSettings
 from worldmodel.checkpoint import digest

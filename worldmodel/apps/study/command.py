@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.devices import device_of
 from worldmodel.apps.folder import locked, write_json
+from worldmodel.apps.machine import device_of, versions
 from worldmodel.apps.progress import Progress, say
-from worldmodel.apps.provenance import versions
 from worldmodel.apps.report import render, study_page, write_index
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import StudySettings

@@ -24,7 +24,7 @@ from worldmodel import study as measure
 from worldmodel.apps.report.charts import LatentMap
 from worldmodel.apps.runs import Run
 from worldmodel.apps.study.material import Sequences, StudyMaterial
-from worldmodel.apps.train.state import read_state
+from worldmodel.apps.train.loop import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
 

@@ -4,66 +4,36 @@ from __future__ import annotations
 
 import math
 import shlex
-import time
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from worldmodel.apps._interrupt import whole_steps
 from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.machine import commit, machine, versions
+from worldmodel.apps.parsing import check_kept, kept_settings
 from worldmodel.apps.progress import say
-from worldmodel.apps.provenance import commit, machine, versions
-from worldmodel.apps.ranks import Ranks, joined
+from worldmodel.apps.ranks import Ranks, joined, whole
 from worldmodel.apps.report import save_chart, training_curves, write_index
 from worldmodel.apps.report.pages import number
-from worldmodel.apps.runs import EPISODES, save_run
+from worldmodel.apps.runs import EPISODES, read_episodes, save_run, write_episodes
 from worldmodel.apps.settings import TrainSettings
-from worldmodel.apps.train.checkpoints import Checkpoints
-from worldmodel.apps.train.continuing import REPORT, SETTINGS, check_episodes, continued
-from worldmodel.apps.train.loop import NonFiniteError, Training
-from worldmodel.apps.train.material import TrainMaterial, open_material
-from worldmodel.apps.train.models import begin_training, gathered
+from worldmodel.apps.train.loop import DamagedStateError, NonFiniteError, Training
+from worldmodel.apps.train.material import TrainMaterial, begin_training, build_model, open_material
 from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
 from worldmodel.data import BatchOrder, Windows
+from worldmodel.data.hdf5_writer import read_origin
 
-__all__ = ["CHECKPOINTS", "Job", "TrainReport", "begin", "run", "score", "train"]
+__all__ = ["CHECKPOINTS", "SETTINGS", "checkpoints", "run", "score", "train", "whole_steps"]
 
 CHECKPOINTS = "checkpoints"
-
-
-class Job(NamedTuple):
-    """A run that is ready for its next step.
-
-    Attributes:
-        settings: everything decided, steps and precision too.
-        material: what it learns from.
-        training: the model on its way.
-        state: of the reports, where the run was interrupted; None at its start.
-    """
-
-    settings: TrainSettings
-    material: TrainMaterial
-    training: Training[Any]
-    state: Mapping[str, Tensor] | None
-
-
-class TrainReport(NamedTuple):
-    """What `report.json` holds; a figure that is not finite is None."""
-
-    steps: int
-    held_out_prediction: float | None
-    held_out_regularization: float | None
-    floor: float | None
-    collapse_alarms: int
-    processes: int
-    wall_seconds: float
-    versions: dict[str, str]
-    git_commit: str | None
-    machine: str
+SETTINGS = "train.json"
+_REPORT = "report.json"
+_KEEP = 2  # checkpoints: whatever kills a run costs the steps since the last of them
 
 
 def run(settings: TrainSettings) -> int:
@@ -73,101 +43,185 @@ def run(settings: TrainSettings) -> int:
         with ranks.together():
             if settings.wandb:
                 need_wandb()
-            settings = continued(settings)
+            settings = _decided(settings)
         with ranks.together():
             if ranks.first:
-                held.enter_context(
-                    begin_folder(out, SETTINGS, resume=settings.resume, worth=CHECKPOINTS)
-                )
-            job = begin(settings, open_material(settings), ranks)
+                begun = begin_folder(out, SETTINGS, resume=settings.resume, worth=CHECKPOINTS)
+                held.enter_context(begun)
+            material = open_material(settings)
         try:
-            report = train(job)
+            reports = train(settings, material, ranks)
         except KeyboardInterrupt:
             again = f"worldmodel train --resume --out {shlex.quote(str(out))}"
             kept = (out / CHECKPOINTS).exists()
             if ranks.first:
                 say(f"\ninterrupted; {f'continue with: {again}' if kept else 'nothing was kept'}")
             raise
-        if report is None:
+        if not ranks.first:
             return 0
-        tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
-        curves = training_curves(*tables, floor=report.floor, objective=settings.objective)
+        tables, floor = map(read_table, reports.paths), reports.floor
+        curves = training_curves(*tables, floor=floor, objective=settings.objective)
         save_chart(curves, out / "curves.png")
-        write_json(report._asdict(), out / REPORT)
+        assert reports.scores is not None
+        # A figure that is not finite is null.
+        scores = [float(f"{x:.6g}") if math.isfinite(x) else None for x in reports.scores]
+        report = {
+            "steps": reports.training.step,
+            "held_out_prediction": scores[0], "held_out_regularization": scores[1],
+            "floor": None if floor is None else round(floor, 4),
+            "collapse_alarms": 0 if reports.alarm is None else reports.alarm.count,
+            "processes": ranks.size, "wall_seconds": reports.seconds, "versions": versions(),
+            "git_commit": commit(), "machine": machine(str(reports.training.device)),
+        }  # fmt: skip
+        write_json(report, out / _REPORT)
         write_index(out)
-        say(f"{out}: model.safetensors, config.json, {REPORT}, curves.png, index.html")
-        say(f"held-out prediction loss {number(report.held_out_prediction)}")
+        say(f"{out}: model.safetensors, config.json, {_REPORT}, curves.png, index.html")
+        say(f"held-out prediction loss {number(scores[0])}")
     return 0
 
 
-def begin(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Job:
-    """Build the model, find where it stopped, and write what is decided before the first step.
+def _decided(settings: TrainSettings) -> TrainSettings:
+    """The settings of a run, with what its data and an earlier part of it decide; writes nothing.
 
-    Raises: ValueError if model, data and settings do not fit; DamagedStateError; OSError.
+    Of a finished run that gets more steps, `schedule_from` is the step at which they begin.
     """
-    out, checkpoints = settings.out, Checkpoints(settings.out / CHECKPOINTS)
-    resumes = settings.resume and bool(checkpoints.paths())
-    settings, training = begin_training(settings, material, ranks, fresh=not resumes)
-    if settings.resume:
-        check_episodes(material, out)
-    state = checkpoints.restore(training) if resumes else None
-    if ranks.first:
-        # The report first: a run that is being extended is no longer finished.
-        (out / REPORT).unlink(missing_ok=True)
-        write_json(settings.model_dump(mode="json"), out / SETTINGS)
-        names = {"train": material.trained_on, "held_out": material.kept_apart}
-        write_json(names, out / EPISODES)
-        _introduce(settings, material, training)
-    return Job(settings, material, training, state)
+    out = settings.out
+    if not settings.resume:
+        known = read_origin(settings.data).get("world") if Path(settings.data).is_file() else None
+        world = settings.world or (known if isinstance(known, str) else None)
+        return settings.model_copy(update={"world": world})
+    if not (out / SETTINGS).is_file():
+        raise FileNotFoundError(f"--resume needs a run folder with {SETTINGS}, got {out}")
+    before = kept_settings(TrainSettings, "train", out / SETTINGS, out=out)
+    steps, precision = settings.steps or before.steps, settings.precision
+    if (out / _REPORT).exists():
+        if (steps or 0) <= (before.steps or 0):
+            raise FileExistsError(
+                f"--resume needs an unfinished run, got {out} with its {_REPORT}; --steps above "
+                f"{before.steps} extends it"
+            )
+        before = before.model_copy(update={"steps": steps, "schedule_from": before.steps})
+    settings = settings.model_copy(
+        update={
+            "steps": steps, "schedule_from": before.schedule_from,
+            "precision": before.precision if precision == "auto" else precision,
+            "world": settings.world or before.world,
+        }
+    )  # fmt: skip
+    check_kept(settings, before)
+    return settings
 
 
-def train(job: Job) -> TrainReport | None:
-    """Every step that is left, with checkpoints and tables.
+def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Reports:
+    """Every step that is left in `settings.out`, with checkpoints, and tables by the reports.
 
-    Returns: the report on rank 0, None on others.
-    Raises: NonFiniteError or KeyboardInterrupt after the last good state was kept; OSError.
+    Raises: ValueError if model, data and settings do not fit; DamagedStateError; NonFiniteError or
+        KeyboardInterrupt after the last good state was kept; OSError.
     """
-    settings, training, out = job.settings, job.training, job.settings.out
-    began, held_out = time.monotonic(), job.material.held_out
-    log = begin_wandb(settings) if training.ranks.first else None
+    with ranks.together():
+        settings, training, state = _begin(settings, material, ranks)
+    log = begin_wandb(settings) if ranks.first else None
     with (
         whole_steps() as release,
-        Reports(training, out, settings.report_every, job.state, log) as reports,
+        Reports(training, settings.out, settings.report_every, state, log) as reports,
         closing(training.run()) as steps,
     ):
+
+        def checkpoint() -> None:
+            _keep(settings, material, training, reports)
+            reports.held_out(score(training, material.held_out, settings.held_out_windows))
+
+        def due() -> bool:
+            step = training.step
+            return step > 0 and (step % settings.checkpoint_every == 0 or step == training.steps)
+
         try:
-            if _due(job) and _unscored(reports, training.ranks):
-                # Killed between the checkpoint and what comes behind it.
-                _keep(job, reports)
-                reports.held_out(score(training, held_out, settings.held_out_windows))
+            # Killed between the checkpoint and what comes behind it: rank 0's table lacks the step.
+            if due() and not ranks.gather("scored" if reports.scores else "")[0]:
+                checkpoint()
             for losses in steps:
                 reports.step(losses)
-                if _due(job):
-                    _keep(job, reports)
-                    reports.held_out(score(training, held_out, settings.held_out_windows))
+                if due():
+                    checkpoint()
                 release()
         except (KeyboardInterrupt, NonFiniteError):
             # Interrupted ranks stop at different steps: only a lone process keeps its state.
-            if training.ranks.size == 1:
-                _keep(job, reports)
+            if ranks.size == 1:
+                _keep(settings, material, training, reports)
             raise
-    seconds = round(time.monotonic() - began, 2)
-    return _report(training, reports, seconds) if training.ranks.first else None
+    return reports
 
 
-def score(training: Training[Any], windows: Windows, count: int) -> Scores:
+def _begin(
+    settings: TrainSettings, material: TrainMaterial, ranks: Ranks
+) -> tuple[TrainSettings, Training, dict[str, Tensor] | None]:
+    """Settings and training of the next step, and the reports' state there, if it is not the first.
+
+    Writes what is decided before that step.
+    """
+    out, names = settings.out, settings.out / EPISODES
+    resumes = settings.resume and bool(checkpoints(out))
+    settings, training = begin_training(settings, material, ranks, fresh=not resumes)
+    if settings.resume and names.is_file() and read_episodes(out).train != material.trained_on:
+        raise ValueError(f"--resume must train on the same episodes, got others than {names} names")
+    state = _restore(training, out) if resumes else None
+    if not ranks.first:
+        return settings, training, state
+    # The report first: a run that is being extended is no longer finished.
+    (out / _REPORT).unlink(missing_ok=True)
+    write_json(settings.model_dump(mode="json"), out / SETTINGS)
+    write_episodes(out, material.trained_on, material.kept_apart)
+    weights = sum(p.numel() for p in training.model.parameters())
+    processes = "" if ranks.size == 1 else f" on {ranks.size} processes"
+    say(
+        f"{settings.data}: {len(material.trained_on)} episodes to train on with "
+        f"{len(material.train):,} windows, {len(material.kept_apart)} held out\n"
+        f"{settings.preset}: {weights:,} weights, {settings.steps} steps of "
+        f"{settings.batch_size} windows{processes}, {settings.precision}, {ranks.device}"
+    )
+    if settings.resume:
+        stand = f"resumed at step {training.step} of {training.steps}"
+        say(stand if training.step else "no checkpoint was reached before: from the start")
+    return settings, training, state
+
+
+@contextmanager
+def whole_steps() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C, or a polite kill, back until the yielded function is called, which raises it.
+
+    A step cut in half leaves moved batch statistics and spent random numbers behind: a run resumed
+    from there would not end where an uninterrupted one does. Signals with other handlers stay.
+    """
+    held: list[int] = []
+    usual, main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
+    both = (signal.SIGINT, signal.SIGTERM) if main else ()
+    mine = [one for one in both if signal.getsignal(one) is usual]
+
+    def release() -> None:
+        if held:
+            raise KeyboardInterrupt
+
+    for one in mine:
+        signal.signal(one, lambda which, _: held.append(which))
+    try:
+        yield release
+    finally:
+        for one in mine:
+            signal.signal(one, usual)
+
+
+def score(training: Training, windows: Windows, count: int) -> Scores:
     """Mean prediction loss and regularizer over the first `count` windows, in evaluation mode.
 
     Batches are as large as in training where there are enough windows, since SIGReg grows with the
     batch. Neither the random state nor the regularizer's step moves, and an objective that draws
     draws the same every time. Every rank must call it.
     """
-    ranks, modules = training.ranks, (training.model, training.regularizer)
+    ranks = training.ranks
     size = min(training.recipe.batch_size, len(windows)) // ranks.size * ranks.size
     order = BatchOrder(len(windows), size, seed=0, rank=ranks.rank, ranks=ranks.size)
     sums, num = torch.zeros(2), max(min(count, len(windows)) // size, 1)
-    for module in modules:
-        module.eval()
+    training.both.eval()
     try:
         devices = [training.device] if training.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
@@ -176,58 +230,53 @@ def score(training: Training[Any], windows: Windows, count: int) -> Scores:
                 losses = training.losses(windows.batch(order.batch(step)))
                 sums += torch.stack([losses.prediction, losses.regularization]).float().cpu()
     finally:
-        for module in modules:
-            module.train()
+        training.both.train()
     return Scores(*ranks.mean(sums / num).tolist())
 
 
-def _due(job: Job) -> bool:
-    """Whether a checkpoint belongs to the present step."""
-    step, every = job.training.step, job.settings.checkpoint_every
-    return step > 0 and (step % every == 0 or step == job.training.steps)
+def checkpoints(out: Path) -> list[Path]:
+    """The training states of a run folder, newest first."""
+    return sorted((out / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
 
 
-def _unscored(reports: Reports, ranks: Ranks) -> bool:
-    """Whether the table of rank 0 lacks the present step."""
-    return not ranks.gather("scored" if reports.scores else "")[0]
-
-
-def _keep(job: Job, reports: Reports) -> None:
+def _keep(
+    settings: TrainSettings, material: TrainMaterial, training: Training, reports: Reports
+) -> None:
     """The checkpoint first, then the model that others read; every rank must call it."""
-    settings, material, training = job.settings, job.material, job.training
-    Checkpoints(settings.out / CHECKPOINTS).write(training, reports.state())
-    model = gathered(settings, material, training) if training.sharded else training.model
-    if training.ranks.first:
+    out, first, model = settings.out, training.ranks.first, training.model
+    path = out / CHECKPOINTS / f"step-{training.step:09d}.safetensors"
+    if first:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # A new one is whole on the disk before an old one goes.
+    training.save(path, reports.state())
+    for old in checkpoints(out)[_KEEP:] if first else ():
+        old.unlink(missing_ok=True)
+    if training.sharded:
+        state = {name: whole(value) for name, value in model.state_dict().items()}
+        with torch.random.fork_rng(devices=[]):
+            model = build_model(settings, material.train)
+        model.load_state_dict(state)
+    if first:
         save_run(
-            model, settings.out, scale=material.scale, frameskip=settings.frameskip,
-            world=settings.world, objective=settings.objective,
+            model, out, scale=material.scale, frameskip=settings.frameskip, world=settings.world,
+            objective=settings.objective,
             data=settings.data if Path(settings.data).is_absolute() else None,
             trained_on=material.trained_on, held_out=material.kept_apart,
             settings=settings.model_dump(mode="json") | {"step": training.step},
         )  # fmt: skip
 
 
-def _introduce(settings: TrainSettings, material: TrainMaterial, training: Training[Any]) -> None:
-    weights = sum(p.numel() for p in training.model.parameters())
-    processes = "" if training.ranks.size == 1 else f" on {training.ranks.size} processes"
-    say(
-        f"{settings.data}: {len(material.trained_on)} episodes to train on with "
-        f"{len(material.train):,} windows, {len(material.kept_apart)} held out\n"
-        f"{settings.preset}: {weights:,} weights, {settings.steps} steps of "
-        f"{settings.batch_size} windows{processes}, {settings.precision}, {training.ranks.device}"
-    )
-    if settings.resume:
-        stand = f"resumed at step {training.step} of {training.steps}"
-        say(stand if training.step else "no checkpoint was reached before: from the start")
-
-
-def _report(training: Training[Any], reports: Reports, seconds: float) -> TrainReport:
-    assert reports.scores is not None
-    figures = [float(f"{x:.6g}") if math.isfinite(x) else None for x in reports.scores]
-    return TrainReport(
-        steps=training.step, held_out_prediction=figures[0], held_out_regularization=figures[1],
-        floor=None if reports.floor is None else round(reports.floor, 4),
-        collapse_alarms=0 if reports.alarm is None else reports.alarm.count,
-        processes=training.ranks.size, wall_seconds=seconds, versions=versions(),
-        git_commit=commit(), machine=machine(str(training.device)),
-    )  # fmt: skip
+def _restore(training: Training, out: Path) -> dict[str, Tensor]:
+    """Continue from the newest checkpoint that is whole, and say so if that is not the newest."""
+    damaged: list[str] = []
+    for path in checkpoints(out):
+        try:
+            also = training.restore(path)
+        except DamagedStateError as error:
+            damaged.append(str(error))
+            continue
+        for sentence in damaged if training.ranks.first else ():
+            say(f"{sentence}; continued from the one before, {path.name}")
+        return also
+    reasons = "; ".join(damaged)
+    raise DamagedStateError(f"no checkpoint in {out / CHECKPOINTS} can be read: {reasons}")

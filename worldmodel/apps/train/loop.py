@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sigreg import SIGReg
-from worldmodel.apps.devices import precision_of
-from worldmodel.apps.ranks import ALONE, Ranks
+from worldmodel._files import write_atomically
+from worldmodel.apps.machine import precision_of
+from worldmodel.apps.ranks import ALONE, Ranks, part, shared, whole
 from worldmodel.apps.settings import Recipe
-from worldmodel.apps.train.parallel import part, shared, whole
-from worldmodel.apps.train.state import read_state, write_state
+from worldmodel.checkpoint import digest_of
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
 
-__all__ = ["NonFiniteError", "Objective", "Training", "learning_rate"]
+__all__ = ["DamagedStateError", "NonFiniteError", "Objective", "Training", "learning_rate",
+           "read_state", "write_state"]  # fmt: skip
 
-ModelT = TypeVar("ModelT", bound=nn.Module)
+_FORMAT = 1  # of a training state
+
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
 
@@ -47,70 +52,55 @@ def _steps(recipe: Recipe) -> int:
     return recipe.steps
 
 
-class Training(Generic[ModelT]):
+class Training:
     """A model on its way: steps one at a time, and a file from which it goes on.
 
     Batches and the learning rate are functions of (seed, step), so a state holds no sampler and no
-    scheduler: model, optimizer, regularizer, random state and the step are all.
+    scheduler: model, optimizer, regularizer, random state and the step are all. `step` counts the
+    optimizer steps taken, of `steps`; `gradient_norm` is the last one's before it was clipped.
 
     On several ranks each computes its part of every batch, and the gradients are averaged: with
-    batch statistics and regularizer summed over the ranks (`parallel.synchronise`, SIGReg's own
-    sync) they are those of one process with the whole batch. Dropout alone differs: a rank draws
-    its masks from a stream of its own, a function of (seed, step, rank).
+    batch statistics (`ranks.synchronise`) and SIGReg over all ranks they are those of one process
+    with the whole batch. Dropout alone differs: its masks are a function of (seed, step, rank).
 
     Args:
-        model: trained in place, on the device where it is; what `objective` takes.
+        model: what `objective` takes; trained in place, on the device where it is.
         windows: where batches come from.
         recipe: settings of the loop, `steps` decided.
         objective: what a step minimises.
-        regularizer: its third argument; None means SIGReg by the recipe. Its parameters learn too.
+        regularizer: its third argument, SIGReg by the recipe where None; its parameters learn too.
         workers: processes that fetch batches ahead; the batches are the same with any number.
-        ranks: who shares the batches; this process alone by default.
-        sharded: whether each rank holds a part of every weight and moment (FSDP2) or all (DDP).
-
-    Attributes:
-        step: optimizer steps taken.
-        steps: of the whole run.
-        gradient_norm: of the last step, before it was clipped.
-    Raises: ValueError if there are fewer windows than the batch needs, the ranks do not divide
-        it, or `steps` is not decided.
+        ranks: who shares the batches.
+        sharded: each rank holds a part of every weight and moment (FSDP2), not all (DDP).
+    Raises: ValueError if there are fewer windows than the batch needs, the ranks do not divide it,
+        or `steps` is not decided.
     """
 
     def __init__(
-        self,
-        model: ModelT,
-        windows: Windows,
-        recipe: Recipe,
-        *,
-        objective: Objective = jepa_loss,
-        regularizer: nn.Module | None = None,
-        workers: int = 0,
-        ranks: Ranks = ALONE,
-        sharded: bool = False,
-    ) -> None:
+        self, model: nn.Module, windows: Windows, recipe: Recipe, *,
+        objective: Objective = jepa_loss, regularizer: nn.Module | None = None, workers: int = 0,
+        ranks: Ranks = ALONE, sharded: bool = False,
+    ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)
         self.recipe = recipe = recipe.model_copy(update={"precision": precision})
-        self.model, self.windows, self.steps = model, windows, _steps(recipe)
+        self.model: Any = model
+        self.windows, self.objective = windows, objective
         self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
-        self.order = self._order(start=0)
-        self.objective = objective
+        self.step, self.steps, self.gradient_norm = 0, _steps(recipe), math.nan
+        self.order = BatchOrder(
+            len(windows), recipe.batch_size, seed=recipe.seed, stop=self.steps, rank=ranks.rank,
+            ranks=ranks.size,
+        )  # fmt: skip
         self.regularizer = regularizer or SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
         self.regularizer.to(self.device)
-        self._shared = shared(_Pass(self), ranks, self.sharded) if ranks.size > 1 else None
-        # A regularizer may learn too, as PLDM's inverse dynamics do.
-        self.parameters = [*model.parameters(), *self.regularizer.parameters()]
+        # Model and regularizer, for that may learn too, as PLDM's inverse dynamics do.
+        self.both = _Pass(self)
+        self._pass = shared(self.both, ranks, self.sharded) if ranks.size > 1 else self.both
+        self.parameters = list(self.both.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.step = 0
-        self.gradient_norm = math.nan
-
-    def _order(self, start: int) -> BatchOrder:
-        return BatchOrder(
-            len(self.windows), self.recipe.batch_size, seed=self.recipe.seed, start=start,
-            stop=self.steps, rank=self.ranks.rank, ranks=self.ranks.size,
-        )  # fmt: skip
 
     def run(self) -> Generator[Losses, None, None]:
         """Train to the last step, yielding the losses of each; `step` counts them.
@@ -132,27 +122,19 @@ class Training(Generic[ModelT]):
 
     def losses(self, batch: Batch) -> Losses:
         """The objective of a batch on any device, in the precision of the run."""
-        if self._shared is not None and self.sharded:
-            # Whoever holds a part of the weights must ask the others for the rest.
-            losses: Losses = self._shared(*batch)
-            return losses
-        return self._losses(batch)
+        # Whoever holds a part of the weights must ask the others for the rest.
+        losses: Losses = (self._pass if self.sharded else self.both)(*batch)
+        return losses
 
     def precision(self) -> torch.autocast:
         """A block in which the network computes as it does in training."""
         low = self.recipe.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
-    def _losses(self, batch: Batch) -> Losses:
-        batch = batch.to(self.device)
-        with self.precision():
-            return self.objective(self.model, batch, self.regularizer, self.recipe.weight)
-
     def _batches(self) -> Generator[Batch, None, None]:
         if self.workers:
-            pinned = self.device.type == "cuda"
-            order = self._order(start=self.step)
-            yield from loader(self.windows, order, workers=self.workers, pin_memory=pinned)
+            self.order.start, pin = self.step, self.device.type == "cuda"
+            yield from loader(self.windows, self.order, workers=self.workers, pin_memory=pin)
         while True:
             yield self.windows.batch(self.order.batch(self.step))
 
@@ -160,41 +142,30 @@ class Training(Generic[ModelT]):
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
-        undo = self._remember()
-        if self._shared is not None:
+        # What a forward pass moves.
+        before, random = [buffer.clone() for buffer in self.both.buffers()], self._random()
+        if self.ranks.size > 1:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
             torch.manual_seed(seed % 2**63)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._losses(batch) if self._shared is None else self._shared(*batch)
+        losses: Losses = self._pass(*batch)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         # Averaged over the ranks, the gradient is finite on all of them or on none.
         self.gradient_norm = float(whole(norm))
         if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):
-            undo()
+            for buffer, value in zip(self.both.buffers(), before, strict=True):
+                buffer.copy_(value)
+            self._set_random(random)
+            self.optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError(self._diagnose(losses, batch))
         self.optimizer.step()
         return losses
 
-    def _remember(self) -> Callable[[], None]:
-        """A function that takes back what a forward pass moves: buffers and random state."""
-        buffers = [*self.model.buffers(), *self.regularizer.buffers()]
-        before = [buffer.clone() for buffer in buffers]
-        random = self._random()
-
-        def undo() -> None:
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
-            self._set_random(random)
-            self.optimizer.zero_grad(set_to_none=True)
-
-        return undo
-
     def _random(self) -> dict[str, Tensor]:
-        state = {"random": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            state["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        return state
+        cuda = self.device.type == "cuda"
+        own = {"random.cuda": torch.cuda.get_rng_state(self.device)} if cuda else {}
+        return {"random": torch.get_rng_state(), **own}
 
     def _set_random(self, state: dict[str, Tensor]) -> None:
         torch.set_rng_state(state["random"])
@@ -208,13 +179,13 @@ class Training(Generic[ModelT]):
             bad = ["the gradient"]
         inputs = {**named(batch.frames, "frames"), "actions": batch.actions}
         dirty = [name for name, value in inputs.items() if not bool(value.isfinite().all())]
-        diverged = "the weights have diverged: lower learning_rate or weight"
-        source = f"its data are finite, so {diverged}"
         where = "" if self.ranks.size == 1 else f" of rank {self.ranks.rank}"
+        source = "its data are finite, so"
+        if where:
+            source = "this rank's data are finite: unless another rank's are not,"
+        source += " the weights have diverged: lower learning_rate or weight"
         if dirty:
             source = f"its {' and '.join(dirty)} hold NaN or inf"
-        elif where:
-            source = f"this rank's data are finite: unless another rank's are not, {diverged}"
         return (
             f"training stopped at step {self.step + 1} of {self.steps}: "
             f"{' and '.join(bad) or 'the total loss'} is not finite on batch {self.step} "
@@ -223,8 +194,7 @@ class Training(Generic[ModelT]):
 
     def save(self, path: Path, also: Mapping[str, Tensor] | None = None) -> None:
         """Write the state, and tensors of the caller's; every rank must call it, one writes."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"regularizer.{k}": v for k, v in self.regularizer.state_dict().items()}
+        tensors: dict[str, Tensor] = dict(self.both.state_dict())
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
         tensors = {k: whole(v) for k, v in tensors.items()}
@@ -245,29 +215,32 @@ class Training(Generic[ModelT]):
             # Its schedule is over, and ours begins.
             words |= {"steps": mine["steps"], "schedule_from": mine["schedule_from"]}
         words.setdefault("schedule_from", "0")
-        changed = [f"{k} {words.get(k)} → {v}" for k, v in mine.items() if words.get(k) != v]
-        if changed:
+        if changed := [f"{k} {words.get(k)} → {v}" for k, v in mine.items() if words.get(k) != v]:
             raise ValueError(
                 f"a resumed run must keep its settings, got other ones than {path} holds: "
                 + ", ".join(changed)
             )
-        own, saved = self.model.state_dict(), _under("model.", tensors)
+        own, learned, also = self.both.state_dict(), {}, {}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "also":
+                also[rest] = value
+            elif kind == "optimizer":
+                index, _, key = rest.partition(".")
+                moments.setdefault(int(index), {})[key] = value
+            elif kind != "random":
+                learned[name] = part(value, own[name]) if name in own else value
         try:
-            state = {k: part(v, own[k]) if k in own else v for k, v in saved.items()}
-            self.model.load_state_dict(state)
-            self.regularizer.load_state_dict(_under("regularizer.", tensors))
+            self.both.load_state_dict(learned)
         except RuntimeError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
-        moments: dict[int, dict[str, Tensor]] = {}
-        parameters = self.optimizer.param_groups[0]["params"]
-        for name, value in _under("optimizer.", tensors).items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = part(value, parameters[int(index)])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        ours, groups = self.parameters, self.optimizer.state_dict()["param_groups"]
+        state = {i: {k: part(v, ours[i]) for k, v in m.items()} for i, m in moments.items()}
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self._set_random(tensors)
         self.step = step
-        return _under("also.", tensors)
+        return also
 
     def _words(self) -> dict[str, str]:
         """What a state must agree in to be continued."""
@@ -278,14 +251,52 @@ class Training(Generic[ModelT]):
 class _Pass(nn.Module):
     """One whole forward pass as a module, so that what wraps it sees every parameter in use."""
 
-    def __init__(self, training: Training[Any]) -> None:
+    def __init__(self, training: Training) -> None:
         super().__init__()
-        self.model, self.regularizer = training.model, training.regularizer
-        self._losses = training._losses
+        self.model, self.regularizer, self._of = training.model, training.regularizer, training
 
     def forward(self, frames: Tensor, actions: Tensor) -> Losses:
-        return self._losses(Batch(frames, actions))
+        run, batch = self._of, Batch(frames, actions).to(self._of.device)
+        with run.precision():
+            return run.objective(self.model, batch, self.regularizer, run.recipe.weight)
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+class DamagedStateError(ValueError):
+    """A checkpoint that is not what was written; the message names the file."""
+
+
+def write_state(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and words as one safetensors file, whole or not at all; OSError names it."""
+    # safetensors knows no strides, and two names of one storage are written twice.
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    own = {"format": str(_FORMAT), "sha256": _digest(plain, metadata)}
+    write_atomically(path, save(plain, metadata | own))
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `write_state` was given.
+
+    Raises: FileNotFoundError; DamagedStateError if it is no safetensors file or one bit differs;
+        ValueError if a newer version wrote it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no training state to resume from at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DamagedStateError(f"{path} is damaged: {error}") from error
+    version, kept = (metadata.pop(name, "") for name in ("format", "sha256"))
+    if version.isdecimal() and int(version) > _FORMAT:
+        raise ValueError(
+            f"{path} has format {version}, newer than {_FORMAT}, the newest this version reads; "
+            "update the library"
+        )
+    if kept != _digest(tensors, metadata):
+        raise DamagedStateError(f"{path} is damaged: its values do not match their digest")
+    return tensors, metadata
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    return digest_of(tensors, json.dumps(metadata, sort_keys=True).encode())

@@ -1,38 +1,43 @@
-"""The data of a training run: opened, split by episode, cut into windows."""
+"""What a run is made of: its data, opened, split and cut, and its model, new or begun."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from worldmodel.apps.settings import TrainSettings
+from sigreg import SIGReg
+from worldmodel import presets
+from worldmodel.apps.machine import precision_of
+from worldmodel.apps.ranks import Ranks, everyone, synchronise
+from worldmodel.apps.runs import open_run
+from worldmodel.apps.settings import Recipe, TrainSettings
+from worldmodel.apps.train.loop import Objective, Training
 from worldmodel.data import ActionScale, Episodes, Windows, episode_digests, split
 from worldmodel.data.frames import EpisodeFrames
 from worldmodel.data.opening import open_episodes
+from worldmodel.gcbc import GCBC, gcbc_loss
+from worldmodel.loss import PLDMTerms, jepa_loss, pldm_loss
+from worldmodel.model import WorldModel
 
-__all__ = ["TrainMaterial", "cut", "open_material"]
+__all__ = ["NoTerms", "TrainMaterial", "begin_training", "build_model", "cut", "objective_of",
+           "open_material"]  # fmt: skip
 
 _MEMORY = 8 * 2**30  # bytes of frames that are read into memory where a file cannot be mapped
 
 
 class TrainMaterial(NamedTuple):
-    """What a run learns from and is scored on.
-
-    Attributes:
-        train: windows of the training episodes.
-        held_out: windows of the others.
-        scale: of the training actions.
-        trained_on: digests of the training episodes.
-        kept_apart: digests of the others.
-    """
+    """What a run learns from and is scored on."""
 
     train: Windows
     held_out: Windows
-    scale: ActionScale
-    trained_on: list[str]
-    kept_apart: list[str]
+    scale: ActionScale  #: of the training actions
+    trained_on: list[str]  #: digests of the training episodes
+    kept_apart: list[str]  #: digests of the others
 
 
 def open_material(settings: TrainSettings) -> TrainMaterial:
@@ -63,19 +68,145 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
 def cut(
     settings: TrainSettings, train: tuple[Episodes, Tensor], held_out: tuple[Episodes, Tensor]
 ) -> TrainMaterial:
-    """Windows of episodes that are open already, each given with the indices [E] that are meant.
-
-    Raises: ValueError if there is no window on one side.
-    """
-    scale = ActionScale.fit(*train)
+    """Windows of open episodes, given with the indices [E] that are meant; at least one a side."""
+    frames, skip, scale = settings.num_frames, settings.frameskip, ActionScale.fit(*train)
     windows, digests = [], []
     for episodes, subset in (train, held_out):
-        windows.append(
-            Windows(
-                episodes, num_frames=settings.num_frames, frameskip=settings.frameskip,
-                scale=scale, subset=subset,
-            )
-        )  # fmt: skip
+        own = Windows(episodes, num_frames=frames, frameskip=skip, scale=scale, subset=subset)
+        windows.append(own)
         names = episode_digests(episodes)
         digests.append([names[e] for e in subset.tolist()])
     return TrainMaterial(windows[0], windows[1], scale, digests[0], digests[1])
+
+
+_PASSES = 10  # over the data where no steps are given, as published
+
+
+class NoTerms(nn.Module):
+    """Zero: actions are what is predicted, there is nothing to keep from collapse."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Embeddings of any shape -> 0."""
+        return z.new_zeros(())
+
+
+def objective_of(name: str, recipe: Recipe) -> tuple[Objective, nn.Module]:
+    """What a step minimises, and its third argument, from the settings of the loop."""
+    if name == "gcbc":
+        if recipe.weight:
+            raise ValueError(f"weight must be 0 with objective gcbc, got {recipe.weight:g}")
+        return gcbc_loss, NoTerms()
+    if name == "pldm":
+        # Its terms have the published weights; the recipe's multiplies all of them.
+        return pldm_loss, PLDMTerms()
+    return jepa_loss, SIGReg(num_proj=recipe.num_proj, seed=recipe.seed, group=everyone())
+
+
+def begin_training(
+    settings: TrainSettings, material: TrainMaterial, ranks: Ranks, *, fresh: bool = True
+) -> tuple[TrainSettings, Training]:
+    """A training at its first step, and its settings with steps and precision decided.
+
+    `fresh` begins with the weights of `init_from`, if there is one; a resumed run has its own.
+
+    Raises: ValueError if model, data, ranks and settings do not fit each other.
+    """
+    size, ours = settings.batch_size, len(material.held_out)
+    if size < 2 * ranks.size or size % ranks.size:
+        raise ValueError(
+            f"batch_size must be at least 2 for each process, all alike, got {size} for "
+            f"{ranks.size}"
+        )
+    if ours < 2 * ranks.size:
+        raise ValueError(
+            f"the held-out episodes must have at least {2 * ranks.size} windows, got {ours}: "
+            f"raise held_out (now {settings.held_out})"
+        )
+    steps = settings.steps or max(_PASSES * (len(material.train) // size), 1)
+    precision = precision_of(settings.precision, ranks.device)
+    settings = settings.model_copy(update={"steps": steps, "precision": precision})
+    torch.manual_seed(settings.seed)
+    model = build_model(settings, material.train)
+    if settings.init_from is not None and fresh:
+        model.load_state_dict(_weights_of(settings.init_from, model, material))
+    model.to(ranks.device)
+    if ranks.size > 1:
+        synchronise(model)
+    objective, regularizer = objective_of(settings.objective, settings)
+    training = Training(
+        model, material.train, settings, objective=objective, regularizer=regularizer,
+        workers=settings.workers, ranks=ranks, sharded=settings.sharded,
+    )  # fmt: skip
+    return settings, training
+
+
+def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
+    """The preset's model for these frames and blocks of actions, with some arguments changed.
+
+    The weights are drawn from the global random stream. Of "gcbc" it is a policy: its windows may
+    be longer than the history, for their frames are goals.
+
+    Raises: ValueError if a part has no such argument or refuses its value, or the history is too
+        short for the windows.
+    """
+    episodes, num_frames, preset = windows.episodes, settings.num_frames, settings.preset
+    action_dim = episodes.actions.shape[1] * windows.frameskip
+    changes: Mapping[Any, Mapping[str, Any]] = settings.model
+    clones = settings.objective == "gcbc"
+    if clones and changes.get("action_encoder"):
+        raise ValueError("action_encoder must be left out with objective gcbc, which has none")
+    with torch.device("meta"):
+        plan = presets.lewm(action_dim) if preset == "lewm" else presets.small(action_dim)
+    parts: dict[str, Any] = {}
+    for name in ("encoder", "predictor") if clones else ("encoder", "action_encoder", "predictor"):
+        part, wanted = getattr(plan, name), dict(changes.get(name, {}))
+        own = {"image_size": episodes.frames.shape[-1]} if name == "encoder" else {}
+        if unknown := sorted(set(wanted) - set(part.config)):
+            raise ValueError(
+                f"{name} ({type(part).__name__}) has no {unknown[0]!r}; it has "
+                f"{', '.join(sorted(part.config))}"
+            )
+        try:
+            parts[name] = type(part)(**(part.config | own | wanted))
+        except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+            hint = (
+                "; set encoder.patch_size, or write frames of another side with `worldmodel data "
+                f"convert --size` (they have {own['image_size']} px)" if own and not wanted else ""
+            )  # fmt: skip
+            raise ValueError(f"the {preset} {name} cannot be built: {error}{hint}") from error
+    if clones:
+        return GCBC(parts["encoder"], parts["predictor"], action_dim)
+    model = WorldModel(**parts)
+    if model.predictor.history < num_frames - 1:
+        raise ValueError(
+            f"num_frames must be at most predictor.history + 1 = {model.predictor.history + 1}, "
+            f"got {num_frames}; set predictor.history={num_frames - 1} too"
+        )
+    return model
+
+
+def _weights_of(
+    folder: Path, model: WorldModel | GCBC, material: TrainMaterial
+) -> dict[str, Tensor]:
+    """The weights of a run; a ValueError names what differs from this model by name and shape."""
+    found, kind = open_run(folder), type(model).__name__
+    if (other := type(found.model).__name__) != kind:
+        raise ValueError(f"--init-from must be a {kind}, {folder} holds a {other}")
+    mine = material.train.episodes.actions.shape[1], material.train.frameskip
+    theirs = len(found.scale.mean), found.frameskip
+    if mine != theirs:
+        raise ValueError(
+            f"--init-from must be trained on actions of {mine[0]} dims × frameskip {mine[1]}, as "
+            f"these data are cut, {folder} was on {theirs[0]} × {theirs[1]}"
+        )
+    state: dict[str, Tensor] = found.model.state_dict()
+    ours, others = (
+        {name: list(value.shape) for name, value in s.items()} for s in (model.state_dict(), state)
+    )
+    if differ := sorted(n for n in ours | others if ours.get(n) != others.get(n)):
+        raise ValueError(
+            f"--init-from must hold the model of these settings, {folder} differs in "
+            f"{len(differ)} tensors, as {differ[0]}: {others.get(differ[0])} instead of "
+            f"{ours.get(differ[0])}; --config {folder / 'train.json'} takes over its settings"
+        )
+    return state

@@ -13,20 +13,71 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sigreg import SIGReg, noise_floor, report
+from sigreg import Report, SIGReg, noise_floor, report
 from worldmodel._files import write_atomically
 from worldmodel.apps.folder import write_json
 from worldmodel.apps.progress import Progress, say
-from worldmodel.apps.settings import TrainSettings
-from worldmodel.apps.train.alarm import Alarm
+from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Training, learning_rate
 from worldmodel.records import Losses
 
-__all__ = ["COLUMNS", "Reports", "Scores", "begin_wandb", "floor_of", "need_wandb", "read_table"]
+__all__ = ["COLUMNS", "Alarm", "Reports", "Scores", "begin_wandb", "need_wandb", "read_table"]
 
 COLUMNS = ("step", "prediction", "regularization", "excess", "effective_rank", "embedding_std",
            "gradient_norm", "learning_rate", "windows_per_second")  # fmt: skip
 _DIRECTIONS = 64  # of the read-outs; enough for a verdict, and quick
+# What counts as a collapse.
+_POINT = 0.1  # standard deviation of a coordinate; SIGReg's target is 1
+_RANK = 2.0  # effective rank; a world of two coordinates fills a few directions and is no collapse
+_EXCESS = 0.5  # SIGReg's excess, as a fraction of what a single point would score
+
+
+class Alarm:
+    """Watches the read-outs of a run and speaks once per collapse; `count` is how many it told.
+
+    A collapse is one of three: all embeddings near one point, all near one line, or a
+    statistic half as large as that of a single point. It counts when it is seen in three read-outs
+    in a row behind the warm-up, the first tenth of the run and 50 steps: fresh weights may show any
+    of them for a while. The weight and rate of `recipe` are named as suspects.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.seen, self.count, self.raised = recipe, 0, 0, False
+
+    def look(self, step: int, found: Report) -> str | None:
+        """What to tell the user about a read-out, None if there is nothing new."""
+        signs, recipe = [], self.recipe
+        if found.scale < _POINT:
+            signs.append("all embeddings lie near one point")
+        elif found.effective_rank < _RANK:
+            signs.append(f"they fill {found.effective_rank:.1f} of {found.dim} directions")
+        if found.collapse > _EXCESS:
+            signs.append(f"SIGReg's excess is {found.collapse:.0%} of a single point's")
+        if step <= max(50, max(recipe.warmup, 0.1) * (recipe.steps or 0)):
+            return None
+        figures = (
+            f"standard deviation {found.scale:.2g} instead of 1, effective rank "
+            f"{found.effective_rank:.1f} where Gaussian samples show {found.gaussian_rank:.0f}, "
+            f"SIGReg {found.statistic:.3g} over a floor of {found.floor:.2f}"
+        )
+        self.seen = self.seen + 1 if signs else 0
+        if self.raised and not signs:
+            self.raised = False
+            return f"step {step}: the embeddings have spread again, {figures}"
+        if self.raised or self.seen < 3:
+            return None
+        self.raised, self.count = True, self.count + 1
+        remedy = (
+            f"Raise weight (now {recipe.weight:g}; doubling it is a step), or lower learning_rate "
+            f"(now {recipe.learning_rate:g}); see also whether the frames differ: worldmodel data "
+            "inspect"
+        )
+        if recipe.weight == 0:
+            remedy = "weight is 0: nothing keeps embeddings apart; set weight=0.05 or so"
+        return (
+            f"COLLAPSE at step {step}: {'; '.join(signs)} ({figures}). Embeddings that are all "
+            f"alike are easy to predict: the small prediction loss is no success. {remedy}"
+        )
 
 
 class Scores(NamedTuple):
@@ -36,40 +87,28 @@ class Scores(NamedTuple):
     regularization: float
 
 
-def floor_of(training: Training[Any]) -> float | None:
-    """What the regularizer scores on Gaussian embeddings, if it is SIGReg with its factor N."""
-    layer = training.regularizer
-    if isinstance(layer, SIGReg) and layer.scale_by_n:
-        return noise_floor(layer.quadrature)
-    return None
-
-
 class Reports:
-    """Averages the losses and tells about them every `every` steps.
+    """Averages the losses and tells about them every `every` steps; None makes 200 rows.
 
     The read-outs (effective rank, spread, alarm) look at the last batch of a stretch alone, on rank
-    0 at its own part; they draw nothing from the global random stream.
-
-    Args:
-        training: whose steps these are, at the step where they begin.
-        folder: of the run.
-        every: steps between two rows; None makes 200 rows.
-        state: what an earlier `state` returned, at this step.
-        wandb: a run of Weights & Biases, or None.
-
-    Attributes:
-        scores: on held-out episodes at the present step, or None.
+    0 at its own part; they draw nothing from the global random stream. `scores` are those on
+    held-out episodes at the present step, or None. `state` is what an earlier `state` returned, at
+    this step of the training; `wandb` is a run of Weights & Biases.
     """
 
     def __init__(
-        self, training: Training[Any], folder: Path, every: int | None = None,
+        self, training: Training, folder: Path, every: int | None = None,
         state: Mapping[str, Tensor] | None = None, wandb: Any = None,
     ) -> None:  # fmt: skip
         self.training, self.every = training, every or max(training.steps // 200, 1)
-        self.floor, self.wandb, self.writes = floor_of(training), wandb, training.ranks.first
+        self.wandb, self.writes, layer = wandb, training.ranks.first, training.regularizer
+        # What Gaussian embeddings score, if the regularizer is SIGReg with its factor N.
+        sigreg = layer if isinstance(layer, SIGReg) and layer.scale_by_n else None
+        self.floor = None if sigreg is None else noise_floor(sigreg.quadrature)
         # The alarm knows SIGReg's target; another regularizer may mean another spread.
         self.alarm = None if self.floor is None else Alarm(training.recipe)
-        self.sums, self.count, self.since = torch.zeros(2), 0, time.monotonic()
+        self.began, self.sums, self.count, self.seconds = time.monotonic(), torch.zeros(2), 0, 0.0
+        self.since = self.began, training.step
         if state:
             self.sums = state["sums"]
             self.count, seen, count, raised = state["counts"].tolist()
@@ -80,19 +119,27 @@ class Reports:
         self.bar = Progress("train", training.steps, start=training.step, quiet=not self.writes)
         self.paths = folder / "curves.csv", folder / "held_out.csv"
         self.events: Any = None
-        if self.writes:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path, header in zip(self.paths, (COLUMNS, ("step", *Scores._fields)), strict=True):
-                _begin(path, header, training.step)
-            told = read_table(self.paths[1])
-            if told["step"][-1:] == [training.step]:
-                self.scores = Scores(told["prediction"][-1], told["regularization"][-1])
-            self.events = _event_writer(folder / "tensorboard", training.step)
+        if not self.writes:
+            return
+        from tensorboardX import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, header in zip(self.paths, (COLUMNS, ("step", *Scores._fields)), strict=True):
+            _begin(path, header, training.step)
+        told = read_table(self.paths[1])
+        if told["step"][-1:] == [training.step]:
+            self.scores = Scores(told["prediction"][-1], told["regularization"][-1])
+        # What a killed writer told behind this step is no longer true; names are of the second.
+        self.events = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=training.step + 1 if training.step else None,
+            filename_suffix=f".{training.step}",
+        )  # fmt: skip
 
     def __enter__(self) -> Reports:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.seconds = round(time.monotonic() - self.began, 2)
         self.bar.__exit__()
         if self.events is not None:
             self.events.close()
@@ -102,7 +149,7 @@ class Reports:
     def state(self) -> dict[str, Tensor]:
         """What is known of the row that is not full yet, and of the alarm; every rank calls it."""
         alarm = self.alarm
-        told = [alarm.seen, alarm.count, int(alarm.raised)] if alarm is not None else [0, 0, 0]
+        told = [0, 0, 0] if alarm is None else [alarm.seen, alarm.count, int(alarm.raised)]
         sums = self.training.ranks.mean(self.sums).cpu()
         return {"sums": sums, "counts": torch.tensor([self.count, *told])}
 
@@ -117,17 +164,16 @@ class Reports:
 
     def held_out(self, scores: Scores) -> None:
         """Take note of the losses on held-out episodes."""
-        self.scores, step = scores, self.training.step
+        self.scores = scores
         if self.writes:
-            _append(self.paths[1], [step, *(f"{score:.6g}" for score in scores)])
-            self._log(step, {f"held_out/{k}": value for k, value in scores._asdict().items()})
+            self._tell(self.paths[1], "held_out", scores._asdict(), Scores._fields)
 
     def _row(self, step: int, losses: Losses) -> None:
-        recipe = self.training.recipe
+        recipe, (began, first), now = self.training.recipe, self.since, time.monotonic()
         prediction, regularization = self.training.ranks.mean(self.sums / self.count).tolist()
-        seconds = max(time.monotonic() - self.since, 1e-9)
-        rate = self.count * recipe.batch_size / seconds
-        self.sums, self.count, self.since = torch.zeros(2), 0, time.monotonic()
+        # Of a stretch that was interrupted, the steps of this process.
+        rate = (step - first) * recipe.batch_size / max(now - began, 1e-9)
+        self.sums, self.count, self.since = torch.zeros(2), 0, (now, step)
         if not self.writes:
             return
         found = report(losses.embeddings.float().transpose(0, 1), num_proj=_DIRECTIONS)
@@ -138,28 +184,25 @@ class Reports:
             "gradient_norm": self.training.gradient_norm,
             "learning_rate": learning_rate(recipe, step - 1), "windows_per_second": rate,
         }  # fmt: skip
-        cells = [f"{values[name]:.6g}" if name in values else "" for name in COLUMNS[1:]]
-        _append(self.paths[0], [step, *cells])
-        self._log(step, {f"train/{name}": value for name, value in values.items()})
+        self._tell(self.paths[0], "train", values, COLUMNS[1:])
         self.shown = {"prediction": prediction, **excess, "rank": found.effective_rank}
         if self.alarm is not None and (told := self.alarm.look(step, found)) is not None:
             say(told)
 
-    def _log(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
+    def _tell(
+        self, path: Path, group: str, values: Mapping[str, float], columns: Sequence[str]
+    ) -> None:
+        step = self.training.step
+        cells = [f"{values[name]:.6g}" if name in values else "" for name in columns]
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(",".join([str(step), *cells]) + "\n")
+        named = {f"{group}/{name}": value for name, value in values.items()}
+        for name, value in named.items():
             self.events.add_scalar(name, value, step)
         # What a kill leaves is what the CSV files hold.
         self.events.flush()
         if self.wandb is not None:
-            self.wandb.log(dict(values), step=step)
-
-
-def _event_writer(folder: Path, step: int) -> Any:
-    from tensorboardX import SummaryWriter
-
-    # What a killed writer told behind this step is no longer true; files are named by the second.
-    purge = step + 1 if step else None
-    return SummaryWriter(str(folder), purge_step=purge, filename_suffix=f".{step}")
+            self.wandb.log(named, step=step)
 
 
 def begin_wandb(settings: TrainSettings) -> Any:
@@ -177,10 +220,7 @@ def begin_wandb(settings: TrainSettings) -> Any:
 
 
 def need_wandb() -> Any:
-    """The module of Weights & Biases.
-
-    Raises: ImportError if it is not installed.
-    """
+    """The module of Weights & Biases; ImportError if it is not installed."""
     try:
         import wandb
     except ImportError as error:
@@ -202,8 +242,3 @@ def _begin(path: Path, header: Sequence[str], step: int) -> None:
     whole = [row for row in old if row.endswith("\n") and row.count(",") == len(header) - 1]
     kept = [row for row in whole if int(row.split(",")[0]) <= step]
     write_atomically(path, (",".join(header) + "\n" + "".join(kept)).encode())
-
-
-def _append(path: Path, cells: Sequence[object]) -> None:
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(",".join(map(str, cells)) + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from worldmodel.apps import provenance
+from worldmodel.apps import machine
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -24,18 +24,18 @@ def test_a_foreign_repository_around_the_package_is_not_its_commit(
     ).stdout.strip()
     installed = tmp_path / ".venv" / "lib" / "site-packages"
     for place, expected in ((tmp_path, head), (installed, None)):
-        module = place / "worldmodel" / "apps" / "provenance.py"
+        module = place / "worldmodel" / "apps" / "machine.py"
         module.parent.mkdir(parents=True)
-        monkeypatch.setattr(provenance, "__file__", str(module))
-        assert provenance.commit() == expected
+        monkeypatch.setattr(machine, "__file__", str(module))
+        assert machine.commit() == expected
 
 
 def test_without_a_repository_or_without_git_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An installed package says its version instead."""
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "worldmodel" / "apps" / "x.py"))
-    assert provenance.commit() is None
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "worldmodel" / "apps" / "x.py"))
+    assert machine.commit() is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.commit() is None
-    assert set(provenance.versions()) == {"sigreg", "torch", "python"}
+    assert machine.commit() is None
+    assert set(machine.versions()) == {"sigreg", "torch", "python"}

@@ -1,0 +1,61 @@
+"""This machine: its devices, and where a number comes from: versions, commit, processor."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+__all__ = ["commit", "device_of", "machine", "precision_of", "versions"]
+
+
+def device_of(name: str) -> str:
+    """The device of a setting, "auto" a GPU if there is one; ValueError if torch cannot use it."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        # There and back: "meta" makes tensors and holds none.
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
+        why = f"got {name!r} ({str(error).splitlines()[0]})"
+        raise ValueError(f"--device must be a device torch can use, {why}") from None
+    return name
+
+
+def precision_of(name: str, device: str) -> str:
+    """The precision that a setting means on a device; "auto" is bfloat16 on a GPU that has it."""
+    low = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    return name if name != "auto" else "bfloat16" if low else "float32"
+
+
+def versions() -> dict[str, str]:
+    """Of this library, torch and Python."""
+    try:
+        own = version("sigreg")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {"sigreg": own, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def machine(device: str) -> str:
+    """Processor kind, threads and device."""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, {device}"
+
+
+def commit() -> str | None:
+    """Commit of the source tree this package lies in, or None for an installed one.
+
+    A package installed inside somebody else's repository, in its virtual environment say, is not
+    of that repository's commit.
+    """
+    root = Path(__file__).resolve().parents[2]
+    words = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, check=True, timeout=5)  # noqa: S603 - fixed words
+    except (OSError, subprocess.SubprocessError):
+        return None
+    top, head = found.stdout.splitlines()
+    return head if Path(top).resolve() == root else None

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-    Group: TypeAlias = ProcessGroup | DeviceMesh | Literal["auto"] | None
-
-__all__ = ["device_of", "group_name", "over_ranks", "sum_over_ranks", "whereabouts"]
+Group: TypeAlias = 'ProcessGroup | DeviceMesh | Literal["auto"] | None'
 
 
 def group_name(group: Group) -> str:
@@ -23,9 +19,6 @@ def group_name(group: Group) -> str:
 
     "auto" is the default group if one is initialised when this is called, not when the layer was
     built: layers are often built before the process group.
-
-    Raises: ValueError for anything else than "auto", None, a process group or a device mesh of one
-        dimension, and on a rank that is not in the group.
     """
     if group is None or not torch.distributed.is_available():
         return ""
@@ -43,22 +36,19 @@ def group_name(group: Group) -> str:
         group = group.get_group()
     # What new_group gives to ranks outside of it; an object of its own kind.
     outside: Any = torch.distributed.GroupMember.NON_GROUP_MEMBER
-    if group == outside:
-        raise ValueError("group must contain the rank that calls, got a group without it")
-    if not isinstance(group, torch.distributed.ProcessGroup):
+    if group != outside and not isinstance(group, torch.distributed.ProcessGroup):
         raise ValueError(
             f'group must be "auto", None, a process group or a device mesh, got {group!r}'
         )
-    if torch.distributed.get_rank(group) < 0:
+    if group == outside or torch.distributed.get_rank(group) < 0:
         raise ValueError("group must contain the rank that calls, got a group without it")
     return "" if torch.distributed.get_world_size(group) == 1 else str(group.group_name)
 
 
 def _resolve(name: str) -> ProcessGroup:
-    from torch.distributed import distributed_c10d
+    from torch.distributed.distributed_c10d import _resolve_process_group
 
-    resolved: ProcessGroup = distributed_c10d._resolve_process_group(name)  # type: ignore
-    return resolved
+    return _resolve_process_group(name)  # type: ignore
 
 
 def whereabouts(name: str) -> tuple[int, int]:
@@ -77,10 +67,7 @@ def device_of(name: str) -> torch.device:
 
 
 def sum_over_ranks(packed: Tensor, name: str) -> Tensor:
-    """Sum of every rank's `packed`, in place.
-
-    Sums and counts, not means: shards may be uneven or empty.
-    """
+    """Sum of every rank's `packed`, in place. Sums, not means: shards may be uneven or empty."""
     if name:
         torch.distributed.all_reduce(packed, group=_resolve(name))
     return packed
@@ -114,7 +101,6 @@ def over_ranks(parts: list[Tensor], mark: Tensor | None, name: str) -> list[Tens
     packed = torch.cat([part.flatten() for part in (*parts, digits, digits.square())])
     total: Tensor = _SumOverRanks.apply(packed, name)  # type: ignore[no-untyped-call]
     *sums, first, second = total.split([part.numel() for part in (*parts, digits, digits)])
-    ranks, _ = whereabouts(name)
-    same = (ranks * second.double() == first.double().square()).all()
+    same = (whereabouts(name)[0] * second.double() == first.double().square()).all()
     valid = torch.where(same, 1.0, torch.nan).to(packed)  # a factor, so that gradients get it too
     return [(valid * part).view(shape.shape) for part, shape in zip(sums, parts, strict=True)]

@@ -15,17 +15,11 @@ __all__ = ["DistributedCheck", "check_distributed"]
 
 
 class DistributedCheck(NamedTuple):
-    """What `check_distributed` found.
+    """What `check_distributed` found."""
 
-    Attributes:
-        ranks: how many ranks share the samples.
-        loss_error: |loss − loss of one process with all samples|, relative.
-        gradient_error: the same of a parameter's gradient, averaged over the ranks as DDP does.
-    """
-
-    ranks: int
-    loss_error: float
-    gradient_error: float
+    ranks: int  #: how many ranks share the samples
+    loss_error: float  #: |loss − loss of one process with all samples|, relative
+    gradient_error: float  #: the same of a parameter's gradient, averaged over ranks as DDP does
 
 
 def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
@@ -69,9 +63,9 @@ def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
         )
     shared_gradient = sum_over_ranks(shared_gradient.clone(), name) / ranks
     found = DistributedCheck(
-        ranks=ranks,
-        loss_error=float((shared_loss - loss).abs() / loss),
-        gradient_error=float((shared_gradient - gradient).norm() / gradient.norm()),
+        ranks,
+        float((shared_loss - loss).abs() / loss),
+        float((shared_gradient - gradient).norm() / gradient.norm()),
     )
     wrong = not (found.loss_error < 1e-4 and found.gradient_error < 1e-4)
     if wrong or sum_over_ranks(loss.new_tensor(wrong), name) > 0:  # on all ranks or on none

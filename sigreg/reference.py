@@ -1,7 +1,4 @@
-"""The mathematics of SIGReg in plain torch: the truth every kernel is compared with.
-
-Letters: N samples, D dims, M directions, K frequencies.
-"""
+"""The mathematics of SIGReg in plain torch: the truth every kernel is compared with."""
 
 from __future__ import annotations
 
@@ -20,12 +17,8 @@ def ecf_sums(x: Tensor, t: Tensor, shares: Tensor | None = None) -> tuple[Tensor
 
         cos_mk = Σ_n share_n cos(t_k x_nm),   sin_mk = Σ_n share_n sin(t_k x_nm)
 
+    Of projections x [..., N, M] at frequencies t [K]; shares [..., N] say how much a sample counts.
     Sums, not means: shards of a batch may be uneven, and sums of sums stay right.
-
-    Args:
-        x: [..., N, M] projections.
-        t: [K] frequencies.
-        shares: [..., N], how much each sample counts: 0 and 1 for a mask; None counts all.
     Returns: two tensors [..., M, K].
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
@@ -47,11 +40,7 @@ def epps_pulley(
     Its expectation under N(0, 1) is the noise floor Σ_k weight_k (1 − target_k²) whatever N is;
     samples collapsed on 0 score N Σ_k weight_k (1 − target_k)².
 
-    Args:
-        cos_mean: [..., M, K].
-        sin_mean: [..., M, K].
-        n: number of samples behind the means; a tensor broadcasts against [..., M].
-        quadrature: K nodes.
+    The means are [..., M, K]; n, the number of samples behind them, broadcasts against [..., M].
     Returns: [..., M].
     Source: Epps & Pulley (1983); LeJEPA, arXiv:2511.08544, Section 4.
     """

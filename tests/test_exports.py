@@ -167,9 +167,19 @@ def documented(name: str, text: str) -> bool:
     )
 
 
+def commented_fields(record: type) -> str:
+    """Fields of a record with a `#:` comment behind or above them, one `name:` a line."""
+    source = inspect.getsource(record)
+    field = r"^    (?:#: .*\n    )*(\w+): .*"
+    found = [m for m in re.finditer(field, source, re.M) if "#: " in m[0]]
+    return "".join(f"\n    {m[1]}:" for m in found)
+
+
 def missing_parts(value: object) -> list[str]:
-    """What a public docstring lacks to be a contract."""
+    """What a public docstring lacks to be a contract; a record's fields have comments instead."""
     text = inspect.getdoc(value) or ""
+    if inspect.isclass(value):
+        text += commented_fields(value)
     if not text:
         return ["a docstring"]
     if inspect.ismodule(value):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sigreg import Directions, Quadrature, random_directions, sigreg_loss, trapezoid
-from sigreg._kernels import loss_op
+from sigreg._kernels.ops import loss_op
 from sigreg.directions import SAMPLERS, Sketch
 
 from .backends import CUDA, device_of, every_backend

@@ -11,23 +11,15 @@ import torch
 import triton
 from torch import Tensor
 
-__all__ = ["INTERPRET", "Card", "card", "launcher", "on_device", "options"]
-
 INTERPRET = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 class Card(NamedTuple):
-    """What launches depend on.
-
-    Attributes:
-        processors: how many multiprocessors.
-        shared_memory: bytes that one program may have.
-        bfloat16: whether its tensor cores are known to multiply them: NVIDIA's from Ampere on.
-    """
+    """What launches depend on."""
 
     processors: int
-    shared_memory: int
-    bfloat16: bool
+    shared_memory: int  #: bytes that one program may have
+    bfloat16: bool  #: whether its tensor cores are known to multiply them: NVIDIA's from Ampere on
 
 
 @functools.cache
@@ -36,19 +28,14 @@ def card(device: torch.device) -> Card:
     if device.type != "cuda":
         return Card(1, 0, True)
     driver = triton.runtime.driver.active
-    properties, target = (
-        driver.utils.get_device_properties(device.index),
-        driver.get_current_target(),
-    )
+    properties = driver.utils.get_device_properties(device.index)
+    target = driver.get_current_target()
     bfloat16 = target.backend == "cuda" and target.arch >= 80
     return Card(properties["multiprocessor_count"], properties["max_shared_mem"], bfloat16)
 
 
 def on_device(like: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Launch on the tensor's card, whichever is current.
-
-    Raises: ValueError for a tensor on no card, unless the interpreter runs the kernels.
-    """
+    """Launch on the tensor's card, whichever is current; without one only the interpreter runs."""
     if like.is_cuda:
         return torch.cuda.device(like.device)
     if not INTERPRET:

@@ -10,22 +10,22 @@ per pair of centres.
 
 from __future__ import annotations
 
-import functools
 import math
 import struct
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from sigreg._distributed import whereabouts
-from sigreg._kernels.contract import Answer, Problem
+from sigreg._kernels.contract import Answer, Problem, flops, function_of, pull, save_gradients
 from sigreg._kernels.ecf_triton.device import INTERPRET, card, launcher, on_device, options
 from sigreg._kernels.ecf_triton.kernels import finish_kernel, pull_kernel, sums_kernel
 from sigreg._kernels.ecf_triton.product import aligned, product
 from sigreg.directions import Directions
-
-__all__ = ["loss"]
 
 _BLOCK_M = 32  # directions of a warp
 _FINISH_M = 16  # directions of a program that finishes: few, for many programs
@@ -42,23 +42,22 @@ def loss(problem: Problem) -> Answer:
 
 
 def _loss(problem: Problem) -> Answer:
-    groups, n, dim = problem.z.shape
-    num, chunk = len(problem.directions.rows), problem.chunk
-    z = problem.z.reshape(groups * n, dim)
-    blocks = problem.directions.split(chunk or num)
-    if (
-        problem.directions.scale is not None
-        and z.dtype != torch.float64
-        and card(z.device).bfloat16
-    ):
+    (groups, n, dim), like = problem.z.shape, problem.rule.weight
+    z, directions, chunk = problem.z.reshape(groups * n, dim), problem.directions, problem.chunk
+    num = len(directions.rows)
+    blocks = directions.split(chunk or num)
+    if directions.scale is not None and z.dtype != torch.float64 and card(z.device).bfloat16:
         z, blocks = aligned(z), [_aligned(block) for block in blocks]
     else:
-        z, blocks = z.to(problem.rule.weight), [block.to(problem.rule.weight) for block in blocks]
+        z, blocks = z.to(like), [block.to(like) for block in blocks]
     x, sums = z, []
     for block in blocks:
         x = _project(z, block, problem)
         sums.append(_sums(x, block, problem))
-    sums, sizes = _over_ranks(sums, problem)
+    sizes: Sequence[Tensor | None] = (None, None) if problem.shares is None else problem.own_sizes()
+    if problem.group:
+        ours, *sizes = problem.over_ranks(torch.cat([s.sum(1, keepdim=True) for s in sums], -1))
+        sums = [s.contiguous() for s in ours.split([len(block.rows) for block in blocks], -1)]
     losses, grad_rows = [], []
     grad_z = x.new_empty(z.shape if problem.want_z else 0)
     for i, (block, part) in enumerate(zip(blocks, sums, strict=True)):
@@ -110,47 +109,23 @@ def _sums(x: Tensor, block: Directions, problem: Problem) -> Tensor:
     (groups, n, num), pairs = x.shape, _pairs(problem)
     if not n:
         return x.new_zeros(groups, 1, 32 * pairs, num)
-    grid, splits, samples = _programs(x)
-    out = x.new_empty(groups, splits, 32 * pairs, num)
-    for pair in range(pairs):
-        launcher(sums_kernel, x)[grid](
-            x, block.scale, problem.shares, out, n, num, samples, splits, pair, pairs,
-            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, **_angle(problem.rule.spacing),
-            **options(x, _WARPS),
-        )  # fmt: skip
+    out = x.new_empty(groups, _splits(x)[0], 32 * pairs, num)
+    _each_pair(sums_kernel, x, block, problem, out)
     return out
 
 
-def _over_ranks(
-    sums: list[Tensor], problem: Problem
-) -> tuple[list[Tensor], tuple[Tensor | None, Tensor | None]]:
-    """Each block's sums and both sizes, over all ranks; None where every size is N."""
-    if problem.group:
-        parts = [part.shape[-1] for part in sums]
-        ours = torch.cat([part.sum(1, keepdim=True) for part in sums], -1)
-        ours, total, squares = problem.over_ranks(ours)
-        return [part.contiguous() for part in ours.split(parts, -1)], (total, squares)
-    return sums, (None, None) if problem.shares is None else problem.own_sizes()
-
-
 def _finish(
-    sums: Tensor,
-    block: Directions,
-    sizes: tuple[Tensor | None, Tensor | None],
-    known: int,
-    problem: Problem,
+    sums: Tensor, block: Directions, sizes: Sequence[Tensor | None], known: int, problem: Problem
 ) -> tuple[Tensor, Tensor]:
     """Parts of the loss, and the weights [G, pairs, 34, M] of its gradient."""
     (groups, splits, _, num), pairs, rule = sums.shape, _pairs(problem), problem.rule
-    programs = groups * triton.cdiv(num, _FINISH_M)
-    terms = groups * len(problem.directions.rows)
-    loss = sums.new_empty(programs)
+    terms, (ranks, _) = groups * len(problem.directions.rows), whereabouts(problem.group)
+    loss = sums.new_empty(groups * triton.cdiv(num, _FINISH_M))
     weights = sums.new_empty(groups, pairs, 34, num)
-    ranks, _ = whereabouts(problem.group)
-    launcher(finish_kernel, sums)[(programs,)](
+    launcher(finish_kernel, sums)[(len(loss),)](
         sums, *sizes, block.scale, rule.weight, rule.target, loss, weights,
         problem.z.shape[1], rule.weight.numel(), num, known, splits, pairs, terms, ranks,
-        SPACING=rule.spacing, SCALE_BY_N=problem.scale_by_n, BLOCK_M=_FINISH_M,
+        SPACING=problem.spacing, SCALE_BY_N=problem.scale_by_n, BLOCK_M=_FINISH_M,
         **options(sums, 4),
     )  # fmt: skip
     return loss, weights
@@ -158,18 +133,26 @@ def _finish(
 
 def _pull(x: Tensor, block: Directions, weights: Tensor, problem: Problem) -> Tensor:
     """Gradient with respect to x [G, N, M], in its memory where one launch gives all of it."""
-    (_, n, num), pairs = x.shape, _pairs(problem)
-    if not n:
+    if not x.shape[1]:
         return x
-    grid, splits, samples = _programs(x)
-    out = torch.empty_like(x) if pairs > 1 else x
-    for pair in range(pairs):
-        launcher(pull_kernel, x)[grid](
-            x, block.scale, problem.shares, weights, out, n, num, samples, splits, pair, pairs,
-            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, **_angle(problem.rule.spacing),
-            **options(x, _WARPS),
-        )  # fmt: skip
+    out = torch.empty_like(x) if _pairs(problem) > 1 else x
+    _each_pair(pull_kernel, x, block, problem, weights, out)
     return out
+
+
+def _each_pair(
+    kernel: Any, x: Tensor, block: Directions, problem: Problem, *tensors: Tensor
+) -> None:
+    """One launch for each pair of centres, with a program for each split of a block's samples."""
+    (groups, n, num), pairs, (splits, samples) = x.shape, _pairs(problem), _splits(x)
+    turns = problem.spacing / math.pi
+    (high,) = struct.unpack("f", struct.pack("f", turns))  # and what float32 leaves of it
+    for pair in range(pairs):
+        launcher(kernel, x)[(groups * triton.cdiv(num, _BLOCK_M) * splits,)](
+            x, block.scale, problem.shares, *tensors, n, num, samples, splits, pair, pairs,
+            SPACING=problem.spacing, HIGH=high, LOW=turns - high, FIRST=pair == 0, ROWS=_ROWS,
+            BLOCK_M=_BLOCK_M, **options(x, _WARPS),
+        )  # fmt: skip
 
 
 def _pairs(problem: Problem) -> int:
@@ -177,20 +160,20 @@ def _pairs(problem: Problem) -> int:
     return max(1, -(-(problem.rule.weight.numel() - 1) // 16))
 
 
-def _programs(x: Tensor) -> tuple[tuple[int], int, int]:
-    """(grid, splits of the samples, samples of a split): as many programs as are resident."""
+def _splits(x: Tensor) -> tuple[int, int]:
+    """Into how many parts the samples of x go, and their size: as many programs as are resident."""
     groups, n, num = x.shape
     blocks = groups * triton.cdiv(num, _BLOCK_M)
     splits = max(1, _PROGRAMS_PER_SM * card(x.device).processors // blocks)
     samples = triton.cdiv(n, min(splits, triton.cdiv(n, _MIN_SAMPLES)))
     samples = triton.cdiv(samples, _ROWS) * _ROWS
-    splits = triton.cdiv(n, samples)
-    return (blocks * splits,), splits, samples
+    return triton.cdiv(n, samples), samples
 
 
-@functools.cache
-def _angle(spacing: float) -> dict[str, float]:
-    """The spacing, and spacing / π as the sum of two float32."""
-    turns = spacing / math.pi
-    (high,) = struct.unpack("f", struct.pack("f", turns))
-    return {"SPACING": spacing, "HIGH": high, "LOW": turns - high}
+# An operator of its own: what other ranks add comes in a message, which no compiler sees through,
+# and this one can be made only where triton is.
+loss_triton_op: Any = torch.library.triton_op(
+    "sigreg::loss_triton", function_of({"triton": loss}), mutates_args=()
+)
+loss_triton_op.register_autograd(pull, setup_context=save_gradients)
+register_flop_formula([torch.ops.sigreg.loss, torch.ops.sigreg.loss_triton])(flops)

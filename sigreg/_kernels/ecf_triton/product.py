@@ -11,8 +11,6 @@ from torch import Tensor
 
 from sigreg._kernels.ecf_triton.device import INTERPRET, card, launcher, options
 
-__all__ = ["PARTS", "aligned", "product", "product_kernel"]
-
 # How many bfloat16 numbers add up to one of these: 8 bits of the significand each.
 PARTS = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
 _STAGES = 3
@@ -82,11 +80,8 @@ def product_kernel(
 def aligned(a: Tensor, rows: int = 1) -> Tensor:
     """a [P, D], or a copy whose rows can be read 16 bytes at a time, filled with zeros.
 
-    A copy costs less than loads of one number each, and leaves one variant of the kernel to check.
-
-    Args:
-        a: [P, D].
-        rows: what P shall be a multiple of; D becomes one of 16.
+    D becomes a multiple of 16 and P one of `rows`. A copy costs less than loads of one number each,
+    and leaves one variant of the kernel to check.
     """
     across, down = -a.shape[1] % 16, -a.shape[0] % rows
     if across or down:
@@ -98,14 +93,9 @@ def aligned(a: Tensor, rows: int = 1) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
-    """a @ b, or added to out, as exact as in float32.
+    """out [P, Q], in float32: a [P, D] @ b [D, Q], or added to it, as exact as in float32.
 
-    Args:
-        a: [P, D], float32, float16 or bfloat16, as `aligned` gives it.
-        b: [D, Q], bfloat16, aligned in both, or the transpose of such.
-        out: [P, Q], float32, contiguous.
-        add: whether to add.
-    Returns: out.
+    b is bfloat16 and a not float64, both as `aligned` gives them, b or its transpose in both axes.
     """
     rows, columns = out.shape
     if not rows:

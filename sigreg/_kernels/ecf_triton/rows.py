@@ -12,8 +12,6 @@ from torch import Tensor
 from sigreg._kernels.ecf_triton.device import on_device, options
 from sigreg.directions import GRID, HASH, hash_start, quantiles
 
-__all__ = ["gaussian_directions"]
-
 
 @triton.jit
 def _scramble(counter, WEYL: tl.constexpr, MIX_A: tl.constexpr, MIX_B: tl.constexpr):

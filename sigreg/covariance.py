@@ -1,13 +1,70 @@
-"""VICReg: variance, invariance and covariance, the regularizer that SIGReg succeeds."""
+"""Regularizers of mean and covariance alone: Weak SIGReg, and VICReg, which SIGReg succeeds."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from sigreg._arguments import check_samples, full_precision
+from sigreg._arguments import check_directions, check_samples, full_precision
+from sigreg.directions import Sketch
 
-__all__ = ["VCReg", "covariance_term", "variance_term", "vicreg_loss"]
+__all__ = [
+    "VCReg",
+    "WeakSIGReg",
+    "covariance_term",
+    "variance_term",
+    "vicreg_loss",
+    "weak_sigreg_loss",
+]
+
+
+def weak_sigreg_loss(z: Tensor, directions: Tensor) -> Tensor:
+    """Frobenius distance between the sketched covariance and that of N(0, I).
+
+        ‖A C Aᵀ − A Aᵀ‖_F,   C the sample covariance of z, A the directions
+
+    The published target is the identity, which A Aᵀ is only if the rows are orthogonal: with it
+    even C = I would be penalized, and pulled, by every random sketch. Ours is 0 at C = I for any A.
+    The mean of z stays free.
+
+    Args:
+        z: [..., N, D], N at least 2. Leading dims are separate batches; their losses are averaged.
+        directions: [M, D], unit rows. M = D with the identity gives the plain covariance.
+    Returns: [], float32 (float64 for float64 z).
+    Raises: ValueError on disagreeing shapes, TypeError on integers.
+    Source: Weak-SIGReg, arXiv:2603.05924; the target differs as said above.
+    """
+    check_directions(directions, z := _checked(z))
+    a = directions.to(z)
+    with torch.autocast(z.device.type, enabled=False):
+        distance = _covariance((z - z.mean(-2, keepdim=True)) @ a.mT) - a @ a.mT
+        return torch.linalg.matrix_norm(distance).mean()
+
+
+class WeakSIGReg(Sketch):
+    """Covariance regularizer through a fresh random sketch at every training step.
+
+        L(x) = ‖A C Aᵀ − A Aᵀ‖_F,   A [M, D] random unit rows
+
+    Choose it to stop collapse where a Gaussian shape is not wanted; its gradient is linear in x
+    and it costs one small matrix product. It sees this process's samples only.
+
+    Args:
+        num_proj: M, rows of the sketch. 64 as published; M ≥ D uses the whole covariance.
+        seed: which sequence of sketches.
+    Shape: x [..., N, D] with the samples on axis −2 -> [].
+    Source: Weak-SIGReg, arXiv:2603.05924.
+    """
+
+    def __init__(self, num_proj: int = 64, *, seed: int = 0) -> None:
+        super().__init__(num_proj, seed=seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The regularizer of x [..., N, D], a scalar."""
+        sketch = self.draw(x).unit()
+        if self.num_proj >= x.shape[-1]:
+            sketch = torch.eye(x.shape[-1], device=x.device)
+        return weak_sigreg_loss(x, sketch)
 
 
 def variance_term(z: Tensor, gamma: float = 1.0, eps: float = 1e-4) -> Tensor:
@@ -22,8 +79,7 @@ def variance_term(z: Tensor, gamma: float = 1.0, eps: float = 1e-4) -> Tensor:
     Returns: [].
     Source: VICReg, arXiv:2105.04906, equation 1.
     """
-    z = _checked(z)
-    return torch.relu(gamma - (z.var(-2) + eps).sqrt()).mean()
+    return torch.relu(gamma - (_checked(z).var(-2) + eps).sqrt()).mean()
 
 
 def covariance_term(z: Tensor) -> Tensor:
@@ -37,11 +93,10 @@ def covariance_term(z: Tensor) -> Tensor:
     Source: VICReg, arXiv:2105.04906, equations 3 and 4.
     """
     z = _checked(z)
-    n, d = z.shape[-2:]
-    z = z - z.mean(-2, keepdim=True)
     with torch.autocast(z.device.type, enabled=False):
-        c = z.mT @ z / (n - 1)
-    return (c.square().sum((-2, -1)) - c.diagonal(dim1=-2, dim2=-1).square().sum(-1)).mean() / d
+        c = _covariance(z - z.mean(-2, keepdim=True))
+    off = c.square().sum((-2, -1)) - c.diagonal(dim1=-2, dim2=-1).square().sum(-1)
+    return off.mean() / z.shape[-1]
 
 
 class VCReg(nn.Module):
@@ -99,6 +154,10 @@ def vicreg_loss(
     mixing = covariance_term(z) + covariance_term(other)
     distance = (_checked(z) - _checked(other)).square().mean()
     return invariance * distance + variance * spread + covariance * mixing
+
+
+def _covariance(centred: Tensor) -> Tensor:
+    return centred.mT @ centred / (centred.shape[-2] - 1)
 
 
 def _checked(z: Tensor) -> Tensor:

@@ -1,14 +1,7 @@
 """Is this batch an isotropic Gaussian? The SIGReg regularizer, its kernels and read-outs."""
 
 from sigreg.check import DistributedCheck, check_distributed
-from sigreg.covariance import (
-    VCReg,
-    WeakSIGReg,
-    covariance_term,
-    variance_term,
-    vicreg_loss,
-    weak_sigreg_loss,
-)
+from sigreg.covariance import VCReg, WeakSIGReg
 from sigreg.diagnostics import Report, collapse_value, effective_rank, noise_floor, report
 from sigreg.directions import Directions, random_directions
 from sigreg.functional import scale_term, sigreg_loss
@@ -25,7 +18,6 @@ from sigreg.sliced import (
     extended_jarque_bera,
     hermite_moments,
     jarque_bera,
-    sliced_loss,
     watson,
 )
 
@@ -47,7 +39,6 @@ __all__ = [
     "anderson_darling",
     "check_distributed",
     "collapse_value",
-    "covariance_term",
     "cramer_von_mises",
     "effective_rank",
     "epps_pulley_exact",
@@ -61,12 +52,8 @@ __all__ = [
     "report",
     "scale_term",
     "sigreg_loss",
-    "sliced_loss",
     "student_t",
     "tail_probability",
     "trapezoid",
-    "variance_term",
-    "vicreg_loss",
     "watson",
-    "weak_sigreg_loss",
 ]

@@ -66,20 +66,15 @@ def device_of(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-def sum_over_ranks(packed: Tensor, name: str) -> Tensor:
-    """Sum of every rank's `packed`, in place. Sums, not means: shards may be uneven or empty."""
-    if name:
-        torch.distributed.all_reduce(packed, group=_resolve(name))
-    return packed
-
-
 class _SumOverRanks(torch.autograd.Function):
-    """`sum_over_ranks` with a gradient, for the paths that leave the gradient to autograd."""
+    """Sums, not means: shards of a batch may be uneven or empty."""
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor, name: str) -> Tensor:
         ctx.ranks, _ = whereabouts(name)
-        return sum_over_ranks(packed.clone(), name)
+        total = packed.clone()
+        torch.distributed.all_reduce(total, group=_resolve(name))
+        return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

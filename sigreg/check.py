@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from sigreg._distributed import device_of, group_name, sum_over_ranks, whereabouts
+from sigreg._distributed import device_of, group_name, over_ranks, whereabouts
 from sigreg.directions import random_directions
 from sigreg.functional import sigreg_loss
 from sigreg.module import SIGReg
@@ -61,13 +61,14 @@ def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
             f"{ranks} ranks do not look along the same directions, or did not get the message of "
             f"each other: seed and step must agree and are {layer.seed} and {int(layer.step)} here"
         )
-    shared_gradient = sum_over_ranks(shared_gradient.clone(), name) / ranks
+    (total,) = over_ranks([shared_gradient], None, name)
     found = DistributedCheck(
         ranks,
         float((shared_loss - loss).abs() / loss),
-        float((shared_gradient - gradient).norm() / gradient.norm()),
+        float((total / ranks - gradient).norm() / gradient.norm()),
     )
     wrong = not (found.loss_error < 1e-4 and found.gradient_error < 1e-4)
-    if wrong or sum_over_ranks(loss.new_tensor(wrong), name) > 0:  # on all ranks or on none
+    (anywhere,) = over_ranks([loss.new_tensor(wrong)], None, name)
+    if anywhere or wrong:  # on all ranks or on none
         raise RuntimeError(f"SIGReg on {ranks} ranks differs from one process: {found}")
     return found

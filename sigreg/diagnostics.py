@@ -51,19 +51,17 @@ def effective_rank(covariance: Tensor) -> Tensor:
 
         exp(−Σ_i p_i ln p_i),   p_i = eigenvalue_i / Σ eigenvalues
 
-    Eigenvalues of the covariance, not their roots: a thin fog around a plane then counts as the
-    plane. Between 1 and D; 0 if there is no variance at all.
+    Of the covariance, not its root: thin noise around a plane then counts as the plane.
 
     Args:
         covariance: [..., D, D], symmetric, positive semi-definite.
-    Returns: [...], float64 on the CPU.
+    Returns: [...], float64 on the CPU, between 1 and D; 0 if there is no variance at all.
     Source: Roy & Vetterli (2007), there with singular values of the data.
     """
     values = torch.linalg.eigvalsh(covariance.detach().to("cpu", torch.float64)).clamp_min(0)
     total = values.sum(-1, keepdim=True)
     p = values / total.clamp_min(torch.finfo(torch.float64).tiny)
-    rank: Tensor = torch.special.entr(p).sum(-1).exp() * (total.squeeze(-1) > 0)
-    return rank
+    return torch.special.entr(p).sum(-1).exp() * (total.squeeze(-1) > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +185,8 @@ def report(
     # A few directions at a time, to bound memory.
     parts = [ecf_sums(z @ a.mT, rule.to(z).t) for a in directions.to(z).split(128)]
     cos, sin = (torch.cat(part, -2) for part in zip(*parts, strict=True))
-    mine = [cos, sin, z.sum(-2), like + z.shape[-2], like + (~z.isfinite()).sum()]
-    cos, sin, total, count, bad = over_ranks(mine, None, name)
+    ours = [cos, sin, z.sum(-2), like + z.shape[-2], like + (~z.isfinite()).sum()]
+    cos, sin, total, count, bad = over_ranks(ours, None, name)
     n = int(count.flatten()[0])
     if bad.any():
         raise ValueError(f"z must be finite, got {int(bad.flatten()[0])} non-finite values")
@@ -198,12 +196,10 @@ def report(
     means = statistics.double().mean(-1)
     p_values = tail_probability(law, means)
     statistic, floor = float(means.mean()), noise_floor(rule)
-
     mean = (total / n).unsqueeze(-2)
     (second,) = over_ranks([(z - mean).mT @ (z - mean)], None, name)
     covariance = second / n
-    eye = torch.eye(d, dtype=z.dtype, device=z.device)
-    error = torch.linalg.matrix_norm(covariance - eye) / math.sqrt(d)
+    error = torch.linalg.matrix_norm(covariance - torch.eye(d).to(z)) / math.sqrt(d)
     worst = int(statistics.argmax())
     worst_tail = float(tail_probability(_law(_numbers(rule)), statistics.flatten()[worst]))
     # Effective rank of N Gaussian samples (Page, 1993: ln m − m / 2n).
@@ -241,7 +237,5 @@ def _law(
     numbers: tuple[tuple[float, ...], ...], num_proj: int = 0, dim: int = 1, seed: int = 0
 ) -> ChiSquareSum:
     """Null law of random directions of step 0, or of a single one."""
-    rule = Quadrature(*torch.tensor(numbers, dtype=torch.float64, device="cpu"))
-    if not num_proj:
-        return null_law(rule)
-    return null_law(rule, random_directions(num_proj, dim, seed=seed, step=0, device="cpu"))
+    rows = random_directions(num_proj, dim, seed=seed, step=0, device="cpu") if num_proj else None
+    return null_law(Quadrature(*torch.tensor(numbers, dtype=torch.float64, device="cpu")), rows)

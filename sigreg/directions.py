@@ -23,8 +23,8 @@ _BLOCK = 1 << 16  # counters at a time: they and what is made of them stay in ca
 class Directions(NamedTuple):
     """M unit vectors, direction m is scale_m · rows_m.
 
-    Drawn rows are numbers that bfloat16 holds exactly, so a matrix product with them loses nothing
-    of them on hardware that multiplies in bfloat16; the factor behind it makes them unit vectors.
+    bfloat16 holds drawn rows exactly, so a matrix product in it loses nothing of them; the factor
+    behind it makes them unit vectors.
     """
 
     rows: Tensor  #: [M, D], bfloat16 where drawn
@@ -59,12 +59,9 @@ def _scramble(counter: Tensor) -> Tensor:
     splitmix64 with arithmetic shifts, the only ones torch has for int64: each xor then clears the
     top bit, which costs one bit of state per round; the last product fills it again.
     """
-    counter ^= counter >> 30
-    counter *= _MIX_A
-    counter ^= counter >> 27
-    counter *= _MIX_B
-    counter ^= counter >> 31
-    counter *= _WEYL
+    for shift, factor in ((30, _MIX_A), (27, _MIX_B), (31, _WEYL)):
+        counter ^= counter >> shift
+        counter *= factor
     return counter
 
 
@@ -80,10 +77,7 @@ def hash_start(seed: int) -> int:
 
 @functools.cache
 def quantiles(device: torch.device) -> Tensor:
-    """[2¹⁶], bfloat16: the quantiles of N(0, 1) at (i + ½) / 2¹⁶, on the grid, none of them 0.
-
-    A table instead of logarithms and cosines: the same numbers on every device, to the last bit.
-    """
+    """[2¹⁶], bfloat16: quantiles of N(0, 1) at (i + ½) / 2¹⁶, the same bits on every device."""
     p = (torch.arange(1 << 15, dtype=torch.float64, device="cpu") + 0.5) / (1 << 16)
     above = _on_grid(torch.special.ndtri(0.5 + p).clamp_(min=1 / GRID))
     return torch.cat((-above.flip(0), above)).to(device)
@@ -124,10 +118,9 @@ def _orthonormal(g: Tensor) -> Tensor:
 
 
 def _by_cholesky(g: Tensor) -> Tensor:
-    """By the Cholesky factor of the Gram matrix, twice: what the first leaves the second removes.
+    """By the Gram matrix's Cholesky factor, twice, without waiting for the device.
 
-    Matrix products and no waiting for the device. The shift keeps the first factor positive
-    definite for any g, and the result does not depend on it.
+    The shift keeps the first factor positive definite, and the result does not depend on it.
     """
     for shift in (1e-13, 0.0):
         gram = g @ g.mT

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sigreg.quadrature import Quadrature
 
-__all__ = ["ecf_sums", "epps_pulley", "epps_pulley_exact", "epps_pulley_slope"]
+__all__ = ["ecf_sums", "epps_pulley", "epps_pulley_exact"]
 
 
 def ecf_sums(x: Tensor, t: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -46,19 +46,6 @@ def epps_pulley(
     """
     distance = (cos_mean - quadrature.target).square() + sin_mean.square()
     return distance @ quadrature.weight * n
-
-
-def epps_pulley_slope(
-    cos_mean: Tensor, sin_mean: Tensor, n: Tensor | float, quadrature: Quadrature
-) -> tuple[Tensor, Tensor]:
-    """Derivatives of `epps_pulley` with respect to the two means, for kernels without autograd.
-
-        2 N weight_k (cos_k − target_k),   2 N weight_k sin_k
-
-    Returns: two tensors [..., M, K].
-    """
-    slope = 2 * quadrature.weight * (n.unsqueeze(-1) if isinstance(n, Tensor) else n)
-    return slope * (cos_mean - quadrature.target), slope * sin_mean
 
 
 def epps_pulley_exact(x: Tensor) -> Tensor:

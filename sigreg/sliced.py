@@ -22,33 +22,8 @@ __all__ = [
     "extended_jarque_bera",
     "hermite_moments",
     "jarque_bera",
-    "sliced_loss",
     "watson",
 ]
-
-
-def sliced_loss(z: Tensor, directions: Tensor, statistic: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean of a one-dimensional statistic over projections of z.
-
-        mean_m statistic(⟨a_m, z_1⟩, …, ⟨a_m, z_N⟩)
-
-    A distribution is N(0, I) exactly if all its projections are N(0, 1) (Cramér & Wold), so any
-    test of the latter becomes a test of the former.
-
-    Args:
-        z: [..., N, D]. Leading dims are separate batches, each tested alone.
-        directions: [M, D], unit rows.
-        statistic: [..., N, M] -> [..., M], for example `anderson_darling`.
-    Returns: [], float32 (float64 for float64 z).
-    Raises: ValueError on disagreeing shapes, TypeError on integers.
-    Source: LeJEPA, arXiv:2511.08544, Section 4.
-    """
-    check_samples(z)
-    check_directions(directions, z)
-    # Sorting and squaring lose what bfloat16 has to spare: float32 whatever autocast says.
-    with torch.autocast(z.device.type, enabled=False):
-        z = full_precision(z)
-        return statistic(z @ directions.to(z).mT).mean()
 
 
 class SlicedTest(Sketch):
@@ -56,7 +31,8 @@ class SlicedTest(Sketch):
 
         L(x) = mean_m statistic(x a_m),   m = 1..M random directions
 
-    Stands wherever `SIGReg` stands, and sees this process's samples only.
+    A distribution is N(0, I) exactly if all its projections are N(0, 1) (Cramér & Wold), so any
+    test of the latter becomes one of the former. It sees this process's samples only.
 
     Args:
         statistic: [..., N, M] -> [..., M], for example `anderson_darling`.
@@ -72,9 +48,15 @@ class SlicedTest(Sketch):
         super().__init__(num_proj, seed=seed)
         self.statistic = statistic
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The regularizer of x [..., N, D], a scalar."""
-        return sliced_loss(x, self.draw(x).unit(), self.statistic)
+    def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:
+        """The regularizer of x, a scalar; with directions [M, D] of your own `step` stays."""
+        check_samples(x, "x")
+        a = self.draw(x).unit() if directions is None else directions
+        check_directions(a, x)
+        # Sorting and squaring lose what bfloat16 has to spare: float32 whatever autocast says.
+        with torch.autocast(x.device.type, enabled=False):
+            x = full_precision(x)
+            return self.statistic(x @ a.to(x).mT).mean()
 
 
 def hermite_moments(x: Tensor, order: int = 4) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sigreg._distributed import over_ranks, whereabouts
 from sigreg.directions import Directions
 from sigreg.quadrature import Quadrature
-from sigreg.reference import epps_pulley, epps_pulley_slope
+from sigreg.reference import epps_pulley
 
 # The loss [] in float32 (float64 for float64 z), and the gradients with respect to z [G, N, D] and
 # to the rows [M, D], contiguous and in the loss's dtype; of shape [0] where not asked for.
@@ -75,10 +75,10 @@ def finish(sums: Tensor, total: Tensor, squares: Tensor, problem: Problem) -> tu
     divisor, n = effective_size(total[:, None], squares[:, None], problem.scale_by_n)
     cos, sin = (sums / divisor[..., None]).chunk(2, -1)
     loss = epps_pulley(cos, sin, n, problem.rule).mean()
-    # DDP and FSDP will divide by the number of ranks.
+    # Of the sum Σ weight ((cos − target)² + sin²). DDP and FSDP will divide by the number of ranks.
     ranks, _ = whereabouts(problem.group)
-    slope = epps_pulley_slope(cos, sin, n * (ranks / (groups * num)) / divisor, problem.rule)
-    return loss, torch.cat(slope, -1)
+    slope = 2 * problem.rule.weight * (n * (ranks / (groups * num)) / divisor).unsqueeze(-1)
+    return loss, torch.cat((slope * (cos - problem.rule.target), slope * sin), -1)
 
 
 def function_of(kernels: Mapping[str, Callable[[Problem], Answer]]) -> Callable[..., Answer]:

@@ -22,28 +22,25 @@ _SOURCE = Path(__file__).with_name("ecf.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
 _PROJECTIONS = 1 << 18  # held at a time, or 256 directions if that is more
 _TENSORS = (
-    *("z", "drawn", "rows", "scale", "shares", "divisor", "size", "weight", "target", "slope"),
-    *("sums", "terms", "grad_z", "grad_rows", "projections", "packed", "own"),
+    "z drawn rows scale shares divisor size weight target slope sums terms grad_z grad_rows "
+    "projections packed own"
 )
-_NUMBERS = ("groups", "n", "dim", "num", "knots", "chunk", "own_size", "threads")
+_NUMBERS = "groups n dim num knots chunk own_size threads"
 
 
 class _Job(ctypes.Structure):
     """`Job` of ecf.cpp, field by field."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in _TENSORS),
-        *((name, ctypes.c_int64) for name in _NUMBERS),
+        *((name, ctypes.c_void_p) for name in _TENSORS.split()),
+        *((name, ctypes.c_int64) for name in _NUMBERS.split()),
         ("spacing", ctypes.c_double),
     )
 
 
 @functools.cache
 def library(dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
-    """The kernel for float32 or float64, compiled unless this machine has it in its cache.
-
-    What was compiled for another processor is never loaded.
-    """
+    """The kernel for float32 or float64, compiled unless it is in the cache for this processor."""
     scalar = "double" if dtype == torch.float64 else "float"
     arm = platform.machine().lower() in ("arm64", "aarch64")
     flags = [*_FLAGS, "-mcpu=native" if arm else "-march=native", f"-DSCALAR={scalar}"]
@@ -68,12 +65,12 @@ def library(dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def _processor() -> str:
+def _processor() -> list[str]:
     """What `native` depends on."""
     cpuinfo = Path("/proc/cpuinfo")
     first = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0] if cpuinfo.exists() else ""
     lines = [line for line in first.splitlines() if line.startswith(("model", "flags", "Features"))]
-    return "\n".join([platform.machine(), platform.processor(), *lines])
+    return [platform.machine(), platform.processor(), *lines]
 
 
 def loss(problem: Problem) -> Answer:
@@ -84,10 +81,8 @@ def loss(problem: Problem) -> Answer:
     like, (num, dim) = rule.weight, directions.rows.shape
     grad_z = like.new_empty(z.shape if problem.want_z else 0)
     grad_rows = like.new_zeros((num, dim) if problem.want_rows else 0)
-    wanted = {
-        "grad_z": grad_z if problem.want_z else None,
-        "grad_rows": grad_rows if problem.want_rows else None,
-    }
+    wanted = {"grad_z": grad_z} if problem.want_z else {}
+    wanted |= {"grad_rows": grad_rows} if problem.want_rows else {}
     if problem.group:
         sums = like.new_empty(len(z), num, 2 * like.numel())
         _run(problem, sums=sums)
@@ -101,7 +96,7 @@ def loss(problem: Problem) -> Answer:
     return terms.mean(), grad_z, grad_rows
 
 
-def _run(problem: Problem, **tensors: Tensor | None) -> None:
+def _run(problem: Problem, **tensors: Tensor) -> None:
     """One walk over all directions, into the tensors that are given."""
     z, (rows, scale), shares, rule, *_ = problem
     like, (groups, n, dim) = rule.weight, z.shape
@@ -131,7 +126,7 @@ def _run(problem: Problem, **tensors: Tensor | None) -> None:
     numbers = (groups, n, dim, num, knots, chunk, own, threads)
     job = _Job(
         **{name: t.data_ptr() for name, t in held.items()},
-        **dict(zip(_NUMBERS, numbers, strict=True)),
+        **dict(zip(_NUMBERS.split(), numbers, strict=True)),
         spacing=problem.spacing,
     )
     kernel.sigreg_loss(ctypes.byref(job))

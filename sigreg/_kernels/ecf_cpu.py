@@ -5,9 +5,8 @@ Write every knot as k = p ± j with a centre p ∈ {4, 12, 20, …} and an offse
     cos (p ± j)θ = cos pθ cos jθ ∓ sin pθ sin jθ,   sin (p ± j)θ = sin pθ cos jθ ± cos pθ sin jθ
 
 so all 2K sums over samples are combinations of the products Σ_n F_p F_j of a few features, a
-batched matrix product [2P, N] @ [N, 9] per row, and the gradient is the transposed product. For
-17 knots that is 2 centres: eleven features by nine elementwise operations after one sine and one
-cosine, instead of a pass over memory per knot. Rows are walked in tiles that stay in cache.
+batched matrix product [2P, N] @ [N, 9] per row, and the gradient is the transposed product. Eleven
+features after one sine and one cosine serve 17 knots. Rows are walked in tiles that stay in cache.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ _SCALE_4 = 4.0  # sin 4θ and the later centres' sines are kept divided by 4
 @functools.lru_cache(maxsize=32)
 def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """([2P·9, 2K], [2K, 2P·9]): products -> sums, and gradient of the sums -> product weights."""
-    centres = _centres(num_knots)
-    forward = torch.zeros(2 * centres, _OFFSETS, 2, num_knots, dtype=torch.float64)
-    backward = torch.zeros(2, num_knots, 2 * centres, _OFFSETS, dtype=torch.float64)
+    rows = 2 * _centres(num_knots)
+    forward = torch.zeros(rows, _OFFSETS, 2, num_knots, dtype=torch.float64)
+    backward = torch.zeros(2, num_knots, rows, _OFFSETS, dtype=torch.float64)
     # What a stored feature must be multiplied with to be the true cosine or sine.
     unit_j = [(1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (-1.0, 1.0), (1.0, _SCALE_4)]
     for k in range(num_knots):
@@ -80,10 +79,7 @@ class _Tile:
         self.pulled = like.new_empty(rows, 2 * self.centres, n)
 
     def load(self, theta: Tensor, roots: Tensor | None) -> None:
-        """Fill the features of theta [rows, n], times the roots of the shares, broadcast to it.
-
-        Every product is of two features, and cos 4θ and sin 4θ stand on both of its sides.
-        """
+        """Features of theta [rows, n] times the roots of the shares: every product is of two."""
         rows, n = theta.shape
         f = self.features = self.buffer[:, :rows, :n]
         # Scratch, in memory that `pull` fills only when the features are ready.
@@ -215,11 +211,7 @@ def _tile_shape(rows: int, n: int) -> tuple[int, int]:
 
 
 def _in_one_walk(problem: Problem) -> Answer:
-    """Sums, coefficients and pull tile by tile.
-
-    A direction's gradient needs only that direction's sums, so it is taken while the features
-    are still in cache, and nothing of the size of all projections is kept.
-    """
+    """Sums, coefficients and pull tile by tile, while a direction's features are still in cache."""
     z, directions, shares, rule = problem[:4]
     groups, n, dim = z.shape
     num, knots, spacing = len(directions.rows), rule.weight.numel(), problem.spacing

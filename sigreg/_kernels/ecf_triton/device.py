@@ -52,9 +52,7 @@ def launcher(kernel: Any, like: Tensor) -> Any:
 
 
 def options(like: Tensor, warps: int, stages: int = 3) -> dict[str, Any]:
-    """Launch options. A product and a sum are one instruction where a kernel says so, else two.
-
-    Triton's default for the latter changes with its versions; compilers take no such option.
-    """
+    """Launch options. A product and a sum are one instruction only where a kernel says so."""
+    # Triton's default changes with its versions; compilers take no such option.
     fusion = {"enable_fp_fusion": False} if type(like) is Tensor else {}
     return {"num_warps": warps, "num_stages": stages, **fusion}

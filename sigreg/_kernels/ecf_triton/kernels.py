@@ -24,8 +24,8 @@ def _signed(a, sign):
 def _double_sincos(x, scale, SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr):
     """2 sin and 2 cos of scale·SPACING·x; HIGH + LOW is SPACING / π in two float32.
 
-    Float32: x in half turns, less the nearest whole number of them in one fused step, so that the
-    angle is not rounded before it is small; then minimax polynomials on a quarter turn both ways.
+    x in half turns, less the nearest whole number of them in one fused step, so that the angle is
+    not rounded before it is small; then minimax polynomials on a quarter turn both ways.
     """
     if x.dtype == tl.float64:
         theta = x * scale * SPACING
@@ -115,10 +115,7 @@ def products(add_to, centres, d1, d2, d3, d4, t1, t2, t3):
 
 @triton.jit
 def _place(M, N, samples, splits, BLOCK_M: tl.constexpr):
-    """Directions, first sample, end, split and batch of this program.
-
-    A flat grid: only its first axis may exceed 65,535 programs.
-    """
+    """Directions, first sample, end, split and batch: only a grid's first axis may be long."""
     pid = tl.program_id(0)
     blocks = tl.cdiv(M, BLOCK_M)
     m = (pid % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -136,9 +133,8 @@ def sums_kernel(
 ):  # fmt: skip
     """The 32 products summed over one program's samples, into out [G, splits, 32·pairs, M].
 
-    x is [G, N, M], contiguous. A warp owns 32 directions side by side and a thread one of them, so
-    that a row of x is read in whole lines and the sums stay in registers; nothing is exchanged
-    between threads until the samples are through, and no atomic's order could change a bit.
+    x is [G, N, M]. A thread owns a direction, its neighbour the next: a row of x is read in whole
+    lines, sums stay in registers, and nothing is exchanged until the samples are through.
     """
     m, start, end, split, batch = _place(M, N, samples, splits, BLOCK_M)
     live_m = (m < M)[None, :]
@@ -187,8 +183,7 @@ def sums_kernel(
 def _table(half, q, r):
     """[32, 32]: the cosine (half 0) or sine (half 1) of knot b + q, q = 1 … 16, from row r.
 
-    r = 16·i + 8·(sine of the centre) + j, for the centre p = b + 8·i + 4, and j numbers 1, d1 … d4,
-    t1 … t3.
+    r = 16·i + 8·(sine of the centre) + j, for the centre p = b + 8·i + 4 and 1, d1 … d4, t1 … t3.
     With features doubled, cos (p ± j)θ = (cp·dj ∓ sp·tj) / 4 and its like; and the knots
     cos (p + 4)θ = cp·d4 / 2 − cos (p − 4)θ, whose last term the caller knows.
     """
@@ -213,11 +208,10 @@ def finish_kernel(
     N, K, M, known, splits, pairs, terms, ranks,
     SPACING: tl.constexpr, SCALE_BY_N: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """Loss and weights from the sums of products [G, splits, 32·pairs, M].
+    """Loss [G, blocks], and weights [G, pairs, 34, M], from the sums [G, splits, 32·pairs, M].
 
-    The loss's parts go to loss [G, blocks]; its derivative, times the number of ranks, by which
-    DDP and FSDP will divide, to out [G, pairs, 34, M]: the weights of a pair's 32 products and of
-    its base's cosine and sine. Directions from `known` on are padding and weigh nothing.
+    Weights of a pair's 32 products and its base's cosine and sine, times the number of ranks, by
+    which DDP and FSDP will divide. Directions from `known` on are padding and weigh nothing.
     """
     pid = tl.program_id(0)
     blocks = tl.cdiv(M, BLOCK_M)
@@ -294,10 +288,7 @@ def pull_kernel(
     SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, FIRST: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """Gradient with respect to x by one pair's weights, stored (FIRST) or added to out [G, N, M].
-
-    The layout of `sums_kernel`: a thread holds the 34 weights of its direction.
-    """
+    """Gradient of x by one pair's weights, stored (FIRST) or added to out [G, N, M]."""
     m, start, end, _, batch = _place(M, N, samples, splits, BLOCK_M)
     live_m = (m < M)[None, :]
     row = tl.arange(0, ROWS)

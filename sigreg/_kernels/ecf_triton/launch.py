@@ -1,7 +1,4 @@
-"""The loss on the GPU: two products on tensor cores, and between them the fused kernels.
-
-    x = z @ rowsᵀ        sums of 32 products of features        loss, and weights of the products
-    gradient with respect to x by those weights                 gradient of z = that @ rows
+"""The loss on the GPU: projections, sums, loss and weights, gradient of the projections, of z.
 
 With k = p ± j, a sample adds the products of (cos pθ, sin pθ) with (1, cos jθ, sin jθ) for each of
 two centres p, and its gradient is the same products weighted. More than 17 knots take one launch

@@ -42,7 +42,7 @@ def product_kernel(
     """out [P, Q] = a [P, D] @ b [D, Q], or added to it; b is bfloat16, PARTS says what a is.
 
     a is cut into bfloat16 parts as it arrives, the smallest multiplied first. Tensor cores cut off
-    where they add; so a step's sum is added to the steps before it outside of them, which rounds.
+    where they add, so steps are added up outside of them.
     """
     pid = tl.program_id(0)
     columns = tl.cdiv(Q, BLOCK)

@@ -339,3 +339,91 @@ def pull_kernel(
         tl.store(out_ptr + offset, pull, mask=live)
         offset += ROWS * M
         x = ahead
+
+
+@triton.jit
+def _cut(a):
+    """The first 8 bits of a as bfloat16, and what they leave; both are exact."""
+    bits = a.to(tl.int32, bitcast=True)
+    top = (bits & -65536).to(tl.float32, bitcast=True)
+    return (bits >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True), a - top
+
+
+@triton.jit
+def _dot(a, b, add_to, INTERPRET: tl.constexpr):
+    """add_to + a @ b; the interpreter has no bfloat16."""
+    if INTERPRET:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), add_to, input_precision="ieee")
+    return tl.dot(a, b, add_to)
+
+
+@triton.jit(do_not_specialize=["P"])
+def product_kernel(
+    a_ptr, b_ptr, out_ptr, stride_a, stride_bd, stride_bq, P, Q, D,
+    PARTS: tl.constexpr, ADD: tl.constexpr, INTERPRET: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """out [P, Q] = a [P, D] @ b [D, Q], or added to it; b is bfloat16, PARTS says what a is.
+
+    a is cut into bfloat16 parts as it arrives, the smallest multiplied first. Tensor cores cut off
+    where they add, so steps are added up outside of them.
+    """
+    pid = tl.program_id(0)
+    columns = tl.cdiv(Q, BLOCK)
+    p = (pid // columns) * BLOCK + tl.arange(0, BLOCK)
+    q = (pid % columns) * BLOCK + tl.arange(0, BLOCK)
+    d = tl.arange(0, BLOCK_D)
+    # Beyond the end it reads another row, and nothing is stored: one condition less per load.
+    at_a = a_ptr + (p % P).to(tl.int64)[:, None] * stride_a + d[None, :]
+    at_b = b_ptr + d[:, None] * stride_bd + (q % Q)[None, :] * stride_bq
+    total = tl.zeros([BLOCK, BLOCK], tl.float32)
+    for first in range(0, D, BLOCK_D):
+        a = tl.load(at_a, mask=(d < D - first)[None, :], other=0.0)
+        b = tl.load(at_b, mask=(d < D - first)[:, None], other=0.0)
+        step = tl.zeros([BLOCK, BLOCK], tl.float32)
+        if PARTS == 1:
+            step = _dot(a, b, step, INTERPRET)
+        else:
+            a0, rest = _cut(a.to(tl.float32))
+            a1, rest = _cut(rest)
+            if PARTS == 3:
+                a2, rest = _cut(rest)
+                step = _dot(a2, b, step, INTERPRET)
+            step = _dot(a1, b, step, INTERPRET)
+            step = _dot(a0, b, step, INTERPRET)
+        total += step
+        at_a += BLOCK_D
+        at_b += BLOCK_D * stride_bd
+    live = (p < P)[:, None] & (q < Q)[None, :]
+    out = out_ptr + p.to(tl.int64)[:, None] * Q + q[None, :]
+    if ADD:
+        total += tl.load(out, mask=live, other=0.0)
+    tl.store(out, total, mask=live)
+
+
+@triton.jit
+def _scramble(counter, WEYL: tl.constexpr, MIX_A: tl.constexpr, MIX_B: tl.constexpr):
+    counter = (counter ^ (counter >> 30)) * MIX_A
+    counter = (counter ^ (counter >> 27)) * MIX_B
+    return (counter ^ (counter >> 31)) * WEYL
+
+
+@triton.jit(do_not_specialize=["start", "D", "quads"])
+def rows_kernel(
+    step_ptr, table_ptr, out_ptr, scale_ptr, start, D, quads,
+    GRID: tl.constexpr, WEYL: tl.constexpr, MIX_A: tl.constexpr, MIX_B: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One row of [num, D] and its scale: entry d is the table's at 16 bits of counter d // 4."""
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, BLOCK)
+    stream = _scramble((tl.load(step_ptr) + start) * MIX_B, WEYL, MIX_A, MIX_B) + WEYL
+    bits = _scramble((row * quads + d // 4) * WEYL + stream, WEYL, MIX_A, MIX_B)
+    index = ((bits >> (16 * (d % 4)).to(tl.int64)) & 0xFFFF) ^ 0x8000
+    live = d < D
+    entry = tl.load(table_ptr + index, mask=live, other=0)
+    tl.store(out_ptr + row * D + d, entry, mask=live)
+    # bfloat16 is the upper half of a float32; on the grid the squares are whole numbers.
+    whole = ((entry.to(tl.int32) << 16).to(tl.float32, bitcast=True) * GRID).to(tl.int64)
+    square = tl.sum(whole * whole, 0).to(tl.float64) / (GRID * GRID)
+    tl.store(scale_ptr + row, (1.0 / tl.sqrt(square)).to(tl.float32))

@@ -25,10 +25,9 @@ class DistributedCheck(NamedTuple):
 def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
     """Check, on the ranks and group in use, that many processes compute what one would.
 
-    Every rank calls it. A batch known to all is cut into shards of uneven size, the first of them
-    empty if there are more than two; loss and averaged gradient are compared with those of the
-    uncut batch, and seed and step between the ranks. It runs where the layer is; without one, where
-    the group sends its messages, which is the current GPU for NCCL.
+    Every rank calls it. A batch known to all is cut into shards of uneven size; loss and averaged
+    gradient are compared with those of the uncut batch, and seed and step between the ranks. It
+    runs where the layer is; without one, where the group sends its messages.
 
     Args:
         regularizer: the layer to check, in its present state; None makes a small one.
@@ -44,15 +43,8 @@ def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
     results = []
     for group, x in ((None, batch), (layer.group, torch.split(batch, sizes)[rank])):
         weight = torch.eye(dim, device=x.device, requires_grad=True)
-        loss = sigreg_loss(
-            x @ weight,
-            layer.current(x),
-            layer.quadrature,
-            scale_by_n=layer.scale_by_n,
-            group=group,
-            backend=layer.backend,
-            chunk=layer.chunk,
-        )
+        how = {"scale_by_n": layer.scale_by_n, "backend": layer.backend, "chunk": layer.chunk}
+        loss = sigreg_loss(x @ weight, layer.current(x), layer.quadrature, group=group, **how)
         (gradient,) = torch.autograd.grad(loss, weight)
         results.append((loss.detach(), gradient))
     (loss, gradient), (shared_loss, shared_gradient) = results

@@ -53,10 +53,10 @@ def sigreg_loss(
         sample_weight: [..., N], w_n, not negative; None means 1. N is then the effective number
             (Σ w)² / Σ w², for which Gaussian samples score the same floor.
         scale_by_n: False drops the factor N, as in the formula LeWM prints.
-        group: ranks that share the N samples: a process group, one dimension of a device mesh, or
-            "auto" for the default group if there is one; None means this process. Each rank
-            returns the loss of all samples, and the gradient of its own times the number of
-            ranks, by which DDP and FSDP divide; NaN if ranks drew different `Directions`.
+        group: ranks that share the N samples: a process group, one dimension of a device mesh,
+            "auto" for the default group if there is one, None for this process. Each rank returns
+            the loss of all samples, and the gradient of its own times the number of ranks, by which
+            DDP and FSDP divide; NaN if ranks drew different `Directions`.
         backend: "auto", the device's fused kernel if the knots are equally spaced; "reference",
             which alone has a second derivative; "cpu", "cpp" (compiled at its first call) or
             "triton".
@@ -85,17 +85,10 @@ def sigreg_loss(
             directions = Directions(directions.unit().to(full))
         groups = math.prod(z.shape[:-2])  # not -1, which an empty shard leaves open
         grad = torch.is_grad_enabled()
-        problem = Problem(
-            z.reshape(groups, *z.shape[-2:]),
-            directions,
-            None if shares is None else shares.reshape(groups, shares.shape[-1]),
-            quadrature.to(full),
-            scale_by_n,
-            chunk or 0,
-            name,
-            grad and z.requires_grad,
-            grad and directions.rows.requires_grad,
-        )
+        shares = None if shares is None else shares.reshape(groups, shares.shape[-1])
+        wanted = grad and z.requires_grad, grad and directions.rows.requires_grad
+        z, rule = z.reshape(groups, *z.shape[-2:]), quadrature.to(full)
+        problem = Problem(z, directions, shares, rule, scale_by_n, chunk or 0, name, *wanted)
         return _four_lines(problem) if chosen == "reference" else fused_loss(problem, chosen)
 
 
@@ -140,9 +133,8 @@ def scale_term(
 
         mean_d max(0, 1 − std_d)
 
-    A sample at distance δ from the mean of samples with standard deviation σ < 1 is pushed outwards
-    with a force of order δ/σ, however small σ is; the force of the Epps-Pulley statistic is of
-    order δ. Leading dims are separate batches, averaged.
+    A sample at distance δ from the mean is pushed outwards with a force of order δ/σ, σ < 1 the
+    standard deviation; that of the Epps-Pulley statistic is of order δ. Leading dims are averaged.
 
     Args:
         z: [..., N, D].

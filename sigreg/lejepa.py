@@ -40,8 +40,7 @@ def invariance_loss(views: Tensor, centre: Tensor) -> Tensor:
 def additive_weight(weight: float) -> float:
     """The additive λ with the minimizers of the convex λ given: λ / (1 − λ).
 
-    The convex total is (1 − λ) times the additive one, so beside the weight the learning rate of
-    plain SGD changes by that factor; Adam does not notice.
+    The convex total is (1 − λ) times the additive one: plain SGD feels that too, Adam does not.
 
     Args:
         weight: λ of (1 − λ) · invariance + λ · regularizer, in [0, 1).
@@ -86,10 +85,8 @@ class LeJEPALoss(nn.Module):
         if weight < 0 or (convention == "convex" and weight > 1):
             limit = "in [0, 1]" if convention == "convex" else "non-negative"
             raise ValueError(f"weight must be {limit} for the {convention} form, got {weight}")
-        self.regularizer = regularizer
-        self.weight = weight
-        self.convention = convention
-        self.pool_views = pool_views
+        self.regularizer, self.weight = regularizer, weight
+        self.convention, self.pool_views = convention, pool_views
 
     def forward(self, global_views: Tensor, local_views: Tensor | None = None) -> LeJEPALosses:
         """Losses of global views, whose mean is the centre, and of local ones if there are any."""
@@ -98,11 +95,10 @@ class LeJEPALoss(nn.Module):
             raise ValueError(f"global_views must be [V, N, D], got {list(global_views.shape)}")
         views = global_views
         if local_views is not None:
-            if local_views.ndim != 3 or local_views.shape[1:] != global_views.shape[1:]:
-                n, d = global_views.shape[1:]
+            (n, d), shape = global_views.shape[1:], list(local_views.shape)
+            if local_views.ndim != 3 or shape[1:] != [n, d]:
                 raise ValueError(
-                    f"local_views must be [V, {n}, {d}] to match global_views, "
-                    f"got {list(local_views.shape)}"
+                    f"local_views must be [V, {n}, {d}] to match global_views, got {shape}"
                 )
             views = torch.cat([global_views, local_views])
         invariance = invariance_loss(views, full_precision(global_views).mean(0))

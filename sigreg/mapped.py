@@ -18,17 +18,15 @@ class SubspaceRegularizer(nn.Module):
 
         L(x) = mean_s regularizer(x B_sᵀ),   B_s [D / S, D] orthonormal rows
 
-    The B_s are consecutive blocks of rows of one random rotation, so together they cover the
-    space. The embedding is asked to be Gaussian in blocks, and dependence between blocks is left
-    free. That suits worlds with few degrees of freedom, which cannot fill D dimensions with
-    independent noise.
+    The B_s are blocks of rows of one random rotation, which together cover the space. Dependence
+    between blocks is left free. That suits worlds of few degrees of freedom, which cannot fill D
+    dimensions with independent noise.
 
     Args:
         regularizer: any function [..., N, D / S] -> [] that averages over leading dims, as `SIGReg`
             does. All subspaces share the directions it draws.
         dim: D.
-        num_subspaces: S, a divisor of D. Published: 32 for D = 192, 16 for Push-T, where 32
-            did far worse.
+        num_subspaces: S, a divisor of D. Published: 32 for D = 192, but 16 for Push-T.
         seed: of the rotation, which is a buffer and saved with the state.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
     Raises: ValueError if S does not divide D or x has another width.
@@ -48,9 +46,7 @@ class SubspaceRegularizer(nn.Module):
         super().__init__()
         if num_subspaces < 1 or dim % num_subspaces:
             raise ValueError(f"num_subspaces must divide dim {dim}, got {num_subspaces}")
-        self.regularizer = regularizer
-        self.num_subspaces = num_subspaces
-        self.seed = seed
+        self.regularizer, self.num_subspaces, self.seed = regularizer, num_subspaces, seed
         self.register_buffer("rotation", torch.empty(dim, dim))
         self.reset_parameters()
 
@@ -76,13 +72,11 @@ class NearIsometry(nn.Module):
         L(x) = regularizer(T x),   T = B_L ∘ … ∘ B_1,   B(x) = x + c V tanh(U x + b)
         (1 − c)^L ≤ |T x − T x′| / |x − x′| ≤ (1 + c)^L
 
-    The embedding itself need not be Gaussian then, but only a gentle bending of it: prediction and
-    regularizer pull less against each other, and a collapse stays impossible, for T can open none.
-    U and V are divided by an upper bound of their spectral norms where that is above 1, so the
-    inequality holds at every step of the training.
-
-    T belongs to the loss: give its parameters to the optimizer, and leave it out of what is saved
-    for use. One seed elsewhere: 84 against 64 % of Push-T goals after 20,000 steps; not run here.
+    Only a gentle bending of the embedding need be Gaussian then, so prediction and regularizer pull
+    less against each other; and T can open no collapse. U and V are divided by an upper bound of
+    their spectral norms where that is above 1, so the inequality holds at every step. T belongs to
+    the loss: give its parameters to the optimizer, and leave it out of what is saved for use.
+    One seed elsewhere: 84 against 64 % of Push-T goals after 20,000 steps; not run here.
 
     Args:
         regularizer: any function [..., N, D] -> [], as `SIGReg`.
@@ -110,8 +104,7 @@ class NearIsometry(nn.Module):
             check_count(name, value)
         if not 0 <= bend < 1:
             raise ValueError(f"bend must be in [0, 1), got {bend}")
-        self.regularizer = regularizer
-        self.bend = bend
+        self.regularizer, self.bend = regularizer, bend
         self.inner = nn.Parameter(torch.empty(depth, hidden, dim))
         self.bias = nn.Parameter(torch.empty(depth, hidden))
         self.outer = nn.Parameter(torch.empty(depth, dim, hidden))
@@ -138,10 +131,9 @@ class NearIsometry(nn.Module):
 
 
 def _contract(weight: Tensor) -> Tensor:
-    """Each matrix of [L, p, q] with a spectral norm of at most 1.
+    """Each matrix of [L, p, q] with a spectral norm of at most 1, just below it where it was above.
 
-    ‖W‖ = ‖(WWᵀ)^{2^k}‖^{2^{−k−1}}, and the Frobenius norm is never below the spectral one: with
-    k = 5 it is at most p^{1/128} above it.
+    ‖W‖ = ‖(WWᵀ)^{2^k}‖^{2^{−k−1}}: with k = 5 the Frobenius norm is at most p^{1/128} above it.
     """
     power = weight @ weight.mT if weight.shape[1] <= weight.shape[2] else weight.mT @ weight
     # A tiny diagonal keeps the gradient of a norm finite at W = 0.

@@ -25,12 +25,11 @@ class SIGReg(Sketch):
         L(x) = mean_m  N Σ_k weight_k |φ̂_m(t_k) − e^{−t_k²/2}|²,   m = 1..M random directions
 
     Every call in training mode draws fresh directions and then advances the buffer `step`, which
-    is in the state dict; in evaluation mode `step` stays, so equal inputs give equal losses.
-    Directions are a pure function of (seed, step): ranks and restarts agree without a message.
+    is in the state dict; in evaluation mode `step` stays. Directions are a pure function of
+    (seed, step): ranks and restarts agree without a message.
 
-    Blind spots. The rule sees no shift of 2π/Δt, 33.5 by default, since its knots are Δt apart.
-    Samples collapsed on one point have no gradient at all, and samples within ε of each other one
-    that falls like ε: `scale` adds a term that does not.
+    Blind spots: a shift of 2π/Δt, 33.5 by default, for knots Δt apart; samples collapsed on one
+    point have no gradient, and near it one that fades: `scale` adds a term that does not.
 
     Args:
         knots: K, frequencies of the quadrature. 17 as released; the fused cost is linear in it.
@@ -45,8 +44,7 @@ class SIGReg(Sketch):
         backend: "auto", "reference", "cpu", "cpp" or "triton".
         chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
         scale: weight of `scale_term`, off by default; lets collapsed samples escape.
-        quadrature: another rule or target, such as `trapezoid(target=student_t(5))`, instead of the
-            one that `knots` and `t_max` make.
+        quadrature: another rule or target, such as `trapezoid(target=student_t(5))`.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
     Raises: ValueError on arguments outside these ranges.
     Source: LeJEPA, arXiv:2511.08544; LeWorldModel, arXiv:2603.19312.
@@ -99,10 +97,7 @@ class SIGReg(Sketch):
         sample_weight: Tensor | None = None,
         directions: Tensor | None = None,
     ) -> Tensor:
-        """The regularizer of x [..., N, D], a scalar; the arguments are those of `sigreg_loss`.
-
-        With directions [M, D] of your own instead of drawn ones `step` stays.
-        """
+        """The loss []; arguments as in `sigreg_loss`. With directions of your own `step` stays."""
         group = None if self.group == "auto" and not self.training else self.group
         check_samples(x, "x", at_least=0 if group_name(group) else 1)
         self._warn_of_layout(x, group)
@@ -120,9 +115,8 @@ class SIGReg(Sketch):
             chunk=self.chunk,
         )
         if self.scale:
-            loss = loss + self.scale * scale_term(
-                x, mask=mask, sample_weight=sample_weight, group=group
-            )
+            term = scale_term(x, mask=mask, sample_weight=sample_weight, group=group)
+            loss = loss + self.scale * term
         return loss
 
     def reset_parameters(self) -> None:

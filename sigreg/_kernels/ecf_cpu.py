@@ -36,9 +36,9 @@ _SCALE_4 = 4.0  # sin 4θ and the later centres' sines are kept divided by 4
 @functools.lru_cache(maxsize=32)
 def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """([2P·9, 2K], [2K, 2P·9]): products -> sums, and gradient of the sums -> product weights."""
-    rows = 2 * _centres(num_knots)
-    forward = torch.zeros(rows, _OFFSETS, 2, num_knots, dtype=torch.float64)
-    backward = torch.zeros(2, num_knots, rows, _OFFSETS, dtype=torch.float64)
+    # On the CPU whatever the default device is: the result is kept.
+    shape = 2 * _centres(num_knots), _OFFSETS, 2, num_knots
+    forward = torch.zeros(shape, dtype=torch.float64, device="cpu")
     # What a stored feature must be multiplied with to be the true cosine or sine.
     unit_j = [(1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (-1.0, 1.0), (1.0, _SCALE_4)]
     for k in range(num_knots):
@@ -47,18 +47,16 @@ def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         j, sign = abs(k - p), 1.0 if k >= p else -1.0
         cos_p, sin_p = (1.0 if i == 0 else -1.0), _SCALE_4
         cos_j, sin_j = unit_j[j]
-        cos_at, sin_at = max(0, 2 * j - 1), 2 * j
-        forward[c, cos_at, 0, k] = cos_p * cos_j
-        forward[s, cos_at, 1, k] = sin_p * cos_j
-        # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
-        backward[1, k, c, cos_at] = k * cos_p * cos_j
-        backward[0, k, s, cos_at] = -k * sin_p * cos_j
+        forward[c, max(0, 2 * j - 1), 0, k] = cos_p * cos_j
+        forward[s, max(0, 2 * j - 1), 1, k] = sin_p * cos_j
         if j:
-            forward[s, sin_at, 0, k] = -sign * sin_p * sin_j
-            forward[c, sin_at, 1, k] = sign * cos_p * sin_j
-            backward[1, k, s, sin_at] = -k * sign * sin_p * sin_j
-            backward[0, k, c, sin_at] = -k * sign * cos_p * sin_j
-    return forward.flatten(2).flatten(0, 1).to(dtype), backward.flatten(2).flatten(0, 1).to(dtype)
+            forward[s, 2 * j, 0, k] = -sign * sin_p * sin_j
+            forward[c, 2 * j, 1, k] = sign * cos_p * sin_j
+    # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
+    cos, sin = forward.flatten(0, 1).unbind(1)
+    k = torch.arange(num_knots, device="cpu")
+    backward = torch.cat((-k * sin, k * cos), 1).T.contiguous()
+    return forward.flatten(2).flatten(0, 1).to(dtype), backward.to(dtype)
 
 
 def _centres(num_knots: int) -> int:

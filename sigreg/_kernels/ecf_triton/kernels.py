@@ -145,9 +145,7 @@ def sums_kernel(
     scale = zero + 1.0
     if scale_ptr is not None:
         scale = tl.load(scale_ptr + m[None, :], mask=live_m, other=0.0) + zero
-    sums = four_times(zero)
-    sums = tl.join(sums, sums)
-    sums = tl.join(sums, sums)
+    sums = four_times(four_times(zero))
     sums = tl.join(sums, sums)
     whole = start + (end - start) // ROWS * ROWS
     # The next x is on its way while this one is worked on.

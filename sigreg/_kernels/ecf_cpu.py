@@ -36,9 +36,7 @@ _SCALE_4 = 4.0  # sin 4θ and the later centres' sines are kept divided by 4
 @functools.lru_cache(maxsize=32)
 def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """([2P·9, 2K], [2K, 2P·9]): products -> sums, and gradient of the sums -> product weights."""
-    # On the CPU whatever the default device is: the result is kept.
-    shape = 2 * _centres(num_knots), _OFFSETS, 2, num_knots
-    forward = torch.zeros(shape, dtype=torch.float64, device="cpu")
+    forward = torch.zeros(2 * _centres(num_knots), _OFFSETS, 2, num_knots, dtype=torch.float64)
     # What a stored feature must be multiplied with to be the true cosine or sine.
     unit_j = [(1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (-1.0, 1.0), (1.0, _SCALE_4)]
     for k in range(num_knots):
@@ -54,7 +52,7 @@ def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
             forward[c, 2 * j, 1, k] = sign * cos_p * sin_j
     # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
     cos, sin = forward.flatten(0, 1).unbind(1)
-    k = torch.arange(num_knots, device="cpu")
+    k = torch.arange(num_knots)
     backward = torch.cat((-k * sin, k * cos), 1).T.contiguous()
     return forward.flatten(2).flatten(0, 1).to(dtype), backward.to(dtype)
 

@@ -50,10 +50,6 @@ class SIGReg(Sketch):
     Source: LeJEPA, arXiv:2511.08544; LeWorldModel, arXiv:2603.19312.
     """
 
-    t: Tensor
-    phi: Tensor
-    weights: Tensor
-
     def __init__(
         self,
         knots: int = 17,
@@ -84,10 +80,7 @@ class SIGReg(Sketch):
         self.scale_by_n, self.scale = scale_by_n, scale
         self.group, self.backend, self.chunk = group, backend, chunk
         self._warned = False
-        # Names and layout of the released code, whose checkpoints hold these three.
-        for name in ("t", "phi", "weights"):
-            self.register_buffer(name, torch.empty(self.quadrature.t.shape), persistent=False)
-        self._fill()
+        self._place_rule()
 
     def forward(
         self,
@@ -101,12 +94,10 @@ class SIGReg(Sketch):
         group = None if self.group == "auto" and not self.training else self.group
         check_samples(x, "x", at_least=0 if group_name(group) else 1)
         self._warn_of_layout(x, group)
-        rule, buffers = self.quadrature, (self.t, self.weights, self.phi)
         loss = sigreg_loss(
             x,
             self.draw(x) if directions is None else directions,
-            # The buffers, or exact for float64.
-            rule if x.dtype == torch.float64 else Quadrature(*buffers, rule.spacing),
+            self.quadrature if x.dtype == torch.float64 else self._rule,
             mask=mask,
             sample_weight=sample_weight,
             scale_by_n=self.scale_by_n,
@@ -119,25 +110,18 @@ class SIGReg(Sketch):
             loss = loss + self.scale * term
         return loss
 
-    def reset_parameters(self) -> None:
-        """Rewind `step` to 0 and refill the buffers, for modules built on the meta device."""
-        super().reset_parameters()
-        self._fill()
-
     def extra_repr(self) -> str:
         """What differs between two layers, for printing."""
         t = self.quadrature.t
         return f"knots={len(t)}, num_proj={self.num_proj}, t_max={float(t[-1])}, seed={self.seed}"
 
-    def _fill(self) -> None:
-        rule = self.quadrature.to(self.t.new_empty(0, dtype=torch.float32))
-        self.t, self.weights, self.phi, _ = rule
+    def _place_rule(self) -> None:
+        """The rule in float32, where `step` is: whatever .half() or .to_empty() do to a layer."""
+        self._rule = self.quadrature.to(self.step.new_empty(0, dtype=torch.float32))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SIGReg:
-        # .half(), .bfloat16() and .to_empty() must not touch the knots, only move them.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if not self.t.is_meta:
-            self._fill()
+        self._place_rule()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -36,19 +36,20 @@ def group_name(group: Group) -> str:
         group = group.get_group()
     # What new_group gives to ranks outside of it; an object of its own kind.
     outside: Any = torch.distributed.GroupMember.NON_GROUP_MEMBER
-    if group != outside and not isinstance(group, torch.distributed.ProcessGroup):
+    known = isinstance(group, torch.distributed.ProcessGroup)
+    if group == outside or (known and torch.distributed.get_rank(group) < 0):
+        raise ValueError("group must contain the rank that calls, got a group without it")
+    if not isinstance(group, torch.distributed.ProcessGroup):
         raise ValueError(
             f'group must be "auto", None, a process group or a device mesh, got {group!r}'
         )
-    if group == outside or torch.distributed.get_rank(group) < 0:
-        raise ValueError("group must contain the rank that calls, got a group without it")
     return "" if torch.distributed.get_world_size(group) == 1 else str(group.group_name)
 
 
 def _resolve(name: str) -> ProcessGroup:
-    from torch.distributed.distributed_c10d import _resolve_process_group
+    from torch.distributed import distributed_c10d
 
-    return _resolve_process_group(name)  # type: ignore
+    return distributed_c10d._resolve_process_group(name)  # type: ignore
 
 
 def whereabouts(name: str) -> tuple[int, int]:
@@ -86,9 +87,8 @@ class _SumOverRanks(torch.autograd.Function):
 def over_ranks(parts: list[Tensor], mark: Tensor | None, name: str) -> list[Tensor]:
     """Each part summed over the ranks in one message; NaN if the ranks' marks differ.
 
-    A mark is what all ranks must agree on, as digits small enough that any floating dtype adds
-    them and their squares exactly: R Σ m² = (Σ m)² only if all R are equal. No rank waits for its
-    device to learn that. The gradient awaits an average over the ranks, as DDP and FSDP take it.
+    Marks are digits small enough that any floating dtype adds them and their squares exactly:
+    R Σ m² = (Σ m)² only if all R are equal. No rank waits for its device to learn that.
     """
     if not name:
         return parts

@@ -43,8 +43,10 @@ def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
     results = []
     for group, x in ((None, batch), (layer.group, torch.split(batch, sizes)[rank])):
         weight = torch.eye(dim, device=x.device, requires_grad=True)
-        how = {"scale_by_n": layer.scale_by_n, "backend": layer.backend, "chunk": layer.chunk}
-        loss = sigreg_loss(x @ weight, layer.current(x), layer.quadrature, group=group, **how)
+        loss = sigreg_loss(
+            x @ weight, layer.current(x), layer.quadrature, scale_by_n=layer.scale_by_n,
+            group=group, backend=layer.backend, chunk=layer.chunk,
+        )  # fmt: skip
         (gradient,) = torch.autograd.grad(loss, weight)
         results.append((loss.detach(), gradient))
     (loss, gradient), (shared_loss, shared_gradient) = results

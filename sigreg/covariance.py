@@ -42,8 +42,9 @@ class WeakSIGReg(Sketch):
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)
             a = a.to(x)
-            distance = _covariance((x - x.mean(-2, keepdim=True)) @ a.mT) - a @ a.mT
-            return torch.linalg.matrix_norm(distance).mean()
+            apart = _covariance((x - x.mean(-2, keepdim=True)) @ a.mT) - a @ a.mT
+            distance: Tensor = torch.linalg.matrix_norm(apart).mean()
+            return distance
 
 
 class VCReg(nn.Module):

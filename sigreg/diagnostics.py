@@ -61,7 +61,8 @@ def effective_rank(covariance: Tensor) -> Tensor:
     values = torch.linalg.eigvalsh(covariance.detach().to("cpu", torch.float64)).clamp_min(0)
     total = values.sum(-1, keepdim=True)
     p = values / total.clamp_min(torch.finfo(torch.float64).tiny)
-    return torch.special.entr(p).sum(-1).exp() * (total.squeeze(-1) > 0)
+    rank: Tensor = torch.special.entr(p).sum(-1).exp() * (total.squeeze(-1) > 0)
+    return rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +75,9 @@ class Report:
     statistic: float  #: SIGReg of z, with the factor N
     floor: float  #: its expectation for N(0, I) samples
     excess: float  #: statistic − floor
-    #: Excess as a fraction of what total collapse on the origin would give; a collapse far from the
-    #: origin can exceed 1.
-    collapse: float
-    #: Probability of so large a statistic from N(0, I) samples. Calibrated for one batch; with B
-    #: batches, which may depend on each other, B times the smallest, at most 1. Never below 1e-8.
+    collapse: float  #: excess as a fraction of that of a total collapse on the origin
+    #: Probability of so large a statistic from N(0, I) samples, at least 1e-8. With B batches, B
+    #: times the smallest, at most 1, since they may depend on each other.
     p_value: float
     effective_rank: float  #: exponential entropy of the covariance spectrum
     gaussian_rank: float  #: the effective rank that N samples of N(0, I) show on average
@@ -89,9 +88,7 @@ class Report:
     per_direction: Tensor  #: [..., M], the statistic along every direction
     worst_direction: Tensor  #: [D], the direction of the largest statistic in any batch
     worst_statistic: float  #: that statistic
-    #: Probability that any of the M directions and B batches scores so much, by Bonferroni: valid
-    #: however they depend, hence on the large side.
-    worst_p_value: float
+    worst_p_value: float  #: that any of M directions and B batches scores so much, by Bonferroni
 
     @property
     def verdict(self) -> str:
@@ -109,16 +106,17 @@ class Report:
             if self.effective_rank < self.state_rank / 2:
                 return f"collapsed to {rank}, where the states have {self.state_rank:.3g}"
             return f"{rank}, as states of rank {self.state_rank:.3g} explain: no collapse"
-        causes = []
-        if self.effective_rank < 0.8 * self.gaussian_rank:
-            causes.append(f"effective {rank}")
-        if self.mean_error > 2 / math.sqrt(n):
-            causes.append(f"mean off by {self.mean_error:.2g} per coordinate")
-        if abs(self.scale - 1) > max(0.02, 3 / math.sqrt(2 * n * d)):
-            causes.append(f"standard deviation {self.scale:.3g} instead of 1")
-        if self.covariance_error > 1.2 * math.sqrt((d + 1) / n):
-            causes.append(f"covariance off by {self.covariance_error:.2g}")
-        return "not an isotropic Gaussian: " + ("; ".join(causes) or "its shape differs")
+        off = abs(self.scale - 1) > max(0.02, 3 / math.sqrt(2 * n * d))
+        causes = {
+            f"effective {rank}": self.effective_rank < 0.8 * self.gaussian_rank,
+            f"mean off by {self.mean_error:.2g} per coordinate": self.mean_error > 2 / math.sqrt(n),
+            f"standard deviation {self.scale:.3g} instead of 1": off,
+            f"covariance off by {self.covariance_error:.2g}": (
+                self.covariance_error > 1.2 * math.sqrt((d + 1) / n)
+            ),
+        }
+        found = "; ".join(cause for cause, holds in causes.items() if holds)
+        return f"not an isotropic Gaussian: {found or 'its shape differs'}"
 
     def __str__(self) -> str:
         n, d = self.num_samples, self.dim
@@ -151,10 +149,9 @@ def report(
 ) -> Report:
     """How far is z from an isotropic Gaussian, and in which way?
 
-    Computed without autograd, in float32 (float64 if z is). The p-value compares the statistic,
-    averaged over the directions, with its own null law for exactly those directions (`null_law`),
-    so directions that see the same data are not counted as independent evidence. The law of drawn
-    directions is computed once and kept.
+    The p-value compares the statistic, averaged over the directions, with its null law for exactly
+    those directions (`null_law`), so directions that see the same data are not counted as
+    independent evidence. The law of drawn directions is computed once and kept.
 
     Args:
         z: [..., N, D], samples on axis −2. Leading dims are separate batches.
@@ -199,7 +196,8 @@ def report(
     mean = (total / n).unsqueeze(-2)
     (second,) = over_ranks([(z - mean).mT @ (z - mean)], None, name)
     covariance = second / n
-    error = torch.linalg.matrix_norm(covariance - torch.eye(d).to(z)) / math.sqrt(d)
+    eye = torch.eye(d, dtype=z.dtype, device=z.device)
+    error = torch.linalg.matrix_norm(covariance - eye) / math.sqrt(d)
     worst = int(statistics.argmax())
     worst_tail = float(tail_probability(_law(_numbers(rule)), statistics.flatten()[worst]))
     # Effective rank of N Gaussian samples (Page, 1993: ln m − m / 2n).

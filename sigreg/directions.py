@@ -105,10 +105,7 @@ def gaussian_rows(num: int, dim: int, seed: int, step: Tensor) -> Tensor:
 
 
 def _orthonormal(g: Tensor) -> Tensor:
-    """Gram and Schmidt's rows of g [..., n, dim] in order, n at most dim, in float64.
-
-    Both ways err by 1e-14 or so: rounded to bfloat16 their rows are the same.
-    """
+    """Gram and Schmidt's rows of g [..., n, dim]; both ways round to the same bfloat16."""
     if g.device.type != "cpu":
         return _by_cholesky(g)
     q, r = torch.linalg.qr(g.mT)  # LAPACK's, the quicker way on a CPU
@@ -118,10 +115,8 @@ def _orthonormal(g: Tensor) -> Tensor:
 
 
 def _by_cholesky(g: Tensor) -> Tensor:
-    """By the Gram matrix's Cholesky factor, twice, without waiting for the device.
-
-    The shift keeps the first factor positive definite, and the result does not depend on it.
-    """
+    """By the Gram matrix's Cholesky factor, twice, without waiting for the device."""
+    # The shift keeps the first factor positive definite, and the result does not depend on it.
     for shift in (1e-13, 0.0):
         gram = g @ g.mT
         diagonal = gram.diagonal(dim1=-2, dim2=-1)
@@ -213,8 +208,8 @@ def random_rotation(dim: int, *, seed: int) -> Tensor:
 class Sketch(nn.Module):
     """What a layer that looks along fresh random directions is made of; it has no forward.
 
-    It owns (seed, step). `step` is a buffer in the state dict, so that a restart continues the
-    sequence; a draw in training mode advances it, one in evaluation mode repeats.
+    It owns (seed, step). `step` is in the state dict, so that a restart continues the sequence; a
+    draw in training mode advances it, one in evaluation mode repeats.
     """
 
     step: Tensor

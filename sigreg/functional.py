@@ -63,8 +63,8 @@ def sigreg_loss(
         chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
     Returns: [], float32 (float64 for float64 z), whatever autocast says. Gaussian samples score
         the noise floor, not 0; a sample that is not finite makes it not finite.
-    Raises: TypeError for z that is not floating, ValueError on disagreeing shapes, no samples
-        outside a group, an unknown backend or one that cannot run, a group without this rank.
+    Raises: TypeError or ValueError on wrong types and shapes, no samples outside a group, a backend
+        that cannot run, a group without this rank.
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
     name = group_name(group)

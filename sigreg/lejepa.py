@@ -22,9 +22,7 @@ class LeJEPALosses(NamedTuple):
 
 
 def invariance_loss(views: Tensor, centre: Tensor) -> Tensor:
-    """Mean squared distance of every view from the centre of its sample.
-
-        mean over v, n, d of (z_vnd − c_nd)²
+    """Mean over v, n, d of (z_vnd − c_nd)², views from the centre of their sample.
 
     For two views around their own mean this is a quarter of mean (z_1 − z_2)².
 

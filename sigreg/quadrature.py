@@ -24,7 +24,8 @@ class Quadrature(NamedTuple):
 
     def to(self, like: Tensor) -> Quadrature:
         """The same rule in the dtype and on the device of `like`."""
-        return Quadrature(*(part.to(like) for part in self[:3]), self.spacing)
+        t, weight, target = (part.to(like) for part in self[:3])
+        return Quadrature(t, weight, target, self.spacing)
 
 
 def gaussian(t: Tensor) -> Tensor:
@@ -37,9 +38,8 @@ def student_t(dof: int) -> Callable[[Tensor], Tensor]:
 
         u^{ν/2} K_{ν/2}(u) / (2^{ν/2−1} Γ(ν/2)),   u = √(ν − 2) |t|,   K the Bessel function
 
-    An isotropic multivariate t has it along every direction, so it is a target like N(0, I), which
-    it becomes for ν → ∞. Closed for every whole ν: K starts from K_0, K_1 or from
-    K_{1/2}(u) = √(π/2u) e^{−u}, and its upward recurrence is stable.
+    An isotropic multivariate t has it along every direction; it becomes N(0, I) for ν → ∞. K starts
+    from K_0, K_1 or from K_{1/2}(u) = √(π/2u) e^{−u}, and its upward recurrence is stable.
 
     Args:
         dof: ν, a whole number of at least 3, or there is no variance to set to 1.

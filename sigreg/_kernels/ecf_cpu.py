@@ -52,8 +52,8 @@ def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
             forward[c, 2 * j, 1, k] = sign * cos_p * sin_j
     # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
     cos, sin = forward.flatten(0, 1).unbind(1)
-    k = torch.arange(num_knots)
-    backward = torch.cat((-k * sin, k * cos), 1).T.contiguous()
+    knot = torch.arange(num_knots)
+    backward = torch.cat((-knot * sin, knot * cos), 1).T.contiguous()
     return forward.flatten(2).flatten(0, 1).to(dtype), backward.to(dtype)
 
 

@@ -28,7 +28,7 @@ from triton.runtime.jit import JITFunction
 
 from sigreg import trapezoid
 from sigreg._kernels.contract import Problem
-from sigreg._kernels.ecf_triton import device, launch, product, rows
+from sigreg._kernels.ecf_triton import launch
 from sigreg.directions import Directions
 
 BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -107,20 +107,17 @@ def instead_of_launching(arch: int) -> Iterator[list[tuple[str, Any]]]:
         compiled.append((self.__name__, kernel))
         return kernel
 
-    absent = device.Card(132, SHARED[arch], bfloat16=True)
-    patched = [(module, name, getattr(module, name)) for module in (launch, product, rows)
-               for name in ("card", "on_device") if name in vars(module)]  # fmt: skip
+    absent = launch.Card(132, SHARED[arch], bfloat16=True)
+    card, on_device = launch.card, launch.on_device
     triton.runtime.driver.set_active(_Absent(arch))
     JITFunction.run = compile_only
-    for module, name, _ in patched:
-        here: Any = {"card": lambda _: absent, "on_device": lambda _: contextlib.nullcontext()}
-        setattr(module, name, here[name])
+    launch.card = lambda _: absent
+    launch.on_device = lambda _: contextlib.nullcontext()
     try:
         yield compiled
     finally:
         JITFunction.run = run
-        for module, name, was in patched:
-            setattr(module, name, was)
+        launch.card, launch.on_device = card, on_device
 
 
 class Call(NamedTuple):
@@ -210,7 +207,7 @@ def directions_variants(arch: int) -> list[Variant]:
     with instead_of_launching(arch) as compiled:
         for dim in (192, 512):
             compiled.clear()
-            rows.gaussian_directions(8, dim, 0, torch.zeros((), dtype=torch.int64))
+            launch.gaussian_directions(8, dim, 0, torch.zeros((), dtype=torch.int64))
             ((name, kernel),) = compiled
             found[kernel.hash] = _variant(name, kernel, arch, Call(dim=dim))
     return list(found.values())

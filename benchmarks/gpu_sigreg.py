@@ -162,7 +162,6 @@ def whole() -> None:
 def kernels() -> None:
     """Each kernel by itself at the first size, beside what the model gave it."""
     from sigreg._kernels.ecf_triton import launch
-    from sigreg._kernels.ecf_triton.rows import gaussian_directions
 
     groups, n, d = SHAPES[0]
     problem, directions, x, weights = parts(groups, n, d)
@@ -173,7 +172,7 @@ def kernels() -> None:
     sizes = (None, None)
     half_a_gib = torch.empty(1 << 27, device="cuda")
     calls: dict[str, Call] = {
-        "directions": lambda: gaussian_directions(NUM_PROJ, d, 0, step),
+        "directions": lambda: launch.gaussian_directions(NUM_PROJ, d, 0, step),
         "projections": lambda: launch._project(z, directions, problem),
         "sums": lambda: launch._sums(x, directions, problem),
         "finish": lambda: launch._finish(sums, directions, sizes, NUM_PROJ, problem),

@@ -1,22 +1,25 @@
 """Is this batch an isotropic Gaussian? The SIGReg regularizer, its kernels and read-outs."""
 
 from sigreg.check import DistributedCheck, check_distributed
+from sigreg.covariance import VCReg, WeakSIGReg
 from sigreg.diagnostics import Report, collapse_value, effective_rank, noise_floor, report
 from sigreg.directions import Directions, random_directions
-from sigreg.edf_tests import anderson_darling, cramer_von_mises, watson
-from sigreg.functional import sigreg_loss
-from sigreg.isometry import NearIsometry
+from sigreg.functional import scale_term, sigreg_loss
 from sigreg.lejepa import LeJEPALoss, LeJEPALosses, additive_weight, invariance_loss
+from sigreg.mapped import NearIsometry, SubspaceRegularizer
 from sigreg.module import SIGReg
-from sigreg.moment_tests import extended_jarque_bera, hermite_moments, jarque_bera
 from sigreg.null_law import ChiSquareSum, null_law, tail_probability
 from sigreg.quadrature import Quadrature, student_t, trapezoid
 from sigreg.reference import epps_pulley_exact
-from sigreg.scale import scale_term
-from sigreg.sliced import SlicedTest, sliced_loss
-from sigreg.subspace import SubspaceRegularizer
-from sigreg.vicreg import VCReg, covariance_term, variance_term, vicreg_loss
-from sigreg.weak import WeakSIGReg, weak_sigreg_loss
+from sigreg.sliced import (
+    SlicedTest,
+    anderson_darling,
+    cramer_von_mises,
+    extended_jarque_bera,
+    hermite_moments,
+    jarque_bera,
+    watson,
+)
 
 __all__ = [
     "ChiSquareSum",
@@ -36,7 +39,6 @@ __all__ = [
     "anderson_darling",
     "check_distributed",
     "collapse_value",
-    "covariance_term",
     "cramer_von_mises",
     "effective_rank",
     "epps_pulley_exact",
@@ -50,12 +52,8 @@ __all__ = [
     "report",
     "scale_term",
     "sigreg_loss",
-    "sliced_loss",
     "student_t",
     "tail_probability",
     "trapezoid",
-    "variance_term",
-    "vicreg_loss",
     "watson",
-    "weak_sigreg_loss",
 ]

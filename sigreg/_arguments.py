@@ -7,30 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = [
-    "check_choice",
-    "check_count",
-    "check_directions",
-    "check_samples",
-    "check_shares",
-    "full_precision",
-]
-
 
 def check_count(name: str, value: float, at_least: int = 1) -> None:
-    """Raises: ValueError unless value is a whole number of at least `at_least`."""
+    """A whole number of at least `at_least`."""
     if value != int(value) or value < at_least:
         raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises: ValueError unless value is one of the choices."""
+    """One of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def check_samples(z: Tensor, name: str = "z", *, axes: str = "N, D", at_least: int = 1) -> None:
-    """Raises: TypeError or ValueError unless z is floating, [..., N, D] and holds enough of it."""
+    """A floating tensor [..., N, D] that holds enough samples."""
     if not isinstance(z, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(z).__name__}")
     if not z.is_floating_point():
@@ -43,7 +34,7 @@ def check_samples(z: Tensor, name: str = "z", *, axes: str = "N, D", at_least: i
 
 
 def check_directions(directions: Tensor, z: Tensor) -> None:
-    """Raises: ValueError unless directions are [M, D] for z [..., D]."""
+    """[M, D] for z [..., D]."""
     dim = z.shape[-1]
     if directions.ndim != 2 or directions.shape[1] != dim or directions.shape[0] == 0:
         raise ValueError(
@@ -52,7 +43,7 @@ def check_directions(directions: Tensor, z: Tensor) -> None:
 
 
 def check_shares(mask: Tensor | None, sample_weight: Tensor | None, z: Tensor) -> None:
-    """Raises: TypeError or ValueError unless both fit the samples of z [..., N, D]."""
+    """Both for the samples of z [..., N, D]."""
     for name, given in (("mask", mask), ("sample_weight", sample_weight)):
         if given is not None and given.shape != z.shape[:-1]:
             raise ValueError(

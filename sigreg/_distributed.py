@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-    Group: TypeAlias = ProcessGroup | DeviceMesh | Literal["auto"] | None
-
-__all__ = ["device_of", "group_name", "over_ranks", "sum_over_ranks", "whereabouts"]
+Group: TypeAlias = 'ProcessGroup | DeviceMesh | Literal["auto"] | None'
 
 
 def group_name(group: Group) -> str:
@@ -23,9 +19,6 @@ def group_name(group: Group) -> str:
 
     "auto" is the default group if one is initialised when this is called, not when the layer was
     built: layers are often built before the process group.
-
-    Raises: ValueError for anything else than "auto", None, a process group or a device mesh of one
-        dimension, and on a rank that is not in the group.
     """
     if group is None or not torch.distributed.is_available():
         return ""
@@ -43,22 +36,20 @@ def group_name(group: Group) -> str:
         group = group.get_group()
     # What new_group gives to ranks outside of it; an object of its own kind.
     outside: Any = torch.distributed.GroupMember.NON_GROUP_MEMBER
-    if group == outside:
+    known = isinstance(group, torch.distributed.ProcessGroup)
+    if group == outside or (known and torch.distributed.get_rank(group) < 0):
         raise ValueError("group must contain the rank that calls, got a group without it")
     if not isinstance(group, torch.distributed.ProcessGroup):
         raise ValueError(
             f'group must be "auto", None, a process group or a device mesh, got {group!r}'
         )
-    if torch.distributed.get_rank(group) < 0:
-        raise ValueError("group must contain the rank that calls, got a group without it")
     return "" if torch.distributed.get_world_size(group) == 1 else str(group.group_name)
 
 
 def _resolve(name: str) -> ProcessGroup:
     from torch.distributed import distributed_c10d
 
-    resolved: ProcessGroup = distributed_c10d._resolve_process_group(name)  # type: ignore
-    return resolved
+    return distributed_c10d._resolve_process_group(name)  # type: ignore
 
 
 def whereabouts(name: str) -> tuple[int, int]:
@@ -76,23 +67,15 @@ def device_of(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-def sum_over_ranks(packed: Tensor, name: str) -> Tensor:
-    """Sum of every rank's `packed`, in place.
-
-    Sums and counts, not means: shards may be uneven or empty.
-    """
-    if name:
-        torch.distributed.all_reduce(packed, group=_resolve(name))
-    return packed
-
-
 class _SumOverRanks(torch.autograd.Function):
-    """`sum_over_ranks` with a gradient, for the paths that leave the gradient to autograd."""
+    """Sums, not means: shards of a batch may be uneven or empty."""
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor, name: str) -> Tensor:
         ctx.ranks, _ = whereabouts(name)
-        return sum_over_ranks(packed.clone(), name)
+        total = packed.clone()
+        torch.distributed.all_reduce(total, group=_resolve(name))
+        return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -104,9 +87,8 @@ class _SumOverRanks(torch.autograd.Function):
 def over_ranks(parts: list[Tensor], mark: Tensor | None, name: str) -> list[Tensor]:
     """Each part summed over the ranks in one message; NaN if the ranks' marks differ.
 
-    A mark is what all ranks must agree on, as digits small enough that any floating dtype adds
-    them and their squares exactly: R Σ m² = (Σ m)² only if all R are equal. No rank waits for its
-    device to learn that. The gradient awaits an average over the ranks, as DDP and FSDP take it.
+    Marks are digits small enough that any floating dtype adds them and their squares exactly:
+    R Σ m² = (Σ m)² only if all R are equal. No rank waits for its device to learn that.
     """
     if not name:
         return parts
@@ -114,7 +96,6 @@ def over_ranks(parts: list[Tensor], mark: Tensor | None, name: str) -> list[Tens
     packed = torch.cat([part.flatten() for part in (*parts, digits, digits.square())])
     total: Tensor = _SumOverRanks.apply(packed, name)  # type: ignore[no-untyped-call]
     *sums, first, second = total.split([part.numel() for part in (*parts, digits, digits)])
-    ranks, _ = whereabouts(name)
-    same = (ranks * second.double() == first.double().square()).all()
+    same = (whereabouts(name)[0] * second.double() == first.double().square()).all()
     valid = torch.where(same, 1.0, torch.nan).to(packed)  # a factor, so that gradients get it too
     return [(valid * part).view(shape.shape) for part, shape in zip(sums, parts, strict=True)]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from sigreg._distributed import device_of, group_name, sum_over_ranks, whereabouts
+from sigreg._distributed import device_of, group_name, over_ranks, whereabouts
 from sigreg.directions import random_directions
 from sigreg.functional import sigreg_loss
 from sigreg.module import SIGReg
@@ -15,26 +15,19 @@ __all__ = ["DistributedCheck", "check_distributed"]
 
 
 class DistributedCheck(NamedTuple):
-    """What `check_distributed` found.
+    """What `check_distributed` found."""
 
-    Attributes:
-        ranks: how many ranks share the samples.
-        loss_error: |loss − loss of one process with all samples|, relative.
-        gradient_error: the same of a parameter's gradient, averaged over the ranks as DDP does.
-    """
-
-    ranks: int
-    loss_error: float
-    gradient_error: float
+    ranks: int  #: how many ranks share the samples
+    loss_error: float  #: |loss − loss of one process with all samples|, relative
+    gradient_error: float  #: the same of a parameter's gradient, averaged over ranks as DDP does
 
 
 def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
     """Check, on the ranks and group in use, that many processes compute what one would.
 
-    Every rank calls it. A batch known to all is cut into shards of uneven size, the first of them
-    empty if there are more than two; loss and averaged gradient are compared with those of the
-    uncut batch, and seed and step between the ranks. It runs where the layer is; without one, where
-    the group sends its messages, which is the current GPU for NCCL.
+    Every rank calls it. A batch known to all is cut into shards of uneven size; loss and averaged
+    gradient are compared with those of the uncut batch, and seed and step between the ranks. It
+    runs where the layer is; without one, where the group sends its messages.
 
     Args:
         regularizer: the layer to check, in its present state; None makes a small one.
@@ -51,14 +44,9 @@ def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
     for group, x in ((None, batch), (layer.group, torch.split(batch, sizes)[rank])):
         weight = torch.eye(dim, device=x.device, requires_grad=True)
         loss = sigreg_loss(
-            x @ weight,
-            layer.current(x),
-            layer.quadrature,
-            scale_by_n=layer.scale_by_n,
-            group=group,
-            backend=layer.backend,
-            chunk=layer.chunk,
-        )
+            x @ weight, layer.current(x), layer.quadrature, scale_by_n=layer.scale_by_n,
+            group=group, backend=layer.backend, chunk=layer.chunk,
+        )  # fmt: skip
         (gradient,) = torch.autograd.grad(loss, weight)
         results.append((loss.detach(), gradient))
     (loss, gradient), (shared_loss, shared_gradient) = results
@@ -67,13 +55,14 @@ def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
             f"{ranks} ranks do not look along the same directions, or did not get the message of "
             f"each other: seed and step must agree and are {layer.seed} and {int(layer.step)} here"
         )
-    shared_gradient = sum_over_ranks(shared_gradient.clone(), name) / ranks
+    (total,) = over_ranks([shared_gradient], None, name)
     found = DistributedCheck(
-        ranks=ranks,
-        loss_error=float((shared_loss - loss).abs() / loss),
-        gradient_error=float((shared_gradient - gradient).norm() / gradient.norm()),
+        ranks,
+        float((shared_loss - loss).abs() / loss),
+        float((total / ranks - gradient).norm() / gradient.norm()),
     )
     wrong = not (found.loss_error < 1e-4 and found.gradient_error < 1e-4)
-    if wrong or sum_over_ranks(loss.new_tensor(wrong), name) > 0:  # on all ranks or on none
+    (anywhere,) = over_ranks([loss.new_tensor(wrong)], None, name)
+    if anywhere or wrong:  # on all ranks or on none
         raise RuntimeError(f"SIGReg on {ranks} ranks differs from one process: {found}")
     return found

@@ -5,20 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sigreg._arguments import check_directions, check_samples, full_precision
-from sigreg._distributed import group_name, over_ranks
+from sigreg._distributed import Group, group_name, over_ranks
 from sigreg.directions import random_directions
 from sigreg.null_law import ChiSquareSum, null_law, tail_probability
 from sigreg.quadrature import Quadrature, trapezoid
 from sigreg.reference import ecf_sums, epps_pulley
-
-if TYPE_CHECKING:
-    from sigreg._distributed import Group
 
 __all__ = ["Report", "collapse_value", "effective_rank", "noise_floor", "report"]
 
@@ -30,8 +26,7 @@ def noise_floor(quadrature: Quadrature | None = None) -> float:
 
     Args:
         quadrature: K nodes; None means `trapezoid()`, whose floor is 1.0525.
-    Returns: a float.
-    Source: E|φ̂ − φ|² = (1 − φ²)/N for the empirical characteristic function of N(0, 1).
+    Returns: a float, from E|φ̂ − φ|² = (1 − φ²)/N.
     """
     rule = trapezoid() if quadrature is None else quadrature
     return float((rule.weight.double() * (1 - rule.target.double().square())).sum())
@@ -45,8 +40,7 @@ def collapse_value(num_samples: int, quadrature: Quadrature | None = None) -> fl
     Args:
         num_samples: N.
         quadrature: K nodes; None means `trapezoid()`.
-    Returns: a float.
-    Source: the statistic with φ̂ = 1.
+    Returns: a float, the statistic with φ̂ = 1.
     """
     rule = trapezoid() if quadrature is None else quadrature
     return float(num_samples * (rule.weight.double() * (1 - rule.target.double()).square()).sum())
@@ -57,12 +51,11 @@ def effective_rank(covariance: Tensor) -> Tensor:
 
         exp(−Σ_i p_i ln p_i),   p_i = eigenvalue_i / Σ eigenvalues
 
-    Eigenvalues of the covariance, not their roots: a thin fog around a plane then counts as the
-    plane. Between 1 and D; 0 if there is no variance at all.
+    Of the covariance, not its root: thin noise around a plane then counts as the plane.
 
     Args:
         covariance: [..., D, D], symmetric, positive semi-definite.
-    Returns: [...], float64 on the CPU.
+    Returns: [...], float64 on the CPU, between 1 and D; 0 if there is no variance at all.
     Source: Roy & Vetterli (2007), there with singular values of the data.
     """
     values = torch.linalg.eigvalsh(covariance.detach().to("cpu", torch.float64)).clamp_min(0)
@@ -72,59 +65,30 @@ def effective_rank(covariance: Tensor) -> Tensor:
     return rank
 
 
-def _gaussian_rank(num_samples: int, dim: int) -> float:
-    """Effective rank that N samples of N(0, I) show on average (Page, 1993: ln m − m / 2n)."""
-    small, large = sorted((max(num_samples - 1, 1), dim))
-    return max(small * math.exp(-small / (2 * large)), 1.0)
-
-
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What `report` found. Leading dims of z are separate batches; scalars average over them.
+    """What `report` found. Leading dims of z are separate batches; scalars average over them."""
 
-    Attributes:
-        num_samples: N.
-        dim: D.
-        num_batches: how many batches the leading dims hold.
-        statistic: SIGReg of z, with the factor N.
-        floor: its expectation for N(0, I) samples.
-        excess: statistic − floor.
-        collapse: excess as a fraction of what total collapse on the origin would give; a
-            collapse far from the origin can exceed 1.
-        p_value: probability of so large a statistic from N(0, I) samples. Calibrated for one
-            batch; with B batches, which may depend on each other, B times the smallest, at most 1.
-            Never below 1e-8, the resolution.
-        effective_rank: exponential entropy of the covariance spectrum.
-        gaussian_rank: the effective rank that N samples of N(0, I) show on average.
-        state_rank: what the caller knows of the data's own rank, None for nothing.
-        scale: root mean square standard deviation of the coordinates; 1 is the target.
-        mean_error: |mean| / √D; about 1 / √N for N(0, I).
-        covariance_error: ‖C − I‖_F / √D; about √((D + 1) / N) for N(0, I), 1 at total collapse.
-        per_direction: [..., M], the statistic along every direction.
-        worst_direction: [D], the direction of the largest statistic in any batch.
-        worst_statistic: that statistic.
-        worst_p_value: probability that any of the M directions and B batches scores so much, by
-            Bonferroni: valid however they depend, hence on the large side.
-    """
-
-    num_samples: int
-    dim: int
-    num_batches: int
-    statistic: float
-    floor: float
-    excess: float
-    collapse: float
+    num_samples: int  #: N
+    dim: int  #: D
+    num_batches: int  #: how many batches the leading dims hold
+    statistic: float  #: SIGReg of z, with the factor N
+    floor: float  #: its expectation for N(0, I) samples
+    excess: float  #: statistic − floor
+    collapse: float  #: excess as a fraction of that of a total collapse on the origin
+    #: Probability of so large a statistic from N(0, I) samples, at least 1e-8. With B batches, B
+    #: times the smallest, at most 1, since they may depend on each other.
     p_value: float
-    effective_rank: float
-    gaussian_rank: float
-    state_rank: float | None
-    scale: float
-    mean_error: float
-    covariance_error: float
-    per_direction: Tensor
-    worst_direction: Tensor
-    worst_statistic: float
-    worst_p_value: float
+    effective_rank: float  #: exponential entropy of the covariance spectrum
+    gaussian_rank: float  #: the effective rank that N samples of N(0, I) show on average
+    state_rank: float | None  #: what the caller knows of the data's own rank
+    scale: float  #: root mean square standard deviation of the coordinates; 1 is the target
+    mean_error: float  #: |mean| / √D; about 1 / √N for N(0, I)
+    covariance_error: float  #: ‖C − I‖_F / √D; about √((D + 1) / N) for N(0, I), 1 at collapse
+    per_direction: Tensor  #: [..., M], the statistic along every direction
+    worst_direction: Tensor  #: [D], the direction of the largest statistic in any batch
+    worst_statistic: float  #: that statistic
+    worst_p_value: float  #: that any of M directions and B batches scores so much, by Bonferroni
 
     @property
     def verdict(self) -> str:
@@ -142,34 +106,34 @@ class Report:
             if self.effective_rank < self.state_rank / 2:
                 return f"collapsed to {rank}, where the states have {self.state_rank:.3g}"
             return f"{rank}, as states of rank {self.state_rank:.3g} explain: no collapse"
-        causes = []
-        if self.effective_rank < 0.8 * self.gaussian_rank:
-            causes.append(f"effective {rank}")
-        if self.mean_error > 2 / math.sqrt(n):
-            causes.append(f"mean off by {self.mean_error:.2g} per coordinate")
-        if abs(self.scale - 1) > max(0.02, 3 / math.sqrt(2 * n * d)):
-            causes.append(f"standard deviation {self.scale:.3g} instead of 1")
-        if self.covariance_error > 1.2 * math.sqrt((d + 1) / n):
-            causes.append(f"covariance off by {self.covariance_error:.2g}")
-        return "not an isotropic Gaussian: " + ("; ".join(causes) or "its shape differs")
+        off = abs(self.scale - 1) > max(0.02, 3 / math.sqrt(2 * n * d))
+        causes = {
+            f"effective {rank}": self.effective_rank < 0.8 * self.gaussian_rank,
+            f"mean off by {self.mean_error:.2g} per coordinate": self.mean_error > 2 / math.sqrt(n),
+            f"standard deviation {self.scale:.3g} instead of 1": off,
+            f"covariance off by {self.covariance_error:.2g}": (
+                self.covariance_error > 1.2 * math.sqrt((d + 1) / n)
+            ),
+        }
+        found = "; ".join(cause for cause, holds in causes.items() if holds)
+        return f"not an isotropic Gaussian: {found or 'its shape differs'}"
 
     def __str__(self) -> str:
         n, d = self.num_samples, self.dim
         p = "< 1e-8" if self.p_value <= 1e-8 else f"= {self.p_value:.2g}"
         m = self.per_direction.shape[-1]
         batches = "" if self.num_batches == 1 else f", mean of {self.num_batches} batches of {n}"
-        lines = [
-            self.verdict,
+        return (
+            f"{self.verdict}\n"
             f"  statistic {self.statistic:.4g} (floor {self.floor:.4g}, excess {self.excess:+.3g}, "
-            f"{self.collapse:.1%} of collapse), p {p}{batches}",
+            f"{self.collapse:.1%} of collapse), p {p}{batches}\n"
             f"  effective rank {self.effective_rank:.4g} "
-            f"(N={n} Gaussian samples in D={d}: {self.gaussian_rank:.4g})",
+            f"(N={n} Gaussian samples in D={d}: {self.gaussian_rank:.4g})\n"
             f"  standard deviation {self.scale:.3g}, mean error {self.mean_error:.2g} "
             f"(Gaussian: {1 / math.sqrt(n):.2g}), covariance error {self.covariance_error:.2g} "
-            f"(Gaussian: {math.sqrt((d + 1) / n):.2g})",
-            f"  worst of {m} directions {self.worst_statistic:.4g}, p = {self.worst_p_value:.2g}",
-        ]
-        return "\n".join(lines)
+            f"(Gaussian: {math.sqrt((d + 1) / n):.2g})\n"
+            f"  worst of {m} directions {self.worst_statistic:.4g}, p = {self.worst_p_value:.2g}"
+        )
 
 
 @torch.no_grad()
@@ -185,23 +149,19 @@ def report(
 ) -> Report:
     """How far is z from an isotropic Gaussian, and in which way?
 
-    Computed without autograd, in float32 (float64 if z is). The p-value compares the statistic,
-    averaged over the directions, with its own null law for exactly those directions
-    (`null_law`), so directions that see the same data are not counted as independent evidence.
-    The law of drawn directions is computed once and kept.
+    The p-value compares the statistic, averaged over the directions, with its null law for exactly
+    those directions (`null_law`), so directions that see the same data are not counted as
+    independent evidence. The law of drawn directions is computed once and kept.
 
     Args:
         z: [..., N, D], samples on axis −2. Leading dims are separate batches.
-        directions: [M, D], unit rows; None draws `num_proj` random ones.
-        quadrature: K nodes with the Gaussian target; None means `trapezoid()`, the rule of
-            `SIGReg()`.
-        num_proj: M, if `directions` is None. 1024 as `SIGReg()`.
+        directions: [M, D], unit rows; None draws random ones.
+        quadrature: K nodes with the Gaussian target; None means `trapezoid()`, as in `SIGReg()`.
+        num_proj: M, if `directions` is None.
         seed: of the random directions.
-        state_rank: how many independent coordinates the data have, if you know: the effective rank
-            of the true states. An embedding of a world of few coordinates has a low rank for that
-            reason; half as much as the states have is called a collapse.
-        group: ranks that share the samples, as in `sigreg_loss`; each gets the report of all. Two
-            messages.
+        state_rank: effective rank of the true states, if you know it. A world of few coordinates
+            gives a low rank for that reason; half of what the states have is called a collapse.
+        group: ranks that share the samples, as in `sigreg_loss`; each gets the report of all.
     Returns: Report.
     Raises: TypeError unless z is a floating tensor; ValueError on disagreeing shapes, on fewer than
         2 samples, on non-finite values or on another target.
@@ -219,16 +179,11 @@ def report(
         law = null_law(rule, directions)
     z = full_precision(z.detach())
     like = z.new_zeros(z.shape[:-2])
-    cos, sin, total, count, bad = over_ranks(
-        [
-            *_sums(z, directions.to(z), rule.to(z)),
-            z.sum(-2),
-            like + z.shape[-2],
-            like + (~z.isfinite()).sum(),
-        ],
-        None,
-        name,
-    )
+    # A few directions at a time, to bound memory.
+    parts = [ecf_sums(z @ a.mT, rule.to(z).t) for a in directions.to(z).split(128)]
+    cos, sin = (torch.cat(part, -2) for part in zip(*parts, strict=True))
+    ours = [cos, sin, z.sum(-2), like + z.shape[-2], like + (~z.isfinite()).sum()]
+    cos, sin, total, count, bad = over_ranks(ours, None, name)
     n = int(count.flatten()[0])
     if bad.any():
         raise ValueError(f"z must be finite, got {int(bad.flatten()[0])} non-finite values")
@@ -238,7 +193,6 @@ def report(
     means = statistics.double().mean(-1)
     p_values = tail_probability(law, means)
     statistic, floor = float(means.mean()), noise_floor(rule)
-
     mean = (total / n).unsqueeze(-2)
     (second,) = over_ranks([(z - mean).mT @ (z - mean)], None, name)
     covariance = second / n
@@ -246,6 +200,8 @@ def report(
     error = torch.linalg.matrix_norm(covariance - eye) / math.sqrt(d)
     worst = int(statistics.argmax())
     worst_tail = float(tail_probability(_law(_numbers(rule)), statistics.flatten()[worst]))
+    # Effective rank of N Gaussian samples (Page, 1993: ln m − m / 2n).
+    small, large = sorted((max(n - 1, 1), d))
     return Report(
         num_samples=n,
         dim=d,
@@ -257,7 +213,7 @@ def report(
         # Bonferroni: views and time steps of one batch of data are anything but independent.
         p_value=min(1.0, means.numel() * float(p_values.min())),
         effective_rank=float(effective_rank(covariance).mean()),
-        gaussian_rank=_gaussian_rank(n, d),
+        gaussian_rank=max(small * math.exp(-small / (2 * large)), 1.0),
         state_rank=state_rank,
         scale=float(covariance.diagonal(dim1=-2, dim2=-1).mean().sqrt()),
         mean_error=float(torch.linalg.vector_norm(mean, dim=-1).mean() / math.sqrt(d)),
@@ -279,14 +235,5 @@ def _law(
     numbers: tuple[tuple[float, ...], ...], num_proj: int = 0, dim: int = 1, seed: int = 0
 ) -> ChiSquareSum:
     """Null law of random directions of step 0, or of a single one."""
-    rule = Quadrature(*torch.tensor(numbers, dtype=torch.float64, device="cpu"))
-    if not num_proj:
-        return null_law(rule)
-    return null_law(rule, random_directions(num_proj, dim, seed=seed, step=0, device="cpu"))
-
-
-def _sums(z: Tensor, directions: Tensor, rule: Quadrature) -> tuple[Tensor, Tensor]:
-    """Cosines and sines along each direction, [..., M, K], a few at a time to bound memory."""
-    parts = [ecf_sums(z @ rows.mT, rule.t) for rows in torch.split(directions, 128)]
-    cos, sin = (torch.cat(part, -2) for part in zip(*parts, strict=True))
-    return cos, sin
+    rows = random_directions(num_proj, dim, seed=seed, step=0, device="cpu") if num_proj else None
+    return null_law(Quadrature(*torch.tensor(numbers, dtype=torch.float64, device="cpu")), rows)

@@ -11,27 +11,11 @@ from torch import Tensor, nn
 
 from sigreg._arguments import check_choice, check_count
 
-__all__ = [
-    "GRID",
-    "HASH",
-    "SAMPLERS",
-    "Directions",
-    "Sketch",
-    "directions_op",
-    "draw",
-    "gaussian_rows",
-    "hash_start",
-    "quantiles",
-    "random_directions",
-    "random_rotation",
-]
+__all__ = ["Directions", "Sketch", "random_directions"]
 
 SAMPLERS = ("gaussian", "orthogonal")
 # Odd multipliers of splitmix64 (Steele, Lea & Flood, 2014), written as signed 64-bit numbers.
-_WEYL = -7046029254386353131
-_MIX_A = -4658895280553007687
-_MIX_B = -7723592293110705685
-HASH = (_WEYL, _MIX_A, _MIX_B)
+HASH = _WEYL, _MIX_A, _MIX_B = -7046029254386353131, -4658895280553007687, -7723592293110705685
 GRID = 4096.0  # rows are multiples of its inverse, so that float64 adds their squares exactly
 _BLOCK = 1 << 16  # counters at a time: they and what is made of them stay in cache
 
@@ -39,16 +23,12 @@ _BLOCK = 1 << 16  # counters at a time: they and what is made of them stay in ca
 class Directions(NamedTuple):
     """M unit vectors, direction m is scale_m · rows_m.
 
-    Drawn rows are numbers that bfloat16 holds exactly, so a matrix product with them loses nothing
-    of them on hardware that multiplies in bfloat16; the factor behind it makes them unit vectors.
-
-    Attributes:
-        rows: [M, D], bfloat16 where drawn.
-        scale: [M], float32; None for rows that are unit vectors themselves, as a user's are.
+    bfloat16 holds drawn rows exactly, so a matrix product in it loses nothing of them; the factor
+    behind it makes them unit vectors.
     """
 
-    rows: Tensor
-    scale: Tensor | None = None
+    rows: Tensor  #: [M, D], bfloat16 where drawn
+    scale: Tensor | None = None  #: [M], float32; None for rows that are unit vectors themselves
 
     def unit(self) -> Tensor:
         """[M, D], float32, unit rows."""
@@ -79,12 +59,9 @@ def _scramble(counter: Tensor) -> Tensor:
     splitmix64 with arithmetic shifts, the only ones torch has for int64: each xor then clears the
     top bit, which costs one bit of state per round; the last product fills it again.
     """
-    counter ^= counter >> 30
-    counter *= _MIX_A
-    counter ^= counter >> 27
-    counter *= _MIX_B
-    counter ^= counter >> 31
-    counter *= _WEYL
+    for shift, factor in ((30, _MIX_A), (27, _MIX_B), (31, _WEYL)):
+        counter ^= counter >> shift
+        counter *= factor
     return counter
 
 
@@ -100,10 +77,7 @@ def hash_start(seed: int) -> int:
 
 @functools.cache
 def quantiles(device: torch.device) -> Tensor:
-    """[2¹⁶], bfloat16: the quantiles of N(0, 1) at (i + ½) / 2¹⁶, on the grid, none of them 0.
-
-    A table instead of logarithms and cosines: the same numbers on every device, to the last bit.
-    """
+    """[2¹⁶], bfloat16: quantiles of N(0, 1) at (i + ½) / 2¹⁶, the same bits on every device."""
     p = (torch.arange(1 << 15, dtype=torch.float64, device="cpu") + 0.5) / (1 << 16)
     above = _on_grid(torch.special.ndtri(0.5 + p).clamp_(min=1 / GRID))
     return torch.cat((-above.flip(0), above)).to(device)
@@ -123,9 +97,7 @@ def gaussian_rows(num: int, dim: int, seed: int, step: Tensor) -> Tensor:
     block = max(1, _BLOCK // quads)
     for i in range(0, num, block):
         rows = g[i : i + block]
-        counter = torch.arange(
-            i * quads, (i + len(rows)) * quads, dtype=torch.int64, device=step.device
-        )
+        counter = torch.arange(i * quads, (i + len(rows)) * quads, device=step.device)
         bits = _scramble(counter.mul_(_WEYL).add_(stream))
         index = bits.view(torch.int16).to(torch.int32).add_(1 << 15)
         rows.copy_(torch.index_select(table, 0, index).view(len(rows), -1)[:, :dim])
@@ -133,27 +105,18 @@ def gaussian_rows(num: int, dim: int, seed: int, step: Tensor) -> Tensor:
 
 
 def _orthonormal(g: Tensor) -> Tensor:
-    """Gram and Schmidt's rows of g [..., n, dim] in order, n at most dim, in float64.
-
-    Both ways err by 1e-14 or so: rounded to bfloat16 their rows are the same.
-    """
-    return _by_reflections(g) if g.device.type == "cpu" else _by_cholesky(g)
-
-
-def _by_reflections(g: Tensor) -> Tensor:
-    """LAPACK's way, the quicker one on a CPU."""
-    q, r = torch.linalg.qr(g.mT)
+    """Gram and Schmidt's rows of g [..., n, dim]; both ways round to the same bfloat16."""
+    if g.device.type != "cpu":
+        return _by_cholesky(g)
+    q, r = torch.linalg.qr(g.mT)  # LAPACK's, the quicker way on a CPU
     sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
     rows: Tensor = q.mT * sign.unsqueeze(-1)
     return rows
 
 
 def _by_cholesky(g: Tensor) -> Tensor:
-    """By the Cholesky factor of the Gram matrix, twice: what the first leaves the second removes.
-
-    Matrix products and no waiting for the device. The shift keeps the first factor positive
-    definite for any g, and the result does not depend on it.
-    """
+    """By the Gram matrix's Cholesky factor, twice, without waiting for the device."""
+    # The shift keeps the first factor positive definite, and the result does not depend on it.
     for shift in (1e-13, 0.0):
         gram = g @ g.mT
         diagonal = gram.diagonal(dim1=-2, dim2=-1)
@@ -188,9 +151,7 @@ def directions_op(
 
 
 @directions_op.register_fake
-def _(
-    step: Tensor, num_proj: int, dim: int, _seed: int, _orthogonal: bool
-) -> tuple[Tensor, Tensor]:
+def _(step: Tensor, num_proj: int, dim: int, *_: object) -> tuple[Tensor, Tensor]:
     rows = step.new_empty(num_proj, dim, dtype=torch.bfloat16)
     return rows, step.new_empty(num_proj, dtype=torch.float32)
 
@@ -209,19 +170,17 @@ def random_directions(
         a_m = g_m / |g_m|,   g_m ~ N(0, I) from a hash of (seed, step, m, d)
 
     Nothing is stored and nothing synchronises: ranks, restarts and devices agree without a
-    message, to the last bit. The g_md are 2¹⁶ quantiles of the normal law, rounded to bfloat16:
-    see `Directions`. Fresh directions at every step are what makes few of them enough (LeJEPA,
-    Section 5).
+    message, to the last bit. The g_md are 2¹⁶ quantiles of the normal law, rounded to bfloat16.
+    Fresh directions at every step are what makes few of them enough (LeJEPA, Section 5).
 
     Args:
-        num_proj: M, how many directions.
+        num_proj: M, how many.
         dim: D, their length.
         seed: any integer.
-        step: an integer or an integer tensor [], which may live on `device`.
+        step: an integer or an integer tensor [].
         device: where the rows are made; None means the step's device, or the CPU.
-        sampler: "gaussian", independent rows; or "orthogonal", blocks of D rows orthogonal to each
-            other up to the rounding to bfloat16, each still uniform: they never look twice the
-            same way, at the price of a factorisation per block.
+        sampler: "gaussian", independent rows; or "orthogonal", blocks of D rows orthogonal up to
+            the rounding to bfloat16, each still uniform, at the price of a factorisation per block.
     Returns: [M, D], float32, unit rows.
     Raises: ValueError if `num_proj` or `dim` is below 1 or the sampler is unknown.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; counter-based as in Salmon et al. (2011);
@@ -233,8 +192,11 @@ def random_directions(
     if device is None:
         device = step.device if isinstance(step, Tensor) else "cpu"
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
-    orthogonal = sampler == "orthogonal"
-    return Directions(*directions_op(step, num_proj, dim, _wrap(seed), orthogonal)).unit()
+    return _drawn(step, num_proj, dim, seed, sampler).unit()
+
+
+def _drawn(step: Tensor, num_proj: int, dim: int, seed: int, sampler: str) -> Directions:
+    return Directions(*directions_op(step, num_proj, dim, _wrap(seed), sampler == "orthogonal"))
 
 
 def random_rotation(dim: int, *, seed: int) -> Tensor:
@@ -246,14 +208,8 @@ def random_rotation(dim: int, *, seed: int) -> Tensor:
 class Sketch(nn.Module):
     """What a layer that looks along fresh random directions is made of; it has no forward.
 
-    It owns (seed, step). `step` is a buffer in the state dict, so that a restart continues the
-    sequence; a draw in training mode advances it, one in evaluation mode repeats.
-
-    Args:
-        num_proj: M, directions at a time.
-        seed: which sequence of directions.
-        sampler: "gaussian" or "orthogonal", as in `random_directions`.
-    Raises: ValueError if `num_proj` is not a whole number of at least 1 or the sampler unknown.
+    It owns (seed, step). `step` is in the state dict, so that a restart continues the sequence; a
+    draw in training mode advances it, one in evaluation mode repeats.
     """
 
     step: Tensor
@@ -262,9 +218,7 @@ class Sketch(nn.Module):
         super().__init__()
         check_count("num_proj", num_proj)
         check_choice("sampler", sampler, SAMPLERS)
-        self.num_proj = num_proj
-        self.seed = seed
-        self.sampler = sampler
+        self.num_proj, self.seed, self.sampler = num_proj, seed, sampler
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def draw(self, x: Tensor) -> Directions:
@@ -276,9 +230,7 @@ class Sketch(nn.Module):
 
     def current(self, x: Tensor) -> Directions:
         """What `draw` will return next for x [..., D]."""
-        step, seed, dim = self.step.to(x.device), _wrap(self.seed), x.shape[-1]
-        orthogonal = self.sampler == "orthogonal"
-        return Directions(*directions_op(step, self.num_proj, dim, seed, orthogonal))
+        return _drawn(self.step.to(x.device), self.num_proj, x.shape[-1], self.seed, self.sampler)
 
     def reset_parameters(self) -> None:
         """Rewind `step` to 0, for modules built on the meta device."""

@@ -1,15 +1,13 @@
-"""SIGReg as a function: project, sum, compare with a Gaussian, average."""
+"""SIGReg as a function: project, sum, compare with a Gaussian, average; and a term beside it."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sigreg import reference
 from sigreg._arguments import (
     check_count,
     check_directions,
@@ -17,16 +15,16 @@ from sigreg._arguments import (
     check_shares,
     full_precision,
 )
-from sigreg._distributed import group_name
-from sigreg._kernels import choose_backend, loss_operator
-from sigreg._kernels.contract import Problem, effective_size
+from sigreg._distributed import Group, group_name, over_ranks
+from sigreg._kernels.contract import Problem, finish
+from sigreg._kernels.ops import choose_backend, fused_loss
 from sigreg.directions import Directions
 from sigreg.quadrature import Quadrature
+from sigreg.reference import ecf_sums
 
-if TYPE_CHECKING:
-    from sigreg._distributed import Group
+__all__ = ["scale_term", "sigreg_loss"]
 
-__all__ = ["sigreg_loss"]
+_EPS = 1e-12  # of the variance: below it, as at a single point, the gradient is 0, not NaN
 
 
 def sigreg_loss(
@@ -55,17 +53,18 @@ def sigreg_loss(
         sample_weight: [..., N], w_n, not negative; None means 1. N is then the effective number
             (Σ w)² / Σ w², for which Gaussian samples score the same floor.
         scale_by_n: False drops the factor N, as in the formula LeWM prints.
-        group: ranks that share the N samples: a process group, one dimension of a device mesh, or
-            "auto" for the default group if there is one; None means this process. Each rank
-            returns the loss of all samples, and the gradient of its own times the number of
-            ranks, by which DDP and FSDP divide; NaN if ranks drew different `Directions`.
-        backend: "auto", "reference", "cpu", "cpp" (compiled at its first call) or "triton". The
-            last three have no second derivative.
+        group: ranks that share the N samples: a process group, one dimension of a device mesh,
+            "auto" for the default group if there is one, None for this process. Each rank returns
+            the loss of all samples, and the gradient of its own times the number of ranks, by which
+            DDP and FSDP divide; NaN if ranks drew different `Directions`.
+        backend: "auto", the device's fused kernel if the knots are equally spaced; "reference",
+            which alone has a second derivative; "cpu", "cpp" (compiled at its first call) or
+            "triton".
         chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
     Returns: [], float32 (float64 for float64 z), whatever autocast says. Gaussian samples score
         the noise floor, not 0; a sample that is not finite makes it not finite.
-    Raises: TypeError for z that is not floating, ValueError on disagreeing shapes, no samples
-        outside a group, an unknown backend or one that cannot run, a group without this rank.
+    Raises: TypeError or ValueError on wrong types and shapes, no samples outside a group, a backend
+        that cannot run, a group without this rank.
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
     name = group_name(group)
@@ -78,48 +77,19 @@ def sigreg_loss(
         check_count("chunk", chunk)
     chosen = choose_backend(backend, z.device, quadrature)
     with torch.autocast(z.device.type, enabled=False):
+        z, shares = _counted(z, mask, sample_weight)
         full = full_precision(z.new_empty(0))
-        shares = None if sample_weight is None else sample_weight.to(full)
-        if mask is not None:
-            mask = mask.bool()
-            z = z.where(mask.unsqueeze(-1), 0)  # not ·0: what is left out may be NaN
-            shares = mask.to(full) if shares is None else shares.where(mask, 0)
         if directions.scale is None:
             directions = directions.to(full)
         elif directions.rows.requires_grad:
             directions = Directions(directions.unit().to(full))
         groups = math.prod(z.shape[:-2])  # not -1, which an empty shard leaves open
         grad = torch.is_grad_enabled()
-        problem = Problem(
-            z.reshape(groups, *z.shape[-2:]),
-            directions,
-            None if shares is None else shares.reshape(groups, shares.shape[-1]),
-            quadrature.to(full),
-            scale_by_n,
-            chunk or 0,
-            name,
-            grad and z.requires_grad,
-            grad and directions.rows.requires_grad,
-        )
-        if chosen == "reference":
-            return _four_lines(problem)
-        rule = problem.rule
-        assert rule.spacing is not None
-        loss: Tensor = loss_operator(chosen, name)(
-            problem.z,
-            *directions,
-            problem.shares,
-            rule.weight,
-            rule.target,
-            rule.spacing,
-            scale_by_n,
-            problem.chunk,
-            chosen,
-            name,
-            problem.want_z,
-            problem.want_rows,
-        )[0]
-        return loss
+        shares = None if shares is None else shares.reshape(groups, shares.shape[-1])
+        wanted = grad and z.requires_grad, grad and directions.rows.requires_grad
+        z, rule = z.reshape(groups, *z.shape[-2:]), quadrature.to(full)
+        problem = Problem(z, directions, shares, rule, scale_by_n, chunk or 0, name, *wanted)
+        return _four_lines(problem) if chosen == "reference" else fused_loss(problem, chosen)
 
 
 def _four_lines(problem: Problem) -> Tensor:
@@ -129,17 +99,63 @@ def _four_lines(problem: Problem) -> Tensor:
 
     def sums(z: Tensor, rows: Tensor, scale: Tensor | None) -> Tensor:
         x = z @ rows.T if scale is None else (z @ rows.T) * scale
-        return torch.cat(reference.ecf_sums(x, rule.t, problem.shares), -1)
+        return torch.cat(ecf_sums(x, rule.t, problem.shares), -1)
 
     if problem.chunk:  # recomputed in the backward pass, or nothing would be bounded
-        parts = [
-            checkpoint(sums, z, *block, use_reentrant=False)
-            for block in directions.split(problem.chunk)
-        ]
-        found = torch.cat(parts, 1)
+        blocks = directions.split(problem.chunk)
+        found = torch.cat([checkpoint(sums, z, *b, use_reentrant=False) for b in blocks], 1)
     else:
         found = sums(z, *directions)
-    found, total, squares = problem.over_ranks(found)
-    divisor, n = effective_size(total[:, None], squares[:, None], problem.scale_by_n)
-    cos, sin = (found / divisor[..., None]).chunk(2, -1)
-    return reference.epps_pulley(cos, sin, n, rule).mean()
+    return finish(*problem.over_ranks(found), problem)[0]
+
+
+def _counted(
+    z: Tensor, mask: Tensor | None, sample_weight: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """z without what the mask leaves out, and how much each sample counts, in full precision."""
+    full = full_precision(z.new_empty(0))
+    shares = None if sample_weight is None else sample_weight.to(full)
+    if mask is not None:
+        mask = mask.bool()
+        z = z.where(mask.unsqueeze(-1), 0)  # not ·0: what is left out may be NaN
+        shares = mask.to(full) if shares is None else shares.where(mask, 0)
+    return z, shares
+
+
+def scale_term(
+    z: Tensor,
+    *,
+    mask: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    group: Group = None,
+) -> Tensor:
+    """How far the standard deviations of the coordinates fall short of 1: it pulls near a collapse.
+
+        mean_d max(0, 1 − std_d)
+
+    A sample at distance δ from the mean is pushed outwards with a force of order δ/σ, σ < 1 the
+    standard deviation; that of the Epps-Pulley statistic is of order δ. Leading dims are averaged.
+
+    Args:
+        z: [..., N, D].
+        mask: [..., N], true where a sample counts; a batch where none does adds 0.
+        sample_weight: [..., N], how much it counts; None means 1.
+        group: ranks that share the samples, as in `sigreg_loss`; costs two messages.
+    Returns: [], float32 (float64 for float64 z).
+    Raises: TypeError or ValueError as `sigreg_loss`.
+    Source: VICReg, arXiv:2105.04906, equation 1, with the plain variance.
+    """
+    name = group_name(group)
+    check_samples(z, at_least=0)
+    check_shares(mask, sample_weight, z)
+    with torch.autocast(z.device.type, enabled=False):
+        z, shares = _counted(full_precision(z), mask, sample_weight)
+        share = (z.new_ones(z.shape[:-1]) if shares is None else shares).unsqueeze(-1)
+        first, total = over_ranks([(z.detach() * share).sum(-2), share.sum(-2)], None, name)
+        some = total > 0
+        n = torch.where(some, total, 1)
+        # The mean's own gradient cancels in the sum below, but only over all ranks.
+        centred = z - (first / n).unsqueeze(-2)
+        (variance,) = over_ranks([(centred.square() * share).sum(-2)], None, name)
+        hinge = (1 - (variance / n + _EPS).sqrt()).clamp(min=0)
+        return (hinge * some).mean()

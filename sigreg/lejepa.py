@@ -14,23 +14,15 @@ __all__ = ["LeJEPALoss", "LeJEPALosses", "additive_weight", "invariance_loss"]
 
 
 class LeJEPALosses(NamedTuple):
-    """What `LeJEPALoss` returns.
+    """What `LeJEPALoss` returns."""
 
-    Attributes:
-        total: [], what to minimize.
-        invariance: [], mean squared distance of the views from their centre.
-        regularizer: [], before weighting.
-    """
-
-    total: Tensor
-    invariance: Tensor
-    regularizer: Tensor
+    total: Tensor  #: [], what to minimize
+    invariance: Tensor  #: [], mean squared distance of the views from their centre
+    regularizer: Tensor  #: [], before weighting
 
 
 def invariance_loss(views: Tensor, centre: Tensor) -> Tensor:
-    """Mean squared distance of every view from the centre of its sample.
-
-        mean over v, n, d of (z_vnd − c_nd)²
+    """Mean over v, n, d of (z_vnd − c_nd)², views from the centre of their sample.
 
     For two views around their own mean this is a quarter of mean (z_1 − z_2)².
 
@@ -46,8 +38,7 @@ def invariance_loss(views: Tensor, centre: Tensor) -> Tensor:
 def additive_weight(weight: float) -> float:
     """The additive λ with the minimizers of the convex λ given: λ / (1 − λ).
 
-    The convex total is (1 − λ) times the additive one, so beside the weight the learning rate of
-    plain SGD changes by that factor; Adam does not notice.
+    The convex total is (1 − λ) times the additive one: plain SGD feels that too, Adam does not.
 
     Args:
         weight: λ of (1 − λ) · invariance + λ · regularizer, in [0, 1).
@@ -65,20 +56,17 @@ class LeJEPALoss(nn.Module):
         convention="convex":    (1 − λ) · invariance + λ · regularizer
         convention="additive":  invariance + λ · regularizer
 
-    Both are published under the one name λ, so the convention has to be named; `additive_weight`
-    converts. The views are pulled to the mean of the global views; the regularizer tests every
-    view on its own and averages.
+    Both are published under the one name λ; `additive_weight` converts. The views are pulled to the
+    mean of the global views; the regularizer tests every view on its own and averages.
 
     Args:
         regularizer: any function [..., N, D] -> [] that averages over leading dims, as `SIGReg()`.
         weight: λ. 0.05 is the paper's, for the convex form.
-        convention: "convex" (LeJEPA paper and package, lightly) or "additive" (LeWM,
-            stable-pretraining).
+        convention: "convex" (LeJEPA, lightly) or "additive" (LeWM, stable-pretraining).
         pool_views: test all views together as one batch of V·N samples, as stable-pretraining
             does. The statistic of a given misfit is then V times as large.
     Shape: global_views [Vg, N, D], local_views [Vl, N, D] -> LeJEPALosses.
-    Raises: ValueError on an unknown convention, a weight outside its range, no global view,
-        disagreeing shapes.
+    Raises: ValueError on an argument outside its range, no global view, disagreeing shapes.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 2 and Section 5.
     """
 
@@ -95,29 +83,20 @@ class LeJEPALoss(nn.Module):
         if weight < 0 or (convention == "convex" and weight > 1):
             limit = "in [0, 1]" if convention == "convex" else "non-negative"
             raise ValueError(f"weight must be {limit} for the {convention} form, got {weight}")
-        self.regularizer = regularizer
-        self.weight = weight
-        self.convention = convention
-        self.pool_views = pool_views
+        self.regularizer, self.weight = regularizer, weight
+        self.convention, self.pool_views = convention, pool_views
 
     def forward(self, global_views: Tensor, local_views: Tensor | None = None) -> LeJEPALosses:
-        """Losses of the embeddings of all views.
-
-        Args:
-            global_views: [Vg, N, D]; their mean is the centre.
-            local_views: [Vl, N, D], small crops; None if every view is global.
-        Returns: LeJEPALosses.
-        """
+        """Losses of global views, whose mean is the centre, and of local ones if there are any."""
         check_samples(global_views, "global_views")
         if global_views.ndim != 3:
             raise ValueError(f"global_views must be [V, N, D], got {list(global_views.shape)}")
         views = global_views
         if local_views is not None:
-            n, d = global_views.shape[1:]
-            if local_views.ndim != 3 or local_views.shape[1:] != global_views.shape[1:]:
+            (n, d), shape = global_views.shape[1:], list(local_views.shape)
+            if local_views.ndim != 3 or shape[1:] != [n, d]:
                 raise ValueError(
-                    f"local_views must be [V, {n}, {d}] to match global_views, "
-                    f"got {list(local_views.shape)}"
+                    f"local_views must be [V, {n}, {d}] to match global_views, got {shape}"
                 )
             views = torch.cat([global_views, local_views])
         invariance = invariance_loss(views, full_precision(global_views).mean(0))

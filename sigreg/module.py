@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sigreg._arguments import check_choice, check_count, check_samples
-from sigreg._distributed import group_name, whereabouts
-from sigreg._kernels import BACKENDS
+from sigreg._distributed import Group, group_name, whereabouts
+from sigreg._kernels.ops import BACKENDS
 from sigreg.directions import Sketch
-from sigreg.functional import sigreg_loss
+from sigreg.functional import scale_term, sigreg_loss
 from sigreg.quadrature import Quadrature, trapezoid
-from sigreg.scale import scale_term
-
-if TYPE_CHECKING:
-    from sigreg._distributed import Group
 
 __all__ = ["SIGReg"]
 
@@ -29,12 +25,11 @@ class SIGReg(Sketch):
         L(x) = mean_m  N Σ_k weight_k |φ̂_m(t_k) − e^{−t_k²/2}|²,   m = 1..M random directions
 
     Every call in training mode draws fresh directions and then advances the buffer `step`, which
-    is in the state dict; in evaluation mode `step` stays, so equal inputs give equal losses.
-    Directions are a pure function of (seed, step): ranks and restarts agree without a message.
+    is in the state dict; in evaluation mode `step` stays. Directions are a pure function of
+    (seed, step): ranks and restarts agree without a message.
 
-    Blind spots. The rule sees no shift of 2π/Δt, 33.5 by default, since its knots are Δt apart.
-    Samples collapsed on one point have no gradient at all, and samples within ε of each other one
-    that falls like ε: `scale` adds a term that does not.
+    Blind spots: a shift of 2π/Δt, 33.5 by default, for knots Δt apart; samples collapsed on one
+    point have no gradient, and near it one that fades: `scale` adds a term that does not.
 
     Args:
         knots: K, frequencies of the quadrature. 17 as released; the fused cost is linear in it.
@@ -43,24 +38,17 @@ class SIGReg(Sketch):
         sampler: "gaussian", independent directions, or "orthogonal", blocks of D orthonormal ones.
         scale_by_n: multiply by N, as all released code does and the LeWM paper's formula does not.
         seed: which sequence of directions.
-        group: ranks that share the samples. "auto" is the default process group, if one is
-            initialised when forward is called, in training mode, and this process alone in
-            evaluation mode, so that one rank may validate while others wait. A process group, or
-            one dimension of a device mesh, is used in both; None never sums. See `sigreg_loss` for
-            the gradient's convention.
+        group: ranks that share the samples, as in `sigreg_loss`. "auto" is the default process
+            group if one is initialised when forward is called, and in evaluation mode this process
+            alone, so that one rank may validate while others wait; another group is used in both.
         backend: "auto", "reference", "cpu", "cpp" or "triton".
         chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
         scale: weight of `scale_term`, off by default; lets collapsed samples escape.
-        quadrature: another rule or target, `trapezoid(target=student_t(5))` for example, instead of
-            the one that `knots` and `t_max` make.
+        quadrature: another rule or target, such as `trapezoid(target=student_t(5))`.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
     Raises: ValueError on arguments outside these ranges.
     Source: LeJEPA, arXiv:2511.08544; LeWorldModel, arXiv:2603.19312.
     """
-
-    t: Tensor
-    phi: Tensor
-    weights: Tensor
 
     def __init__(
         self,
@@ -89,16 +77,10 @@ class SIGReg(Sketch):
         group_name(group)
         check_choice("backend", backend, BACKENDS)
         self.quadrature = trapezoid(knots, t_max) if quadrature is None else quadrature
-        self.scale_by_n = scale_by_n
-        self.group = group
-        self.backend = backend
-        self.chunk = chunk
-        self.scale = scale
+        self.scale_by_n, self.scale = scale_by_n, scale
+        self.group, self.backend, self.chunk = group, backend, chunk
         self._warned = False
-        # Names and layout of the released code, whose checkpoints hold these three.
-        for name in ("t", "phi", "weights"):
-            self.register_buffer(name, torch.empty(self.quadrature.t.shape), persistent=False)
-        self._fill()
+        self._place_rule()
 
     def forward(
         self,
@@ -108,23 +90,14 @@ class SIGReg(Sketch):
         sample_weight: Tensor | None = None,
         directions: Tensor | None = None,
     ) -> Tensor:
-        """The regularizer of x.
-
-        Args:
-            x: [..., N, D], samples on axis −2; leading dims are separate batches, averaged.
-            mask: [..., N], true where a sample counts.
-            sample_weight: [..., N], how much it counts.
-            directions: [M, D], unit rows, instead of drawn ones; `step` then stays.
-        Returns: [], in float32 (float64 for float64 x) whatever autocast says.
-        Raises: see `sigreg_loss`.
-        """
+        """The loss []; arguments as in `sigreg_loss`. With directions of your own `step` stays."""
         group = None if self.group == "auto" and not self.training else self.group
         check_samples(x, "x", at_least=0 if group_name(group) else 1)
         self._warn_of_layout(x, group)
         loss = sigreg_loss(
             x,
             self.draw(x) if directions is None else directions,
-            self._rule(x),
+            self.quadrature if x.dtype == torch.float64 else self._rule,
             mask=mask,
             sample_weight=sample_weight,
             scale_by_n=self.scale_by_n,
@@ -133,38 +106,22 @@ class SIGReg(Sketch):
             chunk=self.chunk,
         )
         if self.scale:
-            loss = loss + self.scale * scale_term(
-                x, mask=mask, sample_weight=sample_weight, group=group
-            )
+            term = scale_term(x, mask=mask, sample_weight=sample_weight, group=group)
+            loss = loss + self.scale * term
         return loss
-
-    def reset_parameters(self) -> None:
-        """Rewind `step` to 0 and refill the buffers, for modules built on the meta device."""
-        super().reset_parameters()
-        self._fill()
 
     def extra_repr(self) -> str:
         """What differs between two layers, for printing."""
         t = self.quadrature.t
         return f"knots={len(t)}, num_proj={self.num_proj}, t_max={float(t[-1])}, seed={self.seed}"
 
-    def _rule(self, x: Tensor) -> Quadrature:
-        """The rule for x: from the buffers, or exact for float64."""
-        rule = self.quadrature
-        if x.dtype == torch.float64:
-            return rule
-        return Quadrature(t=self.t, weight=self.weights, target=self.phi, spacing=rule.spacing)
-
-    def _fill(self) -> None:
-        rule = self.quadrature
-        like = self.t.new_empty(0, dtype=torch.float32)
-        self.t, self.phi, self.weights = (p.to(like) for p in (rule.t, rule.target, rule.weight))
+    def _place_rule(self) -> None:
+        """The rule in float32, where `step` is: whatever .half() or .to_empty() do to a layer."""
+        self._rule = self.quadrature.to(self.step.new_empty(0, dtype=torch.float32))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SIGReg:
-        # .half(), .bfloat16() and .to_empty() must not touch the knots, only move them.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if not self.t.is_meta:
-            self._fill()
+        self._place_rule()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -1,13 +1,8 @@
-"""What the SIGReg statistic does when the batch really is an isotropic Gaussian.
-
-For N(0, I) samples, and many of them, the statistic is a weighted sum of independent
-chi-squares. This file finds the weights and the tail of such a sum, in plain torch.
-
-Letters: M directions, K frequencies, J terms of a power series.
-"""
+"""The statistic of many N(0, I) samples is a sum of chi-squares: its weights and its tail."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -22,31 +17,21 @@ _RESOLUTION = 1e-8  # tails below this are not resolved, hence never reported
 
 
 class ChiSquareSum(NamedTuple):
-    """The law of Σ_i weight_i · χ²(dof_i), all terms independent.
+    """The law of Σ_i weight_i · χ²(dof_i), all terms independent."""
 
-    Attributes:
-        weight: [Q], float64, non-negative.
-        dof: [Q], float64, degrees of freedom; need not be whole numbers.
-    """
-
-    weight: Tensor
-    dof: Tensor
+    weight: Tensor  #: [Q], float64, non-negative
+    dof: Tensor  #: [Q], float64, degrees of freedom; need not be whole numbers
 
 
 def null_law(quadrature: Quadrature, directions: Tensor | None = None) -> ChiSquareSum:
     """Law of the statistic averaged over `directions`, for N(0, I) samples and large N.
 
-    Two directions with inner product ρ see correlated projections: their characteristic
-    functions at frequencies s and t covary like e^{−(s²+t²)/2} times
-
-        cosh(ρst) − 1   cosine with cosine,
-        sinh(ρst)       sine with sine,
-        0               cosine with sine,
-
-    that is Σ_{j≥1} ρ^j g_j(s) g_j(t) with g_j(t) = e^{−t²/2} t^j / √j!, even j for the cosines.
-    With R the Gram matrix of the directions and R^{∘j} its elementwise power, the weights are the
-    eigenvalues of Σ_j R^{∘j} ⊗ √w g_j g_jᵀ √w / M. Up to 64 of the largest enter one by one; all
-    smaller ones enter together as one gamma term with their exact mean and variance.
+    The characteristic functions of two directions with inner product ρ, at frequencies s and t,
+    covary like e^{−(s²+t²)/2} (cosh(ρst) − 1) in their cosines, with sinh(ρst) in their sines and
+    not at all across, that is Σ_{j≥1} ρ^j g_j(s) g_j(t) with g_j(t) = e^{−t²/2} t^j / √j!, even j
+    for the cosines. With R the Gram matrix of the directions and R^{∘j} its elementwise power, the
+    weights are the eigenvalues of Σ_j R^{∘j} ⊗ √w g_j g_jᵀ √w / M. Up to 64 of the largest enter
+    one by one, the others together as one gamma term with their exact mean and variance.
 
     Args:
         quadrature: K nodes.
@@ -62,12 +47,12 @@ def null_law(quadrature: Quadrature, directions: Tensor | None = None) -> ChiSqu
     if directions is not None:
         rows = directions.detach().to("cpu", torch.float64)
         gram = rows @ rows.mT
-    blocks = [_largest_eigenvalues(gram, *_series(quadrature, first=j)) for j in (1, 2)]
-    weight = torch.cat([eigenvalues for eigenvalues, _, _ in blocks])
+    eigenvalues, means, squares = zip(
+        *(_largest_eigenvalues(gram, *_series(quadrature, first=j)) for j in (1, 2)), strict=True
+    )
+    weight, mean, square = torch.cat(eigenvalues), sum(means), sum(squares)
     weight = weight[weight > 1e-9 * weight.max()]
     dof = torch.ones_like(weight)
-    mean = sum(mean for _, mean, _ in blocks)
-    square = sum(square for _, _, square in blocks)
     if mean > 1e-6 * float(weight.sum()) and square > 0:  # else what is left is rounding
         # c·χ²(ν) with the mean cν and the variance 2c²ν of all eigenvalues left out.
         weight = torch.cat([weight, weight.new_tensor([square / mean])])
@@ -103,12 +88,9 @@ def _largest_eigenvalues(
         mean_power[p] = float(power.mean())
         power = power * squared
     overlap = (g @ g.mT).square().tolist()
+    pairs = itertools.product(enumerate(powers), repeat=2)
+    square = sum(overlap[a][b] * mean_power[i + j] for (a, i), (b, j) in pairs)
     trace = float(g.square().sum())
-    square = sum(
-        overlap[a][b] * mean_power[i + j]
-        for a, i in enumerate(powers)
-        for b, j in enumerate(powers)
-    )
     # Off the diagonal high powers of the Gram matrix vanish: no product needed for those.
     split = sum(mean_power[2 * j] - 1 / m > 1e-10 for j in powers)
     hadamard = [gram ** powers[i] / m for i in range(split)]
@@ -127,11 +109,8 @@ def _largest_eigenvalues(
     for _ in range(2):
         x = torch.linalg.qr(apply(x)).Q
     top = torch.linalg.eigvalsh(x.mT @ apply(x)).clamp_min(0)
-    return (
-        top,
-        max(trace - float(top.sum()), 0.0),
-        max(square - float(top.square().sum()), 0.0),
-    )
+    rest = trace - float(top.sum()), square - float(top.square().sum())
+    return top, max(rest[0], 0.0), max(rest[1], 0.0)
 
 
 def tail_probability(law: ChiSquareSum, x: Tensor) -> Tensor:
@@ -139,8 +118,8 @@ def tail_probability(law: ChiSquareSum, x: Tensor) -> Tensor:
 
         P(Q > x) = ½ + Im Σ_{k≥0} φ((k+½)δ) e^{−i(k+½)δx} / (π(k+½))
 
-    The midpoint rule on the Gil-Pelaez integral of the characteristic function φ. Its error is
-    P(Q > x + 2π/δ), negligible by the choice of δ. One FFT gives the tail on a fine grid of x.
+    The midpoint rule on the Gil-Pelaez integral of the characteristic function φ, with an error of
+    P(Q > x + 2π/δ), negligible by the choice of δ; by one FFT on a fine grid of x.
 
     Args:
         law: weights and degrees of freedom.

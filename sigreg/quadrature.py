@@ -15,35 +15,21 @@ __all__ = ["Quadrature", "gaussian", "student_t", "trapezoid"]
 
 
 class Quadrature(NamedTuple):
-    """A rule ∫ g(t) e^{−t²/2} dt ≈ Σ_k weight_k · g(t_k) for even functions g.
+    """A rule ∫ g(t) e^{−t²/2} dt ≈ Σ_k weight_k · g(t_k) for even functions g."""
 
-    Attributes:
-        t: [K], non-negative frequencies, ascending from 0.
-        weight: [K], quadrature weight times the window e^{−t²/2}.
-        target: [K], the characteristic function to match at `t`, e^{−t²/2} for N(0, 1).
-        spacing: Δt if t_k = k Δt, which the fused kernels need; None leaves the rule to the
-            reference. A number, so that no kernel has to read a device tensor to learn it.
-    """
-
-    t: Tensor
-    weight: Tensor
-    target: Tensor
-    spacing: float | None = None
+    t: Tensor  #: [K], non-negative frequencies, ascending from 0
+    weight: Tensor  #: [K], quadrature weight times the window e^{−t²/2}
+    target: Tensor  #: [K], the characteristic function to match at `t`, e^{−t²/2} for N(0, 1)
+    spacing: float | None = None  #: Δt if t_k = k Δt, as fused kernels need; None: the reference
 
     def to(self, like: Tensor) -> Quadrature:
         """The same rule in the dtype and on the device of `like`."""
-        return self._replace(
-            t=self.t.to(like), weight=self.weight.to(like), target=self.target.to(like)
-        )
+        t, weight, target = (part.to(like) for part in self[:3])
+        return Quadrature(t, weight, target, self.spacing)
 
 
 def gaussian(t: Tensor) -> Tensor:
-    """Characteristic function of N(0, 1), e^{−t²/2}.
-
-    Args:
-        t: any shape.
-    Returns: the shape of t.
-    """
+    """Characteristic function of N(0, 1), e^{−t²/2}."""
     return torch.exp(-(t**2) / 2)
 
 
@@ -52,14 +38,12 @@ def student_t(dof: int) -> Callable[[Tensor], Tensor]:
 
         u^{ν/2} K_{ν/2}(u) / (2^{ν/2−1} Γ(ν/2)),   u = √(ν − 2) |t|,   K the Bessel function
 
-    An isotropic multivariate t has it along every direction, so it is a target like N(0, I), which
-    it becomes for ν → ∞. Closed for every whole ν: K starts from K_0, K_1 or from
-    K_{1/2}(u) = √(π/2u) e^{−u}, and its upward recurrence is stable.
+    An isotropic multivariate t has it along every direction; it becomes N(0, I) for ν → ∞. K starts
+    from K_0, K_1 or from K_{1/2}(u) = √(π/2u) e^{−u}, and its upward recurrence is stable.
 
     Args:
-        dof: ν, at least 3, or there is no variance to set to 1.
+        dof: ν, a whole number of at least 3, or there is no variance to set to 1.
     Returns: a function of t for `trapezoid(target=...)`.
-    Raises: ValueError if `dof` is not a whole number of at least 3.
     Source: Hurst (1995), The characteristic function of the Student t distribution.
     """
     check_count("dof", dof, at_least=3)
@@ -67,15 +51,11 @@ def student_t(dof: int) -> Callable[[Tensor], Tensor]:
     def target(t: Tensor) -> Tensor:
         u = math.sqrt(dof - 2) * t.abs()
         at = torch.where(u > 0, u, 1)
-        if dof % 2:
-            order = 0.5
-            below = above = torch.sqrt(math.pi / (2 * at)) * torch.exp(-at)
-        else:
-            order = 1.0
-            below, above = (
-                torch.special.modified_bessel_k0(at),
-                torch.special.modified_bessel_k1(at),
-            )
+        order, start = 0.5, torch.sqrt(math.pi / (2 * at)) * torch.exp(-at)
+        below, above = start, start
+        if dof % 2 == 0:
+            order, below = 1.0, torch.special.modified_bessel_k0(at)
+            above = torch.special.modified_bessel_k1(at)
         while order < dof / 2:
             below, above = above, below + 2 * order / at * above
             order += 1
@@ -94,15 +74,14 @@ def trapezoid(
 
     Equal spacing is what lets a kernel replace K sines by one sine and K complex products.
     It also makes the rule periodic: a shift of the data by 2π/Δt is invisible to it, 33.5 for
-    the default. The default rule is the one of the released LeWM and LeJEPA code.
+    the default, which is the rule of the released LeWM and LeJEPA code.
 
     Args:
         knots: K, at least 2.
         t_max: largest frequency, positive and finite.
-        target: characteristic function to match, real and even: `gaussian`, `student_t(5)` or
-            yours. The window e^{−t²/2} stays.
+        target: real and even characteristic function to match: `gaussian`, `student_t(5)`, yours.
     Returns: Quadrature of float64 tensors on the CPU.
-    Raises: ValueError if `knots` < 2 or `t_max` is not positive and finite.
+    Raises: ValueError if `knots` or `t_max` is outside its range.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; interval as in the code of LeWM, 2603.19312.
     """
     check_count("knots", knots, at_least=2)
@@ -111,6 +90,5 @@ def trapezoid(
     t = torch.linspace(0.0, t_max, knots, dtype=torch.float64, device="cpu")
     spacing = t_max / (knots - 1)
     width = torch.full_like(t, 2.0 * spacing)
-    width[0] /= 2
-    width[-1] /= 2
+    width[[0, -1]] /= 2
     return Quadrature(t=t, weight=width * gaussian(t), target=target(t), spacing=spacing)

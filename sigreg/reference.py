@@ -1,7 +1,4 @@
-"""The mathematics of SIGReg in plain torch: the truth every kernel is compared with.
-
-Letters: N samples, D dims, M directions, K frequencies.
-"""
+"""The mathematics of SIGReg in plain torch: the truth every kernel is compared with."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from torch import Tensor
 
 from sigreg.quadrature import Quadrature
 
-__all__ = ["ecf_sums", "epps_pulley", "epps_pulley_exact", "epps_pulley_slope"]
+__all__ = ["ecf_sums", "epps_pulley", "epps_pulley_exact"]
 
 
 def ecf_sums(x: Tensor, t: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -20,12 +17,8 @@ def ecf_sums(x: Tensor, t: Tensor, shares: Tensor | None = None) -> tuple[Tensor
 
         cos_mk = Σ_n share_n cos(t_k x_nm),   sin_mk = Σ_n share_n sin(t_k x_nm)
 
+    Of projections x [..., N, M] at frequencies t [K]; shares [..., N] say how much a sample counts.
     Sums, not means: shards of a batch may be uneven, and sums of sums stay right.
-
-    Args:
-        x: [..., N, M] projections.
-        t: [K] frequencies.
-        shares: [..., N], how much each sample counts: 0 and 1 for a mask; None counts all.
     Returns: two tensors [..., M, K].
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
@@ -47,29 +40,12 @@ def epps_pulley(
     Its expectation under N(0, 1) is the noise floor Σ_k weight_k (1 − target_k²) whatever N is;
     samples collapsed on 0 score N Σ_k weight_k (1 − target_k)².
 
-    Args:
-        cos_mean: [..., M, K].
-        sin_mean: [..., M, K].
-        n: number of samples behind the means; a tensor broadcasts against [..., M].
-        quadrature: K nodes.
+    The means are [..., M, K]; n, the number of samples behind them, broadcasts against [..., M].
     Returns: [..., M].
     Source: Epps & Pulley (1983); LeJEPA, arXiv:2511.08544, Section 4.
     """
     distance = (cos_mean - quadrature.target).square() + sin_mean.square()
     return distance @ quadrature.weight * n
-
-
-def epps_pulley_slope(
-    cos_mean: Tensor, sin_mean: Tensor, n: Tensor | float, quadrature: Quadrature
-) -> tuple[Tensor, Tensor]:
-    """Derivatives of `epps_pulley` with respect to the two means, for kernels without autograd.
-
-        2 N weight_k (cos_k − target_k),   2 N weight_k sin_k
-
-    Returns: two tensors [..., M, K].
-    """
-    slope = 2 * quadrature.weight * (n.unsqueeze(-1) if isinstance(n, Tensor) else n)
-    return slope * (cos_mean - quadrature.target), slope * sin_mean
 
 
 def epps_pulley_exact(x: Tensor) -> Tensor:

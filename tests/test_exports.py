@@ -174,7 +174,7 @@ def described(name: str, source: str) -> bool:
 
 
 def missing_parts(value: object) -> list[str]:
-    """What a public docstring lacks to be a contract."""
+    """What a public docstring lacks to be a contract; a record's fields have comments instead."""
     text = inspect.getdoc(value) or ""
     if not text:
         return ["a docstring"]

@@ -44,7 +44,7 @@ FLOORS = {
         "quadrature directions",
         "reference",
         "_kernels",
-        "functional scale",
+        "functional",
         "module",
         "check",
     ),
@@ -296,7 +296,7 @@ def test_packages_load_with_what_they_promise() -> None:
 
 
 def test_triton_and_process_groups_have_one_home_each() -> None:
-    """Only the Triton kernel imports triton; only sum_over_ranks' file talks to other ranks."""
+    """Only the Triton kernel imports triton; only one file talks to other ranks."""
     assert away_from_home(IMPORTS) == []
 
 

@@ -1,12 +1,13 @@
-"""What a kernel is asked, what it answers, and the two phases that most of them share.
+"""What a kernel is asked and answers, and what torch needs to make an operator of it.
 
 Letters: G batches, N samples, D dims, M directions, K knots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,37 +15,31 @@ from torch import Tensor
 from sigreg._distributed import over_ranks, whereabouts
 from sigreg.directions import Directions
 from sigreg.quadrature import Quadrature
-from sigreg.reference import epps_pulley, epps_pulley_slope
+from sigreg.reference import epps_pulley
 
-__all__ = ["Answer", "Parts", "Problem", "effective_size", "finish", "in_two_phases"]
+# The loss [] in float32 (float64 for float64 z), and the gradients with respect to z [G, N, D] and
+# to the rows [M, D], contiguous and in the loss's dtype; of shape [0] where not asked for.
+Answer = tuple[Tensor, Tensor, Tensor]
 
 
 class Problem(NamedTuple):
-    """One call of `sigreg::loss`.
+    """One call of `sigreg::loss`."""
 
-    Attributes:
-        z: [G, N, D], any floating dtype and any strides, never written.
-        directions: rows [M, D], in bfloat16 and exact where drawn, and their scale [M] in float32,
-            None for rows that are unit vectors in z's precision.
-        shares: [G, N], how much each sample counts: zeros and ones for a mask, any non-negative
-            number for weights; None counts all once. In the precision of the answer.
-        rule: weight and target [K] in the precision of the answer; spacing is not None.
-        scale_by_n: whether the statistic is multiplied by N.
-        chunk: directions projected at a time; 0 leaves it to the kernel.
-        group: name of the ranks that share the samples, "" for this process alone.
-        want_z: whether the gradient with respect to z is asked for.
-        want_rows: the same for the rows, whose scale is then None.
-    """
+    z: Tensor  #: [G, N, D], any floating dtype and any strides, never written
+    directions: Directions  #: drawn, in bfloat16 with a scale, or unit rows in z's precision
+    shares: Tensor | None  #: [G, N], not negative, in the answer's precision; None counts all once
+    rule: Quadrature  #: in the answer's precision
+    scale_by_n: bool  #: whether the statistic is multiplied by N
+    chunk: int  #: directions projected at a time; 0 leaves it to the kernel
+    group: str  #: name of the ranks that share the samples, "" for this process alone
+    want_z: bool  #: whether the gradient with respect to z is asked for
+    want_rows: bool  #: the same for the rows, whose scale is then None
 
-    z: Tensor
-    directions: Directions
-    shares: Tensor | None
-    rule: Quadrature
-    scale_by_n: bool
-    chunk: int
-    group: str
-    want_z: bool
-    want_rows: bool
+    @property
+    def spacing(self) -> float:
+        """Δt of the rule."""
+        assert self.rule.spacing is not None
+        return self.rule.spacing
 
     def own_sizes(self) -> tuple[Tensor, Tensor]:
         """Σ share and Σ share², [G] each, of this process's samples."""
@@ -55,19 +50,11 @@ class Problem(NamedTuple):
         return self.shares.sum(1), self.shares.square().sum(1)
 
     def over_ranks(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`sums`, of any shape, and the two sizes, each over all ranks: the only message.
-
-        NaN if the ranks drew different directions.
-        """
+        """`sums`, of any shape, and the two sizes, over all ranks: NaN if they drew differently."""
         drawn = self.group and self.directions.scale is not None
         mark = self.directions.mark() if drawn else None
         sums, total, squares = over_ranks([sums, *self.own_sizes()], mark, self.group)
         return sums, total, squares
-
-
-# The loss [] in float32 (float64 for float64 z), and the gradients with respect to z [G, N, D] and
-# to the rows [M, D], contiguous and in the loss's dtype; of shape [0] where not asked for.
-Answer = tuple[Tensor, Tensor, Tensor]
 
 
 def effective_size(total: Tensor, squares: Tensor, scale_by_n: bool) -> tuple[Tensor, Tensor]:
@@ -88,57 +75,67 @@ def finish(sums: Tensor, total: Tensor, squares: Tensor, problem: Problem) -> tu
     divisor, n = effective_size(total[:, None], squares[:, None], problem.scale_by_n)
     cos, sin = (sums / divisor[..., None]).chunk(2, -1)
     loss = epps_pulley(cos, sin, n, problem.rule).mean()
-    # DDP and FSDP will divide by the number of ranks.
+    # Of the sum Σ weight ((cos − target)² + sin²). DDP and FSDP will divide by the number of ranks.
     ranks, _ = whereabouts(problem.group)
-    slope = epps_pulley_slope(cos, sin, n * (ranks / (groups * num)) / divisor, problem.rule)
-    return loss, torch.cat(slope, -1)
+    slope = 2 * problem.rule.weight * (n * (ranks / (groups * num)) / divisor).unsqueeze(-1)
+    return loss, torch.cat((slope * (cos - problem.rule.target), slope * sin), -1)
 
 
-class Parts(NamedTuple):
-    """What `in_two_phases` needs of a kernel.
+def function_of(kernels: Mapping[str, Callable[[Problem], Answer]]) -> Callable[..., Answer]:
+    """The kernels' answers as a function of tensors and numbers alone, as an operator must be."""
 
-    Attributes:
-        project: (z, directions) -> x [G, N, M], the projections ⟨scale_m rows_m, z_n⟩.
-        sums: (x, shares, K, spacing) -> [G, M, 2K], Σ_n share cos(k·spacing·x) in [..., :K] and the
-            sines in [..., K:].
-        pull: (x, shares, slope, spacing) -> the gradient of Σ slope · sums with respect to x, in
-            whose memory it may lie.
-    """
+    def loss(
+        z: Tensor,
+        rows: Tensor,
+        scale: Tensor | None,
+        shares: Tensor | None,
+        weight: Tensor,
+        target: Tensor,
+        spacing: float,
+        backend: str,
+        scale_by_n: bool,
+        chunk: int,
+        group: str,
+        want_z: bool,
+        want_rows: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rule = Quadrature(weight, weight, target, spacing)  # kernels need no t beside the spacing
+        directions = Directions(rows, scale)
+        problem = Problem(z, directions, shares, rule, scale_by_n, chunk, group, want_z, want_rows)
+        return kernels[backend](problem)
 
-    project: Callable[[Tensor, Directions], Tensor]
-    sums: Callable[[Tensor, Tensor | None, int, float], Tensor]
-    pull: Callable[[Tensor, Tensor | None, Tensor, float], Tensor]
+    return loss
 
 
-def in_two_phases(parts: Parts, problem: Problem) -> Answer:
-    """Sums of all directions, then one message between ranks, then the gradients."""
-    z, directions, shares, rule, _, chunk, *_ = problem
-    spacing, knots = rule.spacing, rule.weight.numel()
-    assert spacing is not None
-    z = z.to(rule.weight)
-    blocks = directions.split(chunk or len(directions.rows))
-    x, found = z, []
-    for block in blocks:
-        x = parts.project(z, block.to(z))
-        found.append(parts.sums(x, shares, knots, spacing))
-    sums = torch.cat(found, 1) if len(found) > 1 else found[0]
-    loss, slope = finish(*problem.over_ranks(sums), problem)
-    grad_z = z.new_zeros(z.shape if problem.want_z else 0)
-    grad_rows = z.new_zeros(directions.rows.shape if problem.want_rows else 0)
-    if not (problem.want_z or problem.want_rows):
-        return loss, grad_z, grad_rows
-    if directions.scale is not None:
-        slope = slope * directions.scale.to(slope)[:, None]
-    first = 0
-    for block in blocks:
-        num, block = len(block.rows), block.to(z)
-        if len(blocks) > 1:
-            x = parts.project(z, block)
-        # The last use of x: its gradient may take its place.
-        pull = parts.pull(x, shares, slope[:, first : first + num].contiguous(), spacing)
-        if problem.want_z:
-            grad_z += pull @ block.rows
-        if problem.want_rows:
-            torch.sum(pull.mT @ z, 0, out=grad_rows[first : first + num])
-        first += num
-    return loss, grad_z, grad_rows
+def arguments(problem: Problem, backend: str) -> tuple[object, ...]:
+    """What `function_of` makes a problem of."""
+    z, directions, shares, rule, *rest = problem
+    return z, *directions, shares, rule.weight, rule.target, problem.spacing, backend, *rest
+
+
+def save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """They were taken on the way forward."""
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output[1:])
+    z, rows, *_, want_z, want_rows = inputs
+    ctx.dtypes = (z.dtype if want_z else None, rows.dtype if want_rows else None)
+
+
+def pull(ctx: Any, upstream: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients times what comes from above."""
+    if any(gradient is not None for gradient in second):
+        raise RuntimeError(
+            "sigreg's fused kernels have no second derivative; use backend='reference' where a "
+            "gradient of a gradient is needed"
+        )
+    grad_z, grad_rows = (
+        None if upstream is None or dtype is None else (upstream * gradient).to(dtype)
+        for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+    )
+    return grad_z, grad_rows, *[None] * 11
+
+
+def flops(z: Sequence[int], rows: Sequence[int], *rest: Any, **_: Any) -> int:
+    """Of the products with the directions, as torch counts its own; the rest is not products."""
+    products = 1 + sum(rest[-2:])  # and one for each gradient
+    return int(2 * math.prod(z) * rows[0] * products)

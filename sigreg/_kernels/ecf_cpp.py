@@ -18,37 +18,29 @@ from torch import Tensor
 
 from sigreg._kernels.contract import Answer, Problem, effective_size, finish
 
-__all__ = ["library", "loss"]
-
 _SOURCE = Path(__file__).with_name("ecf.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
 _PROJECTIONS = 1 << 18  # held at a time, or 256 directions if that is more
 _TENSORS = (
-    *("z", "drawn", "rows", "scale", "shares", "divisor", "size", "weight", "target", "slope"),
-    *("sums", "terms", "grad_z", "grad_rows", "projections", "packed", "own"),
+    "z drawn rows scale shares divisor size weight target slope sums terms grad_z grad_rows "
+    "projections packed own"
 )
-_NUMBERS = ("groups", "n", "dim", "num", "knots", "chunk", "own_size", "threads")
+_NUMBERS = "groups n dim num knots chunk own_size threads"
 
 
 class _Job(ctypes.Structure):
     """`Job` of ecf.cpp, field by field."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in _TENSORS),
-        *((name, ctypes.c_int64) for name in _NUMBERS),
+        *((name, ctypes.c_void_p) for name in _TENSORS.split()),
+        *((name, ctypes.c_int64) for name in _NUMBERS.split()),
         ("spacing", ctypes.c_double),
     )
 
 
 @functools.cache
 def library(dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
-    """The kernel for float32 or float64, compiled unless this machine has it in its cache.
-
-    The cache is `sigreg` in $XDG_CACHE_HOME, or in ~/.cache; the compiler $CXX, or the first of
-    c++, g++ and clang++. What was compiled for another processor is never loaded.
-
-    Raises: RuntimeError without a compiler, or if it fails.
-    """
+    """The kernel for float32 or float64, compiled unless it is in the cache for this processor."""
     scalar = "double" if dtype == torch.float64 else "float"
     arm = platform.machine().lower() in ("arm64", "aarch64")
     flags = [*_FLAGS, "-mcpu=native" if arm else "-march=native", f"-DSCALAR={scalar}"]
@@ -73,51 +65,45 @@ def library(dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def _processor() -> str:
+def _processor() -> list[str]:
     """What `native` depends on."""
     cpuinfo = Path("/proc/cpuinfo")
     first = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0] if cpuinfo.exists() else ""
     lines = [line for line in first.splitlines() if line.startswith(("model", "flags", "Features"))]
-    return "\n".join([platform.machine(), platform.processor(), *lines])
+    return [platform.machine(), platform.processor(), *lines]
 
 
 def loss(problem: Problem) -> Answer:
     """The answer to a problem: in one pass where nothing has to be learned from other ranks."""
-    if problem.z.device.type != "cpu":
-        raise ValueError(f"backend='cpp' needs a tensor on the CPU, got one on {problem.z.device}")
-    z, rule = problem.z, problem.rule
-    like = rule.weight
-    groups, knots = z.shape[0], like.numel()
-    num, dim = problem.directions.rows.shape
+    z, directions, _, rule, *_ = problem
+    if z.device.type != "cpu":
+        raise ValueError(f"backend='cpp' needs a tensor on the CPU, got one on {z.device}")
+    like, (num, dim) = rule.weight, directions.rows.shape
     grad_z = like.new_empty(z.shape if problem.want_z else 0)
     grad_rows = like.new_zeros((num, dim) if problem.want_rows else 0)
-    wanted = {
-        "grad_z": grad_z if problem.want_z else None,
-        "grad_rows": grad_rows if problem.want_rows else None,
-    }
+    wanted = {"grad_z": grad_z} if problem.want_z else {}
+    wanted |= {"grad_rows": grad_rows} if problem.want_rows else {}
     if problem.group:
-        sums = like.new_empty(groups, num, 2 * knots)
+        sums = like.new_empty(len(z), num, 2 * like.numel())
         _run(problem, sums=sums)
         found, slope = finish(*problem.over_ranks(sums), problem)
         if problem.want_z or problem.want_rows:
             _run(problem, slope=slope.contiguous(), **wanted)
         return found, grad_z, grad_rows
     divisor, size = effective_size(*problem.own_sizes(), problem.scale_by_n)
-    terms = like.new_empty(groups, num)
+    terms = like.new_empty(len(z), num)
     _run(problem, divisor=divisor, size=size, terms=terms, **wanted)
     return terms.mean(), grad_z, grad_rows
 
 
-def _run(problem: Problem, **tensors: Tensor | None) -> None:
+def _run(problem: Problem, **tensors: Tensor) -> None:
     """One walk over all directions, into the tensors that are given."""
-    z, (rows, scale), shares, rule = problem[:4]
-    like = rule.weight
-    kernel = library(like.dtype)
-    groups, n, dim = z.shape
+    z, (rows, scale), shares, rule, *_ = problem
+    like, (groups, n, dim) = rule.weight, z.shape
     num, knots = len(rows), like.numel()
+    kernel, threads = library(like.dtype), torch.get_num_threads()
     lanes = kernel.sigreg_lanes()
     panel = 2 * lanes
-    threads = torch.get_num_threads()
     # A task is a panel of directions in one group: every thread shall have one.
     chunk = max(256, _PROJECTIONS // max(1, groups * n), -(-threads // groups) * panel)
     chunk = min(num, problem.chunk or chunk)
@@ -125,20 +111,22 @@ def _run(problem: Problem, **tensors: Tensor | None) -> None:
     own = ((8 + 2 * centres) * 32 + 36 * centres) * lanes + dim * panel
     drawn = rows.dtype == torch.bfloat16
     given = {
-        "z": z.to(like).contiguous(),
-        "drawn" if drawn else "rows": rows.contiguous() if drawn else rows.to(like).contiguous(),
-        "scale": None if scale is None else scale.to(like).contiguous(),
-        "shares": None if shares is None else shares.contiguous(),
-        "weight": like.contiguous(),
-        "target": rule.target.contiguous(),
+        "z": z.to(like),
+        "drawn" if drawn else "rows": rows if drawn else rows.to(like),
+        "scale": None if scale is None else scale.to(like),
+        "shares": shares,
+        "weight": like,
+        "target": rule.target,
         "projections": like.new_empty(groups * n * wide),
         "packed": like.new_empty(-(-dim // panel) * panel * wide),
         "own": like.new_empty(threads * own),
         **tensors,
     }
-    pointers = {name: None if t is None else t.data_ptr() for name, t in given.items()}
+    held = {name: t.contiguous() for name, t in given.items() if t is not None}
+    numbers = (groups, n, dim, num, knots, chunk, own, threads)
     job = _Job(
-        **pointers, groups=groups, n=n, dim=dim, num=num, knots=knots, chunk=chunk, own_size=own,
-        threads=threads, spacing=rule.spacing,
-    )  # fmt: skip
+        **{name: t.data_ptr() for name, t in held.items()},
+        **dict(zip(_NUMBERS.split(), numbers, strict=True)),
+        spacing=problem.spacing,
+    )
     kernel.sigreg_loss(ctypes.byref(job))

@@ -5,9 +5,8 @@ Write every knot as k = p ± j with a centre p ∈ {4, 12, 20, …} and an offse
     cos (p ± j)θ = cos pθ cos jθ ∓ sin pθ sin jθ,   sin (p ± j)θ = sin pθ cos jθ ± cos pθ sin jθ
 
 so all 2K sums over samples are combinations of the products Σ_n F_p F_j of a few features, a
-batched matrix product [2P, N] @ [N, 9] per row, and the gradient is the transposed product. For
-17 knots that is 2 centres: eleven features by nine elementwise operations after one sine and one
-cosine, instead of a pass over memory per knot. Rows are walked in tiles that stay in cache.
+batched matrix product [2P, N] @ [N, 9] per row, and the gradient is the transposed product. Eleven
+features after one sine and one cosine serve 17 knots. Rows are walked in tiles that stay in cache.
 """
 
 from __future__ import annotations
@@ -20,10 +19,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sigreg._kernels.contract import Answer, Parts, Problem, effective_size, in_two_phases
+from sigreg._kernels.contract import Answer, Problem, effective_size, finish
 from sigreg.directions import Directions
-
-__all__ = ["loss"]
 
 # Samples × directions per tile. More would leave the cache; fewer cost more calls, and torch splits
 # an elementwise operation between two threads only beyond 32,768 elements.
@@ -39,9 +36,7 @@ _SCALE_4 = 4.0  # sin 4θ and the later centres' sines are kept divided by 4
 @functools.lru_cache(maxsize=32)
 def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """([2P·9, 2K], [2K, 2P·9]): products -> sums, and gradient of the sums -> product weights."""
-    centres = _centres(num_knots)
-    forward = torch.zeros(2 * centres, _OFFSETS, 2, num_knots, dtype=torch.float64)
-    backward = torch.zeros(2, num_knots, 2 * centres, _OFFSETS, dtype=torch.float64)
+    forward = torch.zeros(2 * _centres(num_knots), _OFFSETS, 2, num_knots, dtype=torch.float64)
     # What a stored feature must be multiplied with to be the true cosine or sine.
     unit_j = [(1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (-1.0, 1.0), (1.0, _SCALE_4)]
     for k in range(num_knots):
@@ -50,18 +45,16 @@ def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         j, sign = abs(k - p), 1.0 if k >= p else -1.0
         cos_p, sin_p = (1.0 if i == 0 else -1.0), _SCALE_4
         cos_j, sin_j = unit_j[j]
-        cos_at, sin_at = max(0, 2 * j - 1), 2 * j
-        forward[c, cos_at, 0, k] = cos_p * cos_j
-        forward[s, cos_at, 1, k] = sin_p * cos_j
-        # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
-        backward[1, k, c, cos_at] = k * cos_p * cos_j
-        backward[0, k, s, cos_at] = -k * sin_p * cos_j
+        forward[c, max(0, 2 * j - 1), 0, k] = cos_p * cos_j
+        forward[s, max(0, 2 * j - 1), 1, k] = sin_p * cos_j
         if j:
-            forward[s, sin_at, 0, k] = -sign * sin_p * sin_j
-            forward[c, sin_at, 1, k] = sign * cos_p * sin_j
-            backward[1, k, s, sin_at] = -k * sign * sin_p * sin_j
-            backward[0, k, c, sin_at] = -k * sign * cos_p * sin_j
-    return forward.flatten(2).flatten(0, 1).to(dtype), backward.flatten(2).flatten(0, 1).to(dtype)
+            forward[s, 2 * j, 0, k] = -sign * sin_p * sin_j
+            forward[c, 2 * j, 1, k] = sign * cos_p * sin_j
+    # d/dθ of g_cos cos kθ + g_sin sin kθ is k (g_sin cos kθ − g_cos sin kθ).
+    cos, sin = forward.flatten(0, 1).unbind(1)
+    knot = torch.arange(num_knots)
+    backward = torch.cat((-knot * sin, knot * cos), 1).T.contiguous()
+    return forward.flatten(2).flatten(0, 1).to(dtype), backward.to(dtype)
 
 
 def _centres(num_knots: int) -> int:
@@ -74,7 +67,6 @@ class _Tile:
 
     def __init__(self, rows: int, n: int, num_knots: int, like: Tensor) -> None:
         self.centres = _centres(num_knots)
-        self.angle: Tensor | None = None
         count = _CENTRES + 2 * self.centres
         buffer = like.new_empty(count, rows * n + _PAD)[:, : rows * n]
         self.buffer = buffer.view(count, rows, n)
@@ -82,17 +74,8 @@ class _Tile:
         self.product = like.new_empty(rows, 2 * self.centres, _OFFSETS)
         self.pulled = like.new_empty(rows, 2 * self.centres, n)
 
-    def angles(self, x: Tensor, spacing: float) -> Tensor:
-        """Angles spacing · x [rows, n] in a buffer of its own, whatever the strides of x."""
-        if self.angle is None:
-            self.angle = torch.empty_like(self.buffer[0])
-        return torch.mul(x, spacing, out=self.angle[: x.shape[0], : x.shape[1]])
-
     def load(self, theta: Tensor, roots: Tensor | None) -> None:
-        """Fill the features of theta [rows, n], times the roots of the shares, broadcast to it.
-
-        Every product is of two features, and cos 4θ and sin 4θ stand on both of its sides.
-        """
+        """Features of theta [rows, n] times the roots of the shares: every product is of two."""
         rows, n = theta.shape
         f = self.features = self.buffer[:, :rows, :n]
         # Scratch, in memory that `pull` fills only when the features are ready.
@@ -150,54 +133,70 @@ def loss(problem: Problem) -> Answer:
     wanted = problem.want_z or problem.want_rows
     if wanted and not problem.group and 0 < problem.z.shape[1] <= _MAX_SAMPLES:
         return _in_one_walk(problem)
-    return in_two_phases(_PARTS, problem)
+    return _in_two_phases(problem)
+
+
+def _in_two_phases(problem: Problem) -> Answer:
+    """Sums of all directions, then one message between ranks, then the gradients."""
+    z, directions, shares, rule, _, chunk, *_ = problem
+    knots, spacing = rule.weight.numel(), problem.spacing
+    z = z.to(rule.weight)
+    roots = None if shares is None else shares.sqrt()
+    forward, backward = _combinations(knots, z.dtype)
+    blocks = directions.split(chunk or len(directions.rows))
+    x, found = z, []
+    for block in blocks:
+        x = _project(z, block)
+        sums = x.new_zeros(len(x), x.shape[2], 2 * knots)
+        for tile, _, b, m, _ in _tiles(x, roots, knots, spacing):
+            sums[b, m].addmm_(tile.products(), forward)
+        found.append(sums)
+    loss, slope = finish(*problem.over_ranks(torch.cat(found, 1)), problem)
+    grad_z = z.new_zeros(z.shape if problem.want_z else 0)
+    grad_rows = z.new_zeros(directions.rows.shape if problem.want_rows else 0)
+    if not (problem.want_z or problem.want_rows):
+        return loss, grad_z, grad_rows
+    if directions.scale is not None:
+        slope = slope * directions.scale.to(slope)[:, None]
+    first = 0
+    for block in blocks:
+        at = slice(first, first + len(block.rows))
+        if len(blocks) > 1:
+            x = _project(z, block)
+        weights = slope[:, at].contiguous() @ (backward * spacing)
+        # The last use of x: its gradient takes its place.
+        for tile, angles, b, m, s in _tiles(x, roots, knots, spacing):
+            x[b, s, m] = tile.pull(weights[b, m], angles).T
+        if problem.want_z:
+            grad_z += x @ block.rows.to(z)
+        if problem.want_rows:
+            torch.sum(x.mT @ z, 0, out=grad_rows[at])
+        first = at.stop
+    return loss, grad_z, grad_rows
 
 
 def _project(z: Tensor, directions: Directions) -> Tensor:
     """Projections [G, N, M], a direction's samples side by side."""
-    rows, scale = directions
+    rows, scale = directions.to(z)
     return ((rows if scale is None else rows * scale[:, None]) @ z.mT).mT
 
 
-def _walk(x: Tensor, tile_rows: int, tile_samples: int) -> Iterator[tuple[int, slice, slice]]:
-    """(batch index, directions, samples) of every tile of x [B, N, M]."""
-    batch, n, num = x.shape
-    for b, i, j in itertools.product(
-        range(batch), range(0, num, tile_rows), range(0, n, tile_samples)
-    ):
-        yield b, slice(i, i + tile_rows), slice(j, j + tile_samples)
-
-
-def _sums(x: Tensor, shares: Tensor | None, knots: int, spacing: float) -> Tensor:
-    batch, n, num = x.shape
-    out = x.new_zeros(batch, num, 2 * knots)
-    roots = None if shares is None else shares.sqrt()
-    if x.numel():
-        forward, _ = _combinations(knots, x.dtype)
-        rows, samples = _tile_shape(num, n)
-        tile = _Tile(rows, samples, knots, x)
-        for b, m, s in _walk(x, rows, samples):
-            tile.load(tile.angles(x[b, s, m].T, spacing), None if roots is None else roots[b, s])
-            out[b, m].addmm_(tile.products(), forward)
-    return out
-
-
-def _pull(x: Tensor, shares: Tensor | None, slope: Tensor, spacing: float) -> Tensor:
-    roots = None if shares is None else shares.sqrt()
-    if x.numel():
-        knots = slope.shape[-1] // 2
-        _, backward = _combinations(knots, x.dtype)
-        weights = slope @ (backward * spacing)
-        rows, samples = _tile_shape(x.shape[2], x.shape[1])
-        tile = _Tile(rows, samples, knots, x)
-        for b, m, s in _walk(x, rows, samples):
-            angles = tile.angles(x[b, s, m].T, spacing)
-            tile.load(angles, None if roots is None else roots[b, s])
-            x[b, s, m] = tile.pull(weights[b, m], angles).T
-    return x
-
-
-_PARTS = Parts(_project, _sums, _pull)
+def _tiles(
+    x: Tensor, roots: Tensor | None, knots: int, spacing: float
+) -> Iterator[tuple[_Tile, Tensor, int, slice, slice]]:
+    """Every tile of x [G, N, M], loaded; its angles; its batch, directions and samples."""
+    if not x.numel():
+        return
+    groups, n, num = x.shape
+    rows, samples = _tile_shape(num, n)
+    tile = _Tile(rows, samples, knots, x)
+    buffer = torch.empty_like(tile.buffer[0])
+    for b, i, j in itertools.product(range(groups), range(0, num, rows), range(0, n, samples)):
+        m, s = slice(i, i + rows), slice(j, j + samples)
+        part = x[b, s, m].T
+        angles = torch.mul(part, spacing, out=buffer[: part.shape[0], : part.shape[1]])
+        tile.load(angles, None if roots is None else roots[b, s])
+        yield tile, angles, b, m, s
 
 
 def _tile_shape(rows: int, n: int) -> tuple[int, int]:
@@ -208,14 +207,10 @@ def _tile_shape(rows: int, n: int) -> tuple[int, int]:
 
 
 def _in_one_walk(problem: Problem) -> Answer:
-    """Sums, coefficients and pull tile by tile.
-
-    A direction's gradient needs only that direction's sums, so it is taken while the features
-    are still in cache, and nothing of the size of all projections is kept.
-    """
+    """Sums, coefficients and pull tile by tile, while a direction's features are still in cache."""
     z, directions, shares, rule = problem[:4]
     groups, n, dim = z.shape
-    num, knots = len(directions.rows), rule.weight.numel()
+    num, knots, spacing = len(directions.rows), rule.weight.numel(), problem.spacing
     chunk = min(num, problem.chunk or max(128, _PROJECTIONS // (groups * n)))
     flat = z.to(rule.weight).reshape(groups * n, dim).contiguous()  # the same bits for any strides
     forward, backward = _combinations(knots, flat.dtype)
@@ -234,8 +229,6 @@ def _in_one_walk(problem: Problem) -> Answer:
     loss = flat.new_zeros(())
     grad_z = flat.new_zeros(flat.shape if problem.want_z else 0)
     grad_rows = flat.new_zeros(directions.rows.shape if problem.want_rows else 0)
-    spacing = rule.spacing
-    assert spacing is not None
     for i, (part, scale) in enumerate(directions.split(chunk)):
         a = part.to(flat) * (spacing if scale is None else scale.to(flat)[:, None] * spacing)
         angles = torch.mm(a, flat.T, out=theta[: len(a)])

@@ -14,27 +14,13 @@ import torch
 from torch import Tensor
 
 from sigreg._arguments import check_choice
-from sigreg._kernels.contract import Answer, Problem
-from sigreg._kernels.operator import function_of, pull, save_gradients
+from sigreg._kernels import ecf_cpp, ecf_cpu
+from sigreg._kernels.contract import Answer, Problem, arguments, function_of, pull, save_gradients
 from sigreg.directions import directions_op, draw, gaussian_rows
 from sigreg.quadrature import Quadrature
 
-__all__ = ["BACKENDS", "choose_backend", "draw_on_gpu", "loss_op", "loss_operator"]
-
 # Found, not imported: `import sigreg` must work and stay light without it.
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
-
-
-def _cpu(problem: Problem) -> Answer:
-    from sigreg._kernels import ecf_cpu
-
-    return ecf_cpu.loss(problem)
-
-
-def _cpp(problem: Problem) -> Answer:
-    from sigreg._kernels import ecf_cpp
-
-    return ecf_cpp.loss(problem)
 
 
 def _triton(problem: Problem) -> Answer:
@@ -43,17 +29,14 @@ def _triton(problem: Problem) -> Answer:
     return ecf_triton.loss(problem)
 
 
-_KERNELS: dict[str, Callable[[Problem], Answer]] = {"cpu": _cpu, "cpp": _cpp, "triton": _triton}
+_KERNELS = {"cpu": ecf_cpu.loss, "cpp": ecf_cpp.loss, "triton": _triton}
 BACKENDS = ("auto", "reference", *_KERNELS)
 
 
 def choose_backend(backend: str, device: torch.device, rule: Quadrature) -> str:
-    """The implementation that will run: "reference" or a kernel.
+    """The implementation that will run, "reference" or a kernel: "auto" is the device's fastest.
 
-    "auto" is the fused kernel of the device, and the reference for knots that are not equally
-    spaced from 0 and for devices without a kernel. A name that was asked for is never replaced.
-
-    Raises: ValueError on an unknown name, or a kernel asked for that cannot do it.
+    A name that was asked for is never replaced: ValueError if it is unknown or cannot do it.
     """
     check_choice("backend", backend, BACKENDS)
     if backend == "auto":
@@ -101,11 +84,11 @@ def _(z: Tensor, rows: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 loss_op.register_autograd(pull, setup_context=save_gradients)
 
 
-def loss_operator(backend: str, group: str) -> Callable[..., Answer]:
+def fused_loss(problem: Problem, backend: str) -> Tensor:
     """`sigreg::loss`; on one GPU its twin, whose kernels a compiler sees and launches itself."""
-    if backend == "triton" and not group:
+    operator: Callable[..., Answer] = loss_op
+    if backend == "triton" and not problem.group:
         import sigreg._kernels.ecf_triton  # noqa: F401  # brings the operator
 
-        seen_through: Callable[..., Answer] = torch.ops.sigreg.loss_triton
-        return seen_through
-    return loss_op
+        operator = torch.ops.sigreg.loss_triton
+    return operator(*arguments(problem, backend))[0]

@@ -13,7 +13,7 @@ from sigreg.directions import (
     SAMPLERS,
     Sketch,
     _by_cholesky,
-    _by_reflections,
+    _orthonormal,
     draw,
     gaussian_rows,
     hash_start,
@@ -128,7 +128,7 @@ def test_orthogonal_blocks(num: int, dim: int) -> None:
     assert torch.equal(a, whole[:num])
 
 
-@pytest.mark.parametrize("orthonormal", [_by_cholesky, _by_reflections])
+@pytest.mark.parametrize("orthonormal", [_by_cholesky, _orthonormal])
 @pytest.mark.parametrize("condition", [1.0, 1e4, 1e8, 1e11])
 def test_orthonormal_rows_of_any_matrix(
     orthonormal: Callable[[Tensor], Tensor], condition: float
@@ -148,7 +148,7 @@ def test_both_ways_to_orthonormal_rows_round_to_the_same_bits(num: int) -> None:
     """What a CPU factorises by reflections and a GPU by Cholesky is one set of directions."""
     for step in range(20):
         g = gaussian_rows(num, 192, 0, torch.tensor(step)).double()
-        ways = [(way(g) * 192**0.5 * 4096).round() for way in (_by_cholesky, _by_reflections)]
+        ways = [(way(g) * 192**0.5 * 4096).round() for way in (_by_cholesky, _orthonormal)]
         assert torch.equal(ways[0], ways[1])
 
 

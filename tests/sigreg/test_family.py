@@ -13,12 +13,7 @@ from sigreg import (
     SubspaceRegularizer,
     VCReg,
     WeakSIGReg,
-    covariance_term,
     random_directions,
-    sliced_loss,
-    variance_term,
-    vicreg_loss,
-    weak_sigreg_loss,
 )
 from sigreg.directions import Sketch
 
@@ -114,11 +109,13 @@ def test_built_on_the_meta_device(make):
 
 
 @pytest.mark.parametrize("statistic", STATISTICS)
-def test_sliced_loss_is_the_mean_over_projections(statistic):
+def test_a_sliced_test_is_the_mean_over_projections(statistic):
     """Along the axes it is the mean of the statistics of the coordinates."""
     z = _gaussian(50, 5)
     mean = sum(float(statistic(z[:, i : i + 1])) for i in range(5)) / 5
-    assert float(sliced_loss(z, torch.eye(5), statistic)) == pytest.approx(mean, rel=1e-5)
+    test = SlicedTest(statistic)
+    assert float(test(z, directions=torch.eye(5))) == pytest.approx(mean, rel=1e-5)
+    assert test.step == 0
 
 
 def test_sliced_exact_statistic_is_nearly_sigreg():
@@ -141,22 +138,21 @@ def test_weak_loss_vanishes_at_the_identity_covariance():
     """White samples score 0 through any sketch, orthogonal or not, wherever their mean is."""
     z = _white(60, 10) + 3
     for directions in (torch.eye(10), random_directions(7, 10, seed=0, step=0)):
-        assert float(weak_sigreg_loss(z, directions)) == pytest.approx(0, abs=1e-6)
+        assert float(WeakSIGReg()(z, directions=directions)) == pytest.approx(0, abs=1e-6)
 
 
 def test_weak_loss_of_scaled_and_collapsed_samples():
     """Covariance s²I scores |s² − 1| √D, a point √D."""
     z = _white(60, 9)
-    assert float(weak_sigreg_loss(2 * z, torch.eye(9))) == pytest.approx(3 * 3, rel=1e-6)
-    assert float(weak_sigreg_loss(0 * z, torch.eye(9))) == pytest.approx(3)
+    assert float(WeakSIGReg()(2 * z)) == pytest.approx(3 * 3, rel=1e-6)
+    assert float(WeakSIGReg()(0 * z)) == pytest.approx(3)
 
 
 def test_weak_module_uses_the_whole_covariance_when_it_can():
     """With no fewer rows than dims the sketch is the identity."""
     z = _gaussian(40, 5)
-    assert float(WeakSIGReg(64)(z)) == pytest.approx(
-        float(weak_sigreg_loss(z, torch.eye(5))), rel=1e-6
-    )
+    whole = WeakSIGReg(3)(z, directions=torch.eye(5))
+    assert float(WeakSIGReg(64)(z)) == pytest.approx(float(whole), rel=1e-6)
 
 
 def test_subspaces_are_orthonormal_and_cover_the_space():
@@ -185,49 +181,47 @@ def test_subspaces_are_blind_to_dependence_between_them():
 
 
 def test_vicreg_terms_by_hand():
-    """Two samples: variance, hinge and covariance follow by hand."""
+    """Two samples: variance, hinge and covariance follow by hand, and VICReg of two views."""
     z = torch.tensor([[0.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
     hinge = (1 - math.sqrt(0.5 + 1e-4)) / 2  # variances 1/2 and 2, of which 2 is past the hinge
-    assert float(variance_term(z)) == pytest.approx(hinge, rel=1e-9)
-    assert float(covariance_term(z)) == pytest.approx(2 * 1.0**2 / 2)  # covariance 1, twice, /D
-    other = z + 1
-    expected = 25 * 1 + 25 * hinge + 1 * (1 + 1)
-    assert float(vicreg_loss(z, other)) == pytest.approx(expected, rel=1e-9)
+    assert float(VCReg(1, 0)(z)) == pytest.approx(hinge, rel=1e-9)
+    assert float(VCReg(0, 1)(z)) == pytest.approx(2 * 1.0**2 / 2)  # covariance 1, twice, /D
     assert float(VCReg()(z)) == pytest.approx(25 * hinge + 1, rel=1e-9)
+    views = torch.stack((z, z + 1))
+    vicreg = 25 * (views[0] - views[1]).square().mean() + VCReg(25, 2)(views)
+    assert float(vicreg) == pytest.approx(25 * 1 + 25 * hinge + 1 * (1 + 1), rel=1e-9)
 
 
-def test_vicreg_is_computed_in_float32():
+def test_vcreg_is_computed_in_float32():
     """Half precision rounds the samples and no more; autocast changes nothing."""
-    z, other = _gaussian(64, 6).half(), _gaussian(64, 6, seed=1).half()
-    plain = vicreg_loss(z.float(), other.float())
-    assert torch.equal(vicreg_loss(z, other), plain)
+    z = _gaussian(64, 6).half()
+    plain = VCReg()(z.float())
+    assert torch.equal(VCReg()(z), plain)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(vicreg_loss(z.float(), other.float()), plain)
+        assert torch.equal(VCReg()(z.float()), plain)
 
 
-def test_vicreg_vanishes_for_equal_white_views():
-    """Equal views of unit variance and no correlation cost nothing but the hinge's ε."""
-    z = 1.001 * _white(50, 6)
-    assert float(vicreg_loss(z, z)) == pytest.approx(0, abs=1e-9)
+def test_vcreg_vanishes_for_white_samples():
+    """Unit variance and no correlation cost nothing but the hinge's ε."""
+    assert float(VCReg()(1.001 * _white(50, 6))) == pytest.approx(0, abs=1e-9)
 
 
 def test_errors_name_what_came():
     """Wrong shapes and types are refused with the rule and what came."""
     z = _gaussian(8, 4)
-    for call in (weak_sigreg_loss, lambda z, a: sliced_loss(z, a, sigreg.watson)):
+    for layer in (WeakSIGReg(), SlicedTest(sigreg.watson)):
         with pytest.raises(ValueError, match=r"directions must be \[M, 4\].*got \[3, 5\]"):
-            call(z, torch.ones(3, 5))
-        with pytest.raises(ValueError, match=r"z must be \[..., N, D\].*got \[4\]"):
-            call(z[0], torch.ones(3, 4))
+            layer(z, directions=torch.ones(3, 5))
+        with pytest.raises(ValueError, match=r"x must be \[..., N, D\].*got \[4\]"):
+            layer(z[0])
         with pytest.raises(TypeError, match=r"got torch\.int64"):
-            call(z.long(), torch.ones(3, 4))
+            layer(z.long())
     with pytest.raises(ValueError, match="num_subspaces must divide dim 12, got 5"):
         SubspaceRegularizer(SIGReg(), 12, 5)
     with pytest.raises(ValueError, match=r"x must be \[..., N, 12\], got \[8, 4\]"):
         SubspaceRegularizer(SIGReg(), 12, 4)(z)
-    with pytest.raises(ValueError, match=r"other must be \[8, 4\] like z, got \[8, 3\]"):
-        vicreg_loss(z, z[:, :3])
     with pytest.raises(TypeError, match=r"got torch\.int64"):
-        variance_term(z.long())
-    with pytest.raises(ValueError, match=r"N at least 2 .*got \[1, 4\]"):
-        covariance_term(z[:1])
+        VCReg()(z.long())
+    for layer in (VCReg(), WeakSIGReg()):
+        with pytest.raises(ValueError, match=r"N at least 2 .*got \[1, 4\]"):
+            layer(z[:1])

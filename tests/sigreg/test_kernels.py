@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sigreg import Directions, Quadrature, random_directions, sigreg_loss, trapezoid
-from sigreg._kernels import loss_op
+from sigreg._kernels.ops import loss_op
 from sigreg.directions import SAMPLERS, Sketch
 
 from .backends import CUDA, device_of, every_backend
@@ -187,7 +187,7 @@ def test_no_samples(backend: str) -> None:
         axes = torch.eye(3, device=z.device)
         loss, grad_z, grad_rows = loss_op(
             z, axes, None, shares, rule.weight, rule.target, rule.spacing,
-            True, 0, backend, "", True, True,
+            backend, True, 0, "", True, True,
         )  # fmt: skip
         assert float(loss) == 0
         assert grad_z.shape == z.shape

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
-from sigreg._kernels import loss_op
+from sigreg._kernels.ops import loss_op
 from sigreg.directions import Sketch, directions_op
 
 from .backends import ON_CPU
@@ -35,7 +35,7 @@ def loss_arguments(
     shares = torch.rand(groups, 20) if mask else None
     weight, target = RULE.weight.float(), RULE.target.float()
     wanted = want_gradient, want_gradient and not drawn
-    return z, rows, scale, shares, weight, target, RULE.spacing, True, chunk, "cpu", "", *wanted
+    return z, rows, scale, shares, weight, target, RULE.spacing, "cpu", True, chunk, "", *wanted
 
 
 @pytest.mark.parametrize("chunk", [0, 4])

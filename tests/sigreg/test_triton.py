@@ -25,17 +25,17 @@ pytestmark = [
 DEVICE = "cuda" if CUDA else "cpu"
 
 
-def triton_modules() -> tuple[ModuleType, ModuleType]:
-    """Host code of the loss and of the product; importing them imports triton."""
-    from sigreg._kernels.ecf_triton import launch, product
+def host_code() -> ModuleType:
+    """What launches the kernels; importing it imports triton."""
+    from sigreg._kernels.ecf_triton import launch
 
-    return launch, product
+    return launch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_parts_of_a_number_add_up_to_it(dtype: torch.dtype) -> None:
     """A product with the identity gives its factor back to the last bit, whatever its size."""
-    _, module = triton_modules()
+    module = host_code()
     a = torch.randn(130, 64, device=DEVICE) * 10 ** torch.empty(130, 64, device=DEVICE).uniform_(
         -4, 4
     )
@@ -48,7 +48,7 @@ def test_the_parts_of_a_number_add_up_to_it(dtype: torch.dtype) -> None:
 
 def test_a_product_errs_like_one_in_float32() -> None:
     """Against float64 it is at most half as far again off as torch's float32 product."""
-    _, module = triton_modules()
+    module = host_code()
     a = torch.randn(70, 320, device=DEVICE)
     b = torch.randn(48, 320, device=DEVICE).bfloat16().T
     exact = a.double() @ b.double()
@@ -62,7 +62,7 @@ def test_the_finish_is_its_twin_on_any_number_of_ranks(
     knots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From sums and sizes of three ranks come the contract's loss, and its gradient times three."""
-    launch, _ = triton_modules()
+    launch = host_code()
     for module in ("sigreg._kernels.contract", "sigreg._kernels.ecf_triton.launch"):
         monkeypatch.setattr(f"{module}.whereabouts", lambda _: (3, 1))
     z = torch.randn(2, 50, 5, dtype=torch.float64, device=DEVICE)
@@ -149,7 +149,7 @@ def loss_and_gradient(layer: SIGReg, x: Tensor, chunk: int | None) -> tuple[Tens
 
 def test_a_card_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """An older card multiplies in float32: the same loss and gradient, without tensor cores."""
-    launch, _ = triton_modules()
+    launch = host_code()
     layer = SIGReg(num_proj=40, backend="triton").to(DEVICE).eval()
     x = torch.randn(40, 10, device=DEVICE, requires_grad=True)
     new = loss_and_gradient(layer, x, None)

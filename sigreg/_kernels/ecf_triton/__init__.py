@@ -1,7 +1,5 @@
 """The kernels in Triton. Nothing else imports triton, and this only where it is used."""
 
-from sigreg._kernels.ecf_triton.launch import loss
-from sigreg._kernels.ecf_triton.op import loss_triton_op
-from sigreg._kernels.ecf_triton.rows import gaussian_directions
+from sigreg._kernels.ecf_triton.launch import gaussian_directions, loss
 
-__all__ = ["gaussian_directions", "loss", "loss_triton_op"]
+__all__ = ["gaussian_directions", "loss"]

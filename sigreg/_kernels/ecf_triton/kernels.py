@@ -1,7 +1,9 @@
 """The Triton kernels of the characteristic function: sums, loss and weights, gradient.
 
 Letters: G batches, N samples, M directions, K knots. A pair of centres serves 16 knots beside the
-base, k = b + 1 … b + 16 with b = 16·pair, from 32 products of features (`angles`).
+base, k = b + 1 … b + 16 with b = 16·pair, from 32 products of features: cosines and sines, doubled
+because 2 cos 2θ = 2 − (2 sin θ)² and its like are then one instruction each. The halves and
+quarters that this leaves are put right once per sum, not once per projection.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -11,17 +13,109 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sigreg._kernels.ecf_triton.angles import features, four, four_times, products
 
-__all__ = ["finish_kernel", "pull_kernel", "sums_kernel"]
+@triton.jit
+def _signed(a, sign):
+    """a, with its sign changed where bit 31 of `sign` is set."""
+    return (a.to(tl.int32, bitcast=True) ^ sign).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _double_sincos(x, scale, SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr):
+    """2 sin and 2 cos of scale·SPACING·x; HIGH + LOW is SPACING / π in two float32.
+
+    x in half turns, less the nearest whole number of them in one fused step, so that the angle is
+    not rounded before it is small; then minimax polynomials on a quarter turn both ways.
+    """
+    if x.dtype == tl.float64:
+        theta = x * scale * SPACING
+        s = 2.0 * tl.sin(theta)
+        c = 2.0 * tl.cos(theta)
+    else:
+        high = scale * HIGH
+        low = tl.fma(scale, HIGH, -high) + scale * LOW
+        turns = tl.fma(x, high, 12582912.0)  # 1.5 · 2²³: what is left of the sum is a whole number
+        sign = turns.to(tl.int32, bitcast=True) << 31
+        turns = turns - 12582912.0
+        r = tl.fma(x, low, tl.fma(x, high, -turns))
+        # Beyond 2²² half turns float32 holds no phase: any finite answer will do; NaN stays.
+        r = tl.where(tl.abs(r) > 1.0, 0.0, r)
+        u = r * r
+        s = tl.fma(u, 0.15501057446145774, -1.1964357117977156)
+        s = tl.fma(u, s, 5.100134649267591)
+        s = tl.fma(u, s, -10.33541962537758)
+        s = tl.fma(u, s, -1.7484556000744483e-07)
+        s = tl.fma(r, 6.2831854820251465, r * s)  # 2π in two float32, the smaller in the line above
+        c = tl.fma(u, -0.048841398110271116, 0.4699078510528813)
+        c = tl.fma(u, c, -2.670432209574047)
+        c = tl.fma(u, c, 8.117419199507289)
+        c = tl.fma(u, c, -9.869604312175193)
+        c = tl.fma(u, c, 2.0)
+        s = _signed(s, sign)
+        c = _signed(c, sign)
+    return s, c
+
+
+@triton.jit
+def features(
+    x, scale, SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr,
+    pair, FIRST: tl.constexpr,
+):  # fmt: skip
+    """d1 … d4 and t1 … t3, 2 cos jθ and 2 sin jθ; the four of the centres; cos and sin of the base.
+
+    θ = scale·SPACING·x. The base is b = 16·pair, 0 for the FIRST; the centres are b + 4 and b + 12.
+    """
+    t1, d1 = _double_sincos(x, scale, SPACING, HIGH, LOW)
+    d2 = tl.fma(-t1, t1, 2.0)
+    t2 = t1 * d1
+    d3 = tl.fma(-t1, t2, d1)
+    t3 = tl.fma(d1, t2, -t1)
+    d4 = tl.fma(-t2, t2, 2.0)
+    t4 = t2 * d2
+    d8 = tl.fma(-t4, t4, 2.0)
+    d12 = tl.fma(d4, d8, -d4)
+    t12 = tl.fma(t4, d8, t4)
+    base_c = tl.full(x.shape, 1.0, x.dtype)
+    base_s = tl.zeros_like(x)
+    if FIRST:
+        centres = four(d4, t4, d12, t12)
+    else:
+        base_s, base_c = _double_sincos(x * (16 * pair).to(x.dtype), scale, SPACING, HIGH, LOW)
+        base_s = 0.5 * base_s
+        base_c = 0.5 * base_c
+        centres = four(
+            tl.fma(base_c, d4, -base_s * t4), tl.fma(base_s, d4, base_c * t4),
+            tl.fma(base_c, d12, -base_s * t12), tl.fma(base_s, d12, base_c * t12),
+        )  # fmt: skip
+    return d1, d2, d3, d4, t1, t2, t3, centres, base_c, base_s
+
+
+@triton.jit
+def four(a, b, c, d):
+    """[..., 2, 2] of four tensors: a thread that holds an element of each holds the four."""
+    return tl.join(tl.join(a, b), tl.join(c, d))
+
+
+@triton.jit
+def four_times(a):
+    """[..., 2, 2], a repeated."""
+    return four(a, a, a, a)
+
+
+@triton.jit
+def products(add_to, centres, d1, d2, d3, d4, t1, t2, t3):
+    """add_to [..., 2, 2, 2, 2, 2] and the 32 products of the centres with 1, d1 … d4, t1 … t3."""
+    twice = tl.join(centres, centres)
+    twice = tl.join(twice, twice)
+    one = tl.full(d1.shape, 1.0, d1.dtype)
+    low = four(four_times(one), four_times(d1), four_times(d2), four_times(d3))
+    high = four(four_times(d4), four_times(t1), four_times(t2), four_times(t3))
+    return tl.fma(tl.join(twice, twice), tl.join(low, high), add_to)
 
 
 @triton.jit
 def _place(M, N, samples, splits, BLOCK_M: tl.constexpr):
-    """Directions, first sample, end, split and batch of this program.
-
-    A flat grid: only its first axis may exceed 65,535 programs.
-    """
+    """Directions, first sample, end, split and batch: only a grid's first axis may be long."""
     pid = tl.program_id(0)
     blocks = tl.cdiv(M, BLOCK_M)
     m = (pid % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -39,9 +133,8 @@ def sums_kernel(
 ):  # fmt: skip
     """The 32 products summed over one program's samples, into out [G, splits, 32·pairs, M].
 
-    x is [G, N, M], contiguous. A warp owns 32 directions side by side and a thread one of them, so
-    that a row of x is read in whole lines and the sums stay in registers; nothing is exchanged
-    between threads until the samples are through, and no atomic's order could change a bit.
+    x is [G, N, M]. A thread owns a direction, its neighbour the next: a row of x is read in whole
+    lines, sums stay in registers, and nothing is exchanged until the samples are through.
     """
     m, start, end, split, batch = _place(M, N, samples, splits, BLOCK_M)
     live_m = (m < M)[None, :]
@@ -52,9 +145,7 @@ def sums_kernel(
     scale = zero + 1.0
     if scale_ptr is not None:
         scale = tl.load(scale_ptr + m[None, :], mask=live_m, other=0.0) + zero
-    sums = four_times(zero)
-    sums = tl.join(sums, sums)
-    sums = tl.join(sums, sums)
+    sums = four_times(four_times(zero))
     sums = tl.join(sums, sums)
     whole = start + (end - start) // ROWS * ROWS
     # The next x is on its way while this one is worked on.
@@ -90,8 +181,7 @@ def sums_kernel(
 def _table(half, q, r):
     """[32, 32]: the cosine (half 0) or sine (half 1) of knot b + q, q = 1 … 16, from row r.
 
-    r = 16·i + 8·(sine of the centre) + j, for the centre p = b + 8·i + 4, and j numbers 1, d1 … d4,
-    t1 … t3.
+    r = 16·i + 8·(sine of the centre) + j, for the centre p = b + 8·i + 4 and 1, d1 … d4, t1 … t3.
     With features doubled, cos (p ± j)θ = (cp·dj ∓ sp·tj) / 4 and its like; and the knots
     cos (p + 4)θ = cp·d4 / 2 − cos (p − 4)θ, whose last term the caller knows.
     """
@@ -116,11 +206,10 @@ def finish_kernel(
     N, K, M, known, splits, pairs, terms, ranks,
     SPACING: tl.constexpr, SCALE_BY_N: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """Loss and weights from the sums of products [G, splits, 32·pairs, M].
+    """Loss [G, blocks], and weights [G, pairs, 34, M], from the sums [G, splits, 32·pairs, M].
 
-    The loss's parts go to loss [G, blocks]; its derivative, times the number of ranks, by which
-    DDP and FSDP will divide, to out [G, pairs, 34, M]: the weights of a pair's 32 products and of
-    its base's cosine and sine. Directions from `known` on are padding and weigh nothing.
+    Weights of a pair's 32 products and its base's cosine and sine, times the number of ranks, by
+    which DDP and FSDP will divide. Directions from `known` on are padding and weigh nothing.
     """
     pid = tl.program_id(0)
     blocks = tl.cdiv(M, BLOCK_M)
@@ -197,10 +286,7 @@ def pull_kernel(
     SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, FIRST: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """Gradient with respect to x by one pair's weights, stored (FIRST) or added to out [G, N, M].
-
-    The layout of `sums_kernel`: a thread holds the 34 weights of its direction.
-    """
+    """Gradient of x by one pair's weights, stored (FIRST) or added to out [G, N, M]."""
     m, start, end, _, batch = _place(M, N, samples, splits, BLOCK_M)
     live_m = (m < M)[None, :]
     row = tl.arange(0, ROWS)
@@ -251,3 +337,91 @@ def pull_kernel(
         tl.store(out_ptr + offset, pull, mask=live)
         offset += ROWS * M
         x = ahead
+
+
+@triton.jit
+def _cut(a):
+    """The first 8 bits of a as bfloat16, and what they leave; both are exact."""
+    bits = a.to(tl.int32, bitcast=True)
+    top = (bits & -65536).to(tl.float32, bitcast=True)
+    return (bits >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True), a - top
+
+
+@triton.jit
+def _dot(a, b, add_to, INTERPRET: tl.constexpr):
+    """add_to + a @ b; the interpreter has no bfloat16."""
+    if INTERPRET:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), add_to, input_precision="ieee")
+    return tl.dot(a, b, add_to)
+
+
+@triton.jit(do_not_specialize=["P"])
+def product_kernel(
+    a_ptr, b_ptr, out_ptr, stride_a, stride_bd, stride_bq, P, Q, D,
+    PARTS: tl.constexpr, ADD: tl.constexpr, INTERPRET: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """out [P, Q] = a [P, D] @ b [D, Q], or added to it; b is bfloat16, PARTS says what a is.
+
+    a is cut into bfloat16 parts as it arrives, the smallest multiplied first. Tensor cores cut off
+    where they add, so steps are added up outside of them.
+    """
+    pid = tl.program_id(0)
+    columns = tl.cdiv(Q, BLOCK)
+    p = (pid // columns) * BLOCK + tl.arange(0, BLOCK)
+    q = (pid % columns) * BLOCK + tl.arange(0, BLOCK)
+    d = tl.arange(0, BLOCK_D)
+    # Beyond the end it reads another row, and nothing is stored: one condition less per load.
+    at_a = a_ptr + (p % P).to(tl.int64)[:, None] * stride_a + d[None, :]
+    at_b = b_ptr + d[:, None] * stride_bd + (q % Q)[None, :] * stride_bq
+    total = tl.zeros([BLOCK, BLOCK], tl.float32)
+    for first in range(0, D, BLOCK_D):
+        a = tl.load(at_a, mask=(d < D - first)[None, :], other=0.0)
+        b = tl.load(at_b, mask=(d < D - first)[:, None], other=0.0)
+        step = tl.zeros([BLOCK, BLOCK], tl.float32)
+        if PARTS == 1:
+            step = _dot(a, b, step, INTERPRET)
+        else:
+            a0, rest = _cut(a.to(tl.float32))
+            a1, rest = _cut(rest)
+            if PARTS == 3:
+                a2, rest = _cut(rest)
+                step = _dot(a2, b, step, INTERPRET)
+            step = _dot(a1, b, step, INTERPRET)
+            step = _dot(a0, b, step, INTERPRET)
+        total += step
+        at_a += BLOCK_D
+        at_b += BLOCK_D * stride_bd
+    live = (p < P)[:, None] & (q < Q)[None, :]
+    out = out_ptr + p.to(tl.int64)[:, None] * Q + q[None, :]
+    if ADD:
+        total += tl.load(out, mask=live, other=0.0)
+    tl.store(out, total, mask=live)
+
+
+@triton.jit
+def _scramble(counter, WEYL: tl.constexpr, MIX_A: tl.constexpr, MIX_B: tl.constexpr):
+    counter = (counter ^ (counter >> 30)) * MIX_A
+    counter = (counter ^ (counter >> 27)) * MIX_B
+    return (counter ^ (counter >> 31)) * WEYL
+
+
+@triton.jit(do_not_specialize=["start", "D", "quads"])
+def rows_kernel(
+    step_ptr, table_ptr, out_ptr, scale_ptr, start, D, quads,
+    GRID: tl.constexpr, WEYL: tl.constexpr, MIX_A: tl.constexpr, MIX_B: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One row of [num, D] and its scale: entry d is the table's at 16 bits of counter d // 4."""
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, BLOCK)
+    stream = _scramble((tl.load(step_ptr) + start) * MIX_B, WEYL, MIX_A, MIX_B) + WEYL
+    bits = _scramble((row * quads + d // 4) * WEYL + stream, WEYL, MIX_A, MIX_B)
+    index = ((bits >> (16 * (d % 4)).to(tl.int64)) & 0xFFFF) ^ 0x8000
+    live = d < D
+    entry = tl.load(table_ptr + index, mask=live, other=0)
+    tl.store(out_ptr + row * D + d, entry, mask=live)
+    # bfloat16 is the upper half of a float32; on the grid the squares are whole numbers.
+    whole = ((entry.to(tl.int32) << 16).to(tl.float32, bitcast=True) * GRID).to(tl.int64)
+    square = tl.sum(whole * whole, 0).to(tl.float64) / (GRID * GRID)
+    tl.store(scale_ptr + row, (1.0 / tl.sqrt(square)).to(tl.float32))

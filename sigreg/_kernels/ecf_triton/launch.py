@@ -1,7 +1,4 @@
-"""The loss on the GPU: two products on tensor cores, and between them the fused kernels.
-
-    x = z @ rowsᵀ        sums of 32 products of features        loss, and weights of the products
-    gradient with respect to x by those weights                 gradient of z = that @ rows
+"""The launches: projections, sums, loss and weights, gradients of the projections and of z; draws.
 
 With k = p ± j, a sample adds the products of (cos pθ, sin pθ) with (1, cos jθ, sin jθ) for each of
 two centres p, and its gradient is the same products weighted. More than 17 knots take one launch
@@ -10,29 +7,75 @@ per pair of centres.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import os
 import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from sigreg._distributed import whereabouts
-from sigreg._kernels.contract import Answer, Problem
-from sigreg._kernels.ecf_triton.device import INTERPRET, card, launcher, on_device, options
-from sigreg._kernels.ecf_triton.kernels import finish_kernel, pull_kernel, sums_kernel
-from sigreg._kernels.ecf_triton.product import aligned, product
-from sigreg.directions import Directions
+from sigreg._kernels.contract import Answer, Problem, flops, function_of, pull, save_gradients
+from sigreg._kernels.ecf_triton import kernels
+from sigreg.directions import GRID, HASH, Directions, hash_start, quantiles
 
-__all__ = ["loss"]
-
+INTERPRET = os.environ.get("TRITON_INTERPRET") == "1"
 _BLOCK_M = 32  # directions of a warp
 _FINISH_M = 16  # directions of a program that finishes: few, for many programs
 _WARPS = 8
 _ROWS = 64 if INTERPRET else _WARPS  # samples a step; the interpreter pays per step
 _MIN_SAMPLES = 64  # of a program, or its sums outweigh the projections they come from
 _PROGRAMS_PER_SM = 3  # resident at a time: at most 80 registers for each of 256 threads
+# How many bfloat16 numbers add up to one of these: 8 bits of the significand each.
+_PARTS = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
+_LARGE = 200 << 10  # bytes of shared memory of the cards whose registers hold steps of 64
+
+
+class Card(NamedTuple):
+    """What launches depend on."""
+
+    processors: int
+    shared_memory: int  #: bytes that one program may have
+    bfloat16: bool  #: whether its tensor cores are known to multiply them: NVIDIA's from Ampere on
+
+
+@functools.cache
+def card(device: torch.device) -> Card:
+    """The card of a device; the interpreter's for the CPU."""
+    if device.type != "cuda":
+        return Card(1, 0, True)
+    driver = triton.runtime.driver.active
+    properties = driver.utils.get_device_properties(device.index)
+    target = driver.get_current_target()
+    bfloat16 = target.backend == "cuda" and target.arch >= 80
+    return Card(properties["multiprocessor_count"], properties["max_shared_mem"], bfloat16)
+
+
+def on_device(like: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Launch on the tensor's card, whichever is current; without one only the interpreter runs."""
+    if like.is_cuda:
+        return torch.cuda.device(like.device)
+    if not INTERPRET:
+        raise ValueError(
+            f"backend='triton' needs a tensor on a GPU, got one on {like.device}; "
+            "TRITON_INTERPRET=1 in the environment runs the kernels on the CPU, slowly, for tests"
+        )
+    return contextlib.nullcontext()
+
+
+def _launch(kernel: Any, programs: int, *arguments: Any, warps: int, **constants: Any) -> None:
+    """Start programs; a product and a sum are one instruction only where a kernel says so."""
+    constants |= {"num_warps": warps, "num_stages": 3}
+    if type(arguments[0]) is Tensor:
+        kernel[(programs,)](*arguments, enable_fp_fusion=False, **constants)
+    else:  # A compiler records the launch. It takes no such option.
+        torch.library.wrap_triton(kernel)[(programs,)](*arguments, **constants)
 
 
 def loss(problem: Problem) -> Answer:
@@ -42,23 +85,22 @@ def loss(problem: Problem) -> Answer:
 
 
 def _loss(problem: Problem) -> Answer:
-    groups, n, dim = problem.z.shape
-    num, chunk = len(problem.directions.rows), problem.chunk
-    z = problem.z.reshape(groups * n, dim)
-    blocks = problem.directions.split(chunk or num)
-    if (
-        problem.directions.scale is not None
-        and z.dtype != torch.float64
-        and card(z.device).bfloat16
-    ):
+    (groups, n, dim), like = problem.z.shape, problem.rule.weight
+    z, directions, chunk = problem.z.reshape(groups * n, dim), problem.directions, problem.chunk
+    num = len(directions.rows)
+    blocks = directions.split(chunk or num)
+    if directions.scale is not None and z.dtype != torch.float64 and card(z.device).bfloat16:
         z, blocks = aligned(z), [_aligned(block) for block in blocks]
     else:
-        z, blocks = z.to(problem.rule.weight), [block.to(problem.rule.weight) for block in blocks]
+        z, blocks = z.to(like), [block.to(like) for block in blocks]
     x, sums = z, []
     for block in blocks:
         x = _project(z, block, problem)
         sums.append(_sums(x, block, problem))
-    sums, sizes = _over_ranks(sums, problem)
+    sizes: Sequence[Tensor | None] = (None, None) if problem.shares is None else problem.own_sizes()
+    if problem.group:
+        ours, *sizes = problem.over_ranks(torch.cat([s.sum(1, keepdim=True) for s in sums], -1))
+        sums = [s.contiguous() for s in ours.split([len(block.rows) for block in blocks], -1)]
     losses, grad_rows = [], []
     grad_z = x.new_empty(z.shape if problem.want_z else 0)
     for i, (block, part) in enumerate(zip(blocks, sums, strict=True)):
@@ -110,66 +152,51 @@ def _sums(x: Tensor, block: Directions, problem: Problem) -> Tensor:
     (groups, n, num), pairs = x.shape, _pairs(problem)
     if not n:
         return x.new_zeros(groups, 1, 32 * pairs, num)
-    grid, splits, samples = _programs(x)
-    out = x.new_empty(groups, splits, 32 * pairs, num)
-    for pair in range(pairs):
-        launcher(sums_kernel, x)[grid](
-            x, block.scale, problem.shares, out, n, num, samples, splits, pair, pairs,
-            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, **_angle(problem.rule.spacing),
-            **options(x, _WARPS),
-        )  # fmt: skip
+    out = x.new_empty(groups, _splits(x)[0], 32 * pairs, num)
+    _each_pair(kernels.sums_kernel, x, block, problem, out)
     return out
 
 
-def _over_ranks(
-    sums: list[Tensor], problem: Problem
-) -> tuple[list[Tensor], tuple[Tensor | None, Tensor | None]]:
-    """Each block's sums and both sizes, over all ranks; None where every size is N."""
-    if problem.group:
-        parts = [part.shape[-1] for part in sums]
-        ours = torch.cat([part.sum(1, keepdim=True) for part in sums], -1)
-        ours, total, squares = problem.over_ranks(ours)
-        return [part.contiguous() for part in ours.split(parts, -1)], (total, squares)
-    return sums, (None, None) if problem.shares is None else problem.own_sizes()
-
-
 def _finish(
-    sums: Tensor,
-    block: Directions,
-    sizes: tuple[Tensor | None, Tensor | None],
-    known: int,
-    problem: Problem,
+    sums: Tensor, block: Directions, sizes: Sequence[Tensor | None], known: int, problem: Problem
 ) -> tuple[Tensor, Tensor]:
     """Parts of the loss, and the weights [G, pairs, 34, M] of its gradient."""
     (groups, splits, _, num), pairs, rule = sums.shape, _pairs(problem), problem.rule
-    programs = groups * triton.cdiv(num, _FINISH_M)
-    terms = groups * len(problem.directions.rows)
-    loss = sums.new_empty(programs)
+    terms, (ranks, _) = groups * len(problem.directions.rows), whereabouts(problem.group)
+    loss = sums.new_empty(groups * triton.cdiv(num, _FINISH_M))
     weights = sums.new_empty(groups, pairs, 34, num)
-    ranks, _ = whereabouts(problem.group)
-    launcher(finish_kernel, sums)[(programs,)](
+    _launch(
+        kernels.finish_kernel, len(loss),
         sums, *sizes, block.scale, rule.weight, rule.target, loss, weights,
         problem.z.shape[1], rule.weight.numel(), num, known, splits, pairs, terms, ranks,
-        SPACING=rule.spacing, SCALE_BY_N=problem.scale_by_n, BLOCK_M=_FINISH_M,
-        **options(sums, 4),
+        SPACING=problem.spacing, SCALE_BY_N=problem.scale_by_n, BLOCK_M=_FINISH_M, warps=4,
     )  # fmt: skip
     return loss, weights
 
 
 def _pull(x: Tensor, block: Directions, weights: Tensor, problem: Problem) -> Tensor:
     """Gradient with respect to x [G, N, M], in its memory where one launch gives all of it."""
-    (_, n, num), pairs = x.shape, _pairs(problem)
-    if not n:
+    if not x.shape[1]:
         return x
-    grid, splits, samples = _programs(x)
-    out = torch.empty_like(x) if pairs > 1 else x
-    for pair in range(pairs):
-        launcher(pull_kernel, x)[grid](
-            x, block.scale, problem.shares, weights, out, n, num, samples, splits, pair, pairs,
-            FIRST=pair == 0, ROWS=_ROWS, BLOCK_M=_BLOCK_M, **_angle(problem.rule.spacing),
-            **options(x, _WARPS),
-        )  # fmt: skip
+    out = torch.empty_like(x) if _pairs(problem) > 1 else x
+    _each_pair(kernels.pull_kernel, x, block, problem, weights, out)
     return out
+
+
+def _each_pair(
+    kernel: Any, x: Tensor, block: Directions, problem: Problem, *tensors: Tensor
+) -> None:
+    """One launch for each pair of centres, with a program for each split of a block's samples."""
+    (groups, n, num), pairs, (splits, samples) = x.shape, _pairs(problem), _splits(x)
+    turns = problem.spacing / math.pi
+    (high,) = struct.unpack("f", struct.pack("f", turns))  # and what float32 leaves of it
+    for pair in range(pairs):
+        _launch(
+            kernel, groups * triton.cdiv(num, _BLOCK_M) * splits,
+            x, block.scale, problem.shares, *tensors, n, num, samples, splits, pair, pairs,
+            SPACING=problem.spacing, HIGH=high, LOW=turns - high, FIRST=pair == 0, ROWS=_ROWS,
+            BLOCK_M=_BLOCK_M, warps=_WARPS,
+        )  # fmt: skip
 
 
 def _pairs(problem: Problem) -> int:
@@ -177,20 +204,71 @@ def _pairs(problem: Problem) -> int:
     return max(1, -(-(problem.rule.weight.numel() - 1) // 16))
 
 
-def _programs(x: Tensor) -> tuple[tuple[int], int, int]:
-    """(grid, splits of the samples, samples of a split): as many programs as are resident."""
+def _splits(x: Tensor) -> tuple[int, int]:
+    """Into how many parts the samples of x go, and their size: as many programs as are resident."""
     groups, n, num = x.shape
     blocks = groups * triton.cdiv(num, _BLOCK_M)
     splits = max(1, _PROGRAMS_PER_SM * card(x.device).processors // blocks)
     samples = triton.cdiv(n, min(splits, triton.cdiv(n, _MIN_SAMPLES)))
     samples = triton.cdiv(samples, _ROWS) * _ROWS
-    splits = triton.cdiv(n, samples)
-    return (blocks * splits,), splits, samples
+    return triton.cdiv(n, samples), samples
 
 
-@functools.cache
-def _angle(spacing: float) -> dict[str, float]:
-    """The spacing, and spacing / π as the sum of two float32."""
-    turns = spacing / math.pi
-    (high,) = struct.unpack("f", struct.pack("f", turns))
-    return {"SPACING": spacing, "HIGH": high, "LOW": turns - high}
+def aligned(a: Tensor, rows: int = 1) -> Tensor:
+    """a [P, D], or a copy whose rows can be read 16 bytes at a time, filled with zeros.
+
+    D becomes a multiple of 16 and P one of `rows`. A copy costs less than loads of one number each,
+    and leaves one variant of the kernel to check.
+    """
+    across, down = -a.shape[1] % 16, -a.shape[0] % rows
+    if across or down:
+        return torch.nn.functional.pad(a, (0, across, 0, down))
+    astray = type(a) is Tensor and a.data_ptr() % 16  # a traced tensor has no address
+    if astray or a.stride(0) % 16 or a.stride(1) != 1:
+        return a.clone(memory_format=torch.contiguous_format)
+    return a
+
+
+def product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+    """out [P, Q], in float32: a [P, D] @ b [D, Q], or added to it, as exact as in float32.
+
+    b is bfloat16 and a not float64, both as `aligned` gives them, b or its transpose in both axes.
+    """
+    rows, columns = out.shape
+    if not rows:
+        return out
+    here = card(a.device)
+    large = 2 * triton.cdiv(rows, 128) * triton.cdiv(columns, 128) >= here.processors
+    block = 128 if large else 64  # small tiles where large ones would leave most processors idle
+    _launch(
+        kernels.product_kernel, triton.cdiv(rows, block) * triton.cdiv(columns, block),
+        a, b, out, a.stride(0), *b.stride(), rows, columns, a.shape[1],
+        PARTS=_PARTS[a.dtype], ADD=add, INTERPRET=INTERPRET, BLOCK=block,
+        BLOCK_D=64 if here.shared_memory >= _LARGE else 32, warps=8 if large else 4,
+    )  # fmt: skip
+    return out
+
+
+def gaussian_directions(num: int, dim: int, seed: int, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and scale of `sigreg.directions.draw` on the step's GPU, to the last bit."""
+    weyl, mix_a, mix_b = HASH
+    # As integers: an interpreter without bfloat16 stores them as they are.
+    table = quantiles(step.device).view(torch.int16)
+    out = torch.empty(num, dim, dtype=torch.int16, device=step.device)
+    scale = torch.empty(num, dtype=torch.float32, device=step.device)
+    with on_device(step):
+        _launch(
+            kernels.rows_kernel, num,
+            step, table, out, scale, hash_start(seed), dim, (dim + 3) // 4, GRID=GRID,
+            WEYL=weyl, MIX_A=mix_a, MIX_B=mix_b, BLOCK=triton.next_power_of_2(dim), warps=4,
+        )  # fmt: skip
+    return out.view(torch.bfloat16), scale
+
+
+# An operator of its own: what other ranks add comes in a message, which no compiler sees through,
+# and this one can be made only where triton is.
+loss_triton_op: Any = torch.library.triton_op(
+    "sigreg::loss_triton", function_of({"triton": loss}), mutates_args=()
+)
+loss_triton_op.register_autograd(pull, setup_context=save_gradients)
+register_flop_formula([torch.ops.sigreg.loss, torch.ops.sigreg.loss_triton])(flops)

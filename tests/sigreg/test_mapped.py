@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sigreg import NearIsometry, SIGReg
-from sigreg.isometry import _contract
+from sigreg.mapped import _contract
 
 
 def bent(scale: float, bend: float = 0.2) -> NearIsometry:

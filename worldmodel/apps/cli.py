@@ -54,6 +54,7 @@ COMMANDS = {
     "train": Command("TrainSettings", "train.command", "train a world model on a data set"),
     "tune-lambda": Command("TuneSettings", "tune", "find the weight of SIGReg by bisection"),
     "study": Command("StudySettings", "study.command", "measure what a run has learned, one page"),
+    "view": Command("ViewSettings", "view.command", "write a page on which a run plans"),
     "manifest": Command(
         "ManifestSettings", "evaluate.manifest_command", "write down start and goal pairs"
     ),

@@ -29,6 +29,7 @@ __all__ = [
     "TrainSettings",
     "TrialSettings",
     "TuneSettings",
+    "ViewSettings",
 ]
 
 _MOST = 2**31 - 1
@@ -380,6 +381,38 @@ examples:
     seed: Seed = Field(0, description="of episodes, fits and intervals")
     force: bool = Field(False, description="replace an earlier study of the same run")
     device: str = _device()
+
+
+class ViewSettings(Settings):
+    """Write a page on which a run plans in the browser, and serve it on this machine.
+
+    The page needs no network and works from any static host. Two-Room and the maze are simulated
+    in it; of any other world it shows recorded episodes.
+    """
+
+    examples = """\
+examples:
+  worldmodel view runs/demo                        writes runs/demo/view and serves it
+  worldmodel view runs/demo --out DIR --no-serve   only writes the folder
+  worldmodel view runs/mine --data pushes.h5       episodes of a file
+"""
+
+    run: CliPositionalArg[Existing] = Field(
+        description="run folder of demo or train, a released LeWM folder, or owner/name on the hub"
+    )
+    data: Source | None = Field(
+        None, description=f"{_DATA}; none: fresh episodes of a world that the page has"
+    )
+    out: Path | None = Field(None, exclude=True, description="folder to write; none: RUN/view")
+    runtime: Existing | None = Field(
+        None, description="folder with the files of onnxruntime-web; none: a cache, filled by npm"
+    )
+    serve: bool = Field(True, exclude=True, description="only write the folder")
+    open: bool = Field(False, exclude=True, description="open the page in a browser")
+    port: int = Field(8734, ge=0, lt=65536, exclude=True, description="to serve at; 0: any")
+    episodes: Count = Field(100, ge=8, description="episodes to draw the map of")
+    pairs: Natural = Field(50, description="start and goal pairs that Python tries for comparison")
+    seed: Seed = Field(0, description="of episodes and pairs")
 
 
 class ManifestSettings(Settings):

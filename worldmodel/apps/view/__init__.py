@@ -1,0 +1,1 @@
+"""`worldmodel view`: a page on which the model plans in the browser."""

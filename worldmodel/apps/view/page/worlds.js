@@ -220,7 +220,10 @@ export function trueDistance(world, goal, cells = 56) {
   const seeds = [];
   for (let p = 0; p < out.length; p++) {
     const d = Math.hypot(at(p % cells) - goal[0], at(Math.floor(p / cells)) - goal[1]);
-    if (open[p] && d < 1.6 * step) seeds.push((out[p] = d) && p);
+    if (open[p] && d < 1.6 * step) {
+      out[p] = d;
+      seeds.push(p);
+    }
   }
   const around = [];
   for (let dy = -2; dy <= 2; dy++)

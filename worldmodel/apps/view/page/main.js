@@ -44,7 +44,7 @@ function describe() {
   ];
   $("glance").innerHTML = tiles.filter(Boolean).map(([value, words]) => `<div><b>${value}</b><span>${words}</span></div>`).join("");
   $("trialtools").hidden = !python;
-  $("foot").textContent = `worldmodel view · ${told.world.source} · ${Object.entries(told.versions).map((v) => v.join(" ")).join(", ")}`;
+  $("foot").textContent = `worldmodel view · ${told.world.source} · ${Object.entries(told.versions).filter(([, v]) => v !== "not installed").map((v) => v.join(" ")).join(", ")}`;
 }
 
 function drawMaps() {
@@ -237,7 +237,9 @@ async function start() {
   wire();
   changed("first");
   stage.draw();
-  ({ threads } = await brain.ask("load", { about: told, threads: Math.min(navigator.hardwareConcurrency || 1, 4) }));
+  // Products of a small model are too small to be shared: threads would wait for each other.
+  const many = told.models[0].parameters > 4e6 ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
+  ({ threads } = await brain.ask("load", { about: told, threads: many }));
   await brain.ask("warm", { horizon: settings().horizon });
   await stage.begin?.();
   viewer.readyMs = performance.now() - began;

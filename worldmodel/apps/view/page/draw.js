@@ -1,6 +1,6 @@
 // Drawing on canvases, in the world's units or a plot's, at the screen's own resolution.
 
-let colours = {};
+const colours = {};
 export function readColours() {
   const style = getComputedStyle(document.documentElement);
   for (const name of ["paper", "ink", "faint", "hair", "card", "c0", "c1", "c2", "c3", "floor", "wall"])

@@ -115,8 +115,8 @@ async function trial() {
   const { starts, goals, budget } = told.world.pairs, times = [];
   $("trial").disabled = true;
   let reached = 0;
-  for (const [n, start] of starts.entries()) {
-    const one = await stage.attempt(start, goals[n], budget, n);
+  for (const [n, from] of starts.entries()) {
+    const one = await stage.attempt(from, goals[n], budget, n);
     reached += one.reached;
     times.push(...one.times);
     $("here").textContent = `${reached} of ${n + 1}`;

@@ -24,9 +24,9 @@ async function runtime({ at, files }, threads) {
 }
 
 const open = async (file) => {
-  const answer = await fetch(file);
-  if (!answer.ok) throw new Error(`${file}: ${answer.status}`);
-  return ort.InferenceSession.create(new Uint8Array(await answer.arrayBuffer()));
+  const found = await fetch(file);
+  if (!found.ok) throw new Error(`${file}: ${found.status}`);
+  return ort.InferenceSession.create(new Uint8Array(await found.arrayBuffer()));
 };
 
 class Model {

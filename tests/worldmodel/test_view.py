@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import urllib.request
+from collections.abc import Iterator
 from functools import partial
 from http.server import ThreadingHTTPServer
 from importlib import resources
@@ -44,6 +45,14 @@ def runtime(folder: Path) -> Path:
 def view(run: Path, out: Path, *words: str) -> int:
     """The command, quick."""
     return main(["view", str(run), "--out", str(out), "--no-serve", "--episodes", "8", *words])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_horizon() -> Iterator[None]:
+    """One graph of futures instead of three: tracing one takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worldmodel.apps.view.command._HORIZONS", [5])
+        yield
 
 
 @pytest.fixture(scope="module")

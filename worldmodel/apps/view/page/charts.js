@@ -63,7 +63,7 @@ export function surpriseChart(list, [middle, most]) {
   const title = "Prediction error, block by block";
   const { px, py, open } = frame({ x: [0, right], y, log: true, title, below: "block of actions" });
   const band = `<rect class="band" x="${px(0)}" width="${px(right) - px(0)}" y="${py(most)}" height="${Math.max(py(floor) - py(most), 0)}"/>
-    <text class="note" x="${px(right)}" y="${py(most) - 4}" text-anchor="end">99 of 100 ordinary steps lie below</text>`;
+    <text x="${px(right) - 5}" y="${py(floor) - 6}" text-anchor="end">99 of 100 ordinary steps lie in the band</text>`;
   const points = list.map((one, i) => [i + 0.5, Math.max(one.error, floor)]);
   const notes = list.map((one, i) => one.note
     ? `<text class="word" x="${Math.min(px(i + 0.5), WIDE - 34)}" y="${Math.max(py(one.error) - 7, 9)}" text-anchor="middle">${one.note}</text>` : "");

@@ -37,7 +37,7 @@ function describe() {
   $("whose").hidden = told.models.length < 2;
   const python = model.python, r2 = model.probe.r2.slice(0, 2).map((v) => v.toFixed(2)).join(" and ");
   const tiles = [
-    python && [`${python.reached} of ${python.of}`, `goals reached, planned in Python${told.machine.cpu ? ` on ${told.machine.cpu}` : ""}`],
+    python && [`${python.reached} of ${python.of}`, `goals reached, planned in Python (${told.machine})`],
     python && [`<span id="here" style="all:unset">–</span>`, "of the same goals, planned in this browser"],
     [`<span id="planms" style="all:unset">–</span>`, "a plan, measured in this browser (median)"],
     model.probe.of === "states" && [r2, "R² of the linear probe that draws the futures, measured in Python on episodes it was not fitted on"],

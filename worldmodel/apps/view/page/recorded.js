@@ -12,6 +12,7 @@ export class Recorded {
     this.clear();
     document.getElementById("hands").hidden = true;
     document.getElementById("keyfigure").hidden = true;
+    document.getElementById("try").textContent = "This world has no simulator in the page, so its plans are only imagined: the picture shown is the recorded one whose embedding is nearest. Choose a picture below the plot to start from; choose it again, or click in the plot, to make a picture the goal.";
     strip.hidden = false;
     canvas.setAttribute("aria-label", "Places that the probe reads: click near a dot to make its picture the goal");
     canvas.addEventListener("pointerup", (event) => {
@@ -202,9 +203,10 @@ export class Recorded {
     ring(g, this.spot(this.goal), 2.6, colour("c2"), 1);
     disc(g, this.spot(this.place), 2, colour("c1"));
     const closest = this.frames.reduce((a, b) => (squared(a.z, this.now) < squared(b.z, this.now) ? a : b));
-    const eye = document.getElementById("eye");
-    Object.assign(eye, { width: closest.image.width, height: closest.image.height });
-    eye.getContext("2d").putImageData(closest.image, 0, 0);
+    for (const [id, { image }] of [["eye", closest], ["wish", this.frames[this.goalIndex]]]) {
+      const canvas = Object.assign(document.getElementById(id), { width: image.width, height: image.height });
+      canvas.getContext("2d").putImageData(image, 0, 0);
+    }
     this.frames.forEach((one, n) => {
       one.canvas?.classList.toggle("now", n === this.at);
       one.canvas?.classList.toggle("goal", n === this.goalIndex);

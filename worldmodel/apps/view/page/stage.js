@@ -212,6 +212,7 @@ export class Stage {
     for (const p of this.expected) ring(g, p, 2.4, colour("c3"), 1.2);
     disc(g, this.state, world.radius, this.paint === AGENT ? colour("c1") : "#3566c4");
     pixels(this.eye, this.look(), world.side);
+    if (this.goal) pixels(document.getElementById("wish"), world.frame(this.goal), world.side);
     this.changed("drawn");
   }
 

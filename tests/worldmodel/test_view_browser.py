@@ -24,7 +24,7 @@ from worldmodel.apps.view.command import _Handler
 from worldmodel.apps.view.runtime import find_runtime
 
 sys.path.append(str(Path(__file__).parent))
-from view_runs import save_untrained  # noqa: E402
+from view_runs import save_untrained
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -203,7 +203,7 @@ def test_teleports_are_seen_and_both_models_are_drawn(browser: Any, small: str) 
             colours = page.evaluate(
                 "(n) => { const c = document.getElementById(n), g = c.getContext('2d');"
                 "const d = g.getImageData(0, 0, c.width, c.height).data, s = new Set();"
-                "for (let i = 0; i < d.length; i += 28) s.add(d[i] * 65536 + d[i + 1] * 256 + d[i + 2]);"
+                "for (let i = 0; i < d.length; i += 28) s.add(d.slice(i, i + 3).join());"
                 "return s.size }",
                 name,
             )

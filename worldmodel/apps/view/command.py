@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import webbrowser
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,7 @@ def _add(
     told, probe = describe_model(run, material, planner)
     (out / name).mkdir()
     write_graphs(run.world_model, probe, out / name, _HORIZONS)
-    reached = told.get("python")
-    if reached:
+    if reached := told.get("python"):
         say(f"planned in Python it reaches {reached['reached']} of {reached['of']} goals")
     return {"folder": name, "weights": digest(run.world_model), **told}
 
@@ -109,16 +109,15 @@ def _add(
 class _Handler(SimpleHTTPRequestHandler):
     """Files of one folder, with the headers that let a browser use threads."""
 
-    extensions_map = {
-        **SimpleHTTPRequestHandler.extensions_map,
-        ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm",
-    }  # fmt: skip
-
     def end_headers(self) -> None:
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
+
+    def guess_type(self, path: str | PathLike[str]) -> str:
+        kinds = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+        return kinds.get(Path(path).suffix) or super().guess_type(path)
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -134,11 +133,8 @@ def serve(folder: Path, port: int, show: bool = False) -> None:
     except OSError as error:
         raise OSError(f"--port must be free, got {port}: {error.strerror}") from error
     address = f"http://127.0.0.1:{server.server_address[1]}/"
-    with server:
-        say(f"{address} (Ctrl-C ends it)")
+    say(f"{address} (Ctrl-C ends it)")
+    with server, suppress(KeyboardInterrupt):
         if show:
             webbrowser.open(address)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            say("ended")
+        server.serve_forever()

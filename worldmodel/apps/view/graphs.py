@@ -1,15 +1,15 @@
 """The two graphs that the page runs: frames to embeddings, and plans to futures.
 
-    encoder.onnx        frames [N, 3, H, W] uint8         -> z [N, D], places [N, Q]
-    futures-H.onnx      z [1, D], actions [S, H, A]       -> z [S, H, D], places [S, H, Q]
+    encoder.onnx        frames [N, 3, H, W] uint8         -> embedding [N, D], places [N, Q]
+    futures-H.onnx      z [1, D], actions [S, H, A]       -> embedding [S, H, D], places [S, H, Q]
 
-`places` is what the linear probe reads off each embedding. N and S are free. Letters as in
-`worldmodel.export`.
+`places` is what the linear probe reads off each embedding. N and S are free, two at least.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from functools import reduce
 from pathlib import Path
@@ -25,26 +25,52 @@ from worldmodel.layers import AdaLNBlock, ProjectionHead
 from worldmodel.model import WorldModel
 from worldmodel.predictor import CausalPredictor
 
-__all__ = ["Futures", "Seen", "write_graphs"]
+__all__ = ["write_graphs"]
 
 _TOLERANCE = 1e-4
 
 
-class Seen(nn.Module):
-    """Frames [N, 3, H, W] to embeddings [N, D] and places [N, Q]."""
+def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[int]) -> None:
+    """Write encoder.onnx, and futures-H.onnx for each horizon; check each with onnxruntime.
 
-    def __init__(self, model: WorldModel, probe: Head) -> None:
+    Raises: ImportError naming the extra if onnx, onnxscript or onnxruntime is absent; RuntimeError
+        if a file's outputs differ from torch's by more than 1e-4 (of the largest, above 1).
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"the page needs {error.name}: {install('export')}") from error
+    plain, probe = copy.deepcopy(model).cpu().eval(), copy.deepcopy(probe).cpu()
+    model = copy.deepcopy(plain)
+    for part in model.modules():
+        if isinstance(part, ProjectionHead):
+            part.expand, part.norm = fuse_linear_bn_eval(part.expand, part.norm), nn.Identity()
+    generator = torch.Generator().manual_seed(0)
+    side, A = model.encoder.image_size, model.action_encoder.action_dim
+    frames = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        z = plain.encode(frames[:, None])[:, 0]
+    _write(folder / "encoder.onnx", _Encoder(model), probe, {"frames": frames}, z)
+    for H in horizons:
+        actions = torch.randn(5, H, A, generator=generator)
+        with torch.no_grad():
+            expected = plain.rollout(z[:1, None].expand(5, -1, -1), actions)
+        given = {"z": z[:1], "actions": actions}
+        _write(folder / f"futures-{H}.onnx", _Futures(model), probe, given, expected)
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: WorldModel) -> None:
         super().__init__()
-        self.model, self.probe = model, probe
+        self.model = model
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode frames, each alone."""
-        z = self.model.encode(frames.unsqueeze(1)).squeeze(1)
-        return z, self.probe(z)
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.model.encode(frames.unsqueeze(1)).squeeze(1)
 
 
-class Futures(nn.Module):
-    """One embedding [1, D] and plans [S, H, A] to futures [S, H, D] and places [S, H, Q].
+class _Futures(nn.Module):
+    """One embedding [1, D] and plans [S, H, A] to futures [S, H, D].
 
     A `CausalPredictor` is written out token by token. A runtime for the browser is quick at matrix
     products of many rows and slow at everything else, so there are no slices, no transposes and no
@@ -53,52 +79,37 @@ class Futures(nn.Module):
     window needs none. Any other predictor goes through `WorldModel.rollout`.
     """
 
-    def __init__(self, model: WorldModel, probe: Head) -> None:
+    def __init__(self, model: WorldModel) -> None:
         super().__init__()
-        self.model, self.probe = model, probe
-        self.written_out = isinstance(model.predictor, CausalPredictor)
-        if self.written_out:
-            self.blocks = nn.ModuleList(_Block(block) for block in model.predictor.blocks)
+        self.model = model
+        causal = isinstance(model.predictor, CausalPredictor)
+        self.blocks = nn.ModuleList(_Block(b) for b in model.predictor.blocks) if causal else None
 
-    def forward(self, z: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Roll plans out."""
-        if self.written_out:
-            futures = torch.stack(self._tokens(z, actions), dim=1)
-        else:
-            known = z.unsqueeze(1) + torch.zeros_like(actions[:, :1, :1])
-            futures = self.model.rollout(known, actions)
-        return futures, self.probe(futures)
-
-    def _tokens(self, z: Tensor, actions: Tensor) -> list[Tensor]:
-        predictor = self.model.predictor
+    def forward(self, z: Tensor, actions: Tensor) -> Tensor:
+        if self.blocks is None:
+            return self.model.rollout(z.unsqueeze(1) + 0 * actions[:, :1, :1], actions)
+        predictor, tokens, start = self.model.predictor, [z], -1
         plans = F.silu(self.model.action_encoder(actions)).unbind(1)
         steered = [[block.steer(a) for block in self.blocks] for a in plans]
-        tokens, start, windows = [z], -1, list[_Window]()
         for end in range(1, len(plans) + 1):
             new = [end - 1]
             if start != max(0, end - predictor.history):
                 start = max(0, end - predictor.history)
-                windows = [_Window() for _ in self.blocks]
-                new = list(range(start, end))
+                windows, new = [_Window() for _ in self.blocks], list(range(start, end))
             for t in new:
                 x = tokens[t] + predictor.positions[:, t - start]
-                for block, window, modulation in zip(
-                    self.blocks, windows, steered[t], strict=True
-                ):
-                    # The last block answers for the newest token alone.
-                    x = block(x, modulation, window)
+                for block, window, by in zip(self.blocks, windows, steered[t], strict=True):
+                    x = block(x, by, window)
             tokens.append(predictor.read_out(x))
-        return tokens[1:]
+        return torch.stack(tokens[1:], dim=1)
 
 
 class _Window:
     """What a block remembers of a window: its oldest token, and keys and values beside that."""
 
     def __init__(self) -> None:
-        self.oldest: Tensor | None = None
-        self.alone: Tensor | None = None
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
+        self.oldest, self.alone = torch.empty(0), torch.empty(0)
+        self.keys, self.values = list[Tensor](), list[Tensor]()
 
 
 class _Block(nn.Module):
@@ -110,8 +121,8 @@ class _Block(nn.Module):
         attention = block.attention
         query, key, value = attention.to_qkv.weight.detach().chunk(3)
         width = len(query) // attention.heads
-        heads = torch.eye(attention.heads).repeat_interleave(width, dim=0)
-        self.heads = nn.Buffer(heads)  # [h d, h]: sums over each head
+        # [h d, h]: sums over each head.
+        self.heads = nn.Buffer(torch.eye(attention.heads).repeat_interleave(width, dim=0))
         self.query = nn.Buffer(query * width**-0.5)
         self.key_value = nn.Buffer(torch.cat([key, value]))
         self.alone = nn.Buffer(attention.to_out.weight.detach() @ value)
@@ -127,9 +138,8 @@ class _Block(nn.Module):
 
     def _attend(self, x: Tensor, window: _Window) -> Tensor:
         out = self.block.attention.to_out
-        if window.oldest is None or window.alone is None:
-            window.oldest = x
-            window.alone = F.linear(x, self.alone, out.bias)
+        if not len(window.oldest):
+            window.oldest, window.alone = x, F.linear(x, self.alone, out.bias)
             return window.alone
         key, value = F.linear(x - window.oldest, self.key_value).chunk(2, dim=-1)
         window.keys.append(key)
@@ -140,70 +150,45 @@ class _Block(nn.Module):
         most = reduce(torch.maximum, scores).relu()
         weights = [(score - most).exp() for score in scores]
         total = sum(weights, (-most).exp())
-        parts = [(w / total) @ self.heads.T * v for w, v in zip(weights, window.values, strict=True)]
+        parts = [
+            (w / total) @ self.heads.T * v for w, v in zip(weights, window.values, strict=True)
+        ]
         return F.linear(sum(parts[1:], parts[0]), out.weight) + window.alone
 
 
-def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[int]) -> list[Path]:
-    """Write encoder.onnx, and futures-H.onnx for each horizon; check each with onnxruntime.
+class _WithProbe(nn.Module):
+    def __init__(self, module: nn.Module, probe: Head) -> None:
+        super().__init__()
+        self.module, self.probe = module, probe
 
-    Args:
-        model: in eval mode; the graphs are made of a copy on the CPU.
-        probe: linear, of its embeddings.
-        folder: that exists.
-        horizons: H.
-    Returns: the files.
-    Raises: ImportError naming the extra if onnx, onnxscript or onnxruntime is absent; RuntimeError
-        if a file's outputs differ from torch's by more than 1e-4 (of the largest, above 1).
-    """
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"the page needs {error.name}: {install('export')}") from error
-    model, probe = copy.deepcopy(model).cpu().eval(), copy.deepcopy(probe).cpu()
-    plain = copy.deepcopy(model)
-    for part in model.modules():
-        if isinstance(part, ProjectionHead):
-            part.expand, part.norm = fuse_linear_bn_eval(part.expand, part.norm), nn.Identity()
-    generator = torch.Generator().manual_seed(0)
-    side, A = model.encoder.image_size, model.action_encoder.action_dim
-    frames = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=generator)
-    with torch.no_grad():
-        z = plain.encode(frames[:1, None])[0]
-        seen = plain.encode(frames[:, None])[:, 0]
-    _write(folder / "encoder.onnx", Seen(model, probe), {"frames": frames}, seen, probe)
-    for H in horizons:
-        actions = torch.randn(5, H, A, generator=generator)
-        with torch.no_grad():
-            expected = plain.rollout(z[None].expand(5, -1, -1), actions)
-        given = {"z": z, "actions": actions}
-        _write(folder / f"futures-{H}.onnx", Futures(model, probe), given, expected, probe)
-    return [folder / "encoder.onnx", *(folder / f"futures-{H}.onnx" for H in horizons)]
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.module(*inputs)
+        return z, self.probe(z)
 
 
-def _write(file: Path, module: nn.Module, inputs: dict[str, Tensor], z: Tensor, probe: Head) -> None:
+def _write(
+    file: Path, module: nn.Module, probe: Head, inputs: dict[str, Tensor], z: Tensor
+) -> None:
     """Export a module whose last input has a free number of rows, and check it against z."""
     import onnxruntime
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    *fixed, free = inputs
-    shapes = {name: None for name in fixed} | {free: {0: torch.export.Dim("N", min=2)}}
+    # The exporter tells of packages it could use, and uses what torch itself has deprecated.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
-        # The exporter uses parts of torch that torch itself has deprecated.
         warnings.simplefilter("ignore")
-        program = torch.export.export(
-            module.eval(), tuple(inputs.values()), dynamic_shapes=tuple(shapes.values())
-        )
+        rows = [None] * (len(inputs) - 1) + [{0: torch.export.Dim("rows", min=2)}]
+        given, both = tuple(inputs.values()), _WithProbe(module, probe).eval()
+        program = torch.export.export(both, given, dynamic_shapes=(tuple(rows),))
+        outputs = ["embedding", "places"]
         graph = torch.onnx.export(
-            program, input_names=list(inputs), output_names=["embedding", "places"],
-            dynamo=True, verbose=False,
-        )  # fmt: skip
+            program, input_names=list(inputs), output_names=outputs, dynamo=True, verbose=False
+        )
         # Half the file would be stack traces of this module.
         ClearMetadataAndDocStringPass()(graph.model)
         graph.save(file, external_data=False)
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        found = session.run(outputs, {name: value.numpy() for name, value in inputs.items()})
         for expected, other in zip((z, probe(z)), found, strict=True):
             error = float((expected - torch.from_numpy(other)).abs().max())
             if not error <= _TOLERANCE * max(1.0, float(expected.abs().max())):

@@ -46,100 +46,77 @@ def gather(run: Run, data: str | None, episodes: int, pairs: int, seed: int) -> 
     """
     if data is not None or run.world is None or not run.world.startswith(("two-room", "maze")):
         found = gather_material(run, data, episodes, seed)
-        test, source = found.test, found.source
-        return Material(None, test.frames, test.raw, test.states, None, source)
-    world = open_world(run.world, image_size=int(run.world_model.encoder.image_size))
-    if not isinstance(world, TwoRoom | Maze):
-        raise TypeError(f"the page has no {run.world}")
+        test = found.test
+        return Material(None, test.frames, test.raw, test.states, None, found.source)
+    world: Any = open_world(run.world, image_size=int(run.world_model.encoder.image_size))
     rng, k = np.random.default_rng([_SEED, seed]), run.frameskip
     expert = TwoRoomExpert(world, episodes, rng)
     states, actions = [world.sample_states(rng, episodes)], list[NDArray[np.float32]]()
     for _ in range(max(_LENGTH, 4 * k)):
         actions.append(expert.act(states[-1]))
         states.append(world.step(states[-1], actions[-1]))
-    walks, raw = np.stack(states, 1), np.stack(actions, 1)
-    new = np.array([action_digest(a) not in run.trained_on for a in raw])
-    walks, raw = walks[new], raw[new]
+    new = [action_digest(a) not in run.trained_on for a in np.stack(actions, 1)]
+    walks, raw = np.stack(states, 1)[new], np.stack(actions, 1)[new]
     seen = walks[:, ::k]
-    frames = world.draw(seen.reshape(-1, world.state_dim))
-    T = seen.shape[1]
-    return Material(
-        world,
-        torch.from_numpy(frames).unflatten(0, (-1, T)),
-        torch.from_numpy(raw[:, : (T - 1) * k]),
-        torch.from_numpy(seen),
-        make_pairs(world, list(walks), pairs, seed=seed) if pairs else None,
-        f"{len(walks)} fresh episodes, which the model was not trained on",
-    )
+    frames = torch.from_numpy(world.draw(seen.reshape(-1, world.state_dim)))
+    tried = make_pairs(world, list(walks), pairs, seed=seed) if pairs else None
+    source = f"{len(walks)} fresh episodes, which the model was not trained on"
+    cut, T = torch.from_numpy(raw[:, : (seen.shape[1] - 1) * k]), seen.shape[1]
+    return Material(world, frames.unflatten(0, (-1, T)), cut, torch.from_numpy(seen), tried, source)
 
 
 def describe_world(run: Run, material: Material, planner: PlannerSettings) -> dict[str, Any]:
     """The world, its pairs and the planner's usual settings, as JSON holds them."""
-    world, states, raw = material.world, material.states, material.raw
-    samples, iterations = planner.budget
-    low, high = raw.flatten(0, 1).amin(0).tolist(), raw.flatten(0, 1).amax(0).tolist()
-    told: dict[str, Any] = {
-        "kind": "recorded" if world is None else "maze" if isinstance(world, Maze) else "two-room",
-        "name": run.world or "a data set",
-        "size": material.frames.shape[-1],
-        "source": material.source,
-        "action": {"low": low, "high": high} | _scale(run),
-        "states": 0 if states is None else states.shape[-1],
-        "planner": planner.described() | {"samples": samples, "iterations": iterations},
-    }
+    world, pairs, raw = material.world, material.pairs, material.raw.flatten(0, 1)
+    edges = raw.amin(0), raw.amax(0)
     if world is not None:
-        told["action"] |= {"low": world.action_low.tolist(), "high": world.action_high.tolist()}
-        told["criterion"] = world.criterion
+        edges = torch.from_numpy(world.action_low), torch.from_numpy(world.action_high)
+    named = {"low": edges[0], "high": edges[1], "mean": run.scale.mean, "std": run.scale.std}
+    kind = "recorded" if world is None else "maze" if isinstance(world, Maze) else "two-room"
+    told: dict[str, Any] = {
+        "kind": kind, "name": run.world or "a data set", "size": material.frames.shape[-1],
+        "source": material.source, "planner": planner.described(),
+        "action": {name: value.tolist() for name, value in named.items()},
+    }  # fmt: skip
     if isinstance(world, Maze):
-        first = 0 if world.layout is None else world.layout
-        numbers = range(first, first + (_LAYOUTS if world.layout is None else 1))
-        used = [] if material.pairs is None else material.pairs.starts[:, 2].astype(int).tolist()
+        numbers = range(_LAYOUTS) if world.layout is None else [world.layout]
+        used = [] if pairs is None else pairs.starts[:, 2].astype(int).tolist()
+        every = {int(n): layout_of(int(n)) for n in [*numbers, *used]}
         told["layouts"] = {
-            n: {"right": layout_of(n).right.tolist(), "down": layout_of(n).down.tolist()}
-            for n in [*numbers, *used]
+            n: {"right": one.right.tolist(), "down": one.down.tolist()} for n, one in every.items()
         }
-    if material.pairs is not None:
-        told["pairs"] = {
-            "starts": material.pairs.starts.tolist(),
-            "goals": material.pairs.goals.tolist(),
-            "budget": _BUDGET,
-        }
+    if pairs is not None:
+        starts, goals = pairs.starts.tolist(), pairs.goals.tolist()
+        told["pairs"] = {"starts": starts, "goals": goals, "budget": _BUDGET}
     return told
-
-
-def _scale(run: Run) -> dict[str, list[float]]:
-    return {"mean": run.scale.mean.tolist(), "std": run.scale.std.tolist()}
 
 
 def describe_model(
     run: Run, material: Material, planner: PlannerSettings
 ) -> tuple[dict[str, Any], Head]:
     """What was measured of a model in Python, its map, and the probe that reads its places."""
-    model = run.world_model
+    model, world = run.world_model, material.world
     z = embed(model, material.frames)
-    flat, half = z.flatten(0, 1), (len(z) + 1) // 2
-    # A maze's number is no place.
-    dims = 2 if material.world is not None else None
-    states = None if material.states is None else material.states[..., :dims].to(z)
+    flat, middle = z.flatten(0, 1), z.flatten(0, 1).mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(flat.T))
     components = vectors.flip(1)[:, :2]
-    middle = flat.mean(0)
+    # A maze's number is no place; where states are unknown, the map's two directions are read.
+    states = None if material.states is None else material.states[..., : 2 if world else None]
     known = states is not None and bool(states.isfinite().all())
-    y = states if known and states is not None else (z - middle) @ components
+    y = states.to(z) if known and states is not None else (z - middle) @ components
+    half = (len(z) + 1) // 2
     probe = fit_head(z[:half].flatten(0, 1), y[:half].flatten(0, 1))
     rest, guess = (t[half:].flatten(0, 1) for t in (y, probe(z)))
     spread = (rest - rest.mean(0)).square().sum(0).clamp_min(1e-12)
     blocks = run.scale.normalise(material.raw.unflatten(1, (-1, run.frameskip)).flatten(2)).to(z)
     with torch.no_grad():
-        step = model.rollout(z[:, :-1].reshape(-1, 1, z.shape[-1]), blocks.reshape(-1, 1, blocks.shape[-1]))
+        step = model.rollout(z[:, :-1].flatten(0, 1)[:, None], blocks.flatten(0, 1)[:, None])
     error = (step[:, 0] - z[:, 1:].flatten(0, 1)).square().sum(-1)
     every = torch.linspace(0, len(flat) - 1, min(_POINTS, len(flat))).long()
-    told = {
-        "objective": run.objective,
+    told: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "dim": z.shape[-1],
         "block": run.frameskip,
-        "sigreg": run.settings.get("weight"),
         "probe": {
             "of": "states" if known else "principal components",
             "r2": (1 - (rest - guess).square().sum(0) / spread).tolist(),
@@ -154,18 +131,17 @@ def describe_model(
             "places": y.flatten(0, 1)[every].tolist(),
         },
     }
-    if material.world is not None and material.pairs is not None:
+    if world is not None and material.pairs is not None:
         policy = PlannerPolicy(model, run.scale, frameskip=run.frameskip, planner=planner)
-        found = attempt(material.world, material.pairs, policy, budget=_BUDGET)
+        found = attempt(world, material.pairs, policy, budget=_BUDGET)
         told["python"] = {"reached": int(found.success.sum()), "of": len(found.success)}
     return told, probe
 
 
 def write_episodes(material: Material, num: int, folder: Path) -> dict[str, Any]:
     """Some episodes for a world without a simulator: a strip of frames each, and what was done."""
-    E, T = min(num, len(material.frames)), material.frames.shape[1]
-    for e in range(E):
-        strip = material.frames[e].permute(2, 0, 3, 1).flatten(1, 2)  # [H, T W, 3]
+    for e, frames in enumerate(material.frames[:num]):
+        strip = frames.permute(2, 0, 3, 1).flatten(1, 2)  # [H, T W, 3]
         Image.fromarray(strip.numpy()).save(folder / f"episode-{e}.png")
-    states = None if material.states is None else material.states[:E].tolist()
-    return {"num": E, "frames": T, "raw": material.raw[:E].tolist(), "states": states}
+    E, T = len(material.frames[:num]), material.frames.shape[1]
+    return {"num": E, "frames": T, "raw": material.raw[:num].tolist()}

@@ -1,4 +1,4 @@
-"""onnxruntime-web for the page: from a folder, from the cache, from npm, or from its public host."""
+"""onnxruntime-web for the page: from a folder, the cache or npm, or from its public host."""
 
 from __future__ import annotations
 
@@ -11,32 +11,29 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from worldmodel._files import write_together
+
 __all__ = ["CDN", "FILES", "find_runtime"]
 
 _VERSION = "1.30.0"
-_PACKAGE = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-)
+_PACKAGE = ("sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02V"
+            "b7QmRMDs1SigqR4CXAfKYQ==")  # fmt: skip
 FILES = {
-    "ort.wasm.bundle.min.mjs": (
-        "sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG"
-    ),
-    "ort-wasm-simd-threaded.wasm": (
-        "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM"
-    ),
-}
+    "ort.wasm.bundle.min.mjs":
+        "sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG",
+    "ort-wasm-simd-threaded.wasm":
+        "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
+}  # fmt: skip
 """What the page loads, and the hash of each file."""
 CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{_VERSION}/dist/"
 
 
 def find_runtime(given: Path | None) -> Path | None:
-    """The folder that holds the runtime's files, filled by npm if it must be.
+    """The folder that holds the runtime's files, by default a cache that npm fills once.
 
-    Args:
-        given: a folder; None means the cache.
-    Returns: the folder; None where there is neither a cache nor npm, or npm cannot reach its host.
-    Raises: FileNotFoundError if a given folder lacks a file; ValueError if what npm brought is not
-        the package that this version was made for.
+    Returns: the folder; None where npm is missing or cannot reach its host.
+    Raises: FileNotFoundError if a given folder lacks a file; ValueError if npm brought another
+        package than the known one.
     """
     if given is not None:
         for folder in (given, given / "dist"):
@@ -58,19 +55,13 @@ def find_runtime(given: Path | None) -> Path | None:
         (packed,) = Path(scratch).glob("*.tgz")
         if _hash(packed, "sha512") != _PACKAGE:
             raise ValueError(f"npm brought another onnxruntime-web {_VERSION} than the known one")
-        cache.mkdir(parents=True, exist_ok=True)
         with tarfile.open(packed) as package:
-            for name in FILES:
-                content = package.extractfile(f"package/dist/{name}")
-                if content is not None:
-                    draft = cache / f"{name}.{os.getpid()}"
-                    draft.write_bytes(content.read())
-                    draft.replace(cache / name)
+            found = {name: package.extractfile(f"package/dist/{name}") for name in FILES}
+            cache.mkdir(parents=True, exist_ok=True)
+            write_together({cache / n: file.read() for n, file in found.items() if file})
     return cache
 
 
 def _hash(file: Path, kind: str) -> str:
-    if not file.is_file():
-        return ""
-    digest = hashlib.new(kind, file.read_bytes()).digest()
-    return f"{kind}-{base64.b64encode(digest).decode()}"
+    content = file.read_bytes() if file.is_file() else b""
+    return f"{kind}-{base64.b64encode(hashlib.new(kind, content).digest()).decode()}"

@@ -55,6 +55,7 @@ function drawMaps() {
 }
 
 async function drawCosts() {
+  if (!places) return;
   const { goal, state } = stage, turn = stage.turn;
   for (const [i, map] of places.entries()) {
     if (!map.ready || !goal) continue;
@@ -149,11 +150,9 @@ function wire() {
     stage.set({ agent: stage.state });
     changed("walls");
   };
-  $("model").onchange = $("horizon").onchange = () => {
-    stage.clear();
-    stage.aim = null;
+  $("model").onchange = $("horizon").onchange = async () => {
     stage.errors.length = 0;
-    stage.draw();
+    await stage.again();
     changed("first");
   };
   document.addEventListener("keydown", (event) => {

@@ -65,6 +65,12 @@ export class Recorded {
     this.near = median(gaps);
   }
 
+  // Another model, or another horizon.
+  async again() {
+    await this.encode();
+    this.start(this.at);
+  }
+
   spot(place) {
     const [x0, x1, y0, y1] = this.box, wide = Math.max(x1 - x0, y1 - y0, 1e-6) * 1.15;
     const [x, y] = [place[0], place[Math.min(1, place.length - 1)]];

@@ -67,6 +67,13 @@ export class Stage {
     this.draw();
   }
 
+  // Another model, or another horizon.
+  again() {
+    this.clear();
+    this.aim = null;
+    this.draw();
+  }
+
   look() {
     return this.world.frame(this.state, this.paint);
   }
@@ -81,10 +88,9 @@ export class Stage {
 
   // Plan once; show the search; then do the first block, or all of them without looking.
   async plan(blind = false) {
-    const { turn, model } = this, goal = await this.aimed(), slow = this.settings().pace === "slow";
-    const queue = [];
-    const frame = this.look();
-    const asked = { model, name: "page", frame, goal, settings: this.settings(), seed: 1 };
+    const { turn, model } = this, goal = await this.aimed(), settings = this.settings();
+    const slow = settings.pace === "slow", { horizon: H } = settings, queue = [];
+    const asked = { model, name: "page", frame: this.look(), goal, settings, seed: 1 };
     const found = await this.brain.ask("plan", asked, (one) => queue.push(one));
     if (turn !== this.turn) return;
     this.times.push(found.ms);
@@ -99,9 +105,9 @@ export class Stage {
       if (slow) await sleep(110);
       if (turn !== this.turn) return;
     }
-    const Q = found.expected.places.length / this.settings().horizon, D = found.z.length;
-    this.expected = Array.from({ length: this.settings().horizon }, (_, h) => Array.from(found.expected.places.slice(h * Q, h * Q + 2)));
-    const blocks = blind ? this.expected.length : 1, A = found.action.length;
+    const Q = found.expected.places.length / H, D = found.z.length;
+    this.expected = Array.from({ length: H }, (_, h) => Array.from(found.expected.places.slice(h * Q, h * Q + 2)));
+    const blocks = blind ? H : 1, A = found.action.length;
     for (let h = 0; h < blocks && !this.reached; h++) {
       const action = blind ? found.actions.slice(h * A, (h + 1) * A) : found.action;
       const whole = await this.act(action, turn, slow);

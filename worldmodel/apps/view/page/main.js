@@ -94,7 +94,7 @@ function status() {
 function changed(what) {
   if (!stage) return;
   $("play").textContent = stage.playing ? "Pause" : "Play";
-  for (const id of ["play", "step", "blind"]) $(id).disabled = !stage.goal || (id !== "play" && (!!stage.playing || stage.reached));
+  for (const id of ["play", "step", "blind"]) $(id).disabled = !stage.goal || (id === "play" ? !!stage.busy && !stage.playing : !!stage.busy || stage.reached);
   if (what === "error" || what === "first") $("surprisechart").innerHTML = stage.errors.length
     ? surpriseChart(stage.errors, told.models[settings().model].surprise) : '<p class="empty">Let time pass, or play: each block adds a dot.</p>';
   if (["drawn", "goal", "agent", "stopped"].includes(what)) {
@@ -132,8 +132,9 @@ async function trial() {
 function wire() {
   $("play").onclick = () => (stage.playing ? stage.stop() : stage.play());
   const once = async (blind) => {
-    $("step").disabled = $("blind").disabled = true;
-    await stage.plan(blind);
+    stage.busy = true;
+    changed("started");
+    await stage.plan(blind).finally(() => (stage.busy = false));
     changed("stopped");
   };
   $("step").onclick = () => once(false);

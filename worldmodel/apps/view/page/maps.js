@@ -55,8 +55,28 @@ export function ways(world, goal) {
 
 const backdrops = new WeakMap();
 
-export function drawCost(canvas, world, values, { agent, goal }) {
-  const g = begin(canvas, world.size), known = Array.from(values).filter(Number.isFinite);
+// Under walls, where a disc cannot be, the mean of what is known around, so that no rim is left.
+function filled(values) {
+  let now = values;
+  for (let pass = 0; pass < 4; pass++) {
+    const next = now.slice();
+    for (let p = 0; p < now.length; p++) {
+      if (Number.isFinite(now[p])) continue;
+      const around = [];
+      for (let dy = -1; dy <= 1; dy++)
+        for (let dx = -1; dx <= 1; dx++) {
+          const x = (p % CELLS) + dx, y = Math.floor(p / CELLS) + dy, value = now[y * CELLS + x];
+          if (x >= 0 && y >= 0 && x < CELLS && y < CELLS && Number.isFinite(value)) around.push(value);
+        }
+      if (around.length) next[p] = around.reduce((a, b) => a + b) / around.length;
+    }
+    now = next;
+  }
+  return now;
+}
+
+export function drawCost(canvas, world, costs, { agent, goal }) {
+  const g = begin(canvas, world.size), known = Array.from(costs).filter(Number.isFinite), values = filled(costs);
   g.fillStyle = colour("card");
   g.fillRect(0, 0, world.size, world.size);
   const most = Math.max(...known), image = new ImageData(CELLS * 4, CELLS * 4);

@@ -170,8 +170,10 @@ export class Recorded {
   }
 
   play() {
+    this.busy = true;
     this.playing ??= this.loop().finally(() => {
       this.playing = null;
+      this.busy = false;
       this.changed("stopped");
     });
     return this.playing;

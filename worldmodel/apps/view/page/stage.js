@@ -159,8 +159,10 @@ export class Stage {
   }
 
   play() {
+    this.busy = true;
     this.playing ??= this.loop().finally(() => {
       this.playing = null;
+      this.busy = false;
       this.changed("stopped");
     });
     return this.playing;

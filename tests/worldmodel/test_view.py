@@ -83,7 +83,7 @@ def lively(model: WorldModel) -> WorldModel:
     [
         lambda: CausalPredictor(16, depth=2, heads=2, history=3, dim_head=8, mlp_dim=32),
         lambda: CausalPredictor(16, depth=1, heads=4, history=1, dim_head=4, mlp_dim=32),
-        lambda: CausalPredictor(16, depth=3, heads=2, history=9, dim_head=8, mlp_dim=32),
+        lambda: CausalPredictor(16, depth=1, heads=2, history=9, dim_head=8, mlp_dim=32),
         lambda: PrefixPredictor(16, history=5, heads=2, depth=1, prefix_depth=1, mlp_dim=32),
         lambda: AffinePredictor(16, rank=8),
     ],

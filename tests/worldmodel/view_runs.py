@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from worldmodel import presets
+from worldmodel import CausalPredictor, WorldModel, presets
 from worldmodel.apps.runs import save_run
 from worldmodel.data import ActionScale
 
@@ -14,7 +14,9 @@ from worldmodel.data import ActionScale
 def save_untrained(folder: Path, world: str = "two-room", *, seed: int = 0) -> Path:
     """A small model with random weights and lively statistics: it plans badly and runs well."""
     torch.manual_seed(seed)
-    model = presets.small(10, image_size=32, dim=16)
+    like = presets.small(10, image_size=32, dim=16)
+    predictor = CausalPredictor(16, depth=1, heads=2, history=2, dim_head=8, mlp_dim=32)
+    model = WorldModel(like.encoder, like.action_encoder, predictor)
     for name, value in model.named_buffers():
         if name.endswith("running_var"):
             value.uniform_(0.5, 2)

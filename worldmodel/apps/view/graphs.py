@@ -108,7 +108,7 @@ class _Window:
     """What a block remembers of a window: its oldest token, and keys and values beside that."""
 
     def __init__(self) -> None:
-        self.oldest, self.alone = torch.empty(0), torch.empty(0)
+        self.oldest: tuple[Tensor, Tensor] | None = None  # itself, and what it sees alone
         self.keys, self.values = list[Tensor](), list[Tensor]()
 
 
@@ -138,10 +138,11 @@ class _Block(nn.Module):
 
     def _attend(self, x: Tensor, window: _Window) -> Tensor:
         out = self.block.attention.to_out
-        if not len(window.oldest):
-            window.oldest, window.alone = x, F.linear(x, self.alone, out.bias)
-            return window.alone
-        key, value = F.linear(x - window.oldest, self.key_value).chunk(2, dim=-1)
+        if window.oldest is None:
+            window.oldest = x, F.linear(x, self.alone, out.bias)
+            return window.oldest[1]
+        oldest, alone = window.oldest
+        key, value = F.linear(x - oldest, self.key_value).chunk(2, dim=-1)
         window.keys.append(key)
         window.values.append(value)
         query = F.linear(x, self.query)
@@ -153,7 +154,7 @@ class _Block(nn.Module):
         parts = [
             (w / total) @ self.heads.T * v for w, v in zip(weights, window.values, strict=True)
         ]
-        return F.linear(sum(parts[1:], parts[0]), out.weight) + window.alone
+        return F.linear(sum(parts[1:], parts[0]), out.weight) + alone
 
 
 class _WithProbe(nn.Module):

@@ -45,9 +45,12 @@ def gather(run: Run, data: str | None, episodes: int, pairs: int, seed: int) -> 
     Raises: ValueError if there is no source, or nothing in it that the run was not trained on.
     """
     if data is not None or run.world is None or not run.world.startswith(("two-room", "maze")):
-        found = gather_material(run, data, episodes, seed)
-        test = found.test
-        return Material(None, test.frames, test.raw, test.states, None, found.source)
+        found = gather_material(run, data, (episodes + 1) // 2, seed)
+        sides = [side for side in (found.test, found.fit) if side is not None]
+        frames, raw = (torch.cat([s[part] for s in sides]) for part in (0, 1))
+        known = [side.states for side in sides if side.states is not None]
+        states = torch.cat(known) if known else None
+        return Material(None, frames, raw, states, None, found.source)
     world: Any = open_world(run.world, image_size=int(run.world_model.encoder.image_size))
     rng, k = np.random.default_rng([_SEED, seed]), run.frameskip
     expert = TwoRoomExpert(world, episodes, rng)
@@ -105,7 +108,13 @@ def describe_model(
     known = states is not None and bool(states.isfinite().all())
     y = states.to(z) if known and states is not None else (z - middle) @ components
     half = (len(z) + 1) // 2
-    probe = fit_head(z[:half].flatten(0, 1), y[:half].flatten(0, 1))
+    fit = z[:half].flatten(0, 1)
+    if len(fit) <= fit.shape[1]:
+        raise ValueError(
+            f"the page's probe needs more than {2 * fit.shape[1]} unseen frames, got about "
+            f"{2 * len(fit)}: give more episodes with --data"
+        )
+    probe = fit_head(fit, y[:half].flatten(0, 1))
     rest, guess = (t[half:].flatten(0, 1) for t in (y, probe(z)))
     spread = (rest - rest.mean(0)).square().sum(0).clamp_min(1e-12)
     blocks = run.scale.normalise(material.raw.unflatten(1, (-1, run.frameskip)).flatten(2)).to(z)

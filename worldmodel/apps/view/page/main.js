@@ -230,7 +230,8 @@ async function start() {
   readColours();
   describe();
   const [{ map }] = told.models;
-  maps = [new LatentMap($("map"), map), ...(told.models[1] ? told.models.map((m, i) => new LatentMap($(`map${i}`), m.map)) : [])];
+  maps = [new LatentMap($("map"), map)];
+  maps.push(...(told.models[1] ? told.models.map((m, i) => new LatentMap($(`map${i}`), m.map, maps[0])) : []));
   $("mapshare").textContent = `${told.models[0].map.points.length} embeddings. Two directions hold ${Math.round(100 * map.share)} % of how they differ. The red dot is now, the ring is the goal, the fan what is imagined.`;
   if (world) simulated();
   else stage = new Recorded($("world"), $("strip"), told, brain, settings, changed);

@@ -126,18 +126,20 @@ export function agreement(a, b) {
 
 // Recorded embeddings as points in two directions, coloured by where the agent was.
 export class LatentMap {
-  constructor(canvas, { points, places, middle, components }) {
+  // `like` is a map whose scale is taken over.
+  constructor(canvas, { points, places, middle, components }, like = null) {
     Object.assign(this, { canvas, points, middle, components });
     const range = (list, i) => [Math.min(...list.map((one) => one[i])), Math.max(...list.map((one) => one[i]))];
     this.box = [range(points, 0), range(points, 1)];
+    this.wide = like?.wide ?? Math.max(...this.box.map(([a, b]) => b - a), 1e-6) * 1.12;
     const space = [range(places, 0), range(places, Math.min(1, places[0].length - 1))];
     const share = (v, [a, b]) => (v - a) / (b - a || 1);
     this.paints = places.map((one) => placeColour(share(one[0], space[0]), share(one[1] ?? one[0], space[1])));
   }
 
-  // One scale for both directions; a collapsed map stays a point.
+  // One scale for both directions.
   at([x, y]) {
-    const [[x0, x1], [y0, y1]] = this.box, wide = Math.max(x1 - x0, y1 - y0, 0.5) * 1.12;
+    const [[x0, x1], [y0, y1]] = this.box, { wide } = this;
     return [50 + (100 * (x - (x0 + x1) / 2)) / wide, 50 + (100 * (y - (y0 + y1) / 2)) / wide];
   }
 

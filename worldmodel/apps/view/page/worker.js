@@ -38,19 +38,19 @@ class Model {
   async encode(frames) {
     this.encoder ??= open(`./${this.about.folder}/encoder.onnx`);
     const side = told.world.size, size = 3 * side * side, num = frames.length / size;
-    // A graph with a free number of rows wants two at least.
-    const rows = num > 1 ? frames : Uint8Array.from({ length: 2 * size }, (_, i) => frames[i % size]);
-    const z = [], places = [];
-    for (let n = 0; n < rows.length / size; n += 32) {
-      const part = rows.subarray(n * size, Math.min(n + 32, rows.length / size) * size);
-      const padded = part.length === size ? rows.subarray((n - 1) * size, (n + 1) * size) : part;
-      const input = new ort.Tensor("uint8", padded, [padded.length / size, 3, side, side]);
+    const { dim, probe } = this.about, z = [], places = [];
+    for (let n = 0; n < num; n += 32) {
+      const some = Math.min(32, num - n);
+      // A graph with a free number of rows wants two at least: a lone frame comes twice.
+      const part = new Uint8Array(Math.max(some, 2) * size);
+      part.set(frames.subarray((n + some - 1) * size, (n + some) * size), part.length - size);
+      part.set(frames.subarray(n * size, (n + some) * size));
+      const input = new ort.Tensor("uint8", part, [part.length / size, 3, side, side]);
       const out = await (await this.encoder).run({ frames: input });
-      const skip = padded === part ? 0 : 1;
-      z.push(out.embedding.data.slice(skip * this.about.dim));
-      places.push(out.places.data.slice(skip * this.about.probe.reads));
+      z.push(out.embedding.data.slice(0, some * dim));
+      places.push(out.places.data.slice(0, some * probe.reads));
     }
-    return { z: join(z).slice(0, num * this.about.dim), places: join(places).slice(0, num * this.about.probe.reads) };
+    return { z: join(z), places: join(places) };
   }
 
   async imagine(z, actions, H) {

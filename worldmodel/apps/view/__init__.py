@@ -1,1 +1,3 @@
-"""`worldmodel view`: a page on which the model plans in the browser."""
+"""`worldmodel view`: a page on which a run plans in the browser."""
+
+__all__: list[str] = []

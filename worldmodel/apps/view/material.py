@@ -50,7 +50,10 @@ def gather(run: Run, data: str | None, episodes: int, pairs: int, seed: int) -> 
         frames, raw = (torch.cat([s[part] for s in sides]) for part in (0, 1))
         known = [side.states for side in sides if side.states is not None]
         states = torch.cat(known) if known else None
-        return Material(None, frames, raw, states, None, found.source)
+        # The page may travel: the file's name is enough.
+        path = str(data or run.data)
+        source = found.source.replace(path, Path(path).name)
+        return Material(None, frames, raw, states, None, source)
     world: Any = open_world(run.world, image_size=int(run.world_model.encoder.image_size))
     rng, k = np.random.default_rng([_SEED, seed]), run.frameskip
     expert = TwoRoomExpert(world, episodes, rng)

@@ -10,8 +10,9 @@ export class Recorded {
     Object.assign(this, { canvas, strip, told, brain, settings, changed, episode: 0 });
     Object.assign(this, { times: [], errors: [], turn: 0, frames: [], now: null, at: 0 });
     this.clear();
-    document.getElementById("hands").hidden = true;
-    document.getElementById("keyfigure").hidden = true;
+    for (const id of ["hands", "keyfigure", "blind"]) document.getElementById(id).hidden = true;
+    document.getElementById("heading").textContent = "Choose a picture. Watch it imagine the way there.";
+    document.getElementById("unit").textContent = "distance of the recorded actions' futures, as the probe reads them";
     document.getElementById("try").textContent = "This world has no simulator in the page, so its plans are only imagined: the picture shown is the recorded one whose embedding is nearest. Choose a picture below the plot to start from; choose it again, or click in the plot, to make a picture the goal.";
     strip.hidden = false;
     canvas.setAttribute("aria-label", "Places that the probe reads: click near a dot to make its picture the goal");
@@ -54,15 +55,17 @@ export class Recorded {
   }
 
   async encode() {
-    for (const one of this.frames) {
-      const { z, places } = await this.brain.ask("encode", { model: this.settings().model, frames: one.frame });
-      Object.assign(one, { z, place: Array.from(places) });
-    }
+    const size = 3 * this.told.world.size ** 2, frames = new Uint8Array(this.frames.length * size);
+    this.frames.forEach((one, n) => frames.set(one.frame, n * size));
+    const { z, places } = await this.brain.ask("encode", { model: this.settings().model, frames });
+    const D = z.length / this.frames.length, Q = places.length / this.frames.length;
+    this.frames.forEach((one, n) =>
+      Object.assign(one, { z: z.slice(n * D, (n + 1) * D), place: Array.from(places.slice(n * Q, (n + 1) * Q)) }));
     const values = (i) => this.frames.map((one) => one.place[Math.min(i, one.place.length - 1)]);
     const [x, y] = [values(0), values(1)];
     this.box = [Math.min(...x), Math.max(...x), Math.min(...y), Math.max(...y)];
-    const gaps = this.frames.filter((one, n) => n && one.t).map((one) => squared(one.z, this.frames[this.frames.indexOf(one) - 1].z));
-    this.near = median(gaps);
+    const gaps = this.frames.map((one, n) => (one.t ? squared(one.z, this.frames[n - 1].z) : null));
+    this.near = median(gaps.filter((gap) => gap !== null));
   }
 
   // Another model, or another horizon.

@@ -204,7 +204,7 @@ def test_teleports_are_seen_and_both_models_are_drawn(browser: Any, small: str) 
         click(page, 0.75, 0.25)
         page.click("#teleport")
         page.wait_for_function("document.querySelectorAll('#surprisechart circle').length >= 5")
-        assert page.locator("#surprisechart .word").inner_text() == "teleported"
+        assert page.locator("#surprisechart .word").text_content() == "teleported"
         page.evaluate("window.viewer.settle()")
         page.locator("#costs").wait_for()
         for name in ("costmap", "truemap", "map", "map0", "map1", "cost0", "cost1", "key"):

@@ -13,6 +13,7 @@ import logging
 import warnings
 from functools import reduce
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,8 @@ def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[in
     model = copy.deepcopy(plain)
     for part in model.modules():
         if isinstance(part, ProjectionHead):
-            part.expand, part.norm = fuse_linear_bn_eval(part.expand, part.norm), nn.Identity()
+            part.expand = fuse_linear_bn_eval(part.expand, part.norm)
+            part.norm = nn.Identity()  # type: ignore[assignment]
     generator = torch.Generator().manual_seed(0)
     side, A = model.encoder.image_size, model.action_encoder.action_dim
     frames = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=generator)
@@ -90,15 +92,16 @@ class _Futures(nn.Module):
             return self.model.rollout(z.unsqueeze(1) + 0 * actions[:, :1, :1], actions)
         predictor, tokens, start = self.model.predictor, [z], -1
         plans = F.silu(self.model.action_encoder(actions)).unbind(1)
-        steered = [[block.steer(a) for block in self.blocks] for a in plans]
+        blocks = [cast(_Block, block) for block in self.blocks]
+        steered = [[block.steer(a) for block in blocks] for a in plans]
         for end in range(1, len(plans) + 1):
             new = [end - 1]
             if start != max(0, end - predictor.history):
                 start = max(0, end - predictor.history)
-                windows, new = [_Window() for _ in self.blocks], list(range(start, end))
+                windows, new = [_Window() for _ in blocks], list(range(start, end))
             for t in new:
                 x = tokens[t] + predictor.positions[:, t - start]
-                for block, window, by in zip(self.blocks, windows, steered[t], strict=True):
+                for block, window, by in zip(blocks, windows, steered[t], strict=True):
                     x = block(x, by, window)
             tokens.append(predictor.read_out(x))
         return torch.stack(tokens[1:], dim=1)
@@ -185,6 +188,7 @@ def _write(
         graph = torch.onnx.export(
             program, input_names=list(inputs), output_names=outputs, dynamo=True, verbose=False
         )
+        assert graph is not None
         # Half the file would be stack traces of this module.
         ClearMetadataAndDocStringPass()(graph.model)
         graph.save(file, external_data=False)

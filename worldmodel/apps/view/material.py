@@ -47,28 +47,28 @@ def gather(run: Run, data: str | None, episodes: int, pairs: int, seed: int) -> 
     if data is not None or run.world is None or not run.world.startswith(("two-room", "maze")):
         found = gather_material(run, data, (episodes + 1) // 2, seed)
         sides = [side for side in (found.test, found.fit) if side is not None]
-        frames, raw = (torch.cat([s[part] for s in sides]) for part in (0, 1))
+        frames, raw = torch.cat([s.frames for s in sides]), torch.cat([s.raw for s in sides])
         known = [side.states for side in sides if side.states is not None]
-        states = torch.cat(known) if known else None
         # The page may travel: the file's name is enough.
         path = str(data or run.data)
         source = found.source.replace(path, Path(path).name)
-        return Material(None, frames, raw, states, None, source)
+        return Material(None, frames, raw, torch.cat(known) if known else None, None, source)
     world: Any = open_world(run.world, image_size=int(run.world_model.encoder.image_size))
     rng, k = np.random.default_rng([_SEED, seed]), run.frameskip
     expert = TwoRoomExpert(world, episodes, rng)
-    states, actions = [world.sample_states(rng, episodes)], list[NDArray[np.float32]]()
+    places, actions = [world.sample_states(rng, episodes)], list[NDArray[np.float32]]()
     for _ in range(max(_LENGTH, 4 * k)):
-        actions.append(expert.act(states[-1]))
-        states.append(world.step(states[-1], actions[-1]))
-    new = [action_digest(a) not in run.trained_on for a in np.stack(actions, 1)]
-    walks, raw = np.stack(states, 1)[new], np.stack(actions, 1)[new]
+        actions.append(expert.act(places[-1]))
+        places.append(world.step(places[-1], actions[-1]))
+    done = np.stack(actions, 1)
+    new = [action_digest(a) not in run.trained_on for a in done]
+    walks, done = np.stack(places, 1)[new], done[new]
     seen = walks[:, ::k]
     frames = torch.from_numpy(world.draw(seen.reshape(-1, world.state_dim)))
     tried = make_pairs(world, list(walks), pairs, seed=seed) if pairs else None
-    source = f"{len(walks)} fresh episodes, which the model was not trained on"
-    cut, T = torch.from_numpy(raw[:, : (seen.shape[1] - 1) * k]), seen.shape[1]
-    return Material(world, frames.unflatten(0, (-1, T)), cut, torch.from_numpy(seen), tried, source)
+    about = f"{len(walks)} fresh episodes, which the model was not trained on"
+    cut, T = torch.from_numpy(done[:, : (seen.shape[1] - 1) * k]), seen.shape[1]
+    return Material(world, frames.unflatten(0, (-1, T)), cut, torch.from_numpy(seen), tried, about)
 
 
 def describe_world(run: Run, material: Material, planner: PlannerSettings) -> dict[str, Any]:

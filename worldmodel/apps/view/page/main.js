@@ -42,6 +42,9 @@ function describe() {
     [`<span id="planms" style="all:unset">–</span>`, "a plan, measured in this browser (median)"],
     model.probe.of === "states" && [r2, "R² of the linear probe that draws the futures, measured in Python on episodes it was not fitted on"],
   ];
+  const worst = Math.min(...model.probe.r2.slice(0, 2));
+  $("poor").hidden = worst >= 0.5;
+  $("poor").textContent = `Of this model's embeddings a line reads places badly (R² ${worst.toFixed(1)}): imagined futures are drawn where they are not. The plans do not use the probe.`;
   $("glance").innerHTML = tiles.filter(Boolean).map(([value, words]) => `<div><b>${value}</b><span>${words}</span></div>`).join("");
   $("trialtools").hidden = !python;
   $("foot").textContent = `worldmodel view · ${told.world.source} · ${Object.entries(told.versions).filter(([, v]) => v !== "not installed").map((v) => v.join(" ")).join(", ")}`;

@@ -12,7 +12,7 @@ const close = (got, wanted, what) => {
   wanted.forEach((v, i) => assert.ok(Math.abs(got[i] - v) <= 1e-5 * Math.max(1, Math.abs(v)), `${what}[${i}]: ${got[i]} for ${v}`));
 };
 
-for (const [name, kind] of [["cem", page.CEM], ["icem", page.ICEM]]) {
+for (const [name, kind] of [["cem", page.CEM], ["icem", page.ICEM], ["even", page.ICEM]]) {
   test(`${name}: the same noise leads to the same plan as in Python, iteration by iteration`, async () => {
     const { start, noise, target, box, settings, plans, candidates } = told[name];
     const method = new kind(settings);

@@ -43,6 +43,7 @@ test("a wall drawn by hand stops the disc on every side, and shows in the pictur
   for (const [from, way] of [[[50, 70], [0, 1]], [[50, 130], [0, -1]], [[25, 100], [1, 0]], [[75, 100], [-1, 0]]]) {
     let state = from;
     for (let k = 0; k < 20; k++) state = world.move(state, way);
+    if (from[0] === 50 && from[1] === 70) assert.deepEqual(state, [50, 83]);
     const inside = state[0] > 33 && state[0] < 67 && state[1] > 83 && state[1] < 117;
     assert.ok(!inside, `${from} came to ${state}`);
     assert.ok(world.free(...state) || Math.min(Math.abs(state[0] - 33), Math.abs(state[0] - 67), Math.abs(state[1] - 83), Math.abs(state[1] - 117)) < 1e-6);

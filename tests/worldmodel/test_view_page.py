@@ -52,19 +52,26 @@ def write_worlds(folder: Path) -> None:
 def write_planners(folder: Path) -> None:
     """Searches for a target with known noise, costs of known futures, and bounds."""
     told: dict[str, Any] = {}
-    H, A, S, K = 5, 2, 24, 6
+    A, S, K = 2, 24, 6
     action = {"low": [-1.0, -1.0], "high": [1.0, 1.0], "mean": [0.1, -0.2], "std": [0.7, 0.5]}
     bounds = Bounds(*(torch.tensor(action[name]) for name in ("low", "high")),
                     **{n: torch.tensor(action[n]) for n in ("mean", "std")})  # fmt: skip
     low, high = bounds.box(torch.zeros(A))
+    H = 5
     inside = torch.randn(H * A)
     told["bounds"] = {
         "action": action, "box": [low.tolist(), high.tolist()], "inside": inside.tolist(),
         "raw": bounds.to_environment(inside.view(H, A)).flatten().tolist(),
     }  # fmt: skip
-    target = torch.randn(H, A)
-    kinds: dict[str, Any] = {"cem": CEM(S, K), "icem": ICEM(S, K, init_std=1.0, decay=1.0)}
-    for name, method in kinds.items():
+    icem = ICEM(S, K, init_std=1.0, decay=1.0)
+    # An even horizon has a frequency of its own.
+    kinds: dict[str, tuple[Any, int]] = {
+        "cem": (CEM(S, K), 5),
+        "icem": (icem, 5),
+        "even": (icem, 6),
+    }
+    for name, (method, H) in kinds.items():
+        target = torch.randn(H, A)
         start = 0.3 * torch.randn(1, H, A)
         state, noise, plans, asked = method.init(start), [], [], []
         for i in range(5):
@@ -85,6 +92,7 @@ def write_planners(folder: Path) -> None:
             "box": {"low": low.tolist(), "high": high.tolist()},
             "settings": {"samples": S, "elites": K, "std": 1, "dims": A},
         }  # fmt: skip
+    H = 5
     futures, goal = torch.randn(1, 7, H, 4), torch.randn(1, 4)
 
     def costs_of(frames: Any) -> Tensor:

@@ -227,11 +227,13 @@ def install_wheel(
 
 
 def check_contents(session: nox.Session, wheel: Path) -> None:
-    """The wheel holds the packages, their py.typed and the licence, and nothing else."""
+    """The wheel holds the packages, their py.typed, the page and the licence, nothing else."""
     names = zipfile.ZipFile(wheel).namelist()
     for package in PACKAGES:
         if f"{package}/py.typed" not in names:
             session.error(f"{wheel.name} must hold {package}/py.typed")
+    if "worldmodel/apps/view/page/index.html" not in names:
+        session.error(f"{wheel.name} must hold the page of `worldmodel view`")
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
         session.error(f"{wheel.name} must hold the licence")
     tops = {name.split("/")[0] for name in names}

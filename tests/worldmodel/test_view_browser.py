@@ -6,10 +6,12 @@ missing. VIEW_RUN names a trained run of Two-Room, to save the training.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +23,7 @@ import pytest
 
 from worldmodel.apps.cli import main
 from worldmodel.apps.view.command import _Handler
-from worldmodel.apps.view.runtime import find_runtime
+from worldmodel.apps.view.runtime import CDN, find_runtime
 
 sys.path.append(str(Path(__file__).parent))
 from view_runs import save_untrained
@@ -238,6 +240,34 @@ def test_recorded_episodes_are_planned_through(
             assert len(after["agent"]) == 2
             wide = page.evaluate("document.documentElement.scrollWidth")
             assert wide <= SIZES[size]["viewport"]["width"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_the_public_host_is_named_and_its_files_are_checked(
+    browser: Any, small: str, *, spoilt: bool
+) -> None:
+    """Without files of its own the page takes the runtime from its host, unless a byte is wrong."""
+    with urllib.request.urlopen(f"{small}view.json") as answer:
+        told = json.loads(answer.read())
+    told["runtime"]["at"] = CDN
+    found = find_runtime(None)
+    assert found is not None
+    context = browser.new_context()
+
+    def serve(route: Any) -> None:
+        content = (found / route.request.url.rsplit("/", 1)[1]).read_bytes()
+        headers = {"access-control-allow-origin": "*", "content-type": "text/plain"}
+        route.fulfill(body=content + b" " * spoilt, headers=headers)
+
+    context.route(f"{CDN}**", serve)
+    context.route("**/view.json", lambda route: route.fulfill(json=told))
+    page = context.new_page()
+    page.goto(small)
+    outcome = page.evaluate("window.viewer.ready.then(() => 'ready', () => 'refused')")
+    assert outcome == ("refused" if spoilt else "ready")
+    assert page.locator("#failed").is_visible() is spoilt
+    assert "cdn.jsdelivr.net" in page.locator("#foot").text_content()
+    context.close()
 
 
 @pytest.mark.slow

@@ -47,7 +47,8 @@ function describe() {
   $("poor").textContent = `Of this model's embeddings a line reads places badly (R² ${worst.toFixed(1)}): imagined futures are drawn where they are not. The plans do not use the probe.`;
   $("glance").innerHTML = tiles.filter(Boolean).map(([value, words]) => `<div><b>${value}</b><span>${words}</span></div>`).join("");
   $("trialtools").hidden = !python;
-  $("foot").textContent = `worldmodel view · ${told.world.source} · ${Object.entries(told.versions).filter(([, v]) => v !== "not installed").map((v) => v.join(" ")).join(", ")}`;
+  const from = told.runtime.at.includes("://") ? ` · onnxruntime-web is fetched from ${new URL(told.runtime.at).host}` : "";
+  $("foot").textContent = `worldmodel view · ${told.world.source} · ${Object.entries(told.versions).filter(([, v]) => v !== "not installed").map((v) => v.join(" ")).join(", ")}${from}`;
 }
 
 function drawMaps() {
@@ -263,7 +264,7 @@ const viewer = (window.viewer = {
 viewer.ready = start();
 viewer.ready.catch((error) => {
   $("failed").hidden = false;
-  $("failed").textContent = `The model could not be loaded: ${error.message}. Serve this folder by “worldmodel view”, or by any web server; a page opened as a file may not read its neighbours.`;
+  $("failed").textContent = `The model could not be loaded: ${error.message.split("\n")[0]}. Serve this folder by “worldmodel view”, or by any web server; a page opened as a file may not read its neighbours.`;
   $("status").textContent = "";
   throw error;
 });

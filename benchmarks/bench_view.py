@@ -120,7 +120,7 @@ def main() -> None:
 
     searched = f"{SAMPLES} candidates × {ITERATIONS} iterations × {HORIZON} blocks, the frame too"
     harness.save(
-        "bench_view",
+        "view",
         "How long does a plan take in a browser, and until when is the page usable?",
         [{"plan_ms": quick, "plain_ms": plain, "plain_over_quick": ratio, "ready_ms": ready}],
         columns=("what", "ms, median", "least … most", "how"),

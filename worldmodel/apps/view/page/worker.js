@@ -38,17 +38,13 @@ class Model {
   async encode(frames) {
     this.encoder ??= open(`./${this.about.folder}/encoder.onnx`);
     const side = told.world.size, size = 3 * side * side, num = frames.length / size;
-    const { dim, probe } = this.about, z = [], places = [];
+    const z = [], places = [];
     for (let n = 0; n < num; n += 32) {
       const some = Math.min(32, num - n);
-      // A graph with a free number of rows wants two at least: a lone frame comes twice.
-      const part = new Uint8Array(Math.max(some, 2) * size);
-      part.set(frames.subarray((n + some - 1) * size, (n + some) * size), part.length - size);
-      part.set(frames.subarray(n * size, (n + some) * size));
-      const input = new ort.Tensor("uint8", part, [part.length / size, 3, side, side]);
+      const input = new ort.Tensor("uint8", frames.subarray(n * size, (n + some) * size), [some, 3, side, side]);
       const out = await (await this.encoder).run({ frames: input });
-      z.push(out.embedding.data.slice(0, some * dim));
-      places.push(out.places.data.slice(0, some * probe.reads));
+      z.push(out.embedding.data);
+      places.push(out.places.data);
     }
     return { z: join(z), places: join(places) };
   }
@@ -103,11 +99,7 @@ const answers = {
   async follow({ model = 0, z, raw, horizon }) {
     const { mean, std } = told.world.action, A = mean.length;
     const scaled = Float32Array.from(raw, (v, i) => (v - mean[i % A]) / std[i % A]);
-    const both = new Float32Array(2 * scaled.length);
-    both.set(scaled);
-    both.set(scaled, scaled.length);
-    const out = await models[model].imagine(z, both, horizon);
-    return { z: out.z.slice(0, out.z.length / 2), places: out.places.slice(0, out.places.length / 2) };
+    return models[model].imagine(z, scaled, horizon);
   },
 
   forget({ name }) {
@@ -134,16 +126,14 @@ const answers = {
     const found = await search(method, method.init(start, known?.state, 1), { iterations, box: boxOf(action), draw, score, seen });
     const ms = performance.now() - began;
     controllers.set(name, { key, calls, plan: found.plan, state: found.state });
-    const both = new Float32Array(2 * found.plan.length);
-    both.set(found.plan);
-    const expected = quiet ? null : await model.imagine(z, held(both, A, about.block), H);
+    const expected = quiet ? null : await model.imagine(z, held(found.plan, A, about.block), H);
     return {
       ms,
       action: outside(found.plan.subarray(0, A), action),
       actions: outside(found.plan, action),
       z,
       place: now.places,
-      expected: expected && { z: expected.z.slice(0, H * about.dim), places: expected.places.slice(0, H * Q) },
+      expected,
     };
   },
 };

@@ -21,9 +21,11 @@ import torch
 
 from worldmodel import AffinePredictor, CausalPredictor, PrefixPredictor, WorldModel, presets
 from worldmodel.apps.cli import main
+from worldmodel.apps.runs import save_run
 from worldmodel.apps.view.command import _Handler
 from worldmodel.apps.view.graphs import write_graphs
 from worldmodel.apps.view.runtime import FILES, find_runtime
+from worldmodel.data import ActionScale
 from worldmodel.heads import Head
 from worldmodel.layers import ProjectionHead
 
@@ -153,6 +155,20 @@ def test_a_page_is_replaced_and_a_strangers_folder_is_not(
     assert "--out must be new" in capsys.readouterr().err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "rt", "run", "site"]
+
+
+def test_a_run_that_sees_no_picture_is_refused_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model of states has no page, and the error says so."""
+    scale = ActionScale(torch.zeros(2), torch.ones(2))
+    save_run(
+        presets.states(10, state_dim=4).eval(), tmp_path / "run", scale=scale, frameskip=5,
+        world="two-room", trained_on=[], held_out=[], settings={},
+    )  # fmt: skip
+    assert view(tmp_path / "run", tmp_path / "site") == 2
+    assert "must see one picture, it has a StateEncoder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_of_a_data_set_the_page_gets_recorded_episodes(tmp_path: Path) -> None:

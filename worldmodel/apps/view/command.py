@@ -27,6 +27,7 @@ from worldmodel.apps.view.material import (
 )
 from worldmodel.apps.view.runtime import CDN, FILES, find_runtime
 from worldmodel.checkpoint import digest
+from worldmodel.encoder import ConvEncoder, FrameEncoder
 
 __all__ = ["run", "serve", "write"]
 
@@ -66,6 +67,9 @@ def run(settings: ViewSettings) -> int:
 def write(settings: ViewSettings, out: Path) -> None:
     """Write the page of a run, and of the one without SIGReg beside it, into a new folder."""
     found = open_run(settings.run, data=settings.data)
+    encoder = found.world_model.encoder
+    if not isinstance(encoder, FrameEncoder | ConvEncoder):
+        raise ValueError(f"RUN must see one picture, it has a {type(encoder).__name__}")
     planner = PlannerSettings()
     runtime = find_runtime(settings.runtime)
     if runtime is None:

@@ -29,6 +29,7 @@ EXTRAS = "worldmodel"
 TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export,dino,hub,push-t"
 WORLD_EXTRAS = ("push-t", "reacher", "cube", "envs")
 EXTRA_LIMIT_MB = 300  # of [worldmodel], torch excluded
+ESLINT = "eslint@10.15.0"  # of npm, for the page of `worldmodel view`
 
 
 @nox.session
@@ -40,6 +41,12 @@ def lint(session: nox.Session) -> None:
     session.run("codespell")
     session.run("validate-pyproject", "pyproject.toml")
     session.run("python", "benchmarks/tables.py", "--check")
+    if (npm := shutil.which("npm")) is None:
+        session.warn("no npm on this machine; not run: eslint on the page of `worldmodel view`")
+        return
+    pages = ("worldmodel/apps/view/page", "tests/page")
+    eslint = (npm, "exec", "--yes", f"--package={ESLINT}", "--", "eslint", "--max-warnings", "0")
+    session.run(*eslint, *pages, external=True)
 
 
 @nox.session
@@ -220,11 +227,13 @@ def install_wheel(
 
 
 def check_contents(session: nox.Session, wheel: Path) -> None:
-    """The wheel holds the packages, their py.typed and the licence, and nothing else."""
+    """The wheel holds the packages, their py.typed, the page and the licence, nothing else."""
     names = zipfile.ZipFile(wheel).namelist()
     for package in PACKAGES:
         if f"{package}/py.typed" not in names:
             session.error(f"{wheel.name} must hold {package}/py.typed")
+    if "worldmodel/apps/view/page/index.html" not in names:
+        session.error(f"{wheel.name} must hold the page of `worldmodel view`")
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
         session.error(f"{wheel.name} must hold the licence")
     tops = {name.split("/")[0] for name in names}

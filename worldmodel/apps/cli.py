@@ -39,6 +39,7 @@ _TABLE = (
     ("train", "Train", "train.command.run", "train a world model on a data set"),
     ("tune-lambda", "Tune", "tune.run", "find the weight of SIGReg by bisection"),
     ("study", "Study", "study.command.run", "measure what a run has learned, one page"),
+    ("view", "View", "view.command.run", "write a page on which a run plans"),
     ("manifest", "Manifest", "evaluate.manifest.run", "write down start and goal pairs"),
     ("evaluate", "Evaluate", "evaluate.command.run", "measure how often plans reach the goals"),
     ("compare", "Compare", "evaluate.result.run", "compare two results on one manifest"),

@@ -17,6 +17,7 @@ __all__ = [
     "CollectSettings", "CompareSettings", "ConvertSettings", "DemoSettings", "EvaluateSettings",
     "InspectSettings", "ManifestSettings", "PlannerSettings", "Recipe", "RenderSettings",
     "Settings", "StudySettings", "TrainSettings", "TrialSettings", "TuneSettings",
+    "ViewSettings",
 ]  # fmt: skip
 
 _MOST = 2**31 - 1
@@ -319,6 +320,38 @@ examples:
     seed: Seed = option(0, "of episodes, fits and intervals")
     force: bool = option(False, "replace an earlier study of the same run")
     device: str = option("auto", _DEVICE)
+
+
+class ViewSettings(Settings):
+    """Write a page on which a run plans in the browser, and serve it on this machine.
+
+    The page needs no network and works from any static host. Two-Room and the maze are simulated
+    in it; of any other world it shows recorded episodes.
+    """
+
+    examples = """\
+examples:
+  worldmodel view runs/demo                        writes runs/demo/view and serves it
+  worldmodel view runs/demo --out DIR --no-serve   only writes the folder
+  worldmodel view runs/mine --data pushes.h5       episodes of a file
+"""
+
+    run: CliPositionalArg[Existing] = Field(
+        description="run folder of demo or train, a released LeWM folder, or owner/name on the hub"
+    )
+    data: Source | None = option(
+        None, f"{_DATA}; none: fresh episodes of a world that the page has"
+    )
+    out: Path | None = Field(None, exclude=True, description="folder to write; none: RUN/view")
+    runtime: Existing | None = option(
+        None, "folder with the files of onnxruntime-web; none: a cache, filled by npm"
+    )
+    serve: bool = Field(True, exclude=True, description="only write the folder")
+    open: bool = Field(False, exclude=True, description="open the page in a browser")
+    port: int = Field(8734, ge=0, lt=65536, exclude=True, description="to serve at; 0: any")
+    episodes: Annotated[int, Field(ge=8, le=_MOST)] = option(100, "episodes to draw the map of")
+    pairs: Natural = option(50, "start and goal pairs that Python tries for comparison")
+    seed: Seed = option(0, "of episodes and pairs")
 
 
 class ManifestSettings(Settings):

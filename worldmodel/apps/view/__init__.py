@@ -1,0 +1,3 @@
+"""`worldmodel view`: a page on which a run plans in the browser."""
+
+__all__: list[str] = []

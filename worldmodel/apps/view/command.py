@@ -1,0 +1,144 @@
+"""`worldmodel view`: one folder with a page on which a run plans, and a server for it."""
+
+from __future__ import annotations
+
+import shutil
+import webbrowser
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from worldmodel.apps.folder import locked, write_json
+from worldmodel.apps.machine import machine, versions
+from worldmodel.apps.progress import say
+from worldmodel.apps.runs import Run, open_run
+from worldmodel.apps.settings import PlannerSettings, ViewSettings
+from worldmodel.apps.view.graphs import write_graphs
+from worldmodel.apps.view.material import (
+    Material,
+    describe_model,
+    describe_world,
+    gather,
+    write_episodes,
+)
+from worldmodel.apps.view.runtime import CDN, FILES, find_runtime
+from worldmodel.checkpoint import digest
+from worldmodel.encoder import ConvEncoder, FrameEncoder
+
+__all__ = ["run", "serve", "write"]
+
+_MARK, _WITHOUT = "view.json", "without-sigreg"
+_HORIZONS = [3, 5, 8]
+_KEPT_EPISODES = 6
+
+
+def run(settings: ViewSettings) -> int:
+    """Write the page's folder and serve it until Ctrl-C.
+
+    Raises: FileNotFoundError or ValueError if the run, the data or the runtime cannot be read;
+        FileExistsError if the folder is none of ours; ImportError if the export extra is missing.
+    """
+    out = settings.out or settings.run / "view"
+    if not settings.out and not settings.run.is_dir():
+        raise ValueError(f"--out must be given for a model of the hub, {settings.run} is no folder")
+    if out.exists() and any(out.iterdir()) and not (out / _MARK).is_file():
+        raise FileExistsError(f"--out must be new, or a page of ours, got {out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f"{out.name}.unfinished")
+    with locked(out.with_name(f"{out.name}.lock"), str(out)):
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            write(settings, draft)
+            shutil.rmtree(out, ignore_errors=True)
+            draft.replace(out)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    say(f"{out / 'index.html'}: {size / 1e6:.1f} MB, for any static host")
+    if settings.serve:
+        serve(out, settings.port, settings.open)
+    return 0
+
+
+def write(settings: ViewSettings, out: Path) -> None:
+    """Write the page of a run, and of the one without SIGReg beside it, into a new folder."""
+    found = open_run(settings.run, data=settings.data)
+    encoder = found.world_model.encoder
+    if not isinstance(encoder, FrameEncoder | ConvEncoder):
+        raise ValueError(f"RUN must see one picture, it has a {type(encoder).__name__}")
+    planner = PlannerSettings()
+    runtime = find_runtime(settings.runtime)
+    if runtime is None:
+        say("no npm and no --runtime: the page will fetch onnxruntime-web from cdn.jsdelivr.net")
+    material = gather(found, settings.data, settings.episodes, settings.pairs, settings.seed)
+    with resources.as_file(resources.files("worldmodel.apps.view") / "page") as page:
+        shutil.copytree(page, out, ignore=shutil.ignore_patterns("__pycache__"))
+    told: dict[str, Any] = {
+        "world": describe_world(found, material, planner),
+        "models": [_add(found, material, planner, out, "model")],
+        "horizons": _HORIZONS,
+        "runtime": {"at": "runtime/" if runtime else CDN, "files": FILES},
+        "machine": machine("cpu"),
+        "versions": versions(),
+    }
+    if (settings.run / _WITHOUT).is_dir():
+        other = open_run(settings.run / _WITHOUT, data=settings.data)
+        told["models"].append(_add(other, material, planner, out, "without"))
+    if material.world is None:
+        told["episodes"] = write_episodes(material, _KEPT_EPISODES, out)
+    if runtime is not None:
+        (out / "runtime").mkdir()
+        for name in FILES:
+            shutil.copyfile(runtime / name, out / "runtime" / name)
+    write_json(told, out / _MARK)
+
+
+def _add(
+    run: Run, material: Material, planner: PlannerSettings, out: Path, name: str
+) -> dict[str, Any]:
+    """Export a model into a folder of its own, and say what is known of it."""
+    say(f"{run.folder}: measuring and writing the graphs")
+    told, probe = describe_model(run, material, planner)
+    (out / name).mkdir()
+    write_graphs(run.world_model, probe, out / name, _HORIZONS)
+    if reached := told.get("python"):
+        say(f"planned in Python it reaches {reached['reached']} of {reached['of']} goals")
+    return {"folder": name, "weights": digest(run.world_model), **told}
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Files of one folder, with the headers that let a browser use threads."""
+
+    def end_headers(self) -> None:
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def guess_type(self, path: str | PathLike[str]) -> str:
+        kinds = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+        return kinds.get(Path(path).suffix) or super().guess_type(path)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def serve(folder: Path, port: int, show: bool = False) -> None:
+    """Serve a folder on this machine alone, until Ctrl-C.
+
+    Raises: OSError if the port is taken.
+    """
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
+    except OSError as error:
+        raise OSError(f"--port must be free, got {port}: {error.strerror}") from error
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    say(f"{address} (Ctrl-C ends it)")
+    with server, suppress(KeyboardInterrupt):
+        if show:
+            webbrowser.open(address)
+        server.serve_forever()

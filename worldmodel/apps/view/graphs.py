@@ -1,0 +1,204 @@
+"""The two graphs that the page runs: frames to embeddings, and plans to futures.
+
+    encoder.onnx        frames [N, 3, H, W] uint8         -> embedding [N, D], places [N, Q]
+    futures-H.onnx      z [1, D], actions [S, H, A]       -> embedding [S, H, D], places [S, H, Q]
+
+`places` is what the linear probe reads off each embedding. N and S are free.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from functools import reduce
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_linear_bn_eval
+
+from worldmodel._extras import install
+from worldmodel.heads import Head
+from worldmodel.layers import AdaLNBlock, ProjectionHead
+from worldmodel.model import WorldModel
+from worldmodel.predictor import CausalPredictor
+
+__all__ = ["write_graphs"]
+
+_TOLERANCE = 1e-4
+
+
+def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[int]) -> None:
+    """Write encoder.onnx, and futures-H.onnx for each horizon; check each with onnxruntime.
+
+    Raises: ImportError naming the extra if onnx, onnxscript or onnxruntime is absent; RuntimeError
+        if a file's outputs differ from torch's by more than 1e-4 (of the largest, above 1).
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"the page needs {error.name}: {install('export')}") from error
+    plain, probe = copy.deepcopy(model).cpu().eval(), copy.deepcopy(probe).cpu()
+    model = copy.deepcopy(plain)
+    for part in model.modules():
+        if isinstance(part, ProjectionHead):
+            part.expand = fuse_linear_bn_eval(part.expand, part.norm)
+            part.norm = nn.Identity()  # type: ignore[assignment]
+    generator = torch.Generator().manual_seed(0)
+    side, A = model.encoder.image_size, model.action_encoder.action_dim
+    frames = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        z = plain.encode(frames[:, None])[:, 0]
+    _write(folder / "encoder.onnx", _Encoder(model), probe, {"frames": frames}, z)
+    for H in horizons:
+        actions = torch.randn(5, H, A, generator=generator)
+        with torch.no_grad():
+            expected = plain.rollout(z[:1, None].expand(5, -1, -1), actions)
+        given = {"z": z[:1], "actions": actions}
+        _write(folder / f"futures-{H}.onnx", _Futures(model), probe, given, expected)
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.model.encode(frames.unsqueeze(1)).squeeze(1)
+
+
+class _Futures(nn.Module):
+    """One embedding [1, D] and plans [S, H, A] to futures [S, H, D].
+
+    A `CausalPredictor` is written out token by token. A runtime for the browser is quick at matrix
+    products of many rows and slow at everything else, so there are no slices, no transposes and no
+    product of less than S rows: sums over a head are products with a matrix of zeros and ones. As
+    in `worldmodel.rollout`, keys and values stay while the window grows, and the oldest token of a
+    window needs none. Any other predictor goes through `WorldModel.rollout`.
+    """
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+        causal = isinstance(model.predictor, CausalPredictor)
+        self.blocks = nn.ModuleList(_Block(b) for b in model.predictor.blocks) if causal else None
+
+    def forward(self, z: Tensor, actions: Tensor) -> Tensor:
+        if self.blocks is None:
+            return self.model.rollout(z.unsqueeze(1) + 0 * actions[:, :1, :1], actions)
+        predictor, tokens, start = self.model.predictor, [z], -1
+        plans = F.silu(self.model.action_encoder(actions)).unbind(1)
+        blocks = [cast(_Block, block) for block in self.blocks]
+        steered = [[block.steer(a) for block in blocks] for a in plans]
+        for end in range(1, len(plans) + 1):
+            new = [end - 1]
+            if start != max(0, end - predictor.history):
+                start = max(0, end - predictor.history)
+                windows, new = [_Window() for _ in blocks], list(range(start, end))
+            for t in new:
+                x = tokens[t] + predictor.positions[:, t - start]
+                for block, window, by in zip(blocks, windows, steered[t], strict=True):
+                    x = block(x, by, window)
+            tokens.append(predictor.read_out(x))
+        return torch.stack(tokens[1:], dim=1)
+
+
+class _Window:
+    """What a block remembers of a window: its oldest token, and keys and values beside that."""
+
+    def __init__(self) -> None:
+        self.oldest: tuple[Tensor, Tensor] | None = None  # itself, and what it sees alone
+        self.keys, self.values = list[Tensor](), list[Tensor]()
+
+
+class _Block(nn.Module):
+    """An `AdaLNBlock` for one token at a time, [S, D]."""
+
+    def __init__(self, block: AdaLNBlock) -> None:
+        super().__init__()
+        self.block = block
+        attention = block.attention
+        query, key, value = attention.to_qkv.weight.detach().chunk(3)
+        width = len(query) // attention.heads
+        # [h d, h]: sums over each head.
+        self.heads = nn.Buffer(torch.eye(attention.heads).repeat_interleave(width, dim=0))
+        self.query = nn.Buffer(query * width**-0.5)
+        self.key_value = nn.Buffer(torch.cat([key, value]))
+        self.alone = nn.Buffer(attention.to_out.weight.detach() @ value)
+
+    def steer(self, action: Tensor) -> tuple[Tensor, ...]:
+        """Shifts, 1 + scales and gates, from SiLU of an encoded action [S, D]."""
+        bias = self.block.modulation.bias.unflatten(0, (6, -1)).clone()
+        bias[1::3] += 1
+        return F.linear(action, self.block.modulation.weight, bias.flatten()).chunk(6, dim=-1)
+
+    def forward(self, x: Tensor, modulation: tuple[Tensor, ...], window: _Window) -> Tensor:
+        return self.block.advance(x, modulation, lambda seen: self._attend(seen, window))
+
+    def _attend(self, x: Tensor, window: _Window) -> Tensor:
+        out = self.block.attention.to_out
+        if window.oldest is None:
+            window.oldest = x, F.linear(x, self.alone, out.bias)
+            return window.oldest[1]
+        oldest, alone = window.oldest
+        key, value = F.linear(x - oldest, self.key_value).chunk(2, dim=-1)
+        window.keys.append(key)
+        window.values.append(value)
+        query = F.linear(x, self.query)
+        scores = [(query * k) @ self.heads for k in window.keys]
+        # A softmax in which the oldest token has a score of 0.
+        most = reduce(torch.maximum, scores).relu()
+        weights = [(score - most).exp() for score in scores]
+        total = sum(weights, (-most).exp())
+        parts = [
+            (w / total) @ self.heads.T * v for w, v in zip(weights, window.values, strict=True)
+        ]
+        return F.linear(sum(parts[1:], parts[0]), out.weight) + alone
+
+
+class _WithProbe(nn.Module):
+    def __init__(self, module: nn.Module, probe: Head) -> None:
+        super().__init__()
+        self.module, self.probe = module, probe
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.module(*inputs)
+        return z, self.probe(z)
+
+
+def _write(
+    file: Path, module: nn.Module, probe: Head, inputs: dict[str, Tensor], z: Tensor
+) -> None:
+    """Export a module whose last input has a free number of rows, and check it against z."""
+    import onnxruntime
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    # The exporter tells of packages it could use, and uses what torch itself has deprecated.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        rows = [None] * (len(inputs) - 1) + [{0: torch.export.Dim("rows", min=2)}]
+        example, both = tuple(inputs.values()), _WithProbe(module, probe).eval()
+        program = torch.export.export(both, example, dynamic_shapes=(tuple(rows),))
+        outputs = ["embedding", "places"]
+        graph = torch.onnx.export(
+            program, input_names=list(inputs), output_names=outputs, dynamo=True, verbose=False
+        )
+        assert graph is not None
+        # Half the file would be stack traces of this module.
+        ClearMetadataAndDocStringPass()(graph.model)
+        graph.save(file, external_data=False)
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        *shared, (last, value) = inputs.items()
+        # One row too: a page looks at one frame, and torch traces for two at least.
+        for num in (len(value), 1):
+            given = dict([*shared, (last, value[:num])])
+            found = session.run(outputs, {name: one.numpy() for name, one in given.items()})
+            for expected, other in zip((z, probe(z)), found, strict=True):
+                error = float((expected[:num] - torch.from_numpy(other)).abs().max())
+                if not error <= _TOLERANCE * max(1.0, float(expected.abs().max())):
+                    raise RuntimeError(f"{file.name} is off by {error:.1e} in onnxruntime")

@@ -104,14 +104,17 @@ def test_one_graph(backend: str, autocast: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 def test_generated_code() -> None:
-    """Through the default compiler too the step computes what eager code does."""
+    """Through the default compiler too the step computes what eager code does, gradient included."""
     torch.compiler.reset()
     eager, traced = Step("cpu"), Step("cpu")
     traced.load_state_dict(eager.state_dict())
     compiled = torch.compile(traced, fullgraph=True)
-    x = torch.randn(2, 20, 6)
     for _ in range(2):
-        torch.testing.assert_close(compiled(x), eager(x))
+        x = torch.randn(2, 20, 6, requires_grad=True)
+        ours, theirs = compiled(x), eager(x)
+        torch.testing.assert_close(ours, theirs)
+        mine, other = torch.autograd.grad(ours, x)[0], torch.autograd.grad(theirs, x)[0]
+        torch.testing.assert_close(mine, other)
 
 
 def test_inputs_are_not_written() -> None:

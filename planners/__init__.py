@@ -15,6 +15,7 @@ from planners.mppi import MPPI
 from planners.optimize import optimize, planning_step
 from planners.platform import PlatformSolver
 from planners.predictive_sampling import PredictiveSampling
+from planners.proposals import Proposals
 from planners.refine import Refine
 from planners.simplex import SimplexGradient
 
@@ -39,6 +40,7 @@ __all__ = [
     "PlatformSolver",
     "PredictiveSampling",
     "Progress",
+    "Proposals",
     "Refine",
     "Scored",
     "SimplexGradient",

@@ -5,8 +5,8 @@ Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a 
 
 from __future__ import annotations
 
-import copy
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from worldmodel._files import write_atomically
 from worldmodel._weights import as_bytes, digest_of, read_weights
 from worldmodel.model import WorldModel
 from worldmodel.policies import Policy
-from worldmodel.transitions import draw
+from worldmodel.transitions import Recipe, draw
 from worldmodel.values import GCIQL, GCIVL, HIQL
 
 __all__ = ["Learner", "learn", "load_learner", "save_learner"]
@@ -26,7 +26,7 @@ Learner = Policy | GCIVL | GCIQL | HIQL
 """What `learn` trains: `(z, z_goal) -> [B, S, n, A]` proposes; values have a `distance` too."""
 _LearnerT = TypeVar("_LearnerT", Policy, GCIVL, GCIQL, HIQL)
 
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Policy, GCIVL, GCIQL, HIQL)}
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Policy, GCIVL, GCIQL, HIQL)}
 
 
 def learn(
@@ -38,7 +38,7 @@ def learn(
     batch: int = 1024,
     rate: float = 3e-4,
     seed: int = 0,
-    **config: Any,
+    **options: Any,
 ) -> _LearnerT:
     """Train a policy, or a value and its policy, on embeddings of recorded episodes.
 
@@ -53,7 +53,7 @@ def learn(
         batch: steps of episodes in each.
         rate: at the start.
         seed: of first weights and of what is drawn.
-        config: more arguments of `kind` than D and A.
+        options: what differs from `kind.recipe`, see `Recipe`.
     Returns: the learner, in eval mode, without gradients of its own.
     Raises: ValueError if shapes disagree, episodes are shorter than a chunk, or something is not
         finite.
@@ -63,7 +63,8 @@ def learn(
         raise ValueError("z and actions must be finite: leave out what leads to no frame")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
-        learner = kind(z.shape[-1], actions.shape[-1], **config).to(z)
+        recipe = replace(kind.recipe, **options)
+        learner = kind(z.shape[-1], actions.shape[-1], recipe).to(z)
     learner.standard.fit(z)
     if isinstance(learner, GCIQL):
         learner.keep_within(actions)
@@ -72,7 +73,7 @@ def learn(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with torch.enable_grad():
         for _ in range(steps):
-            loss = learner.loss(draw(z, actions, batch, learner.goals, generator))
+            loss = learner.loss(draw(z, actions, batch, recipe, generator))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -95,9 +96,10 @@ def save_learner(
     """
     header = {
         "class": type(learner).__name__,
-        "config": learner.config,
+        "dims": [len(learner.standard.centre), learner.actor.shape[-1]],
+        "recipe": asdict(learner.recipe),
         "model": digest_of(model.state_dict()),
-        "notes": copy.deepcopy(notes) or {},
+        "notes": notes or {},
     }
     content, _ = as_bytes(learner.state_dict(), {"learner": json.dumps(header)})
     write_atomically(Path(path), content)
@@ -121,7 +123,8 @@ def load_learner(path: str | Path, *, model: WorldModel) -> Learner:
     try:
         header = json.loads(kept or "null")
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            learner: Learner = KINDS[header["class"]](**header["config"])
+            recipe = Recipe(**{**header["recipe"], "hidden": tuple(header["recipe"]["hidden"])})
+            learner: Learner = _KINDS[header["class"]](*header["dims"], recipe)
         learner.load_state_dict(state)
         of = header["model"]
     except (TypeError, KeyError, ValueError, RuntimeError) as error:

@@ -9,19 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodel.transitions import Goals, Transitions
+from worldmodel.transitions import Recipe, Transitions
 
 __all__ = ["Actor", "Policy", "Standard", "mlp", "retrieve", "unroll"]
 
 
 class Standard(nn.Module):
-    """Embeddings to zero mean and unit variance, per coordinate, by what was seen in training."""
+    """Embeddings beside each other, of zero mean and unit variance by what training saw."""
 
     centre: Tensor
     spread: Tensor
@@ -36,9 +35,10 @@ class Standard(nn.Module):
         self.centre.copy_(z.flatten(0, -2).mean(0))
         self.spread.copy_(z.flatten(0, -2).std(0).clamp_min(1e-8))
 
-    def forward(self, z: Tensor) -> Tensor:
-        """[..., D] -> [..., D]."""
-        return (z - self.centre) / self.spread
+    def forward(self, *z: Tensor) -> Tensor:
+        """k embeddings [..., D] that broadcast -> [..., k D]."""
+        beside = torch.broadcast_tensors(*z)
+        return torch.cat([(one - self.centre) / self.spread for one in beside], -1)
 
 
 def mlp(widths: Sequence[int], *, norm: bool = False, last: float = 1.0) -> nn.Sequential:
@@ -47,20 +47,18 @@ def mlp(widths: Sequence[int], *, norm: bool = False, last: float = 1.0) -> nn.S
     Args:
         widths: from input to output.
         norm: for values; policies have none.
-        last: scale of the variance of the last map's first weights.
-    Returns: the network, biases 0, weights as flax's variance scaling over the mean of both widths.
-    Source: OGBench, `impls/utils/networks.py`.
+        last: variance of the last map's first weights, over the usual.
+    Returns: the network.
+    Source: OGBench, `impls/utils/networks.py`: weights of variance 2 / (a + b), biases 0.
     """
     layers: list[nn.Module] = []
-    for a, b in pairwise(widths):
+    scales = [1.0] * (len(widths) - 2) + [last]
+    for (a, b), scale in zip(pairwise(widths), scales, strict=True):
         linear = nn.Linear(a, b)
-        nn.init.xavier_uniform_(linear.weight)
+        nn.init.xavier_uniform_(linear.weight, gain=math.sqrt(scale))
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.GELU("tanh"), *([nn.LayerNorm(b, eps=1e-6)] if norm else [])]
-    net = nn.Sequential(*layers[: -2 if norm else -1])
-    with torch.no_grad():
-        net[-1].weight.mul_(math.sqrt(last))  # type: ignore[operator, union-attr]
-    return net
+    return nn.Sequential(*layers[: -2 if norm else -1])
 
 
 class Actor(nn.Module):
@@ -73,32 +71,23 @@ class Actor(nn.Module):
 
     Args:
         dim: width of x.
-        chunk: n.
         action_dim: A.
-        modes: K.
-        hidden: widths between.
+        recipe: n, K and widths.
     """
 
-    def __init__(
-        self, dim: int, chunk: int, action_dim: int, modes: int, hidden: Sequence[int]
-    ) -> None:
+    def __init__(self, dim: int, action_dim: int, recipe: Recipe) -> None:
         super().__init__()
-        self.shape = (modes, chunk, action_dim)
-        self.net = mlp([dim, *hidden, modes * (1 + chunk * action_dim)], last=1e-2)
-        # One σ for all, learned: with K = 1 it would weigh nothing but the rate.
-        self.log_std = nn.Parameter(torch.zeros(()), requires_grad=modes > 1)
-        if modes > 1:
-            nn.init.normal_(self.net[-1].bias)  # type: ignore[arg-type] # equal modes stay equal
+        self.shape = (recipe.modes, recipe.chunk, action_dim)
+        self.net = mlp([dim, *recipe.hidden, recipe.modes + math.prod(self.shape)], last=1e-2)
+        # One σ for all. With K = 1 it would weigh nothing but the rate.
+        self.log_std = nn.Parameter(torch.zeros(()), requires_grad=recipe.modes > 1)
+        if recipe.modes > 1:  # equal modes would stay equal
+            nn.init.normal_(self.net[-1].bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Means [..., K, n, A] and log w [..., K] for inputs [..., D']."""
-        out = self.net(x)
-        K = self.shape[0]
-        return out[..., K:].unflatten(-1, self.shape), out[..., :K].log_softmax(-1)
-
-    def best(self, x: Tensor) -> Tensor:
-        """The mean of the likeliest mode: [N, n, A]."""
-        return self.ranked(x)[:, 0]
+        """Means [N, K, n, A] and log w [N, K] for inputs [N, dim]."""
+        weights, means = self.net(x).split([self.shape[0], math.prod(self.shape)], -1)
+        return means.unflatten(-1, self.shape), weights.log_softmax(-1)
 
     def ranked(self, x: Tensor) -> Tensor:
         """The means, likeliest mode first: [N, K, n, A]."""
@@ -108,18 +97,15 @@ class Actor(nn.Module):
         return out
 
     def log_likelihood(self, x: Tensor, actions: Tensor, until: Tensor | None = None) -> Tensor:
-        """log p(a | x) but for a constant: [N], of actions [N, n, A].
-
-        With `until` [N] only the blocks before it count.
-        """
+        """log p(a | x) but for a constant: [N], of actions [N, n, A]; only blocks before `until`."""
         means, weights = self(x)
         error = (means - actions.unsqueeze(1)).square().sum(-1)
         counted = torch.ones_like(error[:, :1])
         if until is not None:
             block = torch.arange(self.shape[1], device=error.device)
             counted = (block < until[:, None]).to(error).unsqueeze(1)
-        # A σ of a hundredth of the data's is a density that only grows.
-        log_std = self.log_std.clamp_min(-4.6)
+        # A σ far below the data's is a density that only grows.
+        log_std = self.log_std.clamp_min(-4.0)
         scale = counted.sum(-1) * self.shape[2] * log_std
         each = -(error * counted).sum(-1) / (2 * (2 * log_std).exp()) - scale
         return torch.logsumexp(weights + each, -1)
@@ -136,42 +122,28 @@ class Policy(nn.Module):
     Args:
         dim: D.
         action_dim: A.
-        chunk: n; a planner's horizon, or less and `unroll`.
-        modes: K.
-        hidden: widths between.
-    Shapes: z [B, D], z_goal [B, D] -> [B, K, n, A].
+        recipe: n, a planner's horizon, or less and `unroll`; K; widths.
+    Shapes: z [B, D], z_goal [B, D] -> [B, K, n, A], the likeliest mode first.
     Source: GC-IDM, arXiv:2605.08732, without its input of the remaining time; mixture: Bishop,
         Mixture Density Networks (1994).
     """
 
-    def __init__(
-        self,
-        dim: int,
-        action_dim: int,
-        chunk: int = 5,
-        modes: int = 1,
-        hidden: Sequence[int] = (512, 512, 512),
-    ) -> None:
+    recipe = Recipe(chunk=5)
+
+    def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "dim": dim, "action_dim": action_dim, "chunk": chunk, "modes": modes,
-            "hidden": list(hidden),
-        }  # fmt: skip
-        self.goals = Goals(chunk=chunk)
+        self.recipe = recipe
         self.standard = Standard(dim)
-        self.actor = Actor(2 * dim, chunk, action_dim, modes, hidden)
+        self.actor = Actor(2 * dim, action_dim, recipe)
 
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """Proposals, the likeliest first."""
-        return self.actor.ranked(self._seen(z, z_goal))
+        """Proposals."""
+        return self.actor.ranked(self.standard(z, z_goal))
 
     def loss(self, batch: Transitions) -> Tensor:
         """Mean negative log-likelihood."""
-        x = self._seen(batch.z, batch.goal)
+        x = self.standard(batch.z, batch.goal)
         return -self.actor.log_likelihood(x, batch.actions, batch.until).mean()
-
-    def _seen(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        return torch.cat([self.standard(z), self.standard(z_goal)], -1)
 
 
 @torch.no_grad()

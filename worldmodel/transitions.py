@@ -6,34 +6,44 @@ chunk, N steps drawn.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Goals", "Transitions", "draw"]
+__all__ = ["Recipe", "Transitions", "draw"]
 
 
-class Goals(NamedTuple):
-    """How goals are drawn.
+@dataclass(frozen=True)
+class Recipe:
+    """What policies and values are made of, and which goals they learn from.
 
     Attributes:
         chunk: n, blocks that are decided and done together.
-        discount: γ of one block; value goals of the same episode lie 1 / (1 − γ) blocks ahead on
-            average.
-        ahead: k, blocks to a sub-goal.
-        random: share of policy goals from other episodes; 0 unless episodes are pieces that must
-            be stitched together, since a policy imitates its data even on the way to nowhere.
+        modes: K, Gaussians of a policy; as many proposals.
+        hidden: widths of every network.
+        discount: γ of a block; 1 / (1 − γ) blocks are seen well, and value goals of the same
+            episode lie as far ahead on average.
+        share: κ, the expectile; near 1 for the best that was ever done from there.
+        alpha: α, temperature of AWR, or weight of cloning.
+        ahead: k, blocks to a sub-goal; 25 steps in the source, 10 where things are handled.
+        random: share of policy goals from anywhere; 0 unless episodes are pieces to be stitched
+            together, since a policy imitates its data even on the way to nowhere.
     """
 
     chunk: int = 1
+    modes: int = 1
+    hidden: tuple[int, ...] = (512, 512, 512)
     discount: float = 0.99
+    share: float = 0.9
+    alpha: float = 10.0
     ahead: int = 5
     random: float = 0.0
 
 
 class Transitions(NamedTuple):
-    """N steps, each with goals. No action before the step is in it: see `draw`.
+    """N steps, each with goals.
 
     Attributes:
         z: [N, D], s_t.
@@ -61,30 +71,28 @@ class Transitions(NamedTuple):
 
 
 def draw(
-    z: Tensor, actions: Tensor, num: int, goals: Goals, generator: torch.Generator
+    z: Tensor, actions: Tensor, num: int, recipe: Recipe, generator: torch.Generator
 ) -> Transitions:
     """Draw steps and goals as OGBench does; with chunks of one block it is OGBench's rule.
 
         value goals     s_t itself .2, later in the episode, geometrically .5, any state .3
-        policy goals    later in the episode, uniformly, or any state with `goals.random`
+        policy goals    later in the episode, uniformly; anywhere with `recipe.random`
 
-    That a goal is reached is a matter of its index, not of how alike two embeddings are. What a
-    policy may look at is `z` and a goal: past actions raise its likelihood on data and lower its
-    success (a policy that repeats its last action fits data well).
+    That a goal is reached is a matter of its index, not of how alike two embeddings are. No action
+    before the step is drawn: a policy that sees them repeats them, which fits data and fails.
 
     Args:
         z: [E, T, D], T > n.
         actions: [E, T − 1, A], done between them.
         num: N.
-        goals: Goals.
+        recipe: Recipe.
         generator: source of all randomness, on the device of z.
     Returns: Transitions.
-    Raises: ValueError if shapes disagree or episodes are shorter than a chunk.
+    Raises: ValueError if shapes disagree or episodes are no longer than a chunk.
     Source: OGBench, arXiv:2410.20092, `impls/utils/datasets.py`; past actions: Cube 100 → 76 %,
-        Push-T 91 → 31 %, with and without, GC-IDM, arXiv:2605.08732.
+        Push-T 91 → 31 %, GC-IDM, arXiv:2605.08732.
     """
-    E, T, _ = z.shape
-    n, γ = goals.chunk, goals.discount
+    (E, T, _), n, γ = z.shape, recipe.chunk, recipe.discount
     if actions.shape[:2] != (E, T - 1) or not 1 <= n < T:
         raise ValueError(
             "z and actions must be [E, T, D] and [E, T - 1, A] with T > chunk = "
@@ -94,8 +102,7 @@ def draw(
     def u() -> Tensor:
         return torch.rand(num, generator=generator, device=z.device, dtype=torch.float64)
 
-    e, other = (u() * E).long(), (u() * E).long()
-    t = (u() * (T - n)).long()
+    e, other, t = (u() * E).long(), (u() * E).long(), (u() * (T - n)).long()
     last = torch.full_like(t, T - 1)
     # Any state but the last of an episode, from which nothing was done.
     elsewhere = (u() * (T - 1)).long()
@@ -104,19 +111,18 @@ def draw(
     v_t = torch.where(here, t, torch.where(own, geometric, elsewhere))
     v_e = torch.where(here | own, e, other)
     later = ((t + 1) * x + last * (1 - x)).round().long()
-    away = u() < goals.random
+    away = u() < recipe.random
     g_t, g_e = torch.where(away, elsewhere, later), torch.where(away, other, e)
-    low = torch.minimum(t + goals.ahead, last)
-    high = torch.where(away, low, torch.minimum(t + goals.ahead, later))
+    low = torch.minimum(t + recipe.ahead, last)
+    high = torch.where(away, low, torch.minimum(low, later))
     # Blocks to the value goal where it lies ahead in the same episode, else more than a chunk.
     apart = torch.where((v_e == e) & (v_t >= t), v_t - t, n + 1)
-    steps = apart.clamp_max(n)
     return Transitions(
         z=z[e, t],
         actions=actions[e[:, None], t[:, None] + torch.arange(n, device=z.device)],
         following=z[e, t + n],
         value_goal=z[v_e, v_t],
-        reward=(-(1 - γ**steps) / (1 - γ)).to(z),
+        reward=(-(1 - γ ** apart.clamp_max(n).double()) / (1 - γ)).to(z),
         discount=torch.where(apart < n, 0.0, γ**n).to(z),
         goal=z[g_e, g_t],
         until=torch.where(away, n, later - t),

@@ -1,8 +1,11 @@
 """How far is the goal for who acts well? Values of recorded steps, and policies that follow them.
 
 Rewards are −1 for every block until the goal is reached, so V = −(1 − γ^d) / (1 − γ) for d blocks.
-The losses are those of OGBench (`impls/agents/gcivl.py`, `gciql.py`, `hiql.py`), where a block of
-actions, or a chunk of several, takes the place of a step.
+The losses are those of OGBench, arXiv:2410.20092 (`impls/agents/gcivl.py`, `gciql.py`, `hiql.py`),
+with a block of actions, or a chunk of several, in place of a step.
+
+Each is `learner(z, z_goal) -> [B, K, n, A]`, proposals, and `learner.distance(z, z_goal)`,
+log(1 + blocks) of [..., D] that broadcast, for `goals.temporal` and `subgoals.Graph`.
 
 Letters: N steps, D embedding dims, n blocks of a chunk, A action dims of a block. s, s′, g are
 embeddings; V̄ is a slow copy of V.
@@ -11,20 +14,21 @@ embeddings; V̄ is a slow copy of V.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel.policies import Actor, Standard, mlp
-from worldmodel.transitions import Goals, Transitions
+from worldmodel.transitions import Recipe, Transitions
 
 __all__ = ["GCIQL", "GCIVL", "HIQL", "awr", "expectile"]
 
 _TAU = 0.005
-Nets = Sequence[int]
+_REP = 10  # width of φ
+_Value = Callable[[Tensor, Tensor], Tensor]
 
 
 def expectile(advantage: Tensor, difference: Tensor, share: float) -> Tensor:
@@ -38,12 +42,7 @@ def awr(actor: Actor, x: Tensor, actions: Tensor, advantage: Tensor, alpha: floa
     return -(weight * actor.log_likelihood(x, actions)).mean()
 
 
-def _ivl(
-    value: Callable[[Tensor, Tensor], Tensor],
-    slow: Callable[[Tensor, Tensor], Tensor],
-    batch: Transitions,
-    share: float,
-) -> Tensor:
+def _ivl(value: _Value, slow: _Value, batch: Transitions, share: float) -> Tensor:
     """The value loss of GCIVL and HIQL.
 
         adv = r + γ min_i V̄_i(s′) − mean_i V̄_i(s)
@@ -51,18 +50,18 @@ def _ivl(
 
     The weight is the slow copy's opinion, the residual the learner's; each V_i follows its own V̄_i.
     """
-    g, r, γ = batch.value_goal, batch.reward, batch.discount
+    g = batch.value_goal
     with torch.no_grad():
-        following = r + γ * slow(batch.following, g)
+        following = batch.reward + batch.discount * slow(batch.following, g)
         advantage = following.amin(0) - slow(batch.z, g).mean(0)
     return expectile(advantage, following - value(batch.z, g), share).mean(-1).sum()
 
 
 class _Ensemble(nn.ModuleList):
-    """Networks to one number each: [N, D'] -> [len, N]."""
+    """Networks to one number each: [..., D'] -> [len, ...]."""
 
-    def __init__(self, count: int, dim: int, hidden: Nets) -> None:
-        super().__init__(mlp([dim, *hidden, 1], norm=True) for _ in range(count))
+    def __init__(self, count: int, dim: int, recipe: Recipe) -> None:
+        super().__init__(mlp([dim, *recipe.hidden, 1], norm=True) for _ in range(count))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([net(x) for net in self], -1).movedim(-1, 0)
@@ -89,69 +88,45 @@ class GCIVL(nn.Module):
     Args:
         dim: D.
         action_dim: A.
-        chunk: n.
-        modes: of the policy; 1 as in the source.
-        hidden: widths between.
-        discount: γ of one block; with .99 a hundred blocks are seen well.
-        share: κ, near 1 for the best that was ever done from there.
-        alpha: α.
-    Source: OGBench, arXiv:2410.20092; IQL: Kostrikov et al., arXiv:2110.06169.
+        recipe: defaults of the source, κ = .9, α = 10, one mode.
+    Source: OGBench; IQL: Kostrikov et al., arXiv:2110.06169.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        action_dim: int,
-        chunk: int = 1,
-        modes: int = 1,
-        hidden: Nets = (512, 512, 512),
-        discount: float = 0.99,
-        share: float = 0.9,
-        alpha: float = 10.0,
-    ) -> None:
+    recipe = Recipe()
+
+    def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "dim": dim, "action_dim": action_dim, "chunk": chunk, "modes": modes,
-            "hidden": list(hidden), "discount": discount, "share": share, "alpha": alpha,
-        }  # fmt: skip
-        self.goals = Goals(chunk=chunk, discount=discount)
-        self.share, self.alpha = share, alpha
-        self.standard = Standard(dim)
-        self.value = _Ensemble(2, 2 * dim, hidden)
+        self.recipe, self.standard = recipe, Standard(dim)
+        self.value = _Ensemble(2, 2 * dim, recipe)
         self.slow = copy.deepcopy(self.value).requires_grad_(False)
-        self.actor = Actor(2 * dim, chunk, action_dim, modes, hidden)
+        self.actor = Actor(2 * dim, action_dim, recipe)
 
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """Proposals [B, K, n, A], the likeliest first, for z and z_goal [B, D]."""
-        return self.actor.ranked(self._seen(z, z_goal))
+        """Proposals, the likeliest first."""
+        return self.actor.ranked(self.standard(z, z_goal))
 
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """log(1 + blocks) from z to z_goal, both [..., D]: [...], for `goals.temporal`.
-
-        The lower of two values counts: a search finds every one that is too high.
-        """
-        return _steps(self.value(self._seen(z, z_goal)).amin(0), self.goals.discount)
+        """By the lower of both values: a search finds every one that is too high."""
+        return _steps(self.value(self.standard(z, z_goal)).amin(0), self.recipe.discount)
 
     def loss(self, batch: Transitions) -> Tensor:
         """Value and policy, summed; each has parameters of its own."""
+        see, recipe = self.standard, self.recipe
         value = _ivl(
-            lambda s, g: self.value(self._seen(s, g)),
-            lambda s, g: self.slow(self._seen(s, g)),
+            lambda s, g: self.value(see(s, g)),
+            lambda s, g: self.slow(see(s, g)),
             batch,
-            self.share,
+            recipe.share,
         )
-        x = self._seen(batch.z, batch.goal)
+        x = see(batch.z, batch.goal)
         with torch.no_grad():
-            after = self.value(self._seen(batch.following, batch.goal)).mean(0)
+            after = self.value(see(batch.following, batch.goal)).mean(0)
             advantage = after - self.value(x).mean(0)
-        return value + awr(self.actor, x, batch.actions, advantage, self.alpha)
+        return value + awr(self.actor, x, batch.actions, advantage, recipe.alpha)
 
     def follow(self) -> None:
         """Move the slow copy, V̄ ← V̄ + .005 (V − V̄); after each step."""
         _follow(self.slow, self.value)
-
-    def _seen(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        return torch.cat([self.standard(z), self.standard(z_goal)], -1)
 
 
 class GCIQL(nn.Module):
@@ -167,50 +142,31 @@ class GCIQL(nn.Module):
     Args:
         dim: D.
         action_dim: A.
-        chunk: n.
-        hidden: widths between.
-        discount: γ of one block.
-        share: κ.
-        alpha: α, how much of a clone the policy is.
-    Source: OGBench, arXiv:2410.20092 (DDPG+BC, its default); chunks: Q-chunking, arXiv:2507.07969.
+        recipe: defaults of the source, κ = .9, α = .3; one mode, whatever it says.
+    Source: OGBench (DDPG+BC, its default); chunks: Q-chunking, arXiv:2507.07969.
     """
 
     low: Tensor
     high: Tensor
+    recipe = Recipe(alpha=0.3)
 
-    def __init__(
-        self,
-        dim: int,
-        action_dim: int,
-        chunk: int = 1,
-        hidden: Nets = (512, 512, 512),
-        discount: float = 0.99,
-        share: float = 0.9,
-        alpha: float = 0.3,
-    ) -> None:
+    def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "dim": dim, "action_dim": action_dim, "chunk": chunk, "hidden": list(hidden),
-            "discount": discount, "share": share, "alpha": alpha,
-        }  # fmt: skip
-        self.goals = Goals(chunk=chunk, discount=discount)
-        self.share, self.alpha = share, alpha
-        self.standard = Standard(dim)
-        self.value = _Ensemble(1, 2 * dim, hidden)
-        self.critic = _Ensemble(2, 2 * dim + chunk * action_dim, hidden)
+        self.recipe, self.standard = recipe, Standard(dim)
+        self.value = _Ensemble(1, 2 * dim, recipe)
+        self.critic = _Ensemble(2, 2 * dim + recipe.chunk * action_dim, recipe)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor = Actor(2 * dim, chunk, action_dim, 1, hidden)
+        self.actor = Actor(2 * dim, action_dim, replace(recipe, modes=1))
         self.register_buffer("low", torch.full((action_dim,), -1.0))
         self.register_buffer("high", torch.full((action_dim,), 1.0))
 
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """The proposal [B, 1, n, A] for z and z_goal [B, D]."""
-        means = self.actor.best(self._seen(z, z_goal)).unsqueeze(1)
-        return torch.minimum(torch.maximum(means, self.low), self.high)
+        """The proposal."""
+        return self._within(self.actor.ranked(self.standard(z, z_goal)))
 
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """log(1 + blocks) from z to z_goal, both [..., D]: [...], for `goals.temporal`."""
-        return _steps(self.value(self._seen(z, z_goal))[0], self.goals.discount)
+        """By the one value."""
+        return _steps(self.value(self.standard(z, z_goal))[0], self.recipe.discount)
 
     def keep_within(self, actions: Tensor) -> None:
         """Take the range of recorded actions [..., A]: outside, Q has seen nothing."""
@@ -219,31 +175,31 @@ class GCIQL(nn.Module):
 
     def loss(self, batch: Transitions) -> Tensor:
         """Value, critic and policy, summed; each has parameters of its own."""
-        x, actions = self._seen(batch.z, batch.value_goal), batch.actions.flatten(1)
+        see, actions = self.standard, batch.actions.flatten(1)
+        x = see(batch.z, batch.value_goal)
         with torch.no_grad():
             q = self.slow(torch.cat([x, actions], -1)).amin(0)
-            following = self.value(self._seen(batch.following, batch.value_goal))[0]
+            following = self.value(see(batch.following, batch.value_goal))[0]
             target = batch.reward + batch.discount * following
         v = self.value(x)[0]
-        value = expectile(q - v, q - v, self.share).mean()
+        value = expectile(q - v, q - v, self.recipe.share).mean()
         critic = (self.critic(torch.cat([x, actions], -1)) - target).square().sum(0).mean()
-        x = self._seen(batch.z, batch.goal)
-        means, _ = self.actor(x)
-        chosen = torch.minimum(torch.maximum(means[:, 0], self.low), self.high)
+        x = see(batch.z, batch.goal)
+        means = self.actor(x)[0][:, 0]
         # The critic is a measure here, not a pupil.
         frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
-        given = (torch.cat([x, chosen.flatten(1)], -1),)
-        best: Tensor = torch.func.functional_call(self.critic, frozen, given).amin(0)
-        follow = -best.mean() / (best.abs().mean() + 1e-6).detach()
-        clone = (means[:, 0] - batch.actions).square().flatten(1).sum(-1).mean() / 2
-        return value + critic + follow + self.alpha * clone
+        chosen = torch.cat([x, self._within(means).flatten(1)], -1)
+        best: Tensor = torch.func.functional_call(self.critic, frozen, (chosen,)).amin(0)
+        pleased = -best.mean() / (best.abs().mean() + 1e-6).detach()
+        clone = (means.flatten(1) - actions).square().sum(-1).mean() / 2
+        return value + critic + pleased + self.recipe.alpha * clone
 
     def follow(self) -> None:
         """Move the slow copy, Q̄ ← Q̄ + .005 (Q − Q̄); after each step."""
         _follow(self.slow, self.critic)
 
-    def _seen(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        return torch.cat([self.standard(z), self.standard(z_goal)], -1)
+    def _within(self, actions: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(actions, self.low), self.high)
 
 
 class HIQL(nn.Module):
@@ -256,92 +212,62 @@ class HIQL(nn.Module):
     Args:
         dim: D.
         action_dim: A.
-        chunk: n.
-        hidden: widths between.
-        discount: γ of one block.
-        share: κ, lower than GCIVL's.
-        alpha: α of both policies.
-        ahead: k, blocks to a sub-goal: 25 steps, 10 where things are handled.
-        rep_dim: width of φ.
-    Source: Park et al., arXiv:2307.11949; OGBench, arXiv:2410.20092, for everything above.
+        recipe: defaults of the source, κ = .7, α = 3 for both policies, k = 5 blocks; one mode.
+    Source: Park et al., arXiv:2307.11949; OGBench.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        action_dim: int,
-        chunk: int = 1,
-        hidden: Nets = (512, 512, 512),
-        discount: float = 0.99,
-        share: float = 0.7,
-        alpha: float = 3.0,
-        ahead: int = 5,
-        rep_dim: int = 10,
-    ) -> None:
+    recipe = Recipe(share=0.7, alpha=3.0)
+
+    def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "dim": dim, "action_dim": action_dim, "chunk": chunk, "hidden": list(hidden),
-            "discount": discount, "share": share, "alpha": alpha, "ahead": ahead,
-            "rep_dim": rep_dim,
-        }  # fmt: skip
-        self.goals = Goals(chunk=chunk, discount=discount, ahead=ahead)
-        self.share, self.alpha = share, alpha
-        self.standard = Standard(dim)
-        self.represent = mlp([2 * dim, *hidden, rep_dim], norm=True)
-        self.value = _Ensemble(2, dim + rep_dim, hidden)
+        self.recipe, self.standard = recipe, Standard(dim)
+        self.represent = mlp([2 * dim, *recipe.hidden, _REP], norm=True)
+        self.value = _Ensemble(2, dim + _REP, recipe)
         self.slow = copy.deepcopy(self.value).requires_grad_(False)
-        self.actor = Actor(dim + rep_dim, chunk, action_dim, 1, hidden)
-        self.high = Actor(2 * dim, 1, rep_dim, 1, hidden)
+        self.actor = Actor(dim + _REP, action_dim, replace(recipe, modes=1))
+        self.high = Actor(2 * dim, _REP, replace(recipe, modes=1, chunk=1))
 
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """The proposal [B, 1, n, A]: what the low policy does for the high one's sub-goal."""
-        means = self.actor.best(torch.cat([self.standard(z), self.toward(z, z_goal)], -1))
-        return means.unsqueeze(1)
-
-    def toward(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """The sub-goal's φ that the high policy wants, [B, 10], of length √10."""
-        return _of_length(self.high.best(self._both(z, z_goal))[:, 0])
-
-    def phi(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """φ(s, g): [..., 10], of length √10."""
-        return _of_length(self.represent(self._both(z, z_goal)))
+        """The proposal: what the low policy does for the high one's sub-goal."""
+        wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0, 0])
+        return self.actor.ranked(torch.cat([self.standard(z), wanted], -1))
 
     def subgoal(self, z: Tensor, z_goal: Tensor, known: Tensor) -> Tensor:
-        """The recorded embedding whose φ is nearest to the one wanted: of known [M, D], [B, D]."""
-        wanted = self.toward(z, z_goal).unsqueeze(1)
-        pairs = torch.broadcast_tensors(z.unsqueeze(1), known)
-        return known[(self.phi(*pairs) - wanted).square().sum(-1).argmin(1)]
+        """The recorded embedding, of known [M, D], whose φ the high policy wants most: [B, D]."""
+        wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0])
+        return known[(self._phi(z.unsqueeze(1), known) - wanted).square().sum(-1).argmin(1)]
 
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """log(1 + blocks) from z to z_goal, both [..., D]: [...], for `goals.temporal`."""
-        return _steps(self._value(z, z_goal).amin(0), self.goals.discount)
+        """By the lower of both values."""
+        return _steps(self._of(self.value)(z, z_goal).amin(0), self.recipe.discount)
 
     def loss(self, batch: Transitions) -> Tensor:
         """Value and both policies, summed; the policies teach φ nothing."""
-        value = _ivl(self._value, self._slow, batch, self.share)
+        see, α, V = self.standard, self.recipe.alpha, self._of(self.value)
+        value = _ivl(V, self._of(self.slow), batch, self.recipe.share)
         s, low, goal, ahead = batch.z, batch.low_goal, batch.goal, batch.subgoal
         with torch.no_grad():
-            near = self._value(batch.following, low).mean(0) - self._value(s, low).mean(0)
-            far = self._value(ahead, goal).mean(0) - self._value(s, goal).mean(0)
-            x = torch.cat([self.standard(s), self.phi(s, low)], -1)
-            wanted = self.phi(s, ahead).unsqueeze(1)
-        lower = awr(self.actor, x, batch.actions, near, self.alpha)
-        return value + lower + awr(self.high, self._both(s, goal), wanted, far, self.alpha)
+            near = V(batch.following, low).mean(0) - V(s, low).mean(0)
+            far = V(ahead, goal).mean(0) - V(s, goal).mean(0)
+            x = torch.cat([see(s), self._phi(s, low)], -1)
+            wanted = self._phi(s, ahead).unsqueeze(1)
+        lower = awr(self.actor, x, batch.actions, near, α)
+        return value + lower + awr(self.high, see(s, goal), wanted, far, α)
 
     def follow(self) -> None:
         """Move the slow copy of V; φ has none. After each step."""
         _follow(self.slow, self.value)
 
-    def _both(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        return torch.cat([self.standard(z), self.standard(z_goal)], -1)
+    def _phi(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        return _of_length(self.represent(self.standard(z, z_goal)))
 
-    def _value(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        out: Tensor = self.value(torch.cat([self.standard(z), self.phi(z, z_goal)], -1))
-        return out
+    def _of(self, nets: _Ensemble) -> _Value:
+        def value(z: Tensor, z_goal: Tensor) -> Tensor:
+            φ = self._phi(z, z_goal)
+            out: Tensor = nets(torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1))
+            return out
 
-    def _slow(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        out: Tensor = self.slow(torch.cat([self.standard(z), self.phi(z, z_goal)], -1))
-        return out
+        return value
 
 
 def _of_length(x: Tensor) -> Tensor:

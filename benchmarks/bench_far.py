@@ -3,8 +3,9 @@
     python benchmarks/bench_far.py                                     all worlds, arms and offsets
     python benchmarks/bench_far.py --worlds maze-7 --offsets 100 --pairs 40 --arms graph
 
-Small frozen models; policies and values learn from the cached embeddings of their training episodes.
-All arms of a world and an offset see the same pairs. Each row is kept in --runs as it comes.
+Small frozen models; policies and values learn from the cached embeddings of their training
+episodes. All arms of a world and an offset see the same pairs. Each row is kept in --runs, so
+that a run may stop.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ Decide = Callable[[Any, Tensor], Tensor]
 """Futures and what is seen now [N, D] -> blocks [N, 1, A], in the model's units."""
 
 
+Way = Callable[[Pairs, int], Tried]
+Propose = Callable[[Tensor, Tensor], Tensor]
+Toward = Callable[[Tensor], Tensor]
+
+
 class Means(NamedTuple):
     """What was learned for one model, and its goals."""
 
@@ -56,6 +62,20 @@ class Means(NamedTuple):
     distance: Any
     graph: Graph
     z_goal: Tensor
+
+    def value(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """GCIVL's distance, learned when it is first asked."""
+        out: Tensor = self.learner("gcivl").distance(z, z_goal)
+        return out
+
+    def plans(self, name: str) -> Propose:
+        """A learner's proposals, unrolled to the planner's horizon."""
+        model = self.subject.model
+
+        def step(z: Tensor, actions: Tensor) -> Tensor:
+            return model.rollout(z[:, None], actions)[:, -1]
+
+        return lambda z, g: unroll(self.learner(name), step, z, g, HORIZON)
 
 
 def main() -> int:
@@ -71,7 +91,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[list[harness.Cell]] = []
-    results: list[dict[str, object]] = []
+    results: list[dict[str, Any]] = []
     for world in arguments.worlds:
         found = {
             (seed, offset): tried(arguments, world, seed, offset)
@@ -93,7 +113,7 @@ def main() -> int:
                     "ms": float(np.median([r[arm]["ms"] for r in runs])),
                 })  # fmt: skip
             same = [r for r in results if (r["world"], r["arm"]) == (world, arm)]
-            cells += [round(float(str(same[0]["rollouts"]))), f"{np.median([r['ms'] for r in same]):.2g}"]  # type: ignore[arg-type, misc]  # fmt: skip
+            cells += [f"{np.median([r[x] for r in same]):.3g}" for x in ("rollouts", "ms")]
             rows.append(cells)
     harness.save(
         "far",
@@ -153,7 +173,7 @@ def tried(arguments: Any, world: str, seed: int, offset: int) -> dict[str, dict[
         if arm != BASE and arguments.arms and not any(part in arm for part in arguments.arms):
             continue
 
-        def row(way: Callable[[Pairs, int], Tried] = way) -> dict[str, Any]:
+        def row(way: Way = way) -> dict[str, Any]:
             done = way(pairs, 2 * offset)
             end = subject.world.success(done.path[-1], pairs.goals)
             return {
@@ -171,99 +191,92 @@ def tried(arguments: Any, world: str, seed: int, offset: int) -> dict[str, dict[
     return found
 
 
-def ways(m: Means) -> dict[str, Callable[[Pairs, int], Tried]]:
+def ways(m: Means) -> dict[str, Way]:
     """The arms: what decides, by its name."""
-    z_goal, subject = m.z_goal, m.subject
-    near, soon = goals.near(z_goal, "nearest"), goals.temporal(m.distance, z_goal, "nearest")
-
-    def value(z: Tensor, g: Tensor) -> Tensor:
-        out: Tensor = m.learner("gcivl").distance(z, g)
-        return out
-
-    def search(goal: goals.Goal, method: Any = None) -> Callable[[Pairs, int], Tried]:
-        return lambda pairs, budget: two_room.control(subject, pairs, goal, budget, method=method)
-
-    def step(z: Tensor, actions: Tensor) -> Tensor:
-        return subject.model.rollout(z[:, None], actions)[:, -1]
-
-    def plans(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda z, g: unroll(m.learner(name), step, z, g, HORIZON)
+    soon = goals.temporal(m.distance, m.z_goal, "nearest")
+    worth = goals.temporal(m.value, m.z_goal, "nearest")
+    image = goals.near(m.z_goal, "nearest")
+    small = CEM(16, 4, init_std=0.3, min_std=0.05)
+    by_graph = m.graph.toward(m.z_goal)
+    flat = m.subject.z.flatten(0, 1)
+    known = flat[:: len(flat) // 256]
+    modes = m.plans("mixture")
 
     def recorded(z: Tensor, g: Tensor) -> Tensor:
-        return retrieve(subject.z, subject.actions, z, g, 8, HORIZON)
+        return retrieve(m.subject.z, m.subject.actions, z, g, 8, HORIZON)
 
-    def alone(name: str, toward: Any = None) -> Callable[[Pairs, int], Tried]:
-        def decide(_: Any, z: Tensor) -> Tensor:
-            out: Tensor = m.learner(name)(z, toward(z) if toward else z_goal)
-            return out[:, 0, :1]
-
-        return lambda pairs, budget: drive(subject, pairs, budget, decide)
-
-    def checked(
-        propose: Callable[[Tensor, Tensor], Tensor],
-        by: Any = None,
-        method: Any = None,
-        toward: Callable[[Tensor], Tensor] | None = None,
-    ) -> Callable[[Pairs, int], Tried]:
-        """Imagine proposals, take the best, towards the goal or a sub-goal of each moment."""
-
-        def way(pairs: Pairs, budget: int) -> Tried:
-            box = Bounds(-1.0, 1.0, mean=subject.scale.mean, std=subject.scale.std)
-            mpc: MPC[Any] = MPC(
-                Proposals(method), horizon=HORIZON, action_dim=2 * FRAMESKIP, bounds=box,
-                iterations=1 if method is None else 3, batch=len(pairs.starts), seed=1,
-            )  # fmt: skip
-            imagined: list[int] = []
-
-            def decide(futures: Any, z: Tensor) -> Tensor:
-                g = toward(z) if toward else z_goal
-                goal = goals.temporal(by, g, "nearest") if by else goals.near(g, "nearest")
-
-                def cost(actions: Tensor) -> Tensor:
-                    imagined.append(actions.shape[1])
-                    return goal(futures(actions))
-
-                mpc.act(cost, method=Proposals(method, propose(z, g), box))
-                assert mpc.last is not None
-                return mpc.last.actions[:, :1]
-
-            done = drive(subject, pairs, budget, decide)
-            return done._replace(rollouts=sum(imagined) / (budget / FRAMESKIP))
-
-        return way
-
-    small = CEM(16, 4, init_std=0.3, min_std=0.05)
-    by_graph = m.graph.toward(z_goal)
-    flat = subject.z.flatten(0, 1)
-    known = flat[:: len(flat) // 256]
     return {
-        BASE: search(near),
-        "iCEM, image": search(near, ICEM(64, 8)),
-        "CEM, temporal distance": search(soon),
-        "CEM, value": search(goals.temporal(value, z_goal, "nearest")),
-        "policy alone": alone("policy"),
-        "mixture alone": alone("mixture"),
-        "mixture, checked by image": checked(plans("mixture")),
-        "mixture, checked by temporal distance": checked(plans("mixture"), m.distance),
-        "mixture, checked by temporal distance, refined": checked(
-            plans("mixture"), m.distance, small
-        ),
-        "recorded, checked by temporal distance": checked(recorded, m.distance),
-        "GCIVL alone": alone("gcivl"),
-        "GCIQL alone": alone("gciql"),
-        "HIQL alone": alone("hiql"),
-        "mixture, checked by value": checked(plans("mixture"), value),
-        "GCIVL, checked by value": checked(plans("gcivl"), value),
-        "graph, policy alone": alone("policy", by_graph),
-        "graph, mixture, checked by image": checked(plans("mixture"), None, None, by_graph),
+        BASE: search(m, image),
+        "iCEM, image": search(m, image, ICEM(64, 8)),
+        "CEM, temporal distance": search(m, soon),
+        "CEM, value": search(m, worth),
+        "policy alone": alone(m, "policy"),
+        "mixture alone": alone(m, "mixture"),
+        "mixture, checked by image": checked(m, modes),
+        "mixture, checked by temporal distance": checked(m, modes, m.distance),
+        "mixture, checked by temporal distance, refined": checked(m, modes, m.distance, small),
+        "recorded, checked by temporal distance": checked(m, recorded, m.distance),
+        "GCIVL alone": alone(m, "gcivl"),
+        "GCIQL alone": alone(m, "gciql"),
+        "HIQL alone": alone(m, "hiql"),
+        "mixture, checked by value": checked(m, modes, m.value),
+        "GCIVL, checked by value": checked(m, m.plans("gcivl"), m.value),
+        "graph, policy alone": alone(m, "policy", by_graph),
+        "graph, GCIVL alone": alone(m, "gcivl", by_graph),
+        "graph, mixture, checked by image": checked(m, modes, toward=by_graph),
         "graph, mixture, checked by temporal distance": checked(
-            plans("mixture"), m.distance, None, by_graph
+            m, modes, m.distance, toward=by_graph
         ),
-        "graph, GCIVL alone": alone("gcivl", by_graph),
         "HIQL's sub-goals, mixture, checked by value": checked(
-            plans("mixture"), value, None, lambda z: m.learner("hiql").subgoal(z, z_goal, known)
+            m, modes, m.value, toward=lambda z: m.learner("hiql").subgoal(z, m.z_goal, known)
         ),
     }  # fmt: skip
+
+
+def search(m: Means, goal: goals.Goal, method: Any = None) -> Way:
+    """Held actions, searched from the shifted plan."""
+    return lambda pairs, budget: two_room.control(m.subject, pairs, goal, budget, method=method)
+
+
+def alone(m: Means, name: str, toward: Toward | None = None) -> Way:
+    """A policy's likeliest block, nothing imagined."""
+
+    def decide(_: Any, z: Tensor) -> Tensor:
+        out: Tensor = m.learner(name)(z, toward(z) if toward else m.z_goal)
+        return out[:, 0, :1]
+
+    return lambda pairs, budget: drive(m.subject, pairs, budget, decide)
+
+
+def checked(
+    m: Means, propose: Propose, by: Any = None, method: Any = None, toward: Toward | None = None
+) -> Way:
+    """Imagine proposals, take the best, towards the goal or a sub-goal of each moment."""
+
+    def way(pairs: Pairs, budget: int) -> Tried:
+        box = Bounds(-1.0, 1.0, mean=m.subject.scale.mean, std=m.subject.scale.std)
+        mpc: MPC[Any] = MPC(
+            Proposals(method), horizon=HORIZON, action_dim=2 * FRAMESKIP, bounds=box,
+            iterations=1 if method is None else 3, batch=len(pairs.starts), seed=1,
+        )  # fmt: skip
+        imagined: list[int] = []
+
+        def decide(futures: Any, z: Tensor) -> Tensor:
+            g = toward(z) if toward else m.z_goal
+            goal = goals.temporal(by, g, "nearest") if by else goals.near(g, "nearest")
+
+            def cost(actions: Tensor) -> Tensor:
+                imagined.append(actions.shape[1])
+                return goal(futures(actions))
+
+            mpc.act(cost, method=Proposals(method, propose(z, g), box))
+            assert mpc.last is not None
+            return mpc.last.actions[:, :1]
+
+        done = drive(m.subject, pairs, budget, decide)
+        return done._replace(rollouts=sum(imagined) / (budget / FRAMESKIP))
+
+    return way
 
 
 def drive(subject: Subject, pairs: Pairs, budget: int, decide: Decide) -> Tried:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from worldmodel._lazy import lazily
 
 if TYPE_CHECKING:
-    from worldmodel import goals, heads, presets
+    from worldmodel import goals, heads, learning, policies, presets, subgoals, values
     from worldmodel.affine import AffinePredictor
     from worldmodel.checkpoint import RunConfig, load, load_policy, read_config, save
     from worldmodel.cost import goal_cost
@@ -34,7 +34,11 @@ __getattr__ = lazily(
     {
         "goals": "",
         "heads": "",
+        "learning": "",
+        "policies": "",
         "presets": "",
+        "subgoals": "",
+        "values": "",
         "affine": "AffinePredictor",
         "checkpoint": "RunConfig load load_policy read_config save",
         "cost": "goal_cost",
@@ -82,11 +86,15 @@ __all__ = [
     "goals",
     "heads",
     "jepa_loss",
+    "learning",
     "load",
     "load_policy",
     "pldm_loss",
+    "policies",
     "presets",
     "push_to_hub",
     "read_config",
     "save",
+    "subgoals",
+    "values",
 ]

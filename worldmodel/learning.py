@@ -20,7 +20,7 @@ from worldmodel.policies import Policy
 from worldmodel.transitions import Recipe, draw
 from worldmodel.values import GCIQL, GCIVL, HIQL
 
-__all__ = ["Learner", "learn", "load_learner", "save_learner"]
+__all__ = ["learn", "load_learner", "save_learner"]
 
 Learner = Policy | GCIVL | GCIQL | HIQL
 """What `learn` trains: `(z, z_goal) -> [B, S, n, A]` proposes; values have a `distance` too."""

@@ -20,7 +20,11 @@ __all__ = ["Actor", "Policy", "Standard", "mlp", "retrieve", "unroll"]
 
 
 class Standard(nn.Module):
-    """Embeddings beside each other, of zero mean and unit variance by what training saw."""
+    """Embeddings beside each other, of zero mean and unit variance by what training saw.
+
+    Args:
+        dim: D.
+    """
 
     centre: Tensor
     spread: Tensor
@@ -97,7 +101,7 @@ class Actor(nn.Module):
         return out
 
     def log_likelihood(self, x: Tensor, actions: Tensor, until: Tensor | None = None) -> Tensor:
-        """log p(a | x) but for a constant: [N], of actions [N, n, A]; only blocks before `until`."""
+        """log p(a | x) but for a constant: [N], for [N, n, A]; of blocks before `until` alone."""
         means, weights = self(x)
         error = (means - actions.unsqueeze(1)).square().sum(-1)
         counted = torch.ones_like(error[:, :1])
@@ -208,7 +212,8 @@ def retrieve(
     starts = T - horizon
 
     def apart(to: Tensor) -> Tensor:
-        return torch.cdist(to, z.flatten(0, 1)).square().unflatten(1, (E, T))
+        out: Tensor = torch.cdist(to, z.flatten(0, 1)).square().unflatten(1, (E, T))
+        return out
 
     goal = apart(z_goal)[:, :, 1:]
     # Episodes end: there are fewer embeddings to be near there.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Distance", "Graph", "warn_beyond"]
+__all__ = ["Graph", "warn_beyond"]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """z [..., D], z_goal [..., D] -> log(1 + blocks) [...]: `heads.fit_distance`'s, with its unit of 1,

@@ -14,6 +14,7 @@ embeddings; V̄ is a slow copy of V.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from worldmodel.policies import Actor, Standard, mlp
 from worldmodel.transitions import Recipe, Transitions
 
-__all__ = ["GCIQL", "GCIVL", "HIQL", "awr", "expectile"]
+__all__ = ["GCIQL", "GCIVL", "HIQL"]
 
 _TAU = 0.005
 _REP = 10  # width of φ
@@ -192,14 +193,15 @@ class GCIQL(nn.Module):
         best: Tensor = torch.func.functional_call(self.critic, frozen, (chosen,)).amin(0)
         pleased = -best.mean() / (best.abs().mean() + 1e-6).detach()
         clone = (means.flatten(1) - actions).square().sum(-1).mean() / 2
-        return value + critic + pleased + self.recipe.alpha * clone
+        total: Tensor = value + critic + pleased + self.recipe.alpha * clone
+        return total
 
     def follow(self) -> None:
         """Move the slow copy, Q̄ ← Q̄ + .005 (Q − Q̄); after each step."""
         _follow(self.slow, self.critic)
 
     def _within(self, actions: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(actions, self.low), self.high)
+        return actions.clamp(self.low, self.high)
 
 
 class HIQL(nn.Module):
@@ -271,4 +273,4 @@ class HIQL(nn.Module):
 
 
 def _of_length(x: Tensor) -> Tensor:
-    return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5
+    return F.normalize(x, dim=-1) * math.sqrt(x.shape[-1])

@@ -1,4 +1,4 @@
-"""Policies that propose: several modes, chunks that stop at the goal, recorded ways, imagination."""
+"""Policies that propose: several modes, chunks up to the goal, recorded ways, imagination."""
 
 from __future__ import annotations
 
@@ -99,4 +99,6 @@ def test_what_was_done_on_the_same_way_is_found() -> None:
 def test_episodes_shorter_than_a_plan_are_named() -> None:
     """A plan of five blocks needs six embeddings."""
     with pytest.raises(ValueError, match=r"T > horizon = 5, got \[2, 5, 3\]"):
-        retrieve(torch.zeros(2, 5, 3), torch.zeros(2, 4, 1), torch.zeros(1, 3), torch.zeros(1, 3), 1, 5)
+        retrieve(
+            torch.zeros(2, 5, 3), torch.zeros(2, 4, 1), torch.zeros(1, 3), torch.zeros(1, 3), 1, 5
+        )

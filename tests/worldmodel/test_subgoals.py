@@ -41,7 +41,10 @@ def walk(graph: Graph, start: Tensor, goal: Tensor, steps: int) -> list[Tensor]:
 def test_ways_are_sums_of_short_edges_around_the_wall() -> None:
     """To the other side it is 8 blocks through the gap, not the 2 of the crow."""
     graph = Graph.of(field(), around_a_wall, num=54, edge=2.5)
-    at = [int((graph.landmarks - torch.tensor(p)).norm(dim=-1).argmin()) for p in ((-0.5, 0), (1.5, 0))]
+    at = [
+        int((graph.landmarks - torch.tensor(p)).norm(dim=-1).argmin())
+        for p in ((-0.5, 0), (1.5, 0))
+    ]
     assert len(graph.landmarks) == 54
     assert 7.5 < graph.ways[at[0], at[1]] < 10
 

@@ -1,4 +1,4 @@
-"""Recipe drawn for recorded steps: OGBench's shares and rewards, the future alone, no past actions."""
+"""Goals drawn for steps: OGBench's shares and rewards, the future alone, no past actions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import Tensor
 
 from worldmodel.transitions import Recipe, Transitions, draw
 
+SINGLE = Recipe()
+
 
 def episodes(E: int = 6, T: int = 9) -> tuple[Tensor, Tensor]:
     """Embeddings (episode, time, 1) and actions (episode, time): every number says where it is."""
@@ -16,7 +18,7 @@ def episodes(E: int = 6, T: int = 9) -> tuple[Tensor, Tensor]:
     return z, z[:, :-1, :2].clone()
 
 
-def drawn(num: int = 20000, recipe: Recipe = Recipe(), seed: int = 0) -> Transitions:
+def drawn(num: int = 20000, recipe: Recipe = SINGLE, seed: int = 0) -> Transitions:
     """Many steps of `episodes`."""
     return draw(*episodes(), num, recipe, torch.Generator().manual_seed(seed))
 

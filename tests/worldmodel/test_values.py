@@ -120,7 +120,9 @@ def test_policies_teach_the_representation_nothing() -> None:
     grads = torch.autograd.grad(
         learner.loss(batch), [*learner.represent.parameters()], retain_graph=False
     )
-    learner.recipe = replace(learner.recipe, alpha=0.0)  # every weight 1: other policies' losses, the same value's
+    learner.recipe = replace(
+        learner.recipe, alpha=0.0
+    )  # every weight 1: other policies' losses, the same value's
     again = torch.autograd.grad(learner.loss(batch), [*learner.represent.parameters()])
     for a, b in zip(grads, again, strict=True):
         torch.testing.assert_close(a, b)

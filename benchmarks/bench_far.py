@@ -245,13 +245,17 @@ def alone(m: Means, name: str, toward: Toward | None = None) -> Way:
         out: Tensor = m.learner(name)(z, toward(z) if toward else m.z_goal)
         return out[:, 0, :1]
 
-    return lambda pairs, budget: drive(m.subject, pairs, budget, decide)
+    def way(pairs: Pairs, budget: int) -> Tried:
+        decide(None, m.z_goal)  # nothing is learned while the clock runs
+        return drive(m.subject, pairs, budget, decide)
+
+    return way
 
 
 def checked(
     m: Means, propose: Propose, by: Any = None, method: Any = None, toward: Toward | None = None
 ) -> Way:
-    """Imagine proposals, take the best, towards the goal or a sub-goal of each moment."""
+    """Imagine proposals and rest, take the best, towards the goal or a sub-goal of each moment."""
 
     def way(pairs: Pairs, budget: int) -> Tried:
         box = Bounds(-1.0, 1.0, mean=m.subject.scale.mean, std=m.subject.scale.std)
@@ -259,6 +263,7 @@ def checked(
             Proposals(method), horizon=HORIZON, action_dim=2 * FRAMESKIP, bounds=box,
             iterations=1 if method is None else 3, batch=len(pairs.starts), seed=1,
         )  # fmt: skip
+        rest = box.from_environment(torch.zeros(len(pairs.starts), 1, HORIZON, 2 * FRAMESKIP))
         imagined: list[int] = []
 
         def decide(futures: Any, z: Tensor) -> Tensor:
@@ -269,10 +274,14 @@ def checked(
                 imagined.append(actions.shape[1])
                 return goal(futures(actions))
 
-            mpc.act(cost, method=Proposals(method, propose(z, g), box))
+            plans = torch.cat([propose(z, g), rest], 1)
+            mpc.act(cost, method=Proposals(method, plans, box))
             assert mpc.last is not None
             return mpc.last.actions[:, :1]
 
+        for warm in (propose, by):
+            if warm:
+                warm(m.z_goal, m.z_goal)  # nothing is learned while the clock runs
         done = drive(m.subject, pairs, budget, decide)
         return done._replace(rollouts=sum(imagined) / (budget / FRAMESKIP))
 

@@ -11,16 +11,29 @@ from torch import Tensor
 
 from planners._arguments import instance, require, shown
 from planners._common import best
-from planners.best_so_far import BestSoFar, BestSoFarState
 from planners.contract import Bounds, Method, Scored
 from planners.noise import Noise
-from planners.refine import Refine
 
-__all__ = ["Proposals", "Source"]
+__all__ = ["Proposals", "ProposalsState"]
 
 Source = Tensor | Callable[[Tensor, Noise], Tensor] | Method[Any]
 """Plans [B, P, H, A] in planning units: given, or made from the start [B, H, A] and noise; a method
 stands for its first candidates, such as `PredictiveSampling(8, 0.3)` for variants of the start."""
+
+
+class ProposalsState(NamedTuple):
+    """The method's state, and the cheapest candidate."""
+
+    inner: Any
+    nominal: Tensor  # [B, H, A]; before the first iteration the start
+    cost: Tensor  # [B], its cost
+    begun: bool = False  # whether the proposals were costed
+
+    @property
+    def spread(self) -> Tensor | float:
+        """As the method, once it looks around; inf where there is none."""
+        spread: Tensor | float = self.inner.spread if self.begun and self.inner else torch.inf
+        return spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,31 +82,37 @@ class Proposals:
         return self.method is not None and self.method.discrete
 
     def init(
-        self, plan: Tensor, previous: BestSoFarState | None = None, steps: int = 0
-    ) -> BestSoFarState:
+        self, plan: Tensor, previous: ProposalsState | None = None, steps: int = 0
+    ) -> ProposalsState:
         """The start; the method keeps of its own last search what it keeps."""
-        return self._search.init(plan, previous, steps)
+        kept = self.method and self.method.init(plan, previous and previous.inner, steps)
+        return ProposalsState(kept, plan, plan.new_full(plan.shape[:1], torch.inf))
 
-    def ask(self, state: BestSoFarState, noise: Noise) -> Tensor:
+    def ask(self, state: ProposalsState, noise: Noise) -> Tensor:
         """The start and the proposals, then as the method."""
-        return self._search.ask(state, noise)
+        if self.method is None or not state.begun:
+            return self._proposed(state.nominal, noise)
+        return self.method.ask(state.inner, noise.later(1))
 
-    def tell(self, state: BestSoFarState, scored: Scored) -> BestSoFarState:
+    def tell(self, state: ProposalsState, scored: Scored) -> ProposalsState:
         """Keep the cheapest; the method begins there."""
-        return self._search.tell(state, scored)
+        nominal, cost = best(scored.candidates, scored.costs)
+        better = cost < state.cost
+        nominal = torch.where(better[:, None, None], nominal, state.nominal)
+        inner = state.inner
+        if self.method is not None and state.begun:
+            inner = self.method.tell(inner, scored._replace(noise=scored.noise.later(1)))
+        elif self.method is not None:
+            inner = self.method.init(nominal, inner)
+        return ProposalsState(inner, nominal, torch.where(better, cost, state.cost), begun=True)
 
-    def plan(self, state: BestSoFarState) -> Tensor:
+    def plan(self, state: ProposalsState) -> Tensor:
         """The cheapest so far."""
-        return self._search.plan(state)
+        return state.nominal
 
     @property
     def _sources(self) -> tuple[Source, ...]:
         return self.candidates if isinstance(self.candidates, tuple) else (self.candidates,)
-
-    @property
-    def _search(self) -> BestSoFar:
-        first = _Proposed(self)
-        return BestSoFar(first if self.method is None else Refine(first, self.method, after=1))
 
     def _proposed(self, plan: Tensor, noise: Noise) -> Tensor:
         """The start and what all sources propose: [B, 1 + P, H, A]."""
@@ -126,35 +145,3 @@ class Proposals:
                 f"{float(share):.0%} of their numbers lie outside, up to "
                 f"{float(plans.abs().max()):.3g}; Bounds.from_environment converts"
             )
-
-
-class _ProposedState(NamedTuple):
-    """Where the search starts, and the cheapest proposal."""
-
-    start: Tensor  # [B, H, A]
-    nominal: Tensor  # [B, H, A]
-    cost: Tensor  # [B], its cost
-    spread: float = torch.inf
-
-
-@dataclass(frozen=True, eq=False)
-class _Proposed:
-    """A method whose candidates are the proposals."""
-
-    of: Proposals
-
-    @property
-    def discrete(self) -> bool:
-        return self.of.discrete
-
-    def init(self, plan: Tensor, *_: object) -> _ProposedState:
-        return _ProposedState(plan, plan, plan.new_full(plan.shape[:1], torch.inf))
-
-    def ask(self, state: _ProposedState, noise: Noise) -> Tensor:
-        return self.of._proposed(state.start, noise)
-
-    def tell(self, state: _ProposedState, scored: Scored) -> _ProposedState:
-        return _ProposedState(state.start, *best(scored.candidates, scored.costs))
-
-    def plan(self, state: _ProposedState) -> Tensor:
-        return state.nominal

@@ -61,6 +61,16 @@ def test_a_seed_is_a_learner(kind: type[Any], config: dict[str, Any]) -> None:
     assert not torch.equal(found[0], found[2])
 
 
+def test_embeddings_may_come_in_any_scale() -> None:
+    """Standardised on the way in: a thousandfold embeddings give the same policy."""
+    z, actions = recorded()
+    learned = [
+        learn(Policy, scale * z, actions, steps=5, batch=16, hidden=(16,)) for scale in (1, 1000)
+    ]
+    a, b = (p(s * z[:, 0], s * z[:, 5]) for p, s in zip(learned, (1, 1000), strict=True))
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 def test_other_files_are_no_learners(tmp_path: Path) -> None:
     """A head, or a file that is none, is named."""
     from worldmodel import heads

@@ -96,6 +96,24 @@ def test_what_was_done_on_the_same_way_is_found() -> None:
     assert torch.equal(far[0, 0], actions[3, :5])
 
 
+def test_the_goal_is_looked_for_ahead_alone() -> None:
+    """A recorded embedding that is the goal itself is no way to it: its past does not count."""
+    z = torch.zeros(2, 7, 1)
+    z[0], z[1, :, 0] = 5.0, torch.tensor([5.0, 4, 3, 2, 1, 0, 0])
+    actions = torch.arange(12.0).view(2, 6, 1)
+    plans = retrieve(z, actions, torch.tensor([[5.0]]), torch.tensor([[4.0]]), 1, 3)
+    assert plans.flatten().tolist() == [6, 7, 8]
+    # From 4 that episode goes down: being there is no way there, and the other one is nearer.
+    plans = retrieve(z, actions, torch.tensor([[4.0]]), torch.tensor([[4.5]]), 1, 3)
+    assert (plans < 6).all()
+
+
+def test_modes_begin_apart() -> None:
+    """Equal modes would learn the same for ever: their first means differ."""
+    means, _ = Actor(2, 1, Recipe(modes=4, hidden=(8,)))(torch.zeros(1, 2))
+    assert torch.pdist(means[0, :, 0]).min() > 0.01
+
+
 def test_episodes_shorter_than_a_plan_are_named() -> None:
     """A plan of five blocks needs six embeddings."""
     with pytest.raises(ValueError, match=r"T > horizon = 5, got \[2, 5, 3\]"):

@@ -33,16 +33,16 @@ from worldmodel.subgoals import Graph
 from worldmodel.values import GCIQL, GCIVL, HIQL
 from worldmodel.worlds.maze import Maze
 
-HORIZON = 5
+HORIZON, EDGE = 5, 3.0
 two_room.WORLDS["maze"] = Maze(two_room.SIZE)
 
 # A policy's name: its class, and arguments beside D and A.
 LEARNERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "policy": (Policy, {"modes": 1}),
     "mixture": (Policy, {"modes": 8}),
-    "gcivl": (GCIVL, {}),
-    "gciql": (GCIQL, {}),
-    "hiql": (HIQL, {}),
+    "gcivl": (GCIVL, {"discount": 0.95}),
+    "gciql": (GCIQL, {"discount": 0.95}),
+    "hiql": (HIQL, {"discount": 0.95, "ahead": 3}),
 }
 
 Decide = Callable[[Any, Tensor], Tensor]
@@ -60,7 +60,6 @@ class Means(NamedTuple):
     subject: Subject
     learner: Callable[[str], Any]
     distance: Any
-    graph: Graph
     z_goal: Tensor
 
     def value(self, z: Tensor, z_goal: Tensor) -> Tensor:
@@ -158,7 +157,7 @@ def prepared(subject: Subject, folder: Path, pairs: Pairs, steps: int, seed: int
         heads.save_head(heads.fit_distance(subject.model, subject.z, subject.actions), path)
     distance = heads.load_head(path)
     z_goal = subject.model.imagine().embed(two_room.picture(pairs.goals, subject.world))
-    return Means(subject, learner, distance, Graph.of(subject.z, distance, seed=seed), z_goal)
+    return Means(subject, learner, distance, z_goal)
 
 
 def tried(arguments: Any, world: str, seed: int, offset: int) -> dict[str, dict[str, Any]]:
@@ -197,7 +196,14 @@ def ways(m: Means) -> dict[str, Way]:
     worth = goals.temporal(m.value, m.z_goal, "nearest")
     image = goals.near(m.z_goal, "nearest")
     small = CEM(16, 4, init_std=0.3, min_std=0.05)
-    by_graph = m.graph.toward(m.z_goal)
+
+    @lru_cache
+    def graph() -> Toward:
+        return Graph.of(m.subject.z, m.value, edge=EDGE).toward(m.z_goal)
+
+    def by_graph(z: Tensor) -> Tensor:
+        return graph()(z)
+
     flat = m.subject.z.flatten(0, 1)
     known = flat[:: len(flat) // 256]
     modes = m.plans("mixture")
@@ -214,19 +220,17 @@ def ways(m: Means) -> dict[str, Way]:
         "mixture alone": alone(m, "mixture"),
         "mixture, checked by image": checked(m, modes),
         "mixture, checked by temporal distance": checked(m, modes, m.distance),
-        "mixture, checked by temporal distance, refined": checked(m, modes, m.distance, small),
-        "recorded, checked by temporal distance": checked(m, recorded, m.distance),
         "GCIVL alone": alone(m, "gcivl"),
         "GCIQL alone": alone(m, "gciql"),
         "HIQL alone": alone(m, "hiql"),
         "mixture, checked by value": checked(m, modes, m.value),
+        "mixture, checked by value, refined": checked(m, modes, m.value, small),
+        "recorded, checked by value": checked(m, recorded, m.value),
         "GCIVL, checked by value": checked(m, m.plans("gcivl"), m.value),
         "graph, policy alone": alone(m, "policy", by_graph),
         "graph, GCIVL alone": alone(m, "gcivl", by_graph),
         "graph, mixture, checked by image": checked(m, modes, toward=by_graph),
-        "graph, mixture, checked by temporal distance": checked(
-            m, modes, m.distance, toward=by_graph
-        ),
+        "graph, mixture, checked by value": checked(m, modes, m.value, toward=by_graph),
         "HIQL's sub-goals, mixture, checked by value": checked(
             m, modes, m.value, toward=lambda z: m.learner("hiql").subgoal(z, m.z_goal, known)
         ),
@@ -268,7 +272,10 @@ def checked(
 
         def decide(futures: Any, z: Tensor) -> Tensor:
             g = toward(z) if toward else m.z_goal
-            goal = goals.temporal(by, g, "nearest") if by else goals.near(g, "nearest")
+            # Near the goal, where a count of blocks is blind, likeness decides.
+            goal = goals.near(g, "nearest") * (1 / g.shape[-1])
+            if by:
+                goal = goals.temporal(by, g, "nearest") + goal
 
             def cost(actions: Tensor) -> Tensor:
                 imagined.append(actions.shape[1])
@@ -279,9 +286,10 @@ def checked(
             assert mpc.last is not None
             return mpc.last.actions[:, :1]
 
-        for warm in (propose, by):
+        # Nothing is learned while the clock runs.
+        for warm in (propose, by, lambda z, _: toward(z) if toward else z):
             if warm:
-                warm(m.z_goal, m.z_goal)  # nothing is learned while the clock runs
+                warm(m.z_goal, m.z_goal)
         done = drive(m.subject, pairs, budget, decide)
         return done._replace(rollouts=sum(imagined) / (budget / FRAMESKIP))
 

@@ -32,7 +32,8 @@ class ProposalsState(NamedTuple):
     @property
     def spread(self) -> Tensor | float:
         """As the method, once it looks around; inf where there is none."""
-        spread: Tensor | float = self.inner.spread if self.begun and self.inner else torch.inf
+        looks = self.begun and self.inner is not None
+        spread: Tensor | float = self.inner.spread if looks else torch.inf
         return spread
 
 

@@ -119,14 +119,14 @@ def load_learner(path: str | Path, *, model: WorldModel) -> Learner:
 
     state = read_weights(Path(path))
     with safe_open(path, framework="pt") as file:
-        kept = (file.metadata() or {}).get("learner")
+        kept = (file.metadata() or {}).get("learner", "null")
     try:
-        header = json.loads(kept or "null")
+        header = json.loads(kept)
+        recipe, of = header["recipe"], header["model"]
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            recipe = Recipe(**{**header["recipe"], "hidden": tuple(header["recipe"]["hidden"])})
+            recipe = Recipe(**{**recipe, "hidden": tuple(recipe["hidden"])})
             learner: Learner = _KINDS[header["class"]](*header["dims"], recipe)
         learner.load_state_dict(state)
-        of = header["model"]
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} holds no learner of this library: {error!r}") from error
     if of != digest_of(model.state_dict()):

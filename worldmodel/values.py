@@ -37,6 +37,12 @@ def expectile(advantage: Tensor, difference: Tensor, share: float) -> Tensor:
     return torch.where(advantage >= 0, share, 1 - share) * difference.square()
 
 
+@torch.no_grad()
+def _gain(value: _Value, z: Tensor, after: Tensor, goal: Tensor) -> Tensor:
+    """mean_i V_i(after, g) − mean_i V_i(s, g)."""
+    return value(after, goal).mean(0) - value(z, goal).mean(0)
+
+
 def awr(actor: Actor, x: Tensor, actions: Tensor, advantage: Tensor, alpha: float) -> Tensor:
     """−mean min(e^{α · advantage}, 100) log π(actions | x): imitate what turned out well."""
     weight = (alpha * advantage).exp().clamp_max(100.0).detach()
@@ -112,18 +118,13 @@ class GCIVL(nn.Module):
 
     def loss(self, batch: Transitions) -> Tensor:
         """Value and policy, summed; each has parameters of its own."""
-        see, recipe = self.standard, self.recipe
-        value = _ivl(
-            lambda s, g: self.value(see(s, g)),
-            lambda s, g: self.slow(see(s, g)),
-            batch,
-            recipe.share,
+        V, slow = (
+            lambda s, g, nets=nets: nets(self.standard(s, g)) for nets in (self.value, self.slow)
         )
-        x = see(batch.z, batch.goal)
-        with torch.no_grad():
-            after = self.value(see(batch.following, batch.goal)).mean(0)
-            advantage = after - self.value(x).mean(0)
-        return value + awr(self.actor, x, batch.actions, advantage, recipe.alpha)
+        value = _ivl(V, slow, batch, self.recipe.share)
+        gain = _gain(V, batch.z, batch.following, batch.goal)
+        x = self.standard(batch.z, batch.goal)
+        return value + awr(self.actor, x, batch.actions, gain, self.recipe.alpha)
 
     def follow(self) -> None:
         """Move the slow copy, V̄ ← V̄ + .005 (V − V̄); after each step."""
@@ -248,9 +249,8 @@ class HIQL(nn.Module):
         see, α, V = self.standard, self.recipe.alpha, self._of(self.value)
         value = _ivl(V, self._of(self.slow), batch, self.recipe.share)
         s, low, goal, ahead = batch.z, batch.low_goal, batch.goal, batch.subgoal
+        near, far = _gain(V, s, batch.following, low), _gain(V, s, ahead, goal)
         with torch.no_grad():
-            near = V(batch.following, low).mean(0) - V(s, low).mean(0)
-            far = V(ahead, goal).mean(0) - V(s, goal).mean(0)
             x = torch.cat([see(s), self._phi(s, low)], -1)
             wanted = self._phi(s, ahead).unsqueeze(1)
         lower = awr(self.actor, x, batch.actions, near, α)

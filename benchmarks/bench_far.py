@@ -181,7 +181,7 @@ def tried(arguments: Any, world: str, seed: int, offset: int) -> dict[str, dict[
             }  # fmt: skip
 
         key = f"{world}, {arm}, {offset}, {len(pairs.starts)} pairs, {arguments.steps} steps"
-        kept = two_room.kept(arguments.runs / f"far-{seed}.json", key, row)
+        kept = two_room.kept(arguments.runs / f"far-{world}-{seed}.json", key, row)
         found[arm] = {**kept, "end": np.asarray(kept["end"])}
         print(
             f"{key}: {np.mean(kept['end']):.0%} (any {kept['any']:.0%}), "

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldmodel import GCBC, presets
 from worldmodel.learning import learn
 from worldmodel.policies import Actor, Policy, retrieve, unroll
 from worldmodel.transitions import Recipe, draw
@@ -80,6 +81,24 @@ def test_a_policy_acts_in_imagination_where_its_chunk_ends() -> None:
     plans = unroll(decide, lambda z, a: z + a.sum(1), torch.zeros(1, 1), torch.ones(1, 1), 3)
     expected = torch.tensor([[0.5, 0.25, 0.125], [-0.5, 0.75, 0.375]])
     torch.testing.assert_close(plans[0, :, :, 0], expected)
+
+
+def test_a_cloned_policy_on_the_models_encoder_proposes_too() -> None:
+    """Its first block is its answer to the embeddings seen now, the next to what is imagined."""
+    model = presets.small(action_dim=4).eval()
+    gcbc = GCBC(model.encoder, presets.small(action_dim=4).predictor, 4).eval()
+    z, goal = torch.randn(3, 64), torch.randn(3, 64)
+
+    def decide(z: Tensor, g: Tensor) -> Tensor:
+        return gcbc.decide(torch.stack([z, g], 1))[:, None, None]
+
+    def step(z: Tensor, actions: Tensor) -> Tensor:
+        return model.rollout(z[:, None], actions)[:, -1]
+
+    plans = unroll(decide, step, z, goal, 2)
+    first = decide(z, goal)
+    assert torch.equal(plans[:, :, :1], first)
+    assert torch.equal(plans[:, :, 1:], decide(step(z, first[:, 0]), goal))
 
 
 def test_what_was_done_on_the_same_way_is_found() -> None:

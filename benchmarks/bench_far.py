@@ -229,7 +229,7 @@ def ways(m: Means) -> dict[str, Way]:
         "GCIVL, checked by value": checked(m, m.plans("gcivl"), m.value),
         "graph, policy alone": alone(m, "policy", by_graph),
         "graph, GCIVL alone": alone(m, "gcivl", by_graph),
-        "graph, mixture, checked by image": checked(m, modes, toward=by_graph),
+        "graph, GCIVL, checked by value": checked(m, m.plans("gcivl"), m.value, None, by_graph),
         "graph, mixture, checked by value": checked(m, modes, m.value, toward=by_graph),
         "HIQL's sub-goals, mixture, checked by value": checked(
             m, modes, m.value, toward=lambda z: m.learner("hiql").subgoal(z, m.z_goal, known)

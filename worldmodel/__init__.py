@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from worldmodel._lazy import lazily
 
 if TYPE_CHECKING:
-    from worldmodel import goals, heads, presets
+    from worldmodel import goals, heads, learning, policies, presets, subgoals, values
     from worldmodel.checkpoint import RunConfig, load, load_policy, read_config, save
     from worldmodel.encoder import (
         ActionEncoder,
@@ -31,6 +31,7 @@ __all__ = [
     "DinoPatches", "FrameEncoder", "FusedEncoder", "Futures", "Imagination", "Losses",
     "PLDMTerms", "PatchPredictor", "PrefixPredictor", "RunConfig", "StateEncoder", "WorldModel",
     "export_onnx", "export_torch", "from_pretrained", "from_published", "gcbc_loss",
-    "goal_cost", "goals", "heads", "jepa_loss", "load", "load_policy", "pldm_loss", "presets",
-    "push_to_hub", "read_config", "save",
+    "goal_cost", "goals", "heads", "jepa_loss", "learning", "load", "load_policy", "pldm_loss",
+    "policies", "presets",
+    "push_to_hub", "read_config", "save", "subgoals", "values",
 ]  # fmt: skip

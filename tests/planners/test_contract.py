@@ -28,6 +28,7 @@ from planners import (
     Plan,
     PredictiveSampling,
     Progress,
+    Proposals,
     Refine,
     SimplexGradient,
     optimize,
@@ -59,6 +60,13 @@ def grasp(problem: Problem, **settings: Any) -> GRASP:
     """GRASP on `reach`, whose dynamics are s + a from 0."""
     (goal,) = problem.parameters
     return GRASP(lambda s, a: s + a, torch.zeros_like(goal), goal, **settings)
+
+
+def around(problem: Problem) -> Tensor:
+    """Two proposals per problem: one near the minimum, and its opposite."""
+    # A problem without data has a minimiser with data, on the host.
+    near = 0.9 * (problem.start if problem.start.is_meta else problem.minimiser)
+    return torch.stack([-near, near], dim=1)
 
 
 def fixed(method: Any) -> Callable[[Problem], Any]:
@@ -196,6 +204,15 @@ METHODS = [
         0.05,
         fixed(BestSoFar(MPPI(20))),
         23,
+    ),
+    Case(
+        "Proposals",
+        known.two_basins,
+        lambda problem: Proposals(CEM(64, 8, init_std=0.5), around(problem)),
+        40,
+        2e-3,
+        lambda problem: Proposals(CEM(20, 5, min_std=0.05), around(problem)),
+        40,
     ),
 ]
 EVERY = pytest.mark.parametrize("case", METHODS, ids=[case.name for case in METHODS])

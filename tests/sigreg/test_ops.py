@@ -104,7 +104,7 @@ def test_one_graph(backend: str, autocast: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 def test_generated_code() -> None:
-    """Through the default compiler too the step computes what eager code does, gradient included."""
+    """Generated code computes the loss and the gradient that eager code computes."""
     torch.compiler.reset()
     eager, traced = Step("cpu"), Step("cpu")
     traced.load_state_dict(eager.state_dict())

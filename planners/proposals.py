@@ -1,0 +1,148 @@
+"""Plans that others propose, checked by the cost: the best is taken, or refined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from planners._arguments import instance, require, shown
+from planners._common import best
+from planners.contract import Bounds, Method, Scored
+from planners.noise import Noise
+
+__all__ = ["Proposals", "ProposalsState"]
+
+Source = Tensor | Callable[[Tensor, Noise], Tensor] | Method[Any]
+"""Plans [B, P, H, A] in planning units: given, or made from the start [B, H, A] and noise; a method
+stands for its first candidates, such as `PredictiveSampling(8, 0.3)` for variants of the start."""
+
+
+class ProposalsState(NamedTuple):
+    """The method's state, and the cheapest candidate."""
+
+    inner: Any
+    nominal: Tensor  # [B, H, A]; before the first iteration the start
+    cost: Tensor  # [B], its cost
+    begun: bool = False  # whether the proposals were costed
+
+    @property
+    def spread(self) -> Tensor | float:
+        """As the method, once it looks around; inf where there is none."""
+        looks = self.begun and self.inner is not None
+        spread: Tensor | float = self.inner.spread if looks else torch.inf
+        return spread
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """The cheapest of some proposed plans, and what a method makes of it.
+
+        first iteration     cost(start), cost(proposal_1), …, cost(proposal_P)
+        later iterations    `method`, begun at the cheapest of them
+        plan                the cheapest candidate ever scored
+
+    Choose it where a policy, a record or the last plan knows roughly what to do: imagining a few
+    proposals replaces hundreds of random ones. Nothing is averaged across proposals, so two ways
+    around a wall never become one into it, and the plan never costs more than the best proposal.
+    The start stands among them; under `MPC` it is the rest of the last plan. Proposals are of one
+    moment: give them step by step, `mpc.act(cost, method=Proposals(method, plans, bounds))`.
+
+    Args:
+        method: what refines, with a narrow spread that has a floor, such as
+            `CEM(16, 4, init_std=0.3, min_std=0.05)`; None takes the cheapest and searches no more.
+        candidates: a `Source`, or a tuple of them; () for none.
+        bounds: those of the search; proposals in other units are then refused. A search clamps
+            what lies outside and says nothing.
+    Raises: ValueError if more than a quarter of the proposed numbers lie outside of `bounds`, or
+        one by more than their width; later, if proposals are not [B, P, H, A]. TypeError on an
+        argument of another kind.
+    Source: best of N, LeWAM, arXiv:2610.12818; a small search around a proposal with a floor on σ,
+        PRISM, arXiv:2606.07974.
+    """
+
+    method: Method[Any] | None
+    candidates: Source | tuple[Source, ...] = ()
+    bounds: Bounds | None = None
+
+    def __post_init__(self) -> None:
+        instance("method", self.method, Method, "CEM()", optional=True)
+        instance("bounds", self.bounds, Bounds, "Bounds(-1, 1)", optional=True)
+        for source in self._sources:
+            if isinstance(source, Tensor):
+                self._check(source)
+            elif not callable(source):
+                instance("candidates", source, Method, "plans [B, P, H, A]")
+
+    @property
+    def discrete(self) -> bool:
+        """As the method; proposals alone are free actions."""
+        return self.method is not None and self.method.discrete
+
+    def init(
+        self, plan: Tensor, previous: ProposalsState | None = None, steps: int = 0
+    ) -> ProposalsState:
+        """The start; the method keeps of its own last search what it keeps."""
+        kept = self.method and self.method.init(plan, previous and previous.inner, steps)
+        return ProposalsState(kept, plan, plan.new_full(plan.shape[:1], torch.inf))
+
+    def ask(self, state: ProposalsState, noise: Noise) -> Tensor:
+        """The start and the proposals, then as the method."""
+        if self.method is None or not state.begun:
+            return self._proposed(state.nominal, noise)
+        return self.method.ask(state.inner, noise.later(1))
+
+    def tell(self, state: ProposalsState, scored: Scored) -> ProposalsState:
+        """Keep the cheapest; the method begins there."""
+        nominal, cost = best(scored.candidates, scored.costs)
+        better = cost < state.cost
+        nominal = torch.where(better[:, None, None], nominal, state.nominal)
+        inner = state.inner
+        if self.method is not None and state.begun:
+            inner = self.method.tell(inner, scored._replace(noise=scored.noise.later(1)))
+        elif self.method is not None:
+            inner = self.method.init(nominal, inner)
+        return ProposalsState(inner, nominal, torch.where(better, cost, state.cost), begun=True)
+
+    def plan(self, state: ProposalsState) -> Tensor:
+        """The cheapest so far."""
+        return state.nominal
+
+    @property
+    def _sources(self) -> tuple[Source, ...]:
+        return self.candidates if isinstance(self.candidates, tuple) else (self.candidates,)
+
+    def _proposed(self, plan: Tensor, noise: Noise) -> Tensor:
+        """The start and what all sources propose: [B, 1 + P, H, A]."""
+        found, (B, H, A) = [plan.unsqueeze(1)], plan.shape
+        for source in self._sources:
+            if isinstance(source, Tensor):
+                plans = source
+            elif isinstance(source, Method):
+                plans = source.ask(source.init(plan), noise)
+            else:
+                plans = source(plan, noise)
+                self._check(plans)
+            require(
+                plans.ndim == 4 and (plans.shape[0], *plans.shape[2:]) == (B, H, A),
+                f"candidates must be [B, P, H, A] = [{B}, P, {H}, {A}], got {shown(plans)}",
+            )
+            found.append(plans.detach().to(plan))
+        return torch.cat(found, 1)
+
+    def _check(self, plans: Tensor) -> None:
+        """Refuse other units: asked once, where there are bounds to tell."""
+        if self.bounds is None or torch.compiler.is_compiling() or not plans.numel():
+            return
+        low, high = self.bounds.box(plans)
+        beyond = torch.maximum(low - plans, plans - high).clamp_min(0)
+        share, far = (beyond > 0).float().mean(), (beyond > high - low).any()
+        if bool(far) or float(share) > 0.25 or not bool(plans.isfinite().all()):
+            raise ValueError(
+                f"candidates must be in planning units, inside {low.tolist()} to {high.tolist()}: "
+                f"{float(share):.0%} of their numbers lie outside, up to "
+                f"{float(plans.abs().max()):.3g}; Bounds.from_environment converts"
+            )

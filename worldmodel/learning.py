@@ -1,0 +1,134 @@
+"""Policies and values learn from cached embeddings, and are kept beside the model they belong to.
+
+Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a block.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from worldmodel._files import write_atomically
+from worldmodel.checkpoint import as_bytes, digest_of, read_weights
+from worldmodel.model import WorldModel
+from worldmodel.policies import Policy
+from worldmodel.transitions import Recipe, draw
+from worldmodel.values import GCIQL, GCIVL, HIQL
+
+__all__ = ["learn", "load_learner", "save_learner"]
+
+Learner = Policy | GCIVL | GCIQL | HIQL
+"""What `learn` trains: `(z, z_goal) -> [B, S, n, A]` proposes; values have a `distance` too."""
+_LearnerT = TypeVar("_LearnerT", Policy, GCIVL, GCIQL, HIQL)
+
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Policy, GCIVL, GCIQL, HIQL)}
+
+
+def learn(
+    kind: type[_LearnerT],
+    z: Tensor,
+    actions: Tensor,
+    *,
+    steps: int = 3000,
+    batch: int = 1024,
+    rate: float = 3e-4,
+    seed: int = 0,
+    **options: Any,
+) -> _LearnerT:
+    """Train a policy, or a value and its policy, on embeddings of recorded episodes.
+
+    The model that made the embeddings is not needed and not changed. Adam at `rate`, which falls
+    by a cosine; OGBench's stays, for a million steps.
+
+    Args:
+        kind: `Policy`, `GCIVL`, `GCIQL` or `HIQL`.
+        z: [E, T, D], as a frozen model embeds the frames of episodes, a block apart.
+        actions: [E, T − 1, A], blocks between them, in the model's units.
+        steps: of Adam.
+        batch: steps of episodes in each.
+        rate: at the start.
+        seed: of first weights and of what is drawn.
+        options: what differs from `kind.recipe`, see `Recipe`.
+    Returns: the learner, in eval mode, without gradients of its own.
+    Raises: ValueError if shapes disagree, episodes are shorter than a chunk, or something is not
+        finite.
+    Source: Adam, rate and batch of OGBench, arXiv:2410.20092.
+    """
+    if not bool(z.isfinite().all() and actions.isfinite().all()):
+        raise ValueError("z and actions must be finite: leave out what leads to no frame")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        recipe = replace(kind.recipe, **options)
+        learner = kind(z.shape[-1], actions.shape[-1], recipe).to(z)
+    learner.standard.fit(z)
+    if isinstance(learner, GCIQL):
+        learner.keep_within(actions)
+    generator = torch.Generator(z.device).manual_seed(seed)
+    optimizer = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    with torch.enable_grad():
+        for _ in range(steps):
+            loss = learner.loss(draw(z, actions, batch, recipe, generator))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if not isinstance(learner, Policy):
+                learner.follow()
+    return learner.requires_grad_(False).eval()
+
+
+def save_learner(
+    learner: Learner, path: str | Path, *, model: WorldModel, notes: dict[str, Any] | None = None
+) -> None:
+    """Write a learner into one safetensors file; it appears whole or not.
+
+    Args:
+        learner: as `learn` returns it.
+        path: a file, usually in the model's folder; one that is there is replaced.
+        model: whose embeddings it knows; the file remembers which.
+        notes: anything JSON can hold, such as data and steps.
+    """
+    header = {
+        "class": type(learner).__name__,
+        "dims": [len(learner.standard.centre), learner.actor.shape[-1]],
+        "recipe": asdict(learner.recipe),
+        "model": digest_of(model.state_dict()),
+        "notes": notes or {},
+    }
+    content, _ = as_bytes(learner.state_dict(), {"learner": json.dumps(header)})
+    write_atomically(Path(path), content)
+
+
+def load_learner(path: str | Path, *, model: WorldModel) -> Learner:
+    """Read what `save_learner` wrote.
+
+    Args:
+        path: the file.
+        model: it will be used with.
+    Returns: the learner, in eval mode, without gradients of its own.
+    Raises: ValueError naming the file if it holds something else, or belongs to another model:
+        its embeddings, and its units of actions, would mean something else.
+    """
+    from safetensors import safe_open
+
+    state = read_weights(Path(path))
+    with safe_open(path, framework="pt") as file:
+        kept = (file.metadata() or {}).get("learner", "null")
+    try:
+        header = json.loads(kept)
+        recipe, of = header["recipe"], header["model"]
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            recipe = Recipe(**{**recipe, "hidden": tuple(recipe["hidden"])})
+            learner: Learner = _KINDS[header["class"]](*header["dims"], recipe)
+        learner.load_state_dict(state)
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no learner of this library: {error!r}") from error
+    if of != digest_of(model.state_dict()):
+        raise ValueError(f"{path} belongs to another model: its embeddings mean something else")
+    return learner.requires_grad_(False).eval()

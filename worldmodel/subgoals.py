@@ -1,0 +1,133 @@
+"""Sub-goals for goals that are farther than a plan can see.
+
+Letters: B problems, M landmarks, D embedding dims.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Graph", "warn_beyond"]
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""z [..., D], z_goal [..., D] -> log(1 + blocks) [...]: `heads.fit_distance`'s, with its unit of 1,
+or the `distance` of a value."""
+
+_ROWS = 2**16  # pairs of embeddings that are measured together
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Recorded embeddings as landmarks, and the shortest ways between them.
+
+    A learned distance is right for what is near and too short for what is far, most of all across
+    walls. So ways are made of short edges alone, and far distances are their sums.
+
+        d(i, j) = least Σ of edges from i to j,   edges (u, v): distance(u, v) ≤ `edge` blocks
+
+    Attributes:
+        landmarks: [M, D].
+        distance: of embeddings.
+        ways: [M, M], blocks; inf where there is no way.
+        edge: most blocks of one edge.
+    Source: Search on the replay buffer, Eysenbach et al., arXiv:1906.05253.
+    """
+
+    landmarks: Tensor
+    distance: Distance
+    ways: Tensor
+    edge: float
+
+    @classmethod
+    def of(
+        cls, z: Tensor, distance: Distance, *, num: int = 500, edge: float = 4.0, seed: int = 0
+    ) -> Graph:
+        """Choose landmarks among recorded embeddings, and find all ways between them.
+
+        Args:
+            z: [E, T, D], recorded.
+            distance: of embeddings.
+            num: M, at most; each is the recorded embedding that lies farthest from those before
+                it, out of ten times as many drawn.
+            edge: most blocks of one edge: near enough for the distance to be right, and for a
+                plan to see.
+            seed: of what is drawn.
+        Returns: Graph.
+        """
+        from scipy.sparse.csgraph import shortest_path
+
+        flat = z.flatten(0, 1)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = flat[torch.randperm(len(flat), generator=generator)[: 10 * num].to(flat.device)]
+        chosen, apart = [0], (drawn - drawn[0]).square().sum(-1)
+        for _ in range(min(num, len(drawn)) - 1):
+            chosen.append(int(apart.argmax()))
+            apart = torch.minimum(apart, (drawn - drawn[chosen[-1]]).square().sum(-1))
+        marks = drawn[chosen]
+        blocks = _blocks(distance, marks, marks)
+        blocks = torch.where(blocks <= edge, blocks.clamp_min(1e-3), torch.inf)
+        ways = shortest_path(blocks.double().cpu().numpy(), method="D")
+        return cls(marks, distance, torch.from_numpy(ways).to(marks), edge)
+
+    def toward(self, z_goal: Tensor, *, reach: float | None = None) -> Callable[[Tensor], Tensor]:
+        """Where to go first on the way to goals.
+
+            total_i = d(z, i) + left_i,   left_i = min_j (d(i, j) + d(j, z_goal))
+            argmin_i left_i   over landmarks i within `reach` whose total is within a block of the
+                              least: of those on the way, the farthest
+
+        Args:
+            z_goal: [B, D].
+            reach: blocks that a plan can see; None is the graph's `edge`.
+        Returns: a function of now [B, D] to sub-goals [B, D]; z_goal itself where it is within
+            reach, and where no landmark leads to it.
+        """
+        reach = self.edge if reach is None else reach
+        last = _blocks(self.distance, self.landmarks, z_goal)  # [M, B]
+        last = torch.where(last <= self.edge, last, torch.inf)
+        left = (self.ways.unsqueeze(-1) + last).amin(1).T  # [B, M]
+
+        def subgoal(z: Tensor) -> Tensor:
+            first = _blocks(self.distance, z, self.landmarks)  # [B, M]
+            total = torch.where(first <= reach, first, torch.inf) + left
+            least = total.amin(1)
+            at = torch.where(total <= least[:, None] + 1, left, torch.inf).argmin(1)
+            here = self.distance(z, z_goal).expm1()
+            direct = (here <= reach) | least.isinf()
+            return torch.where(direct[:, None], z_goal, self.landmarks[at])
+
+        return subgoal
+
+
+def warn_beyond(blocks: Tensor, horizon: int) -> None:
+    """Warn where goals are farther than plans can see.
+
+    Args:
+        blocks: [B], how far the goals are, `distance(z, z_goal).expm1()`.
+        horizon: H, blocks of a plan.
+    Warns: RuntimeWarning that says how many, and how far.
+    """
+    far = blocks > horizon
+    if bool(far.any()):
+        warnings.warn(
+            f"{int(far.sum())} of {len(far)} goals are farther than a plan of {horizon} blocks "
+            f"can see, {float(blocks[far].median()):.0f} blocks at the median: plan to sub-goals "
+            "(worldmodel.subgoals), or give the cost a distance that knows the way",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+@torch.no_grad()
+def _blocks(distance: Distance, a: Tensor, b: Tensor) -> Tensor:
+    """Blocks from each of a [M, D] to each of b [n, D]: [M, n]."""
+    rows = max(1, _ROWS // len(b))
+    parts = [
+        distance(*torch.broadcast_tensors(part.unsqueeze(1), b)).expm1() for part in a.split(rows)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,131 @@
+"""Steps of recorded episodes with goals drawn for them: what policies and values learn from.
+
+Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a block, n blocks of a
+chunk, N steps drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Recipe", "Transitions", "draw"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What policies and values are made of, and which goals they learn from.
+
+    Attributes:
+        chunk: n, blocks that are decided and done together.
+        modes: K, Gaussians of a policy; as many proposals.
+        hidden: widths of every network.
+        discount: γ of a block; 1 / (1 − γ) blocks are seen well, and value goals of the same
+            episode lie as far ahead on average.
+        share: κ, the expectile; near 1 for the best that was ever done from there.
+        alpha: α, temperature of AWR, or weight of cloning.
+        ahead: k, blocks to a sub-goal; 25 steps in the source, 10 where things are handled.
+        random: share of policy goals from anywhere; 0 unless episodes are pieces to be stitched
+            together, since a policy imitates its data even on the way to nowhere.
+    """
+
+    chunk: int = 1
+    modes: int = 1
+    hidden: tuple[int, ...] = (512, 512, 512)
+    discount: float = 0.99
+    share: float = 0.9
+    alpha: float = 10.0
+    ahead: int = 5
+    random: float = 0.0
+
+
+class Transitions(NamedTuple):
+    """N steps, each with goals.
+
+    Attributes:
+        z: [N, D], s_t.
+        actions: [N, n, A], what was done from there.
+        following: [N, D], s_{t+n}.
+        value_goal: [N, D], for values.
+        reward: [N], −Σ_{i<n} γ^i until the value goal is reached, 0 where s_t is it.
+        discount: [N], γ^n, or 0 where the value goal is reached on the way.
+        goal: [N, D], for policies, later in the episode.
+        until: [N], blocks until then; those done later lead elsewhere.
+        subgoal: [N, D], k blocks ahead, but no further than `goal`.
+        low_goal: [N, D], k blocks ahead, but no further than the end.
+    """
+
+    z: Tensor
+    actions: Tensor
+    following: Tensor
+    value_goal: Tensor
+    reward: Tensor
+    discount: Tensor
+    goal: Tensor
+    until: Tensor
+    subgoal: Tensor
+    low_goal: Tensor
+
+
+def draw(
+    z: Tensor, actions: Tensor, num: int, recipe: Recipe, generator: torch.Generator
+) -> Transitions:
+    """Draw steps and goals as OGBench does; with chunks of one block it is OGBench's rule.
+
+        value goals     s_t itself .2, later in the episode, geometrically .5, any state .3
+        policy goals    later in the episode, uniformly; anywhere with `recipe.random`
+
+    That a goal is reached is a matter of its index, not of how alike two embeddings are. No action
+    before the step is drawn: a policy that sees them repeats them, which fits data and fails.
+
+    Args:
+        z: [E, T, D], T > n.
+        actions: [E, T − 1, A], done between them.
+        num: N.
+        recipe: Recipe.
+        generator: source of all randomness, on the device of z.
+    Returns: Transitions.
+    Raises: ValueError if shapes disagree or episodes are no longer than a chunk.
+    Source: OGBench, arXiv:2410.20092, `impls/utils/datasets.py`; past actions: Cube 100 → 76 %,
+        Push-T 91 → 31 %, GC-IDM, arXiv:2605.08732.
+    """
+    (E, T, _), n, γ = z.shape, recipe.chunk, recipe.discount
+    if actions.shape[:2] != (E, T - 1) or not 1 <= n < T:
+        raise ValueError(
+            "z and actions must be [E, T, D] and [E, T - 1, A] with T > chunk = "
+            f"{n}, got {list(z.shape)} and {list(actions.shape)}"
+        )
+
+    def u() -> Tensor:
+        return torch.rand(num, generator=generator, device=z.device, dtype=torch.float64)
+
+    e, other, t = (u() * E).long(), (u() * E).long(), (u() * (T - n)).long()
+    last = torch.full_like(t, T - 1)
+    # Any state but the last of an episode, from which nothing was done.
+    elsewhere = (u() * (T - 1)).long()
+    geometric = torch.minimum(t + 1 + (torch.log1p(-u()) / torch.tensor(γ).log()).long(), last)
+    here, own, x = u() < 0.2, u() < 0.5 / 0.8, u()
+    v_t = torch.where(here, t, torch.where(own, geometric, elsewhere))
+    v_e = torch.where(here | own, e, other)
+    later = ((t + 1) * x + last * (1 - x)).round().long()
+    away = u() < recipe.random
+    g_t, g_e = torch.where(away, elsewhere, later), torch.where(away, other, e)
+    low = torch.minimum(t + recipe.ahead, last)
+    high = torch.where(away, low, torch.minimum(low, later))
+    # Blocks to the value goal where it lies ahead in the same episode, else more than a chunk.
+    apart = torch.where((v_e == e) & (v_t >= t), v_t - t, n + 1)
+    return Transitions(
+        z=z[e, t],
+        actions=actions[e[:, None], t[:, None] + torch.arange(n, device=z.device)],
+        following=z[e, t + n],
+        value_goal=z[v_e, v_t],
+        reward=(-(1 - γ ** apart.clamp_max(n).double()) / (1 - γ)).to(z),
+        discount=torch.where(apart < n, 0.0, γ**n).to(z),
+        goal=z[g_e, g_t],
+        until=torch.where(away, n, later - t),
+        subgoal=z[e, high],
+        low_goal=z[e, low],
+    )

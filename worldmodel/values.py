@@ -1,0 +1,276 @@
+"""How far is the goal for who acts well? Values of recorded steps, and policies that follow them.
+
+Rewards are −1 for every block until the goal is reached, so V = −(1 − γ^d) / (1 − γ) for d blocks.
+The losses are those of OGBench, arXiv:2410.20092 (`impls/agents/gcivl.py`, `gciql.py`, `hiql.py`),
+with a block of actions, or a chunk of several, in place of a step.
+
+Each is `learner(z, z_goal) -> [B, K, n, A]`, proposals, and `learner.distance(z, z_goal)`,
+log(1 + blocks) of [..., D] that broadcast, for `goals.temporal` and `subgoals.Graph`.
+
+Letters: N steps, D embedding dims, n blocks of a chunk, A action dims of a block. s, s′, g are
+embeddings; V̄ is a slow copy of V.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodel.policies import Actor, Standard, mlp
+from worldmodel.transitions import Recipe, Transitions
+
+__all__ = ["GCIQL", "GCIVL", "HIQL"]
+
+_TAU = 0.005
+_REP = 10  # width of φ
+_Value = Callable[[Tensor, Tensor], Tensor]
+
+
+def expectile(advantage: Tensor, difference: Tensor, share: float) -> Tensor:
+    """|share − 1(advantage < 0)| · difference²: weighed by the one, measured by the other."""
+    return torch.where(advantage >= 0, share, 1 - share) * difference.square()
+
+
+@torch.no_grad()
+def _gain(value: _Value, z: Tensor, after: Tensor, goal: Tensor) -> Tensor:
+    """mean_i V_i(after, g) − mean_i V_i(s, g)."""
+    return value(after, goal).mean(0) - value(z, goal).mean(0)
+
+
+def awr(actor: Actor, x: Tensor, actions: Tensor, advantage: Tensor, alpha: float) -> Tensor:
+    """−mean min(e^{α · advantage}, 100) log π(actions | x): imitate what turned out well."""
+    weight = (alpha * advantage).exp().clamp_max(100.0).detach()
+    return -(weight * actor.log_likelihood(x, actions)).mean()
+
+
+def _ivl(value: _Value, slow: _Value, batch: Transitions, share: float) -> Tensor:
+    """The value loss of GCIVL and HIQL.
+
+        adv = r + γ min_i V̄_i(s′) − mean_i V̄_i(s)
+        Σ_i expectile(adv, r + γ V̄_i(s′) − V_i(s))
+
+    The weight is the slow copy's opinion, the residual the learner's; each V_i follows its own V̄_i.
+    """
+    g = batch.value_goal
+    with torch.no_grad():
+        following = batch.reward + batch.discount * slow(batch.following, g)
+        advantage = following.amin(0) - slow(batch.z, g).mean(0)
+    return expectile(advantage, following - value(batch.z, g), share).mean(-1).sum()
+
+
+class _Ensemble(nn.ModuleList):
+    """Networks to one number each: [..., D'] -> [len, ...]."""
+
+    def __init__(self, count: int, dim: int, recipe: Recipe) -> None:
+        super().__init__(mlp([dim, *recipe.hidden, 1], norm=True) for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([net(x) for net in self], -1).movedim(-1, 0)
+
+
+@torch.no_grad()
+def _follow(slow: nn.Module, fast: nn.Module) -> None:
+    for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
+        old.lerp_(new, _TAU)
+
+
+def _steps(value: Tensor, discount: float) -> Tensor:
+    """log(1 + d) of V = −(1 − γ^d) / (1 − γ); what is beyond 1 / (1 − γ) is far."""
+    left = (1 + (1 - discount) * value).clamp(1e-3, 1.0)
+    return (left.log() / torch.tensor(discount).log()).log1p()
+
+
+class GCIVL(nn.Module):
+    """Goal-conditioned implicit V-learning: how far, and the policy that data with hindsight gives.
+
+        value    Σ_i expectile_κ(adv, r + γ V̄_i(s′, g) − V_i(s, g)), see `_ivl`
+        policy   AWR with advantage mean_i V_i(s′, g) − mean_i V_i(s, g), α
+
+    Args:
+        dim: D.
+        action_dim: A.
+        recipe: defaults of the source, κ = .9, α = 10, one mode.
+    Source: OGBench; IQL: Kostrikov et al., arXiv:2110.06169.
+    """
+
+    recipe = Recipe()
+
+    def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
+        super().__init__()
+        self.recipe, self.standard = recipe, Standard(dim)
+        self.value = _Ensemble(2, 2 * dim, recipe)
+        self.slow = copy.deepcopy(self.value).requires_grad_(False)
+        self.actor = Actor(2 * dim, action_dim, recipe)
+
+    def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """Proposals, the likeliest first."""
+        return self.actor.ranked(self.standard(z, z_goal))
+
+    def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """By the lower of both values: a search finds every one that is too high."""
+        return _steps(self.value(self.standard(z, z_goal)).amin(0), self.recipe.discount)
+
+    def loss(self, batch: Transitions) -> Tensor:
+        """Value and policy, summed; each has parameters of its own."""
+        V, slow = (
+            lambda s, g, nets=nets: nets(self.standard(s, g)) for nets in (self.value, self.slow)
+        )
+        value = _ivl(V, slow, batch, self.recipe.share)
+        gain = _gain(V, batch.z, batch.following, batch.goal)
+        x = self.standard(batch.z, batch.goal)
+        return value + awr(self.actor, x, batch.actions, gain, self.recipe.alpha)
+
+    def follow(self) -> None:
+        """Move the slow copy, V̄ ← V̄ + .005 (V − V̄); after each step."""
+        _follow(self.slow, self.value)
+
+
+class GCIQL(nn.Module):
+    """Goal-conditioned implicit Q-learning over chunks of actions.
+
+        value    expectile_κ(q − V, q − V),   q = min_i Q̄_i(s, a, g)
+        critic   Σ_i (Q_i(s, a, g) − r − γ V(s′, g))²
+        policy   −mean min_i Q_i(s, π, g) / mean |min_i Q_i(s, π, g)| − α mean log N(a; π, I),
+                 π clipped to what the data holds
+
+    One V without a slow copy, two Q with one.
+
+    Args:
+        dim: D.
+        action_dim: A.
+        recipe: defaults of the source, κ = .9, α = .3; one mode, whatever it says.
+    Source: OGBench (DDPG+BC, its default); chunks: Q-chunking, arXiv:2507.07969.
+    """
+
+    low: Tensor
+    high: Tensor
+    recipe = Recipe(alpha=0.3)
+
+    def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
+        super().__init__()
+        self.recipe, self.standard = recipe, Standard(dim)
+        self.value = _Ensemble(1, 2 * dim, recipe)
+        self.critic = _Ensemble(2, 2 * dim + recipe.chunk * action_dim, recipe)
+        self.slow = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor = Actor(2 * dim, action_dim, replace(recipe, modes=1))
+        self.register_buffer("low", torch.full((action_dim,), -1.0))
+        self.register_buffer("high", torch.full((action_dim,), 1.0))
+
+    def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """The proposal."""
+        return self._within(self.actor.ranked(self.standard(z, z_goal)))
+
+    def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """By the one value."""
+        return _steps(self.value(self.standard(z, z_goal))[0], self.recipe.discount)
+
+    def keep_within(self, actions: Tensor) -> None:
+        """Take the range of recorded actions [..., A]: outside, Q has seen nothing."""
+        self.low.copy_(actions.flatten(0, -2).amin(0))
+        self.high.copy_(actions.flatten(0, -2).amax(0))
+
+    def loss(self, batch: Transitions) -> Tensor:
+        """Value, critic and policy, summed; each has parameters of its own."""
+        see, actions = self.standard, batch.actions.flatten(1)
+        x = see(batch.z, batch.value_goal)
+        with torch.no_grad():
+            q = self.slow(torch.cat([x, actions], -1)).amin(0)
+            following = self.value(see(batch.following, batch.value_goal))[0]
+            target = batch.reward + batch.discount * following
+        v = self.value(x)[0]
+        value = expectile(q - v, q - v, self.recipe.share).mean()
+        critic = (self.critic(torch.cat([x, actions], -1)) - target).square().sum(0).mean()
+        x = see(batch.z, batch.goal)
+        means = self.actor(x)[0][:, 0]
+        # The critic is a measure here, not a pupil.
+        frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
+        chosen = torch.cat([x, self._within(means).flatten(1)], -1)
+        best: Tensor = torch.func.functional_call(self.critic, frozen, (chosen,)).amin(0)
+        pleased = -best.mean() / (best.abs().mean() + 1e-6).detach()
+        clone = (means.flatten(1) - actions).square().sum(-1).mean() / 2
+        total: Tensor = value + critic + pleased + self.recipe.alpha * clone
+        return total
+
+    def follow(self) -> None:
+        """Move the slow copy, Q̄ ← Q̄ + .005 (Q − Q̄); after each step."""
+        _follow(self.slow, self.critic)
+
+    def _within(self, actions: Tensor) -> Tensor:
+        return actions.clamp(self.low, self.high)
+
+
+class HIQL(nn.Module):
+    """Hierarchical implicit Q-learning: a policy for sub-goals, and one that reaches them.
+
+        value    as GCIVL's, of V_i(s, φ(s, g)); φ has length √10 and learns from the value alone
+        low      AWR: actions towards the state k blocks ahead, advantage V(s′) − V(s)
+        high     AWR: φ(s, s_{t+k}) on the way to g, advantage V(s_{t+k}, g) − V(s, g)
+
+    Args:
+        dim: D.
+        action_dim: A.
+        recipe: defaults of the source, κ = .7, α = 3 for both policies, k = 5 blocks; one mode.
+    Source: Park et al., arXiv:2307.11949; OGBench.
+    """
+
+    recipe = Recipe(share=0.7, alpha=3.0)
+
+    def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
+        super().__init__()
+        self.recipe, self.standard = recipe, Standard(dim)
+        self.represent = mlp([2 * dim, *recipe.hidden, _REP], norm=True)
+        self.value = _Ensemble(2, dim + _REP, recipe)
+        self.slow = copy.deepcopy(self.value).requires_grad_(False)
+        self.actor = Actor(dim + _REP, action_dim, replace(recipe, modes=1))
+        self.high = Actor(2 * dim, _REP, replace(recipe, modes=1, chunk=1))
+
+    def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """The proposal: what the low policy does for the high one's sub-goal."""
+        wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0, 0])
+        return self.actor.ranked(torch.cat([self.standard(z), wanted], -1))
+
+    def subgoal(self, z: Tensor, z_goal: Tensor, known: Tensor) -> Tensor:
+        """The recorded embedding, of known [M, D], whose φ the high policy wants most: [B, D]."""
+        wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0])
+        return known[(self._phi(z.unsqueeze(1), known) - wanted).square().sum(-1).argmin(1)]
+
+    def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """By the lower of both values."""
+        return _steps(self._of(self.value)(z, z_goal).amin(0), self.recipe.discount)
+
+    def loss(self, batch: Transitions) -> Tensor:
+        """Value and both policies, summed; the policies teach φ nothing."""
+        see, α, V = self.standard, self.recipe.alpha, self._of(self.value)
+        value = _ivl(V, self._of(self.slow), batch, self.recipe.share)
+        s, low, goal, ahead = batch.z, batch.low_goal, batch.goal, batch.subgoal
+        near, far = _gain(V, s, batch.following, low), _gain(V, s, ahead, goal)
+        with torch.no_grad():
+            x = torch.cat([see(s), self._phi(s, low)], -1)
+            wanted = self._phi(s, ahead).unsqueeze(1)
+        lower = awr(self.actor, x, batch.actions, near, α)
+        return value + lower + awr(self.high, see(s, goal), wanted, far, α)
+
+    def follow(self) -> None:
+        """Move the slow copy of V; φ has none. After each step."""
+        _follow(self.slow, self.value)
+
+    def _phi(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        return _of_length(self.represent(self.standard(z, z_goal)))
+
+    def _of(self, nets: _Ensemble) -> _Value:
+        def value(z: Tensor, z_goal: Tensor) -> Tensor:
+            φ = self._phi(z, z_goal)
+            out: Tensor = nets(torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1))
+            return out
+
+        return value
+
+
+def _of_length(x: Tensor) -> Tensor:
+    return F.normalize(x, dim=-1) * math.sqrt(x.shape[-1])

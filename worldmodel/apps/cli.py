@@ -13,6 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from worldmodel.apps import settings
+from worldmodel.apps.parsing import parse
+
 __all__ = ["COMMANDS", "kill_is_interrupt", "main"]
 
 _OURS = ("sigreg", "planners", "worldmodel")
@@ -22,31 +25,25 @@ _REPORT = (
 
 
 class Command(NamedTuple):
-    """One command."""
+    """One command: its record of `worldmodel.apps.settings`, and the function that takes it."""
 
-    settings: str  #: name of its record in `worldmodel.apps.settings`
+    settings: str
     module: str
-    function: str  #: settings -> exit status
-    about: str
+    function: str = "run"  #: settings -> exit status
 
 
-_TABLE = (
-    ("demo", "Demo", "demo.run", "learn a world model from pixels and plan"),
-    ("data collect", "Collect", "data.command.collect", "record episodes of a policy in a world"),
-    ("data inspect", "Inspect", "data.command.inspect", "say what is in a data set"),
-    ("data convert", "Convert", "data.command.convert", "write any data set we read as HDF5"),
-    ("data render", "Render", "data.command.render", "draw recorded states at another size"),
-    ("train", "Train", "train.command.run", "train a world model on a data set"),
-    ("tune-lambda", "Tune", "tune.run", "find the weight of SIGReg by bisection"),
-    ("study", "Study", "study.command.run", "measure what a run has learned, one page"),
-    ("manifest", "Manifest", "evaluate.manifest.run", "write down start and goal pairs"),
-    ("evaluate", "Evaluate", "evaluate.command.run", "measure how often plans reach the goals"),
-    ("compare", "Compare", "evaluate.result.run", "compare two results on one manifest"),
-)
 COMMANDS = {
-    name: Command(f"{record}Settings", f"worldmodel.apps.{module}", function, about)
-    for name, record, path, about in _TABLE
-    for module, _, function in [path.rpartition(".")]
+    "demo": Command("DemoSettings", "worldmodel.apps.demo"),
+    "data collect": Command("CollectSettings", "worldmodel.apps.data.command", "collect"),
+    "data inspect": Command("InspectSettings", "worldmodel.apps.data.command", "inspect"),
+    "data convert": Command("ConvertSettings", "worldmodel.apps.data.command", "convert"),
+    "data render": Command("RenderSettings", "worldmodel.apps.data.command", "render"),
+    "train": Command("TrainSettings", "worldmodel.apps.train.command"),
+    "tune-lambda": Command("TuneSettings", "worldmodel.apps.tune"),
+    "study": Command("StudySettings", "worldmodel.apps.study.command"),
+    "manifest": Command("ManifestSettings", "worldmodel.apps.evaluate.manifest"),
+    "evaluate": Command("EvaluateSettings", "worldmodel.apps.evaluate.command"),
+    "compare": Command("CompareSettings", "worldmodel.apps.evaluate.result"),
 }
 
 
@@ -65,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name is None:
         return _overview(words)
     try:
-        from worldmodel.apps import settings
-        from worldmodel.apps.parsing import parse
-
         command = COMMANDS[name]
         told = parse(getattr(settings, command.settings), name, words[name.count(" ") + 1 :])
         module = importlib.import_module(command.module)
@@ -100,8 +94,7 @@ def kill_is_interrupt() -> Iterator[None]:
 
 def _overview(words: Sequence[str]) -> int:
     """The commands, for --help or behind a name that is none of them."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
+    lines = [f"  {n:<12}  {getattr(settings, c.settings).__doc__}" for n, c in COMMANDS.items()]
     first, known = [*words, ""][0], {name.split()[0] for name in COMMANDS}
     if first and not first.startswith("-"):
         if first not in known or [*words, "-h"][1] not in ("-h", "--help"):
@@ -112,9 +105,8 @@ def _overview(words: Sequence[str]) -> int:
     elif first not in ("-h", "--help"):
         _complain("", "a command must be given: " + ", ".join(COMMANDS))
         return 2
-    usage = "usage: worldmodel COMMAND [--help] ..."
-    about = "World models that predict embeddings, and planning with them."
-    sys.stdout.write("\n".join([usage, "", about, "", "commands:", *lines, ""]))
+    about = "World models that predict embeddings, and planning with them.\n\ncommands:"
+    sys.stdout.write("\n".join(["usage: worldmodel COMMAND [--help] ...\n", about, *lines, ""]))
     return 0
 
 

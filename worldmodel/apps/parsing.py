@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import re
 from collections import ChainMap
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
@@ -152,19 +151,21 @@ def parse_record(text: bytes, kind: type[RecordT], complaint: str) -> RecordT:
 
 def preset(command: str, option: str, name: str) -> Values:
     """What an entry of presets.json sets."""
-    return _presets()[command][option][name]
+    found: Values = _own("presets.json", command)[option][name]
+    return found
 
 
-def _presets() -> dict[str, dict[str, dict[str, Values]]]:
-    text = resources.files(__package__).joinpath("presets.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, dict[str, Values]]] = json.loads(text)
+def _own(file: str, command: str) -> Values:
+    """What a file beside this one, JSON or YAML, holds for a command."""
+    text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
+    found: Values = yaml.safe_load(text).get(command, {})
     return found
 
 
 def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
     """What the presets set that these values choose."""
     found: Values = {}
-    for option, entries in _presets().get(command, {}).items():
+    for option, entries in _own("presets.json", command).items():
         found |= entries.get(str(values.get(option, kind.model_fields[option].default)), {})
     return found
 
@@ -175,15 +176,12 @@ def _over(below: Values, above: Values) -> Values:
     return below | above | {k: _over(below[k], above[k]) for k in both}
 
 
-def _source(
-    kind: type[SettingsT], command: str, words: Sequence[str] | None
-) -> CliSettingsSource[Any]:
+def _source(kind: type[Settings], command: str, words: list[str] | None) -> CliSettingsSource[Any]:
     return CliSettingsSource(
         kind,  # type: ignore[arg-type]  # any pydantic model will do
-        cli_prog_name=f"worldmodel {command}",
-        cli_parse_args=list(words) if words is not None else None,
-        cli_exit_on_error=False, cli_kebab_case=True, cli_implicit_flags="toggle",
-        cli_hide_none_type=True, cli_parse_none_str="none", case_sensitive=True,
+        cli_prog_name=f"worldmodel {command}", cli_parse_args=words, cli_exit_on_error=False,
+        cli_kebab_case=True, cli_implicit_flags="toggle", cli_hide_none_type=True,
+        cli_parse_none_str="none", case_sensitive=True,
     )  # fmt: skip
 
 
@@ -192,14 +190,16 @@ def _print_help(kind: type[Settings], command: str, flags: Sequence[str]) -> NoR
     given: Values = {}
     for word, following in zip(flags, [*flags[1:], ""], strict=True):
         option, _, value = word.removeprefix("--").partition("=")
-        if option in _presets().get(command, {}):
+        if option in _own("presets.json", command):
             given[option] = value or following
-    shown: type[Settings] = type(kind.__name__, (kind,), {"__doc__": inspect.getdoc(kind)})
+    told = _own("help.yaml", command)
+    about = f"{kind.__doc__}\n\n{told.get('about', '')}".strip()
+    shown: type[Settings] = type(kind.__name__, (kind,), {"__doc__": about})
     for name, value in (given | _chosen(kind, command, given)).items():
         shown.model_fields[name].default = value
     shown.model_rebuild(force=True)
     parser = _source(shown, command, None).root_parser
-    parser.epilog = kind.examples or None
+    parser.epilog = told.get("examples")
     parser.print_help()
     raise SystemExit(0)
 
@@ -232,9 +232,8 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
     """`["weight=0.1", "predictor.dropout=0"]` as values by name."""
     values: Values = {}
     for pair in pairs:
-        key, _, text = pair.partition("=")
-        part, dot, name = key.strip().partition(".")
-        text = text.strip()
+        key, _, text = map(str.strip, pair.partition("="))
+        part, dot, name = key.partition(".")
         if not part or (dot and (part not in get_args(Part) or not name)):
             raise ValueError(
                 f"settings must be key=value, or part.key=value with part one of "
@@ -243,21 +242,20 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
         if dot:
             values.setdefault("model", {}).setdefault(part, {})[name] = _value(text)
             continue
-        field = kind.model_fields.get(part.replace("-", "_"))
+        field = kind.model_fields.get(name := part.replace("-", "_"))
         optional = field is not None and "None" in str(field.annotation)
-        nothing = optional and text.lower() in ("none", "null")
-        values[part.replace("-", "_")] = None if nothing else text
+        values[name] = None if optional and text.lower() in ("none", "null") else text
     return values
 
 
 def _value(text: str) -> Any:
     """A number, truth value, list or nothing if it is written as one, else the word."""
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words:
-        return words[text.lower()]
+    word = text.lower()
     try:
-        return TypeAdapter(Any).validate_json(text)
-    except ValidationError:
+        return json.loads(
+            {"none": "null", "true": word, "false": word, "null": word}.get(word, text)
+        )
+    except (ValueError, RecursionError):
         return text
 
 
@@ -266,8 +264,8 @@ def _hint(kind: type[Settings], message: str) -> str:
     found = re.search(r"unrecognized arguments: (--[\w-]+)", message)
     if not found:
         return ""
-    word, known = found.group(1), map(_flag, kind.model_fields)
-    close = difflib.get_close_matches(word, list(known), cutoff=0.7)
+    word, known = found.group(1), [_flag(name) for name in kind.model_fields]
+    close = difflib.get_close_matches(word, known, cutoff=0.7)
     # Most slips and short forms begin right: --iters is --iterations rather than --elites.
     alike = {name: sum(word.startswith(name[:n]) for n in range(len(name))) for name in close}
     meant = max(close, key=alike.__getitem__, default=None)

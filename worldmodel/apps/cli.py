@@ -11,10 +11,8 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import NamedTuple
-
-from worldmodel.apps import settings
-from worldmodel.apps.parsing import parse
 
 __all__ = ["COMMANDS", "kill_is_interrupt", "main"]
 
@@ -59,9 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((n for n in COMMANDS if words[: n.count(" ") + 1] == n.split()), None)
-    if name is None:
-        return _overview(words)
     try:
+        from worldmodel.apps import settings
+        from worldmodel.apps.parsing import parse
+
+        if name is None:
+            return _overview(words, settings)
         command = COMMANDS[name]
         told = parse(getattr(settings, command.settings), name, words[name.count(" ") + 1 :])
         module = importlib.import_module(command.module)
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         else:
             bug = f"{type(error).__name__}: {error} ({_REPORT})"
-            _complain(f" {name}", str(error) if mistake else bug)
+            _complain(f" {name or ''}".rstrip(), str(error) if mistake else bug)
         return 2 if mistake else 1
 
 
@@ -92,7 +93,7 @@ def kill_is_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _overview(words: Sequence[str]) -> int:
+def _overview(words: Sequence[str], settings: ModuleType) -> int:
     """The commands, for --help or behind a name that is none of them."""
     lines = [f"  {n:<12}  {getattr(settings, c.settings).__doc__}" for n, c in COMMANDS.items()]
     first, known = [*words, ""][0], {name.split()[0] for name in COMMANDS}

@@ -6,7 +6,6 @@ Started by torchrun, srun or mpirun. One process alone needs none of this, and n
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ __all__ = ["ALONE", "Launched", "Ranks", "SharedBatchNorm", "everyone", "joined"
 _MEETING = timedelta(minutes=5)  # for all processes to come together
 _PATIENCE = timedelta(days=7)  # one rank may simulate far longer than another
 _WORDS = 64  # bytes of what a rank says to the others
-_GROUPS = itertools.count()
 # Who starts processes, by the variables that number them: all, this one, this one on its machine.
 _LAUNCHERS = (
     ("WORLD_SIZE", "RANK", "LOCAL_RANK"),  # torchrun
@@ -164,12 +162,13 @@ def _pass(other: int, hand: Callable[[], object]) -> None:
 def joined(device: str) -> Iterator[Ranks]:
     """Join the other processes of this command, if a launcher started some, for a block.
 
-    `device` is as the setting says; with several processes "cpu", or "cuda" for a GPU each.
+    `device` is as the setting says; with several processes "cpu", or "cuda" for a GPU each. A
+    process forms one group in its life: a block within another block uses the outer one's.
 
     Raises: ValueError if there is no such device, or the processes cannot share it; OSError if the
         others do not come within five minutes.
     """
-    rank, size, local, host, port = found = launched()
+    rank, size, local, host, port = launched()
     if size > 1 and device != "cpu" and torch.cuda.is_available():
         # Before anything is tried: each process would take memory of the first GPU.
         torch.cuda.set_device(local % torch.cuda.device_count())
@@ -181,36 +180,27 @@ def joined(device: str) -> Iterator[Ranks]:
         raise ValueError(f'--device must be "cpu" or "cuda" on {size} processes, got {device!r}')
     if device == "cuda":
         device = f"cuda:{torch.cuda.current_device()}"
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch's __all__ lacks it
+    if torch.distributed.is_initialized():
+        yield Ranks(rank, size, device)
+        return
+    from torch.distributed.rendezvous import rendezvous
 
     try:
-        store = _store(found)
+        store, *_ = next(rendezvous(f"tcp://{host}:{port}", rank, size, timeout=_MEETING))
         store.set_timeout(_PATIENCE)
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
-            # A group finds nothing of the one before it.
-            store=PrefixStore(f"worldmodel/{next(_GROUPS)}", store),
-            rank=rank, world_size=size, timeout=_PATIENCE,
+            store=store, rank=rank, world_size=size, timeout=_PATIENCE,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise OSError(
             f"{size} processes must meet at {host}:{port} within {_MEETING.seconds // 60} minutes, "
-            f"and did not: {reason}"
+            f"and did not: {str(error).splitlines()[0]}"
         ) from error
     try:
         yield Ranks(rank, size, device)
     finally:
         torch.distributed.destroy_process_group()
-
-
-@functools.cache
-def _store(found: Launched) -> Any:
-    """Where the processes tell each other how to be reached; one for all groups they form."""
-    from torch.distributed.rendezvous import rendezvous
-
-    address = f"tcp://{found.host}:{found.port}"
-    return next(rendezvous(address, found.rank, found.size, timeout=_MEETING))[0]
 
 
 def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
@@ -254,19 +244,6 @@ def part(value: Tensor, pattern: Tensor) -> Tensor:
     return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over the ranks, and over the ranks' gradients on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        del ctx
-        total = x.contiguous().clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    backward = forward
-
-
 class SharedBatchNorm(nn.BatchNorm1d):
     """BatchNorm1d whose batch is that of all ranks together.
 
@@ -283,23 +260,22 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """Normalise the rows of x."""
         if not self.training or not _many():
             return super().forward(x)
-        mean_of, variance_of, seen = self.running_mean, self.running_var, self.num_batches_tracked
-        assert self.momentum is not None
-        assert mean_of is not None
-        assert variance_of is not None
-        assert seen is not None
+        from torch.distributed.nn.functional import all_reduce
+
+        # Its gradient is summed over the ranks too.
+        total = functools.partial(all_reduce, group=everyone())
         # Reduced precision would lose the variance: moments are float32 at least, as in torch.
         wide = x if x.dtype == torch.float64 else x.float()
-        first: Tensor = _Sum.apply(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))  # type: ignore[no-untyped-call]
+        first = total(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))
         n, mean = first[0].detach(), first[1:] / first[0].detach()
         centred = wide - mean
         # Two passes: squares of centred values do not cancel.
-        variance: Tensor = _Sum.apply(centred.square().sum(0)) / n  # type: ignore[no-untyped-call]
+        variance = total(centred.square().sum(0)) / n
         with torch.no_grad():
             unbiased = variance * (n / (n - 1).clamp_min(1))
-            mean_of.lerp_(mean.to(mean_of), self.momentum)
-            variance_of.lerp_(unbiased.to(variance_of), self.momentum)
-            seen += 1
+            for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
+                running.lerp_(value.to(running), self.momentum)  # type: ignore[union-attr,arg-type]
+            self.num_batches_tracked += 1  # type: ignore[operator]
         out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
         normalised: Tensor = out.to(x.dtype)
         return normalised
@@ -318,15 +294,12 @@ def _many() -> bool:
 def synchronise(model: nn.Module) -> None:
     """Let every BatchNorm1d use the batch of all ranks, in place; TypeError for other norms."""
     for norm in model.modules():
-        if type(norm) is nn.BatchNorm1d:
-            if norm.momentum is None or not norm.affine or not norm.track_running_stats:
-                raise TypeError(
-                    "a batch norm to be shared must have momentum, weights and running values, "
-                    f"got {norm}"
-                )
-            # It has no state of its own, and an optimizer made before still holds its tensors.
-            norm.__class__ = SharedBatchNorm
-        elif (
-            isinstance(norm, nn.modules.batchnorm._BatchNorm) and type(norm) is not SharedBatchNorm
-        ):
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or type(norm) is SharedBatchNorm:
+            continue
+        if type(norm) is not nn.BatchNorm1d:
             raise TypeError(f"batch norms must be BatchNorm1d to be shared by ranks, got {norm}")
+        if norm.momentum is None or not norm.affine or not norm.track_running_stats:
+            rule = "must have momentum, weights and running values"
+            raise TypeError(f"a batch norm to be shared {rule}, got {norm}")
+        # It has no state of its own, and an optimizer made before still holds its tensors.
+        norm.__class__ = SharedBatchNorm

@@ -43,23 +43,20 @@ class TrainMaterial(NamedTuple):
 def open_material(settings: TrainSettings) -> TrainMaterial:
     """Open a data set and split it by episode.
 
-    Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has fewer than two
-        episodes, other than square colour frames, or no window on one side of the split.
+    Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has less than two
+        episodes, frames that are not square and in colour, or no window on a side of the split.
     """
     episodes = open_episodes(settings.data, pixels=settings.pixels, action=settings.action)
     _, channels, height, width = episodes.frames.shape
     if channels != 3 or height != width:
-        raise ValueError(
-            f"frames must be square and of three channels, got {width} × {height} and {channels} "
-            f"in {settings.data}; worldmodel data convert --size writes others"
-        )
+        came = f"{width} × {height} and {channels} in {settings.data}"
+        remedy = "worldmodel data convert --size writes others"
+        raise ValueError(f"frames must be square and of three channels, got {came}; {remedy}")
     if isinstance(episodes.frames, EpisodeFrames):
-        size = math.prod(episodes.frames.shape)
-        if size > _MEMORY:
-            raise ValueError(
-                f"{settings.data} gives whole episodes only and has {size / 2**30:.0f} GiB of "
-                "frames; write it as HDF5 first: worldmodel data convert IN OUT.h5"
-            )
+        if (size := math.prod(episodes.frames.shape)) > _MEMORY:
+            came = f"{settings.data} gives whole episodes only and has {size / 2**30:.0f} GiB"
+            remedy = "write it as HDF5 first: worldmodel data convert IN OUT.h5"
+            raise ValueError(f"{came} of frames; {remedy}")
         episodes = episodes.in_memory()
     train, held_out = split(len(episodes), settings.held_out, settings.seed)
     return cut(settings, (episodes, train), (episodes, held_out))
@@ -113,14 +110,12 @@ def begin_training(
     """
     size, ours = settings.batch_size, len(material.held_out)
     if size < 2 * ranks.size or size % ranks.size:
-        raise ValueError(
-            f"batch_size must be at least 2 for each process, all alike, got {size} for "
-            f"{ranks.size}"
-        )
+        rule = f"at least 2 for each process, all alike, got {size} for {ranks.size}"
+        raise ValueError(f"batch_size must be {rule}")
     if ours < 2 * ranks.size:
+        rule = f"have at least {2 * ranks.size} windows, got {ours}"
         raise ValueError(
-            f"the held-out episodes must have at least {2 * ranks.size} windows, got {ours}: "
-            f"raise held_out (now {settings.held_out})"
+            f"the held-out episodes must {rule}: raise held_out (now {settings.held_out})"
         )
     steps = settings.steps or max(_PASSES * (len(material.train) // size), 1)
     precision = precision_of(settings.precision, ranks.device)
@@ -146,8 +141,7 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
     The weights are drawn from the global random stream. Of "gcbc" it is a policy: its windows may
     be longer than the history, for their frames are goals.
 
-    Raises: ValueError if a part has no such argument or refuses its value, or the history is too
-        short for the windows.
+    Raises: ValueError if a part lacks or refuses an argument, or its history is too short.
     """
     episodes, num_frames, preset = windows.episodes, settings.num_frames, settings.preset
     action_dim = episodes.actions.shape[1] * windows.frameskip
@@ -162,10 +156,8 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
         part, wanted = getattr(plan, name), dict(changes.get(name, {}))
         own = {"image_size": episodes.frames.shape[-1]} if name == "encoder" else {}
         if unknown := sorted(set(wanted) - set(part.config)):
-            raise ValueError(
-                f"{name} ({type(part).__name__}) has no {unknown[0]!r}; it has "
-                f"{', '.join(sorted(part.config))}"
-            )
+            whose, known = f"{name} ({type(part).__name__})", ", ".join(sorted(part.config))
+            raise ValueError(f"{whose} has no {unknown[0]!r}; it has {known}")
         try:
             parts[name] = type(part)(**(part.config | own | wanted))
         except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
@@ -177,11 +169,10 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
     if clones:
         return GCBC(parts["encoder"], parts["predictor"], action_dim)
     model = WorldModel(**parts)
-    if model.predictor.history < num_frames - 1:
-        raise ValueError(
-            f"num_frames must be at most predictor.history + 1 = {model.predictor.history + 1}, "
-            f"got {num_frames}; set predictor.history={num_frames - 1} too"
-        )
+    if (most := model.predictor.history + 1) < num_frames:
+        remedy = f"set predictor.history={num_frames - 1} too"
+        rule = f"at most predictor.history + 1 = {most}"
+        raise ValueError(f"num_frames must be {rule}, got {num_frames}; {remedy}")
     return model
 
 

@@ -35,10 +35,9 @@ _EXCESS = 0.5  # SIGReg's excess, as a fraction of what a single point would sco
 class Alarm:
     """Watches the read-outs of a run and speaks once per collapse; `count` is how many it told.
 
-    A collapse is one of three: all embeddings near one point, all near one line, or a
-    statistic half as large as that of a single point. It counts when it is seen in three read-outs
-    in a row behind the warm-up, the first tenth of the run and 50 steps: fresh weights may show any
-    of them for a while. The weight and rate of `recipe` are named as suspects.
+    A collapse: all embeddings near one point or one line, or a statistic half as large as a single
+    point's. It counts when seen in three read-outs in a row behind the warm-up, the first tenth of
+    the run and 50 steps, for fresh weights may show it. Suspects are the recipe's weight and rate.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -90,10 +89,9 @@ class Scores(NamedTuple):
 class Reports:
     """Averages the losses and tells about them every `every` steps; None makes 200 rows.
 
-    The read-outs (effective rank, spread, alarm) look at the last batch of a stretch alone, on rank
-    0 at its own part; they draw nothing from the global random stream. `scores` are those on
-    held-out episodes at the present step, or None. `state` is what an earlier `state` returned, at
-    this step of the training; `wandb` is a run of Weights & Biases.
+    The read-outs (effective rank, spread, alarm) look at rank 0's part of the last batch of a
+    stretch and draw nothing from the global random stream. `scores` are those on held-out episodes
+    at this step, or None; `state` is what an earlier `state` returned at this step.
     """
 
     def __init__(
@@ -107,15 +105,13 @@ class Reports:
         self.floor = None if sigreg is None else noise_floor(sigreg.quadrature)
         # The alarm knows SIGReg's target; another regularizer may mean another spread.
         self.alarm = None if self.floor is None else Alarm(training.recipe)
-        self.began, self.sums, self.count, self.seconds = time.monotonic(), torch.zeros(2), 0, 0.0
+        self.began, self.seconds, self.shown = time.monotonic(), 0.0, dict[str, float]()
         self.since = self.began, training.step
-        if state:
-            self.sums = state["sums"]
-            self.count, seen, count, raised = state["counts"].tolist()
-            if self.alarm is not None:
-                self.alarm.seen, self.alarm.count, self.alarm.raised = seen, count, bool(raised)
+        known = state or {"sums": torch.zeros(2), "counts": torch.zeros(4, dtype=torch.int64)}
+        self.sums, (self.count, *told) = known["sums"], known["counts"].tolist()
+        if self.alarm is not None:
+            self.alarm.seen, self.alarm.count, self.alarm.raised = told[0], told[1], bool(told[2])
         self.scores: Scores | None = None
-        self.shown: dict[str, float] = {}
         self.bar = Progress("train", training.steps, start=training.step, quiet=not self.writes)
         self.paths = folder / "curves.csv", folder / "held_out.csv"
         self.events: Any = None

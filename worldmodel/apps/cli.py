@@ -94,19 +94,19 @@ def kill_is_interrupt() -> Iterator[None]:
 
 
 def _overview(words: Sequence[str], settings: ModuleType) -> int:
-    """The commands, for --help or behind a name that is none of them."""
-    lines = [f"  {n:<12}  {getattr(settings, c.settings).__doc__}" for n, c in COMMANDS.items()]
-    first, known = [*words, ""][0], {name.split()[0] for name in COMMANDS}
-    if first and not first.startswith("-"):
-        if first not in known or [*words, "-h"][1] not in ("-h", "--help"):
-            wrong = first if first not in known else " ".join(words[:2])
-            _complain("", f"there is no command {wrong!r}; known are {', '.join(COMMANDS)}")
-            return 2
-        lines = [line for line in lines if line.split()[0] == first]
-    elif first not in ("-h", "--help"):
-        _complain("", "a command must be given: " + ", ".join(COMMANDS))
+    """The commands, or those of a group, for --help or behind a name that is none of them."""
+    first, known = [*words, ""][0], ", ".join(COMMANDS)
+    asked = set(words[1:2]) <= {"-h", "--help"}
+    group = {n for n in COMMANDS if first in ("-h", "--help") or n.split()[0] == first}
+    if not group or not asked:
+        wrong = " ".join(words[:2] if group else words[:1])
+        none = f"there is no command {wrong!r}; known are {known}"
+        nameless = not first or first.startswith("-")
+        _complain("", f"a command must be given: {known}" if nameless else none)
         return 2
+    told = {n: getattr(settings, COMMANDS[n].settings).__doc__ for n in COMMANDS if n in group}
     about = "World models that predict embeddings, and planning with them.\n\ncommands:"
+    lines = [f"  {name:<12}  {line}" for name, line in told.items()]
     sys.stdout.write("\n".join(["usage: worldmodel COMMAND [--help] ...\n", about, *lines, ""]))
     return 0
 

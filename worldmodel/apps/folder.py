@@ -31,7 +31,7 @@ def write_json(content: object, path: Path) -> None:
 
 def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out") -> None:
     """Refuse a file that `option` named: one that is there, an input, or in no folder to write."""
-    if any(_same(path, Path(other)) for other in inputs):
+    if path.resolve() in [Path(other).resolve() for other in inputs]:
         raise ValueError(f"{option} must not be a file that the command reads, got {path}")
     # A broken link exists too.
     if path.is_symlink() or path.exists():
@@ -132,10 +132,3 @@ def _check_parent(path: Path, option: str) -> None:
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         rule = f"{option} must be in a folder that can be written"
         raise OSError(f"{rule}, got {path}: {parent} cannot")
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return one.absolute() == other.absolute()

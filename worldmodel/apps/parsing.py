@@ -17,8 +17,8 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
 
-__all__ = ["Record", "check_kept", "complete", "kept_settings", "message_of", "parse",
-           "parse_record", "preset", "read_record", "read_settings"]  # fmt: skip
+__all__ = ["Record", "check_kept", "complete", "kept_settings", "message_of", "packaged", "parse",
+           "parse_record", "read_record", "read_settings"]  # fmt: skip
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
@@ -83,6 +83,8 @@ def read_settings(path: Path) -> Values:
 
 def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -> SettingsT:
     """The settings that a command wrote into its folder, and `own`, which the file lacks."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--resume needs a run folder with {path.name}, got {path.parent}")
     try:
         return complete(kind, command, read_settings(path), own)
     except ValueError as error:
@@ -103,10 +105,8 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     if first["type"] == "json_invalid" or (first["type"] == "value_error" and not place):
         return rule
     name = ".".join(place) or "the content"
-    field = kind.model_fields.get(name) if kind is not None else None
-    if field is not None:
-        positional = "_CliPositionalArg" in str(field.metadata)
-        name = name.upper() if positional else _flag(name)
+    if field := kind.model_fields.get(name) if kind is not None else None:
+        name = name.upper() if "_CliPositionalArg" in str(field.metadata) else _flag(name)
     if first["type"] == "missing":
         return f"{name} must be given"
     if first["type"] == "extra_forbidden":
@@ -149,14 +149,8 @@ def parse_record(text: bytes, kind: type[RecordT], complaint: str) -> RecordT:
         raise ValueError(f"{complaint}: {message_of(error)}") from None
 
 
-def preset(command: str, option: str, name: str) -> Values:
-    """What an entry of presets.json sets."""
-    found: Values = _own("presets.json", command)[option][name]
-    return found
-
-
-def _own(file: str, command: str) -> Values:
-    """What a file beside this one, JSON or YAML, holds for a command."""
+def packaged(file: str, command: str) -> Values:
+    """What presets.json or help.yaml beside this module holds for a command."""
     text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
     found: Values = yaml.safe_load(text).get(command, {})
     return found
@@ -165,7 +159,7 @@ def _own(file: str, command: str) -> Values:
 def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
     """What the presets set that these values choose."""
     found: Values = {}
-    for option, entries in _own("presets.json", command).items():
+    for option, entries in packaged("presets.json", command).items():
         found |= entries.get(str(values.get(option, kind.model_fields[option].default)), {})
     return found
 
@@ -190,9 +184,9 @@ def _print_help(kind: type[Settings], command: str, flags: Sequence[str]) -> NoR
     given: Values = {}
     for word, following in zip(flags, [*flags[1:], ""], strict=True):
         option, _, value = word.removeprefix("--").partition("=")
-        if option in _own("presets.json", command):
+        if option in packaged("presets.json", command):
             given[option] = value or following
-    told = _own("help.yaml", command)
+    told = packaged("help.yaml", command)
     about = f"{kind.__doc__}\n\n{told.get('about', '')}".strip()
     shown: type[Settings] = type(kind.__name__, (kind,), {"__doc__": about})
     for name, value in (given | _chosen(kind, command, given)).items():
@@ -211,13 +205,11 @@ def _flag(name: str) -> str:
 def _split(kind: type[Settings], words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags, and key=value words; `--state a b` becomes `--state a --state b`."""
     fields = {_flag(name): str(field.annotation) for name, field in kind.model_fields.items()}
-    flags: list[str] = []
-    pairs: list[str] = []
-    inside: str | None = None
+    flags, pairs, inside = list[str](), list[str](), ""
     for word in words:
         takes = bool(flags) and fields.get(flags[-1], "bool") not in ("bool", "<class 'bool'>")
         if word.startswith("-"):
-            inside = word if "list[" in fields.get(word, "") else None
+            inside = word if "list[" in fields.get(word, "") else ""
             flags += [] if inside else [word]
         elif inside:
             flags += [inside, word]

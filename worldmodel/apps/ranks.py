@@ -48,21 +48,20 @@ class Launched(NamedTuple):
 def launched() -> Launched:
     """What torchrun, mpirun or srun says about this process; alone where none of them does.
 
-    Raises: ValueError if the words do not agree, or Slurm granted several tasks to a process that
-        srun did not start: it would wait for others that never come.
+    Raises: ValueError if the words do not agree, or Slurm's tasks were not started by srun.
     """
     names = next((names for names in _LAUNCHERS if names[0] in os.environ), None)
     if names is None or (size := _number(names[0])) == 1:
         return Launched()
     if names[1] not in os.environ:
         raise ValueError(f"{names[0]} is {size}, but {names[1]} is not set: use a launcher")
-    rank, slurm = _number(names[1]), names[0].startswith("SLURM")
-    if not 0 <= rank < size:
+    if (rank := _number(names[1])) >= size:
         raise ValueError(f"{names[1]} must be below {names[0]} = {size}, got {rank}")
-    if slurm and "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ:
+    unstarted = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
+    if names[0] == "SLURM_NTASKS" and unstarted:
+        remedy = "put srun in front of the command, or WORLD_SIZE=1 for one process"
         raise ValueError(
-            f"Slurm granted {size} tasks, but srun did not start this process: put srun in front "
-            "of the command, or WORLD_SIZE=1 for one process"
+            f"Slurm granted {size} tasks, but srun did not start this process: {remedy}"
         )
     local = _number(names[2], _number("SLURM_LOCALID", rank))
     nodes = next((os.environ[name] for name in _NODES if name in os.environ), "")
@@ -70,8 +69,8 @@ def launched() -> Launched:
     if not host and size > _number("OMPI_COMM_WORLD_LOCAL_SIZE", _number("MPI_LOCALNRANKS", size)):
         raise ValueError("MASTER_ADDR must name the machine of rank 0, it is not set")
     # Two jobs of Slurm on one machine must not meet.
-    job = _number("SLURM_JOB_ID", 14_500) + _number("SLURM_STEP_ID", 0)
-    port = _number("MASTER_PORT", 15_000 + job % 20_000)
+    number = _number("SLURM_JOB_ID", 14_500) + _number("SLURM_STEP_ID", 0)
+    port = _number("MASTER_PORT", 15_000 + number % 20_000)
     return Launched(rank, size, local, host or "localhost", port)
 
 
@@ -249,9 +248,8 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
         y = (x − μ) / √(σ² + ε) · γ + β,   μ, σ² over the rows of every rank
 
-    In training the moments of [N, C] are summed over the default process group, forward and
-    backward; every rank must call it equally often. Alone, or in evaluation mode, it is
-    BatchNorm1d. Unlike torch's SyncBatchNorm it runs on the CPU (gloo) and in float64.
+    In training the moments of [N, C] are summed over the default group; every rank must call it
+    equally often. Otherwise it is BatchNorm1d. Unlike SyncBatchNorm it runs on the CPU.
 
     Source: Ioffe & Szegedy, arXiv:1502.03167; moments by Chan, Golub & LeVeque (1979).
     """

@@ -36,8 +36,8 @@ def episodes(
 ) -> Iterator[tuple[Floats, Floats]]:  # fmt: skip
     """Episodes `first` to `num`: states [length + 1, S] and actions [length, A] of each.
 
-    Episode e is the same whatever `first` and `num` are, but for Two-Room's expert, all of whose
-    walks share one stream of random numbers: there it depends on `num`. `bump` is that expert's.
+    Episode e is the same whatever `first` and `num` are, but for Two-Room's expert (whose `bump` is):
+    all its walks share one stream of random numbers, and depend on `num`.
     """
     simulate = _simulator(world, policy, num, length, seed, bump)
     for block, some in _blocks(first, num):
@@ -49,10 +49,9 @@ def drawn(
     world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
     bump: float = 0.0, ranks: Ranks = ALONE,
 ) -> Iterator[Drawn]:  # fmt: skip
-    """`episodes` with their frames, in order, on rank 0.
+    """`episodes` with their frames, in order, on rank 0; every rank must run it to the end.
 
-    The ranks take turns at blocks of episodes; the others hand theirs over to rank 0 and yield
-    nothing. Every rank must run it to the end.
+    The ranks take turns at blocks of episodes; the others hand theirs over and yield nothing.
     """
     simulate, side = _simulator(world, policy, num, length, seed, bump), world.image_size
     for block, some in _blocks(first, num):
@@ -69,11 +68,9 @@ def drawn(
         elif ranks.first:
             for _ in some:
                 frames = torch.empty(length + 1, 3, side, side, dtype=torch.uint8)
-                moves = torch.empty(length, world.action_dim)
-                places = torch.empty(length + 1, world.state_dim)
-                for part in (frames, moves, places):
-                    ranks.receive(part, whose)
-                yield frames.numpy(), moves.numpy(), places.numpy()
+                shapes = (length, world.action_dim), (length + 1, world.state_dim)
+                told = [ranks.receive(x, whose) for x in (frames, *map(torch.empty, shapes))]
+                yield told[0].numpy(), told[1].numpy(), told[2].numpy()
 
 
 def in_memory(found: Iterator[Drawn], num: int) -> Episodes:
@@ -107,7 +104,7 @@ def write_all(
 def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5Writer:
     """A writer for the file of `data collect`: new, or behind the episodes that are there.
 
-    The file of a killed writer is copied as far as it is whole, and takes the old one's place.
+    The whole episodes of a killed writer's file are copied, and take its place.
 
     Raises: ValueError if the file to continue comes from somewhere else; OSError naming it.
     """

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from sigreg import SIGReg
@@ -18,7 +16,7 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.machine import precision_of
 from worldmodel.apps.ranks import ALONE, Ranks, part, shared, whole
 from worldmodel.apps.settings import Recipe
-from worldmodel.checkpoint import digest_of
+from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
@@ -251,12 +249,11 @@ class DamagedStateError(ValueError):
     """A checkpoint that is not what was written; the message names the file."""
 
 
-def write_state(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def write_state(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> None:
     """Write tensors and words as one safetensors file, whole or not at all; OSError names it."""
-    # safetensors knows no strides, and two names of one storage are written twice.
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    own = {"format": str(_FORMAT), "sha256": _digest(plain, metadata)}
-    write_atomically(path, save(plain, metadata | own))
+    # As a tensor the words are under the file's digest too.
+    told = torch.frombuffer(bytearray(json.dumps(dict(words)).encode()), dtype=torch.uint8)
+    write_atomically(path, as_bytes({**tensors, "words": told}, {"format": str(_FORMAT)})[0])
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -266,20 +263,12 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no training state to resume from at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DamagedStateError(f"{path} is damaged: {error}") from error
-    version, kept = (metadata.pop(name, "") for name in ("format", "sha256"))
+    version = notes_of(path).get("format", "")
     if version.isdecimal() and int(version) > _FORMAT:
         rule = f"newer than {_FORMAT}, the newest this version reads"
         raise ValueError(f"{path} has format {version}, {rule}; update the library")
-    if kept != _digest(tensors, metadata):
-        raise DamagedStateError(f"{path} is damaged: its values do not match their digest")
-    return tensors, metadata
-
-
-def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    return digest_of(tensors, json.dumps(metadata, sort_keys=True).encode())
+    try:
+        tensors = read_weights(path)
+        return tensors, json.loads(bytes(tensors.pop("words").tolist()))
+    except (ValueError, KeyError, OSError) as error:
+        raise DamagedStateError(f"{path} is no training state: {error}") from error

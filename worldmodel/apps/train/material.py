@@ -67,13 +67,14 @@ def cut(
 ) -> TrainMaterial:
     """Windows of open episodes, given with the indices [E] that are meant; at least one a side."""
     frames, skip, scale = settings.num_frames, settings.frameskip, ActionScale.fit(*train)
-    windows, digests = [], []
-    for episodes, subset in (train, held_out):
-        own = Windows(episodes, num_frames=frames, frameskip=skip, scale=scale, subset=subset)
-        windows.append(own)
-        names = episode_digests(episodes)
-        digests.append([names[e] for e in subset.tolist()])
-    return TrainMaterial(windows[0], windows[1], scale, digests[0], digests[1])
+    windows, names = [], []
+    for episodes, some in (train, held_out):
+        windows.append(
+            Windows(episodes, num_frames=frames, frameskip=skip, scale=scale, subset=some)
+        )
+        digests = episode_digests(episodes)
+        names.append([digests[e] for e in some.tolist()])
+    return TrainMaterial(windows[0], windows[1], scale, names[0], names[1])
 
 
 _PASSES = 10  # over the data where no steps are given, as published
@@ -183,21 +184,17 @@ def _weights_of(
     found, kind = open_run(folder), type(model).__name__
     if (other := type(found.model).__name__) != kind:
         raise ValueError(f"--init-from must be a {kind}, {folder} holds a {other}")
-    mine = material.train.episodes.actions.shape[1], material.train.frameskip
-    theirs = len(found.scale.mean), found.frameskip
+    mine = f"{material.train.episodes.actions.shape[1]} dims × frameskip {material.train.frameskip}"
+    theirs = f"{len(found.scale.mean)} dims × frameskip {found.frameskip}"
     if mine != theirs:
-        raise ValueError(
-            f"--init-from must be trained on actions of {mine[0]} dims × frameskip {mine[1]}, as "
-            f"these data are cut, {folder} was on {theirs[0]} × {theirs[1]}"
-        )
+        rule = f"trained on actions of {mine}, as these data are cut"
+        raise ValueError(f"--init-from must be {rule}, {folder} was on {theirs}")
     state: dict[str, Tensor] = found.model.state_dict()
-    ours, others = (
-        {name: list(value.shape) for name, value in s.items()} for s in (model.state_dict(), state)
-    )
+    ours, others = ({k: list(v.shape) for k, v in s.items()} for s in (model.state_dict(), state))
     if differ := sorted(n for n in ours | others if ours.get(n) != others.get(n)):
+        first = f"{differ[0]}: {others.get(differ[0])} instead of {ours.get(differ[0])}"
         raise ValueError(
-            f"--init-from must hold the model of these settings, {folder} differs in "
-            f"{len(differ)} tensors, as {differ[0]}: {others.get(differ[0])} instead of "
-            f"{ours.get(differ[0])}; --config {folder / 'train.json'} takes over its settings"
+            f"--init-from must hold the model of these settings, {folder} differs in {len(differ)} "
+            f"tensors, as {first}; --config {folder / 'train.json'} takes over its settings"
         )
     return state

@@ -46,14 +46,14 @@ class Alarm:
     def look(self, step: int, found: Report) -> str | None:
         """What to tell the user about a read-out, None if there is nothing new."""
         signs, recipe = [], self.recipe
+        if step <= max(50, max(recipe.warmup, 0.1) * (recipe.steps or 0)):
+            return None
         if found.scale < _POINT:
             signs.append("all embeddings lie near one point")
         elif found.effective_rank < _RANK:
             signs.append(f"they fill {found.effective_rank:.1f} of {found.dim} directions")
         if found.collapse > _EXCESS:
             signs.append(f"SIGReg's excess is {found.collapse:.0%} of a single point's")
-        if step <= max(50, max(recipe.warmup, 0.1) * (recipe.steps or 0)):
-            return None
         figures = (
             f"standard deviation {found.scale:.2g} instead of 1, effective rank "
             f"{found.effective_rank:.1f} where Gaussian samples show {found.gaussian_rank:.0f}, "
@@ -68,8 +68,7 @@ class Alarm:
         self.raised, self.count = True, self.count + 1
         remedy = (
             f"Raise weight (now {recipe.weight:g}; doubling it is a step), or lower learning_rate "
-            f"(now {recipe.learning_rate:g}); see also whether the frames differ: worldmodel data "
-            "inspect"
+            f"(now {recipe.learning_rate:g}); do the frames differ? See worldmodel data inspect"
         )
         if recipe.weight == 0:
             remedy = "weight is 0: nothing keeps embeddings apart; set weight=0.05 or so"
@@ -108,9 +107,9 @@ class Reports:
         self.began, self.seconds, self.shown = time.monotonic(), 0.0, dict[str, float]()
         self.since = self.began, training.step
         known = state or {"sums": torch.zeros(2), "counts": torch.zeros(4, dtype=torch.int64)}
-        self.sums, (self.count, *told) = known["sums"], known["counts"].tolist()
+        self.sums, (self.count, seen, count, raised) = known["sums"], known["counts"].tolist()
         if self.alarm is not None:
-            self.alarm.seen, self.alarm.count, self.alarm.raised = told[0], told[1], bool(told[2])
+            self.alarm.seen, self.alarm.count, self.alarm.raised = seen, count, bool(raised)
         self.scores: Scores | None = None
         self.bar = Progress("train", training.steps, start=training.step, quiet=not self.writes)
         self.paths = folder / "curves.csv", folder / "held_out.csv"
@@ -120,8 +119,8 @@ class Reports:
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        for path, header in zip(self.paths, (COLUMNS, ("step", *Scores._fields)), strict=True):
-            _begin(path, header, training.step)
+        _begin(self.paths[0], COLUMNS, training.step)
+        _begin(self.paths[1], ("step", *Scores._fields), training.step)
         told = read_table(self.paths[1])
         if told["step"][-1:] == [training.step]:
             self.scores = Scores(told["prediction"][-1], told["regularization"][-1])
@@ -162,7 +161,7 @@ class Reports:
         """Take note of the losses on held-out episodes."""
         self.scores = scores
         if self.writes:
-            self._tell(self.paths[1], "held_out", scores._asdict(), Scores._fields)
+            self._tell("held_out", scores._asdict(), Scores._fields)
 
     def _row(self, step: int, losses: Losses) -> None:
         recipe, (began, first), now = self.training.recipe, self.since, time.monotonic()
@@ -180,15 +179,13 @@ class Reports:
             "gradient_norm": self.training.gradient_norm,
             "learning_rate": learning_rate(recipe, step - 1), "windows_per_second": rate,
         }  # fmt: skip
-        self._tell(self.paths[0], "train", values, COLUMNS[1:])
+        self._tell("train", values, COLUMNS[1:])
         self.shown = {"prediction": prediction, **excess, "rank": found.effective_rank}
         if self.alarm is not None and (told := self.alarm.look(step, found)) is not None:
             say(told)
 
-    def _tell(
-        self, path: Path, group: str, values: Mapping[str, float], columns: Sequence[str]
-    ) -> None:
-        step = self.training.step
+    def _tell(self, group: str, values: Mapping[str, float], columns: Sequence[str]) -> None:
+        path, step = self.paths[group == "held_out"], self.training.step
         cells = [f"{values[name]:.6g}" if name in values else "" for name in columns]
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(",".join([str(step), *cells]) + "\n")

@@ -28,7 +28,7 @@ from worldmodel import presets
 from worldmodel._files import write_atomically
 from worldmodel.apps.data.collecting import episodes as simulate
 from worldmodel.apps.evaluate import evaluate, make_manifest, read_manifest, write_manifest
-from worldmodel.apps.parsing import packaged
+from worldmodel.apps.parsing import preset
 from worldmodel.apps.runs import open_run, save_run
 from worldmodel.apps.settings import Recipe, TrialSettings
 from worldmodel.apps.train.loop import Training
@@ -39,7 +39,7 @@ from worldmodel.worlds.rendered import RenderedFrames
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 UNSEEN = 2**20  # seed of the manifests' episodes; the training data have seed 0
 FRAMESKIP, FRAMES = 5, 4
-PUBLISHED = TrialSettings(**packaged("presets.json", "evaluate")["preset"]["published"])
+PUBLISHED = TrialSettings(**preset("evaluate", "preset", "published"))
 
 
 @dataclass(frozen=True)

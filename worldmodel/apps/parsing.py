@@ -8,6 +8,7 @@ import re
 from collections import ChainMap
 from collections.abc import Sequence
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -17,8 +18,8 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
 
-__all__ = ["Record", "check_kept", "complete", "kept_settings", "message_of", "packaged", "parse",
-           "parse_record", "read_record", "read_settings"]  # fmt: skip
+__all__ = ["Record", "check_kept", "complete", "kept_settings", "message_of", "parse",
+           "parse_record", "preset", "read_record", "read_settings"]  # fmt: skip
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
@@ -149,7 +150,12 @@ def parse_record(text: bytes, kind: type[RecordT], complaint: str) -> RecordT:
         raise ValueError(f"{complaint}: {message_of(error)}") from None
 
 
-def packaged(file: str, command: str) -> Values:
+def preset(command: str, option: str, name: str) -> Values:
+    """What an entry of presets.json sets."""
+    return dict(_packaged("presets.json", command)[option][name])
+
+
+def _packaged(file: str, command: str) -> Values:
     """What presets.json or help.yaml beside this module holds for a command."""
     text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
     found: Values = yaml.safe_load(text).get(command, {})
@@ -159,7 +165,7 @@ def packaged(file: str, command: str) -> Values:
 def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
     """What the presets set that these values choose."""
     found: Values = {}
-    for option, entries in packaged("presets.json", command).items():
+    for option, entries in _packaged("presets.json", command).items():
         found |= entries.get(str(values.get(option, kind.model_fields[option].default)), {})
     return found
 
@@ -181,12 +187,10 @@ def _source(kind: type[Settings], command: str, words: list[str] | None) -> CliS
 
 def _print_help(kind: type[Settings], command: str, flags: Sequence[str]) -> NoReturn:
     """Help whose defaults are those of the presets that the words choose."""
-    given: Values = {}
-    for word, following in zip(flags, [*flags[1:], ""], strict=True):
-        option, _, value = word.removeprefix("--").partition("=")
-        if option in packaged("presets.json", command):
-            given[option] = value or following
-    told = packaged("help.yaml", command)
+    words = [piece for word in flags for piece in word.removeprefix("--").split("=")]
+    presets = _packaged("presets.json", command)
+    given = {option: value for option, value in pairwise(words) if option in presets}
+    told = _packaged("help.yaml", command)
     about = f"{kind.__doc__}\n\n{told.get('about', '')}".strip()
     shown: type[Settings] = type(kind.__name__, (kind,), {"__doc__": about})
     for name, value in (given | _chosen(kind, command, given)).items():

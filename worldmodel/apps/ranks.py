@@ -273,7 +273,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
             unbiased = variance * (n / (n - 1).clamp_min(1))
             for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
                 running.lerp_(value.to(running), self.momentum)  # type: ignore[union-attr,arg-type]
-            self.num_batches_tracked += 1  # type: ignore[operator]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
         normalised: Tensor = out.to(x.dtype)
         return normalised

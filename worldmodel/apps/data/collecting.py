@@ -36,8 +36,8 @@ def episodes(
 ) -> Iterator[tuple[Floats, Floats]]:  # fmt: skip
     """Episodes `first` to `num`: states [length + 1, S] and actions [length, A] of each.
 
-    Episode e is the same whatever `first` and `num` are, but for Two-Room's expert (whose `bump` is):
-    all its walks share one stream of random numbers, and depend on `num`.
+    Episode e is the same whatever `first` and `num` are, but for Two-Room's expert, whose `bump` is
+    given: all its walks share one stream of random numbers, and depend on `num`.
     """
     simulate = _simulator(world, policy, num, length, seed, bump)
     for block, some in _blocks(first, num):

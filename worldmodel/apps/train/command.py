@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.apps.folder import begin_folder, write_json
-from worldmodel.apps.machine import commit, machine, versions
+from worldmodel.apps.machine import provenance
 from worldmodel.apps.parsing import check_kept, kept_settings
 from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import Ranks, joined, whole
@@ -52,10 +52,9 @@ def run(settings: TrainSettings) -> int:
         try:
             reports = train(settings, material, ranks)
         except KeyboardInterrupt:
-            again = f"worldmodel train --resume --out {shlex.quote(str(out))}"
-            kept = (out / CHECKPOINTS).exists()
+            again = f"continue with: worldmodel train --resume --out {shlex.quote(str(out))}"
             if ranks.first:
-                say(f"\ninterrupted; {f'continue with: {again}' if kept else 'nothing was kept'}")
+                say(f"\ninterrupted; {again if checkpoints(out) else 'nothing was kept'}")
             raise
         if not ranks.first:
             return 0
@@ -70,8 +69,8 @@ def run(settings: TrainSettings) -> int:
             "held_out_prediction": scores[0], "held_out_regularization": scores[1],
             "floor": None if floor is None else round(floor, 4),
             "collapse_alarms": 0 if reports.alarm is None else reports.alarm.count,
-            "processes": ranks.size, "wall_seconds": reports.seconds, "versions": versions(),
-            "git_commit": commit(), "machine": machine(str(reports.training.device)),
+            "processes": ranks.size, "wall_seconds": reports.seconds,
+            **provenance(str(reports.training.device)),
         }  # fmt: skip
         write_json(report, out / _REPORT)
         write_index(out)

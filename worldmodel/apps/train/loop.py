@@ -204,27 +204,25 @@ class Training:
         if changed := [f"{k} {words.get(k)} → {v}" for k, v in mine.items() if words.get(k) != v]:
             rule = f"keep its settings, got other ones than {path} holds"
             raise ValueError(f"a resumed run must {rule}: {', '.join(changed)}")
-        own, learned, also = self.both.state_dict(), {}, {}
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "also":
-                also[rest] = value
-            elif kind == "optimizer":
-                index, _, key = rest.partition(".")
-                moments.setdefault(int(index), {})[key] = value
-            elif kind != "random":
-                learned[name] = part(value, own[name]) if name in own else value
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+        own, state = self.both.state_dict(), self.optimizer.state_dict()
+        learned = {k: v for k, v in tensors.items() if k.startswith(("model.", "regularizer."))}
+        learned = {k: part(v, own[k]) if k in own else v for k, v in learned.items()}
+        state["state"] = {
+            i: {k: part(v, ours) for k, v in below(f"optimizer.{i}.").items()}
+            for i, ours in enumerate(self.parameters)
+        }
         try:
             self.both.load_state_dict(learned)
         except RuntimeError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
-        ours, groups = self.parameters, self.optimizer.state_dict()["param_groups"]
-        state = {i: {k: part(v, ours[i]) for k, v in m.items()} for i, m in moments.items()}
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.optimizer.load_state_dict(state)
         self._set_random(tensors)
         self.step = step
-        return also
+        return below("also.")
 
     def _words(self) -> dict[str, str]:
         """What a state must agree in to be continued."""

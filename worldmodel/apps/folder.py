@@ -74,14 +74,15 @@ def begin_folder(
         raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
     if resume and over:
         raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
+    killed = _only_locked(out, mark)
     if not resume:
-        if (out.is_symlink() or out.exists()) and not _only_locked(out, mark):
+        if (out.is_symlink() or out.exists()) and not killed:
             remedy = "add --resume to continue it, or " if ours and not over else ""
             raise FileExistsError(f"{new}: {remedy}choose another folder")
         _check_parent(out, "--out")
     above = [parent for parent in out.absolute().parents if not parent.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=resume or _only_locked(out, mark))
+        out.mkdir(parents=True, exist_ok=resume or killed)
     except FileExistsError:
         raise FileExistsError(f"{new}: choose another folder") from None
     except OSError as error:

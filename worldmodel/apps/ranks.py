@@ -172,15 +172,13 @@ def joined(device: str) -> Iterator[Ranks]:
         # Before anything is tried: each process would take memory of the first GPU.
         torch.cuda.set_device(local % torch.cuda.device_count())
     device = device_of(device)
-    if size == 1:
-        yield Ranks(device=device)
-        return
-    if device not in ("cpu", "cuda"):
+    if size > 1 and device not in ("cpu", "cuda"):
         raise ValueError(f'--device must be "cpu" or "cuda" on {size} processes, got {device!r}')
-    if device == "cuda":
+    if size > 1 and device == "cuda":
         device = f"cuda:{torch.cuda.current_device()}"
-    if torch.distributed.is_initialized():
-        yield Ranks(rank, size, device)
+    ranks = Ranks(rank, size, device)
+    if size == 1 or torch.distributed.is_initialized():
+        yield ranks
         return
     from torch.distributed.rendezvous import rendezvous
 
@@ -197,7 +195,7 @@ def joined(device: str) -> Iterator[Ranks]:
             f"and did not: {str(error).splitlines()[0]}"
         ) from error
     try:
-        yield Ranks(rank, size, device)
+        yield ranks
     finally:
         torch.distributed.destroy_process_group()
 

@@ -51,13 +51,10 @@ _DATA = "HDF5 file, LeRobot folder, Minari folder or id"
 _WORLD = "two-room, push-t, reacher, cube, or a class of your own as package.module:Class"
 _RUN = "run folder of demo or train, a released LeWM folder, or owner/name on the hub"
 Device = Annotated[str, Field(description="cpu, cuda, cuda:1, mps, ...; auto: a GPU if any")]
-Simulators = Annotated[
-    Workers | None,
-    Field(description="processes that simulate and draw, not for two-room; none: the world's"),
-]
-Compression = Annotated[
-    Literal["gzip", "lzf"] | None, Field(description="smaller files that read far more slowly")
-]
+_WORKERS = "processes that simulate and draw, not for two-room; none: the world's"
+Simulators = Annotated[Workers | None, Field(description=_WORKERS)]
+Packing = Literal["gzip", "lzf"] | None
+Compression = Annotated[Packing, Field(description="smaller files that read far more slowly")]
 Column = Annotated[str | None, Field(description="column of the data; none: the format's usual")]
 Resume = Annotated[bool, Field(description="continue the interrupted run in --out", exclude=True)]
 
@@ -83,11 +80,8 @@ class Settings(BaseModel):
     def changed(self, before: Settings) -> list[str]:
         """Settings that differ from those of an earlier run and decide its numbers, in words."""
         then, now = before.model_dump(mode="json"), self.model_dump(mode="json")
-        return [
-            f"{name} {then[name]} → {value}"
-            for name, value in now.items()
-            if value != then[name] and name not in self.may_change
-        ]
+        names = [n for n in now if now[n] != then[n] and n not in self.may_change]
+        return [f"{name} {then[name]} → {now[name]}" for name in names]
 
 
 class CollectSettings(Settings):
@@ -157,9 +151,7 @@ class Recipe(Settings):
     warmup: Fraction = option(0.01, "fraction of the steps with a rising rate")
     num_proj: NumProj = option(1024, "directions SIGReg looks along")
     precision: Precision = option("auto", "of the network; auto: bfloat16 on a GPU that has it")
-    schedule_from: CliSuppress[Natural] = option(
-        0, "step at which an extended run's schedule began"
-    )
+    schedule_from: CliSuppress[Natural] = option(0, "first step of an extended run's schedule")
 
 
 class TrainSettings(Recipe):
@@ -173,15 +165,11 @@ class TrainSettings(Recipe):
     pixels: Column = None
     action: Column = None
     world: str | None = option(None, "world of the data, for evaluate; none: as the file says")
-    num_frames: Pair = option(
-        4, "of a window; at most predictor.history + 1; gcbc: 6, its goals too"
-    )
+    num_frames: Pair = option(4, "of a window, at most predictor.history + 1; gcbc: 6, with goals")
     frameskip: Count = option(5, "raw steps between two frames, whose actions make one block")
     held_out: Share = option(0.1, "fraction of the episodes kept out of training")
     preset: Preset = option("small", "model and defaults")
-    init_from: Existing | None = option(
-        None, "run folder whose weights it begins with (fine-tuning)"
-    )
+    init_from: Existing | None = option(None, "run whose weights it begins with (fine-tuning)")
     objective: Literal["lewm", "pldm", "gcbc"] = option("lewm", "what is minimised")
     checkpoint_every: Count = option(1000, "steps between two checkpoints; the last two are kept")
     report_every: Count | None = option(None, "steps between rows of curves.csv; none: 200 rows")
@@ -234,9 +222,7 @@ class StudySettings(Settings):
     """Measure what a run has learned, on episodes it was not trained on."""
 
     run: CliPositionalArg[Existing] = Field(description=_RUN)
-    data: Source | None = option(
-        None, f"{_DATA}; none: fresh episodes, or those the run kept apart"
-    )
+    data: Source | None = option(None, f"{_DATA}; none: fresh, or what the run kept apart")
     out: Path | None = option(None, "where to write; none: the run folder")
     episodes: Count = option(100, "episodes to measure, and as many again to fit probes on")
     steps: Count = option(400, "training steps of the decoder")
@@ -273,9 +259,7 @@ class PlannerSettings(Settings):
     """
 
     planner: Planner = option("cem", "who searches")
-    samples: Count | None = option(
-        None, "candidates an iteration, or starts; none: 64, gradient 16"
-    )
+    samples: Count | None = option(None, "candidates, or starts of gradient; none: 64 or 16")
     iterations: Count | None = option(None, "per decision; none: 6, gradient 24")
     elites: Count = option(8, "of cem and icem, and candidates that mppi averages")
     horizon: Count = option(5, "blocks planned ahead")
@@ -310,13 +294,11 @@ class PlannerSettings(Settings):
         for setting, planners in own.items():
             given = getattr(self, setting) != type(self).model_fields[setting].default
             if given and name not in planners:
-                known = ", ".join(planners)
-                raise ValueError(f"{setting} is a setting of {known}, got it with planner {name}")
+                known = f"a setting of {', '.join(planners)}"
+                raise ValueError(f"{setting} is {known}, got it with planner {name}")
         fewest = {"cem": elites, "icem": 2 * elites, "mppi": elites, "gradient": 1}.get(name, 2)
-        if self.execute > self.horizon:
-            raise ValueError(
-                f"execute must be at most horizon = {self.horizon}, got {self.execute}"
-            )
+        if self.execute > (most := self.horizon):
+            raise ValueError(f"execute must be at most horizon = {most}, got {self.execute}")
         if elites < 2 and name in ("cem", "icem"):
             raise ValueError(f"elites must be at least 2 for {name}, got {elites}")
         if (samples := self.budget[0]) < fewest:
@@ -381,6 +363,4 @@ class DemoSettings(_Short):
     image_size: Count = option(64, "side of a frame in pixels")
     dim: Count = option(64, "embedding width")
     weight: Weight = option(0.05, "λ, weight of SIGReg; 0 leaves it out")
-    ablate: bool = option(
-        False, "also train with weight 0 and compare: twice as long", exclude=True
-    )
+    ablate: bool = option(False, "also train with weight 0, and compare", exclude=True)

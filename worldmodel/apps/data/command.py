@@ -89,8 +89,7 @@ def _say_coverage(world: World, stored: Episodes, window: int = 25) -> None:
 def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str | int]]:
     """Who acts, and what the file says about itself; the same words are the same episodes."""
     known = policies(world.name)
-    policy = settings.policy or known[0]
-    if policy not in known:
+    if (policy := settings.policy or known[0]) not in known:
         names = f"{', '.join(known)} for {settings.env}"
         raise ValueError(f"--policy must be one of {names}, got {policy!r}")
     origin: dict[str, str | int] = {
@@ -174,10 +173,8 @@ def _open(settings: InspectSettings | ConvertSettings) -> Episodes:
 
 def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Frames [L, C, H, W] at another size, each pixel an average over its area."""
-    small = [
-        np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BOX))
-        for channel in np.ascontiguousarray(frames.reshape(-1, *frames.shape[2:]))
-    ]
+    channels = map(Image.fromarray, np.ascontiguousarray(frames.reshape(-1, *frames.shape[2:])))
+    small = [np.asarray(c.resize((size, size), Image.Resampling.BOX)) for c in channels]
     return np.stack(small).reshape(*frames.shape[:2], size, size)
 
 
@@ -186,13 +183,13 @@ def _describe(path: str, episodes: Episodes) -> list[str]:
     lengths, (rows, C, H, W) = episodes.lengths, episodes.frames.shape
     columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(path)]
     widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
-    table = [[c.ljust(w) for c, w in zip(column, widths, strict=True)] for column in columns]
+    table = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in columns]
     least, mid, most = (int(f(lengths)) for f in (torch.min, torch.median, torch.max))
     at_end = int(episodes.actions[episodes.offsets + lengths - 1].isnan().any(-1).sum())
     windows = int((lengths - _NUM_FRAMES * _FRAMESKIP + 1).clamp(min=0).sum())
     return [
         f"{path}  ({format_of(path)})",
-        *(f"    {'  '.join(cells)}".rstrip() for cells in table),
+        *(f"    {line}" for line in table),
         f"  episodes       {len(episodes):,}, {rows:,} rows; {least} to {most} each, median {mid}",
         f"  frames         {W} × {H} pixels, {C} channels",
         *_ranges("actions", episodes.actions),

@@ -107,8 +107,8 @@ def _decided(settings: TrainSettings) -> TrainSettings:
 def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Reports:
     """Every step that is left in `settings.out`, with checkpoints, and tables by the reports.
 
-    Raises: ValueError if model, data and settings do not fit; DamagedStateError; NonFiniteError or
-        KeyboardInterrupt after the last good state was kept; OSError.
+    Raises: ValueError if the settings do not fit; DamagedStateError; OSError; NonFiniteError or
+        KeyboardInterrupt after the last good state was kept.
     """
     with ranks.together():
         settings, training, state = _begin(settings, material, ranks)

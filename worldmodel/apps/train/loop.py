@@ -110,8 +110,7 @@ class Training:
 
     def losses(self, batch: Batch) -> Losses:
         """The objective of a batch on any device, in the precision of the run."""
-        # Whoever holds a part of the weights must ask the others for the rest.
-        losses: Losses = (self._pass if self.sharded else self.both)(*batch)
+        losses: Losses = self.both(*batch)
         return losses
 
     def precision(self) -> torch.autocast:
@@ -151,9 +150,10 @@ class Training:
         return losses
 
     def _random(self) -> dict[str, Tensor]:
-        cuda = self.device.type == "cuda"
-        own = {"random.cuda": torch.cuda.get_rng_state(self.device)} if cuda else {}
-        return {"random": torch.get_rng_state(), **own}
+        own = {"random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            own["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        return own
 
     def _set_random(self, state: dict[str, Tensor]) -> None:
         torch.set_rng_state(state["random"])

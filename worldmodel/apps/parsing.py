@@ -70,11 +70,10 @@ def read_settings(path: Path) -> Values:
         raise FileNotFoundError(f"--config must be a file, got {path}")
     if path.stat().st_size > _CAP:
         raise ValueError(f"{path} must be a file of settings, got one of over 1 MiB")
-    text = path.read_text(encoding="utf-8", errors="replace")
     # YAML 1.1 reads 1e-3 as a word; JSON files keep their numbers this way.
     name, load = ("JSON", json.loads) if path.suffix == ".json" else ("YAML", yaml.safe_load)
     try:
-        values = load(text)
+        values = load(path.read_text(encoding="utf-8", errors="replace"))
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is not {name}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
@@ -111,10 +110,9 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     if first["type"] == "missing":
         return f"{name} must be given"
     if first["type"] == "extra_forbidden":
-        if kind is None:
-            return f"{name} is an entry too many"
-        known = ", ".join(sorted(kind.model_fields))
-        return f"there is no setting {place[-1]!r}; known are {known}"
+        known = ", ".join(sorted(kind.model_fields if kind is not None else ()))
+        none = f"there is no setting {place[-1]!r}; known are {known}"
+        return none if known else f"{name} is an entry too many"
     if first["type"] != "literal_error":
         rule = rule.partition(", ")[0]
     rule = re.sub(r"^(Input|.*?) should ", "must ", rule)
@@ -260,8 +258,8 @@ def _hint(kind: type[Settings], message: str) -> str:
     found = re.search(r"unrecognized arguments: (--[\w-]+)", message)
     if not found:
         return ""
-    word, known = found.group(1), [_flag(name) for name in kind.model_fields]
-    close = difflib.get_close_matches(word, known, cutoff=0.7)
+    word, known = found.group(1), map(_flag, kind.model_fields)
+    close = difflib.get_close_matches(word, list(known), cutoff=0.7)
     # Most slips and short forms begin right: --iters is --iterations rather than --elites.
     alike = {name: sum(word.startswith(name[:n]) for n in range(len(name))) for name in close}
     meant = max(close, key=alike.__getitem__, default=None)

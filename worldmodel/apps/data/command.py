@@ -130,7 +130,7 @@ def convert(settings: ConvertSettings) -> int:
         is_copy = format_of(settings.data) == "hdf5" and size is None
         origin = read_origin(settings.data) if is_copy else {}
         stored = (one_episode(episodes, e) for e in range(len(episodes)))
-        found = ((_resize(frames, size) if size else frames, *more) for frames, *more in stored)
+        found = ((_resize(frames, size) if size else frames, a, s) for frames, a, s in stored)
         with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
             write_all(writer, found, len(episodes), "convert")
     kept = "pixels and action" if episodes.states is None else "pixels, action and state"

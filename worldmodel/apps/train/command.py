@@ -120,21 +120,19 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
     ):
 
         def checkpoint() -> None:
-            _keep(settings, material, training, reports)
-            reports.held_out(score(training, material.held_out, settings.held_out_windows))
-
-        def due() -> bool:
-            step = training.step
-            return step > 0 and (step % settings.checkpoint_every == 0 or step == training.steps)
+            step, every = training.step, settings.checkpoint_every
+            if step == 0 or (step % every and step < training.steps):
+                return
+            # Scored already, unless killed behind the checkpoint: rank 0's table lacks the step.
+            if not ranks.gather("scored" if reports.scores else "")[0]:
+                _keep(settings, material, training, reports)
+                reports.held_out(score(training, material.held_out, settings.held_out_windows))
 
         try:
-            # Killed between the checkpoint and what comes behind it: rank 0's table lacks the step.
-            if due() and not ranks.gather("scored" if reports.scores else "")[0]:
-                checkpoint()
+            checkpoint()
             for losses in steps:
                 reports.step(losses)
-                if due():
-                    checkpoint()
+                checkpoint()
                 release()
         except (KeyboardInterrupt, NonFiniteError):
             # Interrupted ranks stop at different steps: only a lone process keeps its state.

@@ -70,13 +70,13 @@ class Training:
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)
-        if recipe.steps is None:
+        if (steps := recipe.steps) is None:
             raise ValueError("steps must be a number here, got none")
         self.recipe = recipe = recipe.model_copy(update={"precision": precision})
         self.model: Any = model
         self.windows, self.objective = windows, objective
         self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
-        self.step, self.steps, self.gradient_norm = 0, recipe.steps, math.nan
+        self.step, self.steps, self.gradient_norm = 0, steps, math.nan
         self.order = BatchOrder(
             len(windows), recipe.batch_size, seed=recipe.seed, stop=self.steps, rank=ranks.rank,
             ranks=ranks.size,

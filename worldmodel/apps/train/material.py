@@ -43,7 +43,7 @@ class TrainMaterial(NamedTuple):
 def open_material(settings: TrainSettings) -> TrainMaterial:
     """Open a data set and split it by episode.
 
-    Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has less than two
+    Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has fewer than two
         episodes, frames that are not square and in colour, or no window on a side of the split.
     """
     episodes = open_episodes(settings.data, pixels=settings.pixels, action=settings.action)

@@ -139,12 +139,12 @@ class Reports:
         if self.events is not None:
             self.events.close()
         if self.wandb is not None:
-            self.wandb.finish(exit_code=0 if kind is None else 1)
+            self.wandb.finish(exit_code=int(kind is not None))
 
     def state(self) -> dict[str, Tensor]:
         """What is known of the row that is not full yet, and of the alarm; every rank calls it."""
         alarm = self.alarm
-        told = [0, 0, 0] if alarm is None else [alarm.seen, alarm.count, int(alarm.raised)]
+        told = [0, 0, 0] if alarm is None else [alarm.seen, alarm.count, alarm.raised]
         sums = self.training.ranks.mean(self.sums).cpu()
         return {"sums": sums, "counts": torch.tensor([self.count, *told])}
 
@@ -202,13 +202,12 @@ def begin_wandb(settings: TrainSettings) -> Any:
     """A run of Weights & Biases, if one is wanted; its id in `wandb.json` lets it be continued."""
     if not settings.wandb:
         return None
-    path = settings.out / "wandb.json"
+    path, values = settings.out / "wandb.json", settings.model_dump(mode="json")
     if not path.is_file():
         write_json({"id": secrets.token_hex(4)}, path)
     return need_wandb().init(
-        project="worldmodel", name=settings.out.name, dir=str(settings.out),
-        config=settings.model_dump(mode="json"), resume="allow",
-        id=json.loads(path.read_text(encoding="utf-8"))["id"],
+        project="worldmodel", name=settings.out.name, dir=str(settings.out), config=values,
+        resume="allow", id=json.loads(path.read_text(encoding="utf-8"))["id"],
     )  # fmt: skip
 
 

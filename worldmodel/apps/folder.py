@@ -74,7 +74,11 @@ def begin_folder(
         raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
     if resume and over:
         raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
-    killed = _only_locked(out, mark)
+    # A lock and nothing else is left of a start that was killed.
+    names = (
+        {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else set()
+    )
+    killed = _LOCK in names <= {_LOCK, f"{_LOCK}.holder", f"{_LOCK}.holder.tmp", f"{mark}.tmp"}
     if not resume:
         if (out.is_symlink() or out.exists()) and not killed:
             remedy = "add --resume to continue it, or " if ours and not over else ""
@@ -118,14 +122,6 @@ def locked(path: Path, what: str) -> Iterator[None]:
         holder.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         lock.release()
-
-
-def _only_locked(out: Path, mark: str) -> bool:
-    """Whether a folder holds a lock and nothing else: what is left of a start that was killed."""
-    if out.is_symlink() or not out.is_dir():
-        return False
-    names = [path.name for path in out.iterdir()]
-    return _LOCK in names and all(n.startswith(_LOCK) or n == f"{mark}.tmp" for n in names)
 
 
 def _check_parent(path: Path, option: str) -> None:

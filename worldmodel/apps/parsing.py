@@ -7,6 +7,7 @@ import json
 import re
 from collections import ChainMap
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -234,23 +235,17 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
                 f"{', '.join(get_args(Part))}, got {pair!r}"
             )
         if dot:
-            values.setdefault("model", {}).setdefault(part, {})[name] = _value(text)
+            # A number, truth value, list or nothing if it is written as one, else the word.
+            known = {"none": "null", "true": "true", "false": "false", "null": "null"}
+            value: Any = text
+            with suppress(ValueError, RecursionError):
+                value = json.loads(known.get(text.lower(), text))
+            values.setdefault("model", {}).setdefault(part, {})[name] = value
             continue
         field = kind.model_fields.get(name := part.replace("-", "_"))
         optional = field is not None and "None" in str(field.annotation)
         values[name] = None if optional and text.lower() in ("none", "null") else text
     return values
-
-
-def _value(text: str) -> Any:
-    """A number, truth value, list or nothing if it is written as one, else the word."""
-    word = text.lower()
-    try:
-        return json.loads(
-            {"none": "null", "true": word, "false": word, "null": word}.get(word, text)
-        )
-    except (ValueError, RecursionError):
-        return text
 
 
 def _hint(kind: type[Settings], message: str) -> str:

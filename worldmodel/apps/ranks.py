@@ -60,9 +60,8 @@ def launched() -> Launched:
     unstarted = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
     if names[0] == "SLURM_NTASKS" and unstarted:
         remedy = "put srun in front of the command, or WORLD_SIZE=1 for one process"
-        raise ValueError(
-            f"Slurm granted {size} tasks, but srun did not start this process: {remedy}"
-        )
+        told = f"Slurm granted {size} tasks, but srun did not start this process"
+        raise ValueError(f"{told}: {remedy}")
     local = _number(names[2], _number("SLURM_LOCALID", rank))
     nodes = next((os.environ[name] for name in _NODES if name in os.environ), "")
     host = os.environ.get("MASTER_ADDR") or first_host(nodes)
@@ -153,8 +152,8 @@ def _pass(other: int, hand: Callable[[], object]) -> None:
     try:
         hand()
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(f"rank {other} ended before its work was done: {reason}") from error
+        why = f"before its work was done: {str(error).splitlines()[0]}"
+        raise OSError(f"rank {other} ended {why}") from error
 
 
 @contextmanager

@@ -110,14 +110,13 @@ def begin_training(
     Raises: ValueError if model, data, ranks and settings do not fit each other.
     """
     size, ours = settings.batch_size, len(material.held_out)
-    if size < 2 * ranks.size or size % ranks.size:
+    least, now = 2 * ranks.size, settings.held_out
+    if size < least or size % ranks.size:
         rule = f"at least 2 for each process, all alike, got {size} for {ranks.size}"
         raise ValueError(f"batch_size must be {rule}")
-    if ours < 2 * ranks.size:
-        rule = f"have at least {2 * ranks.size} windows, got {ours}"
-        raise ValueError(
-            f"the held-out episodes must {rule}: raise held_out (now {settings.held_out})"
-        )
+    if ours < least:
+        rule = f"at least {least} windows, got {ours}: raise held_out (now {now})"
+        raise ValueError(f"the held-out episodes must have {rule}")
     steps = settings.steps or max(_PASSES * (len(material.train) // size), 1)
     precision = precision_of(settings.precision, ranks.device)
     settings = settings.model_copy(update={"steps": steps, "precision": precision})
@@ -164,9 +163,10 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
         except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
             hint = (
                 "; set encoder.patch_size, or write frames of another side with `worldmodel data "
-                f"convert --size` (they have {own['image_size']} px)" if own and not wanted else ""
-            )  # fmt: skip
-            raise ValueError(f"the {preset} {name} cannot be built: {error}{hint}") from error
+            )
+            hint += f"convert --size` (they have {episodes.frames.shape[-1]} px)"
+            why = f"{error}{hint if own and not wanted else ''}"
+            raise ValueError(f"the {preset} {name} cannot be built: {why}") from error
     if clones:
         return GCBC(parts["encoder"], parts["predictor"], action_dim)
     model = WorldModel(**parts)

@@ -136,18 +136,19 @@ def shared(data: str, folder: Path, ranks: Ranks) -> list[str]:
 
 
 def main(data: str, folder: Path) -> None:
-    """One rank: run everything, leave the results in files. Each command joins a group anew."""
+    """One rank: run everything inside one group, leave the results in files."""
     torch.set_num_threads(1)
     with joined("cpu") as ranks:
         words = shared(data, folder, ranks)
-    status = worldmodel(["train", "--data", data, "--out", str(folder / "run"), *WORDS])
-    given = ["--data", data, "--out", str(folder / "sharded"), "--sharded"]
-    status += worldmodel(["train", *given, *WORDS])
-    with joined("cpu") as ranks:
+        status = worldmodel(["train", "--data", data, "--out", str(folder / "run"), *WORDS])
+        given = ["--data", data, "--out", str(folder / "sharded"), "--sharded"]
+        status += worldmodel(["train", *given, *WORDS])
         if ranks.first:
             for name in ("report.json", "checkpoints/step-000000004.safetensors"):
                 (folder / "sharded" / name).rename(folder / Path(name).name)
-    status += worldmodel(["train", "--resume", "--out", str(folder / "sharded")])
+        # The files are moved before anybody looks for them.
+        ranks.gather("moved")
+        status += worldmodel(["train", "--resume", "--out", str(folder / "sharded")])
     (folder / f"rank{ranks.rank}.txt").write_text("\n".join([*words, str(status)]), "utf-8")
 
 

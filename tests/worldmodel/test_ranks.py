@@ -141,7 +141,8 @@ def test_a_process_tries_no_gpu_but_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 SCRIPT = """
 import sys, torch
 from worldmodel.apps.ranks import joined
-for turn in range(2):
+with joined("cpu"):
+  for turn in range(2):
     with joined("cpu") as ranks:
         words = ranks.gather("ä" * ranks.rank)
         assert words == ["", "ä", "ää"], words
@@ -151,7 +152,7 @@ for turn in range(2):
         else:
             ranks.send(torch.arange(3.0) * ranks.rank)
         assert float(ranks.mean(torch.tensor(float(ranks.rank)))) == 1.0
-with joined("cpu") as ranks:
+  with joined("cpu") as ranks:
     with ranks.together():
         pass
     with ranks.together():
@@ -163,7 +164,7 @@ print("not reached")
 
 @pytest.mark.slow
 def test_three_processes_of_slurm_meet_agree_and_hand_over() -> None:
-    """They form one group after the other; where some fail all end, and one of them says why."""
+    """They form one group, whatever joins it; where some fail all end, and one of them says why."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])

@@ -249,7 +249,7 @@ def test_a_state_comes_back_bit_for_bit_and_a_newer_one_is_refused(tmp_path: Pat
         assert back[name].dtype == value.dtype
         raw = back[name].reshape(-1).view(torch.uint8)
         assert torch.equal(raw, value.contiguous().reshape(-1).view(torch.uint8))
-    path.write_bytes(path.read_bytes().replace(b'"format":"1"', b'"format":"2"'))
+    path.write_bytes(path.read_bytes().replace(b'"format": "1"', b'"format": "2"'))
     with pytest.raises(ValueError, match=r"has format 2, newer than 1.*update the library"):
         read_state(path)
 

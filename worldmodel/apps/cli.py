@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import NamedTuple
 
 __all__ = ["COMMANDS", "kill_is_interrupt", "main"]
@@ -22,32 +23,26 @@ _REPORT = (
 
 
 class Command(NamedTuple):
-    """One command."""
+    """One command: its record of `worldmodel.apps.settings`, and the function that takes it."""
 
-    settings: str  #: name of its record in `worldmodel.apps.settings`
+    settings: str
     module: str
-    function: str  #: settings -> exit status
-    about: str
+    function: str = "run"  #: settings -> exit status
 
 
-_TABLE = (
-    ("demo", "Demo", "demo.run", "learn a world model from pixels and plan"),
-    ("data collect", "Collect", "data.command.collect", "record episodes of a policy in a world"),
-    ("data inspect", "Inspect", "data.command.inspect", "say what is in a data set"),
-    ("data convert", "Convert", "data.command.convert", "write any data set we read as HDF5"),
-    ("data render", "Render", "data.command.render", "draw recorded states at another size"),
-    ("train", "Train", "train.command.run", "train a world model on a data set"),
-    ("tune-lambda", "Tune", "tune.run", "find the weight of SIGReg by bisection"),
-    ("study", "Study", "study.command.run", "measure what a run has learned, one page"),
-    ("view", "View", "view.command.run", "write a page on which a run plans"),
-    ("manifest", "Manifest", "evaluate.manifest.run", "write down start and goal pairs"),
-    ("evaluate", "Evaluate", "evaluate.command.run", "measure how often plans reach the goals"),
-    ("compare", "Compare", "evaluate.result.run", "compare two results on one manifest"),
-)
 COMMANDS = {
-    name: Command(f"{record}Settings", f"worldmodel.apps.{module}", function, about)
-    for name, record, path, about in _TABLE
-    for module, _, function in [path.rpartition(".")]
+    "demo": Command("DemoSettings", "worldmodel.apps.demo"),
+    "data collect": Command("CollectSettings", "worldmodel.apps.data.command", "collect"),
+    "data inspect": Command("InspectSettings", "worldmodel.apps.data.command", "inspect"),
+    "data convert": Command("ConvertSettings", "worldmodel.apps.data.command", "convert"),
+    "data render": Command("RenderSettings", "worldmodel.apps.data.command", "render"),
+    "train": Command("TrainSettings", "worldmodel.apps.train.command"),
+    "tune-lambda": Command("TuneSettings", "worldmodel.apps.tune"),
+    "study": Command("StudySettings", "worldmodel.apps.study.command"),
+    "view": Command("ViewSettings", "worldmodel.apps.view.command"),
+    "manifest": Command("ManifestSettings", "worldmodel.apps.evaluate.manifest"),
+    "evaluate": Command("EvaluateSettings", "worldmodel.apps.evaluate.command"),
+    "compare": Command("CompareSettings", "worldmodel.apps.evaluate.result"),
 }
 
 
@@ -63,12 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((n for n in COMMANDS if words[: n.count(" ") + 1] == n.split()), None)
-    if name is None:
-        return _overview(words)
     try:
         from worldmodel.apps import settings
         from worldmodel.apps.parsing import parse
 
+        if name is None:
+            return _overview(words, settings)
         command = COMMANDS[name]
         told = parse(getattr(settings, command.settings), name, words[name.count(" ") + 1 :])
         module = importlib.import_module(command.module)
@@ -82,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         else:
             bug = f"{type(error).__name__}: {error} ({_REPORT})"
-            _complain(f" {name}", str(error) if mistake else bug)
+            _complain(f" {name or ''}".rstrip(), str(error) if mistake else bug)
         return 2 if mistake else 1
 
 
@@ -99,23 +94,21 @@ def kill_is_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _overview(words: Sequence[str]) -> int:
-    """The commands, for --help or behind a name that is none of them."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
-    first, known = [*words, ""][0], {name.split()[0] for name in COMMANDS}
-    if first and not first.startswith("-"):
-        if first not in known or [*words, "-h"][1] not in ("-h", "--help"):
-            wrong = first if first not in known else " ".join(words[:2])
-            _complain("", f"there is no command {wrong!r}; known are {', '.join(COMMANDS)}")
-            return 2
-        lines = [line for line in lines if line.split()[0] == first]
-    elif first not in ("-h", "--help"):
-        _complain("", "a command must be given: " + ", ".join(COMMANDS))
+def _overview(words: Sequence[str], settings: ModuleType) -> int:
+    """The commands, or those of a group, for --help or behind a name that is none of them."""
+    first, known = [*words, ""][0], ", ".join(COMMANDS)
+    asked = set(words[1:2]) <= {"-h", "--help"}
+    group = {n for n in COMMANDS if first in ("-h", "--help") or n.split()[0] == first}
+    if not group or not asked:
+        wrong = " ".join(words[:2] if group else words[:1])
+        none = f"there is no command {wrong!r}; known are {known}"
+        nameless = not first or first.startswith("-")
+        _complain("", f"a command must be given: {known}" if nameless else none)
         return 2
-    usage = "usage: worldmodel COMMAND [--help] ..."
-    about = "World models that predict embeddings, and planning with them."
-    sys.stdout.write("\n".join([usage, "", about, "", "commands:", *lines, ""]))
+    told = {n: getattr(settings, COMMANDS[n].settings).__doc__ for n in COMMANDS if n in group}
+    about = "World models that predict embeddings, and planning with them.\n\ncommands:"
+    lines = [f"  {name:<12}  {line}" for name, line in told.items()]
+    sys.stdout.write("\n".join(["usage: worldmodel COMMAND [--help] ...\n", about, *lines, ""]))
     return 0
 
 

@@ -26,7 +26,7 @@ from worldmodel.apps.evaluate.policies import PlannerPolicy
 from worldmodel.apps.evaluate.result import Result
 from worldmodel.apps.evaluate.trial import evaluate
 from worldmodel.apps.folder import begin_folder, write_json
-from worldmodel.apps.machine import commit, device_of, machine, versions
+from worldmodel.apps.machine import device_of, provenance
 from worldmodel.apps.parsing import check_kept, complete, kept_settings
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import Ranks
@@ -228,9 +228,7 @@ def _report(settings: DemoSettings, material: DemoMaterial, found: Learned) -> d
         "sigreg_floor": round(noise_floor(), 4),
         "seed": settings.seed,
         "config": settings.model_dump(mode="json"),
-        "versions": versions(),
-        "git_commit": commit(),
-        "machine": machine(device_of(settings.device)),
+        **provenance(device_of(settings.device)),
     }
 
 

@@ -31,7 +31,7 @@ def write_json(content: object, path: Path) -> None:
 
 def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out") -> None:
     """Refuse a file that `option` named: one that is there, an input, or in no folder to write."""
-    if any(_same(path, Path(other)) for other in inputs):
+    if path.resolve() in [Path(other).resolve() for other in inputs]:
         raise ValueError(f"{option} must not be a file that the command reads, got {path}")
     # A broken link exists too.
     if path.is_symlink() or path.exists():
@@ -61,15 +61,10 @@ def begin_folder(
 ) -> Iterator[bool]:
     """Hold a folder that a command writes into, new or its own, for as long as the block runs.
 
-    A new folder that holds nothing worth keeping when an error leaves the block is taken away
-    again, so that the corrected command can have its name.
+    The file `mark` shows whose folder it is, `done` that nothing is left to do. A new folder that
+    does not hold `worth` (None: anything beside the mark) when an error leaves the block is taken
+    away again, so that the corrected command can have its name.
 
-    Args:
-        out: the folder.
-        mark: name of the file that shows whose folder it is.
-        resume: continue in a folder with that mark; a new one is made otherwise.
-        done: name of the file that shows that nothing is left to do; None if that cannot be.
-        worth: name of what a folder must hold to be kept; None: anything beside the mark.
     Yields: whether the folder was there before.
     Raises: FileExistsError, FileNotFoundError, or OSError with what to do instead.
     """
@@ -79,19 +74,24 @@ def begin_folder(
         raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
     if resume and over:
         raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
+    # A lock and nothing else is left of a start that was killed.
+    names = (
+        {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else set()
+    )
+    killed = _LOCK in names <= {_LOCK, f"{_LOCK}.holder", f"{_LOCK}.holder.tmp", f"{mark}.tmp"}
     if not resume:
-        if (out.is_symlink() or out.exists()) and not _only_locked(out, mark):
+        if (out.is_symlink() or out.exists()) and not killed:
             remedy = "add --resume to continue it, or " if ours and not over else ""
             raise FileExistsError(f"{new}: {remedy}choose another folder")
         _check_parent(out, "--out")
     above = [parent for parent in out.absolute().parents if not parent.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=resume or _only_locked(out, mark))
+        out.mkdir(parents=True, exist_ok=resume or killed)
     except FileExistsError:
         raise FileExistsError(f"{new}: choose another folder") from None
     except OSError as error:
-        why = f"got {out}: {error.strerror}"
-        raise OSError(f"--out must be a folder that can be made, {why}") from error
+        rule = "--out must be a folder that can be made"
+        raise OSError(f"{rule}, got {out}: {error.strerror}") from error
     with locked(out / _LOCK, str(out)):
         try:
             yield resume
@@ -107,17 +107,14 @@ def begin_folder(
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file of an output, until the process dies at the latest.
-
-    Raises: BlockingIOError naming output and holder if another process has it.
-    """
+    """Hold the lock file of an output; BlockingIOError names who has it if another process does."""
     lock, holder = FileLock(path), path.with_name(f"{path.name}.holder")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         told = holder.read_bytes().decode(errors="replace") if holder.is_file() else ""
-        who, hint = told or "another process", "wait, or choose another name"
-        raise BlockingIOError(f"{what} is being written by {who}: {hint}") from None
+        who = f"{told or 'another process'}: wait, or choose another name"
+        raise BlockingIOError(f"{what} is being written by {who}") from None
     try:
         write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
@@ -127,23 +124,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def _only_locked(out: Path, mark: str) -> bool:
-    """Whether a folder holds a lock and nothing else: what is left of a start that was killed."""
-    if out.is_symlink() or not out.is_dir():
-        return False
-    names = [path.name for path in out.iterdir()]
-    return _LOCK in names and all(n.startswith(_LOCK) or n == f"{mark}.tmp" for n in names)
-
-
 def _check_parent(path: Path, option: str) -> None:
     parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        why = f"got {path}: {parent} cannot"
-        raise OSError(f"{option} must be in a folder that can be written, {why}")
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return one.absolute() == other.absolute()
+        rule = f"{option} must be in a folder that can be written"
+        raise OSError(f"{rule}, got {path}: {parent} cannot")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["commit", "device_of", "machine", "precision_of", "versions"]
+__all__ = ["commit", "device_of", "machine", "precision_of", "provenance", "versions"]
 
 
 def device_of(name: str) -> str:
@@ -43,6 +43,11 @@ def versions() -> dict[str, str]:
 def machine(device: str) -> str:
     """Processor kind, threads and device."""
     return f"{platform.machine()}, {torch.get_num_threads()} threads, {device}"
+
+
+def provenance(device: str) -> dict[str, object]:
+    """Where the figures of a report come from, as report.json says it."""
+    return {"versions": versions(), "git_commit": commit(), "machine": machine(device)}
 
 
 def commit() -> str | None:

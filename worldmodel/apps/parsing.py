@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import re
 from collections import ChainMap
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
@@ -70,11 +71,10 @@ def read_settings(path: Path) -> Values:
         raise FileNotFoundError(f"--config must be a file, got {path}")
     if path.stat().st_size > _CAP:
         raise ValueError(f"{path} must be a file of settings, got one of over 1 MiB")
-    text = path.read_text(encoding="utf-8", errors="replace")
     # YAML 1.1 reads 1e-3 as a word; JSON files keep their numbers this way.
     name, load = ("JSON", json.loads) if path.suffix == ".json" else ("YAML", yaml.safe_load)
     try:
-        values = load(text)
+        values = load(path.read_text(encoding="utf-8", errors="replace"))
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is not {name}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
@@ -84,6 +84,8 @@ def read_settings(path: Path) -> Values:
 
 def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -> SettingsT:
     """The settings that a command wrote into its folder, and `own`, which the file lacks."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--resume needs a run folder with {path.name}, got {path.parent}")
     try:
         return complete(kind, command, read_settings(path), own)
     except ValueError as error:
@@ -104,17 +106,14 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
     if first["type"] == "json_invalid" or (first["type"] == "value_error" and not place):
         return rule
     name = ".".join(place) or "the content"
-    field = kind.model_fields.get(name) if kind is not None else None
-    if field is not None:
-        positional = "_CliPositionalArg" in str(field.metadata)
-        name = name.upper() if positional else _flag(name)
+    if field := kind.model_fields.get(name) if kind is not None else None:
+        name = name.upper() if "_CliPositionalArg" in str(field.metadata) else _flag(name)
     if first["type"] == "missing":
         return f"{name} must be given"
     if first["type"] == "extra_forbidden":
-        if kind is None:
-            return f"{name} is an entry too many"
-        known = ", ".join(sorted(kind.model_fields))
-        return f"there is no setting {place[-1]!r}; known are {known}"
+        known = ", ".join(sorted(kind.model_fields if kind is not None else ()))
+        none = f"there is no setting {place[-1]!r}; known are {known}"
+        return none if known else f"{name} is an entry too many"
     if first["type"] != "literal_error":
         rule = rule.partition(", ")[0]
     rule = re.sub(r"^(Input|.*?) should ", "must ", rule)
@@ -152,19 +151,20 @@ def parse_record(text: bytes, kind: type[RecordT], complaint: str) -> RecordT:
 
 def preset(command: str, option: str, name: str) -> Values:
     """What an entry of presets.json sets."""
-    return _presets()[command][option][name]
+    return dict(_packaged("presets.json", command)[option][name])
 
 
-def _presets() -> dict[str, dict[str, dict[str, Values]]]:
-    text = resources.files(__package__).joinpath("presets.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, dict[str, Values]]] = json.loads(text)
+def _packaged(file: str, command: str) -> Values:
+    """What presets.json or help.yaml beside this module holds for a command."""
+    text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
+    found: Values = yaml.safe_load(text).get(command, {})
     return found
 
 
 def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
     """What the presets set that these values choose."""
     found: Values = {}
-    for option, entries in _presets().get(command, {}).items():
+    for option, entries in _packaged("presets.json", command).items():
         found |= entries.get(str(values.get(option, kind.model_fields[option].default)), {})
     return found
 
@@ -175,31 +175,28 @@ def _over(below: Values, above: Values) -> Values:
     return below | above | {k: _over(below[k], above[k]) for k in both}
 
 
-def _source(
-    kind: type[SettingsT], command: str, words: Sequence[str] | None
-) -> CliSettingsSource[Any]:
+def _source(kind: type[Settings], command: str, words: list[str] | None) -> CliSettingsSource[Any]:
     return CliSettingsSource(
         kind,  # type: ignore[arg-type]  # any pydantic model will do
-        cli_prog_name=f"worldmodel {command}",
-        cli_parse_args=list(words) if words is not None else None,
-        cli_exit_on_error=False, cli_kebab_case=True, cli_implicit_flags="toggle",
-        cli_hide_none_type=True, cli_parse_none_str="none", case_sensitive=True,
+        cli_prog_name=f"worldmodel {command}", cli_parse_args=words, cli_exit_on_error=False,
+        cli_kebab_case=True, cli_implicit_flags="toggle", cli_hide_none_type=True,
+        cli_parse_none_str="none", case_sensitive=True,
     )  # fmt: skip
 
 
 def _print_help(kind: type[Settings], command: str, flags: Sequence[str]) -> NoReturn:
     """Help whose defaults are those of the presets that the words choose."""
-    given: Values = {}
-    for word, following in zip(flags, [*flags[1:], ""], strict=True):
-        option, _, value = word.removeprefix("--").partition("=")
-        if option in _presets().get(command, {}):
-            given[option] = value or following
-    shown: type[Settings] = type(kind.__name__, (kind,), {"__doc__": inspect.getdoc(kind)})
+    words = [piece for word in flags for piece in word.removeprefix("--").split("=")]
+    presets = _packaged("presets.json", command)
+    given = {option: value for option, value in pairwise(words) if option in presets}
+    told = _packaged("help.yaml", command)
+    about = f"{kind.__doc__}\n\n{told.get('about', '')}".strip()
+    shown: type[Settings] = type(kind.__name__, (kind,), {"__doc__": about})
     for name, value in (given | _chosen(kind, command, given)).items():
         shown.model_fields[name].default = value
     shown.model_rebuild(force=True)
     parser = _source(shown, command, None).root_parser
-    parser.epilog = kind.examples or None
+    parser.epilog = told.get("examples")
     parser.print_help()
     raise SystemExit(0)
 
@@ -211,13 +208,11 @@ def _flag(name: str) -> str:
 def _split(kind: type[Settings], words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags, and key=value words; `--state a b` becomes `--state a --state b`."""
     fields = {_flag(name): str(field.annotation) for name, field in kind.model_fields.items()}
-    flags: list[str] = []
-    pairs: list[str] = []
-    inside: str | None = None
+    flags, pairs, inside = list[str](), list[str](), ""
     for word in words:
         takes = bool(flags) and fields.get(flags[-1], "bool") not in ("bool", "<class 'bool'>")
         if word.startswith("-"):
-            inside = word if "list[" in fields.get(word, "") else None
+            inside = word if "list[" in fields.get(word, "") else ""
             flags += [] if inside else [word]
         elif inside:
             flags += [inside, word]
@@ -232,33 +227,25 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
     """`["weight=0.1", "predictor.dropout=0"]` as values by name."""
     values: Values = {}
     for pair in pairs:
-        key, _, text = pair.partition("=")
-        part, dot, name = key.strip().partition(".")
-        text = text.strip()
+        key, _, text = map(str.strip, pair.partition("="))
+        part, dot, name = key.partition(".")
         if not part or (dot and (part not in get_args(Part) or not name)):
             raise ValueError(
                 f"settings must be key=value, or part.key=value with part one of "
                 f"{', '.join(get_args(Part))}, got {pair!r}"
             )
         if dot:
-            values.setdefault("model", {}).setdefault(part, {})[name] = _value(text)
+            # A number, truth value, list or nothing if it is written as one, else the word.
+            known = {"none": "null", "true": "true", "false": "false", "null": "null"}
+            value: Any = text
+            with suppress(ValueError, RecursionError):
+                value = json.loads(known.get(text.lower(), text))
+            values.setdefault("model", {}).setdefault(part, {})[name] = value
             continue
-        field = kind.model_fields.get(part.replace("-", "_"))
+        field = kind.model_fields.get(name := part.replace("-", "_"))
         optional = field is not None and "None" in str(field.annotation)
-        nothing = optional and text.lower() in ("none", "null")
-        values[part.replace("-", "_")] = None if nothing else text
+        values[name] = None if optional and text.lower() in ("none", "null") else text
     return values
-
-
-def _value(text: str) -> Any:
-    """A number, truth value, list or nothing if it is written as one, else the word."""
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return TypeAdapter(Any).validate_json(text)
-    except ValidationError:
-        return text
 
 
 def _hint(kind: type[Settings], message: str) -> str:

@@ -6,7 +6,6 @@ Started by torchrun, srun or mpirun. One process alone needs none of this, and n
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ __all__ = ["ALONE", "Launched", "Ranks", "SharedBatchNorm", "everyone", "joined"
 _MEETING = timedelta(minutes=5)  # for all processes to come together
 _PATIENCE = timedelta(days=7)  # one rank may simulate far longer than another
 _WORDS = 64  # bytes of what a rank says to the others
-_GROUPS = itertools.count()
 # Who starts processes, by the variables that number them: all, this one, this one on its machine.
 _LAUNCHERS = (
     ("WORLD_SIZE", "RANK", "LOCAL_RANK"),  # torchrun
@@ -50,30 +48,28 @@ class Launched(NamedTuple):
 def launched() -> Launched:
     """What torchrun, mpirun or srun says about this process; alone where none of them does.
 
-    Raises: ValueError if the words do not agree, or Slurm granted several tasks to a process that
-        srun did not start: it would wait for others that never come.
+    Raises: ValueError if the words do not agree, or Slurm's tasks were not started by srun.
     """
     names = next((names for names in _LAUNCHERS if names[0] in os.environ), None)
     if names is None or (size := _number(names[0])) == 1:
         return Launched()
     if names[1] not in os.environ:
         raise ValueError(f"{names[0]} is {size}, but {names[1]} is not set: use a launcher")
-    rank, slurm = _number(names[1]), names[0].startswith("SLURM")
-    if not 0 <= rank < size:
+    if (rank := _number(names[1])) >= size:
         raise ValueError(f"{names[1]} must be below {names[0]} = {size}, got {rank}")
-    if slurm and "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ:
-        raise ValueError(
-            f"Slurm granted {size} tasks, but srun did not start this process: put srun in front "
-            "of the command, or WORLD_SIZE=1 for one process"
-        )
+    unstarted = "SLURM_JOB_ID" in os.environ and "SLURM_STEP_ID" not in os.environ
+    if names[0] == "SLURM_NTASKS" and unstarted:
+        remedy = "put srun in front of the command, or WORLD_SIZE=1 for one process"
+        told = f"Slurm granted {size} tasks, but srun did not start this process"
+        raise ValueError(f"{told}: {remedy}")
     local = _number(names[2], _number("SLURM_LOCALID", rank))
     nodes = next((os.environ[name] for name in _NODES if name in os.environ), "")
     host = os.environ.get("MASTER_ADDR") or first_host(nodes)
     if not host and size > _number("OMPI_COMM_WORLD_LOCAL_SIZE", _number("MPI_LOCALNRANKS", size)):
         raise ValueError("MASTER_ADDR must name the machine of rank 0, it is not set")
     # Two jobs of Slurm on one machine must not meet.
-    job = _number("SLURM_JOB_ID", 14_500) + _number("SLURM_STEP_ID", 0)
-    port = _number("MASTER_PORT", 15_000 + job % 20_000)
+    number = _number("SLURM_JOB_ID", 14_500) + _number("SLURM_STEP_ID", 0)
+    port = _number("MASTER_PORT", 15_000 + number % 20_000)
     return Launched(rank, size, local, host or "localhost", port)
 
 
@@ -156,61 +152,51 @@ def _pass(other: int, hand: Callable[[], object]) -> None:
     try:
         hand()
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(f"rank {other} ended before its work was done: {reason}") from error
+        why = f"before its work was done: {str(error).splitlines()[0]}"
+        raise OSError(f"rank {other} ended {why}") from error
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Join the other processes of this command, if a launcher started some, for a block.
 
-    `device` is as the setting says; with several processes "cpu", or "cuda" for a GPU each.
+    `device` is as the setting says; with several processes "cpu", or "cuda" for a GPU each. A
+    process forms one group in its life: a block within another block uses the outer one's.
 
     Raises: ValueError if there is no such device, or the processes cannot share it; OSError if the
         others do not come within five minutes.
     """
-    rank, size, local, host, port = found = launched()
+    rank, size, local, host, port = launched()
     if size > 1 and device != "cpu" and torch.cuda.is_available():
         # Before anything is tried: each process would take memory of the first GPU.
         torch.cuda.set_device(local % torch.cuda.device_count())
     device = device_of(device)
-    if size == 1:
-        yield Ranks(device=device)
-        return
-    if device not in ("cpu", "cuda"):
+    if size > 1 and device not in ("cpu", "cuda"):
         raise ValueError(f'--device must be "cpu" or "cuda" on {size} processes, got {device!r}')
-    if device == "cuda":
+    if size > 1 and device == "cuda":
         device = f"cuda:{torch.cuda.current_device()}"
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch's __all__ lacks it
+    ranks = Ranks(rank, size, device)
+    if size == 1 or torch.distributed.is_initialized():
+        yield ranks
+        return
+    from torch.distributed.rendezvous import rendezvous
 
     try:
-        store = _store(found)
+        store, *_ = next(rendezvous(f"tcp://{host}:{port}", rank, size, timeout=_MEETING))
         store.set_timeout(_PATIENCE)
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
-            # A group finds nothing of the one before it.
-            store=PrefixStore(f"worldmodel/{next(_GROUPS)}", store),
-            rank=rank, world_size=size, timeout=_PATIENCE,
+            store=store, rank=rank, world_size=size, timeout=_PATIENCE,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise OSError(
             f"{size} processes must meet at {host}:{port} within {_MEETING.seconds // 60} minutes, "
-            f"and did not: {reason}"
+            f"and did not: {str(error).splitlines()[0]}"
         ) from error
     try:
-        yield Ranks(rank, size, device)
+        yield ranks
     finally:
         torch.distributed.destroy_process_group()
-
-
-@functools.cache
-def _store(found: Launched) -> Any:
-    """Where the processes tell each other how to be reached; one for all groups they form."""
-    from torch.distributed.rendezvous import rendezvous
-
-    address = f"tcp://{found.host}:{found.port}"
-    return next(rendezvous(address, found.rank, found.size, timeout=_MEETING))[0]
 
 
 def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
@@ -254,27 +240,13 @@ def part(value: Tensor, pattern: Tensor) -> Tensor:
     return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over the ranks, and over the ranks' gradients on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        del ctx
-        total = x.contiguous().clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    backward = forward
-
-
 class SharedBatchNorm(nn.BatchNorm1d):
     """BatchNorm1d whose batch is that of all ranks together.
 
         y = (x − μ) / √(σ² + ε) · γ + β,   μ, σ² over the rows of every rank
 
-    In training the moments of [N, C] are summed over the default process group, forward and
-    backward; every rank must call it equally often. Alone, or in evaluation mode, it is
-    BatchNorm1d. Unlike torch's SyncBatchNorm it runs on the CPU (gloo) and in float64.
+    In training the moments of [N, C] are summed over the default group; every rank must call it
+    equally often. Otherwise it is BatchNorm1d. Unlike SyncBatchNorm it runs on the CPU.
 
     Source: Ioffe & Szegedy, arXiv:1502.03167; moments by Chan, Golub & LeVeque (1979).
     """
@@ -283,23 +255,22 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """Normalise the rows of x."""
         if not self.training or not _many():
             return super().forward(x)
-        mean_of, variance_of, seen = self.running_mean, self.running_var, self.num_batches_tracked
-        assert self.momentum is not None
-        assert mean_of is not None
-        assert variance_of is not None
-        assert seen is not None
+        from torch.distributed.nn.functional import all_reduce
+
+        # Its gradient is summed over the ranks too.
+        total = functools.partial(all_reduce, group=everyone())
         # Reduced precision would lose the variance: moments are float32 at least, as in torch.
         wide = x if x.dtype == torch.float64 else x.float()
-        first: Tensor = _Sum.apply(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))  # type: ignore[no-untyped-call]
+        first = total(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))
         n, mean = first[0].detach(), first[1:] / first[0].detach()
         centred = wide - mean
         # Two passes: squares of centred values do not cancel.
-        variance: Tensor = _Sum.apply(centred.square().sum(0)) / n  # type: ignore[no-untyped-call]
+        variance = total(centred.square().sum(0)) / n
         with torch.no_grad():
             unbiased = variance * (n / (n - 1).clamp_min(1))
-            mean_of.lerp_(mean.to(mean_of), self.momentum)
-            variance_of.lerp_(unbiased.to(variance_of), self.momentum)
-            seen += 1
+            for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
+                running.lerp_(value.to(running), self.momentum)  # type: ignore[union-attr,arg-type]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
         normalised: Tensor = out.to(x.dtype)
         return normalised
@@ -318,15 +289,12 @@ def _many() -> bool:
 def synchronise(model: nn.Module) -> None:
     """Let every BatchNorm1d use the batch of all ranks, in place; TypeError for other norms."""
     for norm in model.modules():
-        if type(norm) is nn.BatchNorm1d:
-            if norm.momentum is None or not norm.affine or not norm.track_running_stats:
-                raise TypeError(
-                    "a batch norm to be shared must have momentum, weights and running values, "
-                    f"got {norm}"
-                )
-            # It has no state of its own, and an optimizer made before still holds its tensors.
-            norm.__class__ = SharedBatchNorm
-        elif (
-            isinstance(norm, nn.modules.batchnorm._BatchNorm) and type(norm) is not SharedBatchNorm
-        ):
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or type(norm) is SharedBatchNorm:
+            continue
+        if type(norm) is not nn.BatchNorm1d:
             raise TypeError(f"batch norms must be BatchNorm1d to be shared by ranks, got {norm}")
+        if norm.momentum is None or not norm.affine or not norm.track_running_stats:
+            rule = "must have momentum, weights and running values"
+            raise TypeError(f"a batch norm to be shared {rule}, got {norm}")
+        # It has no state of its own, and an optimizer made before still holds its tensors.
+        norm.__class__ = SharedBatchNorm

@@ -42,10 +42,8 @@ class Run(NamedTuple):
     def world_model(self) -> WorldModel:
         """The model; ValueError if the run cloned behaviour instead."""
         if isinstance(self.model, GCBC):
-            raise ValueError(
-                f"RUN must hold a world model, {self.folder} holds a policy trained for "
-                f"{self.objective}"
-            )
+            held = f"{self.folder} holds a policy trained for {self.objective}"
+            raise ValueError(f"RUN must hold a world model, {held}")
         return self.model
 
 
@@ -73,8 +71,8 @@ def read_episodes(folder: Path) -> TrainedOn:
 
 def write_episodes(folder: Path, trained_on: Sequence[str], held_out: Sequence[str]) -> None:
     """What `read_episodes` reads."""
-    names = {"train": list(trained_on), "held_out": list(held_out)}
-    write_atomically(folder / EPISODES, json.dumps(names).encode() + b"\n")
+    names = TrainedOn(train=list(trained_on), held_out=list(held_out))
+    write_atomically(folder / EPISODES, names.model_dump_json().encode() + b"\n")
 
 
 def save_run(
@@ -90,10 +88,9 @@ def save_run(
 
 
 def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None) -> Run:
-    """Read what `save_run` wrote, or a released LeWM.
+    """Read what `save_run` wrote, or a released LeWM, from a folder or "owner/name" on the hub.
 
-    `source` is a folder, or "owner/name" on the hub; `data` the data set that a released LeWM
-    learned from, for it holds no action statistics.
+    A released LeWM holds no action statistics: `data` is the data set that it learned from.
 
     Raises: FileNotFoundError or ValueError, naming the file at fault.
     """
@@ -115,10 +112,8 @@ def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None
 
 def _released(path: Path, device: str, data: str | None) -> Run:
     if data is None:
-        raise ValueError(
-            f"{path} is a released LeWM, which holds no action statistics: name the data set it "
-            "learned from with --data"
-        )
+        remedy = "name the data set it learned from with --data"
+        raise ValueError(f"{path} is a released LeWM and holds no action statistics: {remedy}")
     model, episodes = from_published(path, device), open_episodes(data)
     width, block = episodes.actions.shape[1], model.action_encoder.config["action_dim"]
     if block % width:

@@ -22,6 +22,7 @@ __all__ = [
 
 _MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=_MOST)]
+Pair = Annotated[int, Field(ge=2, le=_MOST)]
 Natural = Annotated[int, Field(ge=0, le=_MOST)]
 Workers = Annotated[int, Field(ge=0, le=1024)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -32,8 +33,10 @@ NumProj = Annotated[int, Field(ge=1, le=2**20)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Protocol = Literal["held-out", "historical"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Cost = Literal["last", "mean", "nearest"]
 Preset = Literal["small", "lewm"]
-Compression = Literal["gzip", "lzf"] | None
 BUILT_IN = "two-room"
 
 
@@ -45,10 +48,16 @@ def _absolute(text: str) -> str:
 Source = Annotated[str, AfterValidator(_absolute)]
 Existing = Annotated[Path, AfterValidator(lambda path: Path(_absolute(str(path))))]
 Part = Literal["encoder", "action_encoder", "predictor"]
-
 _DATA = "HDF5 file, LeRobot folder, Minari folder or id"
-_DEVICE = "cpu, cuda, cuda:1, mps, ...; auto: a GPU if there is one"
 _WORLD = "two-room, push-t, reacher, cube, or a class of your own as package.module:Class"
+_RUN = "run folder of demo or train, a released LeWM folder, or owner/name on the hub"
+Device = Annotated[str, Field(description="cpu, cuda, cuda:1, mps, ...; auto: a GPU if any")]
+_WORKERS = "processes that simulate and draw, not for two-room; none: the world's"
+Simulators = Annotated[Workers | None, Field(description=_WORKERS)]
+Packing = Literal["gzip", "lzf"] | None
+Compression = Annotated[Packing, Field(description="smaller files that read far more slowly")]
+Column = Annotated[str | None, Field(description="column of the data; none: the format's usual")]
+Resume = Annotated[bool, Field(description="continue the interrupted run in --out", exclude=True)]
 
 
 def option(default: Any, about: str, **more: Any) -> Any:
@@ -60,12 +69,9 @@ class Settings(BaseModel):
     """What every command takes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-    examples: ClassVar[str] = ""
     may_change: ClassVar[tuple[str, ...]] = ()
     """Settings that may differ when a run is resumed: they decide no number."""
-    config: Path | None = option(
-        None, "YAML or JSON file of settings; flags win over it", exclude=True
-    )
+    config: Path | None = option(None, "YAML or JSON file; flags win over it", exclude=True)
     debug: bool = option(False, "show the traceback of an error", exclude=True)
 
     def common(self, kind: type[Settings]) -> dict[str, Any]:
@@ -75,11 +81,8 @@ class Settings(BaseModel):
     def changed(self, before: Settings) -> list[str]:
         """Settings that differ from those of an earlier run and decide its numbers, in words."""
         then, now = before.model_dump(mode="json"), self.model_dump(mode="json")
-        return [
-            f"{name} {then[name]} → {value}"
-            for name, value in now.items()
-            if value != then[name] and name not in self.may_change
-        ]
+        names = [n for n in now if now[n] != then[n] and n not in self.may_change]
+        return [f"{name} {then[name]} → {now[name]}" for name in names]
 
 
 class CollectSettings(Settings):
@@ -91,26 +94,18 @@ class CollectSettings(Settings):
     length: Count = option(100, "actions in an episode, one fewer than its frames")
     size: Count = option(64, "side of a frame in pixels")
     seed: Seed = option(0, "decides starts, targets and noise")
-    bump: Fraction = option(
-        0.0,
-        "how often two-room's expert heads straight at a target, wall or no wall; the "
-        "demo has 0.4: a model that never saw the wall stop anybody plans through it",
-    )
+    bump: Fraction = option(0.0, "how often two-room's expert ignores the wall; the demo has 0.4")
     out: Path = Field(description="HDF5 file to create")
-    resume: bool = option(
-        False, "continue --out if it exists: after an interruption, or to more episodes"
-    )
-    workers: Workers | None = option(
-        None, "processes that simulate and draw, not for two-room; none: the world's"
-    )
-    compression: Compression = option(None, "smaller files that read far more slowly")
+    resume: bool = option(False, "continue --out if it exists, also to more episodes")
+    workers: Simulators = None
+    compression: Compression = None
 
 
 class _Columns(Settings):
     """Which columns of a data set are read."""
 
-    pixels: str | None = option(None, "column of the frames; none: the format's usual one")
-    action: str | None = option(None, "column of the actions; none: the format's usual one")
+    pixels: Column = None
+    action: Column = None
     state: list[str] | None = option(None, "columns of the states")
 
 
@@ -118,9 +113,7 @@ class InspectSettings(_Columns):
     """Say what is in a data set, and draw a contact sheet of it."""
 
     data: CliPositionalArg[Source] = Field(description=_DATA)
-    sheet: Path | None = option(
-        None, "where to draw the contact sheet; none: DATA.sheet.png in this folder"
-    )
+    sheet: Path | None = option(None, "the contact sheet; none: DATA.sheet.png in this folder")
 
 
 class ConvertSettings(_Columns):
@@ -129,7 +122,7 @@ class ConvertSettings(_Columns):
     data: CliPositionalArg[Source] = Field(description=_DATA)
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count | None = option(None, "resize frames to this side; none: as they are")
-    compression: Compression = option(None, "smaller files that read far more slowly")
+    compression: Compression = None
 
 
 class RenderSettings(Settings):
@@ -139,10 +132,8 @@ class RenderSettings(Settings):
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count = Field(description="side of a frame in pixels")
     env: str | None = option(None, "the world if it is a class of your own; none: as the file says")
-    workers: Workers | None = option(
-        None, "processes that draw, not for two-room; none: the world's"
-    )
-    compression: Compression = option(None, "smaller files that read far more slowly")
+    workers: Simulators = None
+    compression: Compression = None
 
 
 class Recipe(Settings):
@@ -151,140 +142,75 @@ class Recipe(Settings):
     Batch, rate and weight belong together, for the regularizer's strength grows with the batch.
     """
 
-    steps: Count | None = option(
-        None, "optimizer steps; the cosine ends there; none: 10 passes over the data"
-    )
+    steps: Count | None = option(None, "optimizer steps; none: 10 passes over the data")
     batch_size: Count = option(128, "windows per step, over all ranks")
     seed: Seed = option(3072, "of weights, split, batches, dropout and directions")
     learning_rate: Positive = option(5e-5, "peak of the schedule")
-    weight: Weight = option(
-        0.09, "λ, weight of SIGReg; its effect grows with the batch; pldm: 1, gcbc: 0"
-    )
+    weight: Weight = option(0.09, "λ of SIGReg; its effect grows with the batch; pldm: 1, gcbc: 0")
     weight_decay: Weight = option(1e-3, "of AdamW")
     clip: Positive = option(1.0, "largest norm of the gradient")
     warmup: Fraction = option(0.01, "fraction of the steps with a rising rate")
     num_proj: NumProj = option(1024, "directions SIGReg looks along")
     precision: Precision = option("auto", "of the network; auto: bfloat16 on a GPU that has it")
-    schedule_from: CliSuppress[Natural] = option(
-        0, "step at which the schedule began, set when a finished run is extended"
-    )
+    schedule_from: CliSuppress[Natural] = option(0, "first step of an extended run's schedule")
 
 
 class TrainSettings(Recipe):
-    """Train a world model on episodes of pixels and actions, and leave a run folder.
+    """Train a world model on episodes of pixels and actions, and leave a run folder."""
 
-    The loss has two terms: the error of the predicted next embedding, and weight × SIGReg, which
-    keeps the embeddings spread out as a Gaussian. In a healthy run the prediction loss falls while
-    SIGReg falls towards its floor (1.05 for a Gaussian batch). If the prediction loss falls and
-    SIGReg grows, the embeddings collapse; an alarm says so and what to change.
-
-    Every setting is a flag, a key=value, or a key of a settings file. key=value wins over flags,
-    flags over --config, --config over the preset. Arguments of the model's parts have the part's
-    name in front: predictor.dropout=0, encoder.depth=6.
-
-    The defaults below are those of the chosen preset. "lewm" is the published recipe (LeWM,
-    arXiv:2603.19312, released configuration); "small" is for a CPU.
-    """
-
-    examples = """\
-examples:
-  worldmodel data collect --env two-room --episodes 800 --length 80 --bump 0.4 --out walks.h5
-  worldmodel train --data walks.h5 --steps 600 --out runs/first
-  worldmodel train --data pusht.h5 --preset lewm --workers 8 --out runs/pusht
-  worldmodel train --data walks.h5 --out runs/b weight=0.02 predictor.dropout=0
-  worldmodel train --data walks.h5 --config runs/b/train.json --seed 1 --out runs/c
-  worldmodel train --resume --out runs/first
-  worldmodel train --resume --steps 1200 --out runs/first
-  torchrun --nproc-per-node 4 -m worldmodel train --data pusht.h5 --preset lewm --out runs/d
-
-what is in the run folder:
-  train.json         every setting, also those you did not give; --config reads it
-  checkpoints/       the last two states; --resume continues from them, bit for bit on a CPU
-  model.safetensors, config.json, episodes.json
-                     the model of the newest checkpoint, for worldmodel.load and other commands
-  curves.csv, held_out.csv, tensorboard/
-                     losses, excess over SIGReg's floor, effective rank, spread, rate
-  curves.png, report.json, index.html
-                     at the end
-
-on several processes the batch is shared out: N of them with batch B train as one with batch B;
---sharded shares out the weights too.
-"""
     may_change = ("data", "workers", "device", "sharded", "wandb", "pixels", "action", "init_from")
 
     out: Path = Field(exclude=True, description="the run folder")
-    resume: bool = option(False, "continue the run in --out", exclude=True)
+    resume: Resume = False
     data: Source = Field(description=_DATA)
-    pixels: str | None = option(None, "column of the frames; none: the format's usual one")
-    action: str | None = option(None, "column of the actions; none: the format's usual one")
-    world: str | None = option(
-        None, "world the data come from, kept for evaluate; none: as the file says"
-    )
-    num_frames: Annotated[int, Field(ge=2, le=_MOST)] = option(
-        4, "frames of a window; at most predictor.history + 1; gcbc: 6, its goals too"
-    )
+    pixels: Column = None
+    action: Column = None
+    world: str | None = option(None, "world of the data, for evaluate; none: as the file says")
+    num_frames: Pair = option(4, "of a window, at most predictor.history + 1; gcbc: 6, with goals")
     frameskip: Count = option(5, "raw steps between two frames, whose actions make one block")
     held_out: Share = option(0.1, "fraction of the episodes kept out of training")
     preset: Preset = option("small", "model and defaults")
-    init_from: Existing | None = option(
-        None, "run folder whose weights this run begins with (fine-tuning)"
-    )
+    init_from: Existing | None = option(None, "run whose weights it begins with (fine-tuning)")
     objective: Literal["lewm", "pldm", "gcbc"] = option("lewm", "what is minimised")
     checkpoint_every: Count = option(1000, "steps between two checkpoints; the last two are kept")
-    report_every: Count | None = option(
-        None, "steps between two rows of curves.csv; none: 200 rows"
-    )
+    report_every: Count | None = option(None, "steps between rows of curves.csv; none: 200 rows")
     held_out_windows: Count = option(512, "of the held-out episodes, scored at every checkpoint")
-    device: str = option("auto", _DEVICE)
+    device: Device = "auto"
     workers: Workers = option(2, "processes that load data ahead; decides no number")
     sharded: bool = option(False, "each process holds a part of the weights (FSDP2), not all")
     wandb: bool = option(False, "also log to Weights & Biases, if installed")
-    model: dict[Part, dict[str, Any]] = option(
-        {}, "arguments of the model's parts; on the command line part.name=value"
-    )
+    model: dict[Part, dict[str, Any]] = option({}, "arguments of its parts, as part.name=value")
 
 
-class TuneSettings(Settings):
-    """Find λ, the weight of SIGReg, by bisection on its logarithm.
+class _Short(Settings):
+    """What commands that train on their own share: the recipe for a CPU."""
 
-    Each run is short, starts from the same weights, and is judged on episodes it has not seen:
+    steps: Count = option(600, "training steps of a run; fewer is quicker and worse")
+    batch_size: Count = option(64, "windows per step")
+    learning_rate: Positive = option(1e-3, "peak of the schedule")
+    warmup: Fraction = option(0.1, "fraction of the steps with a rising rate")
+    num_proj: NumProj = option(256, "directions SIGReg looks along")
+    frameskip: Count = option(5, "raw actions per block, from one frame to the next")
+    seed: Seed = option(0, "decides data, split, weights and everything that is drawn")
+    device: Device = "auto"
+    resume: Resume = False
 
-      prediction    error, as a fraction of the error of predicting no change; rises with λ
-      distribution  SIGReg above its floor, as a fraction of a collapse's; falls with λ
 
-    The λ where they meet keeps the larger of the two as small as it can be.
-    """
+class TuneSettings(_Short):
+    """Find λ, the weight of SIGReg, by bisection on its logarithm."""
 
-    examples = """\
-examples:
-  worldmodel tune-lambda                            the built-in world, into runs/tune
-  worldmodel tune-lambda --data walks.h5 --out t    your own episodes
-  worldmodel tune-lambda --resume --high 10         look further, keep what was tried
-"""
     may_change = ("low", "high", "runs", "device")
 
     data: Source = option(BUILT_IN, f"{_DATA}, or the built-in world {BUILT_IN}")
     out: Path = option(Path("runs/tune"), "folder to create", exclude=True)
     low: Positive = option(1e-3, "smallest weight")
     high: Positive = option(1.0, "largest weight")
-    runs: Annotated[int, Field(ge=3, le=1000)] = option(
-        7, "short runs, both ends included; one more halves the range left"
-    )
+    runs: int = option(7, "short runs, ends included; one more halves the range", ge=3, le=1000)
     steps: Count = option(150, "training steps of each run")
     preset: Preset = option("small", "the model")
-    batch_size: Count = option(64, "windows per step, those of the long run")
-    learning_rate: Positive = option(1e-3, "peak of the schedule")
-    warmup: Fraction = option(0.1, "fraction of the steps with a rising rate")
-    num_proj: NumProj = option(256, "directions SIGReg looks along")
     precision: Precision = option("float32", "of the network, that of the long run")
-    frameskip: Count = option(5, "raw actions between two frames")
     held_out: Share = option(0.2, "fraction of the episodes that judge")
-    windows: int = option(1024, "held-out windows that judge, at most", ge=2, le=_MOST)
-    seed: Seed = option(0, "of data, split, weights and batches, alike in every run")
-    device: str = option("auto", _DEVICE)
-    resume: bool = option(
-        False, "continue the search in --out; --low, --high and --runs may differ", exclude=True
-    )
+    windows: Pair = option(1024, "held-out windows that judge, at most")
 
     @model_validator(mode="after")
     def _ordered(self) -> TuneSettings:
@@ -294,58 +220,25 @@ examples:
 
 
 class StudySettings(Settings):
-    """Measure what a run has learned, on episodes it was not trained on.
+    """Measure what a run has learned, on episodes it was not trained on."""
 
-    Probes of the true state, violation of expectation, straightness of latent paths, error against
-    horizon, effective rank, decoded rollouts and a map. Writes study.json and one HTML page that
-    needs no network.
-    """
-
-    examples = """\
-examples:
-  worldmodel study runs/demo                       into the run's folder
-  worldmodel study runs/mine --data pushes.h5      the episodes of a file that are new to the run
-  worldmodel study runs/demo --out somewhere       another folder
-"""
-
-    run: CliPositionalArg[Existing] = Field(
-        description="run folder of demo or train, a released LeWM folder, or owner/name on the hub"
-    )
-    data: Source | None = option(
-        None, f"{_DATA}; none: fresh episodes of the built-in world, or what the run kept apart"
-    )
+    run: CliPositionalArg[Existing] = Field(description=_RUN)
+    data: Source | None = option(None, f"{_DATA}; none: fresh, or what the run kept apart")
     out: Path | None = option(None, "where to write; none: the run folder")
     episodes: Count = option(100, "episodes to measure, and as many again to fit probes on")
     steps: Count = option(400, "training steps of the decoder")
     seed: Seed = option(0, "of episodes, fits and intervals")
     force: bool = option(False, "replace an earlier study of the same run")
-    device: str = option("auto", _DEVICE)
+    device: Device = "auto"
 
 
 class ViewSettings(Settings):
-    """Write a page on which a run plans in the browser, and serve it on this machine.
+    """Write a page on which a run plans in the browser, and serve it on this machine."""
 
-    The page needs no network and works from any static host. Two-Room and the maze are simulated
-    in it; of any other world it shows recorded episodes.
-    """
-
-    examples = """\
-examples:
-  worldmodel view runs/demo                        writes runs/demo/view and serves it
-  worldmodel view runs/demo --out DIR --no-serve   only writes the folder
-  worldmodel view runs/mine --data pushes.h5       episodes of a file
-"""
-
-    run: CliPositionalArg[Existing] = Field(
-        description="run folder of demo or train, a released LeWM folder, or owner/name on the hub"
-    )
-    data: Source | None = option(
-        None, f"{_DATA}; none: fresh episodes of a world that the page has"
-    )
+    run: CliPositionalArg[Existing] = Field(description=_RUN)
+    data: Source | None = option(None, f"{_DATA}; none: fresh episodes of a world the page has")
     out: Path | None = Field(None, exclude=True, description="folder to write; none: RUN/view")
-    runtime: Existing | None = option(
-        None, "folder with the files of onnxruntime-web; none: a cache, filled by npm"
-    )
+    runtime: Existing | None = option(None, "folder of onnxruntime-web; none: a cache, by npm")
     serve: bool = Field(True, exclude=True, description="only write the folder")
     open: bool = Field(False, exclude=True, description="open the page in a browser")
     port: int = Field(8734, ge=0, lt=65536, exclude=True, description="to serve at; 0: any")
@@ -355,10 +248,7 @@ examples:
 
 
 class ManifestSettings(Settings):
-    """Write down a task: starts, goals, budget, criterion, seeds and versions, with a hash.
-
-    Pairs come from episodes nobody trains on: fresh walks (two-room), or those of --data.
-    """
+    """Write down a task: starts, goals, budget, criterion, seeds and versions, with a hash."""
 
     env: str = Field(description=f"the world: {_WORLD}")
     pairs: Count = option(200, "how many")
@@ -367,9 +257,7 @@ class ManifestSettings(Settings):
     seed: Seed = option(0, "of the draw")
     data: Source | None = option(None, f"episodes with states to draw from: {_DATA}")
     state: list[str] | None = option(None, "columns of --data that hold the state")
-    unseen_by: Existing | None = option(
-        None, "leave out the episodes of --data that this run was trained on"
-    )
+    unseen_by: Existing | None = option(None, "run whose training episodes are left out of --data")
     protocol: Protocol = option("held-out", "historical keeps pairs that are solved already")
     out: Path = Field(description="file to write")
 
@@ -386,29 +274,19 @@ class PlannerSettings(Settings):
     Each default spends 384 rollouts a decision, of which "gradient" also takes the gradient.
     """
 
-    planner: Literal["cem", "icem", "mppi", "gradient", "predictive-sampling"] = option(
-        "cem", "who searches"
-    )
-    samples: Count | None = option(
-        None, "candidates per iteration, or starts of gradient; none: 64, gradient 16"
-    )
+    planner: Planner = option("cem", "who searches")
+    samples: Count | None = option(None, "candidates, or starts of gradient; none: 64 or 16")
     iterations: Count | None = option(None, "per decision; none: 6, gradient 24")
     elites: Count = option(8, "of cem and icem, and candidates that mppi averages")
     horizon: Count = option(5, "blocks planned ahead")
     execute: Count = option(1, "blocks done before the next plan")
-    together: Count | None = option(
-        16, "problems in one call of the model, fixed for equal rounding"
-    )
+    together: Count | None = option(16, "problems in one call of the model, for equal rounding")
     std: Positive = option(1.0, "spread of the first candidates")
     temperature: Positive = option(1.0, "of mppi, in units of the cost")
     rate: Positive = option(0.1, "step size of gradient")
-    cost: Literal["last", "mean", "nearest"] = option(
-        "nearest", "which predictions are compared with the goal"
-    )
+    cost: Cost = option("nearest", "which predictions are compared with the goal")
     free: bool = option(False, "search every raw action of a block, not one that is held over it")
-    dtype: Literal["float32", "bfloat16", "float16"] = option(
-        "float32", "of the predictor while planning"
-    )
+    dtype: Dtype = option("float32", "of the predictor while planning")
     compile: bool = option(False, "compile the predictor (torch.compile)")
     cuda_graph: bool = option(False, "record the cost as a CUDA graph; not with gradient")
 
@@ -432,13 +310,11 @@ class PlannerSettings(Settings):
         for setting, planners in own.items():
             given = getattr(self, setting) != type(self).model_fields[setting].default
             if given and name not in planners:
-                known = ", ".join(planners)
-                raise ValueError(f"{setting} is a setting of {known}, got it with planner {name}")
+                known = f"a setting of {', '.join(planners)}"
+                raise ValueError(f"{setting} is {known}, got it with planner {name}")
         fewest = {"cem": elites, "icem": 2 * elites, "mppi": elites, "gradient": 1}.get(name, 2)
-        if self.execute > self.horizon:
-            raise ValueError(
-                f"execute must be at most horizon = {self.horizon}, got {self.execute}"
-            )
+        if self.execute > (most := self.horizon):
+            raise ValueError(f"execute must be at most horizon = {most}, got {self.execute}")
         if elites < 2 and name in ("cem", "icem"):
             raise ValueError(f"elites must be at least 2 for {name}, got {elites}")
         if (samples := self.budget[0]) < fewest:
@@ -455,52 +331,30 @@ class TrialSettings(PlannerSettings):
     batch_size: Count = option(64, "pairs side by side; changes no outcome")
     seeds: Count = option(1, "try every pair this often, with other seeds each time")
     protocol: Protocol = option("held-out", "historical allows training rows and counts 50 pairs")
-    env: str | None = option(
-        None, "a class of your own that the manifest names, as package.module:Class"
-    )
-    workers: Workers | None = option(
-        None, "processes that simulate, not for two-room; none: the world's choice"
-    )
+    env: str | None = option(None, "a class of your own the manifest names, package.module:Class")
+    workers: Simulators = None
 
 
 class EvaluateSettings(TrialSettings):
-    """Plan with a trained model on every pair of a manifest.
-
-    A random policy, an idle one and the scripted expert try the same pairs. Leaves result.json,
-    films and one HTML page in --out. The same command continues an interrupted evaluation; started
-    by torchrun or srun, each process takes its share of the pairs.
-    """
+    """Plan with a trained model on every pair of a manifest."""
 
     may_change = ("run", "data", "manifest", "preset", "env", "workers", "films")
 
-    run: CliPositionalArg[Existing] = Field(
-        description="run folder with the model, a released LeWM folder, or owner/name on the hub"
-    )
-    data: Source | None = option(
-        None, "of a released LeWM: the data set it learned from, for the action scale"
-    )
+    run: CliPositionalArg[Existing] = Field(description=_RUN)
+    data: Source | None = option(None, "of a released LeWM: what it learned from, for its scale")
     manifest: Existing = Field(description="the task, as worldmodel manifest writes it")
-    preset: Literal["small", "published"] = option(
-        "small",
-        "published: 300 samples, 30 iterations, 30 elites, execute 5, last-step cost, "
-        "every action free",
-    )
-    device: str = option("auto", _DEVICE)
+    preset: Literal["small", "published"] = option("small", "the planner's budget and cost")
+    device: Device = "auto"
     films: Natural = option(3, "successes and failures to show in motion")
     out: Path = Field(exclude=True, description="folder to write to")
 
 
 class CompareSettings(Settings):
-    """The paired difference of two results on one manifest, with an exact test.
-
-    Where each pair was tried once, the test is McNemar's.
-    """
+    """The paired difference of two results on one manifest, with an exact test."""
 
     a: CliPositionalArg[Path] = Field(description="result.json, or the folder it lies in")
     b: CliPositionalArg[Path] = Field(description="another, on the same manifest")
-    out: Path | None = option(
-        None, "also write it to this JSON file, and a page with .html beside it"
-    )
+    out: Path | None = option(None, "also write this JSON file, and a page with .html beside it")
 
     @model_validator(mode="after")
     def _json(self) -> CompareSettings:
@@ -509,28 +363,12 @@ class CompareSettings(Settings):
         return self
 
 
-class DemoSettings(Settings):
-    """Learn a world model from pixels and plan with it, from nothing, in minutes.
+class DemoSettings(_Short):
+    """Learn a world model from pixels and plan with it, from nothing, in minutes."""
 
-    1. collect   a noisy walker explores two rooms with a door between them
-    2. train     LeWorldModel: next-embedding error + weight × SIGReg, no decoder, no reward
-    3. plan      in latent space, to goals it has never seen
-    4. report    success against a random policy, probes, curves, a map and a film
-    """
-
-    examples = """\
-examples:
-  worldmodel demo                      the whole thing, into runs/demo
-  worldmodel demo --seed 1 --out b     another seed, another folder
-  worldmodel demo --steps 200          a quick, worse model
-  worldmodel demo --ablate             also train without SIGReg, and compare
-  worldmodel demo --resume             continue after Ctrl-C
-"""
     may_change = ("device",)
 
     out: Path = option(Path("runs/demo"), "run folder to create", exclude=True)
-    seed: Seed = option(0, "decides data, weights, pairs and plans")
-    steps: Count = option(600, "training steps; fewer is quicker and worse")
     episodes: Count = option(800, "episodes collected for training")
     length: Count = option(80, "actions per episode")
     bump: Fraction = option(0.4, "how often a training walker ignores the wall")
@@ -538,18 +376,7 @@ examples:
     pairs: Count = option(200, "start and goal pairs to try")
     offset: Count = option(25, "raw steps from a start to its goal in its episode")
     budget: Count = option(50, "raw steps the agent may take")
-    frameskip: Count = option(5, "raw actions per block")
     image_size: Count = option(64, "side of a frame in pixels")
     dim: Count = option(64, "embedding width")
-    batch_size: Count = option(64, "windows per training step")
-    learning_rate: Positive = option(1e-3, "peak of the schedule")
     weight: Weight = option(0.05, "λ, weight of SIGReg; 0 leaves it out")
-    warmup: Fraction = option(0.1, "fraction of the steps with a rising rate")
-    num_proj: NumProj = option(256, "directions SIGReg looks along")
-    device: str = option("auto", _DEVICE)
-    ablate: bool = option(
-        False,
-        "also train with weight 0 and print both side by side; takes twice as long",
-        exclude=True,
-    )
-    resume: bool = option(False, "continue the interrupted run in --out", exclude=True)
+    ablate: bool = option(False, "also train with weight 0, and compare", exclude=True)

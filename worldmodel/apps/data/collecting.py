@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain, repeat
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodel.apps.progress import say
+from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import ALONE, Ranks
 from worldmodel.apps.settings import CollectSettings
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
@@ -18,11 +20,13 @@ from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, World, collect
 from worldmodel.worlds.behaviours import make_behaviour
 
-__all__ = ["Drawn", "drawn", "episodes", "in_memory", "one_episode", "open_writer"]
+__all__ = ["Drawn", "drawn", "episodes", "in_memory", "one_episode", "open_writer",
+           "write_all"]  # fmt: skip
 
 Floats = NDArray[np.float32]
 # One episode: frames [L + 1, 3, H, W], actions [L, A] and states [L + 1, S].
 Drawn = tuple[NDArray[np.uint8], Floats, Floats]
+Stored = tuple[NDArray[np.uint8], Floats, Floats | None]
 _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
 
 
@@ -32,8 +36,8 @@ def episodes(
 ) -> Iterator[tuple[Floats, Floats]]:  # fmt: skip
     """Episodes `first` to `num`: states [length + 1, S] and actions [length, A] of each.
 
-    Episode e is the same whatever `first` and `num` are, but for Two-Room's expert, all of whose
-    walks share one stream of random numbers: there it depends on `num`. `bump` is that expert's.
+    Episode e is the same whatever `first` and `num` are, but for Two-Room's expert, whose `bump` is
+    given: all its walks share one stream of random numbers, and depend on `num`.
     """
     simulate = _simulator(world, policy, num, length, seed, bump)
     for block, some in _blocks(first, num):
@@ -45,10 +49,9 @@ def drawn(
     world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
     bump: float = 0.0, ranks: Ranks = ALONE,
 ) -> Iterator[Drawn]:  # fmt: skip
-    """`episodes` with their frames, in order, on rank 0.
+    """`episodes` with their frames, in order, on rank 0; every rank must run it to the end.
 
-    The ranks take turns at blocks of episodes; the others hand theirs over to rank 0 and yield
-    nothing. Every rank must run it to the end.
+    The ranks take turns at blocks of episodes; the others hand theirs over and yield nothing.
     """
     simulate, side = _simulator(world, policy, num, length, seed, bump), world.image_size
     for block, some in _blocks(first, num):
@@ -65,38 +68,43 @@ def drawn(
         elif ranks.first:
             for _ in some:
                 frames = torch.empty(length + 1, 3, side, side, dtype=torch.uint8)
-                moves = torch.empty(length, world.action_dim)
-                places = torch.empty(length + 1, world.state_dim)
-                for part in (frames, moves, places):
-                    ranks.receive(part, whose)
-                yield frames.numpy(), moves.numpy(), places.numpy()
+                shapes = (length, world.action_dim), (length + 1, world.state_dim)
+                told = [ranks.receive(x, whose) for x in (frames, *map(torch.empty, shapes))]
+                yield told[0].numpy(), told[1].numpy(), told[2].numpy()
 
 
 def in_memory(found: Iterator[Drawn], num: int) -> Episodes:
     """`num` episodes of equal length as one record, without a file."""
-    frames, actions, states = torch.empty(0), torch.empty(0), torch.empty(0)
-    for e, (pixels, moves, places) in enumerate(found):
-        if e == 0:
-            frames = torch.empty((num, *pixels.shape), dtype=torch.uint8)
-            actions = torch.full((num, len(pixels), moves.shape[1]), torch.nan)
-            states = torch.empty(num, *places.shape)
-        frames[e], states[e] = torch.from_numpy(pixels), torch.from_numpy(places)
-        actions[e, :-1] = torch.from_numpy(moves)
+    first = pixels, moves, places = next(found)
+    frames = torch.empty((num, *pixels.shape), dtype=torch.uint8)
+    actions = torch.full((num, len(pixels), moves.shape[1]), torch.nan)
+    states = torch.empty(num, *places.shape)
+    for e, episode in enumerate(chain([first], found)):
+        frames[e], actions[e, :-1], states[e] = map(torch.from_numpy, episode)
     lengths = torch.full((num,), frames.shape[1])
     return Episodes(frames.flatten(0, 1), actions.flatten(0, 1), lengths, states.flatten(0, 1))
 
 
-def one_episode(stored: Episodes, e: int) -> tuple[NDArray[np.uint8], Floats, Floats | None]:
+def one_episode(stored: Episodes, e: int) -> Stored:
     """Frames [L, C, H, W], actions [L, A] and states [L, S] of episode e, for a writer."""
     rows = stored.rows(torch.tensor([e]))
     states = None if stored.states is None else stored.states[rows].numpy()
     return gather(stored.frames, rows).numpy(), stored.actions[rows].numpy(), states
 
 
+def write_all(
+    writer: HDF5Writer, found: Iterable[Stored], num: int, title: str, first: int = 0
+) -> None:
+    """Write episodes `first` to `num`, counted under a title."""
+    with Progress(title, num, start=first, unit="episode") as bar:
+        for episode in bar.over(found):
+            writer.write(*episode)
+
+
 def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5Writer:
     """A writer for the file of `data collect`: new, or behind the episodes that are there.
 
-    The file of a killed writer is copied as far as it is whole, and takes the old one's place.
+    The whole episodes of a killed writer's file are copied, and take its place.
 
     Raises: ValueError if the file to continue comes from somewhere else; OSError naming it.
     """
@@ -108,11 +116,10 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
         if known.get(name) != value:
             rule = f"{name} must be {known.get(name)!r} as in the file, got {value!r}"
             raise ValueError(f"{path} cannot be continued: {rule}")
-    try:
+    with suppress(OSError):
         return HDF5Writer(path, append=True)
-    except OSError:
-        with open_for_reading(path) as file:
-            empty = not file["ep_len"][()].any()
+    with open_for_reading(path) as file:
+        empty = not file["ep_len"][()].any()
     if empty:
         path.unlink()
         return HDF5Writer(path, compression=compression, origin=origin)
@@ -121,8 +128,7 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
     copy.unlink(missing_ok=True)
     say(f"{path} was left by a killed writer: its {len(stored)} whole episodes are copied first")
     with HDF5Writer(copy, compression=compression, origin=known) as writer:
-        for e in range(len(stored)):
-            writer.write(*one_episode(stored, e))
+        write_all(writer, map(one_episode, repeat(stored), range(len(stored))), len(stored), "copy")
     copy.replace(path)
     return HDF5Writer(path, append=True)
 

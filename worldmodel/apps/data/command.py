@@ -15,9 +15,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.data.collecting import drawn, one_episode, open_writer
+from worldmodel.apps.data.collecting import drawn, one_episode, open_writer, write_all
 from worldmodel.apps.folder import check_new_file, locked, whole_file
-from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import joined
 from worldmodel.apps.settings import (
     CollectSettings,
@@ -52,10 +52,8 @@ def collect(settings: CollectSettings) -> int:
                     check_new_file(out)
                 held.enter_context(locked(out.with_name(f"{out.name}.lock"), str(out)))
                 writer = held.enter_context(open_writer(settings, origin))
-                if len(writer) > num:
-                    raise ValueError(
-                        f"--episodes must be at least the {len(writer)} in {out}, got {num}"
-                    )
+                if (least := len(writer)) > num:
+                    raise ValueError(f"--episodes must be at least the {least} in {out}, got {num}")
         first = int(ranks.gather(str(len(writer)) if ranks.first else "")[0])
         found = drawn(
             world, policy, num, length=settings.length, seed=settings.seed, first=first,
@@ -65,9 +63,7 @@ def collect(settings: CollectSettings) -> int:
             list(found)
             return 0
         try:
-            with Progress("collect", num, start=first, unit="episode") as bar:
-                for episode in bar.over(found):
-                    writer.write(*episode)
+            write_all(writer, found, num, "collect", first)
         except KeyboardInterrupt:
             kept = f"{out} holds {len(writer)} whole episodes"
             say(f"\ninterrupted; {kept}; --resume continues it")
@@ -93,8 +89,7 @@ def _say_coverage(world: World, stored: Episodes, window: int = 25) -> None:
 def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str | int]]:
     """Who acts, and what the file says about itself; the same words are the same episodes."""
     known = policies(world.name)
-    policy = settings.policy or known[0]
-    if policy not in known:
+    if (policy := settings.policy or known[0]) not in known:
         names = f"{', '.join(known)} for {settings.env}"
         raise ValueError(f"--policy must be one of {names}, got {policy!r}")
     origin: dict[str, str | int] = {
@@ -128,19 +123,16 @@ def inspect(settings: InspectSettings) -> int:
 
 def convert(settings: ConvertSettings) -> int:
     """Write pixels, actions and states of any data set we read as HDF5."""
-    out, size, compression = settings.out, settings.size, settings.compression
+    out, size = settings.out, settings.size
     with whole_file(out, [settings.data]) as partial:
         episodes = _open(settings)
         # What is said about the frames holds no longer once they are resized.
         is_copy = format_of(settings.data) == "hdf5" and size is None
         origin = read_origin(settings.data) if is_copy else {}
-        with (
-            HDF5Writer(partial, compression=compression, origin=origin) as writer,
-            Progress("convert", len(episodes), unit="episode") as bar,
-        ):
-            for e in bar.over(range(len(episodes))):
-                frames, actions, states = one_episode(episodes, e)
-                writer.write(_resize(frames, size) if size else frames, actions, states)
+        stored = (one_episode(episodes, e) for e in range(len(episodes)))
+        found = ((_resize(frames, size) if size else frames, a, s) for frames, a, s in stored)
+        with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
+            write_all(writer, found, len(episodes), "convert")
     kept = "pixels and action" if episodes.states is None else "pixels, action and state"
     say(f"{out}: {kept} of {len(episodes)} episodes; other columns stay behind")
     return 0
@@ -164,48 +156,41 @@ def render(settings: RenderSettings) -> int:
         if changed := [f"{k} {v} → {now[k]}" for k, v in then.items() if now.get(k, v) != v]:
             say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
         origin["image_size"] = size
-        with (
-            HDF5Writer(partial, compression=settings.compression, origin=origin) as writer,
-            Progress("render", len(episodes), unit="episode") as bar,
-        ):
-            for e in bar.over(range(len(episodes))):
-                rows = episodes.rows(torch.tensor([e]))
-                states = episodes.states[rows].numpy()
-                writer.write(world.draw(states), episodes.actions[rows].numpy(), states)
+        rows = (episodes.rows(torch.tensor([e])) for e in range(len(episodes)))
+        pairs = ((episodes.states[r].numpy(), episodes.actions[r].numpy()) for r in rows)
+        found = ((world.draw(states), actions, states) for states, actions in pairs)
+        with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
+            write_all(writer, found, len(episodes), "render")
     say(f"{out}: {len(episodes)} episodes at {size} × {size} pixels")
     return 0
 
 
 def _open(settings: InspectSettings | ConvertSettings) -> Episodes:
-    own = settings.pixels, settings.action, settings.state
-    return open_episodes(settings.data, pixels=own[0], action=own[1], state=own[2])
+    return open_episodes(
+        settings.data, **settings.model_dump(include={"pixels", "action", "state"})
+    )
 
 
 def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Frames [L, C, H, W] at another size, each pixel an average over its area."""
-    small = [
-        np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BOX))
-        for channel in np.ascontiguousarray(frames.reshape(-1, *frames.shape[2:]))
-    ]
+    channels = map(Image.fromarray, np.ascontiguousarray(frames.reshape(-1, *frames.shape[2:])))
+    small = [np.asarray(c.resize((size, size), Image.Resampling.BOX)) for c in channels]
     return np.stack(small).reshape(*frames.shape[:2], size, size)
 
 
 def _describe(path: str, episodes: Episodes) -> list[str]:
     """Columns, episodes, frames, ranges and windows of the data set at `path`, line by line."""
-    lengths = episodes.lengths
-    rows, C, H, W = episodes.frames.shape
+    lengths, (rows, C, H, W) = episodes.lengths, episodes.frames.shape
     columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(path)]
     widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
+    table = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in columns]
+    least, mid, most = (int(f(lengths)) for f in (torch.min, torch.median, torch.max))
     at_end = int(episodes.actions[episodes.offsets + lengths - 1].isnan().any(-1).sum())
     windows = int((lengths - _NUM_FRAMES * _FRAMESKIP + 1).clamp(min=0).sum())
     return [
         f"{path}  ({format_of(path)})",
-        *(
-            "    " + "  ".join(c.ljust(w) for c, w in zip(column, widths, strict=True)).rstrip()
-            for column in columns
-        ),
-        f"  episodes       {len(episodes):,}, {rows:,} rows; "
-        f"{int(lengths.min())} to {int(lengths.max())} each, median {int(lengths.median())}",
+        *(f"    {line}" for line in table),
+        f"  episodes       {len(episodes):,}, {rows:,} rows; {least} to {most} each, median {mid}",
         f"  frames         {W} × {H} pixels, {C} channels",
         *_ranges("actions", episodes.actions),
         f"  NaN actions    {episodes.num_missing:,} rows, {at_end:,} at the end of an episode",
@@ -238,11 +223,10 @@ def _contact_sheet(episodes: Episodes, path: Path, source: str) -> None:
         frames = gather(episodes.frames, episodes.offsets[e] + torch.tensor(within))
         for column, frame in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
             picture = Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame)
-            longest = max(picture.size)
             # Whole multiples keep pixels square.
-            scale, how = float(_SIDE // longest), Image.Resampling.NEAREST
-            if longest > _SIDE:
-                scale, how = _SIDE / longest, Image.Resampling.BILINEAR
+            how, scale = Image.Resampling.NEAREST, float(_SIDE // max(picture.size))
+            if not scale:
+                how, scale = Image.Resampling.BILINEAR, _SIDE / max(picture.size)
             W, H = (max(round(side * scale), 1) for side in picture.size)
             place = (_GAP + column * (_SIDE + _GAP), top + _LABEL)
             sheet.paste(picture.resize((W, H), how).convert("RGB"), place)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.apps.folder import begin_folder, write_json
-from worldmodel.apps.machine import commit, machine, versions
+from worldmodel.apps.machine import provenance
 from worldmodel.apps.parsing import check_kept, kept_settings
 from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import Ranks, joined, whole
@@ -52,10 +52,9 @@ def run(settings: TrainSettings) -> int:
         try:
             reports = train(settings, material, ranks)
         except KeyboardInterrupt:
-            again = f"worldmodel train --resume --out {shlex.quote(str(out))}"
-            kept = (out / CHECKPOINTS).exists()
+            again = f"continue with: worldmodel train --resume --out {shlex.quote(str(out))}"
             if ranks.first:
-                say(f"\ninterrupted; {f'continue with: {again}' if kept else 'nothing was kept'}")
+                say(f"\ninterrupted; {again if checkpoints(out) else 'nothing was kept'}")
             raise
         if not ranks.first:
             return 0
@@ -70,8 +69,8 @@ def run(settings: TrainSettings) -> int:
             "held_out_prediction": scores[0], "held_out_regularization": scores[1],
             "floor": None if floor is None else round(floor, 4),
             "collapse_alarms": 0 if reports.alarm is None else reports.alarm.count,
-            "processes": ranks.size, "wall_seconds": reports.seconds, "versions": versions(),
-            "git_commit": commit(), "machine": machine(str(reports.training.device)),
+            "processes": ranks.size, "wall_seconds": reports.seconds,
+            **provenance(str(reports.training.device)),
         }  # fmt: skip
         write_json(report, out / _REPORT)
         write_index(out)
@@ -90,24 +89,17 @@ def _decided(settings: TrainSettings) -> TrainSettings:
         known = read_origin(settings.data).get("world") if Path(settings.data).is_file() else None
         world = settings.world or (known if isinstance(known, str) else None)
         return settings.model_copy(update={"world": world})
-    if not (out / SETTINGS).is_file():
-        raise FileNotFoundError(f"--resume needs a run folder with {SETTINGS}, got {out}")
     before = kept_settings(TrainSettings, "train", out / SETTINGS, out=out)
     steps, precision = settings.steps or before.steps, settings.precision
     if (out / _REPORT).exists():
         if (steps or 0) <= (before.steps or 0):
-            raise FileExistsError(
-                f"--resume needs an unfinished run, got {out} with its {_REPORT}; --steps above "
-                f"{before.steps} extends it"
-            )
+            more = f"--steps above {before.steps} extends it"
+            rule = f"an unfinished run, got {out} with its {_REPORT}"
+            raise FileExistsError(f"--resume needs {rule}; {more}")
         before = before.model_copy(update={"steps": steps, "schedule_from": before.steps})
-    settings = settings.model_copy(
-        update={
-            "steps": steps, "schedule_from": before.schedule_from,
-            "precision": before.precision if precision == "auto" else precision,
-            "world": settings.world or before.world,
-        }
-    )  # fmt: skip
+    precision = before.precision if precision == "auto" else precision
+    own = {"steps": steps, "precision": precision, "world": settings.world or before.world}
+    settings = settings.model_copy(update={**own, "schedule_from": before.schedule_from})
     check_kept(settings, before)
     return settings
 
@@ -115,8 +107,8 @@ def _decided(settings: TrainSettings) -> TrainSettings:
 def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Reports:
     """Every step that is left in `settings.out`, with checkpoints, and tables by the reports.
 
-    Raises: ValueError if model, data and settings do not fit; DamagedStateError; NonFiniteError or
-        KeyboardInterrupt after the last good state was kept; OSError.
+    Raises: ValueError if the settings do not fit; DamagedStateError; OSError; NonFiniteError or
+        KeyboardInterrupt after the last good state was kept.
     """
     with ranks.together():
         settings, training, state = _begin(settings, material, ranks)
@@ -128,21 +120,19 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
     ):
 
         def checkpoint() -> None:
-            _keep(settings, material, training, reports)
-            reports.held_out(score(training, material.held_out, settings.held_out_windows))
-
-        def due() -> bool:
-            step = training.step
-            return step > 0 and (step % settings.checkpoint_every == 0 or step == training.steps)
+            step, every = training.step, settings.checkpoint_every
+            if step == 0 or (step % every and step < training.steps):
+                return
+            # Scored already, unless killed behind the checkpoint: rank 0's table lacks the step.
+            if not ranks.gather("scored" if reports.scores else "")[0]:
+                _keep(settings, material, training, reports)
+                reports.held_out(score(training, material.held_out, settings.held_out_windows))
 
         try:
-            # Killed between the checkpoint and what comes behind it: rank 0's table lacks the step.
-            if due() and not ranks.gather("scored" if reports.scores else "")[0]:
-                checkpoint()
+            checkpoint()
             for losses in steps:
                 reports.step(losses)
-                if due():
-                    checkpoint()
+                checkpoint()
                 release()
         except (KeyboardInterrupt, NonFiniteError):
             # Interrupted ranks stop at different steps: only a lone process keeps its state.
@@ -155,10 +145,7 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
 def _begin(
     settings: TrainSettings, material: TrainMaterial, ranks: Ranks
 ) -> tuple[TrainSettings, Training, dict[str, Tensor] | None]:
-    """Settings and training of the next step, and the reports' state there, if it is not the first.
-
-    Writes what is decided before that step.
-    """
+    """Settings and training of the next step, with what is known there already; both written."""
     out, names = settings.out, settings.out / EPISODES
     resumes = settings.resume and bool(checkpoints(out))
     settings, training = begin_training(settings, material, ranks, fresh=not resumes)
@@ -189,8 +176,8 @@ def _begin(
 def whole_steps() -> Iterator[Callable[[], None]]:
     """Hold Ctrl-C, or a polite kill, back until the yielded function is called, which raises it.
 
-    A step cut in half leaves moved batch statistics and spent random numbers behind: a run resumed
-    from there would not end where an uninterrupted one does. Signals with other handlers stay.
+    A step cut in half leaves moved batch statistics and spent random numbers behind, from which no
+    run ends as an uninterrupted one. Signals with other handlers stay.
     """
     held: list[int] = []
     usual, main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
@@ -213,18 +200,16 @@ def whole_steps() -> Iterator[Callable[[], None]]:
 def score(training: Training, windows: Windows, count: int) -> Scores:
     """Mean prediction loss and regularizer over the first `count` windows, in evaluation mode.
 
-    Batches are as large as in training where there are enough windows, since SIGReg grows with the
-    batch. Neither the random state nor the regularizer's step moves, and an objective that draws
-    draws the same every time. Every rank must call it.
+    Batches are as large as in training if there are windows enough, since SIGReg grows with them.
+    The random state stays, and what an objective draws is the same. Every rank must call it.
     """
-    ranks = training.ranks
+    ranks, device = training.ranks, training.device
     size = min(training.recipe.batch_size, len(windows)) // ranks.size * ranks.size
     order = BatchOrder(len(windows), size, seed=0, rank=ranks.rank, ranks=ranks.size)
     sums, num = torch.zeros(2), max(min(count, len(windows)) // size, 1)
     training.both.eval()
     try:
-        devices = [training.device] if training.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(0)
             for step in range(num):
                 losses = training.losses(windows.batch(order.batch(step)))
@@ -275,8 +260,8 @@ def _restore(training: Training, out: Path) -> dict[str, Tensor]:
         except DamagedStateError as error:
             damaged.append(str(error))
             continue
-        for sentence in damaged if training.ranks.first else ():
-            say(f"{sentence}; continued from the one before, {path.name}")
+        if damaged and training.ranks.first:
+            say(f"{'; '.join(damaged)}; continued from the one before, {path.name}")
         return also
-    reasons = "; ".join(damaged)
-    raise DamagedStateError(f"no checkpoint in {out / CHECKPOINTS} can be read: {reasons}")
+    where = out / CHECKPOINTS
+    raise DamagedStateError(f"no checkpoint in {where} can be read: {'; '.join(damaged)}")

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from sigreg import SIGReg
@@ -18,7 +16,7 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.machine import precision_of
 from worldmodel.apps.ranks import ALONE, Ranks, part, shared, whole
 from worldmodel.apps.settings import Recipe
-from worldmodel.checkpoint import digest_of
+from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
@@ -26,7 +24,7 @@ from worldmodel.records import Batch, Losses, named
 __all__ = ["DamagedStateError", "NonFiniteError", "Objective", "Training", "learning_rate",
            "read_state", "write_state"]  # fmt: skip
 
-_FORMAT = 1  # of a training state
+_FORMAT = 2  # of a training state
 
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
@@ -38,7 +36,8 @@ class NonFiniteError(FloatingPointError):
 
 def learning_rate(recipe: Recipe, step: int) -> float:
     """Rate of a step: from `schedule_from` a linear warm-up, then a cosine to 0 behind the last."""
-    steps, now = _steps(recipe) - recipe.schedule_from, step - recipe.schedule_from
+    assert recipe.steps is not None
+    steps, now = recipe.steps - recipe.schedule_from, step - recipe.schedule_from
     warm = max(round(recipe.warmup * steps), 1)
     if now < warm:
         return recipe.learning_rate * (now + 1) / warm
@@ -46,34 +45,22 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * along))
 
 
-def _steps(recipe: Recipe) -> int:
-    if recipe.steps is None:
-        raise ValueError("steps must be a number here, got none")
-    return recipe.steps
-
-
 class Training:
     """A model on its way: steps one at a time, and a file from which it goes on.
 
-    Batches and the learning rate are functions of (seed, step), so a state holds no sampler and no
-    scheduler: model, optimizer, regularizer, random state and the step are all. `step` counts the
-    optimizer steps taken, of `steps`; `gradient_norm` is the last one's before it was clipped.
-
-    On several ranks each computes its part of every batch, and the gradients are averaged: with
-    batch statistics (`ranks.synchronise`) and SIGReg over all ranks they are those of one process
-    with the whole batch. Dropout alone differs: its masks are a function of (seed, step, rank).
+    Batches and the learning rate are functions of (seed, step): model, optimizer, regularizer,
+    random state and step are a whole state. `step` counts the optimizer steps taken, of `steps`;
+    `gradient_norm` is the last one's before it was clipped. On several ranks each computes its part
+    of a batch and gradients are averaged: with batch statistics (`ranks.synchronise`) and SIGReg
+    over all ranks they are those of one process. Dropout masks depend on (seed, step, rank).
 
     Args:
         model: what `objective` takes; trained in place, on the device where it is.
-        windows: where batches come from.
         recipe: settings of the loop, `steps` decided.
-        objective: what a step minimises.
-        regularizer: its third argument, SIGReg by the recipe where None; its parameters learn too.
+        regularizer: the objective's third argument, SIGReg by the recipe if None; it learns too.
         workers: processes that fetch batches ahead; the batches are the same with any number.
-        ranks: who shares the batches.
         sharded: each rank holds a part of every weight and moment (FSDP2), not all (DDP).
-    Raises: ValueError if there are fewer windows than the batch needs, the ranks do not divide it,
-        or `steps` is not decided.
+    Raises: ValueError if the windows or ranks do not fit the batch, or `steps` is not decided.
     """
 
     def __init__(
@@ -83,11 +70,13 @@ class Training:
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)
+        if (steps := recipe.steps) is None:
+            raise ValueError("steps must be a number here, got none")
         self.recipe = recipe = recipe.model_copy(update={"precision": precision})
         self.model: Any = model
         self.windows, self.objective = windows, objective
         self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
-        self.step, self.steps, self.gradient_norm = 0, _steps(recipe), math.nan
+        self.step, self.steps, self.gradient_norm = 0, steps, math.nan
         self.order = BatchOrder(
             len(windows), recipe.batch_size, seed=recipe.seed, stop=self.steps, rank=ranks.rank,
             ranks=ranks.size,
@@ -107,8 +96,7 @@ class Training:
 
         Between two steps everything is whole: the place to save, or to stop.
 
-        Raises: NonFiniteError if a loss or its gradient is not finite: the model, the regularizer
-            and the random state are then as they were before that step.
+        Raises: NonFiniteError if a loss or gradient is not finite; all is as before that step.
         """
         self.model.train()
         batches = self._batches()
@@ -122,8 +110,7 @@ class Training:
 
     def losses(self, batch: Batch) -> Losses:
         """The objective of a batch on any device, in the precision of the run."""
-        # Whoever holds a part of the weights must ask the others for the rest.
-        losses: Losses = (self._pass if self.sharded else self.both)(*batch)
+        losses: Losses = self.both(*batch)
         return losses
 
     def precision(self) -> torch.autocast:
@@ -163,9 +150,10 @@ class Training:
         return losses
 
     def _random(self) -> dict[str, Tensor]:
-        cuda = self.device.type == "cuda"
-        own = {"random.cuda": torch.cuda.get_rng_state(self.device)} if cuda else {}
-        return {"random": torch.get_rng_state(), **own}
+        own = {"random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            own["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        return own
 
     def _set_random(self, state: dict[str, Tensor]) -> None:
         torch.set_rng_state(state["random"])
@@ -173,22 +161,21 @@ class Training:
             torch.cuda.set_rng_state(state["random.cuda"], self.device)
 
     def _diagnose(self, losses: Losses, batch: Batch) -> str:
+        def bad(values: Mapping[str, Tensor]) -> str:
+            return " and ".join(k for k, v in values.items() if not bool(v.isfinite().all()))
+
         terms = {"prediction loss": losses.prediction, "SIGReg": losses.regularization}
-        bad = [name for name, value in terms.items() if not math.isfinite(float(value))]
-        if math.isfinite(float(losses.total.detach())):
-            bad = ["the gradient"]
-        inputs = {**named(batch.frames, "frames"), "actions": batch.actions}
-        dirty = [name for name, value in inputs.items() if not bool(value.isfinite().all())]
-        where = "" if self.ranks.size == 1 else f" of rank {self.ranks.rank}"
-        source = "its data are finite, so"
-        if where:
-            source = "this rank's data are finite: unless another rank's are not,"
-        source += " the weights have diverged: lower learning_rate or weight"
-        if dirty:
-            source = f"its {' and '.join(dirty)} hold NaN or inf"
+        what = "the gradient" if bool(losses.total.isfinite()) else bad(terms) or "the total loss"
+        where, source = "", "its data are finite, so the weights have diverged"
+        if self.ranks.size > 1:
+            where, source = f" of rank {self.ranks.rank}", "this rank's data are finite: unless "
+            source += "another rank's are not, the weights have diverged"
+        source += ": lower learning_rate or weight"
+        if dirty := bad({**named(batch.frames, "frames"), "actions": batch.actions}):
+            source = f"its {dirty} hold NaN or inf"
         return (
             f"training stopped at step {self.step + 1} of {self.steps}: "
-            f"{' and '.join(bad) or 'the total loss'} is not finite on batch {self.step} "
+            f"{what} is not finite on batch {self.step} "
             f"(windows {self.order.batch(self.step)[:4].tolist()}…{where}); {source}"
         )
 
@@ -206,8 +193,7 @@ class Training:
         """Go on from a file that `save` wrote with the same recipe, or at the end of a shorter one.
 
         Returns: what `save` was given as `also`.
-        Raises: FileNotFoundError if there is none; DamagedStateError if it is not what was
-            written; ValueError if it is of another recipe or of another model.
+        Raises: as `read_state`; ValueError if it is of another recipe or of another model.
         """
         tensors, words = read_state(path)
         step, mine = int(words.pop("step", "0")), self._words()
@@ -216,31 +202,27 @@ class Training:
             words |= {"steps": mine["steps"], "schedule_from": mine["schedule_from"]}
         words.setdefault("schedule_from", "0")
         if changed := [f"{k} {words.get(k)} → {v}" for k, v in mine.items() if words.get(k) != v]:
-            raise ValueError(
-                f"a resumed run must keep its settings, got other ones than {path} holds: "
-                + ", ".join(changed)
-            )
-        own, learned, also = self.both.state_dict(), {}, {}
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "also":
-                also[rest] = value
-            elif kind == "optimizer":
-                index, _, key = rest.partition(".")
-                moments.setdefault(int(index), {})[key] = value
-            elif kind != "random":
-                learned[name] = part(value, own[name]) if name in own else value
+            rule = f"keep its settings, got other ones than {path} holds"
+            raise ValueError(f"a resumed run must {rule}: {', '.join(changed)}")
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+        own, state = self.both.state_dict(), self.optimizer.state_dict()
+        learned = {k: v for k, v in tensors.items() if k.startswith(("model.", "regularizer."))}
+        learned = {k: part(v, own[k]) if k in own else v for k, v in learned.items()}
+        state["state"] = {
+            i: {k: part(v, ours) for k, v in below(f"optimizer.{i}.").items()}
+            for i, ours in enumerate(self.parameters)
+        }
         try:
             self.both.load_state_dict(learned)
         except RuntimeError as error:
             raise ValueError(f"{path} is of another model: {error}") from error
-        ours, groups = self.parameters, self.optimizer.state_dict()["param_groups"]
-        state = {i: {k: part(v, ours[i]) for k, v in m.items()} for i, m in moments.items()}
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.optimizer.load_state_dict(state)
         self._set_random(tensors)
         self.step = step
-        return also
+        return below("also.")
 
     def _words(self) -> dict[str, str]:
         """What a state must agree in to be continued."""
@@ -265,38 +247,27 @@ class DamagedStateError(ValueError):
     """A checkpoint that is not what was written; the message names the file."""
 
 
-def write_state(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def write_state(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> None:
     """Write tensors and words as one safetensors file, whole or not at all; OSError names it."""
-    # safetensors knows no strides, and two names of one storage are written twice.
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    own = {"format": str(_FORMAT), "sha256": _digest(plain, metadata)}
-    write_atomically(path, save(plain, metadata | own))
+    # As a tensor the words are under the file's digest too.
+    told = torch.frombuffer(bytearray(json.dumps(dict(words)).encode()), dtype=torch.uint8)
+    write_atomically(path, as_bytes({**tensors, "words": told}, {"format": str(_FORMAT)})[0])
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What `write_state` was given.
 
-    Raises: FileNotFoundError; DamagedStateError if it is no safetensors file or one bit differs;
-        ValueError if a newer version wrote it.
+    Raises: FileNotFoundError; DamagedStateError if a bit differs; ValueError of another format.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no training state to resume from at {path}")
+    version = notes_of(path).get("format", "")
+    if version.isdecimal() and int(version) != _FORMAT:
+        other = "newer" if int(version) > _FORMAT else "older"
+        rule = f"{other} than {_FORMAT}, the one this version reads"
+        raise ValueError(f"{path} has format {version}, {rule}: use the version that wrote it")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DamagedStateError(f"{path} is damaged: {error}") from error
-    version, kept = (metadata.pop(name, "") for name in ("format", "sha256"))
-    if version.isdecimal() and int(version) > _FORMAT:
-        raise ValueError(
-            f"{path} has format {version}, newer than {_FORMAT}, the newest this version reads; "
-            "update the library"
-        )
-    if kept != _digest(tensors, metadata):
-        raise DamagedStateError(f"{path} is damaged: its values do not match their digest")
-    return tensors, metadata
-
-
-def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    return digest_of(tensors, json.dumps(metadata, sort_keys=True).encode())
+        tensors = read_weights(path)
+        return tensors, json.loads(bytes(tensors.pop("words").tolist()))
+    except (ValueError, KeyError, OSError) as error:
+        raise DamagedStateError(f"{path} is no training state: {error}") from error

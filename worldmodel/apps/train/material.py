@@ -44,22 +44,19 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
     """Open a data set and split it by episode.
 
     Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has fewer than two
-        episodes, other than square colour frames, or no window on one side of the split.
+        episodes, frames that are not square and in colour, or no window on a side of the split.
     """
     episodes = open_episodes(settings.data, pixels=settings.pixels, action=settings.action)
     _, channels, height, width = episodes.frames.shape
     if channels != 3 or height != width:
-        raise ValueError(
-            f"frames must be square and of three channels, got {width} × {height} and {channels} "
-            f"in {settings.data}; worldmodel data convert --size writes others"
-        )
+        came = f"{width} × {height} and {channels} in {settings.data}"
+        remedy = "worldmodel data convert --size writes others"
+        raise ValueError(f"frames must be square and of three channels, got {came}; {remedy}")
     if isinstance(episodes.frames, EpisodeFrames):
-        size = math.prod(episodes.frames.shape)
-        if size > _MEMORY:
-            raise ValueError(
-                f"{settings.data} gives whole episodes only and has {size / 2**30:.0f} GiB of "
-                "frames; write it as HDF5 first: worldmodel data convert IN OUT.h5"
-            )
+        if (size := math.prod(episodes.frames.shape)) > _MEMORY:
+            came = f"{settings.data} gives whole episodes only and has {size / 2**30:.0f} GiB"
+            remedy = "write it as HDF5 first: worldmodel data convert IN OUT.h5"
+            raise ValueError(f"{came} of frames; {remedy}")
         episodes = episodes.in_memory()
     train, held_out = split(len(episodes), settings.held_out, settings.seed)
     return cut(settings, (episodes, train), (episodes, held_out))
@@ -70,13 +67,14 @@ def cut(
 ) -> TrainMaterial:
     """Windows of open episodes, given with the indices [E] that are meant; at least one a side."""
     frames, skip, scale = settings.num_frames, settings.frameskip, ActionScale.fit(*train)
-    windows, digests = [], []
-    for episodes, subset in (train, held_out):
-        own = Windows(episodes, num_frames=frames, frameskip=skip, scale=scale, subset=subset)
-        windows.append(own)
-        names = episode_digests(episodes)
-        digests.append([names[e] for e in subset.tolist()])
-    return TrainMaterial(windows[0], windows[1], scale, digests[0], digests[1])
+    windows, names = [], []
+    for episodes, some in (train, held_out):
+        windows.append(
+            Windows(episodes, num_frames=frames, frameskip=skip, scale=scale, subset=some)
+        )
+        digests = episode_digests(episodes)
+        names.append([digests[e] for e in some.tolist()])
+    return TrainMaterial(windows[0], windows[1], scale, names[0], names[1])
 
 
 _PASSES = 10  # over the data where no steps are given, as published
@@ -112,16 +110,13 @@ def begin_training(
     Raises: ValueError if model, data, ranks and settings do not fit each other.
     """
     size, ours = settings.batch_size, len(material.held_out)
-    if size < 2 * ranks.size or size % ranks.size:
-        raise ValueError(
-            f"batch_size must be at least 2 for each process, all alike, got {size} for "
-            f"{ranks.size}"
-        )
-    if ours < 2 * ranks.size:
-        raise ValueError(
-            f"the held-out episodes must have at least {2 * ranks.size} windows, got {ours}: "
-            f"raise held_out (now {settings.held_out})"
-        )
+    least, now = 2 * ranks.size, settings.held_out
+    if size < least or size % ranks.size:
+        rule = f"at least 2 for each process, all alike, got {size} for {ranks.size}"
+        raise ValueError(f"batch_size must be {rule}")
+    if ours < least:
+        rule = f"at least {least} windows, got {ours}: raise held_out (now {now})"
+        raise ValueError(f"the held-out episodes must have {rule}")
     steps = settings.steps or max(_PASSES * (len(material.train) // size), 1)
     precision = precision_of(settings.precision, ranks.device)
     settings = settings.model_copy(update={"steps": steps, "precision": precision})
@@ -146,8 +141,7 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
     The weights are drawn from the global random stream. Of "gcbc" it is a policy: its windows may
     be longer than the history, for their frames are goals.
 
-    Raises: ValueError if a part has no such argument or refuses its value, or the history is too
-        short for the windows.
+    Raises: ValueError if a part lacks or refuses an argument, or its history is too short.
     """
     episodes, num_frames, preset = windows.episodes, settings.num_frames, settings.preset
     action_dim = episodes.actions.shape[1] * windows.frameskip
@@ -162,26 +156,24 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
         part, wanted = getattr(plan, name), dict(changes.get(name, {}))
         own = {"image_size": episodes.frames.shape[-1]} if name == "encoder" else {}
         if unknown := sorted(set(wanted) - set(part.config)):
-            raise ValueError(
-                f"{name} ({type(part).__name__}) has no {unknown[0]!r}; it has "
-                f"{', '.join(sorted(part.config))}"
-            )
+            whose, known = f"{name} ({type(part).__name__})", ", ".join(sorted(part.config))
+            raise ValueError(f"{whose} has no {unknown[0]!r}; it has {known}")
         try:
             parts[name] = type(part)(**(part.config | own | wanted))
         except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
             hint = (
                 "; set encoder.patch_size, or write frames of another side with `worldmodel data "
-                f"convert --size` (they have {own['image_size']} px)" if own and not wanted else ""
-            )  # fmt: skip
-            raise ValueError(f"the {preset} {name} cannot be built: {error}{hint}") from error
+            )
+            hint += f"convert --size` (they have {episodes.frames.shape[-1]} px)"
+            why = f"{error}{hint if own and not wanted else ''}"
+            raise ValueError(f"the {preset} {name} cannot be built: {why}") from error
     if clones:
         return GCBC(parts["encoder"], parts["predictor"], action_dim)
     model = WorldModel(**parts)
-    if model.predictor.history < num_frames - 1:
-        raise ValueError(
-            f"num_frames must be at most predictor.history + 1 = {model.predictor.history + 1}, "
-            f"got {num_frames}; set predictor.history={num_frames - 1} too"
-        )
+    if (most := model.predictor.history + 1) < num_frames:
+        remedy = f"set predictor.history={num_frames - 1} too"
+        rule = f"at most predictor.history + 1 = {most}"
+        raise ValueError(f"num_frames must be {rule}, got {num_frames}; {remedy}")
     return model
 
 
@@ -192,21 +184,17 @@ def _weights_of(
     found, kind = open_run(folder), type(model).__name__
     if (other := type(found.model).__name__) != kind:
         raise ValueError(f"--init-from must be a {kind}, {folder} holds a {other}")
-    mine = material.train.episodes.actions.shape[1], material.train.frameskip
-    theirs = len(found.scale.mean), found.frameskip
+    mine = f"{material.train.episodes.actions.shape[1]} dims × frameskip {material.train.frameskip}"
+    theirs = f"{len(found.scale.mean)} dims × frameskip {found.frameskip}"
     if mine != theirs:
-        raise ValueError(
-            f"--init-from must be trained on actions of {mine[0]} dims × frameskip {mine[1]}, as "
-            f"these data are cut, {folder} was on {theirs[0]} × {theirs[1]}"
-        )
+        rule = f"trained on actions of {mine}, as these data are cut"
+        raise ValueError(f"--init-from must be {rule}, {folder} was on {theirs}")
     state: dict[str, Tensor] = found.model.state_dict()
-    ours, others = (
-        {name: list(value.shape) for name, value in s.items()} for s in (model.state_dict(), state)
-    )
+    ours, others = ({k: list(v.shape) for k, v in s.items()} for s in (model.state_dict(), state))
     if differ := sorted(n for n in ours | others if ours.get(n) != others.get(n)):
+        first = f"{differ[0]}: {others.get(differ[0])} instead of {ours.get(differ[0])}"
         raise ValueError(
-            f"--init-from must hold the model of these settings, {folder} differs in "
-            f"{len(differ)} tensors, as {differ[0]}: {others.get(differ[0])} instead of "
-            f"{ours.get(differ[0])}; --config {folder / 'train.json'} takes over its settings"
+            f"--init-from must hold the model of these settings, {folder} differs in {len(differ)} "
+            f"tensors, as {first}; --config {folder / 'train.json'} takes over its settings"
         )
     return state

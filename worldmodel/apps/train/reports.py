@@ -35,10 +35,9 @@ _EXCESS = 0.5  # SIGReg's excess, as a fraction of what a single point would sco
 class Alarm:
     """Watches the read-outs of a run and speaks once per collapse; `count` is how many it told.
 
-    A collapse is one of three: all embeddings near one point, all near one line, or a
-    statistic half as large as that of a single point. It counts when it is seen in three read-outs
-    in a row behind the warm-up, the first tenth of the run and 50 steps: fresh weights may show any
-    of them for a while. The weight and rate of `recipe` are named as suspects.
+    A collapse: all embeddings near one point or one line, or a statistic half as large as a single
+    point's. It counts when seen in three read-outs in a row behind the warm-up, the first tenth of
+    the run and 50 steps, for fresh weights may show it. Suspects are the recipe's weight and rate.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -47,14 +46,14 @@ class Alarm:
     def look(self, step: int, found: Report) -> str | None:
         """What to tell the user about a read-out, None if there is nothing new."""
         signs, recipe = [], self.recipe
+        if step <= max(50, max(recipe.warmup, 0.1) * (recipe.steps or 0)):
+            return None
         if found.scale < _POINT:
             signs.append("all embeddings lie near one point")
         elif found.effective_rank < _RANK:
             signs.append(f"they fill {found.effective_rank:.1f} of {found.dim} directions")
         if found.collapse > _EXCESS:
             signs.append(f"SIGReg's excess is {found.collapse:.0%} of a single point's")
-        if step <= max(50, max(recipe.warmup, 0.1) * (recipe.steps or 0)):
-            return None
         figures = (
             f"standard deviation {found.scale:.2g} instead of 1, effective rank "
             f"{found.effective_rank:.1f} where Gaussian samples show {found.gaussian_rank:.0f}, "
@@ -69,8 +68,7 @@ class Alarm:
         self.raised, self.count = True, self.count + 1
         remedy = (
             f"Raise weight (now {recipe.weight:g}; doubling it is a step), or lower learning_rate "
-            f"(now {recipe.learning_rate:g}); see also whether the frames differ: worldmodel data "
-            "inspect"
+            f"(now {recipe.learning_rate:g}); do the frames differ? See worldmodel data inspect"
         )
         if recipe.weight == 0:
             remedy = "weight is 0: nothing keeps embeddings apart; set weight=0.05 or so"
@@ -90,10 +88,9 @@ class Scores(NamedTuple):
 class Reports:
     """Averages the losses and tells about them every `every` steps; None makes 200 rows.
 
-    The read-outs (effective rank, spread, alarm) look at the last batch of a stretch alone, on rank
-    0 at its own part; they draw nothing from the global random stream. `scores` are those on
-    held-out episodes at the present step, or None. `state` is what an earlier `state` returned, at
-    this step of the training; `wandb` is a run of Weights & Biases.
+    The read-outs (effective rank, spread, alarm) look at rank 0's part of the last batch of a
+    stretch and draw nothing from the global random stream. `scores` are those on held-out episodes
+    at this step, or None; `state` is what an earlier `state` returned at this step.
     """
 
     def __init__(
@@ -107,15 +104,13 @@ class Reports:
         self.floor = None if sigreg is None else noise_floor(sigreg.quadrature)
         # The alarm knows SIGReg's target; another regularizer may mean another spread.
         self.alarm = None if self.floor is None else Alarm(training.recipe)
-        self.began, self.sums, self.count, self.seconds = time.monotonic(), torch.zeros(2), 0, 0.0
+        self.began, self.seconds, self.shown = time.monotonic(), 0.0, dict[str, float]()
         self.since = self.began, training.step
-        if state:
-            self.sums = state["sums"]
-            self.count, seen, count, raised = state["counts"].tolist()
-            if self.alarm is not None:
-                self.alarm.seen, self.alarm.count, self.alarm.raised = seen, count, bool(raised)
+        known = state or {"sums": torch.zeros(2), "counts": torch.zeros(4, dtype=torch.int64)}
+        self.sums, (self.count, seen, count, raised) = known["sums"], known["counts"].tolist()
+        if self.alarm is not None:
+            self.alarm.seen, self.alarm.count, self.alarm.raised = seen, count, bool(raised)
         self.scores: Scores | None = None
-        self.shown: dict[str, float] = {}
         self.bar = Progress("train", training.steps, start=training.step, quiet=not self.writes)
         self.paths = folder / "curves.csv", folder / "held_out.csv"
         self.events: Any = None
@@ -124,8 +119,8 @@ class Reports:
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        for path, header in zip(self.paths, (COLUMNS, ("step", *Scores._fields)), strict=True):
-            _begin(path, header, training.step)
+        _begin(self.paths[0], COLUMNS, training.step)
+        _begin(self.paths[1], ("step", *Scores._fields), training.step)
         told = read_table(self.paths[1])
         if told["step"][-1:] == [training.step]:
             self.scores = Scores(told["prediction"][-1], told["regularization"][-1])
@@ -144,12 +139,12 @@ class Reports:
         if self.events is not None:
             self.events.close()
         if self.wandb is not None:
-            self.wandb.finish(exit_code=0 if kind is None else 1)
+            self.wandb.finish(exit_code=int(kind is not None))
 
     def state(self) -> dict[str, Tensor]:
         """What is known of the row that is not full yet, and of the alarm; every rank calls it."""
         alarm = self.alarm
-        told = [0, 0, 0] if alarm is None else [alarm.seen, alarm.count, int(alarm.raised)]
+        told = [0, 0, 0] if alarm is None else [alarm.seen, alarm.count, alarm.raised]
         sums = self.training.ranks.mean(self.sums).cpu()
         return {"sums": sums, "counts": torch.tensor([self.count, *told])}
 
@@ -166,7 +161,7 @@ class Reports:
         """Take note of the losses on held-out episodes."""
         self.scores = scores
         if self.writes:
-            self._tell(self.paths[1], "held_out", scores._asdict(), Scores._fields)
+            self._tell("held_out", scores._asdict(), Scores._fields)
 
     def _row(self, step: int, losses: Losses) -> None:
         recipe, (began, first), now = self.training.recipe, self.since, time.monotonic()
@@ -184,15 +179,13 @@ class Reports:
             "gradient_norm": self.training.gradient_norm,
             "learning_rate": learning_rate(recipe, step - 1), "windows_per_second": rate,
         }  # fmt: skip
-        self._tell(self.paths[0], "train", values, COLUMNS[1:])
+        self._tell("train", values, COLUMNS[1:])
         self.shown = {"prediction": prediction, **excess, "rank": found.effective_rank}
         if self.alarm is not None and (told := self.alarm.look(step, found)) is not None:
             say(told)
 
-    def _tell(
-        self, path: Path, group: str, values: Mapping[str, float], columns: Sequence[str]
-    ) -> None:
-        step = self.training.step
+    def _tell(self, group: str, values: Mapping[str, float], columns: Sequence[str]) -> None:
+        path, step = self.paths[group == "held_out"], self.training.step
         cells = [f"{values[name]:.6g}" if name in values else "" for name in columns]
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(",".join([str(step), *cells]) + "\n")
@@ -209,13 +202,12 @@ def begin_wandb(settings: TrainSettings) -> Any:
     """A run of Weights & Biases, if one is wanted; its id in `wandb.json` lets it be continued."""
     if not settings.wandb:
         return None
-    path = settings.out / "wandb.json"
+    path, values = settings.out / "wandb.json", settings.model_dump(mode="json")
     if not path.is_file():
         write_json({"id": secrets.token_hex(4)}, path)
     return need_wandb().init(
-        project="worldmodel", name=settings.out.name, dir=str(settings.out),
-        config=settings.model_dump(mode="json"), resume="allow",
-        id=json.loads(path.read_text(encoding="utf-8"))["id"],
+        project="worldmodel", name=settings.out.name, dir=str(settings.out), config=values,
+        resume="allow", id=json.loads(path.read_text(encoding="utf-8"))["id"],
     )  # fmt: skip
 
 

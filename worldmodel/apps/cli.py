@@ -40,7 +40,7 @@ _TABLE = (
     ("tune-lambda", "Tune", "tune.run", "find the weight of SIGReg by bisection"),
     ("study", "Study", "study.command.run", "measure what a run has learned, one page"),
     ("manifest", "Manifest", "evaluate.manifest.run", "write down start and goal pairs"),
-    ("evaluate", "Evaluate", "evaluate.command.run", "measure how often plans reach the goals"),
+    ("evaluate", "Evaluate", "evaluate.trial.run", "measure how often plans reach the goals"),
     ("compare", "Compare", "evaluate.result.run", "compare two results on one manifest"),
 )
 COMMANDS = {

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.apps.data.collecting import fresh_walks
 from worldmodel.apps.report.pages import plural
 from worldmodel.apps.runs import Run
 from worldmodel.data import Episodes, episode_digests
 from worldmodel.data.frames import gather
 from worldmodel.data.opening import open_episodes
 from worldmodel.study import embed
-from worldmodel.worlds import TwoRoom, collect
-from worldmodel.worlds.rendered import RenderedFrames
+from worldmodel.worlds import TwoRoom
 
 __all__ = ["Sequences", "StudyMaterial", "gather_material", "sequences"]
 
@@ -55,13 +54,7 @@ def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Stu
     elif run.world == TwoRoom.name:
         world = TwoRoom(int(run.world_model.encoder.image_size))
         length = max(int(run.settings.get("length", 80)), 4 * run.frameskip)
-        walks = collect(world, 2 * episodes, length, _COLLECT_SEED + seed)
-        after = np.full((2 * episodes, 1, 2), np.nan, np.float32)  # nothing is done at the end
-        states = walks.states.reshape(-1, 2)
-        actions = np.concatenate([walks.actions, after], axis=1).reshape(-1, 2)
-        lengths = torch.full((2 * episodes,), length + 1)
-        numbers = torch.from_numpy(actions), lengths, torch.from_numpy(states)
-        found = Episodes(RenderedFrames(world, states), *numbers)
+        found = fresh_walks(world, 2 * episodes, length, _COLLECT_SEED + seed)
     else:
         raise ValueError(
             f"{run.folder} is of the world {run.world!r}, which study cannot collect from: "

@@ -102,14 +102,14 @@ def film_suffix() -> str:
 
 
 def write_film(film: Film, display: World, path: Path, *, across: int = 1) -> None:
-    """Write attempts, `across` in a row, as a GIF or MP4; `display` draws the states as shown.
+    """Write attempts, `across` in a row; `display` draws the states as shown.
 
-    Raises: ValueError for another kind of file; OSError naming `path`.
+    Raises: ValueError if `path` ends in neither .gif nor .mp4; OSError naming it.
     """
-    writers = {".gif": _gif, ".mp4": _mp4}
-    if path.suffix not in writers:
+    if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"path must end in .gif or .mp4, got {path}")
-    write_atomically(path, writers[path.suffix](list(sheets(film, display, across))))
+    write = _gif if path.suffix == ".gif" else _mp4
+    write_atomically(path, write(list(sheets(film, display, across))))
 
 
 def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]:
@@ -143,13 +143,11 @@ def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]
 
 
 def _sheet(rows: Sequence[Sequence[tuple[Image.Image, str, str]]], across: int) -> Image.Image:
-    """Attempts, each a row of pictures with words below them, as one picture.
-
-    Its sides are even: H.264 wants them.
-    """
+    """Attempts, each a row of pictures with words below them, as one picture."""
     side, across = rows[0][0][0].width, min(across, len(rows))
     wide, high = len(rows[0]) * (side + _GAP) + _GAP, side + _FOOT + _GAP
     size = (wide * across - 2 * _GAP, high * -(-len(rows) // across) - _GAP)
+    # Even sides: H.264 wants them.
     sheet = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), "#ffffff")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for place, row in enumerate(rows):

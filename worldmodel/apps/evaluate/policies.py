@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -149,10 +150,8 @@ class PlannerPolicy:
         near = [goals.near(imagination.embed(goal[some]), planner.cost) for some in groups]
 
         def cost_from(frames: Tensor) -> Cost:
-            costs = [
-                (one.of(imagination.look(frames[some])), some)
-                for one, some in zip(near, groups, strict=True)
-            ]
+            pairs = zip(near, groups, strict=True)
+            costs = [(one.of(imagination.look(frames[some])), some) for one, some in pairs]
 
             def cost(plans: Tensor) -> Tensor:
                 total = torch.cat([one(plans[some]) for one, some in costs])[:num]
@@ -214,9 +213,8 @@ class GCBCPolicy:
             frames = torch.stack(past, dim=1)
             blocks = torch.cat([self.model.act(frames[some], goal[some]) for some in groups])[:num]
             single = blocks.cpu().unflatten(1, (self.frameskip, -1))
-            raw = (single * self.scale.std + self.scale.mean).numpy()
-            out: Floats = np.clip(raw, world.action_low, world.action_high)
-            return out
+            raw: Floats = (single * self.scale.std + self.scale.mean).numpy()
+            return np.clip(raw, world.action_low, world.action_high)
 
         return act
 
@@ -276,33 +274,26 @@ def attempt(
 
     Raises: ValueError if the policy's actions are not [N, steps, A].
     """
-    num, drawing = len(pairs.starts), 0.0
+    num, seconds, paths = len(pairs.starts), list[float](), [pairs.starts]
     actor = policy.begin(Task(world, pairs.goals, np.arange(num) if seeds is None else seeds))
-    session = world.start(pairs.starts)
 
     def frames() -> NDArray[np.uint8]:
-        nonlocal drawing
         began = time.perf_counter()
         drawn = session.render()
-        drawing += time.perf_counter() - began
+        seconds[-1] -= time.perf_counter() - began
         return drawn
 
-    paths, seconds = [pairs.starts], []
-    try:
+    with closing(world.start(pairs.starts)) as session:
         while len(paths) <= budget:
-            began, drawing = time.perf_counter(), 0.0
+            began = time.perf_counter()
+            seconds.append(0.0)
             actions = actor(Scene(paths[-1], frames))
-            seconds.append(time.perf_counter() - began - drawing)
-            shape = actions.shape
+            seconds[-1] += time.perf_counter() - began
+            shape, wanted = actions.shape, f"[{num}, steps, {world.action_dim}]"
             if len(shape) != 3 or shape[::2] != (num, world.action_dim) or not shape[1]:
-                raise ValueError(
-                    f"a policy's actions must be [{num}, steps, {world.action_dim}], "
-                    f"got {list(shape)}"
-                )
+                raise ValueError(f"a policy's actions must be {wanted}, got {list(shape)}")
             taken = min(shape[1], budget + 1 - len(paths))
             paths.extend(session.step(actions[:, t]) for t in range(taken))
-    finally:
-        session.close()
     states = np.stack(paths, axis=1)
     reached = world.success(states[:, 1:], np.repeat(pairs.goals[:, None], budget, axis=1))
     success: NDArray[np.bool_] = np.any(reached, axis=1)

@@ -69,17 +69,17 @@ def prepare(
     run = who if isinstance(who, Run) else None
     if run is not None and run.world not in (None, manifest.env):
         raise ValueError(f"the run was trained on {run.world}, the manifest is of {manifest.env}")
-    if settings.protocol == "held-out" and manifest.protocol == "historical":
+    historical, sources = settings.protocol == "historical", set(manifest.source_episodes)
+    if manifest.protocol == "historical" and not historical:
         raise ValueError(
             "the manifest was drawn by the historical protocol, solved pairs and all; "
             "add --protocol historical to evaluate on it"
         )
-    seen = run.trained_on & set(manifest.source_episodes) if run else ()
-    if settings.protocol == "held-out" and seen:
+    if run and (seen := run.trained_on & sources) and not historical:
         raise ValueError(
-            f"the run was trained on {len(seen)} of the {len(set(manifest.source_episodes))} "
-            "episodes that the manifest draws from; make one of held-out episodes (manifest "
-            "--unseen-by RUN), or add --protocol historical"
+            f"the run was trained on {len(seen)} of the {len(sources)} episodes that the manifest "
+            "draws from; make one of held-out episodes (manifest --unseen-by RUN), or add "
+            "--protocol historical"
         )
     if settings.compile:
         import torch._dynamo  # noqa: F401 - imported after an OpenGL context, it would crash
@@ -100,7 +100,7 @@ def prepare(
     policies = {PLANNED: policy, **FLOORS}
     if world.expert(manifest.goals[:1]) is None:
         del policies["expert"]
-    tried = manifest.take(slice(PUBLISHED_PAIRS if settings.protocol == "historical" else None))
+    tried = manifest.take(slice(PUBLISHED_PAIRS if historical else None))
     # Only plans and chance differ from one repeat to the next.
     times = {PLANNED: settings.seeds, "random": settings.seeds}
     keys = [(name, repeat, pair) for name in policies for repeat in range(times.get(name, 1))
@@ -241,10 +241,8 @@ def run(settings: EvaluateSettings) -> int:
         result = result_of(trial, [Log(out, mark).tried[key] for key in keys])
         # Before its pictures: whatever happens to them, hours of planning are not lost.
         write_result(result, out / "result.json")
-        acting, reached = trial.policies[PLANNED], result.reached
-        films = film_attempts(
-            trial.world, trial.manifest, acting, reached, out, each=settings.films
-        )
+        who = (trial.world, trial.manifest, trial.policies[PLANNED], result.reached)
+        films = film_attempts(*who, out, each=settings.films)
         # The page last: its presence says that everything is there.
         content = result.model_dump(mode="json")
         page = render("evaluate.html", result=content, films=films)

@@ -75,10 +75,7 @@ class LatentMap(NamedTuple):
 
 @_styled()
 def panels(*shown: Panel) -> Figure:
-    """Panel above panel.
-
-    Raises: ValueError if a panel has nothing to draw.
-    """
+    """Panel above panel; ValueError if one has nothing to draw."""
     figure, places = _new(400, 240, rows=len(shown))
     for axes, panel in zip(places, shown, strict=True):
         _name(axes, panel.x_label, panel.y_label)
@@ -176,7 +173,8 @@ def latent_map(part: LatentMap, *, apart: bool = False) -> list[Figure]:
         _name(axes, x_label, y_label).grid(axis="x")
         # Pixels: as paths, a thousand points outweigh the rest of a page.
         colours = position_colours(part.places) / 255
-        axes.scatter(*cloud.T, s=9, c=colours, linewidths=0, rasterized=True)
+        x, y = cloud.T
+        axes.scatter(x, y, s=9, c=colours, linewidths=0, rasterized=True)
         if down:
             axes.invert_yaxis()
     return [figure for figure, _ in made]
@@ -200,22 +198,18 @@ def training_curves(
 
     `floor` is what the regularizer scores on a Gaussian batch, to be marked. A regularizer that is
     0 throughout has no panel, and the objective "gcbc" predicts actions, not embeddings.
-
     Raises: ValueError if there is no loss to draw.
     """
     first = "Action loss" if objective == "gcbc" else "Prediction loss"
     mark = None if floor is None else (floor, f"Gaussian batch, {floor:.2f}")
-    shown = []
+    tables, shown = (("training", train), ("held out", held_out or {})), []
     for column, title, unit, log, level in (
         ("prediction", first, "mean square", True, None),
         ("regularization", "Regularizer", "statistic", True, mark),
         ("effective_rank", "Effective rank of a training batch", "directions", False, None),
     ):
-        lines = [
-            Line(name, table["step"], table[column])
-            for name, table in (("training", train), ("held out", held_out))
-            if table and len(table.get(column, ()))
-        ]
+        lines = [Line(name, table["step"], table[column])
+                 for name, table in tables if len(table.get(column, ()))]  # fmt: skip
         if column == "prediction" or any(np.greater(line.y, 0).any() for line in lines):
             shown.append(Panel(lines, "optimizer step", unit, title, log_y=log, level=level))
     return panels(*shown)
@@ -233,13 +227,12 @@ def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> F
 def convergence(plan: Plan) -> Figure:
     """How the cost fell from iteration to iteration, and how far apart the candidates still are.
 
-    Above, `plan.history`: a line for each problem, or the quartiles of the problems where there
-    are more than four; on a logarithmic axis if every cost is positive. Below, `plan.spread` at
-    each step of the horizon, averaged over action dims, the same way. A cost that still falls at
-    the right edge asks for more iterations; a spread of zero long before it, for more elites.
+    Above, `plan.history` of what `planners.optimize` returned or of `MPC.last`: a line for each
+    problem, or quartiles where there are more than four; on a logarithmic axis if every cost is
+    positive. Below, `plan.spread` at each step of the horizon, averaged over action dims, the same
+    way. A cost that still falls at the right edge asks for more iterations; a spread of zero long
+    before it, for more elites.
 
-    Args:
-        plan: what `planners.optimize` returned, or `MPC.last`.
     Returns: a Figure of matplotlib; `figure.savefig("plan.png")` writes it.
     Raises: ValueError if the history or the spread is not finite.
     """
@@ -247,9 +240,9 @@ def convergence(plan: Plan) -> Figure:
     spread = plan.spread.detach().double().mean(-1).T.cpu().numpy()
     if not (np.isfinite(cost).all() and np.isfinite(spread).all()):
         raise ValueError("plan must have a finite history and spread, got inf or nan")
-    log, apart = bool((cost > 0).all()), "standard deviation of the last candidates"
-    above = Panel(_problems(cost), "iteration", "lowest of the iteration", "cost", log_y=log)
-    figure = panels(above, Panel(_problems(spread), "step of the plan", apart, "spread"))
+    above = ("iteration", "lowest of the iteration", "cost", False, bool((cost > 0).all()))
+    below = ("step of the plan", "standard deviation of the last candidates", "spread")
+    figure = panels(Panel(_problems(cost), *above), Panel(_problems(spread), *below))
     with _styled():
         # Ticks are made when they are drawn, and this figure is saved by somebody else.
         figure.draw_without_rendering()
@@ -258,13 +251,12 @@ def convergence(plan: Plan) -> Figure:
 
 def _problems(values: Floats) -> list[Line]:
     """A line for each column of [N, B], or the middle and quartiles of many."""
-    x, problems = list(range(1, len(values) + 1)), values.shape[1]
-    if problems <= len(PALETTE):
-        names = [f"problem {b}" if problems > 1 else "" for b in range(problems)]
-        return [Line(name, x, values[:, b].tolist()) for b, name in enumerate(names)]
+    x, B = list(range(1, len(values) + 1)), values.shape[1]
+    if B <= len(PALETTE):
+        names = (f"problem {b}" if B > 1 else "" for b in range(B))
+        return [Line(name, x, y) for name, y in zip(names, values.T.tolist(), strict=True)]
     rows = np.quantile(values, (0.5, 0.25, 0.75), axis=1).T.tolist()
-    found = [Estimate(middle, low, high, problems) for middle, low, high in rows]
-    return [Line("median and quartiles", x, found)]
+    return [Line("median and quartiles", x, [Estimate(y, low, high, B) for y, low, high in rows])]
 
 
 @_styled()

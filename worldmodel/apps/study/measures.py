@@ -23,12 +23,12 @@ from worldmodel import checkpoint
 from worldmodel import study as measure
 from worldmodel.apps.report.charts import LatentMap
 from worldmodel.apps.runs import Run
-from worldmodel.apps.study.material import Sequences, StudyMaterial
 from worldmodel.apps.train.loop import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
+from worldmodel.worlds import TwoRoom
 
-__all__ = ["PARTS", "Found", "Study", "UnavailableError", "lens_of"]
+__all__ = ["PARTS", "Found", "Sequences", "Study", "StudyMaterial", "UnavailableError", "lens_of"]
 
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 _POINTS = 800  # of the map, at most
@@ -44,6 +44,27 @@ class UnavailableError(ValueError):
 
 class Found(SimpleNamespace):
     """What was found, by the names that study.json has; `shown` is for the page alone."""
+
+
+class Sequences(NamedTuple):
+    """E episodes of T frames, cut at the pace of the model: k raw actions from frame to frame."""
+
+    frames: Tensor  #: [E, T, 3, H, W], uint8
+    raw: Tensor  #: [E, (T − 1) k, A]
+    actions: Tensor  #: [E, T − 1, k A], blocks as the model expects them
+    states: Tensor | None  #: [E, T, S]
+    z: Tensor  #: [E, T, D]
+
+
+class StudyMaterial(NamedTuple):
+    """Episodes to fit probes and decoder on, and others that every figure is about."""
+
+    fit: Sequences | None  #: None where there was only one episode
+    test: Sequences
+    world: TwoRoom | None  #: the built-in one, if the episodes were collected in it
+    names: list[str]  #: of the state's dims
+    source: str  #: where the episodes are from, in words
+    notes: list[str]  #: what a reader should know about them
 
 
 class Study(NamedTuple):
@@ -95,10 +116,10 @@ def _probes(study: Study) -> Found:
         for guess in measure.probe_guesses(train_z, train_y, test_z, seed=study.seed)
     ]
     varies = (~(test_y.std(0) < 1e-6 * (1 + test_y.abs().mean(0)))).tolist()
-    keys, columns = ("name", "varies", "constant", "linear", "mlp"), (study.material.names, varies)
+    rows = zip(study.material.names, varies, *scored, strict=True)
     return Found(
-        quantities=[Found(**dict(zip(keys, row, strict=True)))
-                    for row in zip(*columns, *scored, strict=True)],
+        quantities=[Found(name=name, varies=moves, constant=blind, linear=line, mlp=network)
+                    for name, moves, blind, line, network in rows],
         train_episodes=len(fit.z), test_episodes=len(test.z), coordinates=train_z.shape[1],
         unit="standard deviation of the quantity over the probes' training frames",
     )  # fmt: skip
@@ -204,14 +225,13 @@ def _straightness(study: Study) -> Found:
 
 def _untrained(run: Run) -> WorldModel | None:
     """The same architecture with fresh weights; None where the encoder is a frozen, given one."""
-    model = run.world_model
-    if not any(p.requires_grad for p in model.encoder.parameters()):
+    fresh = copy.deepcopy(run.world_model)
+    if not any(p.requires_grad for p in fresh.encoder.parameters()):
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(run.settings.get("seed", 0)))
-        fresh = copy.deepcopy(model)
-        fresh.encoder = type(model.encoder)(**model.encoder.config)
-    return fresh.eval().to(next(model.parameters()).device)
+        fresh.encoder = type(fresh.encoder)(**fresh.encoder.config)
+    return fresh.eval().to(next(run.world_model.parameters()).device)
 
 
 def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:

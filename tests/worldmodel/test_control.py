@@ -26,7 +26,6 @@ from worldmodel.apps.evaluate import (
     read_result,
     write_result,
 )
-from worldmodel.apps.evaluate.trial import seeds_of
 from worldmodel.apps.report import render
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.apps.settings import PlannerSettings, TrialSettings
@@ -113,7 +112,7 @@ def test_neither_batch_size_nor_order_changes_an_outcome(run: Run, manifest: Man
 
 def test_repeats_have_seeds_of_their_own(manifest: Manifest) -> None:
     """No two repeats of a pair, and no two pairs, share a stream."""
-    seeds = np.stack([seeds_of(manifest, k) for k in range(4)])
+    seeds = np.stack([manifest.seeds_of(k) for k in range(4)])
     assert len(np.unique(seeds)) == seeds.size
     assert seeds.min() >= 0
 
@@ -401,7 +400,7 @@ def test_the_published_preset_is_the_published_planner(
 ) -> None:
     """300 × 30, thirty elites, five blocks of five done before the next plan, last-step cost."""
     told: list[Any] = []
-    monkeypatch.setattr("worldmodel.apps.evaluate.command.run", lambda s: told.append(s) or 0)
+    monkeypatch.setattr("worldmodel.apps.evaluate.trial.run", lambda s: told.append(s) or 0)
     words = ["evaluate", str(folder / "run"), "--manifest", "m", "--out", "o", "--preset"]
     assert main([*words, "published"]) == 0
     assert main([*words, "published", "--execute", "1"]) == 0
@@ -508,7 +507,7 @@ def test_comparing_counts_the_pairs_on_which_two_results_differ(result_of: Resul
 def test_what_differs_in_more_than_the_policy_is_not_compared(result_of: ResultOf) -> None:
     """Other manifests, protocols or pairs are refused by name."""
     a = result_of([0, 1], manifest_hash="f" * 64)
-    with pytest.raises(ValueError, match=r"must be of one manifest, got ffffffffffff… and 0000"):
+    with pytest.raises(ValueError, match=r"must be of one manifest, got ffffffffffff and 0000"):
         compare(a, result_of([0, 1], manifest_hash="0" * 64))
     with pytest.raises(ValueError, match="must be of one protocol, got held-out and historical"):
         compare(a, result_of([0, 1], manifest_hash="f" * 64, protocol="historical"))

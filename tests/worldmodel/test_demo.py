@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from worldmodel import load
 from worldmodel.apps import demo
 from worldmodel.apps.cli import main
 from worldmodel.apps.demo import gather, run, seed_for
-from worldmodel.apps.settings import DemoSettings
+from worldmodel.apps.settings import DemoSettings, PlannerSettings
 from worldmodel.apps.train.loop import NonFiniteError, Training, read_state
 from worldmodel.apps.train.reports import read_table
 from worldmodel.worlds import TwoRoom, collect
@@ -129,6 +130,13 @@ def test_it_learns_from_what_data_collect_writes() -> None:
         assert (actions[:, :-1].numpy() == wanted.actions).all()
         frames = TwoRoom(16).render(wanted.states.reshape(-1, 2))
         assert torch.equal(episodes.frames, torch.from_numpy(frames))
+
+
+def test_its_planner_imagines_no_more_than_the_default() -> None:
+    """What the demo plans with was chosen among planners of equal cost."""
+    assert (demo.PLANNER.planner, demo.PLANNER.horizon) == ("icem", 7)
+    mine, usual = demo.PLANNER, PlannerSettings()
+    assert math.prod(mine.budget) * mine.horizon <= math.prod(usual.budget) * usual.horizon
 
 
 @pytest.mark.parametrize("seed", [0, 2**63 - 1])

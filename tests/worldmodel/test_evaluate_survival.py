@@ -151,7 +151,7 @@ def test_an_interruption_before_the_first_pair_leaves_no_folder(
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("worldmodel.apps.evaluate.command.tries", stopped)
+    monkeypatch.setattr("worldmodel.apps.evaluate.trial.tries", stopped)
     assert main(words_of(folder, tmp_path / "out")) == 130
     assert not (tmp_path / "out").exists()
 
@@ -168,7 +168,7 @@ def test_a_kill_while_films_are_made_loses_no_result(
         raise KeyboardInterrupt
 
     out = tmp_path / "out"
-    monkeypatch.setattr("worldmodel.apps.evaluate.command.film_attempts", killed)
+    monkeypatch.setattr("worldmodel.apps.evaluate.trial.film_attempts", killed)
     assert main(words_of(folder, out, "--films", "1")) == 130
     assert names(out) == {"evaluate.json", "outcomes-0.jsonl", "result.json"}
     written = (out / "result.json").read_bytes()

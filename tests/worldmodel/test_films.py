@@ -19,7 +19,6 @@ from worldmodel.apps.evaluate import (
     make_manifest,
 )
 from worldmodel.apps.evaluate.films import film_attempts, film_of, film_suffix, nearest_frames
-from worldmodel.apps.evaluate.trial import seeds_of
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom, collect
@@ -41,7 +40,7 @@ def tried() -> tuple[Manifest, PlannerPolicy, Outcome]:
         frameskip=3,
         planner=PlannerSettings(samples=6, elites=3, iterations=2, horizon=2),
     )
-    seeds = seeds_of(manifest, 0)
+    seeds = manifest.seeds_of(0)
     return manifest, policy, attempt(WORLD, manifest, policy, budget=7, seeds=seeds)
 
 
@@ -56,16 +55,15 @@ def test_a_film_shows_the_attempts_that_were_evaluated(
     assert np.array_equal(film.goals, manifest.goals[chosen])
     assert film.success.tolist() == outcome.success[chosen].tolist()
     assert film.expected is not None
-    assert film.decided is not None
     # Seven steps are two whole blocks of three and one that is cut.
-    assert film.decided.tolist() == [0, 3, 6]
+    assert film.every == 3
     assert film.expected.shape == (3, 2, 2)
     known = np.concatenate([manifest.starts, manifest.goals])
     assert all((known == state).all(1).any() for state in film.expected.reshape(-1, 2))
     planner = PlannerSettings(samples=6, elites=3, iterations=2, horizon=2, execute=2)
     slow = film_of(WORLD, manifest, replace(policy, planner=planner), chosen)
-    assert slow.decided is not None
-    assert slow.decided.tolist() == [0, 6]
+    assert slow.expected is not None
+    assert (slow.every, len(slow.expected)) == (6, 2)
 
 
 def test_a_policy_that_plans_nothing_expects_nothing(
@@ -73,9 +71,9 @@ def test_a_policy_that_plans_nothing_expects_nothing(
 ) -> None:
     """Random walkers walk the same way again, and no third picture stands beside them."""
     manifest, chosen = tried[0], np.asarray([0, 5])
-    outcome = attempt(WORLD, manifest, RandomPolicy(), budget=7, seeds=seeds_of(manifest, 0))
+    outcome = attempt(WORLD, manifest, RandomPolicy(), budget=7, seeds=manifest.seeds_of(0))
     film = film_of(WORLD, manifest, RandomPolicy(), chosen)
-    assert (film.expected, film.decided) == (None, None)
+    assert film.expected is None
     assert np.array_equal(film.paths, outcome.paths[chosen])
 
 

@@ -129,7 +129,7 @@ def test_position_colours_blend_between_four_corners() -> None:
 def test_a_frame_has_one_colour_on_both_sides_of_the_map() -> None:
     """The point of a frame and its true place share a colour; y runs down where pictures do."""
     states = np.asarray([[0, 0], [224, 0], [0, 224], [224, 224]], np.float64)
-    part = LatentMap([0.6, 0.3], states[::-1] / 9, states, np.zeros(4), in_picture=True)
+    part = LatentMap([0.6, 0.3], states[::-1] / 9, states, in_picture=True)
     (both,) = latent_map(part)
     left, right = (axes.collections[0] for axes in both.axes)
     np.testing.assert_allclose(left.get_facecolors(), right.get_facecolors())
@@ -137,7 +137,7 @@ def test_a_frame_has_one_colour_on_both_sides_of_the_map() -> None:
     assert both.axes[1].yaxis_inverted()
     assert not both.axes[0].yaxis_inverted()
     assert len(latent_map(part, apart=True)) == 2
-    flat = part._replace(share=[1.0], points=np.zeros((4, 1)), states=None)
+    flat = part._replace(share=[1.0], points=np.zeros((4, 1)), places=np.zeros((4, 1)))
     assert len(latent_map(flat)[0].axes) == 1
 
 

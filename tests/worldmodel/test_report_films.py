@@ -95,7 +95,7 @@ def test_sheets_hold_any_number_of_episodes(num: int) -> None:
 def test_what_the_plan_expects_changes_with_each_decision() -> None:
     """The third picture is that of the newest plan, and policies without plans have none."""
     expected = np.asarray([[[30, 30]], [[190, 190]]], np.float32)
-    frames = pixels(film([False], [10], expected=expected, decided=np.asarray([0, 5])))
+    frames = pixels(film([False], [10], expected=expected, every=5))
     third = [frame[:64, 2 * 70 :] for frame in frames]
     assert frames[0].shape[1] == 3 * 70 - 6
     assert all((third[t] == third[0]).all() for t in range(5))
@@ -132,15 +132,3 @@ def test_a_world_whose_states_are_no_places_has_no_circle() -> None:
     first = np.asarray(next(sheets(shown, other)), np.int64)  # type: ignore[arg-type]
     frame = DISPLAY.draw(shown.paths[:, 0])[0].transpose(1, 2, 0)
     assert (first[:64, :64] == frame).all()
-
-
-def test_some_attempts_of_a_film_are_a_film() -> None:
-    """`take` keeps each attempt's own path, goal, outcome and expectations."""
-    expected = np.zeros((2, 3, 2), np.float32) + np.arange(3)[None, :, None]
-    whole = film([True, False, True], [1, 2, 3], expected=expected, decided=np.asarray([0, 5]))
-    part = whole._replace(names=["a", "b", "c"]).take(slice(1, 3))
-    assert part.names == ["b", "c"]
-    assert part.steps.tolist() == [2, 3]
-    assert part.expected is not None
-    assert part.expected[:, :, 0].tolist() == [[1, 2], [1, 2]]
-    assert part.decided is whole.decided

@@ -66,7 +66,7 @@ def study(name: str) -> Found:
             "spread": Found(effective_rank=E10, embedding_dims=8, spectrum=[0.7, 0.3],
                             report=numbers, verdict=name),
             "map": Found(coloured_by=name,
-                         shown=LatentMap([0.6, 0.3], corners, corners, np.arange(3.0))),
+                         shown=LatentMap([0.6, 0.3], corners, corners)),
             "other": Found(unavailable=name),
         },
         seed=0, seconds=1.0, versions={"sigreg": name, "torch": name},

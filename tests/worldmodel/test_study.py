@@ -15,9 +15,8 @@ from worldmodel import WorldModel, presets
 from worldmodel.apps.cli import main
 from worldmodel.apps.runs import open_run, save_run
 from worldmodel.apps.settings import StudySettings
-from worldmodel.apps.study.command import plain, study
+from worldmodel.apps.study.command import gather_material, plain, study
 from worldmodel.apps.study.command import run as run_command
-from worldmodel.apps.study.material import gather_material
 from worldmodel.data import ActionScale, Episodes, HDF5Writer, action_digest, episode_digests
 from worldmodel.heads import load_head
 from worldmodel.worlds import TwoRoom, collect

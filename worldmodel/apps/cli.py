@@ -41,7 +41,7 @@ COMMANDS = {
     "study": Command("StudySettings", "worldmodel.apps.study.command"),
     "view": Command("ViewSettings", "worldmodel.apps.view.command"),
     "manifest": Command("ManifestSettings", "worldmodel.apps.evaluate.manifest"),
-    "evaluate": Command("EvaluateSettings", "worldmodel.apps.evaluate.command"),
+    "evaluate": Command("EvaluateSettings", "worldmodel.apps.evaluate.trial"),
     "compare": Command("CompareSettings", "worldmodel.apps.evaluate.result"),
 }
 

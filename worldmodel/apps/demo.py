@@ -22,8 +22,7 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.data.collecting import drawn, in_memory
 from worldmodel.apps.evaluate.films import film_of, write_film
 from worldmodel.apps.evaluate.manifest import Manifest, make_manifest
-from worldmodel.apps.evaluate.policies import PlannerPolicy
-from worldmodel.apps.evaluate.result import Result
+from worldmodel.apps.evaluate.policies import policy_of
 from worldmodel.apps.evaluate.trial import evaluate
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import device_of, provenance
@@ -33,9 +32,8 @@ from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import latent_map, render, save_chart, training_curves, write_index
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TrialSettings
-from worldmodel.apps.study.command import study
-from worldmodel.apps.study.material import StudyMaterial, sequences
-from worldmodel.apps.study.measures import Found
+from worldmodel.apps.study.command import sequences, study
+from worldmodel.apps.study.measures import Found, StudyMaterial
 from worldmodel.apps.train.command import CHECKPOINTS, train
 from worldmodel.apps.train.material import cut
 from worldmodel.apps.train.reports import read_table
@@ -44,8 +42,8 @@ from worldmodel.worlds import TwoRoom
 
 __all__ = ["PLANNER", "DemoMaterial", "collected", "gather", "run", "seed_for"]
 
-PLANNER = TrialSettings(planner="cem")
-"""Who plans."""
+# Imagines fewer blocks than the default, and reached more goals on each of five training seeds.
+PLANNER = TrialSettings(planner="icem", horizon=7, iterations=4)
 _SETTINGS, _REPORT = "demo.json", "report.json"
 _WITHOUT = "without-sigreg"  # folder of the ablation
 _PURPOSES = ("train", "held out", "pairs", "random policy", "planner", "probe")
@@ -65,10 +63,8 @@ class Learned(NamedTuple):
     """A trained model and what came of it."""
 
     run: Run
-    result: Result  #: of its plans
     figures: dict[str, object]  #: what report.json holds of it
     map: Found
-    spread: float  #: standard deviation of its embeddings
 
 
 def run(settings: DemoSettings) -> int:
@@ -85,14 +81,23 @@ def run(settings: DemoSettings) -> int:
             found = _learn(settings, material, out, clock)
             with _phase(clock, "pictures", "curves, map and film"):
                 shown = _draw(found, material, out)
-            report = _report(settings, material, found)
+            manifest, world = material.manifest, material.world
+            far = world.distance(manifest.starts, manifest.goals) / world.success_radius
+            report = {
+                **found.figures, "episodes": len(far),
+                "pairs_dropped_as_solved": manifest.dropped_as_solved,
+                "cross_room_fraction": _rate(material.crosses),
+                "mean_start_goal_distance": round(float(far.mean()), 3),
+                "sigreg_floor": round(noise_floor(), 4), "seed": settings.seed,
+                "config": settings.model_dump(mode="json"),
+                **provenance(device_of(settings.device)),
+            }  # fmt: skip
             if settings.ablate:
                 with _phase(clock, "ablation", "the same without SIGReg, λ = 0"):
                     (out / _WITHOUT).mkdir(exist_ok=True)
                     without = settings.model_copy(update={"weight": 0.0})
                     other = _learn(without, material, out / _WITHOUT, {})
-                spread = float(f"{other.spread:.3g}")
-                report["ablation"] = {"weight": 0.0, **other.figures, "embedding_std": spread}
+                report["ablation"] = {"weight": 0.0, **other.figures}
             report["wall_seconds"] = clock | {"total": round(sum(clock.values()), 2)}
             page = render("demo.html", report=report, **shown)
             write_atomically(out / "demo.html", page.encode())
@@ -104,6 +109,7 @@ def run(settings: DemoSettings) -> int:
         say(f"\ninterrupted; continue with: {again}" if out.exists() else "\nnothing was kept")
         raise
     say(render("demo.txt", report=report, out=out))
+    say(f"see it plan in your browser: {shlex.join(['worldmodel', 'view', str(out)])}")
     return 0
 
 
@@ -180,8 +186,7 @@ def _learn(
     if "unavailable" in vars(probes):
         raise ValueError(f"held_out must leave episodes enough to probe: {probes.unavailable}")
     figures = {
-        "success_rate": result.success_rate,
-        "success_interval": result.success_interval,
+        "success_rate": result.success_rate, "success_interval": result.success_interval,
         "same_room_success_rate": _rate(result.reached[~material.crosses]),
         "cross_room_success_rate": _rate(result.reached[material.crosses]),
         "probe_r2": {
@@ -190,46 +195,27 @@ def _learn(
         },
         "pred_loss": float(f"{losses['prediction'][-1]:.4g}"),
         "sigreg": float(f"{losses['regularization'][-1]:.4g}"),
-    }
-    spread = float(unseen.z.flatten(0, 1).std(0).mean())
-    return Learned(run, result, figures, studied.parts["map"], spread)
+        "embedding_std": float(f"{float(unseen.z.flatten(0, 1).std(0).mean()):.3g}"),
+        "random_success_rate": result.random_success_rate,
+        "mean_steps_to_goal": result.mean_steps_to_goal,
+    }  # fmt: skip
+    return Learned(run, figures, studied.parts["map"])
 
 
 def _draw(found: Learned, material: DemoMaterial, out: Path) -> dict[str, object]:
     """What the page shows, each of it in a file too."""
     # Three across the wall, three within a room, the first drawn of each: none is picked.
     some = [np.flatnonzero(flags)[:3] for flags in (material.crosses, ~material.crosses)]
-    run, chosen = found.run, np.concatenate(some)
-    policy = PlannerPolicy(run.world_model, run.scale, run.frameskip, PLANNER)
-    film = film_of(material.world, material.manifest, policy, chosen)
-    film = film._replace(names=[""] * len(chosen), expected=None, decided=None)
+    policy = policy_of(found.run, material.world, PLANNER)
+    film = film_of(material.world, material.manifest, policy, np.concatenate(some))
+    film = film._replace(names=[""] * len(film.names), expected=None)
     write_film(film, TwoRoom(160), out / "episodes.gif", across=2)
     tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
     curves = training_curves(*tables, floor=noise_floor())
     save_chart(curves, out / "curves.png")
-    part = getattr(found.map, "shown", None)
-    if part:
+    if part := getattr(found.map, "shown", None):
         save_chart(latent_map(part)[0], out / "latent.png")
     return {"film": out / "episodes.gif", "map": part, "curves": curves}
-
-
-def _report(settings: DemoSettings, material: DemoMaterial, found: Learned) -> dict[str, object]:
-    """What `report.json` holds, but for the ablation and the seconds."""
-    manifest, world, result = material.manifest, material.world, found.result
-    distance = world.distance(manifest.starts, manifest.goals) / world.success_radius
-    return {
-        **found.figures,
-        "random_success_rate": result.random_success_rate,
-        "episodes": result.pairs,
-        "pairs_dropped_as_solved": manifest.dropped_as_solved,
-        "cross_room_fraction": _rate(material.crosses),
-        "mean_start_goal_distance": round(float(distance.mean()), 3),
-        "mean_steps_to_goal": result.mean_steps_to_goal,
-        "sigreg_floor": round(noise_floor(), 4),
-        "seed": settings.seed,
-        "config": settings.model_dump(mode="json"),
-        **provenance(device_of(settings.device)),
-    }
 
 
 def _rate(flags: NDArray[np.bool_]) -> float | None:

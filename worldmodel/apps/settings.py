@@ -269,7 +269,7 @@ class ManifestSettings(Settings):
 
 
 class PlannerSettings(Settings):
-    """Which planner, with which settings; the defaults are those of the demo.
+    """Which planner, with which settings.
 
     Each default spends 384 rollouts a decision, of which "gradient" also takes the gradient.
     """

@@ -9,11 +9,10 @@ of u − c. docs/tune-lambda.md says more.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Generator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,7 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.demo import collected, seed_for
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import device_of
-from worldmodel.apps.parsing import check_kept, complete
+from worldmodel.apps.parsing import Record, check_kept, complete, kept_settings, read_record
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import render, save_chart, tune_chart, write_index
@@ -33,25 +32,23 @@ from worldmodel.apps.train.material import TrainMaterial, begin_training, cut, o
 from worldmodel.data import Windows, split
 from worldmodel.model import WorldModel
 
-__all__ = ["Bracket", "Trial", "bisection", "judge", "monotone", "run", "run_trial",
-           "tune_material"]  # fmt: skip
+__all__ = ["Search", "Trial", "bisection", "judge", "monotone", "run", "run_trial", "tune_material"]
 
 _SETTINGS, _TRIALS, _CHART = "tune-lambda.json", "tune.json", "tune.png"
 _BLOCK = 64  # held-out windows encoded at a time
 
 
-def bisection(low: float, high: float, num: int) -> Generator[Bracket, float, None]:
+def bisection(
+    function: Callable[[float], float], low: float, high: float, num: int
+) -> tuple[float, float]:
     """Where a function of a positive number changes sign, by halving on its logarithm.
 
-        num = 2 + n evaluations   leave   high / low = (high₀ / low₀)^(1 / 2ⁿ)
+        num = 2 + n calls   leave   high / low = (high₀ / low₀)^(1 / 2ⁿ)
 
-    Each bracket asks for the function at its `at`, and is sent the value; the first two ask for the
-    ends. The last needs no answer: the function is negative at its `low` and not at its `high`.
-
+    Returns: low, where the function is negative, and high, where it is not.
     Raises: ValueError if the sign is the same at both ends.
     """
-    first = yield Bracket(low, low, high)
-    last = yield Bracket(high, low, high)
+    first, last = function(low), function(high)
     if not first < 0 <= last:
         side = "below low" if first >= 0 else "above high"
         raise ValueError(
@@ -60,16 +57,8 @@ def bisection(low: float, high: float, num: int) -> Generator[Bracket, float, No
         )
     for _ in range(num - 2):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if (yield Bracket(middle, low, high)) < 0 else (low, middle)
-    yield Bracket(math.sqrt(low * high), low, high)
-
-
-class Bracket(NamedTuple):
-    """Two ends, and a place to look: at last the geometric middle, off by √(high / low) at most."""
-
-    at: float
-    low: float
-    high: float
+        low, high = (middle, high) if function(middle) < 0 else (low, middle)
+    return low, high
 
 
 def monotone(values: Mapping[float, float]) -> bool:
@@ -78,23 +67,36 @@ def monotone(values: Mapping[float, float]) -> bool:
     return signs == sorted(signs, reverse=True)
 
 
-class Trial(NamedTuple):
+class Trial(Record):
     """One short run, judged on held-out windows."""
 
     weight: float  #: λ
     prediction: float  #: u, the error as a fraction of that of predicting no change
     distribution: float  #: c, SIGReg's excess over its floor as a fraction of a collapse's
+    gap: float  #: u − c
     error: float  #: mean square prediction error
     sigreg: float  #: the statistic
     effective_rank: float  #: of the embeddings
     seconds: float  #: the run took
 
 
+class Search(Record):
+    """What `tune.json` holds."""
+
+    config: dict[str, Any]  #: the settings
+    trials: tuple[Trial, ...]
+    result: dict[str, float | bool] | None = None
+
+
 def run(settings: TuneSettings) -> int:
     """Find λ between `low` and `high`; every trial is kept, and none is made twice."""
     out, num = settings.out, settings.runs
     with begin_folder(out, _TRIALS, resume=settings.resume, worth=_CHART):
-        known = _read(settings) if settings.resume else {}
+        known = dict[float, Trial]()
+        if settings.resume:
+            before = read_record(out / _TRIALS, Search, "record of a search")
+            check_kept(settings, kept_settings(TuneSettings, "tune-lambda", out / _SETTINGS))
+            known = {trial.weight: trial for trial in before.trials}
         own = {"device": device_of(settings.device), "out": out, "workers": 0}
         train = complete(TrainSettings, "train", settings.common(TrainSettings), own)
         material = tune_material(settings, train)
@@ -106,28 +108,29 @@ def run(settings: TuneSettings) -> int:
             f"λ between {settings.low:g} and {settings.high:g}, in {num} runs of {settings.steps} "
             f"steps on {len(material.train):,} windows, judged by {len(judges):,} held-out ones"
         )
-        search, gaps = bisection(settings.low, settings.high, num), {}
-        found = next(search)
+        gaps: dict[float, float] = {}
+
+        def gap(weight: float) -> float:
+            if not (again := weight in known):
+                known[weight] = run_trial(train, material, judges, weight)
+                _write(settings, known, None)
+            trial = known[weight]
+            gaps[weight] = trial.gap
+            told = f"prediction {trial.prediction:.3f}  distribution {trial.distribution:.3f}"
+            more = f"{'more λ' if trial.gap < 0 else 'less λ'}{'  (known)' if again else ''}"
+            say(f"run {len(gaps)} of {num}  λ {weight:<8.3g}  {told}  {more}")
+            return trial.gap
+
         try:
-            for count in range(1, num + 1):
-                weight, again = found.at, "  (known)" if found.at in known else ""
-                if not again:
-                    known[weight] = run_trial(train, material, judges, weight)
-                    _write(settings, known, None)
-                _, u, c, *_ = known[weight]
-                gaps[weight] = u - c
-                say(
-                    f"run {count} of {num}  λ {weight:<8.3g}  prediction {u:.3f}  "
-                    f"distribution {c:.3f}  {'more λ' if u < c else 'less λ'}{again}"
-                )
-                found = search.send(u - c)
+            low, high = bisection(gap, settings.low, settings.high, num)
         except KeyboardInterrupt:
             say(f"\ninterrupted; {out / _TRIALS} holds the runs so far, --resume continues them")
             raise
-        result = {"weight": found.at, "low": found.low, "high": found.high}
-        _write(settings, known, {**result, "monotone": monotone(gaps)})
+        found = math.sqrt(low * high)
+        result = {"weight": found, "low": low, "high": high, "monotone": monotone(gaps)}
+        _write(settings, known, result)
         write_index(out)
-    say(f"\n  λ = {found.at:.3g}   (between {found.low:.3g} and {found.high:.3g})")
+    say(f"\n  λ = {found:.3g}   (between {low:.3g} and {high:.3g})")
     if not monotone(gaps):
         say("  the runs do not change sides once: with so few steps they are too noisy")
     say(f"  look at {out / 'tune.html'}; all figures are in {out / _TRIALS}")
@@ -159,7 +162,8 @@ def run_trial(
             bar.update(prediction=float(losses.prediction), sigreg=float(losses.regularization))
     with training.precision():
         found = judge(training.model.eval(), material.held_out, judges, train.seed)
-    return Trial(weight, **found, seconds=round(time.perf_counter() - began, 1))
+    gap, took = found["prediction"] - found["distribution"], time.perf_counter() - began
+    return Trial(weight=weight, gap=gap, **found, seconds=round(took, 1))
 
 
 @torch.no_grad()
@@ -186,28 +190,14 @@ def judge(model: WorldModel, windows: Windows, index: Tensor, seed: int = 0) -> 
     }  # fmt: skip
 
 
-def _read(settings: TuneSettings) -> dict[float, Trial]:
-    """The trials of a folder that is continued, by λ."""
-    path = settings.out / _TRIALS
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        before = TuneSettings.model_validate(content["config"])
-        trials = [Trial(**{k: float(t[k]) for k in Trial._fields}) for t in content["trials"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from error
-    check_kept(settings, before)
-    return {trial.weight: trial for trial in trials}
-
-
 def _write(
-    settings: TuneSettings, trials: Mapping[float, Trial], result: Mapping[str, float] | None
+    settings: TuneSettings, trials: Mapping[float, Trial], result: dict[str, float | bool] | None
 ) -> None:
     """The trials so far, their chart and their page; the result too where there is one."""
-    out = settings.out
-    rows = [t._asdict() | {"gap": t.prediction - t.distribution} for t in trials.values()]
-    content: dict[str, object] = {"config": settings.model_dump(mode="json"), "trials": rows}
-    content |= {"result": result} if result else {}
+    config, out = settings.model_dump(mode="json"), settings.out
+    search = Search(config=config, trials=tuple(trials.values()), result=result)
+    content, weight = search.model_dump(exclude_none=True), result["weight"] if result else None
     write_json(content, out / _TRIALS)
-    if rows:
-        save_chart(tune_chart(rows, result["weight"] if result else None), out / _CHART)
+    if trials:
+        save_chart(tune_chart(content["trials"], weight), out / _CHART)
         write_atomically(out / "tune.html", render("tune.html", tune=content).encode())

@@ -19,8 +19,9 @@ from worldmodel.data.hdf5 import open_for_reading
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, World, collect
 from worldmodel.worlds.behaviours import make_behaviour
+from worldmodel.worlds.rendered import RenderedFrames
 
-__all__ = ["Drawn", "drawn", "episodes", "in_memory", "one_episode", "open_writer",
+__all__ = ["Drawn", "drawn", "episodes", "fresh_walks", "in_memory", "one_episode", "open_writer",
            "write_all"]  # fmt: skip
 
 Floats = NDArray[np.float32]
@@ -71,6 +72,16 @@ def drawn(
                 shapes = (length, world.action_dim), (length + 1, world.state_dim)
                 told = [ranks.receive(x, whose) for x in (frames, *map(torch.empty, shapes))]
                 yield told[0].numpy(), told[1].numpy(), told[2].numpy()
+
+
+def fresh_walks(world: TwoRoom, num: int, length: int, seed: int) -> Episodes:
+    """Walks of Two-Room's noisy expert, whose frames are drawn when they are asked for."""
+    walks = collect(world, num, length, seed)
+    states = walks.states.reshape(-1, 2)
+    after = np.full((num, 1, 2), np.nan, np.float32)  # nothing is done at the end
+    actions = torch.from_numpy(np.concatenate([walks.actions, after], axis=1)).flatten(0, 1)
+    lengths = torch.full((num,), length + 1)
+    return Episodes(RenderedFrames(world, states), actions, lengths, torch.from_numpy(states))
 
 
 def in_memory(found: Iterator[Drawn], num: int) -> Episodes:

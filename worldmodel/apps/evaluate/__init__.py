@@ -13,14 +13,16 @@ from worldmodel.apps.evaluate.policies import (
     ExpertPolicy,
     GCBCPolicy,
     IdlePolicy,
+    Outcome,
     PlannerPolicy,
     Policy,
     RandomPolicy,
     Scene,
     Task,
+    attempt,
 )
 from worldmodel.apps.evaluate.result import Result, compare, read_result, write_result
-from worldmodel.apps.evaluate.trial import Outcome, attempt, evaluate
+from worldmodel.apps.evaluate.trial import evaluate
 
 __all__ = [
     "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Manifest", "Outcome",

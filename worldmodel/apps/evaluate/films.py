@@ -16,8 +16,7 @@ from torch import Tensor
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate.manifest import Manifest
-from worldmodel.apps.evaluate.policies import PlannerPolicy, Policy
-from worldmodel.apps.evaluate.trial import attempt, seeds_of
+from worldmodel.apps.evaluate.policies import PlannerPolicy, Policy, attempt
 from worldmodel.study import embed
 from worldmodel.worlds import World, open_world
 
@@ -42,13 +41,7 @@ class Film(NamedTuple):
     success: NDArray[np.bool_]  #: [E]
     steps: NDArray[np.int64]  #: [E], at which the goal was reached
     expected: Floats | None = None  #: [decisions, E, S], a known state like the end of each plan
-    decided: NDArray[np.int64] | None = None  #: [decisions], raw step at which it was made
-
-    def take(self, some: slice) -> Film:
-        """Some of them."""
-        expected = None if self.expected is None else self.expected[:, some]
-        kept = (self.names[some], self.paths[some], self.goals[some])
-        return Film(*kept, self.success[some], self.steps[some], expected, self.decided)
+    every: int = 1  #: raw steps from one decision to the next
 
 
 def film_attempts(
@@ -61,40 +54,31 @@ def film_attempts(
 
     Returns: the files, by "successes" and "failures"; a kind that never happened has none.
     """
-    kinds = {"successes": reached, "failures": ~reached}
-    chosen = {name: np.flatnonzero(flags)[:each] for name, flags in kinds.items()}
     written: dict[str, Path] = {}
-    if not any(map(len, chosen.values())):
-        return written
-    display = open_world(manifest.env, image_size=_SIDE)
-    film, first = film_of(world, manifest, policy, np.concatenate(list(chosen.values()))), 0
-    for name, pairs in chosen.items():
-        if len(pairs):
+    for name, flags in {"successes": reached, "failures": ~reached}.items():
+        if len(chosen := np.flatnonzero(flags)[:each]):
             written[name] = folder / f"{name}{film_suffix()}"
-            write_film(film.take(slice(first, first + len(pairs))), display, written[name])
-        first += len(pairs)
+            display = open_world(manifest.env, image_size=_SIDE)
+            write_film(film_of(world, manifest, policy, chosen), display, written[name])
     return written
 
 
 def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np.int64]) -> Film:
     """Try the pairs `chosen` [E] once more, and note what each plan expects."""
-    seen, expected, decided = policy, None, None
-    nearest: list[NDArray[np.int64]] = []
-    known = np.concatenate([manifest.starts, manifest.goals])
+    seen, every, nearest = policy, 1, list[Floats]()
     if isinstance(policy, PlannerPolicy):
+        known = np.concatenate([manifest.starts, manifest.goals])
         bank, last = embed(policy.model, torch.from_numpy(world.draw(known))), policy.planner.cost
-        seen = replace(
-            policy,
-            on_plan=lambda z, goal: nearest.append(nearest_frames(z, goal, bank, last == "last")),
-        )
-    pairs, seeds = manifest.take(chosen), seeds_of(manifest, 0)[chosen]
+
+        def note(z: Tensor, goal: Tensor) -> None:
+            nearest.append(known[nearest_frames(z, goal, bank, last == "last")])
+
+        seen, every = replace(policy, on_plan=note), policy.frameskip * policy.planner.execute
+    pairs, seeds = manifest.take(chosen), manifest.seeds_of(0)[chosen]
     outcome = attempt(world, pairs, seen, budget=manifest.budget, seeds=seeds)
-    if isinstance(policy, PlannerPolicy):
-        expected = known[np.stack(nearest)]
-        decided = np.arange(len(nearest)) * policy.frameskip * policy.planner.execute
-    names = [f"pair {pair}," for pair in chosen]
+    names, expected = [f"pair {pair}," for pair in chosen], np.stack(nearest) if nearest else None
     reached = (outcome.success, outcome.steps)
-    return Film(names, outcome.paths, pairs.goals, *reached, expected, decided)
+    return Film(names, outcome.paths, pairs.goals, *reached, expected, every)
 
 
 def nearest_frames(z: Tensor, goal: Tensor, bank: Tensor, last: bool) -> NDArray[np.int64]:
@@ -118,14 +102,14 @@ def film_suffix() -> str:
 
 
 def write_film(film: Film, display: World, path: Path, *, across: int = 1) -> None:
-    """Write attempts, `across` in a row, as a GIF or MP4; `display` draws the states as shown.
+    """Write attempts, `across` in a row; `display` draws the states as shown.
 
-    Raises: ValueError for another kind of file; OSError naming `path`.
+    Raises: ValueError if `path` ends in neither .gif nor .mp4; OSError naming it.
     """
-    writers = {".gif": _gif, ".mp4": _mp4}
-    if path.suffix not in writers:
+    if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"path must end in .gif or .mp4, got {path}")
-    write_atomically(path, writers[path.suffix](list(sheets(film, display, across))))
+    write = _gif if path.suffix == ".gif" else _mp4
+    write_atomically(path, write(list(sheets(film, display, across))))
 
 
 def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]:
@@ -139,7 +123,6 @@ def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]
     stop = np.where(film.success, film.steps, last)
     goals = _pictures(display, film.goals)
     expected = [] if film.expected is None else [_pictures(display, s) for s in film.expected]
-    decided = np.zeros(1, int) if film.decided is None else film.decided
     for t in range(last + 1):
         at = np.minimum(t, stop)
         now = _pictures(display, film.paths[np.arange(len(at)), at])
@@ -153,20 +136,18 @@ def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]
                 words, ink = "not reached", _BAD
             shown = [(now[e], f"{film.names[e]} {words}".strip(), ink), (goals[e], "goal", _INK)]
             if expected:
-                decision = np.searchsorted(decided, step, side="right") - 1
-                shown.append((expected[decision][e], "what the plan expects", _INK))
+                newest = expected[min(step // film.every, len(expected) - 1)]
+                shown.append((newest[e], "what the plan expects", _INK))
             rows.append(shown)
         yield _sheet(rows, across)
 
 
 def _sheet(rows: Sequence[Sequence[tuple[Image.Image, str, str]]], across: int) -> Image.Image:
-    """Attempts, each a row of pictures with words below them, as one picture.
-
-    Its sides are even: H.264 wants them.
-    """
+    """Attempts, each a row of pictures with words below them, as one picture."""
     side, across = rows[0][0][0].width, min(across, len(rows))
     wide, high = len(rows[0]) * (side + _GAP) + _GAP, side + _FOOT + _GAP
     size = (wide * across - 2 * _GAP, high * -(-len(rows) // across) - _GAP)
+    # Even sides: H.264 wants them.
     sheet = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), "#ffffff")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for place, row in enumerate(rows):

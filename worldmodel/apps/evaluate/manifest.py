@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
+from planners.noise import fold_in
 from worldmodel._files import write_atomically
+from worldmodel.apps.data.collecting import fresh_walks
 from worldmodel.apps.folder import check_new_file
 from worldmodel.apps.parsing import Record, read_record
 from worldmodel.apps.progress import say
 from worldmodel.apps.report import render
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import Count, ManifestSettings, Natural, Protocol, Seed
-from worldmodel.data import action_digest, episode_digests
+from worldmodel.data import Episodes, episode_digests
 from worldmodel.data.opening import open_episodes
-from worldmodel.worlds import TwoRoom, World, collect, open_world
+from worldmodel.worlds import TwoRoom, World, open_world
 
 __all__ = ["PUBLISHED_PAIRS", "Manifest", "Pairs", "make_manifest", "make_pairs", "read_manifest",
            "run", "write_manifest"]  # fmt: skip
@@ -90,6 +93,11 @@ class Manifest(Record):
         """Some of its pairs, under its own hash."""
         names = ("episodes", "rows", "seeds", "starts", "goals")
         return self.model_copy(update={name: getattr(self, name)[which] for name in names})
+
+    def seeds_of(self, repeat: int) -> NDArray[np.int64]:
+        """[N], not negative; a function of the pair's own seed and of which repeat it is."""
+        mixed: NDArray[np.int64] = fold_in(torch.from_numpy(self.seeds), repeat).numpy()
+        return mixed & (2**63 - 1)
 
     def content_hash(self) -> str:
         """SHA-256 of canonical JSON: sorted keys, no spaces, whatever the file's own layout."""
@@ -205,9 +213,19 @@ def run(settings: ManifestSettings) -> int:
             kept = read_manifest(out).sha256
         except (ValueError, OSError):
             raise taken from None
-    states, digests, source = _walks(settings) if settings.data is None else _episodes(settings)
+    episodes, source = _source(settings)
+    ends, begins = episodes.lengths.cumsum(0).tolist(), episodes.offsets.tolist()
+    seen = open_run(settings.unseen_by).trained_on if settings.unseen_by else frozenset[str]()
+    names = episode_digests(episodes)
+    unseen = [e for e, name in enumerate(names) if name not in seen]
+    if not unseen:
+        raise ValueError(f"every episode of {settings.data} was trained on by --unseen-by")
+    if settings.data is not None:
+        source = f"{len(unseen)} of {len(names)} episodes of {source}"
+    assert episodes.states is not None
     manifest = make_manifest(
-        open_world(settings.env), states, digests, num=settings.pairs, offset=settings.offset,
+        open_world(settings.env), [episodes.states[begins[e] : ends[e]].numpy() for e in unseen],
+        [names[e] for e in unseen], num=settings.pairs, offset=settings.offset,
         budget=settings.budget, seed=settings.seed, source=source, protocol=settings.protocol,
         env=settings.env,
     )  # fmt: skip
@@ -218,12 +236,14 @@ def run(settings: ManifestSettings) -> int:
     return 0
 
 
-_Source = tuple[list[NDArray[np.float32]], list[str], str]
-"""Episodes to draw from: states [L, S], digests, and in words where they come from."""
-
-
-def _walks(settings: ManifestSettings) -> _Source:
-    """As many fresh walks as pairs: hardly two pairs share one."""
+def _source(settings: ManifestSettings) -> tuple[Episodes, str]:
+    """Episodes with states to draw pairs from, and in words where they come from."""
+    data = settings.data
+    if data is not None:
+        episodes = open_episodes(str(data), state=settings.state)
+        if episodes.states is None:
+            raise ValueError(f"{data} has no states to start from; name them with --state")
+        return episodes, Path(data).name
     if settings.env != TwoRoom.name:
         raise ValueError(
             f"{settings.env} needs --data: `worldmodel data collect --env {settings.env}` makes "
@@ -231,24 +251,7 @@ def _walks(settings: ManifestSettings) -> _Source:
         )
     if settings.offset > _FAR:
         raise ValueError(f"--offset must be at most {_FAR} on fresh walks, got {settings.offset}")
+    # As many as pairs: hardly two pairs share one.
     num, seed = min(max(settings.pairs, 50), _MOST), settings.seed + 2**31
-    walks = collect(TwoRoom(), num, max(_LENGTH, 2 * settings.offset), seed)
-    digests = [action_digest(actions) for actions in walks.actions]
-    return list(walks.states), digests, f"{num} fresh walks of the noisy expert, seed {seed}"
-
-
-def _episodes(settings: ManifestSettings) -> _Source:
-    """The episodes of a data set that a run was not trained on."""
-    data = str(settings.data)
-    episodes = open_episodes(data, state=settings.state)
-    if episodes.states is None:
-        raise ValueError(f"{data} has no states to start from; name them with --state")
-    seen = open_run(settings.unseen_by).trained_on if settings.unseen_by else frozenset[str]()
-    names = episode_digests(episodes)
-    kept = [e for e, name in enumerate(names) if name not in seen]
-    if not kept:
-        raise ValueError(f"every episode of {data} was trained on by --unseen-by")
-    ends, begins = episodes.lengths.cumsum(0).tolist(), episodes.offsets.tolist()
-    states = [episodes.states[begins[e] : ends[e]].numpy() for e in kept]
-    source = f"{len(kept)} of {len(names)} episodes of {Path(data).name}"
-    return states, [names[e] for e in kept], source
+    walks = fresh_walks(TwoRoom(), num, max(_LENGTH, 2 * settings.offset), seed)
+    return walks, f"{num} fresh walks of the noisy expert, seed {seed}"

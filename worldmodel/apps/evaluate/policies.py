@@ -1,11 +1,13 @@
-"""Whoever acts: a policy is told its goals once, and then asked for actions again and again.
+"""Whoever acts: a policy is told its goals once, then asked for actions until the budget ends.
 
 Letters: N pairs side by side, S state dims, A action dims of one raw step.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from planners import CEM, ICEM, MPC, MPPI, Bounds, Cost, GradientDescent, Method, PredictiveSampling
 from worldmodel import goals
+from worldmodel.apps.evaluate.manifest import Manifest, Pairs
 from worldmodel.apps.runs import Run
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.data import ActionScale
@@ -23,8 +26,9 @@ from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.worlds import World
 
-__all__ = ["FLOORS", "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "PlannerPolicy",
-           "Policy", "RandomPolicy", "Scene", "Task", "method_of", "policy_of"]  # fmt: skip
+__all__ = ["FLOORS", "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Outcome",
+           "PlannerPolicy", "Policy", "RandomPolicy", "Scene", "Task", "attempt", "method_of",
+           "policy_of"]  # fmt: skip
 
 Floats = NDArray[np.float32]
 
@@ -146,10 +150,8 @@ class PlannerPolicy:
         near = [goals.near(imagination.embed(goal[some]), planner.cost) for some in groups]
 
         def cost_from(frames: Tensor) -> Cost:
-            costs = [
-                (one.of(imagination.look(frames[some])), some)
-                for one, some in zip(near, groups, strict=True)
-            ]
+            pairs = zip(near, groups, strict=True)
+            costs = [(one.of(imagination.look(frames[some])), some) for one, some in pairs]
 
             def cost(plans: Tensor) -> Tensor:
                 total = torch.cat([one(plans[some]) for one, some in costs])[:num]
@@ -211,9 +213,8 @@ class GCBCPolicy:
             frames = torch.stack(past, dim=1)
             blocks = torch.cat([self.model.act(frames[some], goal[some]) for some in groups])[:num]
             single = blocks.cpu().unflatten(1, (self.frameskip, -1))
-            raw = (single * self.scale.std + self.scale.mean).numpy()
-            out: Floats = np.clip(raw, world.action_low, world.action_high)
-            return out
+            raw: Floats = (single * self.scale.std + self.scale.mean).numpy()
+            return np.clip(raw, world.action_low, world.action_high)
 
         return act
 
@@ -250,3 +251,52 @@ def _alike(num: int, together: int | None, device: torch.device) -> list[Tensor]
 def _tensor(frames: NDArray[np.uint8], model: nn.Module) -> Tensor:
     """Where the model lives."""
     return torch.from_numpy(frames).to(next(model.parameters()).device)
+
+
+class Outcome(NamedTuple):
+    """What a policy made of N pairs."""
+
+    success: NDArray[np.bool_]  #: [N], the goal reached after some step of the budget
+    steps: NDArray[np.int64]  #: [N], the first such step, or the budget
+    paths: Floats  #: [N, budget + 1, S], all states
+    at_end: NDArray[np.bool_]  #: [N], the goal reached after the last step
+    distance: Floats  #: [N], to the goal after the last step
+    seconds: tuple[float, ...]  #: of each decision for all pairs, drawing the frames left out
+
+
+def attempt(
+    world: World, pairs: Pairs | Manifest, policy: Policy, *, budget: int = 50,
+    seeds: NDArray[np.int64] | None = None,
+) -> Outcome:  # fmt: skip
+    """Let a policy act on all N pairs for `budget` raw steps, where a block of actions is cut.
+
+    `seeds` [N] are the policy's; None counts from 0.
+
+    Raises: ValueError if the policy's actions are not [N, steps, A].
+    """
+    num, seconds, paths = len(pairs.starts), list[float](), [pairs.starts]
+    actor = policy.begin(Task(world, pairs.goals, np.arange(num) if seeds is None else seeds))
+
+    def frames() -> NDArray[np.uint8]:
+        began = time.perf_counter()
+        drawn = session.render()
+        seconds[-1] -= time.perf_counter() - began
+        return drawn
+
+    with closing(world.start(pairs.starts)) as session:
+        while len(paths) <= budget:
+            began = time.perf_counter()
+            seconds.append(0.0)
+            actions = actor(Scene(paths[-1], frames))
+            seconds[-1] += time.perf_counter() - began
+            shape, wanted = actions.shape, f"[{num}, steps, {world.action_dim}]"
+            if len(shape) != 3 or shape[::2] != (num, world.action_dim) or not shape[1]:
+                raise ValueError(f"a policy's actions must be {wanted}, got {list(shape)}")
+            taken = min(shape[1], budget + 1 - len(paths))
+            paths.extend(session.step(actions[:, t]) for t in range(taken))
+    states = np.stack(paths, axis=1)
+    reached = world.success(states[:, 1:], np.repeat(pairs.goals[:, None], budget, axis=1))
+    success: NDArray[np.bool_] = np.any(reached, axis=1)
+    steps = np.where(success, reached.argmax(1) + 1, budget)
+    distance = world.distance(states[:, -1], pairs.goals)
+    return Outcome(success, steps, states, reached[:, -1], distance, tuple(seconds))

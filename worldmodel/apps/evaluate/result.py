@@ -176,8 +176,8 @@ class Log:
                     raise ValueError(
                         f"--out must not hold another evaluation yet, {folder} has other {other[0]}"
                     )
-            for one in (parse_record(line, Tried, complaint) for line in lines[1:]):
-                self.tried[one.key] = one
+            some = [parse_record(line, Tried, complaint) for line in lines[1:]]
+            self.tried |= {one.key: one for one in some}
 
     def write(self, some: Sequence[Tried]) -> None:
         """Add outcomes; what is written survives the process."""
@@ -231,32 +231,29 @@ def compare(a: Result, b: Result) -> Comparison:
 
     Raises: ValueError if the manifests or protocols differ, or the pairs tried.
     """
-    if a.manifest_hash != b.manifest_hash:
-        raise ValueError(
-            "the results must be of one manifest, got "
-            f"{a.manifest_hash[:12]}… and {b.manifest_hash[:12]}…"
-        )
-    if a.protocol != b.protocol:
-        raise ValueError(f"the results must be of one protocol, got {a.protocol} and {b.protocol}")
+    for what, one, two in (
+        ("manifest", a.manifest_hash, b.manifest_hash), ("protocol", a.protocol, b.protocol),
+    ):  # fmt: skip
+        if one != two:
+            raise ValueError(f"the results must be of one {what}, got {one:.12} and {two:.12}")
     kinds = {name: _difference(a, b, name) for name in ("success", "success_at_end")}
     return Comparison(manifest_hash=a.manifest_hash, protocol=a.protocol, **kinds)
 
 
 def _difference(a: Result, b: Result, kind: str) -> Difference:
-    scores = []
+    shares = []
     for result in (a, b):
         tries = defaultdict(list)
         for tried in result.outcomes:
             tries[tried.pair].append(bool(getattr(tried, kind)))
-        scores.append({pair: sum(flags) / len(flags) for pair, flags in tries.items()})
-    one, two = scores
-    if set(one) != set(two):
-        raise ValueError(
-            f"the results must hold the same pairs, got {len(one)} and {len(two)} of them"
-        )
-    gaps = [two[pair] - one[pair] for pair in sorted(one)]
-    rates = [round(sum(part) / len(one), 4) for part in (one.values(), two.values(), gaps)]
+        shares.append({pair: sum(flags) / len(flags) for pair, flags in sorted(tries.items())})
+    num = [len(share) for share in shares]
+    if shares[0].keys() != shares[1].keys():
+        raise ValueError(f"the results must hold the same pairs, got {num[0]} and {num[1]} of them")
+    one, two = (list(share.values()) for share in shares)
+    gaps = [y - x for x, y in zip(one, two, strict=True)]
+    rates = [round(sum(part) / num[0], 4) for part in (one, two, gaps)]
     return Difference(
-        a=rates[0], b=rates[1], difference=rates[2], pairs=len(one), p_value=sign_test(gaps),
+        a=rates[0], b=rates[1], difference=rates[2], pairs=num[0], p_value=sign_test(gaps),
         only_a_better=sum(gap < 0 for gap in gaps), only_b_better=sum(gap > 0 for gap in gaps),
     )  # fmt: skip

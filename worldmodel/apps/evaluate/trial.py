@@ -1,93 +1,48 @@
-"""A trial: who is tried on what, the attempts batch by batch, and the result of them all."""
+"""`worldmodel evaluate`: who is tried on what, the attempts batch by batch, the result of them all.
+
+An evaluation leaves a folder that shows it, and continues where it was stopped.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from planners.noise import fold_in
-from worldmodel.apps.evaluate.manifest import PUBLISHED_PAIRS, Manifest, Pairs
-from worldmodel.apps.evaluate.policies import FLOORS, PlannerPolicy, Policy, Scene, Task, policy_of
+from worldmodel._files import write_atomically
+from worldmodel.apps.evaluate.films import film_attempts
+from worldmodel.apps.evaluate.manifest import PUBLISHED_PAIRS, Manifest, read_manifest
+from worldmodel.apps.evaluate.policies import FLOORS, PlannerPolicy, Policy, attempt, policy_of
 from worldmodel.apps.evaluate.result import (
     PLANNED,
     Distances,
     Fingerprint,
     Key,
+    Log,
+    Mark,
     PlanningSeconds,
     Result,
     Tried,
+    write_result,
 )
-from worldmodel.apps.machine import commit, machine, versions
-from worldmodel.apps.progress import Progress
-from worldmodel.apps.runs import Run
-from worldmodel.apps.settings import TrialSettings
+from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.machine import commit, device_of, machine, versions
+from worldmodel.apps.parsing import kept_settings
+from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.ranks import joined
+from worldmodel.apps.report import render, write_index
+from worldmodel.apps.runs import Run, open_run
+from worldmodel.apps.settings import EvaluateSettings, TrialSettings
 from worldmodel.checkpoint import digest
 from worldmodel.study import proportion
 from worldmodel.worlds import World, open_world
 
-__all__ = ["Outcome", "Trial", "attempt", "evaluate", "prepare", "result_of", "seeds_of", "tries"]
+__all__ = ["Trial", "evaluate", "prepare", "result_of", "run", "tries"]
 
-
-class Outcome(NamedTuple):
-    """What a policy made of N pairs."""
-
-    success: NDArray[np.bool_]  #: [N], the goal reached after some step of the budget
-    steps: NDArray[np.int64]  #: [N], the first such step, or the budget
-    paths: NDArray[np.float32]  #: [N, budget + 1, S], all states
-    at_end: NDArray[np.bool_]  #: [N], the goal reached after the last step
-    distance: NDArray[np.float32]  #: [N], to the goal after the last step
-    seconds: tuple[float, ...]  #: of each decision for all pairs, drawing the frames left out
-
-
-def attempt(
-    world: World, pairs: Pairs | Manifest, policy: Policy, *, budget: int = 50,
-    seeds: NDArray[np.int64] | None = None,
-) -> Outcome:  # fmt: skip
-    """Let a policy act on all N pairs for `budget` raw steps, where a block of actions is cut.
-
-    `seeds` [N] are the policy's; None counts from 0.
-
-    Raises: ValueError if the policy's actions are not [N, steps, A].
-    """
-    num, drawing = len(pairs.starts), 0.0
-    actor = policy.begin(Task(world, pairs.goals, np.arange(num) if seeds is None else seeds))
-    session = world.start(pairs.starts)
-
-    def frames() -> NDArray[np.uint8]:
-        nonlocal drawing
-        began = time.perf_counter()
-        drawn = session.render()
-        drawing += time.perf_counter() - began
-        return drawn
-
-    paths, seconds = [pairs.starts], []
-    try:
-        while len(paths) <= budget:
-            began, drawing = time.perf_counter(), 0.0
-            actions = actor(Scene(paths[-1], frames))
-            seconds.append(time.perf_counter() - began - drawing)
-            shape = actions.shape
-            if len(shape) != 3 or shape[::2] != (num, world.action_dim) or not shape[1]:
-                raise ValueError(
-                    f"a policy's actions must be [{num}, steps, {world.action_dim}], "
-                    f"got {list(shape)}"
-                )
-            taken = min(shape[1], budget + 1 - len(paths))
-            paths.extend(session.step(actions[:, t]) for t in range(taken))
-    finally:
-        session.close()
-    states = np.stack(paths, axis=1)
-    reached = world.success(states[:, 1:], np.repeat(pairs.goals[:, None], budget, axis=1))
-    success: NDArray[np.bool_] = np.any(reached, axis=1)
-    steps = np.where(success, reached.argmax(1) + 1, budget)
-    distance = world.distance(states[:, -1], pairs.goals)
-    return Outcome(success, steps, states, reached[:, -1], distance, tuple(seconds))
+_SETTINGS = "evaluate.json"
 
 
 class Trial(NamedTuple):
@@ -114,17 +69,17 @@ def prepare(
     run = who if isinstance(who, Run) else None
     if run is not None and run.world not in (None, manifest.env):
         raise ValueError(f"the run was trained on {run.world}, the manifest is of {manifest.env}")
-    if settings.protocol == "held-out" and manifest.protocol == "historical":
+    historical, sources = settings.protocol == "historical", set(manifest.source_episodes)
+    if manifest.protocol == "historical" and not historical:
         raise ValueError(
             "the manifest was drawn by the historical protocol, solved pairs and all; "
             "add --protocol historical to evaluate on it"
         )
-    seen = run.trained_on & set(manifest.source_episodes) if run else ()
-    if settings.protocol == "held-out" and seen:
+    if run and (seen := run.trained_on & sources) and not historical:
         raise ValueError(
-            f"the run was trained on {len(seen)} of the {len(set(manifest.source_episodes))} "
-            "episodes that the manifest draws from; make one of held-out episodes (manifest "
-            "--unseen-by RUN), or add --protocol historical"
+            f"the run was trained on {len(seen)} of the {len(sources)} episodes that the manifest "
+            "draws from; make one of held-out episodes (manifest --unseen-by RUN), or add "
+            "--protocol historical"
         )
     if settings.compile:
         import torch._dynamo  # noqa: F401 - imported after an OpenGL context, it would crash
@@ -145,7 +100,7 @@ def prepare(
     policies = {PLANNED: policy, **FLOORS}
     if world.expert(manifest.goals[:1]) is None:
         del policies["expert"]
-    tried = manifest.take(slice(PUBLISHED_PAIRS if settings.protocol == "historical" else None))
+    tried = manifest.take(slice(PUBLISHED_PAIRS if historical else None))
     # Only plans and chance differ from one repeat to the next.
     times = {PLANNED: settings.seeds, "random": settings.seeds}
     keys = [(name, repeat, pair) for name in policies for repeat in range(times.get(name, 1))
@@ -186,7 +141,7 @@ def tries(trial: Trial, keys: Iterable[Key], bar: Progress) -> Iterator[list[Tri
     """
     manifest, size = trial.manifest, trial.settings.batch_size
     for (name, repeat), group in groupby(keys, lambda key: key[:2]):
-        pairs, seeds = np.asarray([pair for _, _, pair in group]), seeds_of(manifest, repeat)
+        pairs, seeds = np.asarray([pair for _, _, pair in group]), manifest.seeds_of(repeat)
         for some in np.split(pairs, range(size, len(pairs), size)):
             mine, acting = manifest.take(some), trial.policies[name]
             found = attempt(trial.world, mine, acting, budget=manifest.budget, seeds=seeds[some])
@@ -201,13 +156,6 @@ def tries(trial: Trial, keys: Iterable[Key], bar: Progress) -> Iterator[list[Tri
                 for n, pair in enumerate(some.tolist())
             ]  # fmt: skip
             bar.update(len(some))
-
-
-def seeds_of(manifest: Manifest, repeat: int) -> NDArray[np.int64]:
-    """[N], not negative; a function of the pair's own seed and of which repeat it is."""
-    mixed = fold_in(torch.from_numpy(manifest.seeds), repeat)
-    out: NDArray[np.int64] = (mixed & (2**63 - 1)).numpy()
-    return out
 
 
 def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
@@ -250,3 +198,56 @@ def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
             for one in planned
         ),
     )  # fmt: skip
+
+
+def run(settings: EvaluateSettings) -> int:
+    """Evaluate a run, or continue where it was stopped; every process takes its share."""
+    out = settings.out
+    with ExitStack() as held, joined(settings.device) as ranks:
+        with ranks.together():
+            settings = settings.model_copy(update={"device": device_of(settings.device)})
+            begun, resume = out / _SETTINGS, (out / _SETTINGS).is_file()
+            if (out / "index.html").exists():
+                raise FileExistsError(
+                    f"--out must not hold a result yet, got {out}: choose another folder"
+                )
+            kept = kept_settings(EvaluateSettings, "evaluate", begun, out=out) if resume else None
+            if kept and (other := settings.changed(kept)):
+                raise ValueError(
+                    f"--out must not hold another evaluation yet, {out} has other settings: "
+                    + ", ".join(other)
+                )
+            manifest = read_manifest(settings.manifest)
+            subject = open_run(settings.run, ranks.device, data=settings.data)
+            trial = prepare(subject, manifest, settings)
+            mark = Mark(manifest=manifest.sha256, weights=trial.fingerprint.weights)
+            if ranks.first:
+                held.enter_context(begin_folder(out, _SETTINGS, resume=resume))
+        with ranks.together():
+            log, keys = Log(out, mark, ranks.rank), trial.keys
+            if ranks.first:
+                write_json(settings.model_dump(mode="json"), begun)
+            left = [key for key in keys if key not in log.tried]
+        with ranks.together():
+            # In turns, so that nobody has the planning and somebody else the idling.
+            mine, done = left[ranks.rank :: ranks.size], len(keys) - len(left)
+            with Progress(
+                "evaluate", done + len(mine), start=done, unit="attempt", quiet=not ranks.first
+            ) as bar:
+                for some in tries(trial, mine, bar):
+                    log.write(some)
+        if not ranks.first:
+            return 0
+        result = result_of(trial, [Log(out, mark).tried[key] for key in keys])
+        # Before its pictures: whatever happens to them, hours of planning are not lost.
+        write_result(result, out / "result.json")
+        who = (trial.world, trial.manifest, trial.policies[PLANNED], result.reached)
+        films = film_attempts(*who, out, each=settings.films)
+        # The page last: its presence says that everything is there.
+        content = result.model_dump(mode="json")
+        page = render("evaluate.html", result=content, films=films)
+        write_atomically(out / "index.html", page.encode())
+        if out.absolute().parent == settings.run.absolute():
+            write_index(settings.run)
+    say(render("evaluate.txt", result=content, out=out))
+    return 0

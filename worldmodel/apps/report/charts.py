@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,21 +69,57 @@ class LatentMap(NamedTuple):
 
     share: Sequence[float]  #: of the variance, by direction
     points: Floats  #: [N, 1 or 2]
-    states: Floats | None  #: [N, 1 or 2]; None of data without them
-    time: Floats  #: [N], frame in its episode
-    in_picture: bool = False  #: whether states are places in the picture, y downwards
+    places: Floats  #: [N, 1 or 2], true states; the frame's number of data without them
+    in_picture: bool = False  #: whether these are places in the picture, y downwards
 
 
 @_styled()
 def panels(*shown: Panel) -> Figure:
-    """Panel above panel.
-
-    Raises: ValueError if a panel has nothing to draw.
-    """
+    """Panel above panel; ValueError if one has nothing to draw."""
     figure, places = _new(400, 240, rows=len(shown))
     for axes, panel in zip(places, shown, strict=True):
-        _draw(_name(axes, panel.x_label, panel.y_label), panel)
+        _name(axes, panel.x_label, panel.y_label)
+        _draw_lines(axes, panel)
+        _place_ticks(axes, panel)
+        for mark, line_at in ((panel.level, axes.axhline), (panel.moment, axes.axvline)):
+            if mark is not None:
+                line_at(mark[0], label=_short(mark[1]), color=FAINT, linewidth=1, dashes=(4, 3))
+        if names := axes.get_legend_handles_labels()[1]:
+            columns = 2 if sum(len(str(name)) for name in names) > 48 else 4
+            axes.legend(ncols=columns, loc="lower left", bbox_to_anchor=(-0.01, 1.08))
+        axes.set_title(panel.title, loc="right", color=INK)
     return figure
+
+
+def _draw_lines(axes: Axes, panel: Panel) -> None:
+    drawn = 0
+    for place, line in enumerate(panel.lines):
+        colour = PALETTE[(place if line.colour is None else line.colour) % len(PALETTE)]
+        look: dict[str, Any] = {"color": colour, "zorder": 3 - place / 9}
+        x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
+        if y.ndim > 1:
+            y, low, high = y.T[:3]
+            axes.fill_between(x, low, high, alpha=0.17, linewidth=0, **look)
+        kept = np.isfinite(y) & ((y > 0) | (not panel.log_y))
+        drawn += int(kept.sum())
+        dots = "o-" if kept.sum() < 40 else "-"
+        axes.plot(x[kept], y[kept], dots, label=_short(line.name) or "_", **look)
+    if not drawn:
+        raise ValueError("lines must hold a point, above 0 on a logarithmic axis, got none")
+
+
+def _place_ticks(axes: Axes, panel: Panel) -> None:
+    """Ones, twos and fives within few decades, powers of ten alone over many."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    axes.set(xscale="log" if panel.log_x else "linear", yscale="log" if panel.log_y else "linear")
+    axes.minorticks_off()
+    for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 6)):
+        low, high = axis.get_view_interval()
+        subs = (1, 2, 5) if log and math.log10(high / low) < 2.5 else (1,)
+        ticks = LogLocator(subs=subs, numticks=8) if log else MaxNLocator(most, steps=[1, 2, 5, 10])
+        axis.set_major_locator(ticks)
+        axis.set_major_formatter(_number)
 
 
 @_styled()
@@ -124,20 +160,19 @@ def latent_map(part: LatentMap, *, apart: bool = False) -> list[Figure]:
 
     A frame has one colour on both sides. `apart` gives each side a figure of its own.
     """
-    places = part.time[:, None] if part.states is None else part.states
     # An embedding of one dim has no second component.
-    points = np.hstack([part.points, np.zeros((len(places), 1))])[:, :2]
+    points = np.hstack([part.points, np.zeros((len(part.points), 1))])[:, :2]
     first, second = [*(f" ({100 * share:.0f} %)" for share in part.share), ""][:2]
     shown = [(points, f"first principal component{first}", f"second{second}", False)]
-    if places.shape[1] == 2:
-        shown.append((places, "x", "true places, y", part.in_picture))
+    if part.places.shape[1] == 2:
+        shown.append((part.places, "x", "true places, y", part.in_picture))
     each = 1 if apart else len(shown)
     made = [_new(300, 300, columns=each) for _ in range(len(shown) // each)]
     sides = [axes for _, places in made for axes in places]
     for axes, (cloud, x_label, y_label, down) in zip(sides, shown, strict=True):
         _name(axes, x_label, y_label).grid(axis="x")
         # Pixels: as paths, a thousand points outweigh the rest of a page.
-        colours = position_colours(places) / 255
+        colours = position_colours(part.places) / 255
         x, y = cloud.T
         axes.scatter(x, y, s=9, c=colours, linewidths=0, rasterized=True)
         if down:
@@ -147,10 +182,9 @@ def latent_map(part: LatentMap, *, apart: bool = False) -> list[Figure]:
 
 def position_colours(places: Floats) -> NDArray[np.uint8]:
     """Colours [N, 3] of places [N, 1 or 2], blended between the ends or corners of their range."""
-    low, high = places.min(0), places.max(0)
-    unit = (places - low) / np.where(high > low, high - low, 1)
+    unit = (places - places.min(0)) / np.where(np.ptp(places, 0) > 0, np.ptp(places, 0), 1)
     corners = np.asarray([[[53, 102, 196], [222, 73, 55]], [[47, 158, 111], [240, 176, 48]]])
-    x, y = unit[:, :1], unit[:, 1:] if unit.shape[1] > 1 else np.zeros((len(unit), 1))
+    x, y = np.hstack([unit, np.zeros((len(unit), 1))])[:, :2, None].swapaxes(0, 1)
     top, bottom = ((1 - x) * left + x * right for left, right in corners)
     out: NDArray[np.uint8] = np.rint((1 - y) * top + y * bottom).astype(np.uint8)
     return out
@@ -164,22 +198,18 @@ def training_curves(
 
     `floor` is what the regularizer scores on a Gaussian batch, to be marked. A regularizer that is
     0 throughout has no panel, and the objective "gcbc" predicts actions, not embeddings.
-
     Raises: ValueError if there is no loss to draw.
     """
     first = "Action loss" if objective == "gcbc" else "Prediction loss"
     mark = None if floor is None else (floor, f"Gaussian batch, {floor:.2f}")
-    shown = []
+    tables, shown = (("training", train), ("held out", held_out or {})), []
     for column, title, unit, log, level in (
         ("prediction", first, "mean square", True, None),
         ("regularization", "Regularizer", "statistic", True, mark),
         ("effective_rank", "Effective rank of a training batch", "directions", False, None),
     ):
-        lines = [
-            Line(name, table["step"], table[column])
-            for name, table in (("training", train), ("held out", held_out))
-            if table and len(table.get(column, ()))
-        ]
+        lines = [Line(name, table["step"], table[column])
+                 for name, table in tables if len(table.get(column, ()))]  # fmt: skip
         if column == "prediction" or any(np.greater(line.y, 0).any() for line in lines):
             shown.append(Panel(lines, "optimizer step", unit, title, log_y=log, level=level))
     return panels(*shown)
@@ -197,13 +227,12 @@ def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> F
 def convergence(plan: Plan) -> Figure:
     """How the cost fell from iteration to iteration, and how far apart the candidates still are.
 
-    Above, `plan.history`: a line for each problem, or the quartiles of the problems where there
-    are more than four; on a logarithmic axis if every cost is positive. Below, `plan.spread` at
-    each step of the horizon, averaged over action dims, the same way. A cost that still falls at
-    the right edge asks for more iterations; a spread of zero long before it, for more elites.
+    Above, `plan.history` of what `planners.optimize` returned or of `MPC.last`: a line for each
+    problem, or quartiles where there are more than four; on a logarithmic axis if every cost is
+    positive. Below, `plan.spread` at each step of the horizon, averaged over action dims, the same
+    way. A cost that still falls at the right edge asks for more iterations; a spread of zero long
+    before it, for more elites.
 
-    Args:
-        plan: what `planners.optimize` returned, or `MPC.last`.
     Returns: a Figure of matplotlib; `figure.savefig("plan.png")` writes it.
     Raises: ValueError if the history or the spread is not finite.
     """
@@ -211,9 +240,9 @@ def convergence(plan: Plan) -> Figure:
     spread = plan.spread.detach().double().mean(-1).T.cpu().numpy()
     if not (np.isfinite(cost).all() and np.isfinite(spread).all()):
         raise ValueError("plan must have a finite history and spread, got inf or nan")
-    log, apart = bool((cost > 0).all()), "standard deviation of the last candidates"
-    above = Panel(_problems(cost), "iteration", "lowest of the iteration", "cost", log_y=log)
-    figure = panels(above, Panel(_problems(spread), "step of the plan", apart, "spread"))
+    above = ("iteration", "lowest of the iteration", "cost", False, bool((cost > 0).all()))
+    below = ("step of the plan", "standard deviation of the last candidates", "spread")
+    figure = panels(Panel(_problems(cost), *above), Panel(_problems(spread), *below))
     with _styled():
         # Ticks are made when they are drawn, and this figure is saved by somebody else.
         figure.draw_without_rendering()
@@ -222,13 +251,12 @@ def convergence(plan: Plan) -> Figure:
 
 def _problems(values: Floats) -> list[Line]:
     """A line for each column of [N, B], or the middle and quartiles of many."""
-    x, problems = list(range(1, len(values) + 1)), values.shape[1]
-    if problems <= len(PALETTE):
-        names = [f"problem {b}" if problems > 1 else "" for b in range(problems)]
-        return [Line(name, x, values[:, b].tolist()) for b, name in enumerate(names)]
+    x, B = list(range(1, len(values) + 1)), values.shape[1]
+    if B <= len(PALETTE):
+        names = (f"problem {b}" if B > 1 else "" for b in range(B))
+        return [Line(name, x, y) for name, y in zip(names, values.T.tolist(), strict=True)]
     rows = np.quantile(values, (0.5, 0.25, 0.75), axis=1).T.tolist()
-    found = [Estimate(middle, low, high, problems) for middle, low, high in rows]
-    return [Line("median and quartiles", x, found)]
+    return [Line("median and quartiles", x, [Estimate(y, low, high, B) for y, low, high in rows])]
 
 
 @_styled()
@@ -283,39 +311,3 @@ def _short(name: str) -> str:
 
 def _number(value: float, _: object) -> str:
     return f"{value:g}".replace("-", "−")
-
-
-def _draw(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
-    drawn = 0
-    for place, line in enumerate(panel.lines):
-        number, order = place if line.colour is None else line.colour, 3 - place / 9
-        colour = PALETTE[number % len(PALETTE)]
-        x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
-        if y.ndim > 1:
-            y, low, high = y.T[:3]
-            axes.fill_between(x, low, high, alpha=0.17, linewidth=0, color=colour, zorder=order)
-        kept = np.isfinite(y) & ((y > 0) | (not panel.log_y))
-        drawn += int(kept.sum())
-        dots, name = "o-" if kept.sum() < 40 else "-", _short(line.name) or "_"
-        axes.plot(x[kept], y[kept], dots, label=name, color=colour, zorder=order)
-    if not drawn:
-        raise ValueError("lines must hold a point, above 0 on a logarithmic axis, got none")
-    axes.set(xscale="log" if panel.log_x else "linear", yscale="log" if panel.log_y else "linear")
-    axes.minorticks_off()
-    for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 6)):
-        low, high = axis.get_view_interval()
-        # Ones, twos and fives within few decades, powers of ten alone over many.
-        subs = (1, 2, 5) if log and math.log10(high / low) < 2.5 else (1,)
-        ticks = LogLocator(subs=subs, numticks=8) if log else MaxNLocator(most, steps=[1, 2, 5, 10])
-        axis.set_major_locator(ticks)
-        axis.set_major_formatter(_number)
-    for mark, line_at in ((panel.level, axes.axhline), (panel.moment, axes.axvline)):
-        if mark is not None:
-            line_at(mark[0], label=_short(mark[1]), color=FAINT, linewidth=1, dashes=(4, 3))
-    names = axes.get_legend_handles_labels()[1]
-    if names:
-        columns = 2 if sum(len(str(name)) for name in names) > 48 else 4
-        axes.legend(ncols=columns, loc="lower left", bbox_to_anchor=(-0.01, 1.08))
-    axes.set_title(panel.title, loc="right", color=INK)

@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["index_page", "interval", "number", "p_value", "percent", "plural", "points", "render",
            "study_page", "write_index"]  # fmt: skip
 
-_Content = Mapping[str, Any]
-"""What a JSON file of a command holds."""
+_Content = Mapping[str, Any]  # what a JSON file of a command holds
 _TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 
 
@@ -115,10 +115,10 @@ def _environment() -> Environment:
         "basename": lambda path: Path(path).name or str(path),
         "embedded": _embedded,
         "from_json": _from_json,
+        "summary": _summary,
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         # Our own SVG, in which matplotlib has escaped every text.
         "svg": lambda figure, title: Markup(charts.svg(figure, title)),  # noqa: S704
-        "summary": _summary,
     }
     published = PlannerSettings(**preset("evaluate", "preset", "published")).described()
     environment.globals |= {name: getattr(charts, name) for name in charts.__all__} | {
@@ -140,21 +140,18 @@ def _embedded(picture: Path | np.ndarray[Any, Any]) -> str:
 
 def _from_json(path: Path) -> _Content:
     """A JSON object, or nothing where there is none that can be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    with suppress(OSError, ValueError):
+        if isinstance(found := json.loads(path.read_text(encoding="utf-8")), dict):
+            return found
+    return {}
 
 
 def _summary(folder: Path) -> str:
     """The result of an evaluation in a few words."""
     result = _from_json(folder / "result.json")
-    try:
-        rate = percent(result["success_rate"])
-        return f"{rate} of {result['pairs']} pairs, {_actor(result)}"
-    except (KeyError, TypeError, ValueError):
-        return "a result that cannot be read"
+    with suppress(KeyError, TypeError, ValueError):
+        return f"{percent(result['success_rate'])} of {result['pairs']} pairs, {_actor(result)}"
+    return "a result that cannot be read"
 
 
 def _actor(result: _Content) -> str:

@@ -9,21 +9,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from worldmodel._files import write_atomically
+from worldmodel.apps.data.collecting import fresh_walks
 from worldmodel.apps.folder import locked, write_json
 from worldmodel.apps.machine import device_of, versions
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.report import render, study_page, write_index
+from worldmodel.apps.report.pages import plural
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import StudySettings
-from worldmodel.apps.study.material import StudyMaterial, gather_material
-from worldmodel.apps.study.measures import PARTS, Found, Study, UnavailableError, lens_of
+from worldmodel.apps.study.measures import (
+    PARTS,
+    Found,
+    Sequences,
+    Study,
+    StudyMaterial,
+    UnavailableError,
+    lens_of,
+)
 from worldmodel.checkpoint import digest
+from worldmodel.data import Episodes, episode_digests
+from worldmodel.data.frames import gather
+from worldmodel.data.opening import open_episodes
 from worldmodel.heads import fit_head, save_head
+from worldmodel.study import embed
+from worldmodel.worlds import TwoRoom
 
-__all__ = ["plain", "run", "study"]
+__all__ = ["gather_material", "plain", "run", "sequences", "study"]
 
 _JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
+_MOST_FRAMES = 24  # of an episode
+_COLLECT_SEED = 7_368_787  # far from the seeds of demo and train, and checked by digest anyway
 
 
 def run(settings: StudySettings) -> int:
@@ -78,10 +97,10 @@ def study(
         raise ValueError(f"the model of {run.folder} gives embeddings that are NaN or infinite")
     variance, length = float(z.var(0, correction=0).mean()), float(z.square().mean())
     # Below this, what varies is rounding, and every ratio of errors is noise.
-    if variance <= 1e-10 * length or variance == 0:
+    if variance <= 1e-10 * length:
         variance = 0.0
         notes.insert(0, "The model has collapsed: every frame has the same embedding.")
-    elif math.sqrt(variance) < 0.01 * math.sqrt(length):
+    elif variance < 1e-4 * length:
         nearly = "The model has nearly collapsed: embeddings differ by less than a hundredth of"
         notes.insert(0, f"{nearly} their length.")
     lens = lens_of(material.fit or material.test)
@@ -145,3 +164,65 @@ def _check(run: Run, decide: dict[str, object], out: Path, *, force: bool) -> No
 
 def _parameters(run: Run) -> int:
     return sum(p.numel() for p in run.world_model.parameters())
+
+
+def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> StudyMaterial:
+    """Fresh episodes of the built-in world, or the unseen ones of a data set.
+
+    Raises: ValueError if there is no source, or nothing in it that the run was not trained on.
+    """
+    source, world = data or (None if run.world == TwoRoom.name else run.data), None
+    if source is not None:
+        found = open_episodes(source)
+    elif run.world == TwoRoom.name:
+        world = TwoRoom(int(run.world_model.encoder.image_size))
+        length = max(int(run.settings.get("length", 80)), 4 * run.frameskip)
+        found = fresh_walks(world, 2 * episodes, length, _COLLECT_SEED + seed)
+    else:
+        raise ValueError(
+            f"{run.folder} is of the world {run.world!r}, which study cannot collect from: "
+            "give episodes with --data"
+        )
+    digests = episode_digests(found)
+    unseen = torch.tensor([e for e, d in enumerate(digests) if d not in run.trained_on]).long()
+    if len(unseen) == 0:
+        raise ValueError(
+            f"all {len(found)} episodes of {source or run.world} were trained on: give others with "
+            "--data"
+        )
+    frames = (found.lengths[unseen] - 1) // run.frameskip + 1
+    T = min(int(frames.median()), _MOST_FRAMES)
+    if T < 2:
+        raise ValueError(
+            f"episodes must be longer than frameskip = {run.frameskip} rows, got a median of "
+            f"{int(found.lengths[unseen].median())} in {source}"
+        )
+    long = unseen[frames >= T]
+    order = torch.randperm(len(long), generator=torch.Generator().manual_seed(seed))
+    chosen, notes = long if world else long[order][: 2 * episodes], []
+    if len(unseen) < len(found):
+        notes.append(f"{len(found) - len(unseen)} episodes of the file were trained on: left out.")
+    if len(long) < len(unseen):
+        notes.append(f"{len(unseen) - len(long)} are shorter than {T} frames: left out.")
+    if len(chosen) < 20:
+        few = f"Only {plural(len(chosen), 'unseen episode')}"
+        notes.append(f"{few}: intervals are wide and rough below about ten a side.")
+    count = 0 if found.states is None else found.states.shape[1]
+    names = ["x", "y"] if world else [f"state {i}" for i in range(count)]
+    fresh = "fresh episodes of Two-Room, collected for this study"
+    told = f"{len(chosen)} {fresh if world else f'unseen episodes of {source}'}"
+    test = sequences(run, found, chosen[1::2] if len(chosen) > 1 else chosen, T)
+    fit = sequences(run, found, chosen[::2], T) if len(chosen) > 1 else None
+    return StudyMaterial(fit, test, world, names, told, notes)
+
+
+def sequences(run: Run, data: Episodes, which: Tensor, T: int = _MOST_FRAMES) -> Sequences:
+    """Some episodes as the run's model sees them: every `frameskip`-th row, T at most."""
+    k, start = run.frameskip, data.offsets[which][:, None]
+    T = min(T, (int(data.lengths[which].min()) - 1) // k + 1)
+    rows = start + k * torch.arange(T)
+    frames, raw = gather(data.frames, rows), data.actions[start + torch.arange((T - 1) * k)]
+    z = embed(run.world_model, frames)
+    blocks = raw.unflatten(1, (-1, k)).flatten(2)
+    states = None if data.states is None else data.states[rows]
+    return Sequences(frames, raw, run.scale.normalise(blocks).to(z.device), states, z)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -23,18 +23,19 @@ from worldmodel import checkpoint
 from worldmodel import study as measure
 from worldmodel.apps.report.charts import LatentMap
 from worldmodel.apps.runs import Run
-from worldmodel.apps.study.material import Sequences, StudyMaterial
 from worldmodel.apps.train.loop import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
+from worldmodel.worlds import TwoRoom
 
-__all__ = ["PARTS", "Found", "Study", "UnavailableError", "lens_of"]
+__all__ = ["PARTS", "Found", "Sequences", "Study", "StudyMaterial", "UnavailableError", "lens_of"]
 
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 _POINTS = 800  # of the map, at most
-
-
+_UNIT = "variance of the held-out embeddings"
 Value = TypeVar("Value")
+Lens = Callable[[Tensor], Tensor]
+"""Embeddings as the study's own fits see them, [..., D] -> [..., K]."""
 
 
 class UnavailableError(ValueError):
@@ -45,8 +46,25 @@ class Found(SimpleNamespace):
     """What was found, by the names that study.json has; `shown` is for the page alone."""
 
 
-Lens = Callable[[Tensor], Tensor]
-"""Embeddings as the study's own fits see them, [..., D] -> [..., K]."""
+class Sequences(NamedTuple):
+    """E episodes of T frames, cut at the pace of the model: k raw actions from frame to frame."""
+
+    frames: Tensor  #: [E, T, 3, H, W], uint8
+    raw: Tensor  #: [E, (T − 1) k, A]
+    actions: Tensor  #: [E, T − 1, k A], blocks as the model expects them
+    states: Tensor | None  #: [E, T, S]
+    z: Tensor  #: [E, T, D]
+
+
+class StudyMaterial(NamedTuple):
+    """Episodes to fit probes and decoder on, and others that every figure is about."""
+
+    fit: Sequences | None  #: None where there was only one episode
+    test: Sequences
+    world: TwoRoom | None  #: the built-in one, if the episodes were collected in it
+    names: list[str]  #: of the state's dims
+    source: str  #: where the episodes are from, in words
+    notes: list[str]  #: what a reader should know about them
 
 
 class Study(NamedTuple):
@@ -70,8 +88,7 @@ def lens_of(sequences: Sequences) -> Lens:
     mean, keep = z.mean(0), min(_WIDE, max(len(z) // 4, 2))
     if z.shape[1] <= _WIDE:
         return lambda z: z
-    directions = torch.linalg.svd((z - mean).double(), full_matrices=False).Vh[:keep]
-    basis = directions.T.to(z.dtype)
+    basis = torch.linalg.svd((z - mean).double(), full_matrices=False).Vh[:keep].T.to(z.dtype)
     return lambda z: (z - mean) @ basis
 
 
@@ -98,13 +115,11 @@ def _probes(study: Study) -> Found:
         measure.score_guesses(guess.cpu(), test_y.cpu(), episode, scale, seed=study.seed)
         for guess in measure.probe_guesses(train_z, train_y, test_z, seed=study.seed)
     ]
-    names = study.material.names
     varies = (~(test_y.std(0) < 1e-6 * (1 + test_y.abs().mean(0)))).tolist()
+    rows = zip(study.material.names, varies, *scored, strict=True)
     return Found(
-        quantities=[
-            Found(name=name, varies=moves, constant=blind, linear=line, mlp=network)
-            for name, moves, blind, line, network in zip(names, varies, *scored, strict=True)
-        ],
+        quantities=[Found(name=name, varies=moves, constant=blind, linear=line, mlp=network)
+                    for name, moves, blind, line, network in rows],
         train_episodes=len(fit.z), test_episodes=len(test.z), coordinates=train_z.shape[1],
         unit="standard deviation of the quantity over the probes' training frames",
     )  # fmt: skip
@@ -125,7 +140,7 @@ def _foresight(study: Study) -> Found:
         known_frames=known, horizons=horizons, raw_steps_per_horizon=study.run.frameskip,
         model=curves[0], copy=curves[1], mean=curves[2],
         first_horizon_no_better_than_copying=next(worse, None),
-        unit="variance of the held-out embeddings (1 is what their mean scores)",
+        unit=f"{_UNIT} (1 is what their mean scores)",
     )  # fmt: skip
 
 
@@ -143,32 +158,33 @@ def _violations(study: Study) -> Found:
         "recolour": (measure.recolour(test.frames, still, at), test.actions),
         "teleport": _teleported(study, at),
     }
-    curves, changed = {}, {}
+    curves, changed = dict[str, Tensor](), {}
     for name, (frames, actions) in conditions.items():
-        z = test.z if name == "undisturbed" else embed(model, frames)
+        z = test.z if frames is test.frames else embed(model, frames)
         found = measure.surprise(model, z, actions, history=model.predictor.history)
         curves[name] = (found / study.variance).cpu()
-        differs = frames[:, at].short() - test.frames[:, at].short()
-        visibly = (differs.abs().amax(1) > 24).flatten(1)
-        changed[name] = mean_estimate(visibly.float().mean(1))
-    del changed["undisturbed"]
+        if frames is not test.frames:
+            differs = (frames[:, at].short() - test.frames[:, at].short()).abs().amax(1) > 24
+            changed[name] = mean_estimate(differs.flatten(1).float().mean(1))
     why = "nothing stands out from the background, so nothing could be recoloured"
     _need(changed["recolour"].value > 0, why)
-    now = {name: values[:, at - 1] for name, values in curves.items()}
     pairs = (("teleport", "undisturbed"), ("recolour", "undisturbed"), ("teleport", "recolour"))
+    tests = {
+        f"{a} against {b}": measure.paired_test(
+            curves[a][:, at - 1], curves[b][:, at - 1], seed=study.seed
+        )
+        for a, b in pairs
+    }
     elsewhere = (
         "the agent is somewhere else, at least a quarter of the world away, and continues from "
         "there under the same actions"
     )
+    another = "the episode continues as another one does"
     return Found(
-        at_frame=at, frames=list(range(1, T)),
+        at_frame=at, frames=list(range(1, T)), tests=tests, pixels_changed=changed,
         surprise={k: [study.mean(s) for s in values.unbind(1)] for k, values in curves.items()},
-        tests={f"{a} against {b}": measure.paired_test(now[a], now[b], seed=study.seed)
-               for a, b in pairs},
-        pixels_changed=changed,
-        teleport_is=elsewhere if study.material.world
-        else "the episode continues as another one does",
-        unit="variance of the held-out embeddings",
+        teleport_is=elsewhere if study.material.world else another,
+        unit=_UNIT,
         shown={name: frames[0, at - 1 : at + 1].permute(0, 2, 3, 1).numpy()
                for name, (frames, _) in conditions.items()},
     )  # fmt: skip
@@ -196,29 +212,26 @@ def _straightness(study: Study) -> Found:
     run, test = study.run, study.material.test
     _need(test.z.shape[1] > 2, f"a path of {test.z.shape[1]} frames has no two moves")
 
-    def of(paths: Tensor) -> Estimate:
-        return study.mean(measure.straightness(paths))
+    def of(paths: Tensor | WorldModel | None) -> Estimate | None:
+        z = embed(paths, test.frames) if isinstance(paths, WorldModel) else paths
+        return None if z is None else study.mean(measure.straightness(z))
 
-    now, fresh = of(test.z), _untrained(run)
-    _need(now.n > 0, "the embeddings do not move, so their paths have no direction")
-    return Found(
-        trained=now, true_states=None if test.states is None else of(test.states),
-        untrained=None if fresh is None else of(embed(fresh, test.frames)),
-        checkpoints=[Found(step=step, straightness=of(embed(then, test.frames)))
-                     for step, then in _checkpoints(run)],
-    )  # fmt: skip
+    now = of(test.z)
+    _need(now and now.n > 0, "the embeddings do not move, so their paths have no direction")
+    steps = [Found(step=step, straightness=of(then)) for step, then in _checkpoints(run)]
+    rest = {"untrained": of(_untrained(run)), "checkpoints": steps}
+    return Found(trained=now, true_states=of(test.states), **rest)
 
 
 def _untrained(run: Run) -> WorldModel | None:
     """The same architecture with fresh weights; None where the encoder is a frozen, given one."""
-    model = run.world_model
-    if not any(p.requires_grad for p in model.encoder.parameters()):
+    fresh = copy.deepcopy(run.world_model)
+    if not any(p.requires_grad for p in fresh.encoder.parameters()):
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(run.settings.get("seed", 0)))
-        fresh = copy.deepcopy(model)
-        fresh.encoder = type(model.encoder)(**model.encoder.config)
-    return fresh.eval().to(next(model.parameters()).device)
+        fresh.encoder = type(fresh.encoder)(**fresh.encoder.config)
+    return fresh.eval().to(next(run.world_model.parameters()).device)
 
 
 def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
@@ -229,17 +242,13 @@ def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
     device = next(run.world_model.parameters()).device
     for path in sorted(numbers, key=numbers.__getitem__):
         if path.is_dir():
-            then = checkpoint.load(path, device)
-        else:
-            try:
-                state = read_state(path)[0]
-            except ValueError:
-                # Training continues from the one before a damaged state, and so does this.
-                continue
-            then, own = copy.deepcopy(run.world_model), "model."
-            weights = {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}
-            then.load_state_dict(weights)
-        yield numbers[path], then
+            yield numbers[path], checkpoint.load(path, device)
+            continue
+        # Training continues from the one before a damaged state, and so does this.
+        with suppress(ValueError):
+            state, own, then = read_state(path)[0], "model.", copy.deepcopy(run.world_model)
+            then.load_state_dict({k[len(own) :]: v for k, v in state.items() if k.startswith(own)})
+            yield numbers[path], then
 
 
 def _spread(study: Study) -> Found:
@@ -281,10 +290,9 @@ def _pictures(study: Study) -> Found:
     """What does an embedding know of its frame, and a rollout of the future?"""
     why = "a decoder needs an episode to learn from and another to paint, got one in all"
     fit, test = _need(study.material.fit, why), study.material.test
-    shrunk, small = _small(fit.frames), _small(test.frames)
-    seen, seed = study.lens(fit.z).flatten(0, 1).cpu(), study.seed
-    decoder = measure.fit_decoder(seen, shrunk.flatten(0, 1), steps=study.steps, seed=seed)
-    T = test.z.shape[1]
+    small, seed, T = _small(test.frames), study.seed, test.z.shape[1]
+    seen, shrunk = study.lens(fit.z).flatten(0, 1).cpu(), _small(fit.frames).flatten(0, 1)
+    decoder = measure.fit_decoder(seen, shrunk, steps=study.steps, seed=seed)
     known = min(study.run.world_model.predictor.history, T - 1)
     with torch.no_grad():
         dreamt = study.run.world_model.rollout(test.z[:, :known], test.actions)
@@ -301,10 +309,13 @@ def _pictures(study: Study) -> Found:
               dreamt=[None, *(_array(future[e, t - known]) for t in ahead)])
         for e in range(min(3, len(test.z)))
     ]  # fmt: skip
+    figures: dict[str, Callable[[Tensor], Tensor]] = {
+        "explained_share": lambda s: 1 - s[..., 0] / s[..., 1],
+        "pixel_mse": lambda s: s[..., 0] / s[..., 2],
+        "mean_picture_mse": lambda s: s[..., 1] / s[..., 2],
+    }
     return Found(
-        explained_share=measure.bootstrap(sums, lambda s: 1 - s[..., 0] / s[..., 1], seed=seed),
-        pixel_mse=measure.bootstrap(sums, lambda s: s[..., 0] / s[..., 2], seed=seed),
-        mean_picture_mse=measure.bootstrap(sums, lambda s: s[..., 1] / s[..., 2], seed=seed),
+        **{name: measure.bootstrap(sums, of, seed=seed) for name, of in figures.items()},
         side=small.shape[-1], known_frames=known, columns=[t - known + 1 for t in columns],
         steps=study.steps, shown=strips,
     )  # fmt: skip
@@ -312,10 +323,9 @@ def _pictures(study: Study) -> Found:
 
 def _small(frames: Tensor) -> Tensor:
     """Frames of 64 pixels a side at most, a multiple of 16, each an average over its area."""
-    side = min(64, max(frames.shape[-1] // 16, 1) * 16)
-    if frames.shape[-2:] == (side, side):
+    size = (min(64, max(frames.shape[-1] // 16, 1) * 16),) * 2
+    if frames.shape[-2:] == size:
         return frames
-    size = (side, side)
     return _by_parts(lambda x: interpolate(x.float(), size, mode="area").round().byte(), frames)
 
 
@@ -326,10 +336,9 @@ def _by_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return out
 
 
-def _array(pictures: Tensor) -> NDArray[np.uint8]:
+def _array(pictures: Tensor) -> Any:
     """[..., 3, S, S] in 0…1 -> uint8 [..., S, S, 3]."""
-    pixels: NDArray[np.uint8] = (pictures * 255).round().byte().movedim(-3, -1).numpy()
-    return pixels
+    return (pictures * 255).round().byte().movedim(-3, -1).numpy()
 
 
 def _map(study: Study) -> Found:
@@ -339,14 +348,11 @@ def _map(study: Study) -> Found:
     z = study.lens(test.z).flatten(0, 1).cpu()
     every = -(-len(z) // _POINTS)
     coordinates, share = measure.principal_components(z)
-    states = None if test.states is None else test.states.flatten(0, 1)[::every, :2]
-    shown = LatentMap(
-        share=share.tolist(), points=coordinates[::every].double().numpy(),
-        states=None if states is None else states.double().cpu().numpy(),
-        time=torch.arange(test.z.shape[1]).repeat(len(test.z))[::every].double().numpy(),
-        in_picture=world is not None,
-    )  # fmt: skip
-    by = "time" if states is None else " and ".join(study.material.names[:2])
+    time = torch.arange(test.z.shape[1]).repeat(len(test.z))[:, None]
+    true = time if test.states is None else test.states.flatten(0, 1)[:, :2].cpu()
+    points, places = (x[::every].double().numpy() for x in (coordinates, true))
+    shown = LatentMap(share.tolist(), points, places, in_picture=world is not None)
+    by = "time" if test.states is None else " and ".join(study.material.names[:2])
     return Found(share=shown.share, coloured_by=by, shown=shown)
 
 

@@ -12,11 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from worldmodel.apps.evaluate.manifest import Pairs, make_pairs
-from worldmodel.apps.evaluate.policies import PlannerPolicy
-from worldmodel.apps.evaluate.trial import attempt
+from worldmodel.apps.evaluate.policies import PlannerPolicy, attempt
 from worldmodel.apps.runs import Run
 from worldmodel.apps.settings import PlannerSettings
-from worldmodel.apps.study.material import gather_material
+from worldmodel.apps.study.command import gather_material
 from worldmodel.data import action_digest
 from worldmodel.heads import Head, fit_head
 from worldmodel.study import embed

@@ -1,7 +1,5 @@
 """Checks of arguments: one line where it is used, an error that names the rule and what came."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from numbers import Real

@@ -1,7 +1,5 @@
 """Small pieces several methods share. Every one gives a problem the same bits in any batch."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

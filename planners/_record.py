@@ -1,7 +1,5 @@
 """Records, be they tensors, numbers, None, or mappings, tuples and dataclasses of records."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar

@@ -3,8 +3,6 @@
 With `choices` = C an action is A / C of them side by side: blocks of steps, or several controls.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple

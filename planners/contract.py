@@ -3,8 +3,6 @@
 Letters: B problems, S candidates, H horizon, A action dims.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 

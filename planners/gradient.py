@@ -1,7 +1,5 @@
 """Planners that follow gradients, with any rule of torch.optim: plain descent, and GRASP."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -57,7 +55,7 @@ class GradientState(NamedTuple):
     spread: float = 0.0  #: 0, it follows a path
 
     @classmethod
-    def of(cls, plan: Tensor, copies: int) -> GradientState:
+    def of(cls, plan: Tensor, copies: int) -> "GradientState":
         """R copies of a start [B, H, A]."""
         return cls(plan.unsqueeze(1).expand(-1, copies, -1, -1), {}, plan, unscored(plan))
 

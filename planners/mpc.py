@@ -1,7 +1,5 @@
 """Receding horizon: plan, execute the first actions, shift, plan again."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, NamedTuple

@@ -7,8 +7,6 @@ bits for every batch size and order of problems, on every device, compiled or no
     z, z′ = x + y, x − y                   two independent N(0, 1), up to 6σ
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -193,7 +191,7 @@ class Noise(NamedTuple):
     iteration: int  #: which iteration of the method is drawn for, from 0
     offset: int = 0  #: iterations of other methods before
 
-    def later(self, iterations: int) -> Noise:
+    def later(self, iterations: int) -> "Noise":
         """The same numbers for a method that began `iterations` ago."""
         return Noise(self.stream, self.iteration - iterations, self.offset + iterations)
 

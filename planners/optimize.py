@@ -1,7 +1,5 @@
 """The one loop: ask, project to the bounds, score, tell."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections import deque

@@ -1,7 +1,5 @@
 """Any method as a solver of the stable-worldmodel platform."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping, Sequence, Sized

@@ -1,7 +1,5 @@
 """Plans that others propose, checked by the cost: the best is taken, or refined."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple

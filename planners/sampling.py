@@ -1,7 +1,5 @@
 """Planners that draw candidates around a plan: CEM, iCEM, MPPI and predictive sampling."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple

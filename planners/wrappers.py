@@ -1,7 +1,5 @@
 """Methods around methods: the best of all iterations, a search then a polish, constraints."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Every check of an argument, once. An error names the argument, the rule and what came."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """One sum over ranks. The only file that touches torch.distributed."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -46,7 +44,7 @@ def group_name(group: Group) -> str:
     return "" if torch.distributed.get_world_size(group) == 1 else str(group.group_name)
 
 
-def _resolve(name: str) -> ProcessGroup:
+def _resolve(name: str) -> "ProcessGroup":
     from torch.distributed import distributed_c10d
 
     return distributed_c10d._resolve_process_group(name)  # type: ignore

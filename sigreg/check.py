@@ -1,7 +1,5 @@
 """Do many processes compute what one would? A check for one's own ranks, group and layer."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Regularizers of the covariance alone: Weak SIGReg, and VICReg's terms, which SIGReg succeeds."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Reading the number: noise floor, p-value, effective rank and a verdict in words."""
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass

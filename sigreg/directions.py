@@ -1,7 +1,5 @@
 """Unit directions as a pure function of (seed, step): no generator, no communication."""
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import NamedTuple
@@ -35,11 +33,11 @@ class Directions(NamedTuple):
         rows = self.rows.float()
         return rows if self.scale is None else rows * self.scale[:, None]
 
-    def to(self, like: Tensor) -> Directions:
+    def to(self, like: Tensor) -> "Directions":
         """The same in the dtype and on the device of `like`."""
         return Directions(self.rows.to(like), None if self.scale is None else self.scale.to(like))
 
-    def split(self, num: int) -> list[Directions]:
+    def split(self, num: int) -> "list[Directions]":
         """`num` directions at a time."""
         rows = self.rows.split(num)
         scales = [None] * len(rows) if self.scale is None else self.scale.split(num)

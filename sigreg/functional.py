@@ -1,7 +1,5 @@
 """SIGReg as a function: project, sum, compare with a Gaussian, average; and a term beside it."""
 
-from __future__ import annotations
-
 import math
 
 import torch

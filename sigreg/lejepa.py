@@ -1,7 +1,5 @@
 """LeJEPA: views of one image agree, and their embeddings are an isotropic Gaussian."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Regularizers of a map of the embedding: into a few fixed subspaces, or by a learned bending."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """SIGReg as a layer: quadrature and a step counter around `sigreg_loss`."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -119,7 +117,7 @@ class SIGReg(Sketch):
         """The rule in float32, where `step` is: whatever .half() or .to_empty() do to a layer."""
         self._rule = self.quadrature.to(self.step.new_empty(0, dtype=torch.float32))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SIGReg:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SIGReg":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._place_rule()
         return self

@@ -1,7 +1,5 @@
 """The statistic of many N(0, I) samples is a sum of chi-squares: its weights and its tail."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from typing import NamedTuple

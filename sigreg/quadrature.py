@@ -1,7 +1,5 @@
 """Nodes and weights that turn the Epps-Pulley integral over frequencies into a sum."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,7 +20,7 @@ class Quadrature(NamedTuple):
     target: Tensor  #: [K], the characteristic function to match at `t`, e^{−t²/2} for N(0, 1)
     spacing: float | None = None  #: Δt if t_k = k Δt, as fused kernels need; None: the reference
 
-    def to(self, like: Tensor) -> Quadrature:
+    def to(self, like: Tensor) -> "Quadrature":
         """The same rule in the dtype and on the device of `like`."""
         t, weight, target = (part.to(like) for part in self[:3])
         return Quadrature(t, weight, target, self.spacing)

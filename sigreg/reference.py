@@ -1,7 +1,5 @@
 """The mathematics of SIGReg in plain torch: the truth every kernel is compared with."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -5,8 +5,6 @@ or by its sorted samples. Moments are cheap and smooth, but finitely many do not
 distribution (LeJEPA, Theorem 3), and their gradients grow like a power of the outliers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

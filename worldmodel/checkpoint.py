@@ -3,8 +3,6 @@
 Nothing is pickled, no class imported by the name a file gives: loading runs no code but ours.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

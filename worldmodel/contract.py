@@ -4,8 +4,6 @@ Letters: B problems, S plans of each, T known frames, H steps, n sequences, A ac
 block, a width of an encoded action, D embedding dims.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 

@@ -3,8 +3,6 @@
 Letters: B windows, T frames, C H W a frame, A action dims of one block, D embedding dims.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

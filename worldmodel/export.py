@@ -7,8 +7,6 @@ and std back: that loop is a planner in any language with an ONNX runtime.
 Letters: N frames, B problems, T known embeddings, S candidates, H horizon, A and D dims.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Goal-conditioned behaviour cloning: do what the data did on the way to such a picture."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

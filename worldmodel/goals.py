@@ -13,8 +13,6 @@ Everything is compared in float32 at least, outside of autocast, however low the
 Letters: B problems, S plans, H futures, D embedding dims, Q quantities that a head reads off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -62,10 +60,10 @@ class Goal:
         """This goal as a cost of actions [B, S, H, A] -> [B, S]: `goal(futures(actions))`."""
         return lambda actions: self(futures(actions))
 
-    def __add__(self, other: Goal) -> Goal:
+    def __add__(self, other: "Goal") -> "Goal":
         return Goal(self.terms + other.terms, self.last_step and other.last_step)
 
-    def __mul__(self, weight: float) -> Goal:
+    def __mul__(self, weight: float) -> "Goal":
         return Goal(tuple((weight * w, term) for w, term in self.terms), self.last_step)
 
     __rmul__ = __mul__

@@ -3,8 +3,6 @@
 Letters: N rows, E episodes, T frames of each, D embedding dims, Q quantities.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from itertools import pairwise

@@ -4,8 +4,6 @@ A model on the hub is a folder there: `config.json` and `model.safetensors` (or 
 released LeWM), the layout of PyTorchModelHubMixin in huggingface_hub. Nothing is unpickled.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Letters: B sequences, T tokens, D dims, h heads, d dims of a head.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar

@@ -3,8 +3,6 @@
 Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a block.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 from pathlib import Path

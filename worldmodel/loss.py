@@ -1,7 +1,5 @@
 """Losses of a joint-embedding predictive world model: an error, and what keeps from collapse."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -41,7 +39,7 @@ def jepa_loss(
 
 
 def pldm_loss(
-    model: WorldModel, batch: Batch, regularizer: PLDMTerms, weight: float = 1.0
+    model: WorldModel, batch: Batch, regularizer: "PLDMTerms", weight: float = 1.0
 ) -> Losses:
     """Next-embedding error plus PLDM's terms: mean (ẑ_{t+1} − z_{t+1})² + weight · terms(z, a).
 

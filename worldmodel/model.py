@@ -1,7 +1,5 @@
 """A world model, and the same made ready to plan: encode, predict, roll out, imagine, cost."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +88,7 @@ class WorldModel(nn.Module):
         cuda_graph: bool = False,
         *,
         rows: int | None = None,
-    ) -> Imagination:
+    ) -> "Imagination":
         """Make the model ready to plan, once: see `Imagination`, whose arguments these are.
 
         Raises: ValueError if the model is in training mode.
@@ -199,7 +197,7 @@ class Imagination:
         self._imagine: _Imagine = _Graph(self._plainly) if cuda_graph else self._plainly
 
     @torch.no_grad()
-    def look(self, observations: Observations, past_actions: Tensor | None = None) -> Futures:
+    def look(self, observations: Observations, past_actions: Tensor | None = None) -> "Futures":
         """Encode what has been seen: what comes of a plan from here.
 
         Observations are [B, T, ...], the newest last, a tensor or a mapping of them, on any device;

@@ -4,8 +4,6 @@ Embeddings are the patches of a frame side by side, D = P · d, so that everythi
 embedding [B, T, D] takes these. Letters: P patches of d dims, n sequences, w token width.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +53,7 @@ class DinoPatches(nn.Module):
         self.train(False)
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, image_size: int = 196) -> DinoPatches:
+    def from_folder(cls, folder: str | Path, *, image_size: int = 196) -> "DinoPatches":
         """Weights as `transformers` saves them: config.json beside model.safetensors.
 
         Nothing is downloaded. `facebook/dinov2-small` is the published encoder.
@@ -80,7 +78,7 @@ class DinoPatches(nn.Module):
         out.backbone.load_state_dict(backbone.state_dict())
         return out
 
-    def train(self, mode: bool = True) -> DinoPatches:
+    def train(self, mode: bool = True) -> "DinoPatches":
         """Stays in evaluation mode: a frozen encoder has nothing to drop or count."""
         del mode
         super().train(False)

@@ -4,8 +4,6 @@ Letters: B problems, S proposals, H horizon, n blocks of a chunk, A action dims 
 embedding dims, K modes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise

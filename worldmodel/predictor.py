@@ -3,8 +3,6 @@
 Letters: B windows, T frames, D embedding dims; n sequences, H planned steps.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

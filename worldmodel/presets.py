@@ -3,8 +3,6 @@
 Each returns fresh weights in training mode. A is raw action dims × frameskip.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

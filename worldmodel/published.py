@@ -4,8 +4,6 @@
 needed: names are compared, never imported, and `weights.pt` is read as tensors only.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import re

@@ -3,8 +3,6 @@
 Letters: B windows, T frames, C H W a frame, A action dims of one block, D embedding dims.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
@@ -62,7 +60,7 @@ class Batch(NamedTuple):
     frames: Observations
     actions: Tensor  #: [B, T, A], normalised as the model expects them.
 
-    def to(self, device: Device) -> Batch:
+    def to(self, device: Device) -> "Batch":
         """The same batch on a device, copied while the host goes on."""
         frames = each(self.frames, lambda seen: seen.to(device, non_blocking=True))
         return Batch(frames, self.actions.to(device, non_blocking=True))
@@ -77,7 +75,7 @@ class Losses(NamedTuple):
     embeddings: Tensor  #: [B, T, D], detached, for diagnostics.
 
     @classmethod
-    def of(cls, prediction: Tensor, weight: float, regularization: Tensor, z: Tensor) -> Losses:
+    def of(cls, prediction: Tensor, weight: float, regularization: Tensor, z: Tensor) -> "Losses":
         """The two terms together; only `total` carries gradient."""
         total = prediction + weight * regularization
         return cls(total, prediction.detach(), regularization.detach(), z.detach())

@@ -5,8 +5,6 @@ Tokens come first in every tensor here, [T, B, S, D], so that a run of tokens is
 memory and one matrix product. What all plans of a problem share has S = 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

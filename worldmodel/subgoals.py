@@ -3,8 +3,6 @@
 Letters: B problems, M landmarks, D embedding dims.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +44,7 @@ class Graph:
     @classmethod
     def of(
         cls, z: Tensor, distance: Distance, *, num: int = 500, edge: float = 4.0, seed: int = 0
-    ) -> Graph:
+    ) -> "Graph":
         """Choose landmarks among recorded embeddings, and find all ways between them.
 
         Args:

@@ -4,8 +4,6 @@ Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a 
 chunk, N steps drawn.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -11,8 +11,6 @@ Letters: N steps, D embedding dims, n blocks of a chunk, A action dims of a bloc
 embeddings; V̄ is a slow copy of V.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Letters: G batches, N samples, D dims, M directions, K knots.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The kernel in C++ (`ecf.cpp`): compiled at its first call, kept in a cache, called by ctypes."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib

@@ -9,8 +9,6 @@ batched matrix product [2P, N] @ [N, 9] per row, and the gradient is the transpo
 features after one sine and one cosine serve 17 knots. Rows are walked in tiles that stay in cache.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

@@ -4,8 +4,6 @@
 backward is one product with a number and nothing of the size of the projections outlives the call.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """The command line: names of the commands, and what becomes of an error."""
 
-from __future__ import annotations
-
 import dis
 import importlib
 import io

@@ -4,8 +4,6 @@ Collect episodes of a noisy walker in Two-Room, train a world model on their pix
 loss, study it, plan to goals of unseen episodes, and write down what came of it.
 """
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Iterator

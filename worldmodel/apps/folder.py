@@ -4,8 +4,6 @@ An output must be new, or be what the same command wrote itself and may continue
 or an input of the same call is never replaced. One process at a time writes to an output.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

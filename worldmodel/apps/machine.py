@@ -1,7 +1,5 @@
 """This machine: its devices, and where a number comes from: versions, commit, processor."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version

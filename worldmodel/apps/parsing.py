@@ -1,7 +1,5 @@
 """Words and files to frozen records: settings, and JSON that others may have written."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import re

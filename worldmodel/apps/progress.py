@@ -1,7 +1,5 @@
 """How an app tells what it is doing: a bar on a terminal, quiet lines anywhere else."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -38,7 +36,7 @@ class Progress:
         if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(total=total, initial=start, desc=title, unit=unit, smoothing=0.1)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: object) -> None:

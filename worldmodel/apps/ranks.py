@@ -3,8 +3,6 @@
 Started by torchrun, srun or mpirun. One process alone needs none of this, and no process group.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import re

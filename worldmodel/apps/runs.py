@@ -1,7 +1,5 @@
 """A run folder: the model, how it sees and acts, and which episodes it was trained on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ A field holds the name, default, help and range of a setting; `parsing.py` makes
 and settings files of it. Nothing here imports torch, so `--help` and most mistakes are quick.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -74,11 +72,11 @@ class Settings(BaseModel):
     config: Path | None = option(None, "YAML or JSON file; flags win over it", exclude=True)
     debug: bool = option(False, "show the traceback of an error", exclude=True)
 
-    def common(self, kind: type[Settings]) -> dict[str, Any]:
+    def common(self, kind: "type[Settings]") -> dict[str, Any]:
         """Values of the settings that another command has under the same names."""
         return self.model_dump(include=set(kind.model_fields))
 
-    def changed(self, before: Settings) -> list[str]:
+    def changed(self, before: "Settings") -> list[str]:
         """Settings that differ from those of an earlier run and decide its numbers, in words."""
         then, now = before.model_dump(mode="json"), self.model_dump(mode="json")
         names = [n for n in now if now[n] != then[n] and n not in self.may_change]
@@ -213,7 +211,7 @@ class TuneSettings(_Short):
     windows: Pair = option(1024, "held-out windows that judge, at most")
 
     @model_validator(mode="after")
-    def _ordered(self) -> TuneSettings:
+    def _ordered(self) -> "TuneSettings":
         if self.low >= self.high:
             raise ValueError(f"low must be below high = {self.high:g}, got {self.low:g}")
         return self
@@ -262,7 +260,7 @@ class ManifestSettings(Settings):
     out: Path = Field(description="file to write")
 
     @model_validator(mode="after")
-    def _needs_data(self) -> ManifestSettings:
+    def _needs_data(self) -> "ManifestSettings":
         if self.data is None and (self.unseen_by or self.state):
             raise ValueError("unseen-by and state go with --data")
         return self
@@ -304,7 +302,7 @@ class PlannerSettings(Settings):
         return {"name": name, **values, **own}
 
     @model_validator(mode="after")
-    def _fits(self) -> PlannerSettings:
+    def _fits(self) -> "PlannerSettings":
         name, elites = self.planner, self.elites
         own = {"elites": ("cem", "icem", "mppi"), "temperature": ("mppi",), "rate": ("gradient",)}
         for setting, planners in own.items():
@@ -357,7 +355,7 @@ class CompareSettings(Settings):
     out: Path | None = option(None, "also write this JSON file, and a page with .html beside it")
 
     @model_validator(mode="after")
-    def _json(self) -> CompareSettings:
+    def _json(self) -> "CompareSettings":
         if self.out is not None and self.out.suffix == ".html":
             raise ValueError(f"out must be a JSON file, beside which the page goes, got {self.out}")
         return self

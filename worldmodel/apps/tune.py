@@ -7,8 +7,6 @@ u rises with λ and c falls; the larger of the two is smallest where they meet, 
 of u − c. docs/tune-lambda.md says more.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping

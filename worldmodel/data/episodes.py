@@ -1,7 +1,5 @@
 """Episodes as flat rows: the one record every reader produces and every window is cut from."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -88,7 +86,7 @@ class Episodes:
         first = self.offsets[chosen] - (lengths.cumsum(0) - lengths)
         return torch.repeat_interleave(first, lengths) + torch.arange(int(lengths.sum()))
 
-    def in_memory(self) -> Episodes:
+    def in_memory(self) -> "Episodes":
         """The same episodes with every observation in one tensor: the fastest source of windows."""
         if all(isinstance(seen, Tensor) for seen in (self.frames, *self.others.values())):
             return self
@@ -113,7 +111,7 @@ class ActionScale:
     std: Tensor  #: [A], positive; a dim that never moved has 1
 
     @classmethod
-    def fit(cls, episodes: Episodes, subset: Tensor | None = None) -> ActionScale:
+    def fit(cls, episodes: Episodes, subset: Tensor | None = None) -> "ActionScale":
         """Statistics over the actions of the training episodes `subset`, NaN rows left out."""
         actions = episodes.actions[episodes.rows(subset)]
         actions = actions[actions.isfinite().all(-1)]

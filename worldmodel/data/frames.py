@@ -1,7 +1,5 @@
 """Where frames live: in a tensor, or behind anything that hands out rows when asked."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence

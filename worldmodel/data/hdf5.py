@@ -6,8 +6,6 @@ where they lie uncompressed, and read through h5py where they do not.
 Source: LeWM's released data and stable-worldmodel's writers (arXiv:2603.19312).
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 import os

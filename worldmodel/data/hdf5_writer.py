@@ -1,7 +1,5 @@
 """Write episodes as HDF5 in the published layout, so that a killed writer leaves whole episodes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -70,7 +68,7 @@ class HDF5Writer:
     def __len__(self) -> int:
         return self._episodes
 
-    def __enter__(self) -> HDF5Writer:
+    def __enter__(self) -> "HDF5Writer":
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -4,8 +4,6 @@ Read with pyarrow and av alone, never with the lerobot package.
 Source: LeRobot's documented LeRobotDataset layouts v2.0, v2.1 and v3.0.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

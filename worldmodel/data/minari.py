@@ -3,8 +3,6 @@
 Source: Minari's documented EpisodeData (https://minari.farama.org).
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

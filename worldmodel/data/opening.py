@@ -1,7 +1,5 @@
 """Open any data set we can read, by what lies at its path."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from worldmodel.data.episodes import Episodes

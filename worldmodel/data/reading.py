@@ -1,7 +1,5 @@
 """What the readers of all formats share: columns, and which of them are meant."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 

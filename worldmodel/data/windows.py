@@ -1,7 +1,5 @@
 """The one window rule, which windows make up each batch, and workers that fetch them ahead."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import count

@@ -3,8 +3,6 @@
 Frames of one episode are alike, so an episode is the unit: it is drawn whole or not at all.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

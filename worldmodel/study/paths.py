@@ -3,8 +3,6 @@
 Letters: E episodes, T frames, C H W a frame, H steps ahead, D embedding dims, A action dims.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

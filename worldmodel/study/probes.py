@@ -3,8 +3,6 @@
 Letters: N training rows, P other rows, D embedding dims, Q quantities.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

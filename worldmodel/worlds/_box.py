@@ -1,7 +1,5 @@
 """What all our worlds share: actions in a box, checked states, and sessions."""
 
-from __future__ import annotations
-
 import importlib.util
 from abc import ABC, abstractmethod
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +16,7 @@ __all__ = ["BoxSession", "BoxWorld"]
 class BoxSession:
     """N agents in their states (`worldmodel.worlds.Session`), actions clipped to [−1, 1]."""
 
-    def __init__(self, world: BoxWorld, states: Floats) -> None:
+    def __init__(self, world: "BoxWorld", states: Floats) -> None:
         self._world, self.states = world, np.array(states, np.float32)
 
     def step(self, actions: Floats) -> Floats:

@@ -1,7 +1,5 @@
 """Worlds of a disc among walls: rules and pictures that do not depend on where the walls stand."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the two MuJoCo worlds share: workers, which graphics library draws, and what without one."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ A simulator keeps nothing from one call to the next: all it needs is in the stat
 step any agent, and what happens to one does not depend on how many there are or in which order.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

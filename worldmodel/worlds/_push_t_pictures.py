@@ -5,8 +5,6 @@ sample by how far the sample lies inside its edge, and only the samples around b
 looked at. Colours, order and line widths are those of gym-pusht.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

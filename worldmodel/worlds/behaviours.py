@@ -1,7 +1,5 @@
 """Who collects data: the policies of each world, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

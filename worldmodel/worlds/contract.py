@@ -3,8 +3,6 @@
 Letters: N agents side by side that do not see each other, S state dims, A action dims.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 

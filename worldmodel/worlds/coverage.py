@@ -1,7 +1,5 @@
 """What a set of episodes covers: cells of the state space, and how much happens in a window."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

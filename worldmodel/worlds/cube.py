@@ -1,7 +1,5 @@
 """OGBench's cube: a robot arm over a table with one cube, ogbench behind it, and who moves it."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -4,8 +4,6 @@ Nine rooms, joined by doors so that between any two there is one way. Which door
 layout, a number that belongs to the state; layouts that nobody trained on are other numbers.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any, NamedTuple
 

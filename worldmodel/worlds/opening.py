@@ -1,7 +1,5 @@
 """A world by its name; what a world needs is imported when it is asked for."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import os

@@ -1,7 +1,5 @@
 """Push-T: a round agent, a block in the shape of a T, and gym-pusht behind them."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from typing import Any

@@ -4,8 +4,6 @@ Lengths are the world's, a square of 512. In the block's own frame the origin is
 bar's top, which is the position that states hold; the body turns about `CENTRE`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Reacher: an arm of two links in the plane, dm_control behind it, and who moves it."""
 
-from __future__ import annotations
-
 import importlib
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Frames that are drawn when they are asked for: states travel, pictures are made on the spot."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

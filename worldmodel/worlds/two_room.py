@@ -1,7 +1,5 @@
 """Two-Room: a disc, two rooms, a wall and a door; one agent for gymnasium, and noisy walkers."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 

@@ -8,8 +8,6 @@ quarters that this leaves are put right once per sum, not once per projection.
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
-from __future__ import annotations
-
 import triton
 import triton.language as tl
 

@@ -5,8 +5,6 @@ two centres p, and its gradient is the same products weighted. More than 17 knot
 per pair of centres.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math

@@ -1,7 +1,5 @@
 """Episodes of any world, simulated and drawn by one process or shared out among several."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, repeat

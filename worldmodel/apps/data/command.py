@@ -1,7 +1,5 @@
 """`worldmodel data`: collect episodes, look into a data set, convert one to HDF5, draw it anew."""
 
-from __future__ import annotations
-
 import io
 import json
 from contextlib import ExitStack, suppress

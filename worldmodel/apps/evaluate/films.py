@@ -1,7 +1,5 @@
 """Attempts in motion: where the agent is, where it should be, and what its plan expects to see."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 A small JSON file with a SHA-256 over its content, which a hand that edits it does not renew.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
@@ -80,7 +78,7 @@ class Manifest(Record):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = "0" * 64  #: `content_hash`
 
     @model_validator(mode="after")
-    def _agree(self) -> Manifest:
+    def _agree(self) -> "Manifest":
         lengths = {len(part) for part in (self.episodes, self.rows, self.seeds, self.starts)}
         if len(lengths) > 1 or self.starts.shape != self.goals.shape or not self.starts.size:
             raise ValueError("starts, goals, episodes, rows and seeds must be of the same pairs")
@@ -89,7 +87,7 @@ class Manifest(Record):
             raise ValueError("episodes must count into source_episodes, and nothing be negative")
         return self
 
-    def take(self, which: NDArray[np.int64] | slice) -> Manifest:
+    def take(self, which: NDArray[np.int64] | slice) -> "Manifest":
         """Some of its pairs, under its own hash."""
         names = ("episodes", "rows", "seeds", "starts", "goals")
         return self.model_copy(update={name: getattr(self, name)[which] for name in names})

@@ -3,8 +3,6 @@
 Letters: N pairs side by side, S state dims, A action dims of one raw step.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import closing

@@ -3,8 +3,6 @@
 `worldmodel compare`: which of two results on one manifest is better, and could it be chance?
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections import defaultdict

@@ -3,8 +3,6 @@
 An evaluation leaves a folder that shows it, and continues where it was stopped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby

@@ -1,7 +1,5 @@
 """Charts by matplotlib: as SVG in the colours of the page, as PNG in those of its light side."""
 
-from __future__ import annotations
-
 import html
 import io
 import math
@@ -74,7 +72,7 @@ class LatentMap(NamedTuple):
 
 
 @_styled()
-def panels(*shown: Panel) -> Figure:
+def panels(*shown: Panel) -> "Figure":
     """Panel above panel; ValueError if one has nothing to draw."""
     figure, places = _new(400, 240, rows=len(shown))
     for axes, panel in zip(places, shown, strict=True):
@@ -91,7 +89,7 @@ def panels(*shown: Panel) -> Figure:
     return figure
 
 
-def _draw_lines(axes: Axes, panel: Panel) -> None:
+def _draw_lines(axes: "Axes", panel: Panel) -> None:
     drawn = 0
     for place, line in enumerate(panel.lines):
         colour = PALETTE[(place if line.colour is None else line.colour) % len(PALETTE)]
@@ -108,7 +106,7 @@ def _draw_lines(axes: Axes, panel: Panel) -> None:
         raise ValueError("lines must hold a point, above 0 on a logarithmic axis, got none")
 
 
-def _place_ticks(axes: Axes, panel: Panel) -> None:
+def _place_ticks(axes: "Axes", panel: Panel) -> None:
     """Ones, twos and fives within few decades, powers of ten alone over many."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -125,7 +123,7 @@ def _place_ticks(axes: Axes, panel: Panel) -> None:
 @_styled()
 def ranges(
     rows: Sequence[tuple[str, Estimate, int]], span: tuple[float, float], *, percent: bool = False
-) -> Figure:
+) -> "Figure":
     """A name, a dot and its interval a row; what lies outside `span` stops at its end."""
     figure, (axes,) = _new(400, 30 * len(rows) + 34)
     _name(axes)
@@ -147,7 +145,7 @@ def ranges(
 
 
 @_styled()
-def bars(values: Sequence[float], x_label: str, y_label: str) -> Figure:
+def bars(values: Sequence[float], x_label: str, y_label: str) -> "Figure":
     """Values side by side, the first of them at 1."""
     figure, (axes,) = _new(400, 210)
     _name(axes, x_label, y_label).bar(range(1, len(values) + 1), values, 0.72)
@@ -155,7 +153,7 @@ def bars(values: Sequence[float], x_label: str, y_label: str) -> Figure:
 
 
 @_styled()
-def latent_map(part: LatentMap, *, apart: bool = False) -> list[Figure]:
+def latent_map(part: LatentMap, *, apart: bool = False) -> "list[Figure]":
     """Two principal components, beside the true places where there are two coordinates of them.
 
     A frame has one colour on both sides. `apart` gives each side a figure of its own.
@@ -193,7 +191,7 @@ def position_colours(places: Floats) -> NDArray[np.uint8]:
 def training_curves(
     train: Mapping[str, Sequence[float]], held_out: Mapping[str, Sequence[float]] | None = None, *,
     floor: float | None, objective: str = "lewm",
-) -> Figure:  # fmt: skip
+) -> "Figure":  # fmt: skip
     """Losses in training and held out, and the effective rank, of the columns that tables have.
 
     `floor` is what the regularizer scores on a Gaussian batch, to be marked. A regularizer that is
@@ -215,7 +213,7 @@ def training_curves(
     return panels(*shown)
 
 
-def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> Figure:
+def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> "Figure":
     """Both shortfalls of trials over λ, and the weight where they meet if that is known."""
     ordered = sorted(trials, key=lambda trial: trial["weight"])
     weights, names = [trial["weight"] for trial in ordered], ("prediction", "distribution")
@@ -224,7 +222,7 @@ def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> F
     return panels(Panel(lines, "λ", "shortfall", log_x=True, moment=found))
 
 
-def convergence(plan: Plan) -> Figure:
+def convergence(plan: Plan) -> "Figure":
     """How the cost fell from iteration to iteration, and how far apart the candidates still are.
 
     Above, `plan.history` of what `planners.optimize` returned or of `MPC.last`: a line for each
@@ -260,7 +258,7 @@ def _problems(values: Floats) -> list[Line]:
 
 
 @_styled()
-def svg(figure: Figure, title: str) -> str:
+def svg(figure: "Figure", title: str) -> str:
     """The figure as an element of a page, the same every time; `title` is read aloud."""
     memory = io.StringIO()
     figure.savefig(memory, format="svg", dpi=144, transparent=True, metadata={"Date": None})
@@ -278,7 +276,7 @@ def svg(figure: Figure, title: str) -> str:
 
 
 @_styled()
-def save_chart(figure: Figure, path: Path) -> None:
+def save_chart(figure: "Figure", path: Path) -> None:
     """Write a PNG, whole or not at all."""
     memory = io.BytesIO()
     figure.savefig(memory, format="png", dpi=200, metadata={"Software": None})
@@ -287,7 +285,7 @@ def save_chart(figure: Figure, path: Path) -> None:
 
 def _new(
     width: float, height: float, *, rows: int = 1, columns: int = 1
-) -> tuple[Figure, list[Axes]]:
+) -> "tuple[Figure, list[Axes]]":
     """A figure of axes, each of that size in points, 72 to the inch as an SVG counts."""
     from matplotlib.figure import Figure
 
@@ -295,7 +293,7 @@ def _new(
     return figure, [figure.add_subplot(rows, columns, n + 1) for n in range(rows * columns)]
 
 
-def _name(axes: Axes, x_label: str = "", y_label: str = "") -> Axes:
+def _name(axes: "Axes", x_label: str = "", y_label: str = "") -> "Axes":
     """The words of both axes, that of y above."""
     axes.set_xlabel(x_label)
     axes.set_title(y_label, loc="left")

@@ -4,8 +4,6 @@ A page is one HTML file that fetches nothing. Its template escapes whatever it i
 the charts where it wants them.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import io
@@ -100,7 +98,7 @@ def index_page(folder: Path) -> str:
 
 
 @functools.cache
-def _environment() -> Environment:
+def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup
 

@@ -1,7 +1,5 @@
 """`worldmodel study`: what a trained model has learned, as JSON and as a page."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -4,8 +4,6 @@ A part is a function of `Study`. What cannot be measured raises `UnavailableErro
 and the other parts continue. Letters: E episodes, T frames, D embedding dims, K fitted ones.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """`worldmodel train`: settings in, a run folder out, whatever happens on the way."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import signal

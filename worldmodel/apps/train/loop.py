@@ -1,7 +1,5 @@
 """The training loop: two losses, AdamW, warm-up and cosine, a state that can be resumed."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Generator, Mapping

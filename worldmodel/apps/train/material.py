@@ -1,7 +1,5 @@
 """What a run is made of: its data, opened, split and cut, and its model, new or begun."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run shows while it goes: a bar, curves.csv, TensorBoard, Weights & Biases, the alarm."""
 
-from __future__ import annotations
-
 import csv
 import json
 import secrets
@@ -130,7 +128,7 @@ class Reports:
             filename_suffix=f".{training.step}",
         )  # fmt: skip
 
-    def __enter__(self) -> Reports:
+    def __enter__(self) -> "Reports":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

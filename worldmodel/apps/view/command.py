@@ -1,7 +1,5 @@
 """`worldmodel view`: one folder with a page on which a run plans, and a server for it."""
 
-from __future__ import annotations
-
 import shutil
 import webbrowser
 from contextlib import suppress

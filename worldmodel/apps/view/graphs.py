@@ -6,8 +6,6 @@
 `places` is what the linear probe reads off each embedding. N and S are free.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import warnings

@@ -1,7 +1,5 @@
 """What the page is told of a run: numbers, episodes it has not seen, and what Python measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """onnxruntime-web for the page: from a folder, the cache or npm, or from its public host."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

@@ -30,6 +30,7 @@ from planners import (
     Method,
     PlatformSolver,
     PredictiveSampling,
+    Proposals,
     Refine,
     SimplexGradient,
     from_dynamics,
@@ -67,6 +68,7 @@ WELL_FORMED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "SimplexGradient": (SimplexGradient, {}),
     "GradientDescent": (GradientDescent, {}),
     "GRASP": (GRASP, {"step": bowl, "initial": torch.zeros(2, 1), "goal": torch.zeros(2, 1)}),
+    "Proposals": (Proposals, {"method": CEM(), "candidates": torch.zeros(1, 2, 5, 2)}),
     "Refine": (Refine, {"first": CEM(), "then": CEM(), "after": 1}),
     "BestSoFar": (BestSoFar, {"method": CEM()}),
     "AugmentedLagrangian": (AugmentedLagrangian, {"method": CEM(), "constraint": bowl}),
@@ -94,11 +96,13 @@ TAKEN = {
     ("previous", None), ("callback", None), ("top_k", None), ("choices", None), ("low", -7),
     ("mean", -7), ("correlation", None), ("terminal_cost", None), ("batch_size", None),
     ("dtype", None), ("device", None), ("high", -7), ("keep_mean", None), ("unit", None),
-    ("adapt_std", None), ("actions", BIG),
+    ("adapt_std", None), ("actions", BIG), ("candidates", BIG),
+    ("Proposals.method", None),
 }  # fmt: skip
 # A class can be called, and may be such a function.
 CALLED = {
-    "rule", "step", "constraint", "cost", "running_cost", "terminal_cost", "callback", "iterations"
+    "rule", "step", "constraint", "cost", "running_cost", "terminal_cost", "callback", "iterations",
+    "candidates",
 }  # fmt: skip
 # Not looked at until they are used; or only ever true or false.
 LAZY = {"dtype", "device", "keep_mean", "unit", "adapt_std", "cost_", "callbacks", "correlation"}
@@ -134,7 +138,8 @@ def test_a_malformed_argument_is_named(name: str, argument: str) -> None:
     """Other kinds, NaN, negative sizes and wrong shapes: an error that begins with the name."""
     call, given = WELL_FORMED[name]
     for value in WRONG:
-        if any(argument == key and value is known for key, known in TAKEN) or (
+        names = argument, f"{name}.{argument}"
+        if any(key in names and value is known for key, known in TAKEN) or (
             value is CEM and argument in CALLED
         ):
             continue

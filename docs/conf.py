@@ -55,6 +55,6 @@ python_display_short_literal_types = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!sigreg|planners|worldmodel).*"),
-    (r"py:.*", r".*\._\w+"),  # a private base class has no page
+    (r"py:.*", r".*\._\w+(\.\w+)*"),  # what is private has no page
     (r"py:.*", r".*\.\w*T"),  # type variables
 ]

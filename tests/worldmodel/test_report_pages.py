@@ -267,14 +267,16 @@ def test_the_index_leads_to_what_lies_there(tmp_path: Path) -> None:
     (tmp_path / "results" / "a b").mkdir(parents=True)
     (tmp_path / "cem").mkdir()
     (tmp_path / "cem" / "result.json").write_text(json.dumps(result("name")))
+    (tmp_path / "view").mkdir()
+    (tmp_path / "view" / "view.json").write_text("{}")
     for name in ("study.html", "model.safetensors", "100%?#.txt", ".lock"):
         (tmp_path / name).write_bytes(b"x" * 2048)
     (tmp_path / "report.json").write_text(json.dumps(demo("name")))
     write_index(tmp_path)
     page = (tmp_path / "index.html").read_text()
     links = [a for a in Reader(page).addresses if a.startswith("./")]
-    assert links[:2] == ["./study.html", "./cem/result.json"]
-    assert sorted(links[2:]) == ["./100%25%3F%23.txt", "./model.safetensors", "./report.json",
+    assert links[:3] == ["./study.html", "./view/index.html", "./cem/result.json"]
+    assert sorted(links[3:]) == ["./100%25%3F%23.txt", "./model.safetensors", "./report.json",
                                  "./results"]  # fmt: skip
     assert "50.0 % of 4 pairs, name" in page
     assert "2.05 kB" in page

@@ -145,7 +145,11 @@ def test_a_page_is_replaced_and_a_strangers_folder_is_not(
     """A second run replaces the first one's page; any other folder is left alone."""
     run, rt = save_untrained(tmp_path / "run"), str(runtime(tmp_path / "rt"))
     words = ("--pairs", "0", "--runtime", rt)
+    (tmp_path / "index.html").write_text("of the folder around it")
     assert view(run, tmp_path / "site", *words) == 0
+    assert (tmp_path / "index.html").read_text() == "of the folder around it"
+    assert view(run, run / "view", *words) == 0
+    assert "./view/index.html" in (run / "index.html").read_text()
     (tmp_path / "site" / "old.txt").write_text("of the first page")
     assert view(run, tmp_path / "site", *words) == 0
     assert not (tmp_path / "site" / "old.txt").exists()
@@ -154,7 +158,7 @@ def test_a_page_is_replaced_and_a_strangers_folder_is_not(
     assert view(run, tmp_path / "mine", *words) == 2
     assert "--out must be new" in capsys.readouterr().err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "rt", "run", "site"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["index.html", "mine", "rt", "run", "site"]
 
 
 def test_a_run_that_sees_no_picture_is_refused_and_leaves_nothing(

@@ -89,12 +89,16 @@ def write_index(folder: Path) -> None:
 def index_page(folder: Path) -> str:
     """The page of a run folder: its pages first, then results of `evaluate`, then everything."""
     pages = [folder / name for name in ("demo.html", "study.html", "tune.html")]
-    results = [path.parent for path in sorted(folder.glob("*/result.json"))]
-    first = [path for path in pages if path.is_file()] + results
+    views, results = (
+        [path.parent for path in sorted(folder.glob(f"*/{name}.json"))]
+        for name in ("view", "result")
+    )
+    first = [path for path in pages if path.is_file()] + views + results
     # What a broken link leads to does not exist.
     there = [p for p in sorted(folder.iterdir()) if p.exists() and not p.name.startswith(".")]
     others = [p for p in there if p not in first and p.name != "index.html"]
-    return render("index.html", folder=folder.resolve(), paths=first + others, results=results)
+    paths, here = first + others, folder.resolve()
+    return render("index.html", folder=here, paths=paths, views=views, results=results)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from typing import Any
 from worldmodel.apps.folder import locked, write_json
 from worldmodel.apps.machine import machine, versions
 from worldmodel.apps.progress import say
+from worldmodel.apps.report import write_index
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import PlannerSettings, ViewSettings
 from worldmodel.apps.view.graphs import write_graphs
@@ -53,6 +54,8 @@ def run(settings: ViewSettings) -> int:
             write(settings, draft)
             shutil.rmtree(out, ignore_errors=True)
             draft.replace(out)
+            if out.parent.resolve() == settings.run.resolve():
+                write_index(settings.run)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

@@ -175,6 +175,24 @@ def test_a_run_that_sees_no_picture_is_refused_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_what_cannot_end_well_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A taken port, a file as the folder and a mistyped run cost no minutes and leave nothing."""
+    run, mine = save_untrained(tmp_path / "run"), tmp_path / "mine.txt"
+    mine.write_text("years of work")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as other:
+        port = str(other.server_address[1])
+        assert main(["view", str(run), "--out", str(tmp_path / "site"), "--port", port]) == 2
+    assert f"--port must be free, got {port}" in capsys.readouterr().err
+    assert view(run, mine) == 2
+    assert "--out must be a folder, got the file" in capsys.readouterr().err
+    assert main(["view", "nosuch", "--no-serve"]) == 2
+    assert "nosuch is neither a folder nor an owner/name" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.txt", "run"]
+    assert mine.read_text() == "years of work"
+
+
 def test_of_a_data_set_the_page_gets_recorded_episodes(tmp_path: Path) -> None:
     """Frames of the strips are those of the file, byte for byte, with raw actions between them."""
     from PIL import Image

@@ -2,7 +2,7 @@
 
 import shutil
 import webbrowser
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -16,7 +16,7 @@ from worldmodel.apps.progress import say
 from worldmodel.apps.report import write_index
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import PlannerSettings, ViewSettings
-from worldmodel.apps.view.graphs import write_graphs
+from worldmodel.apps.view.graphs import need_export, write_graphs
 from worldmodel.apps.view.material import (
     Material,
     describe_model,
@@ -28,7 +28,7 @@ from worldmodel.apps.view.runtime import CDN, FILES, find_runtime
 from worldmodel.checkpoint import digest
 from worldmodel.encoder import ConvEncoder, FrameEncoder
 
-__all__ = ["run", "serve", "write"]
+__all__ = ["open_server", "run", "serve", "write"]
 
 _MARK, _WITHOUT = "view.json", "without-sigreg"
 _HORIZONS = [3, 5, 8]
@@ -42,26 +42,34 @@ def run(settings: ViewSettings) -> int:
         FileExistsError if the folder is none of ours; ImportError if the export extra is missing.
     """
     out = settings.out or settings.run / "view"
+    need_export()
+    if not settings.run.exists() and len(settings.run.parts) != 2:
+        raise ValueError(f"{settings.run} is neither a folder nor an owner/name of the hub")
     if not settings.out and not settings.run.is_dir():
         raise ValueError(f"--out must be given for a model of the hub, {settings.run} is no folder")
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"--out must be a folder, got the file {out}")
     if out.exists() and any(out.iterdir()) and not (out / _MARK).is_file():
         raise FileExistsError(f"--out must be new, or a page of ours, got {out}")
-    out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f"{out.name}.unfinished")
-    with locked(out.with_name(f"{out.name}.lock"), str(out)):
-        shutil.rmtree(draft, ignore_errors=True)
-        try:
-            write(settings, draft)
-            shutil.rmtree(out, ignore_errors=True)
-            draft.replace(out)
-            if out.parent.resolve() == settings.run.resolve():
-                write_index(settings.run)
-        finally:
+    with ExitStack() as held:
+        # The port is taken before the work, which lasts minutes.
+        server = held.enter_context(open_server(out, settings.port)) if settings.serve else None
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked(out.with_name(f"{out.name}.lock"), str(out)):
             shutil.rmtree(draft, ignore_errors=True)
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    say(f"{out / 'index.html'}: {size / 1e6:.1f} MB, for any static host")
-    if settings.serve:
-        serve(out, settings.port, settings.open)
+            try:
+                write(settings, draft)
+                shutil.rmtree(out, ignore_errors=True)
+                draft.replace(out)
+                if out.parent.resolve() == settings.run.resolve():
+                    write_index(settings.run)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        say(f"{out / 'index.html'}: {size / 1e6:.1f} MB, for any static host")
+        if server is not None:
+            serve(server, settings.open)
     return 0
 
 
@@ -102,7 +110,7 @@ def _add(
     run: Run, material: Material, planner: PlannerSettings, out: Path, name: str
 ) -> dict[str, Any]:
     """Export a model into a folder of its own, and say what is known of it."""
-    say(f"{run.folder}: measuring and writing the graphs")
+    say(f"{run.folder}: measured, then written as graphs and compared: a minute or two")
     told, probe = describe_model(run, material, planner)
     (out / name).mkdir()
     write_graphs(run.world_model, probe, out / name, _HORIZONS)
@@ -128,18 +136,19 @@ class _Handler(SimpleHTTPRequestHandler):
         """Quiet."""
 
 
-def serve(folder: Path, port: int, show: bool = False) -> None:
-    """Serve a folder on this machine alone, until Ctrl-C.
-
-    Raises: OSError if the port is taken.
-    """
+def open_server(folder: Path, port: int) -> ThreadingHTTPServer:
+    """A server of a folder, for this machine alone; OSError if the port is taken."""
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
     except OSError as error:
         raise OSError(f"--port must be free, got {port}: {error.strerror}") from error
+
+
+def serve(server: ThreadingHTTPServer, show: bool = False) -> None:
+    """Answer until Ctrl-C."""
     address = f"http://127.0.0.1:{server.server_address[1]}/"
     say(f"{address} (Ctrl-C ends it)")
-    with server, suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):
         if show:
             webbrowser.open(address)
         server.serve_forever()

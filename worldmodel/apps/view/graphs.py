@@ -24,22 +24,27 @@ from worldmodel.layers import AdaLNBlock, ProjectionHead
 from worldmodel.model import WorldModel
 from worldmodel.predictor import CausalPredictor
 
-__all__ = ["write_graphs"]
+__all__ = ["need_export", "write_graphs"]
 
 _TOLERANCE = 1e-4
 
 
-def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[int]) -> None:
-    """Write encoder.onnx, and futures-H.onnx for each horizon; check each with onnxruntime.
-
-    Raises: ImportError naming the extra if onnx, onnxscript or onnxruntime is absent; RuntimeError
-        if a file's outputs differ from torch's by more than 1e-4 (of the largest, above 1).
-    """
+def need_export() -> None:
+    """Raise an ImportError naming the extra if onnx, onnxscript or onnxruntime is absent."""
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(f"the page needs {error.name}: {install('export')}") from error
+
+
+def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[int]) -> None:
+    """Write encoder.onnx, and futures-H.onnx for each horizon; check each with onnxruntime.
+
+    Raises: ImportError as `need_export`; RuntimeError if a file's outputs differ from torch's by
+        more than 1e-4 (of the largest, above 1).
+    """
+    need_export()
     plain, probe = copy.deepcopy(model).cpu().eval(), copy.deepcopy(probe).cpu()
     model = copy.deepcopy(plain)
     for part in model.modules():

@@ -91,7 +91,8 @@ function status() {
   if (ms && $("planms")) $("planms").textContent = `${ms.toFixed(0)} ms`;
   const words = !goal ? "Click in the world to set a goal. Drag the red disc to put it elsewhere."
     : reached ? `<b>Reached</b> after ${steps} steps.${time} Choose another place.`
-      : playing ? `Step ${steps}.${time}` : steps >= 300 ? `Not reached in ${steps} steps. Some goals are too hard for it.` : `The goal is set. Press Play.${time}`;
+      : playing ? `Step ${steps}.${time}` : steps >= 300 ? `Not reached in ${steps} steps. Some goals are too hard for it${stage.world?.walls?.length ? ", and it has never seen a wall like yours" : ""}.`
+        : steps ? `${steps} steps done. Press Play to go on.${time}` : `The goal is set. Press Play.${time}`;
   $("status").innerHTML = words;
 }
 

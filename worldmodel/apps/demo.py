@@ -67,7 +67,7 @@ class Learned(NamedTuple):
 
 def run(settings: DemoSettings) -> int:
     """Run the whole pipeline and leave a run folder behind."""
-    out, clock = settings.out, dict[str, float]()
+    out, clock, device = settings.out, dict[str, float](), device_of(settings.device)
     try:
         with begin_folder(out, _SETTINGS, resume=settings.resume, done=_REPORT, worth=CHECKPOINTS):
             if settings.resume:
@@ -88,7 +88,7 @@ def run(settings: DemoSettings) -> int:
                 "mean_start_goal_distance": round(float(far.mean()), 3),
                 "sigreg_floor": round(noise_floor(), 4), "seed": settings.seed,
                 "config": settings.model_dump(mode="json"),
-                **provenance(device_of(settings.device)),
+                **provenance(device),
             }  # fmt: skip
             if settings.ablate:
                 with _phase(clock, "ablation", "the same without SIGReg, λ = 0"):

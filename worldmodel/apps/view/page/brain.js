@@ -25,6 +25,23 @@ export class Brain {
   }
 }
 
+// What plays: `loop` acts until it is done or `stopping` is set, `changed` is told when it ends.
+export class Player {
+  play() {
+    this.busy = true;
+    this.playing ??= this.loop().finally(() => {
+      this.playing = null;
+      this.busy = false;
+      this.changed("stopped");
+    });
+    return this.playing;
+  }
+
+  stop() {
+    this.stopping = true;
+  }
+}
+
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 export const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
 

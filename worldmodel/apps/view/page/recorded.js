@@ -1,12 +1,13 @@
 // A world without a simulator: recorded episodes, and plans that are only imagined.
 
-import { distance, median, squared } from "./brain.js";
+import { Player, distance, median, squared } from "./brain.js";
 import { begin, colour, disc, fan, path, placeColour, ring } from "./draw.js";
 
 const MOST_BLOCKS = 10;
 
-export class Recorded {
+export class Recorded extends Player {
   constructor(canvas, strip, told, brain, settings, changed) {
+    super();
     Object.assign(this, { canvas, strip, told, brain, settings, changed, episode: 0 });
     Object.assign(this, { times: [], errors: [], turn: 0, frames: [], now: null, at: 0 });
     this.clear();
@@ -170,20 +171,6 @@ export class Recorded {
     this.reached = squared(this.now, this.aim.z) < this.near;
     this.draw();
     this.changed("drawn");
-  }
-
-  play() {
-    this.busy = true;
-    this.playing ??= this.loop().finally(() => {
-      this.playing = null;
-      this.busy = false;
-      this.changed("stopped");
-    });
-    return this.playing;
-  }
-
-  stop() {
-    this.stopping = true;
   }
 
   async loop() {

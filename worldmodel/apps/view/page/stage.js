@@ -1,15 +1,16 @@
 // The world that the agent lives in, what it does there, and what a hand does to it.
 
-import { distance, median, sleep, squared } from "./brain.js";
+import { Player, distance, median, sleep, squared } from "./brain.js";
 import { Backdrop, begin, colour, disc, fan, path, pixels, ring } from "./draw.js";
 import { AGENT } from "./worlds.js";
 
 const BLUE = [53, 102, 196];
 const MOST_STEPS = 300;
 
-export class Stage {
+export class Stage extends Player {
   // `changed(what)` is called when the goal, the walls, the maze or the agent's paint changed.
   constructor(canvas, eye, world, told, brain, settings, changed) {
+    super();
     Object.assign(this, { canvas, eye, world, told, brain, settings, changed });
     this.backdrop = new Backdrop();
     this.paint = AGENT;
@@ -156,20 +157,6 @@ export class Stage {
     meddle?.();
     await this.compare(ahead.z.slice(0, z.length), this.turn, note);
     this.draw();
-  }
-
-  play() {
-    this.busy = true;
-    this.playing ??= this.loop().finally(() => {
-      this.playing = null;
-      this.busy = false;
-      this.changed("stopped");
-    });
-    return this.playing;
-  }
-
-  stop() {
-    this.stopping = true;
   }
 
   async loop() {

@@ -18,7 +18,11 @@ __all__ = ["Actor", "Policy", "Standard", "mlp", "retrieve", "unroll"]
 
 
 class Standard(nn.Module):
-    """Embeddings [D] beside each other, of zero mean and unit variance by what training saw."""
+    """Embeddings beside each other, of zero mean and unit variance by what training saw.
+
+    Args:
+        dim: D.
+    """
 
     centre: Tensor
     spread: Tensor
@@ -45,6 +49,7 @@ def mlp(widths: Sequence[int], *, norm: bool = False, last: float = 1.0) -> nn.S
     Args:
         widths, norm: from input to output; for values, policies have none.
         last: variance of the last map's first weights, over the usual.
+    Returns: the network.
     Source: OGBench, `impls/utils/networks.py`: weights of variance 2 / (a + b), biases 0.
     """
     layers: list[nn.Module] = []

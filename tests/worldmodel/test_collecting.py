@@ -21,10 +21,14 @@ from worldmodel.apps.data.collecting import episodes
 from worldmodel.apps.folder import locked
 from worldmodel.apps.parsing import parse
 from worldmodel.data import open_hdf5
+from worldmodel.data.hdf5 import hdf5_columns
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, open_world
 
 pytest.importorskip("h5py", reason="episodes are stored as HDF5: pip install 'sigreg[data]'")
+
+
+STATES = ["action", "ep_len", "ep_offset", "state"]
 
 
 def data(*words: object) -> int:
@@ -133,6 +137,30 @@ def test_states_are_drawn_again_at_another_size(tmp_path: Path) -> None:
     data("convert", small, tmp_path / "nameless.h5", "--size", 8)
     with pytest.raises(ValueError, match="must say which built-in world it comes from"):
         data("render", tmp_path / "nameless.h5", tmp_path / "b.h5", "--size", 40)
+
+
+def test_states_alone_are_the_states_of_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--states-only` leaves pictures out and nothing else; they can be drawn, copied and told."""
+    whole, states, drawn, copy = (tmp_path / f"{n}.h5" for n in ("whole", "states", "drawn", "c"))
+    collect(whole, 5)
+    collect(states, 3, "--states-only")
+    collect(states, 5, "--states-only", "--resume")
+    assert [column.name for column in hdf5_columns(states)] == STATES
+    assert data("render", states, drawn, "--size", 16) == 0
+    assert same(whole, drawn)
+    assert data("convert", states, copy) == 0
+    assert same(states, copy)
+    assert read_origin(copy) == read_origin(states)
+    sheet = tmp_path / "sheet.png"
+    assert data("inspect", states, "--sheet", sheet) == 0
+    assert "none, states alone" in capsys.readouterr().out
+    assert not sheet.exists()
+    with pytest.raises(ValueError, match=r"--size resizes pictures, .*states\.h5 holds none"):
+        data("convert", states, tmp_path / "b.h5", "--size", 8)
+    with pytest.raises(ValueError, match="every episode must have the columns"):
+        collect(states, 6, "--resume")
 
 
 def test_coverage_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,6 +101,30 @@ def test_its_own_file_trains_the_same_model(run: Path, tmp_path: Path) -> None:
     assert digest(open_run(again).model) == digest(open_run(run).model)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_frames_drawn_while_training_train_the_same_model(
+    run: Path, data: Path, tmp_path: Path, workers: int
+) -> None:
+    """`--render` of states alone gives the weights of stored frames, resumed or not."""
+    import h5py
+
+    states, out = tmp_path / "states.h5", tmp_path / "run"
+    with h5py.File(data) as file, h5py.File(states, "w") as alone:
+        for name in ("action", "state", "ep_len", "ep_offset"):
+            file.copy(name, alone)
+        alone.attrs["world"] = "two-room"
+    given = settings(states, out, report_every=1, held_out=0.25)
+    with pytest.raises(ValueError, match="holds states and no pictures: --render SIDE draws them"):
+        train(given)
+    drawn = given.model_copy(update={"render": 16, "workers": workers, "steps": 2})
+    train(drawn)
+    train(drawn.model_copy(update={"steps": 4, "resume": True}))
+    straight = drawn.model_copy(update={"steps": 4, "out": tmp_path / "straight"})
+    train(straight)
+    assert digest(open_run(straight.out).model) == digest(open_run(run).model)
+    assert open_run(out).settings["render"] == 16
+
+
 def test_scores_are_those_of_the_saved_model_and_move_nothing(data: Path) -> None:
     """Mean over held-out windows in evaluation mode; mode, random state and step stay."""
     training, material = built(settings(data))
@@ -224,7 +248,7 @@ def test_a_source_of_whole_episodes_is_read_into_memory(
         return stored.frames[rows].permute(0, 2, 3, 1).contiguous().numpy()
 
     by_episode = replace(stored, frames=EpisodeFrames(read, lengths, (3, 16, 16)))
-    monkeypatch.setattr(train_material, "open_episodes", lambda *_, **__: by_episode)
+    monkeypatch.setattr(train_material, "open_pictures", lambda *_, **__: by_episode)
     chosen, mapped = torch.arange(5), Windows(stored, frameskip=2)
     material = open_material(settings(data))
     episodes = material.train.episodes

@@ -247,7 +247,7 @@ def test_a_source_of_whole_episodes_is_read_once(
 
     lengths = torch.full((6,), 30)
     source = Episodes(EpisodeFrames(decoded, lengths, (3, 16, 16)), torch.randn(180, 2), lengths)
-    monkeypatch.setattr(train_material, "open_episodes", lambda *_, **__: source)
+    monkeypatch.setattr(train_material, "open_pictures", lambda *_, **__: source)
     settings = small.model_copy(update={"data": str(tmp_path / "videos"), "held_out": 0.4})
     train = training(settings)
     material = tune_material(settings, train)

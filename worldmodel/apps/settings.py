@@ -96,6 +96,7 @@ class CollectSettings(Settings):
     episodes: Count = Field(description="episodes the file shall hold")
     length: Count = option(100, "actions in an episode, one fewer than its frames")
     size: Count = option(64, "side of a frame in pixels")
+    states_only: bool = option(False, "no pictures: train --render draws them from the states")
     seed: Seed = option(0, "decides starts, targets and noise")
     bump: Fraction = option(0.0, "how often two-room's or maze's expert ignores walls; demo: 0.4")
     out: Path = Field(description="HDF5 file to create")
@@ -169,6 +170,7 @@ class TrainSettings(Recipe):
     pixels: Column = None
     action: Column = None
     world: str | None = option(None, "world of the data, for evaluate; none: as the file says")
+    render: Count | None = option(None, "draw frames of this side from the states of the data")
     num_frames: Pair = option(4, "of a window, at most predictor.history + 1; gcbc: 6, with goals")
     frameskip: Count = option(5, "raw steps between two frames, whose actions make one block")
     held_out: Share = option(0.1, "fraction of the episodes kept out of training")

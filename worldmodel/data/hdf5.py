@@ -45,7 +45,8 @@ def open_hdf5(
 
     Args:
         path: of the file.
-        pixels: column of frames, uint8, channels last or first.
+        pixels: column of frames, uint8, channels last or first. The frames of a file of states
+            alone (`worldmodel data collect --states-only`) are its states, float32 [R, S].
         action: column of raw actions; NaN in the last row of each episode.
         state: columns or groups of columns laid side by side as `states`; by default `state`, else
             `proprio`, else none.
@@ -56,22 +57,25 @@ def open_hdf5(
     path = Path(path)
     with naming_damage(path), open_for_reading(path) as file:
         columns = sorted(column.name for column in _columns(file))
-        for name in (pixels, action, *_INDEX):
+        blind = pixels == "pixels" and pixels not in columns and "state" in columns
+        needed = [action] if blind else [pixels, action]
+        for name in (*needed, *_INDEX):
             if name not in columns:
                 found = ", ".join(columns) or "none"
                 raise ValueError(f"{path} must have a column {name!r}, got {found}")
-        lengths, rows = _index(file, path, (pixels, action))
-        frames = _frames(file, path, pixels, rows)
+        lengths, rows = _index(file, path, needed)
+        frames = None if blind else _frames(file, path, pixels, rows)
         actions = _table(file[action], path, rows)
         groups = {str(group) for name in columns for group in PurePosixPath(name).parents}
         chosen = choose_states(
             state, {*columns, *groups} - {"."}, ("state", "proprio"), f"columns or groups of {path}"
         )
         members = [c for name in chosen for c in columns if c == name or c.startswith(f"{name}/")]
-        states = [_table(file[name], path, rows) for name in members]
-    return Episodes(
-        frames, actions, torch.from_numpy(lengths), torch.cat(states, 1) if states else None
-    )
+        tables = [_table(file[name], path, rows) for name in members]
+    states = torch.cat(tables, 1) if tables else None
+    seen = states if frames is None else frames
+    assert seen is not None
+    return Episodes(seen, actions, torch.from_numpy(lengths), states)
 
 
 def hdf5_columns(path: str | Path) -> list[Column]:

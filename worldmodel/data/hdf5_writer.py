@@ -79,20 +79,22 @@ class HDF5Writer:
             if error is None:
                 raise
 
-    def write(self, frames: ArrayLike, actions: ArrayLike, states: ArrayLike | None = None) -> None:
+    def write(
+        self, frames: ArrayLike | None, actions: ArrayLike, states: ArrayLike | None = None
+    ) -> None:
         """Append one episode of L >= 2 frames [L, C, H, W], uint8, and make it count.
 
         Actions are [L, A], or [L − 1, A] without the one behind the last frame, stored as NaN;
-        states [L, S] or None, the same choice for every episode of a file.
+        states [L, S]. Frames or states may be None, the same choice for every episode of a file.
 
         Raises: ValueError if shapes disagree with each other or with earlier episodes; OSError if
             the disk is full.
         """
-        columns = _columns(np.asarray(frames), np.asarray(actions), states)
+        columns = _columns(frames, np.asarray(actions), states)
         if self._file is None:
             self._create(columns)
         self._check(columns)
-        first, last = self._rows, self._rows + len(columns["pixels"])
+        first, last = self._rows, self._rows + len(columns["action"])
         # HDF5 that is refused a write cannot close its file any more, and may crash at exit.
         _ensure_room(self.path, self._file.id.get_filesize() + self._room(columns))
         try:
@@ -139,11 +141,11 @@ class HDF5Writer:
 
     def _room(self, columns: dict[str, NDArray[Any]]) -> int:
         """Bytes by which an episode may make the file grow, at most."""
-        pixels = columns["pixels"]
+        rows, large = len(columns["action"]), 0
         small = sum(v[0].nbytes for name, v in columns.items() if name != "pixels") + 12
-        chunks = -(-len(pixels) // _ROWS) + 1
-        index = _INDEX * (self._rows + len(pixels))
-        return int(pixels.nbytes + chunks * _ROWS * small + index + _OVERHEAD)
+        if "pixels" in columns:
+            large = columns["pixels"].nbytes + _INDEX * (self._rows + rows)
+        return int(large + (-(-rows // _ROWS) + 1) * _ROWS * small + _OVERHEAD)
 
     def _open(self) -> None:
         # Opened in this mode at once: a file caught between opening and `swmr_mode = True` bears a
@@ -164,7 +166,8 @@ class HDF5Writer:
                 f"{self.path} cannot be appended to: another writer holds it or was killed, or it "
                 f"is not HDF5 of version 1.10; copy it with `worldmodel data convert` ({error})"
             ) from error
-        for name in ("pixels", "action", "ep_len", "ep_offset"):
+        seen = "pixels" if "pixels" in self._file else "state"
+        for name in (seen, "action", "ep_len", "ep_offset"):
             if name not in self._file or self._file[name].maxshape[0] is not None:
                 self.close()
                 raise ValueError(f"{self.path} must have a column {name!r} that can grow")
@@ -208,22 +211,29 @@ def read_origin(path: str | Path) -> dict[str, str | int]:
 
 
 def _columns(
-    frames: NDArray[Any], actions: NDArray[Any], states: ArrayLike | None
+    frames: ArrayLike | None, actions: NDArray[Any], states: ArrayLike | None
 ) -> dict[str, NDArray[Any]]:
     """What is stored of an episode, by name of the column."""
-    rows, found = len(frames), f"got {frames.dtype} {list(frames.shape)}"
-    if frames.dtype != np.uint8 or frames.ndim != 4 or rows < 2:
-        raise ValueError(f"frames must be uint8 [L >= 2, C, H, W], {found}")
+    columns: dict[str, NDArray[Any]] = {}
+    if frames is not None:
+        seen = np.asarray(frames)
+        if seen.dtype != np.uint8 or seen.ndim != 4 or len(seen) < 2:
+            found = f"got {seen.dtype} {list(seen.shape)}"
+            raise ValueError(f"frames must be uint8 [L >= 2, C, H, W], {found}")
+        columns["pixels"] = seen.transpose(0, 2, 3, 1)
+    elif states is None or len(np.asarray(states)) < 2:
+        raise ValueError("states must be [L >= 2, S] where frames are None")
+    rows = len(columns["pixels"] if frames is not None else np.asarray(states))
     if actions.ndim != 2 or len(actions) not in (rows - 1, rows):
         wanted = f"[{rows}, A] or [{rows - 1}, A] beside {rows} frames"
         raise ValueError(f"actions must be {wanted}, got {list(actions.shape)}")
     stored = np.full((rows, actions.shape[1]), np.nan, np.float32)
     stored[: len(actions)] = actions
-    columns: dict[str, NDArray[Any]] = {"pixels": frames.transpose(0, 2, 3, 1), "action": stored}
+    columns["action"] = stored
     if states is not None:
-        seen = columns["state"] = np.asarray(states, np.float32)
-        if seen.ndim != 2 or len(seen) != rows:
-            found = f"got {list(seen.shape)}"
+        values = columns["state"] = np.asarray(states, np.float32)
+        if values.ndim != 2 or len(values) != rows:
+            found = f"got {list(values.shape)}"
             raise ValueError(f"states must be [{rows}, S] beside {rows} frames, {found}")
     return columns
 

@@ -1,9 +1,13 @@
 """Episodes of any world, simulated and drawn by one process or shared out among several."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from itertools import chain, repeat
-from typing import TypeGuard
+from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -16,18 +20,19 @@ from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.frames import gather
 from worldmodel.data.hdf5 import open_for_reading
 from worldmodel.data.hdf5_writer import read_origin
-from worldmodel.worlds import TwoRoom, World, collect
+from worldmodel.data.opening import open_episodes
+from worldmodel.worlds import TwoRoom, World, collect, open_world
 from worldmodel.worlds.behaviours import make_behaviour
 from worldmodel.worlds.maze import Maze
 from worldmodel.worlds.rendered import RenderedFrames
 
-__all__ = ["Drawn", "drawn", "episodes", "fresh_walks", "in_memory", "one_episode", "one_stream",
-           "open_writer", "write_all"]  # fmt: skip
+__all__ = ["Stored", "drawn", "episodes", "fresh_walks", "has_pictures", "in_memory",
+           "one_episode", "one_stream", "open_pictures", "open_writer", "write_all"]  # fmt: skip
 
 Floats = NDArray[np.float32]
-# One episode: frames [L + 1, 3, H, W], actions [L, A] and states [L + 1, S].
-Drawn = tuple[NDArray[np.uint8], Floats, Floats]
-Stored = tuple[NDArray[np.uint8], Floats, Floats | None]
+# One episode: frames [L + 1, 3, H, W] or None, actions [L, A] and states [L + 1, S] or None.
+Stored = tuple[NDArray[np.uint8] | None, Floats, Floats | None]
+_OWN = {"reacher": 1, "cube": 1}  # simulators of a process that draws; OpenGL is never forked
 _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
 
 
@@ -48,8 +53,8 @@ def episodes(
 
 def drawn(
     world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
-    bump: float = 0.0, ranks: Ranks = ALONE,
-) -> Iterator[Drawn]:  # fmt: skip
+    bump: float = 0.0, ranks: Ranks = ALONE, pictures: bool = True,
+) -> Iterator[Stored]:  # fmt: skip
     """`episodes` with their frames, in order, on rank 0; every rank must run it to the end.
 
     The ranks take turns at blocks of episodes; the others hand theirs over and yield nothing.
@@ -59,19 +64,22 @@ def drawn(
         whose = block % ranks.size
         if whose == ranks.rank:
             states, actions = simulate(block)
-            mine = ((world.draw(states[e]), actions[e], states[e]) for e in some)
+            mine = (
+                (world.draw(states[e]) if pictures else None, actions[e], states[e]) for e in some
+            )
             if ranks.first:
                 yield from mine
                 continue
             # All are drawn before rank 0 has time for the first.
-            for part in [part for episode in mine for part in episode]:
+            for part in [part for episode in mine for part in episode if part is not None]:
                 ranks.send(torch.from_numpy(np.ascontiguousarray(part)))
         elif ranks.first:
             for _ in some:
-                frames = torch.empty(length + 1, 3, side, side, dtype=torch.uint8)
+                seen = torch.empty(length + 1, 3, side, side, dtype=torch.uint8)
+                frames = ranks.receive(seen, whose).numpy() if pictures else None
                 shapes = (length, world.action_dim), (length + 1, world.state_dim)
-                told = [ranks.receive(x, whose) for x in (frames, *map(torch.empty, shapes))]
-                yield told[0].numpy(), told[1].numpy(), told[2].numpy()
+                told = [ranks.receive(torch.empty(shape), whose).numpy() for shape in shapes]
+                yield frames, told[0], told[1]
 
 
 def fresh_walks(world: TwoRoom, num: int, length: int, seed: int) -> Episodes:
@@ -84,9 +92,11 @@ def fresh_walks(world: TwoRoom, num: int, length: int, seed: int) -> Episodes:
     return Episodes(RenderedFrames(world, states), actions, lengths, torch.from_numpy(states))
 
 
-def in_memory(found: Iterator[Drawn], num: int) -> Episodes:
+def in_memory(found: Iterator[Stored], num: int) -> Episodes:
     """`num` episodes of equal length as one record, without a file."""
     first = pixels, moves, places = next(found)
+    assert pixels is not None
+    assert places is not None
     frames = torch.empty((num, *pixels.shape), dtype=torch.uint8)
     actions = torch.full((num, len(pixels), moves.shape[1]), torch.nan)
     states = torch.empty(num, *places.shape)
@@ -100,7 +110,48 @@ def one_episode(stored: Episodes, e: int) -> Stored:
     """Frames [L, C, H, W], actions [L, A] and states [L, S] of episode e, for a writer."""
     rows = stored.rows(torch.tensor([e]))
     states = None if stored.states is None else stored.states[rows].numpy()
-    return gather(stored.frames, rows).numpy(), stored.actions[rows].numpy(), states
+    frames = gather(stored.frames, rows).numpy() if has_pictures(stored) else None
+    return frames, stored.actions[rows].numpy(), states
+
+
+def has_pictures(episodes: Episodes) -> bool:
+    """Whether frames are pictures, and not the states of a file that holds no pictures."""
+    return len(episodes.frames.shape) == 4
+
+
+def open_pictures(
+    data: str, *, render: int | None = None, env: str | None = None, workers: int | None = None,
+    alone: bool = True, **columns: Any,
+) -> Episodes:  # fmt: skip
+    """Episodes with pictures: those of the data set, or drawn at side `render` from its states.
+
+    Drawn when they are asked for, by the process that asks, in the world that `data collect` noted
+    in the file; `env` names it where that is a class of one's own. `workers` simulate for it, None:
+    the world's own number. Not `alone`, each of several processes has as few as can be.
+
+    Raises: what `open_episodes` and `open_world` raise; ValueError if there are no pictures, or to
+        draw them no states or no world.
+    """
+    if render is None:
+        if not has_pictures(episodes := open_episodes(data, **columns)):
+            hint = "--render SIDE draws them for train, `worldmodel data render` into a file"
+            raise ValueError(f"{data} holds states and no pictures: {hint}")
+        return episodes
+    origin = read_origin(data)
+    name = env or str(origin.get("world", ""))
+    if not name or (env is None and ":" in name):
+        # The words of a file are no reason to import a class.
+        hint = f": name {name} yourself" if name else ""
+        raise ValueError(f"{data} must say which built-in world it comes from{hint}")
+    if (episodes := open_hdf5(Path(data))).states is None:
+        raise ValueError(f"{data} must hold the column 'state' to draw from")
+    few = workers if alone else _OWN.get(name)
+    make = partial(open_world, name, image_size=render, workers=few)
+    frames = RenderedFrames(make, episodes.states.numpy())
+    then, now = json.loads(str(origin.get("versions", "{}"))), make().versions()
+    if changed := [f"{k} {v} → {now[k]}" for k, v in then.items() if now.get(k, v) != v]:
+        say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
+    return replace(episodes, frames=frames)
 
 
 def write_all(

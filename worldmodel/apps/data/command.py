@@ -13,7 +13,15 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.data.collecting import drawn, one_episode, one_stream, open_writer, write_all
+from worldmodel.apps.data.collecting import (
+    drawn,
+    has_pictures,
+    one_episode,
+    one_stream,
+    open_pictures,
+    open_writer,
+    write_all,
+)  # fmt: skip
 from worldmodel.apps.folder import check_new_file, locked, whole_file
 from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import joined
@@ -55,7 +63,7 @@ def collect(settings: CollectSettings) -> int:
         first = int(ranks.gather(str(len(writer)) if ranks.first else "")[0])
         found = drawn(
             world, policy, num, length=settings.length, seed=settings.seed, first=first,
-            bump=settings.bump, ranks=ranks,
+            bump=settings.bump, ranks=ranks, pictures=not settings.states_only,
         )  # fmt: skip
         if not ranks.first:
             list(found)
@@ -67,7 +75,8 @@ def collect(settings: CollectSettings) -> int:
             say(f"\ninterrupted; {kept}; --resume continues it")
             raise
         writer.close()
-        say(f"{out}: {len(writer)} episodes of {settings.length + 1} frames")
+        what = "states" if settings.states_only else "frames"
+        say(f"{out}: {len(writer)} episodes of {settings.length + 1} {what}")
         _say_coverage(world, open_hdf5(out))
     return 0
 
@@ -116,8 +125,9 @@ def inspect(settings: InspectSettings) -> int:
     episodes = _open(settings)
     for line in _describe(data, episodes):
         say(line)
-    _contact_sheet(episodes, sheet, data)
-    say(f"  contact sheet  {sheet}")
+    if has_pictures(episodes):
+        _contact_sheet(episodes, sheet, data)
+        say(f"  contact sheet  {sheet}")
     return 0
 
 
@@ -126,14 +136,18 @@ def convert(settings: ConvertSettings) -> int:
     out, size = settings.out, settings.size
     with whole_file(out, [settings.data]) as partial:
         episodes = _open(settings)
+        if size is not None and not has_pictures(episodes):
+            hint = f"worldmodel data render {settings.data} {out} --size {size} draws them"
+            raise ValueError(f"--size resizes pictures, {settings.data} holds none: {hint}")
         # What is said about the frames holds no longer once they are resized.
         is_copy = format_of(settings.data) == "hdf5" and size is None
         origin = read_origin(settings.data) if is_copy else {}
         stored = (one_episode(episodes, e) for e in range(len(episodes)))
-        found = ((_resize(frames, size) if size else frames, a, s) for frames, a, s in stored)
+        found = ((_resize(x, size) if size and x is not None else x, a, s) for x, a, s in stored)
         with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
             write_all(writer, found, len(episodes), "convert")
-    kept = "pixels and action" if episodes.states is None else "pixels, action and state"
+    told = {"pixels": has_pictures(episodes), "action": True, "state": episodes.states is not None}
+    kept = ", ".join(name for name, there in told.items() if there)
     say(f"{out}: {kept} of {len(episodes)} episodes; other columns stay behind")
     return 0
 
@@ -142,23 +156,11 @@ def render(settings: RenderSettings) -> int:
     """Draw the states of a collected file at another size."""
     data, out, size = settings.data, settings.out, settings.size
     with whole_file(out, [data]) as partial:
-        origin = read_origin(data)
-        name = settings.env or str(origin.get("world", ""))
-        if not name or (settings.env is None and ":" in name):
-            # The words of a file are no reason to import a class.
-            hint = f": --env {name}" if name else ", or --env must"
-            raise ValueError(f"{data} must say which built-in world it comes from{hint}")
-        episodes = open_episodes(data)
-        if episodes.states is None:
-            raise ValueError(f"{data} must hold the column 'state' to draw from")
-        world = open_world(name, image_size=size, workers=settings.workers)
-        then, now = json.loads(str(origin.get("versions", "{}"))), world.versions()
-        if changed := [f"{k} {v} → {now[k]}" for k, v in then.items() if now.get(k, v) != v]:
-            say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
-        origin["image_size"] = size
-        rows = (episodes.rows(torch.tensor([e])) for e in range(len(episodes)))
-        pairs = ((episodes.states[r].numpy(), episodes.actions[r].numpy()) for r in rows)
-        found = ((world.draw(states), actions, states) for states, actions in pairs)
+        episodes = open_pictures(
+            str(data), render=size, env=settings.env, workers=settings.workers
+        )  # fmt: skip
+        origin = read_origin(data) | {"image_size": size}
+        found = (one_episode(episodes, e) for e in range(len(episodes)))
         with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
             write_all(writer, found, len(episodes), "render")
     say(f"{out}: {len(episodes)} episodes at {size} × {size} pixels")
@@ -180,7 +182,10 @@ def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def _describe(path: str, episodes: Episodes) -> list[str]:
     """Columns, episodes, frames, ranges and windows of the data set at `path`, line by line."""
-    lengths, (rows, C, H, W) = episodes.lengths, episodes.frames.shape
+    lengths, (rows, *seen) = episodes.lengths, episodes.frames.shape
+    frames = "none, states alone; train --render SIDE draws them"
+    if has_pictures(episodes):
+        frames = f"{seen[2]} × {seen[1]} pixels, {seen[0]} channels"
     columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(path)]
     widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
     table = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in columns]
@@ -191,7 +196,7 @@ def _describe(path: str, episodes: Episodes) -> list[str]:
         f"{path}  ({format_of(path)})",
         *(f"    {line}" for line in table),
         f"  episodes       {len(episodes):,}, {rows:,} rows; {least} to {most} each, median {mid}",
-        f"  frames         {W} × {H} pixels, {C} channels",
+        f"  frames         {frames}",
         *_ranges("actions", episodes.actions),
         f"  NaN actions    {episodes.num_missing:,} rows, {at_end:,} at the end of an episode",
         *([] if episodes.states is None else _ranges("states", episodes.states)),

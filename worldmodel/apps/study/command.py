@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.data.collecting import fresh_walks
+from worldmodel.apps.data.collecting import fresh_walks, open_pictures
 from worldmodel.apps.folder import locked, write_json
 from worldmodel.apps.machine import device_of, versions
 from worldmodel.apps.progress import Progress, say
@@ -31,7 +31,6 @@ from worldmodel.apps.study.measures import (
 from worldmodel.checkpoint import digest
 from worldmodel.data import Episodes, episode_digests
 from worldmodel.data.frames import gather
-from worldmodel.data.opening import open_episodes
 from worldmodel.heads import fit_head, save_head
 from worldmodel.study import embed
 from worldmodel.worlds import TwoRoom
@@ -171,7 +170,8 @@ def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Stu
     """
     source, world = data or (None if run.world == TwoRoom.name else run.data), None
     if source is not None:
-        found = open_episodes(source)
+        drawn = run.settings.get("render") if data is None else None
+        found = open_pictures(source, render=drawn)
     elif run.world == TwoRoom.name:
         world = TwoRoom(int(run.world_model.encoder.image_size))
         length = max(int(run.settings.get("length", 80)), 4 * run.frameskip)

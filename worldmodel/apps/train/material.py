@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sigreg import SIGReg
 from worldmodel import presets
+from worldmodel.apps.data.collecting import open_pictures
 from worldmodel.apps.machine import precision_of
 from worldmodel.apps.ranks import Ranks, everyone, synchronise
 from worldmodel.apps.runs import open_run
@@ -17,7 +18,6 @@ from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Objective, Training
 from worldmodel.data import ActionScale, Episodes, Windows, episode_digests, split
 from worldmodel.data.frames import EpisodeFrames
-from worldmodel.data.opening import open_episodes
 from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import PLDMTerms, jepa_loss, pldm_loss
 from worldmodel.model import WorldModel
@@ -44,7 +44,10 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
     Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has fewer than two
         episodes, frames that are not square and in colour, or no window on a side of the split.
     """
-    episodes = open_episodes(settings.data, pixels=settings.pixels, action=settings.action)
+    episodes = open_pictures(
+        settings.data, render=settings.render, env=settings.world, alone=False,
+        pixels=settings.pixels, action=settings.action,
+    )  # fmt: skip
     _, channels, height, width = episodes.frames.shape
     if channels != 3 or height != width:
         came = f"{width} × {height} and {channels} in {settings.data}"

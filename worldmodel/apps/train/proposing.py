@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodel._files import write_atomically
+from worldmodel.apps.data.collecting import open_pictures
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import device_of, provenance
 from worldmodel.apps.parsing import complete
@@ -19,7 +20,6 @@ from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.study.command import sequences
 from worldmodel.checkpoint import as_bytes
 from worldmodel.data import episode_digests
-from worldmodel.data.opening import open_episodes
 from worldmodel.learning import learn, save_learner
 from worldmodel.policies import Policy
 from worldmodel.transitions import Recipe
@@ -49,7 +49,10 @@ def run(settings: TrainSettings) -> int:
     options = _options(settings, run.frameskip)
     model = run.world_model
     with begin_folder(out, _SETTINGS, resume=False):
-        episodes = open_episodes(settings.data, pixels=settings.pixels, action=settings.action)
+        episodes = open_pictures(
+            settings.data, render=settings.render, env=settings.world, pixels=settings.pixels,
+            action=settings.action,
+        )  # fmt: skip
         if (width := episodes.actions.shape[1]) != len(run.scale.mean):
             rule = f"actions of {len(run.scale.mean)} dims, as {settings.init_from} was trained on"
             raise ValueError(f"--data must have {rule}, got {width}")

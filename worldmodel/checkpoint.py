@@ -18,7 +18,7 @@ from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEn
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
-from worldmodel.predictor import AffinePredictor, CausalPredictor, PrefixPredictor
+from worldmodel.predictor import AffinePredictor, CausalPredictor, MLPPredictor, PrefixPredictor
 from worldmodel.records import Classes, Device, Folder
 
 __all__ = ["RunConfig", "digest", "is_released", "load", "load_policy", "read_config", "save"]
@@ -34,7 +34,7 @@ _KINDS: dict[type[nn.Module], tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 _CLASSES: tuple[type[nn.Module], ...] = (
     FrameEncoder, ConvEncoder, StateEncoder, FusedEncoder, DinoPatches, ActionEncoder,
-    CausalPredictor, PatchPredictor, PrefixPredictor, AffinePredictor,
+    CausalPredictor, PatchPredictor, PrefixPredictor, AffinePredictor, MLPPredictor,
 )  # fmt: skip
 _ModelT = TypeVar("_ModelT", WorldModel, GCBC)
 

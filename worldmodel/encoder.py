@@ -80,12 +80,13 @@ class ConvEncoder(nn.Module):
     """Strided convolutions, then a projection head: small worlds, laptops, no GPU.
 
     The first layer cuts the frame into patches without overlap, where a convolution on a CPU saves
-    most; each further layer halves the side until it is 4 or less.
+    most; each further layer halves the side until it is `side` or less.
 
     Args:
         image_size, patch_size: H = W, a power of two times the side of the first layer's patches.
         width: channels behind the first layer; they double with every halving, up to 4 × width.
         dim, projector_dim: D, and hidden width of the projection head.
+        side: of the last layer's map; a larger one tells more exactly where things are.
     Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., D].
     Raises: as FrameEncoder.
     """
@@ -97,9 +98,10 @@ class ConvEncoder(nn.Module):
         width: int = 32,
         dim: int = 64,
         projector_dim: int = 256,
+        side: int = 4,
     ) -> None:
         super().__init__()
-        self.config = given(locals())
+        self.config, least = given(locals()), side
         side, rest = divmod(image_size, patch_size)
         if rest or side & (side - 1):
             raise ValueError(
@@ -109,7 +111,7 @@ class ConvEncoder(nn.Module):
         self.pixels = Pixels(image_size)
         layers: list[nn.Module] = [nn.Conv2d(3, width, patch_size, stride=patch_size), nn.GELU()]
         channels = width
-        while side > 4:
+        while side > least:
             wider = min(2 * channels, 4 * width)
             layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1), nn.GELU()]
             channels, side = wider, side // 2

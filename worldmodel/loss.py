@@ -1,6 +1,7 @@
 """Losses of a joint-embedding predictive world model: an error, and what keeps from collapse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,8 @@ from worldmodel.layers import given
 from worldmodel.model import WorldModel
 from worldmodel.records import Batch, Losses, lead
 
-__all__ = ["PLDMTerms", "jepa_loss", "pldm_loss"]
+__all__ = ["ComposedTerms", "InverseDynamics", "PLDMTerms", "composed_loss", "jepa_loss",
+           "pldm_loss", "rollout_error", "straightening"]  # fmt: skip
 
 _EPSILON = 1e-4  # inside the root, so that a collapsed coordinate has a gradient
 
@@ -69,6 +71,104 @@ def _one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple
     return z, F.mse_loss(model.predict(z[:, :-1], actions[:, :-1]), z[:, 1:])
 
 
+class InverseDynamics(nn.Module):
+    """What was done shows in what came of it: mean (q(z_t, z_{t+1}) − a_t)².
+
+    It keeps in the embedding what actions move, which prediction alone may drop.
+
+    Args:
+        dim, action_dim, hidden_dim: D and A, and width of q, which has one hidden layer.
+    Shapes: z [B, T, D], actions [B, T, A] -> [].
+    Source: PLDM, arXiv:2502.14819, Section 3.
+    """
+
+    def __init__(self, dim: int, action_dim: int, hidden_dim: int = 512) -> None:
+        super().__init__()
+        first, last = nn.Linear(2 * dim, hidden_dim), nn.Linear(hidden_dim, action_dim)
+        self.network = nn.Sequential(first, nn.GELU(), last)
+
+    def forward(self, z: Tensor, actions: Tensor) -> Tensor:
+        """The error of a window's actions but the last, []."""
+        guess = self.network(torch.cat([z[:, :-1], z[:, 1:]], dim=-1))
+        return F.mse_loss(guess, actions[:, : z.shape[1] - 1])
+
+
+def rollout_error(model: WorldModel, z: Tensor, actions: Tensor) -> Tensor:
+    """Mean squared error of the rollout from a window's first frame to its last, [].
+
+    z [B, T, D], actions [B, T, A]. A predictor trained on one step is asked for many when it plans.
+    """
+    return F.mse_loss(model.rollout(z[:, :1], actions[:, : z.shape[1] - 1]), z[:, 1:])
+
+
+def straightening(z: Tensor) -> Tensor:
+    """1 − mean cosine of neighbouring steps of z [B, T ≥ 3, D]: 0 on a straight path, []."""
+    steps = z.diff(dim=1)
+    return 1 - F.cosine_similarity(steps[:, :-1], steps[:, 1:], dim=-1).mean()
+
+
+class ComposedTerms(nn.Module):
+    """A regularizer and more terms with their weights: the third argument of `composed_loss`.
+
+    Args:
+        regularizer: embeddings [N, D] or [T, N, D] -> [], for example `sigreg.SIGReg()`.
+        weights: by name, "inverse" (`InverseDynamics`), "rollout" (`rollout_error`) and
+            "straight" (`straightening`).
+        dim, action_dim: D and A, which the inverse dynamics need.
+        pooled: the regularizer sees all embeddings of a batch at once, [T · B, D], and not each
+            time step alone as published. Frames of one window are then samples like any other.
+    Raises: ValueError if a weight is negative or not finite, or has another name.
+    """
+
+    def __init__(
+        self,
+        regularizer: nn.Module,
+        weights: Mapping[Any, float],
+        *,
+        dim: int,
+        action_dim: int,
+        pooled: bool = False,
+    ) -> None:
+        super().__init__()
+        known = ("inverse", "rollout", "straight")
+        if not all(name in known and 0 <= w < float("inf") for name, w in weights.items()):
+            rule = f"finite, not negative and of {', '.join(known)}"
+            raise ValueError(f"weights must be {rule}, got {dict(weights)}")
+        self.regularizer, self.weights, self.pooled = regularizer, dict(weights), pooled
+        self.inverse = InverseDynamics(dim, action_dim) if weights.get("inverse") else None
+
+    def forward(self, model: WorldModel, z: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """Each term whose weight is above 0 of z [B, T, D] and actions [B, T, A], before it."""
+        each: dict[str, Callable[[], Tensor]] = {
+            "inverse": lambda: z.new_zeros(()) if not self.inverse else self.inverse(z, actions),
+            "rollout": lambda: rollout_error(model, z, actions),
+            "straight": lambda: straightening(z),
+        }
+        return {name: each[name]() for name, weight in self.weights.items() if weight > 0}
+
+
+def composed_loss(
+    model: WorldModel, batch: Batch, terms: ComposedTerms, weight: float = 0.09
+) -> Losses:
+    """`jepa_loss` plus Σ weight · term: what an embedding should keep beside what is predictable.
+
+    Args:
+        model, batch: as `jepa_loss`.
+        terms: the regularizer and the further terms.
+        weight: λ, of the regularizer alone.
+    Returns: Losses, `terms` among them.
+    Raises: as `jepa_loss`.
+    """
+    z, prediction = _one_step_error(model, batch)
+    seen = z.flatten(0, 1) if terms.pooled else z.transpose(0, 1)
+    losses = Losses.of(prediction, weight, terms.regularizer(seen), z)
+    found = terms(model, z, batch.actions)
+    total = losses.total
+    for name, value in found.items():
+        total = total + terms.weights[name] * value
+    return losses._replace(total=total, terms={k: v.detach() for k, v in found.items()})
+
+
 class PLDMTerms(nn.Module):
     """Seven-term PLDM without its prediction error: what stands where SIGReg stands.
 
@@ -114,8 +214,7 @@ class PLDMTerms(nn.Module):
         if inverse > 0:
             if dim is None or action_dim is None:
                 raise ValueError(f"inverse > 0 needs dim and action_dim, got {dim}, {action_dim}")
-            first, last = nn.Linear(2 * dim, hidden_dim), nn.Linear(hidden_dim, action_dim)
-            self.dynamics = nn.Sequential(first, nn.GELU(), last)
+            self.dynamics = InverseDynamics(dim, action_dim, hidden_dim)
 
     def forward(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
         """Weighted sum of the terms of z [T, B, D]; actions [B, T, A] for the inverse dynamics."""
@@ -137,9 +236,7 @@ class PLDMTerms(nn.Module):
         if self.dynamics is not None:
             if actions is None:
                 raise ValueError("the inverse dynamics need actions [B, T, A], got None")
-            done = actions[:, : len(z) - 1].transpose(0, 1)
-            both = torch.cat([z[:-1], z[1:]], dim=-1)
-            found["inverse"] = F.mse_loss(self.dynamics(both), done)
+            found["inverse"] = self.dynamics(z.transpose(0, 1), actions)
         return found
 
 

@@ -12,9 +12,9 @@ from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEn
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
-from worldmodel.predictor import CausalPredictor
+from worldmodel.predictor import CausalPredictor, MLPPredictor
 
-__all__ = ["dino_wm", "gcbc", "lewm", "small", "states"]
+__all__ = ["dino_wm", "gcbc", "lewm", "mlp", "small", "states"]
 
 
 def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> WorldModel:
@@ -61,6 +61,21 @@ def small(
         parts = {name: _small_encoder(name, size, dim) for name, size in observations.items()}
         encoder = FusedEncoder(parts, dim)
     return _small(encoder, action_dim, dim)
+
+
+def mlp(action_dim: int = 10, *, image_size: int = 64, dim: int = 128) -> WorldModel:
+    """Larger maps than `small` has, and an MLP as predictor: contact-rich worlds on a CPU.
+
+    Args:
+        action_dim, dim: A and D.
+        image_size: frame side in pixels, a power of two.
+    Returns: WorldModel, whose windows have up to six frames.
+    """
+    return WorldModel(
+        encoder=ConvEncoder(image_size, 2, 16, dim, projector_dim=512, side=8),
+        action_encoder=ActionEncoder(action_dim=action_dim, dim=dim, hidden_dim=256),
+        predictor=MLPPredictor(dim=dim),
+    )
 
 
 def states(action_dim: int = 10, *, state_dim: int, dim: int = 64) -> WorldModel:

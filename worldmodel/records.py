@@ -5,6 +5,7 @@ Letters: B windows, T frames, C H W a frame, A action dims of one block, D embed
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -73,6 +74,8 @@ class Losses(NamedTuple):
     prediction: Tensor  #: [], mean squared error of the next embedding, per coordinate.
     regularization: Tensor  #: [], the regularizer's value before its weight.
     embeddings: Tensor  #: [B, T, D], detached, for diagnostics.
+    #: Further terms by name, before their weights; `composed_loss` adds them to the total.
+    terms: Mapping[str, Tensor] = MappingProxyType({})
 
     @classmethod
     def of(cls, prediction: Tensor, weight: float, regularization: Tensor, z: Tensor) -> "Losses":

@@ -189,7 +189,10 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
             "batch_size must be at least 2 for each process, all alike, got 1 for 1",
         ),
         (["batch_size=9999"], "batch_size must be between 1 and the"),
-        (["objective=gan"], "--objective must be 'lewm', 'pldm' or 'gcbc', got \"gan\""),
+        (
+            ["objective=gan"],
+            "--objective must be 'lewm', 'pldm', 'gcbc' or 'proposals', got \"gan\"",
+        ),
         (["pixels=depth"], "must have a column 'depth', got action, ep_len"),
         (["device=cuda:99"], "--device must be a device torch can use, got 'cuda:99'"),
         (

@@ -118,7 +118,7 @@ def test_paths_are_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest.M
         ("workers=-1", '--workers must be greater than or equal to 0, got "-1"'),
         ("report_every=0", '--report-every must be greater than or equal to 1, got "0"'),
         ("precision=half", "--precision must be 'auto', 'float32' or 'bfloat16', got \"half\""),
-        ("preset=big", "--preset must be 'small' or 'lewm', got \"big\""),
+        ("preset=big", "--preset must be 'small', 'lewm' or 'mlp', got \"big\""),
         ("seed=9223372036854775808", "--seed must be less than 9223372036854775808, got"),
         ("wandb=maybe", '--wandb must be a valid boolean, got "maybe"'),
         ("colour=red", "there is no setting 'colour'; known are action, batch_size"),
@@ -134,7 +134,7 @@ def test_a_mistake_names_the_setting(word: str, message: str) -> None:
 
 def test_a_preset_that_is_no_word_is_refused_like_any_other() -> None:
     """A file may hold a list where a name belongs."""
-    with pytest.raises(ValueError, match=r"^--preset must be 'small' or 'lewm', got"):
+    with pytest.raises(ValueError, match=r"^--preset must be 'small', 'lewm' or 'mlp', got"):
         of(preset=["small"])
 
 

@@ -227,18 +227,18 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
     for pair in pairs:
         key, _, text = map(str.strip, pair.partition("="))
         part, dot, name = key.partition(".")
-        if not part or (dot and (part not in get_args(Part) or not name)):
-            raise ValueError(
-                f"settings must be key=value, or part.key=value with part one of "
-                f"{', '.join(get_args(Part))}, got {pair!r}"
-            )
+        groups = (*get_args(Part), "terms")
+        if not part or (dot and (part not in groups or not name)):
+            rule = f"part.key=value with part one of {', '.join(groups)}"
+            raise ValueError(f"settings must be key=value, or {rule}, got {pair!r}")
         if dot:
             # A number, truth value, list or nothing if it is written as one, else the word.
             known = {"none": "null", "true": "true", "false": "false", "null": "null"}
             value: Any = text
             with suppress(ValueError, RecursionError):
                 value = json.loads(known.get(text.lower(), text))
-            values.setdefault("model", {}).setdefault(part, {})[name] = value
+            of = values if part == "terms" else values.setdefault("model", {})
+            of.setdefault(part, {})[name] = value
             continue
         field = kind.model_fields.get(name := part.replace("-", "_"))
         optional = field is not None and "None" in str(field.annotation)

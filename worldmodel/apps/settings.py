@@ -34,7 +34,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling", "proposals"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Cost = Literal["last", "mean", "nearest"]
-Preset = Literal["small", "lewm"]
+Preset = Literal["small", "lewm", "mlp"]
+Term = Literal["inverse", "rollout", "straight"]
 Objective = Literal["lewm", "pldm", "gcbc", "proposals"]
 Learner = Literal["policy", "mixture", "gcivl", "gciql", "hiql"]
 Subgoals = Literal["none", "graph", "hiql"]
@@ -76,6 +77,10 @@ class Settings(BaseModel):
     """Settings that may differ when a run is resumed: they decide no number."""
     config: Path | None = option(None, "YAML or JSON file; flags win over it", exclude=True)
     debug: bool = option(False, "show the traceback of an error", exclude=True)
+
+    def told(self) -> str:
+        """What decided an output that is a single file, as the file keeps it: JSON."""
+        return self.model_dump_json(exclude={"out", "data", "workers", "episodes", "resume"})
 
     def common(self, kind: "type[Settings]") -> dict[str, Any]:
         """Values of the settings that another command has under the same names."""
@@ -178,6 +183,14 @@ class TrainSettings(Recipe):
     init_from: Existing | None = option(None, "run whose weights it begins with (fine-tuning)")
     objective: Objective = option("lewm", "what is minimised; proposals: beside init-from's model")
     learner: Learner = option("gcivl", "of proposals: a policy, or a value and its policies")
+    terms: dict[Term, Weight] = option({}, "weights of further terms of lewm, as terms.name=value")
+    pooled: bool = option(False, "SIGReg sees all frames of a batch as one sample, not each step's")
+    moving: Annotated[float, Field(ge=0, lt=1)] = option(
+        0.0, "least share of windows in which something moves; the others are thinned out"
+    )
+    moving_states: list[Natural] | None = option(
+        None, "state dims that tell what moves; none: all, or pixels where there are no states"
+    )
     checkpoint_every: Count = option(1000, "steps between two checkpoints; the last two are kept")
     report_every: Count | None = option(None, "steps between rows of curves.csv; none: 200 rows")
     held_out_windows: Count = option(512, "of the held-out episodes, scored at every checkpoint")
@@ -186,6 +199,12 @@ class TrainSettings(Recipe):
     sharded: bool = option(False, "each process holds a part of the weights (FSDP2), not all")
     wandb: bool = option(False, "also log to Weights & Biases, if installed")
     model: dict[Part, dict[str, Any]] = option({}, "arguments of its parts, as part.name=value")
+
+    @model_validator(mode="after")
+    def _composed(self) -> "TrainSettings":
+        if (self.terms or self.pooled) and self.objective != "lewm":
+            raise ValueError(f"terms and pooled go with objective lewm, got {self.objective}")
+        return self
 
 
 class _Short(Settings):

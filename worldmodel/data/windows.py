@@ -15,6 +15,8 @@ from worldmodel.records import Batch, each
 
 __all__ = ["BatchOrder", "Windows", "loader"]
 
+_TOGETHER = 256  # frames compared at a time
+
 
 class Windows(Dataset[Batch]):
     """Every window of the chosen episodes, indexable one by one or in batches.
@@ -75,6 +77,39 @@ class Windows(Dataset[Batch]):
 
     def __len__(self) -> int:
         return len(self._starts)
+
+    def thin(self, share: float, dims: Sequence[int] | None = None, seed: int = 0) -> None:
+        """Leave still windows out by chance, until something moves in `share` of those that stay.
+
+        A window moves if its last frame differs from its first: in one of the states `dims`, None
+        means all, by a fiftieth of that dim's standard deviation, or by a grey level on average
+        where there are no states. All windows that move stay; without one, all stay.
+
+        Raises: ValueError if `share` is not in [0, 1), or there are no such dims.
+        """
+        if not 0 <= share < 1:
+            raise ValueError(f"share must be at least 0 and below 1, got {share}")
+        first, states = self._starts, self.episodes.states
+        last = first + self.frameskip * (self.num_frames - 1)
+        if states is not None:
+            chosen = list(range(states.shape[1])) if dims is None else list(dims)
+            if not chosen or not set(chosen) <= set(range(states.shape[1])):
+                raise ValueError(f"dims must be among {states.shape[1]} states, got {chosen}")
+            seen = states[:, chosen]
+            moves = ((seen[last] - seen[first]).abs() > seen.std(0) / 50).any(-1)
+        elif dims is not None:
+            raise ValueError(f"dims must be left out where there are no states, got {list(dims)}")
+        else:
+            pairs = zip(first.split(_TOGETHER), last.split(_TOGETHER), strict=True)
+            frames = self.episodes.frames
+            changes = (gather(frames, b).float() - gather(frames, a).float() for a, b in pairs)
+            moves = torch.cat([change.abs().flatten(1).mean(1) for change in changes]) > 1
+        still = (~moves).nonzero().squeeze(1)
+        keep = round(int(moves.sum()) * (1 - share) / max(share, 1e-9))
+        if bool(moves.any()) and keep < len(still):
+            order = torch.randperm(len(still), generator=torch.Generator().manual_seed(seed))
+            moves[still[order[:keep]]] = True
+            self._starts = first[moves]
 
     def __getitem__(self, index: int | Tensor) -> Batch:
         """One window, frames [T, C, H, W] and actions [T, k·A]; or those of an index [B]."""

@@ -19,6 +19,8 @@ _SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Any]]] 
     "maze": {"expert": TwoRoomExpert},
     "push-t": {
         "pusher": lambda _, num, rng: PushTExplorer(num, rng),
+        # Four levels of noise, one an episode: what a push does is learned from near misses too.
+        "pusher-varied": lambda _, num, rng: PushTExplorer(num, rng, noise=(0.0, 0.1, 0.2, 0.4)),
         "near-block": lambda _, num, rng: PushTNearBlock(num, rng),
     },
     "reacher": {"reach": lambda _, num, rng: ReacherReach(num, rng)},

@@ -173,8 +173,8 @@ class PushTExplorer:
     A goal lies a push or two from where the block is, so that most steps are spent in touch with
     it. A new one is drawn when the old one is reached, or after `patience` steps.
 
-    `noise` is the standard deviation of what is added to each component of an action; the part
-    `memory` of it stays from one step to the next.
+    `noise` is the standard deviation of what is added to each component of an action, or several,
+    which the agents have in turn; the part `memory` of it stays from one step to the next.
     """
 
     def __init__(
@@ -182,11 +182,12 @@ class PushTExplorer:
         num: int,
         rng: np.random.Generator,
         *,
-        noise: float = 0.1,
+        noise: float | tuple[float, ...] = 0.1,
         memory: float = 0.5,
         patience: int = 80,
     ) -> None:
-        self.rng, self.noise, self.memory, self.patience = rng, noise, memory, patience
+        self.rng, self.memory, self.patience = rng, memory, patience
+        self.noise = np.resize(noise, num)[:, None]
         self.pusher = PushTPusher(np.zeros((num, 5), np.float32))
         self.age = np.full(num, patience)
         self.drift = np.zeros((num, 2))

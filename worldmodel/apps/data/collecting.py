@@ -141,7 +141,7 @@ def open_pictures(
     name = env or str(origin.get("world", ""))
     if not name or (env is None and ":" in name):
         # The words of a file are no reason to import a class.
-        hint = f": name {name} yourself" if name else ""
+        hint = f": --env {name}, for train --world {name}" if name else ""
         raise ValueError(f"{data} must say which built-in world it comes from{hint}")
     if (episodes := open_hdf5(Path(data))).states is None:
         raise ValueError(f"{data} must hold the column 'state' to draw from")

@@ -102,6 +102,7 @@ def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str
     origin: dict[str, str | int] = {
         "world": settings.env, "policy": policy, "length": settings.length, "seed": settings.seed,
         "image_size": world.image_size, "versions": json.dumps(world.versions(), sort_keys=True),
+        "collect": settings.told(),
     }  # fmt: skip
     # Walks that share one stream depend on how many there are.
     if one_stream(world, policy, settings.bump):
@@ -141,7 +142,7 @@ def convert(settings: ConvertSettings) -> int:
             raise ValueError(f"--size resizes pictures, {settings.data} holds none: {hint}")
         # What is said about the frames holds no longer once they are resized.
         is_copy = format_of(settings.data) == "hdf5" and size is None
-        origin = read_origin(settings.data) if is_copy else {}
+        origin = (read_origin(settings.data) if is_copy else {}) | {"convert": settings.told()}
         stored = (one_episode(episodes, e) for e in range(len(episodes)))
         found = ((_resize(x, size) if size and x is not None else x, a, s) for x, a, s in stored)
         with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
@@ -159,7 +160,7 @@ def render(settings: RenderSettings) -> int:
         episodes = open_pictures(
             str(data), render=size, env=settings.env, workers=settings.workers
         )  # fmt: skip
-        origin = read_origin(data) | {"image_size": size}
+        origin = read_origin(data) | {"image_size": size, "render": settings.told()}
         found = (one_episode(episodes, e) for e in range(len(episodes)))
         with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
             write_all(writer, found, len(episodes), "render")

@@ -215,7 +215,8 @@ def run(settings: CompareSettings) -> int:
     found, names = compare(*map(read_result, inputs)), (str(settings.a), str(settings.b))
     say(render("compare.txt", found=found, names=names))
     if outputs:
-        write_json(found.model_dump(), outputs[0])
+        settled = settings.model_dump(mode="json")
+        write_json({**found.model_dump(), "settings": settled}, outputs[0])
         page = render("compare.html", found=found, names=names)
         write_atomically(outputs[1], page.encode())
     return 0

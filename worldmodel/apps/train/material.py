@@ -19,7 +19,7 @@ from worldmodel.apps.train.loop import Objective, Training
 from worldmodel.data import ActionScale, Episodes, Windows, episode_digests, split
 from worldmodel.data.frames import EpisodeFrames
 from worldmodel.gcbc import GCBC, gcbc_loss
-from worldmodel.loss import PLDMTerms, jepa_loss, pldm_loss
+from worldmodel.loss import ComposedTerms, PLDMTerms, composed_loss, jepa_loss, pldm_loss
 from worldmodel.model import WorldModel
 
 __all__ = ["NoTerms", "TrainMaterial", "begin_training", "build_model", "cut", "objective_of",
@@ -70,9 +70,10 @@ def cut(
     frames, skip, scale = settings.num_frames, settings.frameskip, ActionScale.fit(*train)
     windows, names = [], []
     for episodes, some in (train, held_out):
-        windows.append(
-            Windows(episodes, num_frames=frames, frameskip=skip, scale=scale, subset=some)
-        )
+        own = Windows(episodes, num_frames=frames, frameskip=skip, scale=scale, subset=some)
+        if settings.moving:
+            own.thin(settings.moving, settings.moving_states, settings.seed)
+        windows.append(own)
         digests = episode_digests(episodes)
         names.append([digests[e] for e in some.tolist()])
     return TrainMaterial(windows[0], windows[1], scale, names[0], names[1])
@@ -129,6 +130,12 @@ def begin_training(
     if ranks.size > 1:
         synchronise(model)
     objective, regularizer = objective_of(settings.objective, settings)
+    if settings.terms or settings.pooled:
+        width = material.train.episodes.actions.shape[1] * settings.frameskip
+        objective, regularizer = composed_loss, ComposedTerms(
+            regularizer, settings.terms, dim=model.encoder.dim, action_dim=width,
+            pooled=settings.pooled,
+        )  # fmt: skip
     training = Training(
         model, material.train, settings, objective=objective, regularizer=regularizer,
         workers=settings.workers, ranks=ranks, sharded=settings.sharded,
@@ -151,7 +158,7 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
     if clones and changes.get("action_encoder"):
         raise ValueError("action_encoder must be left out with objective gcbc, which has none")
     with torch.device("meta"):
-        plan = presets.lewm(action_dim) if preset == "lewm" else presets.small(action_dim)
+        plan = getattr(presets, preset)(action_dim)
     parts: dict[str, Any] = {}
     for name in ("encoder", "predictor") if clones else ("encoder", "action_encoder", "predictor"):
         part, wanted = getattr(plan, name), dict(changes.get(name, {}))

@@ -17,6 +17,7 @@ from worldmodel.apps.folder import write_json
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Training, learning_rate
+from worldmodel.loss import ComposedTerms
 from worldmodel.records import Losses
 
 __all__ = ["COLUMNS", "Alarm", "Reports", "Scores", "begin_wandb", "need_wandb", "read_table"]
@@ -97,6 +98,10 @@ class Reports:
     ) -> None:  # fmt: skip
         self.training, self.every = training, every or max(training.steps // 200, 1)
         self.wandb, self.writes, layer = wandb, training.ranks.first, training.regularizer
+        composed = layer if isinstance(layer, ComposedTerms) else None
+        layer = layer if composed is None else composed.regularizer
+        names = [] if composed is None else [n for n, w in composed.weights.items() if w > 0]
+        self.columns = (*COLUMNS, *names)
         # What Gaussian embeddings score, if the regularizer is SIGReg with its factor N.
         sigreg = layer if isinstance(layer, SIGReg) and layer.scale_by_n else None
         self.floor = None if sigreg is None else noise_floor(sigreg.quadrature)
@@ -117,7 +122,7 @@ class Reports:
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        _begin(self.paths[0], COLUMNS, training.step)
+        _begin(self.paths[0], self.columns, training.step)
         _begin(self.paths[1], ("step", *Scores._fields), training.step)
         told = read_table(self.paths[1])
         if told["step"][-1:] == [training.step]:
@@ -177,7 +182,9 @@ class Reports:
             "gradient_norm": self.training.gradient_norm,
             "learning_rate": learning_rate(recipe, step - 1), "windows_per_second": rate,
         }  # fmt: skip
-        self._tell("train", values, COLUMNS[1:])
+        # Further terms are of the row's last batch.
+        values |= {name: float(value) for name, value in losses.terms.items()}
+        self._tell("train", values, self.columns[1:])
         self.shown = {"prediction": prediction, **excess, "rank": found.effective_rank}
         if self.alarm is not None and (told := self.alarm.look(step, found)) is not None:
             say(told)

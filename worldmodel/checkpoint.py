@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel._files import draft_of, write_together
 from worldmodel.data.episodes import ActionScale
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
@@ -51,6 +52,7 @@ class RunConfig(NamedTuple):
     extra: dict[str, Any]  #: Whatever the caller of `save` added, in JSON's own types.
 
 
+@checked()
 def save(
     model: WorldModel | GCBC,
     folder: Folder,
@@ -90,6 +92,7 @@ def save(
     write_together({path / WEIGHTS: weights, path / CONFIG: text.encode() + b"\n"})
 
 
+@checked()
 def load(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ()) -> WorldModel:
     """Build the model of a run folder and fill in its weights, strict by name and shape.
 
@@ -103,6 +106,7 @@ def load(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ())
     return _load(Path(folder), WorldModel, classes).to(map_location)
 
 
+@checked()
 def load_policy(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ()) -> GCBC:
     """Build the policy of a run folder that was trained by behaviour cloning.
 
@@ -114,6 +118,7 @@ def load_policy(folder: Folder, map_location: Device = "cpu", *, classes: Classe
     return _load(Path(folder), GCBC, classes).to(map_location)
 
 
+@checked()
 def read_config(folder: Folder) -> RunConfig:
     """Read what a run folder says about its model, without the weights.
 

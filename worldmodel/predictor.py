@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.contract import Rollout
 from worldmodel.layers import AdaLNBlock, ProjectionHead, ViTBlock, feed_forward, given, zeroed
 from worldmodel.rollout import PlanRollout
@@ -14,6 +15,7 @@ from worldmodel.rollout import PlanRollout
 __all__ = ["AffinePredictor", "CausalPredictor", "PrefixPredictor"]
 
 
+@checked(dropout="[0, 1)")
 class CausalPredictor(nn.Module):
     """Causal transformer over a short history, each block steered by the actions.
 
@@ -69,6 +71,7 @@ class CausalPredictor(nn.Module):
         return PlanRollout(self, rows=rows, compile=compile)
 
 
+@checked(dropout="[0, 1)")
 class PrefixPredictor(nn.Module):
     """What an embedding becomes under each prefix of the actions, in one pass.
 
@@ -158,6 +161,7 @@ class _Residual(nn.Module):
         return torch.addcmul(x, g, self.mlp(torch.addcmul(b, 1 + s, self.norm(x))))
 
 
+@checked()
 class AffinePredictor(nn.Module):
     """The next embedding is an affine map of the last, chosen by the action.
 

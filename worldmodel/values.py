@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.policies import Actor, Standard, mlp
 from worldmodel.transitions import Recipe, Transitions
 
@@ -84,6 +85,7 @@ def _steps(value: Tensor, discount: float) -> Tensor:
     return (left.log() / torch.tensor(discount).log()).log1p()
 
 
+@checked()
 class GCIVL(nn.Module):
     """Goal-conditioned implicit V-learning: how far, and the policy that data with hindsight gives.
 
@@ -106,10 +108,12 @@ class GCIVL(nn.Module):
         self.slow = copy.deepcopy(self.value).requires_grad_(False)
         self.actor = Actor(2 * dim, action_dim, recipe)
 
+    @checked(z="B D", z_goal="B D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """Proposals, the likeliest first."""
         return self.actor.ranked(self.standard(z, z_goal))
 
+    @checked(z="* D", z_goal="* D")
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """By the lower of both values: a search finds every one that is too high."""
         return _steps(self.value(self.standard(z, z_goal)).amin(0), self.recipe.discount)
@@ -129,6 +133,7 @@ class GCIVL(nn.Module):
         _follow(self.slow, self.value)
 
 
+@checked()
 class GCIQL(nn.Module):
     """Goal-conditioned implicit Q-learning over chunks of actions.
 
@@ -160,10 +165,12 @@ class GCIQL(nn.Module):
         self.register_buffer("low", torch.full((action_dim,), -1.0))
         self.register_buffer("high", torch.full((action_dim,), 1.0))
 
+    @checked(z="B D", z_goal="B D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """The proposal."""
         return self._within(self.actor.ranked(self.standard(z, z_goal)))
 
+    @checked(z="* D", z_goal="* D")
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """By the one value."""
         return _steps(self.value(self.standard(z, z_goal))[0], self.recipe.discount)
@@ -203,6 +210,7 @@ class GCIQL(nn.Module):
         return actions.clamp(self.low, self.high)
 
 
+@checked()
 class HIQL(nn.Module):
     """Hierarchical implicit Q-learning: a policy for sub-goals, and one that reaches them.
 
@@ -228,6 +236,7 @@ class HIQL(nn.Module):
         self.actor = Actor(dim + _REP, action_dim, replace(recipe, modes=1))
         self.high = Actor(2 * dim, _REP, replace(recipe, modes=1, chunk=1))
 
+    @checked(z="B D", z_goal="B D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """The proposal: what the low policy does for the high one's sub-goal."""
         wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0, 0])
@@ -238,6 +247,7 @@ class HIQL(nn.Module):
         wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0])
         return known[(self._phi(z.unsqueeze(1), known) - wanted).square().sum(-1).argmin(1)]
 
+    @checked(z="* D", z_goal="* D")
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """By the lower of both values."""
         return _steps(self._of(self.value)(z, z_goal).amin(0), self.recipe.discount)

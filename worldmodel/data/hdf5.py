@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel._extras import need
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import Frames, StoredFrames
@@ -33,6 +34,7 @@ _INDEX = ("ep_len", "ep_offset")
 _CHANNELS = (1, 3, 4)
 
 
+@checked()
 def open_hdf5(
     path: str | Path, *, pixels: str = "pixels", action: str = "action", state: Names = None
 ) -> Episodes:

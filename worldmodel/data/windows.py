@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from worldmodel._arguments import checked
 from worldmodel.data.episodes import ActionScale, Episodes
 from worldmodel.data.frames import Frames, gather
 from worldmodel.records import Batch, each
@@ -16,6 +17,7 @@ from worldmodel.records import Batch, each
 __all__ = ["BatchOrder", "Windows", "loader"]
 
 
+@checked(subset="int N")
 class Windows(Dataset[Batch]):
     """Every window of the chosen episodes, indexable one by one or in batches.
 
@@ -83,6 +85,7 @@ class Windows(Dataset[Batch]):
         frames, actions = self.batch(torch.as_tensor([index]))
         return Batch(each(frames, lambda seen: seen[0]), actions[0])
 
+    @checked(index="int B")
     def batch(self, index: Tensor) -> Batch:
         """Gather windows [B] into a Batch of frames [B, T, C, H, W] and actions [B, T, k·A]."""
         start = self._starts[index][:, None]
@@ -96,6 +99,7 @@ class Windows(Dataset[Batch]):
         return Batch(seen["pixels"] if self._alone else seen, actions)
 
 
+@checked(start="[0, inf)", stop="[0, inf)", rank="[0, inf)")
 @dataclass(eq=False)
 class BatchOrder(Sampler[Tensor]):
     """Window indices of every step, a pure function of (seed, step, rank).
@@ -130,6 +134,7 @@ class BatchOrder(Sampler[Tensor]):
         steps = count(self.start) if self.stop is None else range(self.start, self.stop)
         return map(self.batch, steps)
 
+    @checked(step="[0, inf)")
     def batch(self, step: int) -> Tensor:
         """Indices of our part of the batch of `step`: [batch_size / ranks]."""
         turn, position = divmod(step, self.num // self.batch_size)
@@ -141,6 +146,7 @@ class BatchOrder(Sampler[Tensor]):
         return self._order[first : first + share]
 
 
+@checked(workers="[0, inf)")
 def loader(
     windows: Windows, order: BatchOrder, *, workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[Batch]:

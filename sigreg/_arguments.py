@@ -11,10 +11,12 @@ from torch import Tensor
 def check_count(name: str, value: Any, at_least: int = 1) -> None:
     """A whole number of at least `at_least`."""
     rule = f"{name} must be a whole number of at least {at_least}, got {value!r}"
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(rule)
-    if not at_least <= int(value) < 2**63:
-        raise ValueError(f"{rule}: it must be below 2**63" if int(value) > at_least else rule)
+    if not isinstance(value, Integral) or value < at_least:
+        raise ValueError(rule)
+    if value >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {value}")
 
 
 def check_integer(name: str, value: Any) -> None:
@@ -35,13 +37,13 @@ def check_device(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a device of torch, got {value!r}") from error
 
 
-def check_number(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
-    """A finite number of at least `low`, below `high`."""
-    limits = f"of at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g})"
-    rule = f"{name} must be a finite number {limits}, got {value!r}"
+def check_number(name: str, value: Any, interval: str = "[0, inf)") -> None:
+    """A number in an interval that is open above."""
+    rule = f"{name} must be in {interval}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(rule)
-    if not low <= float(value) < high:
+    low, high = map(float, interval[1:-1].split(", "))
+    if not low <= float(value) < high or (interval[0] == "(" and value == low):
         raise ValueError(rule)
 
 

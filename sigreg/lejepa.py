@@ -48,7 +48,7 @@ def additive_weight(weight: float) -> float:
     Returns: λ of invariance + λ · regularizer.
     Raises: ValueError if `weight` is outside [0, 1).
     """
-    check_number("weight", weight, high=1.0)
+    check_number("weight", weight, "[0, 1)")
     return weight / (1 - weight)
 
 

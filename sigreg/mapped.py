@@ -66,6 +66,7 @@ class SubspaceRegularizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The regularizer of x [..., N, D], a scalar."""
+        check_samples(x, "x", at_least=0)
         _check_width(x, len(self.rotation))
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)
@@ -110,7 +111,7 @@ class NearIsometry(nn.Module):
         for name, value in (("dim", dim), ("depth", depth), ("hidden", hidden)):
             check_count(name, value)
         check_kind("regularizer", regularizer, callable)
-        check_number("bend", bend, high=1.0)
+        check_number("bend", bend, "[0, 1)")
         self.regularizer, self.bend = regularizer, bend
         self.inner = nn.Parameter(torch.empty(depth, hidden, dim))
         self.bias = nn.Parameter(torch.empty(depth, hidden))
@@ -139,9 +140,11 @@ class NearIsometry(nn.Module):
 
 
 def _check_width(x: Tensor, dim: int) -> None:
-    check_samples(x, "x", at_least=0)
-    if x.shape[-1] != dim:
-        raise ValueError(f"x must be [..., N, {dim}], got {list(x.shape)}")
+    check_kind("x", x, Tensor)
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point, got {x.dtype}")
+    if x.ndim < 1 or x.shape[-1] != dim:
+        raise ValueError(f"x must be [..., {dim}], got {list(x.shape)}")
 
 
 def _contract(weight: Tensor) -> Tensor:

@@ -83,10 +83,8 @@ def trapezoid(
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; interval as in the code of LeWM, 2603.19312.
     """
     check_count("knots", knots, at_least=2)
-    check_number("t_max", t_max)
+    check_number("t_max", t_max, "(0, inf)")
     check_kind("target", target, callable)
-    if t_max == 0:
-        raise ValueError(f"t_max must be positive and finite, got {t_max}")
     t = torch.linspace(0.0, t_max, knots, dtype=torch.float64, device="cpu")
     spacing = t_max / (knots - 1)
     width = torch.full_like(t, 2.0 * spacing)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 _CallT = TypeVar("_CallT", bound=Callable[..., Any])
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_OF = {"any": "", "int": " of integers", "float": " of floats"}
 _Sizes = dict[str, tuple[int, str]]  # of each axis, and the argument that has it
 _Broken = tuple[type[Exception], str] | None  # what to raise, and the rule; None where it holds
 
@@ -50,17 +51,8 @@ def checked(**rules: str) -> Callable[[_CallT], _CallT]:
                 bound = signature.bind(*args, **kwargs)
             except TypeError:
                 return call(*args, **kwargs)  # Python says what is missing, or too much.
-            known, sizes = hints(), {word: (getattr(args[0], word), "self") for word in own}
-            for name, value in bound.arguments.items():
-                rule = rules.get(name, "[0, inf)" if name == "seed" else "")
-                if rule == "any":
-                    continue
-                if rule.startswith("array ") and isinstance(value, (np.ndarray, list)):
-                    bound.arguments[name] = value = torch.as_tensor(value)
-                if broken := _broken(known.get(name, Any), value, name, rule, sizes):
-                    raise broken[0](f"{name} must be {broken[1]}, got {shown(value)}")
-                if isinstance(value, np.integer):
-                    bound.arguments[name] = int(value)
+            sizes: _Sizes = {word: (getattr(args[0], word), "self") for word in own}
+            _check(bound.arguments, hints(), rules, sizes)
             return call(*bound.args, **bound.kwargs)
 
         if not isinstance(target, type):
@@ -69,6 +61,22 @@ def checked(**rules: str) -> Callable[[_CallT], _CallT]:
         return target
 
     return around
+
+
+def _check(
+    arguments: dict[str, Any], hints: dict[str, Any], rules: dict[str, str], sizes: _Sizes
+) -> None:
+    """Raise for the first argument that is wrong; integers and arrays become Python's and ours."""
+    for name, value in arguments.items():
+        rule = rules.get(name, "[0, inf)" if name == "seed" else "")
+        if rule == "any":
+            continue
+        if isinstance(value, np.integer):
+            arguments[name] = int(value)
+        if rule.startswith("array ") and isinstance(value, (np.ndarray, list)):
+            arguments[name] = value = torch.as_tensor(value)
+        if broken := _broken(hints.get(name, Any), value, name, rule, sizes):
+            raise broken[0](f"{name} must be {broken[1]}, got {shown(value)}")
 
 
 def shown(value: Any) -> str:
@@ -90,7 +98,7 @@ def _broken(hint: Any, value: Any, name: str, rule: str, sizes: _Sizes) -> _Brok
         near = next((one for one in told if one[0] is ValueError), None)
         return near or (TypeError, " or ".join(text for _, text in told))
     if origin is Literal:
-        words = " or ".join(f'"{word}"' for word in inner)
+        words = ", ".join(f'"{word}"' for word in inner[:-1]) + f' or "{inner[-1]}"'
         return None if isinstance(value, str) and value in inner else (ValueError, words)
     if hint in (int, float):
         return _broken_number(hint is int, value, rule)
@@ -133,8 +141,9 @@ def _broken_shape(wanted: type, value: Any, name: str, rule: str, sizes: _Sizes)
     kind, *axes = rule.split() if rule[:4] in ("int ", "any ") else ("float", *rule.split())
     axes = [axis for axis in axes if axis != "array"]
     shape = ", ".join(str(sizes[a][0]) if a in sizes else a for a in axes).replace("*", "...")
-    what = "tensor" if wanted is Tensor else "array"
-    text = f"a {kind} {what} [{shape}]".replace("any ", "") if axes else f"a {what}"
+    what = "a tensor" if wanted is Tensor else "an array"
+    text = f"{what}{_OF[kind]} [{shape}]"
+    text = text if axes else what
     if not isinstance(value, wanted):
         return TypeError, text
     if not axes:
@@ -153,4 +162,5 @@ def _broken_shape(wanted: type, value: Any, name: str, rule: str, sizes: _Sizes)
         fits = fits and size > 0 and size == like
         others |= {who} if size != like else set()
     match = " and ".join(sorted(others - {name, "self"}))
-    return None if fits else (ValueError, f"{text} to match {match}" if match else text)
+    text += " without an empty axis" if 0 in found else f" to match {match}" if match else ""
+    return None if fits else (ValueError, text)

@@ -197,8 +197,6 @@ def _graphs(
     known: int,
     example: Observations | None,
 ) -> dict[str, _Graph]:
-    if horizon < 1 or known < 1:
-        raise ValueError(f"horizon and known must be at least 1, got {horizon} and {known}")
     model = copy.deepcopy(model).cpu().eval()
     generator = torch.Generator().manual_seed(0)
 

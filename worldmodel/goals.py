@@ -117,7 +117,7 @@ def state(
     return _goal(distance, frames, weights)
 
 
-@checked(low="* Q", high="* Q")
+@checked(low="* P", high="* Q")
 def region(
     head: Head, low: Tensor, high: Tensor, frames: Frames = "last", weights: Weights = None
 ) -> Goal:
@@ -184,7 +184,7 @@ def temporal(
     return _goal(distance, frames, weights)
 
 
-@checked(low="* Q", high="* Q")
+@checked(low="* P", high="* Q")
 def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
     """A constraint, for `planners.AugmentedLagrangian` or `charge`: stay out of a box.
 
@@ -252,8 +252,6 @@ def charge(
 
 def _goal(score: Head, frames: Frames, weights: Weights) -> Goal:
     """A score of each future [B, S, H, D] -> [B, S, H], and which of them count."""
-    if frames not in FRAMES:
-        raise ValueError(f'frames must be "last", "mean" or "nearest", got {frames!r}')
     if weights is not None:
         return Goal(((1.0, _weighted(score, frames, weights)),))
 

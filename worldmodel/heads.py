@@ -89,7 +89,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
     Returns: Head in eval mode, without gradients of its own.
     Raises: ValueError if rows disagree, or there are fewer than D + 1.
     """
-    if z.dim() != 2 or y.dim() != 2 or len(z) != len(y) or len(z) < z.shape[1] + 1:
+    if len(z) < z.shape[1] + 1:
         got = f"{list(z.shape)} and {list(y.shape)}"
         raise ValueError(f"z and y must be [N, D] and [N, Q] with N >= D + 1, got {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel._arguments import checked
 from worldmodel.contract import Encoder, Predictor, QuickRollout, Steered, plain_rollout, roll_out
 from worldmodel.encoder import ActionEncoder
-from worldmodel.goals import FRAMES, Frames, near
+from worldmodel.goals import Frames, near
 from worldmodel.records import Observations, as_tensor, each, lead, named
 
 __all__ = ["Futures", "Imagination", "WorldModel", "goal_cost"]
@@ -135,8 +135,6 @@ def goal_cost(
     Raises: ValueError if the model is in training mode, shapes disagree, or CUDA is absent.
     Source: LeWM, arXiv:2603.19312, Section 3 (planning); sum over D as in the released code.
     """
-    if steps not in FRAMES:
-        raise ValueError(f'steps must be "last", "mean" or "nearest", got {steps!r}')
     imagination = model.imagine(dtype, compile, cuda_graph, rows=rows)
     seen, one = (each(observed, as_tensor) for observed in (frames, goal))
     shapes = [{n: list(t.shape) for n, t in named(o, "frames").items()} for o in (seen, one)]

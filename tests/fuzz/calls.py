@@ -13,8 +13,8 @@ import signal
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 from unittest import mock
@@ -57,15 +57,8 @@ def spoiled(value: Any, hint: Any) -> Iterator[tuple[str, Any, bool]]:
         yield from _tensors(value)
     elif isinstance(value, np.ndarray):
         yield from _arrays(value)
-    elif isinstance(value, bool):
-        yield "'yes'", "yes", True
-        yield "2.5", 2.5, True
-    elif isinstance(value, (int, float)):
-        yield from _numbers(value)
-    elif isinstance(value, str):
-        yield "'nonsense'", "nonsense", False
-        yield "3", 3, True
-        yield "''", "", False
+    elif isinstance(value, (bool, int, float, str)):
+        yield from _scalars(value)
     elif isinstance(value, Path):
         yield "an absent path", value / "absent" / "too", False
         yield "3", 3, True
@@ -90,6 +83,18 @@ def spoiled(value: Any, hint: Any) -> Iterator[tuple[str, Any, bool]]:
         yield "3", 3, True
         yield "'nonsense'", "nonsense", True
         yield "its class", type(value), True
+
+
+def _scalars(value: Any) -> Iterator[tuple[str, Any, bool]]:
+    if isinstance(value, bool):
+        yield "'yes'", "yes", True
+        yield "2.5", 2.5, True
+    elif isinstance(value, str):
+        yield "'nonsense'", "nonsense", False
+        yield "3", 3, True
+        yield "''", "", False
+    else:
+        yield from _numbers(value)
 
 
 def _numbers(value: float) -> Iterator[tuple[str, Any, bool]]:
@@ -212,7 +217,11 @@ def quiet(call: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
 
 
 def judge(
-    call: Callable[..., Any], arguments: Mapping[str, Any], argument: str, *, wrong: bool,
+    call: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    argument: str,
+    *,
+    wrong: bool,
     spoils: str,
 ) -> tuple[str, str]:
     """Verdict on a call with one spoiled argument, and the error that it told."""
@@ -220,7 +229,7 @@ def judge(
         found = quiet(call, arguments)
     except Hang:
         return "hang", ""
-    except Exception as error:  # noqa: BLE001 - what comes is the question
+    except Exception as error:
         told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if isinstance(error, OSError) and str(arguments[argument]) in str(error):
             return "clear", told
@@ -235,10 +244,13 @@ def judge(
 
 def fuzz_calls(
     bases: Mapping[str, Callable[[], tuple[Callable[..., Any], dict[str, Any]]]],
-    *, seed: int, share: float = 1.0, names: str = "",
+    *,
+    seed: int,
+    share: float = 1.0,
+    names: str = "",
 ) -> Iterator[Outcome]:
     """Every spoiled argument of every call, or a random share of them."""
-    drawn = random.Random(seed)  # noqa: S311 - a draw of tests
+    drawn = random.Random(seed)
     for name, make in bases.items():
         if not re.search(names, name):
             continue

@@ -1,5 +1,6 @@
 """The one window rule, which windows make up each batch, and workers that fetch them ahead."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import count
@@ -52,9 +53,6 @@ class Windows(Dataset[Batch]):
         subset: Tensor | None = None,
         observations: Sequence[str] | None = None,
     ) -> None:
-        if num_frames < 1 or frameskip < 1:
-            found = f"{num_frames} and {frameskip}"
-            raise ValueError(f"num_frames and frameskip must be at least 1, got {found}")
         self.episodes, self.scale = episodes, scale
         self.num_frames, self.frameskip = num_frames, frameskip
         sources: dict[str, Frames] = {"pixels": episodes.frames, **episodes.others}
@@ -65,6 +63,9 @@ class Windows(Dataset[Batch]):
             raise ValueError(f"observations must be among {sorted(sources)}, got {wanted}")
         self._sources, self._alone = {n: sources[n] for n in wanted}, observations is None
         chosen = torch.arange(len(episodes)) if subset is None else subset
+        if int(chosen.min()) < 0 or int(chosen.max()) >= len(episodes):
+            found = f"{int(chosen.min())} to {int(chosen.max())}"
+            raise ValueError(f"subset must be of 0 to {len(episodes) - 1}, got {found}")
         span = num_frames * frameskip
         counts = (episodes.lengths[chosen] - span + 1).clamp(min=0)
         if int(counts.sum()) == 0:
@@ -164,6 +165,7 @@ def loader(
         num_workers=workers,
         pin_memory=pin_memory,
         collate_fn=_as_it_is,
+        worker_init_fn=_deaf,
         # Iterating draws a seed; a generator of its own leaves the global one untouched.
         generator=torch.Generator(),
     )
@@ -171,3 +173,9 @@ def loader(
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _deaf(_: int) -> None:
+    """A signal to all processes of a job is for the one that trains, which ends its workers."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)

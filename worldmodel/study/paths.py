@@ -62,7 +62,7 @@ def straightness(z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-@checked(z="E T D", actions="E S A")
+@checked(model="any", z="E T D", actions="E S A")
 def surprise(model: WorldModel, z: Tensor, actions: Tensor, *, history: int) -> Tensor:
     """Error of the one-step prediction of every embedding, as the episode is watched.
 
@@ -86,7 +86,7 @@ def surprise(model: WorldModel, z: Tensor, actions: Tensor, *, history: int) -> 
 
 
 @torch.no_grad()
-@checked(z="E T D", actions="E S A", mean="D")
+@checked(model="any", z="E T D", actions="E S A", mean="D")
 def open_loop(
     model: WorldModel, z: Tensor, actions: Tensor, *, known: int, mean: Tensor
 ) -> HorizonErrors:
@@ -114,7 +114,7 @@ def background(frames: Tensor) -> Tensor:
     return frames.flatten(0, -4).median(dim=0).values
 
 
-@checked(frames="int E T 3 H W", still="int 3 H W", at="[0, inf)", threshold="[0, inf)")
+@checked(frames="int E T 3 H W", still="any 3 H W", at="[0, inf)", threshold="[0, inf)")
 def recolour(frames: Tensor, still: Tensor, at: int, *, threshold: int = 24) -> Tensor:
     """From frame `at` on, whatever differs from the background changes its colour.
 

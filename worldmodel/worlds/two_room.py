@@ -198,8 +198,6 @@ class Walks(NamedTuple):
 @checked(bump="[0, 1]")
 def collect(world: DiscWorld, num: int, length: int, seed: int, *, bump: float = 0.0) -> Walks:
     """Let the noisy expert walk `num` episodes of `length` actions, both positive."""
-    if num < 1 or length < 1:
-        raise ValueError(f"num and length must be positive, got {num} and {length}")
     rng = np.random.default_rng(seed)
     expert = TwoRoomExpert(world, num, rng, bump=bump)
     states, actions = [world.sample_states(rng, num)], []

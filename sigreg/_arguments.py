@@ -13,9 +13,9 @@ def check_count(name: str, value: Any, at_least: int = 1) -> None:
     rule = f"{name} must be a whole number of at least {at_least}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(rule)
-    if not isinstance(value, Integral) or value < at_least:
+    if not isinstance(value, Integral) or int(value) < at_least:
         raise ValueError(rule)
-    if value >= 2**63:
+    if int(value) >= 2**63:
         raise ValueError(f"{name} must be below 2**63, got {value}")
 
 

@@ -63,6 +63,7 @@ def effective_rank(covariance: Tensor) -> Tensor:
     Args:
         covariance: [..., D, D], symmetric, positive semi-definite.
     Returns: [...], float64 on the CPU, between 1 and D; 0 if there is no variance at all.
+    Raises: TypeError or ValueError unless it is a floating tensor of that shape.
     Source: Roy & Vetterli (2007), there with singular values of the data.
     """
     check_samples(covariance, "covariance", axes="D, D")

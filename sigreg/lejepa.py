@@ -28,6 +28,7 @@ def invariance_loss(views: Tensor, centre: Tensor) -> Tensor:
         views: [V, N, D].
         centre: [N, D].
     Returns: [], float32 (float64 for float64 views).
+    Raises: TypeError or ValueError on other types and shapes.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 2.
     """
     check_samples(views, "views")

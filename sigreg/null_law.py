@@ -127,6 +127,7 @@ def tail_probability(law: ChiSquareSum, x: Tensor) -> Tensor:
         law: weights and degrees of freedom.
         x: any shape.
     Returns: float64 on the CPU, the shape of x, between 1e-8 (the resolution) and 1.
+    Raises: TypeError for another law, or an x that is no real tensor.
     Source: Imhof (1961); Davies (1980).
     """
     check_kind("law", law, ChiSquareSum)

@@ -125,11 +125,12 @@ def _broken_number(whole: bool, value: Any, rule: str) -> _Broken:
     limits = f" of at least {low}" if rule[:1] != "(" and high == "inf" else f" in {rule}"
     text = ("an integer" if whole else "a finite number") + (limits if rule or whole else "")
     try:
-        x = operator.index(value) if whole else value
+        index: Any = operator.index(value) if whole else value
     except (TypeError, RuntimeError):
-        x = None
-    if isinstance(value, bool) or not isinstance(x, Real):
+        index = None
+    if isinstance(value, bool) or not isinstance(index, Real):
         return TypeError, text
+    x: Any = index
     if abs(x) >= 2**63:
         return ValueError, f"{text}, below 2**63"
     above = x > float(low) if rule[:1] == "(" else x >= float(low)
@@ -137,7 +138,7 @@ def _broken_number(whole: bool, value: Any, rule: str) -> _Broken:
     return None if math.isfinite(x) and above and below else (ValueError, text)
 
 
-def _broken_shape(wanted: type, value: Any, name: str, rule: str, sizes: _Sizes) -> _Broken:
+def _broken_shape(wanted: Any, value: Any, name: str, rule: str, sizes: _Sizes) -> _Broken:
     kind, *axes = rule.split() if rule[:4] in ("int ", "any ") else ("float", *rule.split())
     axes = [axis for axis in axes if axis != "array"]
     shape = ", ".join(str(sizes[a][0]) if a in sizes else a for a in axes).replace("*", "...")

@@ -284,7 +284,7 @@ class PlannerSettings(Settings):
         None, "candidates, or starts of gradient; none: 64, gradient 16, proposals 12"
     )
     iterations: Count | None = option(
-        None, "per decision; none: 6, gradient 24, proposals 2; 1 picks, more refine by cem"
+        None, "per decision; none: 6, gradient 24, proposals 1, which picks; more refine by cem"
     )
     elites: Count = option(8, "of cem, icem and proposals; candidates that mppi averages")
     horizon: Count = option(5, "blocks planned ahead")
@@ -313,7 +313,7 @@ class PlannerSettings(Settings):
     @property
     def budget(self) -> tuple[int, int]:
         """Candidates per iteration, and iterations; their product is the same for every default."""
-        usual = {"gradient": (16, 24), "proposals": (12, 2)}.get(self.planner, (64, 6))
+        usual = {"gradient": (16, 24), "proposals": (12, 1)}.get(self.planner, (64, 6))
         return self.samples or usual[0], self.iterations or usual[1]
 
     def described(self) -> dict[str, str | int | float | bool | None]:

@@ -150,6 +150,7 @@ class StateEncoder(nn.Module):
         self.embed = nn.Linear(hidden_dim, dim)
         self.projector = ProjectionHead(dim, projector_dim)
 
+    @checked(states="any * Q")
     def forward(self, states: Tensor) -> Tensor:
         """Embed vectors [..., Q]: [..., D]."""
         if states.shape[-1] != self.state_dim:
@@ -216,6 +217,7 @@ class ActionEncoder(nn.Module):
         self.expand = nn.Linear(mix_dim or action_dim, hidden_dim or 4 * dim)
         self.contract = nn.Linear(hidden_dim or 4 * dim, dim)
 
+    @checked(actions="any * A")
     def forward(self, actions: Tensor) -> Tensor:
         """Embed blocks of actions [..., A]: [..., D]."""
         if actions.shape[-1] != self.action_dim:

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz --minutes 5 [--seed 0] [--only calls,words,files,kills] [--save FILE]`.
+"""`python tests/fuzz --minutes 5 [--seed 0] [--only calls,words,files,kills] [--save FILE]`.
 
 A table of what malformed calls, words, files and kills came to; ends 1 on anything that must not
 be. Everything happens in a temporary folder, within about the minutes that are given.
@@ -18,9 +18,10 @@ from pathlib import Path
 
 import torch
 
-from tests.fuzz import bases, calls, files, kills, words
-from tests.fuzz.calls import Outcome
-from tests.fuzz.children import command
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from fuzz import bases, calls, files, kills, words
+from fuzz.calls import Outcome
+from fuzz.children import command
 
 GOOD = ("clear", "other name", "legitimate")
 LEAST = 0.97  # of library calls

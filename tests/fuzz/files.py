@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.calls import Outcome
-from tests.fuzz.children import command, verdict
+from fuzz.calls import Outcome
+from fuzz.children import command, verdict
 
 DEEP: Any = json.loads("[" * 400 + "]" * 400)
 OTHERS: tuple[Any, ...] = ([], {}, "x", -1, 1.5, None, True, 10**9, 10**30, float("inf"), DEEP,

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import h5py
 
-from tests.fuzz.calls import Outcome
-from tests.fuzz.children import Child, Ended, command, verdict
-from tests.fuzz.words import _MODEL, TRAIN
+from fuzz.calls import Outcome
+from fuzz.children import Child, Ended, command, verdict
+from fuzz.words import _MODEL, TRAIN
 
 
 class Job(NamedTuple):

@@ -12,8 +12,8 @@ from unittest import mock
 
 from pydantic.fields import FieldInfo
 
-from tests.fuzz.calls import Outcome
-from tests.fuzz.children import Child, verdict
+from fuzz.calls import Outcome
+from fuzz.children import Child, verdict
 from worldmodel.apps import cli, settings
 
 _MODEL = ("encoder.image_size=16", "encoder.width=4", "predictor.depth=1", "predictor.heads=1")

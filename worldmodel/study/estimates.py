@@ -152,7 +152,7 @@ def sign_test(differences: Sequence[float]) -> float:
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-@checked(first="any N", second="any N")
+@checked(first="N", second="N")
 def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
     """Is `first` [N] larger than `second` [N], episode by episode?
 

@@ -74,7 +74,7 @@ def test_shapes_that_disagree_are_refused() -> None:
     """The message holds the wanted width and both shapes: ranks, widths or lengths that differ."""
     predictor = awake()
     for z, a in (((2, 3, 8), (2, 2, 8)), ((3, 8), (3, 8)), ((2, 3, 7), (2, 3, 7))):
-        with pytest.raises(ValueError, match=r"actions must be .* to match embeddings"):
+        with pytest.raises(ValueError, match=r"(embeddings|actions) must be "):
             predictor(torch.zeros(z), torch.zeros(a))
 
 

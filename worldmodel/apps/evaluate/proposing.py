@@ -18,8 +18,10 @@ from worldmodel.gcbc import GCBC
 from worldmodel.learning import Learner, load_learner
 from worldmodel.model import WorldModel
 from worldmodel.policies import Policy, retrieve, unroll
+from worldmodel.study import embed
 from worldmodel.subgoals import Graph, warn_beyond
 from worldmodel.values import HIQL
+from worldmodel.worlds.contract import Pixels
 
 __all__ = ["EACH", "Guide", "guide_of"]
 
@@ -89,9 +91,10 @@ class Guide(NamedTuple):
 
         return advise
 
-    def warn(self, z: Tensor, z_goal: Tensor) -> None:
-        """Warn if goals [N, D] that plans are to reach from z [N, D] are out of their sight."""
+    def warn(self, *ends: Pixels) -> None:
+        """Warn if goals are out of the sight of their plans, by pictures of starts and goals."""
         if self.planner.subgoals == "none" and not isinstance(self.learner, Policy):
+            z, z_goal = (embed(self.model, torch.from_numpy(frames)) for frames in ends)
             blocks = self.learner.distance(z, z_goal).expm1()
             warn_beyond(blocks[blocks <= self.planner.check], self.planner.horizon)
 

@@ -229,7 +229,8 @@ def read_table(path: Path) -> dict[str, list[float]]:
 
 def _begin(path: Path, header: Sequence[str], step: int) -> None:
     """Keep the whole rows up to `step`, or begin the table."""
-    old = path.read_text("utf-8", "replace").splitlines(keepends=True)[1:] if path.exists() else []
+    told = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    old = told.splitlines(keepends=True)[1:]
     # A killed writer may have left half a line, and others anything.
     row_of_ours = re.compile(rf"\d+(,{_CELL}){{{len(header) - 1}}}\n", re.ASCII)
     whole = [row for row in old if row_of_ours.fullmatch(row)]

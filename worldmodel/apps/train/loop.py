@@ -128,8 +128,9 @@ class Training:
             batches = loader(self.windows, self.order, workers=self.workers, pin_memory=pin)
             try:
                 yield from _between_steps(iter(batches))
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                # What a worker raises itself says so in other words.
+                if isinstance(error, RuntimeError) and "worker (pid" not in str(error):
                     raise
                 told = "a process that loads data was ended, as by a lack of memory; see --workers"
                 raise WorkerEndedError(f"{told}: {error}") from error

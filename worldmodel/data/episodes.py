@@ -35,6 +35,8 @@ class Episodes:
     states: Tensor | None = None  #: [R, S], float32, for probes and success
     #: More observations by name, as `frames`: other cameras, proprioception.
     others: Mapping[str, Frames] = field(default_factory=dict)
+    #: Options of each action if they were whole numbers, which are now one-hot, side by side.
+    choices: tuple[int, ...] = ()
     offsets: Tensor = field(init=False)  #: [E], first row of each episode; computed
 
     def __post_init__(self) -> None:
@@ -108,20 +110,36 @@ class ActionScale:
     """Standardises raw actions: (a − mean) / std, per raw action dim."""
 
     mean: Tensor  #: [A]
-    std: Tensor  #: [A], positive; a dim that never moved has 1
+    std: Tensor  #: [A], positive; 0 for a dim that never moved: plans hold it at its mean
 
     @classmethod
     def fit(cls, episodes: Episodes, subset: Tensor | None = None) -> "ActionScale":
         """Statistics over the actions of the training episodes `subset`, NaN rows left out."""
         actions = episodes.actions[episodes.rows(subset)]
         actions = actions[actions.isfinite().all(-1)]
-        std = actions.std(0, correction=0)
-        return cls(actions.mean(0), torch.where(std > 1e-6, std, torch.ones_like(std)))
+        std, exact = actions.std(0, correction=0), actions.double().std(0, correction=0)
+        low, high = actions.aminmax(dim=0)
+        # What differs by rounding alone has not moved, in whatever units it is.
+        still = high - low <= 4 * torch.finfo(std.dtype).eps * torch.maximum(-low, high)
+        std = torch.where(std > 1e-6, std, exact.to(std)).masked_fill(still, 0.0)
+        return cls(torch.where(still, low, actions.mean(0)), std)
+
+    @property
+    def held(self) -> list[int]:
+        """Dims that never moved in the training data: a model knows nothing of them."""
+        return (self.std == 0).nonzero().flatten().tolist()
+
+    @property
+    def held_in_words(self) -> str:
+        """The same for a reader."""
+        where = ", ".join(f"{dim} (always {float(self.mean[dim]):.4g})" for dim in self.held)
+        return f"action {where} never moved in the training data: plans hold it there"
 
     def normalise(self, actions: Tensor) -> Tensor:
         """Raw blocks [..., n × A] to the model's units; NaN stays NaN."""
         single = actions.unflatten(-1, (-1, len(self.mean)))
-        out: Tensor = ((single - self.mean) / self.std).flatten(-2)
+        std = torch.where(self.std > 0, self.std, torch.ones_like(self.std))
+        out: Tensor = ((single - self.mean) / std).flatten(-2)
         return out
 
 

@@ -4,6 +4,7 @@ Letters: N pairs side by side, S state dims, A action dims of one raw step.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -229,6 +230,8 @@ def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolic
             f"the run's model must take {world.action_dim} × {run.frameskip} action dims of "
             f"{world.name}, it takes {takes}"
         )
+    if run.scale.held:
+        warnings.warn(run.scale.held_in_words, RuntimeWarning, stacklevel=2)
     if not isinstance(model, GCBC):
         return PlannerPolicy(model, run.scale, run.frameskip, settings)
     if settings.described() != PlannerSettings(together=settings.together).described():

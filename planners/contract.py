@@ -137,7 +137,7 @@ def from_dynamics(
     def cost_from(state: Tensor) -> Cost:
         def cost(candidates: Tensor) -> Tensor:
             B, S, H, _ = candidates.shape
-            now = torch.as_tensor(state).to(candidates)
+            now = torch.as_tensor(state, dtype=candidates.dtype, device=candidates.device)
             floats("state", now, "B D", B=B)
             s = now.repeat_interleave(S, 0)
             total = candidates.new_zeros(B * S)

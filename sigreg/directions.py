@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 from typing import NamedTuple
 
 import torch
@@ -64,7 +65,8 @@ def _scramble(counter: Tensor) -> Tensor:
 
 
 def _wrap(number: int) -> int:
-    """The integer that 64 bits keep of it."""
+    """The integer that 64 bits keep of it, whatever kind it is."""
+    number = operator.index(number)
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 

@@ -141,7 +141,8 @@ def read_config(folder: Folder) -> RunConfig:
         parts = {n: (str(model[n]["class"]), model[n]["config"]) for n in names}
         scale = config["action_scale"]
         if scale is not None:
-            scale = ActionScale(torch.tensor(scale["mean"]), torch.tensor(scale["std"]))
+            both = (torch.tensor(scale[name], device="cpu") for name in ("mean", "std"))
+            scale = ActionScale(*both)
         return RunConfig(kind, parts, {n: model[n] for n in others}, scale, dict(config["extra"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} lacks or misstates an entry: {error!r}") from error
@@ -187,7 +188,7 @@ def _load(path: Path, wanted: type[_ModelT], classes: Classes) -> _ModelT:
         raise ValueError(f"{wrong}; worldmodel.{reader.__name__} reads it")
     state = read_weights(_existing(path, WEIGHTS))
     known = {c.__name__: c for c in (*_CLASSES, *classes)}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         try:
             parts: dict[str, Any] = {
                 name: _build(name, {"class": kind, "config": given}, known)

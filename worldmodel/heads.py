@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._files import write_atomically
+from worldmodel._seeds import as_seed, generator
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.layers import given
 from worldmodel.model import WorldModel
@@ -87,7 +88,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
         got = f"{list(z.shape)} and {list(y.shape)}"
         raise ValueError(f"z and y must be [N, D] and [N, Q] with N >= D + 1, got {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(as_seed(seed))
         head = Head(z.shape[1], y.shape[1], hidden).to(z)
     _standardise(head, z, y)
     x, target = (z - head.centre) / head.spread, (y - head.middle) / head.scale
@@ -136,7 +137,7 @@ def fit_distance(
         got = f"T > reach = {reach}, got {list(z.shape)} and {list(actions.shape)}"
         raise ValueError(f"z and actions must be [E, T, D] and [E, T - 1, A] with {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(as_seed(seed))
         head = DistanceHead(D, hidden).to(z)
     # Each z_t, and what is imagined h blocks after it; NaN past the end.
     seen = z.new_full((E, T, 1 + reach, D), torch.nan)
@@ -145,13 +146,13 @@ def fit_distance(
         for t in range(T - 1):
             far = min(reach, T - 1 - t)
             seen[:, t, 1 : 1 + far] = model.rollout(z[:, t : t + 1], actions[:, t : t + far])
-    generator = torch.Generator(z.device).manual_seed(seed)
+    source = generator(seed, z.device)
 
     def error() -> Tensor:
-        x, y = _pairs(seen, z, 1024, unit, generator)
+        x, y = _pairs(seen, z, 1024, unit, source)
         return F.mse_loss(head.head(x), y)
 
-    _standardise(head.head, *_pairs(seen, z, 8192, unit, generator))
+    _standardise(head.head, *_pairs(seen, z, 8192, unit, source))
     _descend(head, error, rate=1e-3, steps=steps)
     return head.requires_grad_(False).eval()
 

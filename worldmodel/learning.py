@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from worldmodel._files import write_atomically
+from worldmodel._seeds import as_seed, generator
 from worldmodel.checkpoint import as_bytes, digest_of, read_weights
 from worldmodel.model import WorldModel
 from worldmodel.policies import Policy
@@ -60,18 +61,18 @@ def learn(
     if not bool(z.isfinite().all() and actions.isfinite().all()):
         raise ValueError("z and actions must be finite: leave out what leads to no frame")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(as_seed(seed))
         recipe = replace(kind.recipe, **options)
         learner = kind(z.shape[-1], actions.shape[-1], recipe).to(z)
     learner.standard.fit(z)
     if isinstance(learner, GCIQL):
         learner.keep_within(actions)
-    generator = torch.Generator(z.device).manual_seed(seed)
+    source = generator(seed, z.device)
     optimizer = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with torch.enable_grad():
         for _ in range(steps):
-            loss = learner.loss(draw(z, actions, batch, recipe, generator))
+            loss = learner.loss(draw(z, actions, batch, recipe, source))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -28,7 +28,7 @@ def each(observations: Observations, change: Callable[[Tensor], Tensor]) -> Obse
 
 def as_tensor(value: Any) -> Tensor:
     """A tensor as it is, whatever the default device; NumPy's arrays and lists as tensors."""
-    return value if isinstance(value, Tensor) else torch.as_tensor(value)
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 
 def named(observations: Observations, alone: str) -> Mapping[str, Tensor]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worldmodel._seeds import generator
+
 __all__ = ["Graph", "warn_beyond"]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -60,8 +62,8 @@ class Graph:
         from scipy.sparse.csgraph import shortest_path
 
         flat = z.flatten(0, 1)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = flat[torch.randperm(len(flat), generator=generator)[: 10 * num].to(flat.device)]
+        order = torch.randperm(len(flat), generator=generator(seed), device="cpu")
+        drawn = flat[order[: 10 * num].to(flat.device)]
         chosen, apart = [0], (drawn - drawn[0]).square().sum(-1)
         for _ in range(min(num, len(drawn)) - 1):
             chosen.append(int(apart.argmax()))

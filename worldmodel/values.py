@@ -81,7 +81,7 @@ def _follow(slow: nn.Module, fast: nn.Module) -> None:
 def _steps(value: Tensor, discount: float) -> Tensor:
     """log(1 + d) of V = −(1 − γ^d) / (1 − γ); what is beyond 1 / (1 − γ) is far."""
     left = (1 + (1 - discount) * value).clamp(1e-3, 1.0)
-    return (left.log() / torch.tensor(discount).log()).log1p()
+    return (left.log() / torch.tensor(discount, device="cpu").log()).log1p()
 
 
 class GCIVL(nn.Module):

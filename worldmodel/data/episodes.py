@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel._seeds import generator
 from worldmodel.data.frames import Frames
 
 __all__ = ["ActionScale", "Episodes", "action_digest", "episode_digests", "split"]
@@ -79,14 +80,23 @@ class Episodes:
         """Rows whose action is NaN: one per episode as published, at its end."""
         return int(self.actions.isnan().any(-1).sum())
 
+    @property
+    def stated(self) -> Tensor:
+        """[E], bool: episodes whose states are finite throughout, or that have none."""
+        if self.states is None:
+            return torch.ones_like(self.lengths, dtype=torch.bool)
+        parts = self.states.isfinite().all(-1).split(self.lengths.tolist())
+        return torch.stack([part.all() for part in parts])
+
     def rows(self, subset: Tensor | None = None) -> Tensor:
         """Row numbers of the episodes `subset`, which must not be empty, in its order, or all."""
-        chosen = torch.arange(len(self)) if subset is None else subset
+        chosen = torch.arange(len(self), device=self.lengths.device) if subset is None else subset
         if len(chosen) == 0:
             raise ValueError("subset must name at least one episode, got none")
         lengths = self.lengths[chosen]
         first = self.offsets[chosen] - (lengths.cumsum(0) - lengths)
-        return torch.repeat_interleave(first, lengths) + torch.arange(int(lengths.sum()))
+        starts = torch.repeat_interleave(first, lengths)
+        return starts + torch.arange(len(starts), device=starts.device)
 
     def in_memory(self) -> "Episodes":
         """The same episodes with every observation in one tensor: the fastest source of windows."""
@@ -99,8 +109,9 @@ class Episodes:
 def _in_memory(frames: Frames) -> Tensor:
     if isinstance(frames, Tensor):
         return frames
-    out = torch.empty(tuple(frames.shape), dtype=frames.dtype)
-    for part, rows in zip(out.split(_BLOCK), torch.arange(len(out)).split(_BLOCK), strict=True):
+    out = torch.empty(tuple(frames.shape), dtype=frames.dtype, device="cpu")
+    every = torch.arange(len(out), device="cpu")
+    for part, rows in zip(out.split(_BLOCK), every.split(_BLOCK), strict=True):
         part[:] = frames[rows]
     return out
 
@@ -153,7 +164,7 @@ def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     """
     if num < 2 or not 0 < held_out < 1:
         raise ValueError(f"a split needs num >= 2 and 0 < held_out < 1, got {num} and {held_out}")
-    order = torch.randperm(num, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(num, generator=generator(seed), device="cpu")
     kept = min(max(round(num * held_out), 1), num - 1)
     return order[kept:].sort().values, order[:kept].sort().values
 

@@ -105,7 +105,7 @@ def read_actions(
     actions = values.astype(np.float32)
     if shift:
         actions[last] = np.nan
-    bad: NDArray[np.bool_] = (~np.isfinite(actions)).any(-1)
+    bad = np.asarray((~np.isfinite(actions)).any(-1))
     bad[last] = np.isinf(actions[last]).any(-1)  # what leads nowhere may be missing
     if not shift and bad[first].sum() == bad.sum() == len(first) > 0:
         told = "as where each action lies beside the frame it led to"

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from worldmodel._seeds import generator
+
 __all__ = [
     "Estimate", "PairedTest", "bootstrap", "jackknife", "mean_estimate", "paired_test",
     "proportion", "sign_test",
@@ -57,14 +59,13 @@ def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
     sums, value = _total(sums, figure)
     num = len(sums)
     if num >= 2 and math.isfinite(value):
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(num, (_ROUNDS, num), generator=generator)
-        counts = torch.zeros(_ROUNDS, num, dtype=torch.float64)
+        drawn = torch.randint(num, (_ROUNDS, num), generator=generator(seed), device="cpu")
+        counts = torch.zeros(_ROUNDS, num, dtype=torch.float64, device="cpu")
         counts.scatter_add_(1, drawn, torch.ones_like(counts))
         again = figure(counts @ sums)
         again = again[again.isfinite()]
         if len(again) >= _ROUNDS // 2:
-            ends = torch.quantile(again, torch.tensor([0.025, 0.975], dtype=again.dtype))
+            ends = torch.quantile(again, again.new_tensor([0.025, 0.975]))
             low, high = ends.tolist()
             return Estimate(value, low, high, num)
     return Estimate(value, math.nan, math.nan, num)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._seeds import as_seed
 from worldmodel.heads import fit_head
 from worldmodel.layers import zeroed
 from worldmodel.study.estimates import Estimate, bootstrap
@@ -172,8 +173,8 @@ def fit_decoder(
         raise ValueError(f"z must be [N, D] and pictures [N, 3, S, S], got {got}")
     z = z.detach().float()
     mean = pictures.float().mean(0) / 255
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):
+        torch.manual_seed(as_seed(seed))
         decoder = Decoder(mean, z.mean(0), z.std(0).clamp_min(1e-6)).to(z.device)
         optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

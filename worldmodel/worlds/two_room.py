@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel._seeds import as_seed
 from worldmodel.worlds._discs import BORDER, THICKNESS, DiscWorld, paint_rooms, sample_grid
 from worldmodel.worlds.contract import Floats, Pixels
 
@@ -193,7 +194,7 @@ def collect(world: DiscWorld, num: int, length: int, seed: int, *, bump: float =
     """Let the noisy expert walk `num` episodes of `length` actions, both positive."""
     if num < 1 or length < 1:
         raise ValueError(f"num and length must be positive, got {num} and {length}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(as_seed(seed) % 2**64)
     expert = TwoRoomExpert(world, num, rng, bump=bump)
     states, actions = [world.sample_states(rng, num)], []
     for _ in range(length):

@@ -152,6 +152,9 @@ def render(settings: RenderSettings) -> int:
         episodes = open_episodes(data)
         if episodes.states is None:
             raise ValueError(f"{data} must hold the column 'state' to draw from")
+        if not bool(episodes.stated.all()):
+            e = int(episodes.stated.int().argmin())
+            raise ValueError(f"states must be finite to be drawn, those of episode {e} are not")
         world = open_world(name, image_size=size, workers=settings.workers)
         then, now = json.loads(str(origin.get("versions", "{}"))), world.versions()
         if changed := [f"{k} {v} → {now[k]}" for k, v in then.items() if now.get(k, v) != v]:

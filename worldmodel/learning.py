@@ -4,6 +4,7 @@ Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a 
 """
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ def learn(
     batch: int = 1024,
     rate: float = 3e-4,
     seed: int = 0,
+    over: Callable[[Iterable[int]], Iterable[int]] = iter,
     **options: Any,
 ) -> _LearnerT:
     """Train a policy, or a value and its policy, on embeddings of recorded episodes.
@@ -52,6 +54,7 @@ def learn(
         batch: steps of episodes in each.
         rate: at the start.
         seed: of first weights and of what is drawn.
+        over: goes through the steps, such as a bar.
         options: what differs from `kind.recipe`, see `Recipe`.
     Returns: the learner, in eval mode, without gradients of its own.
     Raises: ValueError if shapes disagree, episodes are shorter than a chunk, or something is not
@@ -71,7 +74,7 @@ def learn(
     optimizer = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with torch.enable_grad():
-        for _ in range(steps):
+        for _ in over(range(steps)):
             loss = learner.loss(draw(z, actions, batch, recipe, source))
             optimizer.zero_grad()
             loss.backward()

@@ -74,6 +74,8 @@ def test_refinement_improves_and_never_costs_more_than_the_best_proposal() -> No
 def test_wrong_units_are_refused() -> None:
     """Pixels where standardised actions belong are an error; a little beyond the edge is not."""
     bounds = Bounds(-1.0, 1.0, std=0.5)  # ±2 in planning units
+    edge = torch.full((1, 5, 3, 2), 2.0).nextafter(torch.tensor(9.0))  # recorded at full speed
+    Proposals(None, edge, bounds)
     plans = torch.randn(1, 50, 3, 2)
     Proposals(None, plans, bounds)
     for wrong in (100 * plans, plans + 10, plans * torch.nan):

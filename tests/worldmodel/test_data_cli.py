@@ -16,6 +16,7 @@ from worldmodel.apps.data import command as data
 from worldmodel.apps.parsing import parse
 from worldmodel.data import open_hdf5
 from worldmodel.worlds import TwoRoom, collect
+from worldmodel.worlds.maze import Maze
 
 pytest.importorskip("h5py", reason="sigreg[data] is not installed")
 
@@ -58,6 +59,14 @@ def test_walkers_bump_into_the_wall_if_asked(tmp_path: Path) -> None:
     worldmodel_data("collect", *options, "--bump", 0.5, "--out", out)
     actions = open_hdf5(out).actions.unflatten(0, (2, 11))[:, :-1].numpy()
     assert np.array_equal(actions, collect(TwoRoom(16), 2, 10, 3, bump=0.5).actions)
+    maze, seen = ("--env", "maze-7", "--policy", "expert"), tmp_path / "maze.h5"
+    big = ("--episodes", 2, "--length", 10, "--size", 32, "--seed", 3, "--bump", 0.5)
+    worldmodel_data("collect", *big, *maze, "--out", seen)
+    actions = open_hdf5(seen).actions.unflatten(0, (2, 11))[:, :-1].numpy()
+    assert np.array_equal(actions, collect(Maze(32, layout=7), 2, 10, 3, bump=0.5).actions)
+    more = (*big, *maze[:2], "--policy", "random", "--out", tmp_path / "other.h5")
+    with pytest.raises(ValueError, match="--bump is for the expert of two-room and maze, got maze"):
+        worldmodel_data("collect", *more)
     with pytest.raises(ValueError, match="--bump must be less than or equal to 1"):
         worldmodel_data("collect", *options, "--bump", 1.5, "--out", tmp_path / "other.h5")
 

@@ -16,10 +16,12 @@ from worldmodel.hub import from_pretrained, locate
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
-__all__ = ["EPISODES", "Run", "TrainedOn", "open_run", "read_episodes", "save_run",
-           "write_episodes"]  # fmt: skip
+__all__ = ["EPISODES", "LEARNER", "RECORDED", "Run", "TrainedOn", "open_run", "read_episodes",
+           "save_run", "write_episodes"]  # fmt: skip
 
 EPISODES = "episodes.json"
+LEARNER = "proposals.safetensors"  # what `train --objective proposals` adds
+RECORDED = "recorded.safetensors"  # and the embeddings it learned from
 
 
 class Run(NamedTuple):

@@ -31,11 +31,14 @@ NumProj = Annotated[int, Field(ge=1, le=2**20)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Protocol = Literal["held-out", "historical"]
 Precision = Literal["auto", "float32", "bfloat16"]
-Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling"]
+Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling", "proposals"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Cost = Literal["last", "mean", "nearest"]
 Preset = Literal["small", "lewm"]
+Learner = Literal["policy", "mixture", "gcivl", "gciql", "hiql"]
+Proposer = Literal["policy", "recorded", "variants"]
 BUILT_IN = "two-room"
+_GUIDED = ("sources", "cloned", "distance", "subgoals", "check")  # settings of proposals alone
 
 
 def _absolute(text: str) -> str:
@@ -45,7 +48,7 @@ def _absolute(text: str) -> str:
 
 Source = Annotated[str, AfterValidator(_absolute)]
 Existing = Annotated[Path, AfterValidator(lambda path: Path(_absolute(str(path))))]
-Part = Literal["encoder", "action_encoder", "predictor"]
+Part = Literal["encoder", "action_encoder", "predictor", "recipe"]
 _DATA = "HDF5 file, LeRobot folder, Minari folder or id"
 _WORLD = "two-room, push-t, reacher, cube, or a class of your own as package.module:Class"
 _RUN = "run folder of demo or train, a released LeWM folder, or owner/name on the hub"
@@ -92,7 +95,7 @@ class CollectSettings(Settings):
     length: Count = option(100, "actions in an episode, one fewer than its frames")
     size: Count = option(64, "side of a frame in pixels")
     seed: Seed = option(0, "decides starts, targets and noise")
-    bump: Fraction = option(0.0, "how often two-room's expert ignores the wall; the demo has 0.4")
+    bump: Fraction = option(0.0, "how often two-room's or maze's expert ignores walls; demo: 0.4")
     out: Path = Field(description="HDF5 file to create")
     resume: bool = option(False, "continue --out if it exists, also to more episodes")
     workers: Simulators = None
@@ -172,7 +175,10 @@ class TrainSettings(Recipe):
     held_out: Share = option(0.1, "fraction of the episodes kept out of training")
     preset: Preset = option("small", "model and defaults")
     init_from: Existing | None = option(None, "run whose weights it begins with (fine-tuning)")
-    objective: Literal["lewm", "pldm", "gcbc"] = option("lewm", "what is minimised")
+    objective: Literal["lewm", "pldm", "gcbc", "proposals"] = option(
+        "lewm", "what is minimised; proposals: a learner beside the model of init-from"
+    )
+    learner: Learner = option("gcivl", "of proposals: a policy, or a value and its policies")
     checkpoint_every: Count = option(1000, "steps between two checkpoints; the last two are kept")
     report_every: Count | None = option(None, "steps between rows of curves.csv; none: 200 rows")
     held_out_windows: Count = option(512, "of the held-out episodes, scored at every checkpoint")
@@ -272,13 +278,18 @@ class ManifestSettings(Settings):
 class PlannerSettings(Settings):
     """Which planner, with which settings.
 
-    Each default spends 384 rollouts a decision, of which "gradient" also takes the gradient.
+    Each default spends 384 rollouts a decision, of which "gradient" also takes the gradient;
+    "proposals" costs what a run's learner proposes, ten or so.
     """
 
     planner: Planner = option("cem", "who searches")
-    samples: Count | None = option(None, "candidates, or starts of gradient; none: 64 or 16")
-    iterations: Count | None = option(None, "per decision; none: 6, gradient 24")
-    elites: Count = option(8, "of cem and icem, and candidates that mppi averages")
+    samples: Count | None = option(
+        None, "candidates, or starts of gradient; none: 64, gradient 16, proposals 12"
+    )
+    iterations: Count | None = option(
+        None, "per decision; none: 6, gradient 24, proposals 2; 1 picks, more refine by cem"
+    )
+    elites: Count = option(8, "of cem, icem and proposals; candidates that mppi averages")
     horizon: Count = option(5, "blocks planned ahead")
     execute: Count = option(1, "blocks done before the next plan")
     together: Count | None = option(16, "problems in one call of the model, for equal rounding")
@@ -286,7 +297,18 @@ class PlannerSettings(Settings):
     temperature: Positive = option(1.0, "of mppi, in units of the cost")
     rate: Positive = option(0.1, "step size of gradient")
     cost: Cost = option("nearest", "which predictions are compared with the goal")
-    free: bool = option(False, "search every raw action of a block, not one that is held over it")
+    free: bool = option(
+        False, "search every raw action of a block, not one that is held over it; proposals do"
+    )
+    sources: list[Proposer] = option(["policy"], "of proposals: the learner's, recorded, varied")
+    cloned: Existing | None = option(None, "of proposals: a gcbc run, whose block is one more")
+    distance: Weight = option(0.0, "of proposals: weight of the learner's distance in the cost")
+    subgoals: Literal["none", "graph", "hiql"] = option(
+        "none", "of proposals: aim at what lies on the way, by recorded frames or hiql's policy"
+    )
+    check: Weight = option(
+        1.0, "of proposals: blocks to the goal; farther off, a value's likeliest is done unchecked"
+    )
     dtype: Dtype = option("float32", "of the predictor while planning")
     compile: bool = option(False, "compile the predictor (torch.compile)")
     cuda_graph: bool = option(False, "record the cost as a CUDA graph; not with gradient")
@@ -294,35 +316,46 @@ class PlannerSettings(Settings):
     @property
     def budget(self) -> tuple[int, int]:
         """Candidates per iteration, and iterations; their product is the same for every default."""
-        usual = (16, 24) if self.planner == "gradient" else (64, 6)
+        usual = {"gradient": (16, 24), "proposals": (12, 2)}.get(self.planner, (64, 6))
         return self.samples or usual[0], self.iterations or usual[1]
 
     def described(self) -> dict[str, str | int | float | bool | None]:
         """The planner's settings as results name them."""
         values, (samples, iterations) = self.common(PlannerSettings), self.budget
-        name, held = values.pop("planner"), not values.pop("free")
+        name, held = values.pop("planner"), not values.pop("free") and self.planner != "proposals"
         own = {"samples": samples, "iterations": iterations, "held": held}
+        guided = {setting: values.pop(setting) for setting in _GUIDED}
+        if name == "proposals":
+            cloned = self.cloned and str(self.cloned)
+            own |= guided | {"sources": ", ".join(self.sources), "cloned": cloned}
         return {"name": name, **values, **own}
 
     @model_validator(mode="after")
     def _fits(self) -> "PlannerSettings":
         name, elites = self.planner, self.elites
-        own = {"elites": ("cem", "icem", "mppi"), "temperature": ("mppi",), "rate": ("gradient",)}
+        own = {"elites": ("cem", "icem", "mppi", "proposals"), "temperature": ("mppi",)}
+        own |= {"rate": ("gradient",), **dict.fromkeys(_GUIDED, ("proposals",))}
         for setting, planners in own.items():
             given = getattr(self, setting) != type(self).model_fields[setting].default
             if given and name not in planners:
                 known = f"a setting of {', '.join(planners)}"
                 raise ValueError(f"{setting} is {known}, got it with planner {name}")
-        fewest = {"cem": elites, "icem": 2 * elites, "mppi": elites, "gradient": 1}.get(name, 2)
+        fewest = {"icem": 2 * elites, "gradient": 1, "predictive-sampling": 2}.get(name, elites)
         if self.execute > (most := self.horizon):
             raise ValueError(f"execute must be at most horizon = {most}, got {self.execute}")
-        if elites < 2 and name in ("cem", "icem"):
+        if elites < 2 and name in ("cem", "icem", "proposals"):
             raise ValueError(f"elites must be at least 2 for {name}, got {elites}")
         if (samples := self.budget[0]) < fewest:
             words = f"for {name} with elites {elites}, got {samples}"
             raise ValueError(f"samples must be at least {fewest} {words}")
         if self.cuda_graph and name == "gradient":
             raise ValueError("cuda_graph records no gradients, got it with planner gradient")
+        if not self.sources:
+            raise ValueError("sources must name one at least, got none")
+        idle = self.distance or self.sources[0] == "variants"
+        if self.check == 0 and idle:
+            rule = "no distance, and a first source that is no variant"
+            raise ValueError(f"check 0 takes {rule}: nothing is imagined")
         return self
 
 

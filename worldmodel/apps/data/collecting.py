@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, repeat
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from worldmodel.data.hdf5 import open_for_reading
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.worlds import TwoRoom, World, collect
 from worldmodel.worlds.behaviours import make_behaviour
+from worldmodel.worlds.maze import Maze
 from worldmodel.worlds.rendered import RenderedFrames
 
-__all__ = ["Drawn", "drawn", "episodes", "fresh_walks", "in_memory", "one_episode", "open_writer",
-           "write_all"]  # fmt: skip
+__all__ = ["Drawn", "drawn", "episodes", "fresh_walks", "in_memory", "one_episode", "one_stream",
+           "open_writer", "write_all"]  # fmt: skip
 
 Floats = NDArray[np.float32]
 # One episode: frames [L + 1, 3, H, W], actions [L, A] and states [L + 1, S].
@@ -35,8 +37,8 @@ def episodes(
 ) -> Iterator[tuple[Floats, Floats]]:  # fmt: skip
     """Episodes `first` to `num`: states [length + 1, S] and actions [length, A] of each.
 
-    Episode e is the same whatever `first` and `num` are, but for Two-Room's expert, whose `bump` is
-    given: all its walks share one stream of random numbers, and depend on `num`.
+    Episode e is the same whatever `first` and `num` are, but for the walks of
+    `one_stream`, which share their random numbers and depend on `num`.
     """
     simulate = _simulator(world, policy, num, length, seed, bump)
     for block, some in _blocks(first, num):
@@ -149,11 +151,17 @@ def _blocks(first: int, num: int) -> Iterator[tuple[int, range]]:
         yield block, range(max(first - begin, 0), min(num - begin, _TOGETHER))
 
 
+def one_stream(world: World, policy: str, bump: float) -> TypeGuard[TwoRoom | Maze]:
+    """Whether walks share their random numbers: of Two-Room's expert, and a maze's that bumps."""
+    disc = isinstance(world, TwoRoom) or (isinstance(world, Maze) and bump > 0)
+    return disc and policy == "expert"
+
+
 def _simulator(
     world: World, policy: str, num: int, length: int, seed: int, bump: float
 ) -> Callable[[int], tuple[Floats, Floats]]:
     """A function from the number of a block to its states [E, T + 1, S] and actions [E, T, A]."""
-    if isinstance(world, TwoRoom) and policy == "expert":
+    if one_stream(world, policy, bump):
         walks = collect(world, num, length, seed, bump=bump)
         cuts = range(_TOGETHER, num, _TOGETHER)
         parts = np.split(walks.states, cuts), np.split(walks.actions, cuts)

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.data.collecting import drawn, one_episode, open_writer, write_all
+from worldmodel.apps.data.collecting import drawn, one_episode, one_stream, open_writer, write_all
 from worldmodel.apps.folder import check_new_file, locked, whole_file
 from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import joined
@@ -28,7 +28,7 @@ from worldmodel.data.frames import gather, in_colour
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.data.opening import columns_of, format_of, open_episodes
 from worldmodel.data.reading import choices_in_words
-from worldmodel.worlds import TwoRoom, World, open_world
+from worldmodel.worlds import World, open_world
 from worldmodel.worlds.behaviours import policies
 from worldmodel.worlds.coverage import coverage
 
@@ -95,11 +95,13 @@ def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str
         "world": settings.env, "policy": policy, "length": settings.length, "seed": settings.seed,
         "image_size": world.image_size, "versions": json.dumps(world.versions(), sort_keys=True),
     }  # fmt: skip
-    # The walks of Two-Room's expert depend on how many there are.
-    if isinstance(world, TwoRoom) and policy == "expert":
+    # Walks that share one stream depend on how many there are.
+    if one_stream(world, policy, settings.bump):
         return policy, origin | {"episodes": settings.episodes, "bump": str(settings.bump)}
     if settings.bump:
-        raise ValueError(f"--bump is for two-room's expert, got it with {settings.env}, {policy}")
+        raise ValueError(
+            f"--bump is for the expert of two-room and maze, got {settings.env}, {policy}"
+        )
     return policy, origin
 
 

@@ -15,14 +15,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from planners import CEM, ICEM, MPC, MPPI, Bounds, Cost, GradientDescent, Method, PredictiveSampling
+from planners import (
+    CEM,
+    ICEM,
+    MPC,
+    MPPI,
+    Bounds,
+    Cost,
+    GradientDescent,
+    Method,
+    PredictiveSampling,
+    Proposals,
+)
 from worldmodel import goals
 from worldmodel.apps.evaluate.manifest import Manifest, Pairs
+from worldmodel.apps.evaluate.proposing import EACH, Guide, guide_of
 from worldmodel.apps.runs import Run
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
+from worldmodel.study import embed
 from worldmodel.worlds import World
 
 __all__ = ["FLOORS", "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Outcome",
@@ -105,6 +118,7 @@ class PlannerPolicy:
     scale: ActionScale  #: of the actions the model was trained on
     frameskip: int = 5  #: raw actions per block
     planner: PlannerSettings = field(default_factory=PlannerSettings)
+    guide: Guide | None = None  #: whose proposals are imagined, in place of a search
     on_plan: Callable[[Tensor, Tensor], None] | None = None
     """Told after each decision the embeddings that the plan is expected to lead to, [N, H, D], and
     those of the goals, [N, D]."""
@@ -113,22 +127,25 @@ class PlannerPolicy:
         """A planner with one stream of noise per pair; sees the goals' pictures, not the states."""
         world, planner = task.world, self.planner
         # A block that holds one raw action is searched as that action.
-        held, free = (1, self.frameskip) if planner.free else (self.frameskip, 1)
+        free = self.frameskip if planner.free or self.guide else 1
+        held = self.frameskip // free
         goal = _tensor(world.draw(task.goals), self.model)
-        low, high = torch.from_numpy(world.action_low), torch.from_numpy(world.action_high)
         mpc = MPC(
-            method_of(planner), horizon=planner.horizon, action_dim=world.action_dim * free,
-            iterations=planner.budget[1], execute=planner.execute,
-            bounds=Bounds(low, high, mean=self.scale.mean, std=self.scale.std),
+            method_of(planner), horizon=self.guide.horizon if self.guide else planner.horizon,
+            action_dim=world.action_dim * free, iterations=planner.budget[1],
+            execute=planner.execute, bounds=bounds_of(world, self.scale),
             seed=torch.from_numpy(task.seeds), batch=len(task.goals), block=free,
             device=goal.device,
         )  # fmt: skip
-        cost_from = self._costs(goal)
+        look = self._looks(goal)
 
         def act(scene: Scene) -> Floats:
             frames = _tensor(scene.frames(), self.model)[:, None]
-            cost = cost_from(frames)
-            actions = mpc.act(lambda plans: cost(plans.repeat(1, 1, 1, held)))
+            cost, method = look(frames)
+            with warnings.catch_warnings():
+                if method is not None:  # full speed is on a bound, and units are checked
+                    warnings.filterwarnings("ignore", "most candidates", RuntimeWarning)
+                actions = mpc.act(lambda plans: cost(plans.repeat(1, 1, 1, held)), method=method)
             if self.on_plan and mpc.last:
                 with torch.no_grad():
                     plan = mpc.last.actions.repeat(1, 1, held)
@@ -139,35 +156,82 @@ class PlannerPolicy:
 
         return act
 
-    def _costs(self, goal: Tensor) -> Callable[[Tensor], Cost]:
-        """From frames to the cost of all problems, in calls of `together` problems each."""
-        planner, num = self.planner, len(goal)
+    @property
+    def rollouts(self) -> int:
+        """Plans that are imagined for one decision."""
+        samples, iterations = self.planner.budget
+        return self.guide.rollouts if self.guide else samples * iterations
+
+    def embed(self, world: World, states: Floats) -> Tensor:
+        """What the model sees of states [N, S]: [N, D]."""
+        return embed(self.model, torch.from_numpy(world.draw(states)))
+
+    def _looks(self, goal: Tensor) -> Callable[[Tensor], tuple[Cost, Method[Any] | None]]:
+        """From frames to the cost of all problems, in calls of `together` problems each.
+
+        With it comes the method of the moment where there is a guide, with its proposals.
+        """
+        planner, guide, num = self.planner, self.guide, len(goal)
         groups = _alike(num, planner.together, goal.device)
         # Weights, goals and what is compiled or recorded are made once for all decisions.
         dtype: torch.dtype = getattr(torch, planner.dtype)
         imagination = self.model.imagine(dtype, planner.compile, planner.cuda_graph)
-        near = [goals.near(imagination.embed(goal[some]), planner.cost) for some in groups]
+        aims = [imagination.embed(goal[some]) for some in groups]
+        near = [goals.near(z, planner.cost) for z in aims]
+        pairs = list(zip(aims, groups, strict=True))
+        guided = [guide.begin(z, goal[some]) for z, some in pairs] if guide else []
 
-        def cost_from(frames: Tensor) -> Cost:
-            pairs = zip(near, groups, strict=True)
-            costs = [(one.of(imagination.look(frames[some])), some) for one, some in pairs]
+        def look(frames: Tensor) -> tuple[Cost, Method[Any] | None]:
+            views, costs, method = [imagination.look(frames[some]) for some in groups], near, None
+            if guide:
+                told = [
+                    advise(view, frames[some])
+                    for advise, view, some in zip(guided, views, groups, strict=True)
+                ]
+                costs = [cost for cost, _, _ in told]
+                trust = torch.cat([some for _, _, some in told])[:num]
+                plans = torch.cat([plans for _, plans, _ in told])[:num]
+                method = method_of(planner, (plans,), guide.bounds)
 
             def cost(plans: Tensor) -> Tensor:
-                total = torch.cat([one(plans[some]) for one, some in costs])[:num]
+                # The first of those proposed stands behind the start.
+                order = (torch.arange(plans.shape[1], device=plans.device) - 1) % plans.shape[1]
+                if planner.check == 0:
+                    return order.to(plans).expand(len(plans), -1)
+                scored = [
+                    one(view(plans[some]))
+                    for one, view, some in zip(costs, views, groups, strict=True)
+                ]
+                total = torch.cat(scored)[:num]
+                if guide:
+                    total = torch.where(trust[:, None], order.to(total), total)
                 # A new tensor has lost the mark by which the controller warns.
-                total.last_step = near[0].last_step  # type: ignore[attr-defined]
+                total.last_step = costs[0].last_step  # type: ignore[attr-defined]
                 return total
 
-            return cost
+            return cost, method
 
-        return cost_from
+        return look
 
 
-def method_of(planner: PlannerSettings) -> Method[Any]:
-    """The planner that the settings mean."""
+def bounds_of(world: World, scale: ActionScale) -> Bounds:
+    """The box of the world's raw actions, for a search in the model's units."""
+    low, high = torch.from_numpy(world.action_low), torch.from_numpy(world.action_high)
+    return Bounds(low, high, mean=scale.mean, std=scale.std)
+
+
+def method_of(
+    planner: PlannerSettings, plans: tuple[Tensor, ...] = (), bounds: Bounds | None = None
+) -> Method[Any]:
+    """The planner that the settings mean; proposals with the plans of a moment and their box."""
     samples, elites, std = planner.budget[0], planner.elites, planner.std
     if planner.planner == "cem":
         return CEM(samples, elites, init_std=std)
+    if planner.planner == "proposals":
+        # Around the cheapest, and never so narrow that nothing is tried.
+        refine = CEM(samples, elites, init_std=std, min_std=0.05)
+        varied = (PredictiveSampling(EACH, std),) if "variants" in planner.sources else ()
+        return Proposals(refine if planner.budget[1] > 1 else None, (*plans, *varied), bounds)
     if planner.planner == "icem":
         # Without decay: as many candidates in every iteration as the others have.
         return ICEM(samples, elites, init_std=std, decay=1.0)
@@ -233,7 +297,9 @@ def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolic
     if run.scale.held:
         warnings.warn(run.scale.held_in_words, RuntimeWarning, stacklevel=2)
     if not isinstance(model, GCBC):
-        return PlannerPolicy(model, run.scale, run.frameskip, settings)
+        guided = settings.planner == "proposals"
+        guide = guide_of(run, bounds_of(world, run.scale), settings) if guided else None
+        return PlannerPolicy(model, run.scale, run.frameskip, settings, guide)
     if settings.described() != PlannerSettings(together=settings.together).described():
         raise ValueError(
             f"{run.folder} holds a policy trained for {run.objective}, which plans nothing: "

@@ -60,7 +60,7 @@ class Fingerprint(Record):
     objective: str | None
     weights: str | None
     planner: dict[str, str | int | float | bool | None] | str
-    rollouts_per_decision: Count | None
+    rollouts_per_decision: Natural | None
     batch_size: Count
     frameskip: Count | None
     image_size: Count

@@ -103,12 +103,14 @@ def prepare(
     times = {PLANNED: settings.seeds, "random": settings.seeds}
     keys = [(name, repeat, pair) for name in policies for repeat in range(times.get(name, 1))
             for pair in range(len(tried.seeds))]  # fmt: skip
-    planner = policy.planner if isinstance(policy, PlannerPolicy) else None
+    planned = policy if isinstance(policy, PlannerPolicy) else None
+    if planned and planned.guide:
+        planned.guide.warn(*(planned.embed(world, s) for s in (tried.starts, tried.goals)))
     fingerprint = Fingerprint(
         run=str(run.folder) if run else type(policy).__name__,
         objective=run.objective if run else None, weights=digest(run.model) if run else None,
-        planner=planner.described() if planner else type(policy).__name__,
-        rollouts_per_decision=planner.budget[0] * planner.budget[1] if planner else None,
+        planner=planned.planner.described() if planned else type(policy).__name__,
+        rollouts_per_decision=planned.rollouts if planned else None,
         batch_size=settings.batch_size, frameskip=run.frameskip if run else None,
         image_size=world.image_size, world_versions=world.versions(),
         manifest_versions=manifest.versions, versions=versions(), commit=commit(),

@@ -20,6 +20,7 @@ from worldmodel.apps.report import save_chart, training_curves, write_index
 from worldmodel.apps.report.pages import number
 from worldmodel.apps.runs import EPISODES, read_episodes, save_run, write_episodes
 from worldmodel.apps.settings import TrainSettings
+from worldmodel.apps.train import proposing
 from worldmodel.apps.train.loop import DamagedStateError, NonFiniteError, Training
 from worldmodel.apps.train.material import TrainMaterial, begin_training, build_model, open_material
 from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
@@ -36,6 +37,10 @@ _KEEP = 2  # checkpoints: whatever kills a run costs the steps since the last of
 
 def run(settings: TrainSettings) -> int:
     """Train to the end and leave a run folder that `open_run` reads."""
+    if settings.objective == "proposals":
+        return proposing.run(settings)
+    if settings.model.get("recipe"):
+        raise ValueError(f"recipe is of objective proposals, got it with {settings.objective}")
     out = settings.out
     with joined(settings.device) as ranks, ExitStack() as held:
         with ranks.together():

@@ -1,0 +1,124 @@
+"""`worldmodel train --objective proposals`: what a frozen model's embeddings teach, beside it."""
+
+import shlex
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldmodel._files import write_atomically
+from worldmodel.apps.folder import begin_folder, write_json
+from worldmodel.apps.machine import device_of, provenance
+from worldmodel.apps.parsing import complete
+from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.report import write_index
+from worldmodel.apps.runs import LEARNER, RECORDED, open_run, save_run
+from worldmodel.apps.settings import TrainSettings
+from worldmodel.apps.study.command import sequences
+from worldmodel.checkpoint import as_bytes
+from worldmodel.data import episode_digests
+from worldmodel.data.opening import open_episodes
+from worldmodel.learning import learn, save_learner
+from worldmodel.policies import Policy
+from worldmodel.transitions import Recipe
+from worldmodel.values import GCIQL, GCIVL, HIQL
+
+__all__ = ["run"]
+
+_LEARNERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "policy": (Policy, {}), "mixture": (Policy, {"modes": 8}),
+    "gcivl": (GCIVL, {}), "gciql": (GCIQL, {}), "hiql": (HIQL, {}),
+}  # fmt: skip
+_READ = {
+    "out", "data", "pixels", "action", "init_from", "objective", "learner", "model", "device",
+    "steps", "batch_size", "learning_rate", "seed", "config", "debug",
+}  # fmt: skip
+_SETTINGS, _REPORT = "train.json", "report.json"
+_HIDDEN = [256, 256]  # widths that a processor trains in minutes, half of OGBench's
+_MOST = 2**24  # numbers of recorded embeddings that are kept
+
+
+def run(settings: TrainSettings) -> int:
+    """Learn from the embeddings of --data; leave a run of the same model with its learner."""
+    out, device, began = settings.out, device_of(settings.device), time.perf_counter()
+    if settings.init_from is None:
+        raise ValueError("objective proposals needs --init-from, a run whose model it learns from")
+    run = open_run(settings.init_from, device, data=settings.data)
+    options = _options(settings, run.frameskip)
+    model = run.world_model
+    with begin_folder(out, _SETTINGS, resume=False):
+        episodes = open_episodes(settings.data, pixels=settings.pixels, action=settings.action)
+        if (width := episodes.actions.shape[1]) != len(run.scale.mean):
+            rule = f"actions of {len(run.scale.mean)} dims, as {settings.init_from} was trained on"
+            raise ValueError(f"--data must have {rule}, got {width}")
+        names = episode_digests(episodes)
+        # What the run kept apart stays apart.
+        free = torch.tensor([e for e, name in enumerate(names) if name not in run.held_out])
+        which, T = _longest(episodes.lengths, free, run.frameskip)
+        with Progress("embed", len(which), unit="episode") as bar:
+            parts = []
+            for some in which.split(32):
+                parts.append(sequences(run, episodes, some, T))
+                bar.update(len(some))
+        z, actions = torch.cat([p.z for p in parts]), torch.cat([p.actions for p in parts])
+        steps = settings.steps or 1
+        with Progress("learn", steps) as bar:
+            learner = learn(
+                **options, z=z, actions=actions, steps=steps, batch=settings.batch_size,
+                rate=settings.learning_rate, seed=settings.seed, over=bar.over,
+            )  # fmt: skip
+        seconds = round(time.perf_counter() - began, 2)
+        told = settings.model_dump(mode="json")
+        write_json(told, out / _SETTINGS)
+        save_run(
+            model, out, scale=run.scale, frameskip=run.frameskip, world=run.world,
+            objective=settings.objective, data=settings.data, settings=told,
+            trained_on=sorted(run.trained_on | {names[e] for e in which.tolist()}),
+            held_out=sorted(run.held_out),
+        )  # fmt: skip
+        save_learner(learner, out / LEARNER, model=model, notes={"steps": steps})
+        every = -(-z.numel() // _MOST)
+        recorded = {"z": z[::every], "actions": actions[::every]}
+        write_atomically(out / RECORDED, as_bytes(recorded)[0])
+        report = {
+            "learner": settings.learner, "steps": steps, "episodes": len(z), "embeddings": T,
+            "wall_seconds": seconds, **provenance(device),
+        }  # fmt: skip
+        write_json(report, out / _REPORT)
+        write_index(out)
+    say(f"{out}: {settings.learner} of {len(z)} episodes of {T} embeddings, in {seconds:.0f} s")
+    say(f"try it: worldmodel evaluate {shlex.quote(str(out))} --planner proposals --manifest FILE")
+    return 0
+
+
+def _options(settings: TrainSettings, frameskip: int) -> dict[str, Any]:
+    """Kind and recipe of the learner; a setting that would decide nothing is refused."""
+    own: dict[str, Any] = {"objective": "proposals", "data": settings.data, "out": settings.out}
+    usual = complete(TrainSettings, "train", own)
+    for name in sorted(settings.model_fields_set - _READ):
+        if getattr(settings, name) != getattr(usual, name):
+            raise ValueError(f"{name} decides nothing with objective proposals: leave it out")
+    kind, options = _LEARNERS[settings.learner]
+    # A block is worth as many steps of OGBench's as it holds.
+    given: dict[str, Any] = {"hidden": _HIDDEN, "discount": 0.99**frameskip, **options}
+    given |= settings.model.get("recipe", {})
+    known = asdict(Recipe())
+    for name, value in given.items():
+        numbers = value if name == "hidden" and isinstance(value, list) else [value]
+        if name not in known:
+            raise ValueError(f"recipe has no {name!r}; it has {', '.join(known)}")
+        if not numbers or any(type(x) not in (int, float) or x < 0 for x in numbers):
+            raise ValueError(f"recipe.{name} must be like {known[name]}, got {value!r}")
+    return {"kind": kind, **given, "hidden": tuple(given["hidden"])}
+
+
+def _longest(lengths: Tensor, free: Tensor, frameskip: int) -> tuple[Tensor, int]:
+    """Which of the `free` episodes, and how many embeddings of each: as many as can be in all."""
+    if not len(free):
+        raise ValueError("--data must have episodes that the run did not keep apart, got none")
+    frames = (lengths[free] - 1) // frameskip + 1
+    kept = torch.stack([(frames >= T).sum() * T for T in frames.unique()])
+    T = int(frames.unique()[kept.argmax()])
+    return free[frames >= T], T

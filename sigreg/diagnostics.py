@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sigreg._arguments import check_directions, check_samples, full_precision
 from sigreg._distributed import Group, group_name, over_ranks
-from sigreg.directions import random_directions
+from sigreg.directions import random_directions, wrap
 from sigreg.null_law import ChiSquareSum, null_law, tail_probability
 from sigreg.quadrature import Quadrature, trapezoid
 from sigreg.reference import ecf_sums, epps_pulley
@@ -170,7 +170,7 @@ def report(
     d = z.shape[-1]
     rule = trapezoid() if quadrature is None else quadrature
     if directions is None:
-        law = _law(_numbers(rule), num_proj, d, seed)
+        law = _law(_numbers(rule), num_proj, d, wrap(seed))
         directions = random_directions(num_proj, d, seed=seed, step=0, device=z.device)
     else:
         check_directions(directions, z)

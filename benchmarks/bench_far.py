@@ -37,8 +37,9 @@ LEARNERS = {
     "gciql": ("--learner", "gciql"),
     "hiql": ("--learner", "hiql", "recipe.ahead=3"),
 }
-BASE, ALWAYS = "cem", "1000"
+BASE, ALONE, ALWAYS = "cem", "gcivl", "1000"
 OURS = ("--planner", "proposals")
+REFINED = (*OURS, "--iterations", "2")
 
 
 class Arm(NamedTuple):
@@ -59,32 +60,34 @@ ARMS = {
     BASE: Arm("CEM on the image cost", "", ("--planner", "cem")),
     "icem": Arm("iCEM on the image cost", "", ("--planner", "icem")),
     "policy": Arm("inverse dynamics, alone", "policy", (*OURS, "--check", "0")),
-    "policy-checked": Arm("inverse dynamics, checked and refined", "policy", OURS),
+    "policy-checked": Arm("inverse dynamics, checked and refined", "policy", REFINED),
     "gcivl": Arm("GCIVL, alone", "gcivl", (*OURS, "--check", "0")),
-    "gcivl-picked": Arm("GCIVL, picked near the goal", "gcivl", (*OURS, "--iterations", "1")),
-    "gcivl-checked": Arm("GCIVL, checked and refined near the goal", "gcivl", OURS),
+    "gcivl-picked": Arm("GCIVL, picked near the goal", "gcivl", OURS),
+    "gcivl-checked": Arm(
+        "GCIVL, checked and refined near the goal", "gcivl", REFINED
+    ),
     "gcivl-always": Arm(
         "GCIVL, checked and refined all the way", "gcivl",
-        (*OURS, "--check", ALWAYS, "--distance", "1"),
+        (*REFINED, "--check", ALWAYS, "--distance", "1"),
     ),
-    "modes-checked": Arm("GCIVL of 8 modes, checked and refined near the goal", "modes", OURS),
+    "modes-checked": Arm("GCIVL of 8 modes, checked and refined near the goal", "modes", REFINED),
     "modes-always": Arm(
         "GCIVL of 8 modes, checked and refined all the way", "modes",
-        (*OURS, "--check", ALWAYS, "--distance", "1"),
+        (*REFINED, "--check", ALWAYS, "--distance", "1"),
     ),
     "graph": Arm(
         "GCIVL to sub-goals of the graph, checked near the goal", "gcivl",
-        (*OURS, "--subgoals", "graph"),
+        (*REFINED, "--subgoals", "graph"),
     ),
     "recorded": Arm(
         "recorded segments, checked and refined all the way", "gcivl",
-        (*OURS, "--sources", "recorded", "--check", ALWAYS, "--distance", "1"),
+        (*REFINED, "--sources", "recorded", "--check", ALWAYS, "--distance", "1"),
     ),
-    "hiql": Arm("HIQL, checked and refined near the goal", "hiql", OURS),
+    "hiql": Arm("HIQL, checked and refined near the goal", "hiql", REFINED),
     "hiql-subgoals": Arm(
-        "HIQL to its sub-goals, checked near the goal", "hiql", (*OURS, "--subgoals", "hiql")
+        "HIQL to its sub-goals, checked near the goal", "hiql", (*REFINED, "--subgoals", "hiql")
     ),
-    "gciql": Arm("GCIQL, checked and refined near the goal", "gciql", OURS),
+    "gciql": Arm("GCIQL, checked and refined near the goal", "gciql", REFINED),
 }  # fmt: skip
 
 
@@ -167,40 +170,55 @@ def tables(given: argparse.Namespace) -> None:
     for world in given.worlds:
         for name, arm in ARMS.items():
             cells: list[harness.Cell] = [world, arm.says]
-            kept = []
+            kept, alone = [], list[tuple[Result, Result]]()
             for offset in given.offsets:
-                pairs = [
-                    (read_result(mine), read_result(base))
-                    for seed in given.seeds
-                    if (mine := result_of(given.runs, world, seed, offset, name)).exists()
-                    and (base := result_of(given.runs, world, seed, offset, BASE)).exists()
-                ]
+                pairs, also = (paired(given, world, offset, name, base) for base in (BASE, ALONE))
+                alone += also
                 if not pairs:
                     cells.append("–")
                     continue
                 found = compared(pairs)
                 kept.append(found)
                 results.append({"world": world, "arm": name, "offset": offset, **found})
-                few = "" if len(pairs) == len(given.seeds) else f", {len(pairs)} of the seeds"
-                p = "" if name == BASE else f"p = {found['p']:.2g}"
-                told = ", ".join(part for part in (p, few.removeprefix(", ")) if part)
-                cells.append(f"{found['end']:.0%}" + (f" ({told})" if told else ""))
+                told = [] if name == BASE else [f"p = {found['p']:.2g}"]
+                if len(pairs) < len(given.seeds):
+                    told.append(f"{len(pairs)} of {len(given.seeds)} seeds")
+                cells.append(f"{found['end']:.0%}" + (f" ({', '.join(told)})" if told else ""))
             if kept:
                 cells.append(kept[-1]["rollouts"])
                 cells.append(f"{np.median([one['ms'] for one in kept]):.2g}")
+                ours = alone and arm.learner == ARMS[ALONE].learner and name != ALONE
+                cells.append(f"{compared(alone)['p']:.2g}" if ours else "")
                 rows.append(cells)
     harness.save(
         "far",
         "Far goals: success at the end of a budget of twice the distance",
         results,
-        columns=("world", "way", *(f"{o} steps away" for o in given.offsets), "rollouts", "ms"),
+        columns=("world", "way", *(f"{o} steps away" for o in given.offsets), "rollouts", "ms",
+                 "p, alone"),
         rows=rows,
         note=f"{given.pairs} held-out pairs an offset and seed, one of each episode; seeds "
         f"{given.seeds} of data, model and learner; in brackets the exact sign test against "
-        f"{ARMS[BASE].says} on the same pairs. Rollouts: plans of 5 blocks imagined per decision "
+        f"{ARMS[BASE].says} on the same pairs; in the last column against the same learner "
+        "alone, over all distances. Rollouts: plans of 5 blocks imagined per decision "
         "at most, a decision every 5 steps. Milliseconds of a decision and pair on a busy machine, "
         "64 pairs side by side, one thread.",
     )  # fmt: skip
+
+
+def paired(
+    given: argparse.Namespace, world: str, offset: int, name: str, base: str
+) -> list[tuple[Result, Result]]:
+    """Results of an arm beside those of another, of the seeds that have both."""
+    both = [
+        [result_of(given.runs, world, seed, offset, arm) / "result.json" for arm in (name, base)]
+        for seed in given.seeds
+    ]
+    return [
+        (read_result(mine), read_result(other))
+        for mine, other in both
+        if mine.exists() and other.exists()
+    ]
 
 
 def compared(pairs: Sequence[tuple[Result, Result]]) -> dict[str, float]:

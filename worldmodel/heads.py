@@ -4,21 +4,24 @@ Letters: N rows, E episodes, T frames of each, D embedding dims, Q quantities.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._files import write_atomically
-from worldmodel._seeds import as_seed, generator
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.layers import given
 from worldmodel.model import WorldModel
+from worldmodel.records import as_seed
 
 __all__ = ["DistanceHead", "Head", "fit_distance", "fit_head", "load_head", "save_head"]
+
+PartT = TypeVar("PartT", bound=nn.Module)
 
 
 class Head(nn.Module):
@@ -93,7 +96,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
     _standardise(head, z, y)
     x, target = (z - head.centre) / head.spread, (y - head.middle) / head.scale
     if hidden:
-        _descend(head.net, lambda: F.mse_loss(head.net(x), target), rate=3e-3, steps=400)
+        descend(head.net, lambda: F.mse_loss(head.net(x), target), rate=3e-3, steps=400)
     else:
         # Ridge of 1e-6 N: a collapsed embedding has no least-squares solution otherwise.
         gram = x.T @ x + 1e-6 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
@@ -146,23 +149,30 @@ def fit_distance(
         for t in range(T - 1):
             far = min(reach, T - 1 - t)
             seen[:, t, 1 : 1 + far] = model.rollout(z[:, t : t + 1], actions[:, t : t + far])
-    source = generator(seed, z.device)
+    generator = torch.Generator(z.device).manual_seed(as_seed(seed))
 
     def error() -> Tensor:
-        x, y = _pairs(seen, z, 1024, unit, source)
+        x, y = _pairs(seen, z, 1024, unit, generator)
         return F.mse_loss(head.head(x), y)
 
-    _standardise(head.head, *_pairs(seen, z, 8192, unit, source))
-    _descend(head, error, rate=1e-3, steps=steps)
+    _standardise(head.head, *_pairs(seen, z, 8192, unit, generator))
+    descend(head, error, rate=1e-3, steps=steps)
     return head.requires_grad_(False).eval()
 
 
 @torch.enable_grad()
-def _descend(part: nn.Module, error: Callable[[], Tensor], *, rate: float, steps: int) -> None:
-    """Steps of Adam on a part, the learning rate falling by a cosine."""
+def descend(
+    part: nn.Module,
+    error: Callable[[], Tensor],
+    *,
+    rate: float,
+    steps: int,
+    over: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> None:
+    """Steps of Adam on a part, the learning rate falling by a cosine; `over` goes through them."""
     optimizer = torch.optim.Adam(part.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
+    for _ in over(range(steps)):
         optimizer.zero_grad()
         error().backward()
         optimizer.step()
@@ -199,9 +209,7 @@ def save_head(head: Head | DistanceHead, path: str | Path) -> None:
     Args:
         head, path: fitted here; a file, which is replaced.
     """
-    config = json.dumps({"class": type(head).__name__, "config": head.config})
-    content, _ = as_bytes(head.state_dict(), {"head": config})
-    write_atomically(Path(path), content)
+    write_part(head, path, "head", {"config": head.config})
 
 
 def load_head(path: str | Path) -> Head | DistanceHead:
@@ -212,13 +220,27 @@ def load_head(path: str | Path) -> Head | DistanceHead:
     Returns: the head, in eval mode, without gradients of its own.
     Raises: ValueError naming the file if it holds something else.
     """
+    kinds = {"Head": Head, "DistanceHead": DistanceHead}
+    head, _ = read_part(path, "head", lambda told: kinds[told["class"]](**told["config"]))
+    return head
+
+
+def write_part(part: nn.Module, path: str | Path, what: str, header: dict[str, Any]) -> None:
+    """Keep what was fitted, under the name of its class."""
+    told = json.dumps({"class": type(part).__name__, **header})
+    write_atomically(Path(path), as_bytes(part.state_dict(), {what: told})[0])
+
+
+def read_part(
+    path: str | Path, what: str, make: Callable[[Any], PartT]
+) -> tuple[PartT, dict[str, Any]]:
+    """What `write_part` kept, made of its header, and that; ValueError if it is something else."""
     state = read_weights(Path(path))
     try:
-        described = json.loads(notes_of(Path(path)).get("head", "null"))
-        kind = {"Head": Head, "DistanceHead": DistanceHead}[described["class"]]
-        with torch.device("cpu"):
-            head: Head | DistanceHead = kind(**described["config"])
-        head.load_state_dict(state)
+        header = json.loads(notes_of(Path(path)).get(what, "null"))
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            part = make(header)
+        part.load_state_dict(state)
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} holds no head of this library: {error!r}") from error
-    return head.requires_grad_(False).eval()
+        raise ValueError(f"{path} holds no {what} of this library: {error!r}") from error
+    return part.requires_grad_(False).eval(), header

@@ -3,7 +3,6 @@
 Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a block.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from worldmodel._files import write_atomically
-from worldmodel._seeds import as_seed, generator
-from worldmodel.checkpoint import as_bytes, digest_of, read_weights
+from worldmodel.checkpoint import digest_of
+from worldmodel.heads import descend, read_part, write_part
 from worldmodel.model import WorldModel
 from worldmodel.policies import Policy
+from worldmodel.records import as_seed
 from worldmodel.transitions import Recipe, draw
 from worldmodel.values import GCIQL, GCIVL, HIQL
 
@@ -50,10 +49,8 @@ def learn(
         kind: `Policy`, `GCIVL`, `GCIQL` or `HIQL`.
         z: [E, T, D], as a frozen model embeds the frames of episodes, a block apart.
         actions: [E, T − 1, A], blocks between them, in the model's units.
-        steps: of Adam.
-        batch: steps of episodes in each.
-        rate: at the start.
-        seed: of first weights and of what is drawn.
+        steps, batch: of Adam, and steps of episodes in each.
+        rate, seed: at the start; of first weights and of what is drawn.
         over: goes through the steps, such as a bar.
         options: what differs from `kind.recipe`, see `Recipe`.
     Returns: the learner, in eval mode, without gradients of its own.
@@ -70,18 +67,14 @@ def learn(
     learner.standard.fit(z)
     if isinstance(learner, GCIQL):
         learner.keep_within(actions)
-    source = generator(seed, z.device)
-    optimizer = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    with torch.enable_grad():
-        for _ in over(range(steps)):
-            loss = learner.loss(draw(z, actions, batch, recipe, source))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            if not isinstance(learner, Policy):
-                learner.follow()
+    generator = torch.Generator(z.device).manual_seed(as_seed(seed))
+    follow: Callable[[], object] = int if isinstance(learner, Policy) else learner.follow
+
+    def error() -> Tensor:
+        follow()
+        return learner.loss(draw(z, actions, batch, recipe, generator))
+
+    descend(learner, error, rate=rate, steps=steps, over=over)
     return learner.requires_grad_(False).eval()
 
 
@@ -91,46 +84,32 @@ def save_learner(
     """Write a learner into one safetensors file; it appears whole or not.
 
     Args:
-        learner: as `learn` returns it.
-        path: a file, usually in the model's folder; one that is there is replaced.
+        learner, path: as `learn` returns it; a file, which is replaced.
         model: whose embeddings it knows; the file remembers which.
         notes: anything JSON can hold, such as data and steps.
     """
-    header = {
-        "class": type(learner).__name__,
-        "dims": [len(learner.standard.centre), learner.actor.shape[-1]],
-        "recipe": asdict(learner.recipe),
-        "model": digest_of(model.state_dict()),
-        "notes": notes or {},
-    }
-    content, _ = as_bytes(learner.state_dict(), {"learner": json.dumps(header)})
-    write_atomically(Path(path), content)
+    dims = [len(learner.standard.centre), learner.actor.shape[-1]]
+    of, recipe = digest_of(model.state_dict()), asdict(learner.recipe)
+    header = {"dims": dims, "recipe": recipe, "model": of, "notes": notes or {}}
+    write_part(learner, path, "learner", header)
 
 
 def load_learner(path: str | Path, *, model: WorldModel) -> Learner:
     """Read what `save_learner` wrote.
 
     Args:
-        path: the file.
-        model: it will be used with.
+        path, model: the file, and what it will be used with.
     Returns: the learner, in eval mode, without gradients of its own.
     Raises: ValueError naming the file if it holds something else, or belongs to another model:
         its embeddings, and its units of actions, would mean something else.
     """
-    from safetensors import safe_open
 
-    state = read_weights(Path(path))
-    with safe_open(path, framework="pt") as file:
-        kept = (file.metadata() or {}).get("learner", "null")
-    try:
-        header = json.loads(kept)
-        recipe, of = header["recipe"], header["model"]
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            recipe = Recipe(**{**recipe, "hidden": tuple(recipe["hidden"])})
-            learner: Learner = _KINDS[header["class"]](*header["dims"], recipe)
-        learner.load_state_dict(state)
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} holds no learner of this library: {error!r}") from error
-    if of != digest_of(model.state_dict()):
+    def make(told: Any) -> Learner:
+        recipe = Recipe(**{**told["recipe"], "hidden": tuple(told["recipe"]["hidden"])})
+        made: Learner = _KINDS[told["class"]](*told["dims"], recipe)
+        return made
+
+    learner, header = read_part(path, "learner", make)
+    if header.get("model") != digest_of(model.state_dict()):
         raise ValueError(f"{path} belongs to another model: its embeddings mean something else")
-    return learner.requires_grad_(False).eval()
+    return learner

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodel.transitions import Recipe, Transitions
+from worldmodel.transitions import Recipe, Transitions, check_recorded
 
 __all__ = ["Actor", "Policy", "Standard", "mlp", "retrieve", "unroll"]
 
@@ -47,8 +47,7 @@ def mlp(widths: Sequence[int], *, norm: bool = False, last: float = 1.0) -> nn.S
     """Linear maps with GELU between, and LayerNorm after it where asked for.
 
     Args:
-        widths: from input to output.
-        norm: for values; policies have none.
+        widths, norm: from input to output; for values, policies have none.
         last: variance of the last map's first weights, over the usual.
     Returns: the network.
     Source: OGBench, `impls/utils/networks.py`: weights of variance 2 / (a + b), biases 0.
@@ -72,9 +71,7 @@ class Actor(nn.Module):
     Gaussian goes straight on, between them; several have one mean for each.
 
     Args:
-        dim: width of x.
-        action_dim: A.
-        recipe: n, K and widths.
+        dim, action_dim, recipe: width of x; A; n, K and widths.
     """
 
     def __init__(self, dim: int, action_dim: int, recipe: Recipe) -> None:
@@ -122,9 +119,7 @@ class Policy(nn.Module):
     do not count. Inputs are two embeddings and nothing else, no past actions: see `draw`.
 
     Args:
-        dim: D.
-        action_dim: A.
-        recipe: n, a planner's horizon, or less and `unroll`; K; widths.
+        dim, action_dim, recipe: D; A; n, a planner's horizon, or less and `unroll`; K; widths.
     Shapes: z [B, D], z_goal [B, D] -> [B, K, n, A], the likeliest mode first.
     Source: GC-IDM, arXiv:2605.08732, without its input of the remaining time; mixture: Bishop,
         Mixture Density Networks (1994).
@@ -166,9 +161,7 @@ def unroll(
         decide: z [N, D], z_goal [N, D] -> [N, S, n, A].
         step: z [N, D], actions [N, n, A] -> [N, D]; of a model
             `lambda z, a: model.rollout(z[:, None], a)[:, -1]`.
-        z: [B, D], now.
-        z_goal: [B, D].
-        horizon: H.
+        z, z_goal, horizon: [B, D], now and wanted; H.
     Returns: [B, S, H, A].
     """
     parts = [decide(z, z_goal)]
@@ -190,27 +183,17 @@ def retrieve(
         ‖z_t − z‖² + min_{1 ≤ h ≤ reach} ‖z_{t+h} − z_goal‖²,   the `num` least
 
     Args:
-        z: [E, T, D], recorded.
-        actions: [E, T − 1, A], done between them.
-        now: [B, D].
-        z_goal: [B, D].
-        num: S.
-        horizon: H, length of a plan.
-        reach: most blocks until the goal; 0 is H.
+        z, actions: [E, T, D], recorded, and [E, T − 1, A], done between.
+        now, z_goal: [B, D].
+        num, horizon, reach: S; H, length of a plan; most blocks until the goal, 0 is H.
     Returns: [B, S, H, A].
     Raises: ValueError if episodes are shorter than a plan.
     Source: a retrieved demonstration as a search's mean, IMWM, arXiv:2606.01626.
     """
-    E, T, _ = z.shape
-    if actions.shape[:2] != (E, T - 1) or T <= horizon:
-        raise ValueError(
-            f"z and actions must be [E, T, D] and [E, T - 1, A] with T > horizon = {horizon}, got "
-            f"{list(z.shape)} and {list(actions.shape)}"
-        )
-    starts = T - horizon
+    T, starts = z.shape[1], check_recorded(z, actions, "horizon", horizon)
 
     def apart(to: Tensor) -> Tensor:
-        out: Tensor = torch.cdist(to, z.flatten(0, 1)).square().unflatten(1, (E, T))
+        out: Tensor = torch.cdist(to, z.flatten(0, 1)).square().unflatten(1, (-1, T))
         return out
 
     goal = apart(z_goal)[:, :, 1:]

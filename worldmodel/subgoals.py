@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldmodel._seeds import generator
+from worldmodel.records import shuffled
 
 __all__ = ["Graph", "warn_beyond"]
 
@@ -31,10 +31,8 @@ class Graph:
         d(i, j) = least Σ of edges from i to j,   edges (u, v): distance(u, v) ≤ `edge` blocks
 
     Attributes:
-        landmarks: [M, D].
-        distance: of embeddings.
-        ways: [M, M], blocks; inf where there is no way.
-        edge: most blocks of one edge.
+        landmarks, distance: [M, D], and of embeddings.
+        ways, edge: [M, M], blocks, inf where there is no way; most blocks of one edge.
     Source: Search on the replay buffer, Eysenbach et al., arXiv:1906.05253.
     """
 
@@ -50,20 +48,15 @@ class Graph:
         """Choose landmarks among recorded embeddings, and find all ways between them.
 
         Args:
-            z: [E, T, D], recorded.
-            distance: of embeddings.
-            num: M, at most; each is the recorded embedding that lies farthest from those before
-                it, out of ten times as many drawn.
-            edge: most blocks of one edge: near enough for the distance to be right, and for a
-                plan to see.
-            seed: of what is drawn.
-        Returns: Graph.
+            z, distance: [E, T, D], recorded, and of embeddings.
+            num, seed: M, at most; each is the recorded embedding that lies farthest from those
+                before it, out of ten times as many drawn.
+            edge: most blocks of one: near enough for the distance to be right and a plan to see.
         """
         from scipy.sparse.csgraph import shortest_path
 
         flat = z.flatten(0, 1)
-        order = torch.randperm(len(flat), generator=generator(seed), device="cpu")
-        drawn = flat[order[: 10 * num].to(flat.device)]
+        drawn = flat[shuffled(len(flat), seed)[: 10 * num].to(flat.device)]
         chosen, apart = [0], (drawn - drawn[0]).square().sum(-1)
         for _ in range(min(num, len(drawn)) - 1):
             chosen.append(int(apart.argmax()))
@@ -82,8 +75,7 @@ class Graph:
                               least: of those on the way, the farthest
 
         Args:
-            z_goal: [B, D].
-            reach: blocks that a plan can see; None is the graph's `edge`.
+            z_goal, reach: [B, D]; blocks that a plan can see, None is the graph's `edge`.
         Returns: a function of now [B, D] to sub-goals [B, D]; z_goal itself where it is within
             reach, and where no landmark leads to it.
         """
@@ -108,8 +100,7 @@ def warn_beyond(blocks: Tensor, horizon: int) -> None:
     """Warn where goals are farther than plans can see.
 
     Args:
-        blocks: [B], how far the goals are, `distance(z, z_goal).expm1()`.
-        horizon: H, blocks of a plan.
+        blocks, horizon: [B], how far goals are, `distance(z, z_goal).expm1()`; H of a plan.
     Warns: RuntimeWarning that says how many, and how far.
     """
     far = blocks > horizon

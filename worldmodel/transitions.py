@@ -68,6 +68,15 @@ class Transitions(NamedTuple):
     low_goal: Tensor
 
 
+def check_recorded(z: Tensor, actions: Tensor, name: str, least: int) -> int:
+    """Refuse z and actions unless [E, T, D], [E, T − 1, A] with T > 1 ≤ least: how many starts."""
+    (E, T, _), both = z.shape, f"{list(z.shape)} and {list(actions.shape)}"
+    if actions.shape[:2] != (E, T - 1) or not 1 <= least < T:
+        rule = f"[E, T, D] and [E, T - 1, A] with T > {name} = {least}"
+        raise ValueError(f"z and actions must be {rule}, got {both}")
+    return T - least
+
+
 def draw(
     z: Tensor, actions: Tensor, num: int, recipe: Recipe, generator: torch.Generator
 ) -> Transitions:
@@ -80,22 +89,14 @@ def draw(
     before the step is drawn: a policy that sees them repeats them, which fits data and fails.
 
     Args:
-        z: [E, T, D], T > n.
-        actions: [E, T − 1, A], done between them.
-        num: N.
-        recipe: Recipe.
-        generator: source of all randomness, on the device of z.
-    Returns: Transitions.
+        z, actions: [E, T, D], T > n, and [E, T − 1, A], done between.
+        num, recipe, generator: N, and the source of all randomness, on the device of z.
     Raises: ValueError if shapes disagree or episodes are no longer than a chunk.
     Source: OGBench, arXiv:2410.20092, `impls/utils/datasets.py`; past actions: Cube 100 → 76 %,
         Push-T 91 → 31 %, GC-IDM, arXiv:2605.08732.
     """
     (E, T, _), n, γ = z.shape, recipe.chunk, recipe.discount
-    if actions.shape[:2] != (E, T - 1) or not 1 <= n < T:
-        raise ValueError(
-            "z and actions must be [E, T, D] and [E, T - 1, A] with T > chunk = "
-            f"{n}, got {list(z.shape)} and {list(actions.shape)}"
-        )
+    check_recorded(z, actions, "chunk", n)
 
     def u() -> Tensor:
         return torch.rand(num, generator=generator, device=z.device, dtype=torch.float64)

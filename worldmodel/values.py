@@ -13,6 +13,7 @@ embeddings; V̄ is a slow copy of V.
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -72,64 +73,67 @@ class _Ensemble(nn.ModuleList):
         return torch.cat([net(x) for net in self], -1).movedim(-1, 0)
 
 
-@torch.no_grad()
-def _follow(slow: nn.Module, fast: nn.Module) -> None:
-    for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
-        old.lerp_(new, _TAU)
+class _Valued(nn.Module):
+    """What all three share: networks, of which one has a slow copy, and a distance."""
+
+    def __init__(self, dim: int, recipe: Recipe, followed: nn.Module) -> None:
+        super().__init__()
+        self.recipe, self.standard = recipe, Standard(dim)
+        self.slow = copy.deepcopy(followed).requires_grad_(False)
+        self._pair = (self.slow, followed)  # in a tuple, so that it is no part of its own
+
+    @abstractmethod
+    def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """V_i of [..., D] that broadcast: [i, ...]."""
+
+    def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """log(1 + d) by the lowest V = −(1 − γ^d) / (1 − γ): a search finds those too high."""
+        γ, value = self.recipe.discount, self.values(z, z_goal).amin(0)
+        left = (1 + (1 - γ) * value).clamp(1e-3, 1.0)  # what is beyond 1 / (1 − γ) is far
+        return (left.log() / torch.tensor(γ, device="cpu").log()).log1p()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the slow copy, V̄ ← V̄ + .005 (V − V̄); before each step."""
+        for old, new in zip(*(part.parameters() for part in self._pair), strict=True):
+            old.lerp_(new, _TAU)
 
 
-def _steps(value: Tensor, discount: float) -> Tensor:
-    """log(1 + d) of V = −(1 − γ^d) / (1 − γ); what is beyond 1 / (1 − γ) is far."""
-    left = (1 + (1 - discount) * value).clamp(1e-3, 1.0)
-    return (left.log() / torch.tensor(discount, device="cpu").log()).log1p()
-
-
-class GCIVL(nn.Module):
+class GCIVL(_Valued):
     """Goal-conditioned implicit V-learning: how far, and the policy that data with hindsight gives.
 
         value    Σ_i expectile_κ(adv, r + γ V̄_i(s′, g) − V_i(s, g)), see `_ivl`
         policy   AWR with advantage mean_i V_i(s′, g) − mean_i V_i(s, g), α
 
     Args:
-        dim: D.
-        action_dim: A.
-        recipe: defaults of the source, κ = .9, α = 10, one mode.
+        dim, action_dim, recipe: D, A; defaults of the source, κ = .9, α = 10, one mode.
     Source: OGBench; IQL: Kostrikov et al., arXiv:2110.06169.
     """
 
     recipe = Recipe()
 
     def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
-        super().__init__()
-        self.recipe, self.standard = recipe, Standard(dim)
-        self.value = _Ensemble(2, 2 * dim, recipe)
-        self.slow = copy.deepcopy(self.value).requires_grad_(False)
-        self.actor = Actor(2 * dim, action_dim, recipe)
+        value = _Ensemble(2, 2 * dim, recipe)
+        super().__init__(dim, recipe, value)
+        self.value, self.actor = value, Actor(2 * dim, action_dim, recipe)
 
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """Proposals, the likeliest first."""
         return self.actor.ranked(self.standard(z, z_goal))
 
-    def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """By the lower of both values: a search finds every one that is too high."""
-        return _steps(self.value(self.standard(z, z_goal)).amin(0), self.recipe.discount)
+    def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """Both."""
+        return self.value(self.standard(z, z_goal))
 
     def loss(self, batch: Transitions) -> Tensor:
         """Value and policy, summed; each has parameters of its own."""
-        V, slow = (
-            lambda s, g, nets=nets: nets(self.standard(s, g)) for nets in (self.value, self.slow)
-        )
-        value = _ivl(V, slow, batch, self.recipe.share)
-        gain = _gain(V, batch.z, batch.following, batch.goal)
-        x = self.standard(batch.z, batch.goal)
+        see, V = self.standard, self.values
+        value = _ivl(V, lambda s, g: self.slow(see(s, g)), batch, self.recipe.share)
+        gain, x = _gain(V, batch.z, batch.following, batch.goal), see(batch.z, batch.goal)
         return value + awr(self.actor, x, batch.actions, gain, self.recipe.alpha)
 
-    def follow(self) -> None:
-        """Move the slow copy, V̄ ← V̄ + .005 (V − V̄); after each step."""
-        _follow(self.slow, self.value)
 
-
-class GCIQL(nn.Module):
+class GCIQL(_Valued):
     """Goal-conditioned implicit Q-learning over chunks of actions.
 
         value    expectile_κ(q − V, q − V),   q = min_i Q̄_i(s, a, g)
@@ -140,9 +144,7 @@ class GCIQL(nn.Module):
     One V without a slow copy, two Q with one.
 
     Args:
-        dim: D.
-        action_dim: A.
-        recipe: defaults of the source, κ = .9, α = .3; one mode, whatever it says.
+        dim, action_dim, recipe: D, A; defaults of the source, κ = .9, α = .3; one mode always.
     Source: OGBench (DDPG+BC, its default); chunks: Q-chunking, arXiv:2507.07969.
     """
 
@@ -151,11 +153,10 @@ class GCIQL(nn.Module):
     recipe = Recipe(alpha=0.3)
 
     def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
-        super().__init__()
-        self.recipe, self.standard = recipe, Standard(dim)
-        self.value = _Ensemble(1, 2 * dim, recipe)
-        self.critic = _Ensemble(2, 2 * dim + recipe.chunk * action_dim, recipe)
-        self.slow = copy.deepcopy(self.critic).requires_grad_(False)
+        value = _Ensemble(1, 2 * dim, recipe)
+        critic = _Ensemble(2, 2 * dim + recipe.chunk * action_dim, recipe)
+        super().__init__(dim, recipe, critic)
+        self.value, self.critic = value, critic
         self.actor = Actor(2 * dim, action_dim, replace(recipe, modes=1))
         self.register_buffer("low", torch.full((action_dim,), -1.0))
         self.register_buffer("high", torch.full((action_dim,), 1.0))
@@ -164,9 +165,9 @@ class GCIQL(nn.Module):
         """The proposal."""
         return self._within(self.actor.ranked(self.standard(z, z_goal)))
 
-    def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """By the one value."""
-        return _steps(self.value(self.standard(z, z_goal))[0], self.recipe.discount)
+    def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """The one."""
+        return self.value(self.standard(z, z_goal))
 
     def keep_within(self, actions: Tensor) -> None:
         """Take the range of recorded actions [..., A]: outside, Q has seen nothing."""
@@ -195,15 +196,11 @@ class GCIQL(nn.Module):
         total: Tensor = value + critic + pleased + self.recipe.alpha * clone
         return total
 
-    def follow(self) -> None:
-        """Move the slow copy, Q̄ ← Q̄ + .005 (Q − Q̄); after each step."""
-        _follow(self.slow, self.critic)
-
     def _within(self, actions: Tensor) -> Tensor:
         return actions.clamp(self.low, self.high)
 
 
-class HIQL(nn.Module):
+class HIQL(_Valued):
     """Hierarchical implicit Q-learning: a policy for sub-goals, and one that reaches them.
 
         value    as GCIVL's, of V_i(s, φ(s, g)); φ has length √10 and learns from the value alone
@@ -211,20 +208,18 @@ class HIQL(nn.Module):
         high     AWR: φ(s, s_{t+k}) on the way to g, advantage V(s_{t+k}, g) − V(s, g)
 
     Args:
-        dim: D.
-        action_dim: A.
-        recipe: defaults of the source, κ = .7, α = 3 for both policies, k = 5 blocks; one mode.
+        dim, action_dim, recipe: D, A; defaults of the source, κ = .7, α = 3 for both policies,
+            k = 5 blocks; one mode always.
     Source: Park et al., arXiv:2307.11949; OGBench.
     """
 
     recipe = Recipe(share=0.7, alpha=3.0)
 
     def __init__(self, dim: int, action_dim: int, recipe: Recipe = recipe) -> None:
-        super().__init__()
-        self.recipe, self.standard = recipe, Standard(dim)
-        self.represent = mlp([2 * dim, *recipe.hidden, _REP], norm=True)
-        self.value = _Ensemble(2, dim + _REP, recipe)
-        self.slow = copy.deepcopy(self.value).requires_grad_(False)
+        represent = mlp([2 * dim, *recipe.hidden, _REP], norm=True)
+        value = _Ensemble(2, dim + _REP, recipe)
+        super().__init__(dim, recipe, value)
+        self.represent, self.value = represent, value
         self.actor = Actor(dim + _REP, action_dim, replace(recipe, modes=1))
         self.high = Actor(2 * dim, _REP, replace(recipe, modes=1, chunk=1))
 
@@ -238,14 +233,14 @@ class HIQL(nn.Module):
         wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0])
         return known[(self._phi(z.unsqueeze(1), known) - wanted).square().sum(-1).argmin(1)]
 
-    def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """By the lower of both values."""
-        return _steps(self._of(self.value)(z, z_goal).amin(0), self.recipe.discount)
+    def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """Both, of φ."""
+        return self._of(self.value, z, z_goal)
 
     def loss(self, batch: Transitions) -> Tensor:
         """Value and both policies, summed; the policies teach φ nothing."""
-        see, α, V = self.standard, self.recipe.alpha, self._of(self.value)
-        value = _ivl(V, self._of(self.slow), batch, self.recipe.share)
+        see, α, V = self.standard, self.recipe.alpha, self.values
+        value = _ivl(V, lambda s, g: self._of(self.slow, s, g), batch, self.recipe.share)
         s, low, goal, ahead = batch.z, batch.low_goal, batch.goal, batch.subgoal
         near, far = _gain(V, s, batch.following, low), _gain(V, s, ahead, goal)
         with torch.no_grad():
@@ -254,20 +249,13 @@ class HIQL(nn.Module):
         lower = awr(self.actor, x, batch.actions, near, α)
         return value + lower + awr(self.high, see(s, goal), wanted, far, α)
 
-    def follow(self) -> None:
-        """Move the slow copy of V; φ has none. After each step."""
-        _follow(self.slow, self.value)
-
     def _phi(self, z: Tensor, z_goal: Tensor) -> Tensor:
         return _of_length(self.represent(self.standard(z, z_goal)))
 
-    def _of(self, nets: _Ensemble) -> _Value:
-        def value(z: Tensor, z_goal: Tensor) -> Tensor:
-            φ = self._phi(z, z_goal)
-            out: Tensor = nets(torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1))
-            return out
-
-        return value
+    def _of(self, nets: nn.Module, z: Tensor, z_goal: Tensor) -> Tensor:
+        φ = self._phi(z, z_goal)
+        out: Tensor = nets(torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1))
+        return out
 
 
 def _of_length(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,15 +183,19 @@ def test_hiql_gives_subgoals_and_a_clone_its_block(
 def test_far_goals_are_warned_of_once(
     learned: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One warning for all pairs before the first of them; none where sub-goals lead the way."""
+    """One warning for all pairs, before the first; none where sub-goals or a policy lead."""
     import worldmodel.values
 
     far: Callable[..., Tensor] = lambda self, z, g: (z - g).sum(-1) * 0 + 3.0  # noqa: E731
     monkeypatch.setattr(worldmodel.values.GCIVL, "distance", far)
+    all_the_way = ("--check", "100", "--batch-size", "2")
     with pytest.warns(RuntimeWarning, match="7 of 7 goals are farther than a plan of 5") as told:
-        assert evaluate(learned, manifest, tmp_path / "a", "--batch-size", "2") == 0
+        assert evaluate(learned, manifest, tmp_path / "a", *all_the_way) == 0
     assert len(told) == 1
-    assert evaluate(learned, manifest, tmp_path / "b", "--subgoals", "graph") == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, words in {"b": (*all_the_way, "--subgoals", "graph"), "c": ()}.items():
+            assert evaluate(learned, manifest, tmp_path / name, *words) == 0
 
 
 def test_a_policy_sees_two_embeddings_and_no_past_action(
@@ -324,7 +329,7 @@ def test_what_does_not_fit_is_named(
     assert learn(run, data, tmp_path / "policy", "--learner", "policy") == 0
     for words in (["--distance", "1"], ["--subgoals", "graph"]):
         assert evaluate(tmp_path / "policy", manifest, out, *words) == 2
-        told = f"{words[0][2:]} needs the learner a value (gcivl, gciql, hiql), got Policy"
+        told = "distance and subgoals need a value (gcivl, gciql, hiql), got Policy"
         assert told in capsys.readouterr().err
     assert evaluate(learned, manifest, out, "--cloned", str(run)) == 2
     assert "cloned must be a run of --objective gcbc" in capsys.readouterr().err

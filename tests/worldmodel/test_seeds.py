@@ -16,11 +16,11 @@ import torch
 import sigreg
 from planners import CEM, MPC, optimize
 from worldmodel import load, presets, save
-from worldmodel._seeds import as_seed
 from worldmodel.data import BatchOrder, split
 from worldmodel.heads import fit_distance, fit_head
 from worldmodel.learning import learn
 from worldmodel.policies import Policy
+from worldmodel.records import as_seed
 from worldmodel.study import fit_decoder, mean_estimate
 from worldmodel.subgoals import Graph
 from worldmodel.worlds import TwoRoom, collect

@@ -35,7 +35,9 @@ Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling", "pro
 Dtype = Literal["float32", "bfloat16", "float16"]
 Cost = Literal["last", "mean", "nearest"]
 Preset = Literal["small", "lewm"]
+Objective = Literal["lewm", "pldm", "gcbc", "proposals"]
 Learner = Literal["policy", "mixture", "gcivl", "gciql", "hiql"]
+Subgoals = Literal["none", "graph", "hiql"]
 Proposer = Literal["policy", "recorded", "variants"]
 BUILT_IN = "two-room"
 _GUIDED = ("sources", "cloned", "distance", "subgoals", "check")  # settings of proposals alone
@@ -175,9 +177,7 @@ class TrainSettings(Recipe):
     held_out: Share = option(0.1, "fraction of the episodes kept out of training")
     preset: Preset = option("small", "model and defaults")
     init_from: Existing | None = option(None, "run whose weights it begins with (fine-tuning)")
-    objective: Literal["lewm", "pldm", "gcbc", "proposals"] = option(
-        "lewm", "what is minimised; proposals: a learner beside the model of init-from"
-    )
+    objective: Objective = option("lewm", "what is minimised; proposals: beside init-from's model")
     learner: Learner = option("gcivl", "of proposals: a policy, or a value and its policies")
     checkpoint_every: Count = option(1000, "steps between two checkpoints; the last two are kept")
     report_every: Count | None = option(None, "steps between rows of curves.csv; none: 200 rows")
@@ -283,12 +283,8 @@ class PlannerSettings(Settings):
     """
 
     planner: Planner = option("cem", "who searches")
-    samples: Count | None = option(
-        None, "candidates, or starts of gradient; none: 64, gradient 16, proposals 12"
-    )
-    iterations: Count | None = option(
-        None, "per decision; none: 6, gradient 24, proposals 2; 1 picks, more refine by cem"
-    )
+    samples: Count | None = option(None, "candidates; none: 64, gradient 16 starts, proposals 12")
+    iterations: Count | None = option(None, "none: 6, gradient 24, proposals 1; more refine by cem")
     elites: Count = option(8, "of cem, icem and proposals; candidates that mppi averages")
     horizon: Count = option(5, "blocks planned ahead")
     execute: Count = option(1, "blocks done before the next plan")
@@ -297,18 +293,12 @@ class PlannerSettings(Settings):
     temperature: Positive = option(1.0, "of mppi, in units of the cost")
     rate: Positive = option(0.1, "step size of gradient")
     cost: Cost = option("nearest", "which predictions are compared with the goal")
-    free: bool = option(
-        False, "search every raw action of a block, not one that is held over it; proposals do"
-    )
+    free: bool = option(False, "search every raw action of a block, not one held; proposals do")
     sources: list[Proposer] = option(["policy"], "of proposals: the learner's, recorded, varied")
     cloned: Existing | None = option(None, "of proposals: a gcbc run, whose block is one more")
     distance: Weight = option(0.0, "of proposals: weight of the learner's distance in the cost")
-    subgoals: Literal["none", "graph", "hiql"] = option(
-        "none", "of proposals: aim at what lies on the way, by recorded frames or hiql's policy"
-    )
-    check: Weight = option(
-        1.0, "of proposals: blocks to the goal; farther off, a value's likeliest is done unchecked"
-    )
+    subgoals: Subgoals = option("none", "of proposals: aim at recorded frames on the way, by whom")
+    check: Weight = option(1.0, "of proposals: imagine this near the goal, in blocks of a value")
     dtype: Dtype = option("float32", "of the predictor while planning")
     compile: bool = option(False, "compile the predictor (torch.compile)")
     cuda_graph: bool = option(False, "record the cost as a CUDA graph; not with gradient")
@@ -316,7 +306,7 @@ class PlannerSettings(Settings):
     @property
     def budget(self) -> tuple[int, int]:
         """Candidates per iteration, and iterations; their product is the same for every default."""
-        usual = {"gradient": (16, 24), "proposals": (12, 2)}.get(self.planner, (64, 6))
+        usual = {"gradient": (16, 24), "proposals": (12, 1)}.get(self.planner, (64, 6))
         return self.samples or usual[0], self.iterations or usual[1]
 
     def described(self) -> dict[str, str | int | float | bool | None]:
@@ -350,10 +340,8 @@ class PlannerSettings(Settings):
             raise ValueError(f"samples must be at least {fewest} {words}")
         if self.cuda_graph and name == "gradient":
             raise ValueError("cuda_graph records no gradients, got it with planner gradient")
-        if not self.sources:
-            raise ValueError("sources must name one at least, got none")
-        idle = self.distance or self.sources[0] == "variants"
-        if self.check == 0 and idle:
+        first = self.sources[0] if self.sources else "variants"
+        if self.check == 0 and (self.distance or first == "variants"):
             rule = "no distance, and a first source that is no variant"
             raise ValueError(f"check 0 takes {rule}: nothing is imagined")
         return self

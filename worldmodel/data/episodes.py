@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel._seeds import generator
 from worldmodel.data.frames import Frames
+from worldmodel.records import shuffled
 
 __all__ = ["ActionScale", "Episodes", "action_digest", "episode_digests", "split"]
 
@@ -164,7 +164,7 @@ def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     """
     if num < 2 or not 0 < held_out < 1:
         raise ValueError(f"a split needs num >= 2 and 0 < held_out < 1, got {num} and {held_out}")
-    order = torch.randperm(num, generator=generator(seed), device="cpu")
+    order = shuffled(num, seed)
     kept = min(max(round(num * held_out), 1), num - 1)
     return order[kept:].sort().values, order[:kept].sort().values
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from worldmodel._seeds import as_seed, generator
 from worldmodel.data.episodes import ActionScale, Episodes
 from worldmodel.data.frames import Frames, gather
-from worldmodel.records import Batch, each
+from worldmodel.records import Batch, as_seed, each, shuffled
 
 __all__ = ["BatchOrder", "Windows", "loader"]
 
@@ -138,9 +137,8 @@ class BatchOrder(Sampler[Tensor]):
         """Indices of our part of the batch of `step`: [batch_size / ranks]."""
         turn, position = divmod(step, self.num // self.batch_size)
         if turn != self._pass:
-            source = generator((as_seed(self.seed) * 1_000_003 + int(turn)) % 2**63)
-            self._order = torch.randperm(self.num, generator=source, device="cpu")
-            self._pass = turn
+            seed = (as_seed(self.seed) * 1_000_003 + int(turn)) % 2**63
+            self._order, self._pass = shuffled(self.num, seed), turn
         share = self.batch_size // self.ranks
         first = position * self.batch_size + self.rank * share
         return self._order[first : first + share]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from worldmodel._seeds import generator
+from worldmodel.records import as_seed
 
 __all__ = [
     "Estimate", "PairedTest", "bootstrap", "jackknife", "mean_estimate", "paired_test",
@@ -59,7 +59,8 @@ def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
     sums, value = _total(sums, figure)
     num = len(sums)
     if num >= 2 and math.isfinite(value):
-        drawn = torch.randint(num, (_ROUNDS, num), generator=generator(seed), device="cpu")
+        generator = torch.Generator().manual_seed(as_seed(seed))
+        drawn = torch.randint(num, (_ROUNDS, num), generator=generator, device="cpu")
         counts = torch.zeros(_ROUNDS, num, dtype=torch.float64, device="cpu")
         counts.scatter_add_(1, drawn, torch.ones_like(counts))
         again = figure(counts @ sums)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodel._seeds import as_seed
 from worldmodel.heads import fit_head
 from worldmodel.layers import zeroed
+from worldmodel.records import as_seed
 from worldmodel.study.estimates import Estimate, bootstrap
 
 __all__ = [

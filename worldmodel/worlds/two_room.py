@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel._seeds import as_seed
+from worldmodel.records import as_seed
 from worldmodel.worlds._discs import BORDER, THICKNESS, DiscWorld, paint_rooms, sample_grid
 from worldmodel.worlds.contract import Floats, Pixels
 

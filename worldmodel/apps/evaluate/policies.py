@@ -35,7 +35,6 @@ from worldmodel.apps.settings import PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
-from worldmodel.study import embed
 from worldmodel.worlds import World
 
 __all__ = ["FLOORS", "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Outcome",
@@ -161,10 +160,6 @@ class PlannerPolicy:
         """Plans that are imagined for one decision."""
         samples, iterations = self.planner.budget
         return self.guide.rollouts if self.guide else samples * iterations
-
-    def embed(self, world: World, states: Floats) -> Tensor:
-        """What the model sees of states [N, S]: [N, D]."""
-        return embed(self.model, torch.from_numpy(world.draw(states)))
 
     def _looks(self, goal: Tensor) -> Callable[[Tensor], tuple[Cost, Method[Any] | None]]:
         """From frames to the cost of all problems, in calls of `together` problems each.

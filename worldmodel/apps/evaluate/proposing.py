@@ -18,8 +18,10 @@ from worldmodel.gcbc import GCBC
 from worldmodel.learning import Learner, load_learner
 from worldmodel.model import WorldModel
 from worldmodel.policies import Policy, retrieve, unroll
+from worldmodel.study import embed
 from worldmodel.subgoals import Graph, warn_beyond
 from worldmodel.values import HIQL
+from worldmodel.worlds.contract import Pixels
 
 __all__ = ["EACH", "Guide", "guide_of"]
 
@@ -43,16 +45,13 @@ class Guide(NamedTuple):
     @property
     def rollouts(self) -> int:
         """Plans imagined for a decision: what is costed, and policies that act in imagination."""
-        recipe, planner, sources = self.learner.recipe, self.planner, self.planner.sources
-        unrolled = self.horizon > recipe.chunk
-        modes = 1 if isinstance(self.learner, HIQL) else recipe.modes
-        policy = modes * ("policy" in sources)
-        others = EACH * len({*sources} - {"policy"})
-        cloned, (samples, iterations) = int(self.clone is not None), planner.budget
-        walked = policy * unrolled + cloned * (self.horizon > 1)
+        (modes, chunk, _), sources = self.learner.actor.shape, self.planner.sources
+        policy, cloned = modes * ("policy" in sources), int(self.clone is not None)
+        walked = policy * (self.horizon > chunk) + cloned * (self.horizon > 1)
+        (samples, iterations), others = self.planner.budget, EACH * len({*sources} - {"policy"})
         # The rest of the last plan, and rest.
         costed = 2 + policy + others + cloned + (iterations - 1) * samples
-        return walked + (0 if planner.check == 0 else costed)
+        return walked + (0 if self.planner.check == 0 else costed)
 
     @property
     def horizon(self) -> int:
@@ -67,42 +66,37 @@ class Guide(NamedTuple):
         Plans are [N, P, H, A]; where trust [N] is true, the first of them is done unimagined.
         """
         planner, learner, sources = self.planner, self.learner, self.planner.sources
-        toward = self._toward(z_goal)
+        toward, H = self._toward(z_goal), self.horizon
         rest = self.bounds.from_environment(z_goal.new_zeros(self.actions.shape[-1]))
 
-        def propose(z: Tensor, aim: Tensor, frames: Tensor) -> Tensor:
-            plans = []
+        def advise(futures: Futures, frames: Tensor) -> tuple[goals.Goal, Tensor, Tensor]:
+            z = futures.z[:, -1].to(z_goal)
+            aim, plans = toward(z), []
             if self.clone is not None:
                 plans.append(self._cloned(z, aim, frames, goal))
             for source in sources:
                 if source == "policy":
-                    plans.append(unroll(self._decide, self._step, z, aim, self.horizon))
+                    plans.append(unroll(self._decide, self._step, z, aim, H))
                 elif source == "recorded":
-                    plans.append(retrieve(self.z, self.actions, z, aim, EACH, self.horizon))
-            plans.append(rest.expand(len(z), 1, self.horizon, -1))
-            return torch.cat(plans, 1)
-
-        def trusted(z: Tensor) -> Tensor:
-            if planner.check == 0 or isinstance(learner, Policy):
-                return torch.full_like(z[:, 0], planner.check == 0, dtype=torch.bool)
-            return learner.distance(z, z_goal).expm1() > planner.check
-
-        def advise(futures: Futures, frames: Tensor) -> tuple[goals.Goal, Tensor, Tensor]:
-            z = futures.z[:, -1].to(z_goal)
-            aim = toward(z)
+                    plans.append(retrieve(self.z, self.actions, z, aim, EACH, H))
+            plans.append(rest.expand(len(z), 1, H, -1))
             # Where a count of blocks is blind, near the goal, likeness decides.
             cost = goals.near(aim, planner.cost) * (1 / aim.shape[-1])
-            if planner.distance:
-                assert not isinstance(learner, Policy)
-                cost = cost + planner.distance * goals.temporal(learner.distance, aim, planner.cost)
-            return cost, propose(z, aim, frames), trusted(z)
+            trust = torch.full_like(z[:, 0], planner.check == 0, dtype=torch.bool)
+            if not isinstance(learner, Policy):
+                soon = goals.temporal(learner.distance, aim, planner.cost)
+                cost = cost + planner.distance * soon if planner.distance else cost
+                trust |= learner.distance(z, z_goal).expm1() > planner.check
+            return cost, torch.cat(plans, 1), trust
 
         return advise
 
-    def warn(self, z: Tensor, z_goal: Tensor) -> None:
-        """Warn if goals [N, D] are out of sight from z [N, D], and nothing leads there."""
+    def warn(self, *ends: Pixels) -> None:
+        """Warn if goals are out of the sight of their plans, by pictures of starts and goals."""
         if self.planner.subgoals == "none" and not isinstance(self.learner, Policy):
-            warn_beyond(self.learner.distance(z, z_goal).expm1(), self.planner.horizon)
+            z, z_goal = (embed(self.model, torch.from_numpy(frames)) for frames in ends)
+            blocks = self.learner.distance(z, z_goal).expm1()
+            warn_beyond(blocks[blocks <= self.planner.check], self.planner.horizon)
 
     def _toward(self, z_goal: Tensor) -> Callable[[Tensor], Tensor]:
         if self.graph is not None:
@@ -150,22 +144,16 @@ def guide_of(run: Run, bounds: Bounds, planner: PlannerSettings) -> Guide:
     device = next(model.parameters()).device
     learner = load_learner(path, model=model).to(device)
     kept = {name: part.to(device) for name, part in read_weights(run.folder / RECORDED).items()}
-    lacks = {
-        "distance": bool(planner.distance) and isinstance(learner, Policy),
-        "subgoals": planner.subgoals == "graph" and isinstance(learner, Policy),
-        "subgoals hiql": planner.subgoals == "hiql" and not isinstance(learner, HIQL),
-    }
-    if asked := [name for name, missing in lacks.items() if missing]:
-        which = "hiql" if asked[0] == "subgoals hiql" else "a value (gcivl, gciql, hiql)"
-        raise ValueError(f"{asked[0]} needs the learner {which}, got {type(learner).__name__}")
-    clone = None if planner.cloned is None else open_run(planner.cloned, str(device))
-    if clone is not None and not isinstance(clone.model, GCBC):
-        raise ValueError(f"cloned must be a run of --objective gcbc, got {planner.cloned}")
-    if clone is not None and clone.frameskip != run.frameskip:
-        both = f"{clone.frameskip} and {run.frameskip}"
-        raise ValueError(f"cloned must be of the run's frameskip, got {both}")
-    graph = None
-    if planner.subgoals == "graph":
-        assert not isinstance(learner, Policy)
+    graph, clone, which = None, None, type(learner).__name__
+    if planner.subgoals == "hiql" and not isinstance(learner, HIQL):
+        raise ValueError(f"subgoals hiql needs the learner hiql, got {which}")
+    if isinstance(learner, Policy) and (planner.distance or planner.subgoals == "graph"):
+        raise ValueError(f"distance and subgoals need a value (gcivl, gciql, hiql), got {which}")
+    if planner.cloned is not None:
+        clone = open_run(planner.cloned, str(device))
+        if not isinstance(clone.model, GCBC) or clone.frameskip != run.frameskip:
+            rule = f"a run of --objective gcbc at frameskip {run.frameskip}"
+            raise ValueError(f"cloned must be {rule}, got {planner.cloned}")
+    if planner.subgoals == "graph" and not isinstance(learner, Policy):
         graph = Graph.of(kept["z"], learner.distance, num=_LANDMARKS, edge=_EDGE)
     return Guide(model, learner, **kept, bounds=bounds, planner=planner, clone=clone, graph=graph)

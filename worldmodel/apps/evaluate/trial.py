@@ -105,7 +105,7 @@ def prepare(
             for pair in range(len(tried.seeds))]  # fmt: skip
     planned = policy if isinstance(policy, PlannerPolicy) else None
     if planned and planned.guide:
-        planned.guide.warn(*(planned.embed(world, s) for s in (tried.starts, tried.goals)))
+        planned.guide.warn(*(world.draw(states) for states in (tried.starts, tried.goals)))
     fingerprint = Fingerprint(
         run=str(run.folder) if run else type(policy).__name__,
         objective=run.objective if run else None, weights=digest(run.model) if run else None,

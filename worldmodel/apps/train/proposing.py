@@ -57,11 +57,9 @@ def run(settings: TrainSettings) -> int:
         # What the run kept apart stays apart.
         free = torch.tensor([e for e, name in enumerate(names) if name not in run.held_out])
         which, T = _longest(episodes.lengths, free, run.frameskip)
-        with Progress("embed", len(which), unit="episode") as bar:
-            parts = []
-            for some in which.split(32):
-                parts.append(sequences(run, episodes, some, T))
-                bar.update(len(some))
+        groups = which.split(32)
+        with Progress("embed", len(groups), unit="batch") as bar:
+            parts = [sequences(run, episodes, some, T) for some in bar.over(groups)]
         z, actions = torch.cat([p.z for p in parts]), torch.cat([p.actions for p in parts])
         steps = settings.steps or 1
         with Progress("learn", steps) as bar:
@@ -106,10 +104,10 @@ def _options(settings: TrainSettings, frameskip: int) -> dict[str, Any]:
     given |= settings.model.get("recipe", {})
     known = asdict(Recipe())
     for name, value in given.items():
-        numbers = value if name == "hidden" and isinstance(value, list) else [value]
         if name not in known:
             raise ValueError(f"recipe has no {name!r}; it has {', '.join(known)}")
-        if not numbers or any(type(x) not in (int, float) or x < 0 for x in numbers):
+        kinds = list if name == "hidden" else (int, type(known[name]))
+        if not isinstance(value, kinds) or isinstance(value, bool):
             raise ValueError(f"recipe.{name} must be like {known[name]}, got {value!r}")
     return {"kind": kind, **given, "hidden": tuple(given["hidden"])}
 

@@ -200,7 +200,8 @@ def _pairs(
 def _standardise(head: Head, z: Tensor, y: Tensor) -> None:
     for middle, spread, of in ((head.centre, head.spread, z), (head.middle, head.scale, y)):
         middle.copy_(of.mean(0))
-        spread.copy_(of.std(0).clamp_min(1e-8))
+        rounding = 1e-7 * of.abs().mean(0)  # in whatever units
+        spread.copy_(of.std(0).clamp_min(rounding).clamp_min(torch.finfo(of.dtype).tiny))
 
 
 def save_head(head: Head | DistanceHead, path: str | Path) -> None:

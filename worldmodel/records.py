@@ -11,17 +11,8 @@ from typing import Any, NamedTuple, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "Batch",
-    "Losses",
-    "Observations",
-    "as_seed",
-    "as_tensor",
-    "each",
-    "lead",
-    "named",
-    "shuffled",
-]
+__all__ = ["Batch", "Losses", "Observations", "as_seed", "as_tensor", "each", "lead", "named",
+           "shuffled"]  # fmt: skip
 
 Device = str | torch.device
 Folder = str | PathLike[str]

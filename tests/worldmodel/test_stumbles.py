@@ -27,6 +27,8 @@ from worldmodel.apps.train.material import open_material
 from worldmodel.data import ActionScale, Episodes, open_hdf5
 from worldmodel.data.frames import in_colour, is_channels_last
 from worldmodel.data.opening import open_episodes
+from worldmodel.heads import fit_head
+from worldmodel.study import score_guesses
 from worldmodel.worlds import open_world
 
 TINY = (
@@ -276,6 +278,20 @@ def test_a_control_moves_in_whatever_units(units: float) -> None:
     jitter = resting()
     jitter.actions[::2, 1] = float(np.nextafter(np.float32(0.5), np.float32(1)))
     assert ActionScale.fit(jitter).held == [1]
+
+
+@pytest.mark.parametrize("units", [1e-15, 1e-9, 1e9])
+def test_probes_read_states_in_whatever_units(units: float) -> None:
+    """What a head says, and its error, scale with the states it was fitted on."""
+    z = torch.randn(60, 4)
+    y = z[:, :2] + 0.1 * torch.randn(60, 2)
+    head, scaled = fit_head(z, y), fit_head(z, y * units)
+    torch.testing.assert_close(scaled(z) / units, head(z), atol=1e-5, rtol=1e-4)
+    episode = torch.arange(60) // 10
+    one = score_guesses(head(z), y, episode, y.std(0))[0]
+    other = score_guesses(scaled(z), y * units, episode, (y * units).std(0))[0]
+    assert other.mse.value == pytest.approx(one.mse.value, rel=1e-3)
+    assert other.r2.value == pytest.approx(one.r2.value, rel=1e-3)
 
 
 def test_a_control_that_never_moved_is_held_and_told(

@@ -26,7 +26,7 @@ from worldmodel.data.reading import (
     choose_states,
     episodes_of,
     read_actions,
-)
+)  # fmt: skip
 
 __all__ = ["is_lerobot", "lerobot_columns", "open_lerobot"]
 

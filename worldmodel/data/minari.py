@@ -22,7 +22,7 @@ from worldmodel.data.reading import (
     choose_states,
     episodes_of,
     read_actions,
-)
+)  # fmt: skip
 
 __all__ = ["is_minari", "minari_columns", "open_minari"]
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -129,15 +129,8 @@ def choices_in_words(episodes: Episodes) -> str:
     return f"whole numbers are choices of {options} options, one-hot side by side"
 
 
-@dataclass(frozen=True)
-class _Some:
-    """Reads the frames of some episodes."""
-
-    read: Callable[[int], NDArray[np.uint8]]
-    which: list[int]
-
-    def __call__(self, e: int) -> NDArray[np.uint8]:
-        return self.read(self.which[e])
+def _nth(read: Callable[[int], Any], which: list[int], e: int) -> Any:
+    return read(which[e])
 
 
 def episodes_of(
@@ -156,7 +149,7 @@ def episodes_of(
     H, W, C = image
     ours = torch.from_numpy(lengths[taken.kept])
     return Episodes(
-        EpisodeFrames(_Some(read, taken.kept.tolist()), ours, (C, H, W)),
+        EpisodeFrames(partial(_nth, read, taken.kept.tolist()), ours, (C, H, W)),
         torch.from_numpy(taken.actions),
         ours,
         torch.from_numpy(np.vstack(rows)) if rows else None,

@@ -72,7 +72,8 @@ def score_guesses(
     _, index = episode.unique(return_inverse=True)
     found = []
     for column in range(truth.shape[1]):
-        unit = float(scale[column].double().clamp_min(1e-8))
+        rounding = 1e-7 * truth[:, column].double().abs().mean().clamp_min(1e-30)
+        unit = float(scale[column].double().clamp_min(rounding))
         middle = truth[:, column].double().mean()
         y = (truth[:, column].double() - middle) / unit
         x = (guess[:, column].double() - middle) / unit

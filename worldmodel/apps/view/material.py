@@ -117,7 +117,7 @@ def describe_model(
         )
     probe = fit_head(fit, y[:half].flatten(0, 1))
     rest, guess = (t[half:].flatten(0, 1) for t in (y, probe(z)))
-    spread = (rest - rest.mean(0)).square().sum(0).clamp_min(1e-12)
+    spread = (rest - rest.mean(0)).square().sum(0).clamp_min(1e-30)
     blocks = run.scale.normalise(material.raw.unflatten(1, (-1, run.frameskip)).flatten(2)).to(z)
     with torch.no_grad():
         step = model.rollout(z[:, :-1].flatten(0, 1)[:, None], blocks.flatten(0, 1)[:, None])

@@ -285,7 +285,7 @@ def test_probes_read_states_in_whatever_units(units: float) -> None:
     """What a head says, and its error, scale with the states it was fitted on."""
     z = torch.randn(60, 4)
     y = z[:, :2] + 0.1 * torch.randn(60, 2)
-    head, scaled = fit_head(z, y), fit_head(z, y * units)
+    head, scaled = fit_head(z, y, (8,)), fit_head(z, y * units, (8,))
     torch.testing.assert_close(scaled(z) / units, head(z), atol=1e-5, rtol=1e-4)
     episode = torch.arange(60) // 10
     one = score_guesses(head(z), y, episode, y.std(0))[0]

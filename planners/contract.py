@@ -196,6 +196,8 @@ class Bounds:
 
     def _tiled(self, like: Tensor) -> tuple[Tensor, ...]:
         """Low and high in planning units, then low, high, mean, std as given: [A] each."""
+        if not (isinstance(like, Tensor) and like.is_floating_point() and like.ndim):
+            raise TypeError(f"actions, or like, must be a float tensor [..., A], got {shown(like)}")
         A, size = like.shape[-1], self.low.numel()
         key = (A, like.dtype, like.device)
         if key in self._rows:

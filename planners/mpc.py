@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._arguments import calls, floats, instance, integer, number, one_of, require
+from planners._arguments import calls, floats, instance, integer, number, one_of, placed, require
 from planners._common import mirrored, shift
 from planners._record import choose, put_together, take_apart, walk
 from planners.contract import Bounds, Cost, Method, Plan, StateT
@@ -116,6 +116,7 @@ class MPC(Generic[StateT]):
         number("deadline", deadline, "(0, inf)", optional=True)
         if not callable(iterations):
             integer("iterations", iterations, 1)
+        placed(dtype, device)
         A, H = integer("action_dim", action_dim, 1), integer("horizon", horizon, 1)
         self.method, self.bounds, self.tail = method, bounds, tail
         self.iterations, self.stop, self.deadline = iterations, stop, deadline
@@ -296,6 +297,7 @@ class MPC(Generic[StateT]):
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on where `save` was called on a controller of the same settings, to the last bit."""
+        instance("tensors", tensors, Mapping, "what save returned")
         like = self.begin()
         missing = take_apart(like).keys() - tensors.keys()
         require(not missing, f"tensors must hold {', '.join(sorted(missing))}")

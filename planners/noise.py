@@ -238,6 +238,7 @@ class Colored:
 
     def matrix(self, horizon: int) -> Tensor:
         """Cosines and sines, [H, H]: one pair per frequency, one alone at 0 and at 1/2."""
+        horizon = integer("horizon", horizon, 1)
         h = torch.arange(horizon, dtype=torch.float64, device="cpu")
         columns, power = [], 0.0
         for k in range(horizon // 2 + 1):
@@ -263,6 +264,7 @@ class Integrated:
 
     def matrix(self, horizon: int) -> Tensor:
         """Lower triangle of ones over √H, [H, H]."""
+        horizon = integer("horizon", horizon, 1)
         ones = torch.ones(horizon, horizon, dtype=torch.float64, device="cpu")
         return ones.tril() / math.sqrt(horizon)
 
@@ -285,7 +287,7 @@ class Kernel:
 
     def matrix(self, horizon: int) -> Tensor:
         """Interpolation weights, [H, J]."""
-        J = self.num_support
+        J, horizon = self.num_support, integer("horizon", horizon, 1)
         require(J <= horizon, f"num_support must be at most the horizon, {horizon}, got {J}")
         τ = torch.arange(J, dtype=torch.float64, device="cpu")
         t = torch.linspace(0, J - 1, horizon, dtype=torch.float64, device="cpu")

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from planners._arguments import instance, integer, require
+from planners._arguments import instance, integer, placed, require
 from planners._record import walk
 from planners.contract import Bounds, Method, Plan, Progress, StateT
 from planners.noise import problem_seeds
@@ -62,6 +62,8 @@ class PlatformSolver(Generic[StateT]):
         instance("method", method, Method, "CEM()")
         instance("cost", cost, Costable, "a model with get_cost")
         instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
+        instance("callbacks", callbacks, Sequence, "()")
+        placed(dtype, device)
         self.method: Method[Any] = method
         self.cost, self.bounds, self.callbacks = cost, bounds, tuple(callbacks)
         self.iterations = integer("iterations", iterations, 1)

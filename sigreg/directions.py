@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sigreg._arguments import check_choice, check_count
+from sigreg._arguments import check_choice, check_count, check_device, check_integer
 
 __all__ = ["Directions", "Sketch", "random_directions"]
 
@@ -189,7 +189,11 @@ def random_directions(
     check_count("num_proj", num_proj)
     check_count("dim", dim)
     check_choice("sampler", sampler, SAMPLERS)
-    if device is None:
+    check_integer("seed", seed)
+    check_integer("step", step)
+    if device is not None:
+        check_device("device", device)
+    else:
         device = step.device if isinstance(step, Tensor) else "cpu"
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
     return _drawn(step, num_proj, dim, seed, sampler).unit()
@@ -218,6 +222,7 @@ class Sketch(nn.Module):
         super().__init__()
         check_count("num_proj", num_proj)
         check_choice("sampler", sampler, SAMPLERS)
+        check_integer("seed", seed)
         self.num_proj, self.seed, self.sampler = num_proj, seed, sampler
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 

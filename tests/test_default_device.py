@@ -41,6 +41,7 @@ FRAMES, LENGTHS = torch.zeros(40, 3, 8, 8, dtype=torch.uint8), torch.tensor([20,
 EPISODES = Episodes(FRAMES, torch.randn(40, 2), LENGTHS, torch.randn(40, 2))
 WINDOWS = Windows(EPISODES, num_frames=2, frameskip=2, scale=ActionScale.fit(EPISODES))
 MODEL = presets.small(action_dim=4).eval()
+W, C = torch.randn(4, 7, MODEL.encode(torch.zeros(1, 1, 3, 64, 64)).shape[-1]), torch.randn(4, 6, 4)
 SEEN = torch.zeros(2, 1, 3, 64, 64, dtype=torch.uint8)
 PLANS = torch.zeros(2, 5, 3, 4)
 REGULARIZERS = [sigreg.SIGReg(17, 16), sigreg.WeakSIGReg(8), sigreg.SlicedTest(sigreg.watson, 8)]
@@ -110,11 +111,8 @@ WORK: dict[str, Callable[[Path], Any]] = {
     "optimize": lambda _: float(optimize(CEM(8, 2), _cost, X[None, :3, :2], iterations=1).cost),
     "platform": lambda _: _platform(),
     "goal cost": lambda _: goal_cost(MODEL, SEEN, SEEN[:, 0])(PLANS).tolist(),
-    "arrays": lambda _: goal_cost(MODEL, SEEN.numpy(), SEEN[:, 0].numpy())(PLANS).tolist(),  # type: ignore[arg-type]
     "head": lambda _: fit_head(X, X[:, :2], (4,))(X).tolist(),
-    "distance": lambda _: fit_distance(
-        SimpleNamespace(rollout=lambda z, a: z.expand(-1, a.shape[1], -1)), Z, A,  # type: ignore[arg-type]
-        hidden=(4,), steps=2, reach=2)(X, X).tolist(),
+    "distance": lambda _: fit_distance(MODEL, W, C, hidden=(4,), steps=2, reach=2)(W, W).tolist(),
     **{kind.__name__: lambda _, kind=kind: learn(kind, Z, A, steps=2, batch=4, chunk=2)(X, X)
        for kind in (Policy, GCIVL, GCIQL, HIQL)},
     "retrieve": lambda _: retrieve(Z, A, Z[:, 0], Z[:, 1], 2, 3).tolist(),

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel._files import write_atomically
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.layers import given
@@ -24,6 +25,7 @@ __all__ = ["DistanceHead", "Head", "fit_distance", "fit_head", "load_head", "sav
 PartT = TypeVar("PartT", bound=nn.Module)
 
 
+@checked()
 class Head(nn.Module):
     """Quantities of an embedding, in their own units: a linear map, or an MLP.
 
@@ -52,11 +54,13 @@ class Head(nn.Module):
         self.register_buffer("middle", torch.zeros(out))
         self.register_buffer("scale", torch.ones(out))
 
+    @checked(z="any * D")
     def forward(self, z: Tensor) -> Tensor:
         """Read embeddings [..., D]: [..., Q]."""
         return self.net((z - self.centre) / self.spread) * self.scale + self.middle
 
 
+@checked()
 class DistanceHead(nn.Module):
     """How many steps from one embedding to another: f(z, z_goal) ≈ log(1 + steps).
 
@@ -70,11 +74,13 @@ class DistanceHead(nn.Module):
         self.config = given(locals()) | {"hidden": list(hidden)}
         self.head = Head(3 * dim, 1, hidden)
 
+    @checked(z="* D", z_goal="* D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """log(1 + steps) from z [..., D] to z_goal [..., D]: [...]."""
         return self.head(torch.cat([z, z_goal, z_goal - z], dim=-1))[..., 0]
 
 
+@checked(z="N D", y="N Q")
 def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0) -> Head:
     """Fit a head: least squares if it is linear, otherwise 400 full-batch steps of Adam.
 
@@ -87,7 +93,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
     Returns: Head in eval mode, without gradients of its own.
     Raises: ValueError if rows disagree, or there are fewer than D + 1.
     """
-    if z.dim() != 2 or y.dim() != 2 or len(z) != len(y) or len(z) < z.shape[1] + 1:
+    if len(z) < z.shape[1] + 1:
         got = f"{list(z.shape)} and {list(y.shape)}"
         raise ValueError(f"z and y must be [N, D] and [N, Q] with N >= D + 1, got {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -107,6 +113,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
     return head.requires_grad_(False).eval()
 
 
+@checked(z="E T D", actions="E S A")
 def fit_distance(
     model: WorldModel,
     z: Tensor,
@@ -204,6 +211,7 @@ def _standardise(head: Head, z: Tensor, y: Tensor) -> None:
         spread.copy_(of.std(0).clamp_min(rounding).clamp_min(torch.finfo(of.dtype).tiny))
 
 
+@checked()
 def save_head(head: Head | DistanceHead, path: str | Path) -> None:
     """Write a head into one safetensors file that `load_head` reads; it appears whole or not.
 
@@ -213,6 +221,7 @@ def save_head(head: Head | DistanceHead, path: str | Path) -> None:
     write_part(head, path, "head", {"config": head.config})
 
 
+@checked()
 def load_head(path: str | Path) -> Head | DistanceHead:
     """Read what `save_head` wrote.
 

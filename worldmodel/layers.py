@@ -46,6 +46,8 @@ class Pixels(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Scale, resize and normalise."""
+        if not isinstance(frames, Tensor):
+            raise TypeError(f"frames must be a tensor, got {type(frames).__name__}")
         side = "H, W" if self.resize else f"{self.size}, {self.size}"
         wrong = not self.resize and frames.shape[-2:] != (self.size, self.size)
         if frames.dim() < 4 or frames.shape[-3] != 3 or wrong:

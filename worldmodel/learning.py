@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel.checkpoint import digest_of
 from worldmodel.heads import descend, read_part, write_part
 from worldmodel.model import WorldModel
@@ -28,6 +29,7 @@ _LearnerT = TypeVar("_LearnerT", Policy, GCIVL, GCIQL, HIQL)
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Policy, GCIVL, GCIQL, HIQL)}
 
 
+@checked(z="E T D", actions="E S A", rate="(0, inf)")
 def learn(
     kind: type[_LearnerT],
     z: Tensor,
@@ -78,6 +80,7 @@ def learn(
     return learner.requires_grad_(False).eval()
 
 
+@checked()
 def save_learner(
     learner: Learner, path: str | Path, *, model: WorldModel, notes: dict[str, Any] | None = None
 ) -> None:
@@ -94,6 +97,7 @@ def save_learner(
     write_part(learner, path, "learner", header)
 
 
+@checked()
 def load_learner(path: str | Path, *, model: WorldModel) -> Learner:
     """Read what `save_learner` wrote.
 

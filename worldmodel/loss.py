@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.layers import given
 from worldmodel.model import WorldModel
 from worldmodel.records import Batch, Losses, lead
@@ -15,6 +16,7 @@ __all__ = ["PLDMTerms", "jepa_loss", "pldm_loss"]
 _EPSILON = 1e-4  # inside the root, so that a collapsed coordinate has a gradient
 
 
+@checked(weight="[0, inf)")
 def jepa_loss(
     model: WorldModel, batch: Batch, regularizer: Callable[[Tensor], Tensor], weight: float = 0.09
 ) -> Losses:
@@ -38,6 +40,7 @@ def jepa_loss(
     return Losses.of(prediction, weight, regularizer(z.transpose(0, 1)), z)
 
 
+@checked(weight="[0, inf)")
 def pldm_loss(
     model: WorldModel, batch: Batch, regularizer: "PLDMTerms", weight: float = 1.0
 ) -> Losses:
@@ -69,6 +72,7 @@ def _one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple
     return z, F.mse_loss(model.predict(z[:, :-1], actions[:, :-1]), z[:, 1:])
 
 
+@checked()
 class PLDMTerms(nn.Module):
     """Seven-term PLDM without its prediction error: what stands where SIGReg stands.
 
@@ -117,6 +121,7 @@ class PLDMTerms(nn.Module):
             first, last = nn.Linear(2 * dim, hidden_dim), nn.Linear(hidden_dim, action_dim)
             self.dynamics = nn.Sequential(first, nn.GELU(), last)
 
+    @checked(z="T B D", actions="B S A")
     def forward(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
         """Weighted sum of the terms of z [T, B, D]; actions [B, T, A] for the inverse dynamics."""
         total = z.new_zeros(())

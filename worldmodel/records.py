@@ -30,7 +30,12 @@ def each(observations: Observations, change: Callable[[Tensor], Tensor]) -> Obse
 
 def as_tensor(value: Any) -> Tensor:
     """A tensor as it is, whatever the default device; NumPy's arrays and lists as tensors."""
-    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"frames must be a tensor, or numbers to make one, {error}") from error
 
 
 def as_seed(seed: SupportsIndex) -> int:

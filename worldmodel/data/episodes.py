@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel.data.frames import Frames
 from worldmodel.records import shuffled
 
@@ -17,6 +18,7 @@ __all__ = ["ActionScale", "Episodes", "action_digest", "episode_digests", "split
 _BLOCK = 256  # frames copied at a time when a whole data set is read
 
 
+@checked(lengths="int E")
 @dataclass(frozen=True, eq=False)
 class Episodes:
     """Episodes laid end to end, one row per observation.
@@ -41,8 +43,6 @@ class Episodes:
     offsets: Tensor = field(init=False)  #: [E], first row of each episode; computed
 
     def __post_init__(self) -> None:
-        if len(self.lengths) == 0:
-            raise ValueError("episodes must be at least one, got an empty data set")
         shortest, e = (int(found) for found in self.lengths.min(0))
         if shortest < 2:
             rule = "at least 2 rows, two observations around an action"
@@ -88,11 +88,10 @@ class Episodes:
         parts = self.states.isfinite().all(-1).split(self.lengths.tolist())
         return torch.stack([part.all() for part in parts])
 
+    @checked(subset="int N")
     def rows(self, subset: Tensor | None = None) -> Tensor:
         """Row numbers of the episodes `subset`, which must not be empty, in its order, or all."""
         chosen = torch.arange(len(self), device=self.lengths.device) if subset is None else subset
-        if len(chosen) == 0:
-            raise ValueError("subset must name at least one episode, got none")
         lengths = self.lengths[chosen]
         first = self.offsets[chosen] - (lengths.cumsum(0) - lengths)
         starts = torch.repeat_interleave(first, lengths)
@@ -116,6 +115,7 @@ def _in_memory(frames: Frames) -> Tensor:
     return out
 
 
+@checked(mean="A", std="A")
 @dataclass(frozen=True)
 class ActionScale:
     """Standardises raw actions: (a − mean) / std, per raw action dim."""
@@ -124,6 +124,7 @@ class ActionScale:
     std: Tensor  #: [A], positive; 0 for a dim that never moved: plans hold it at its mean
 
     @classmethod
+    @checked(subset="int N")
     def fit(cls, episodes: Episodes, subset: Tensor | None = None) -> "ActionScale":
         """Statistics over the actions of the training episodes `subset`, NaN rows left out."""
         actions = episodes.actions[episodes.rows(subset)]
@@ -146,6 +147,7 @@ class ActionScale:
         where = ", ".join(f"{dim} (always {float(self.mean[dim]):.4g})" for dim in self.held)
         return f"action {where} never moved in the training data: plans hold it there"
 
+    @checked(actions="* A")
     def normalise(self, actions: Tensor) -> Tensor:
         """Raw blocks [..., n × A] to the model's units; NaN stays NaN."""
         single = actions.unflatten(-1, (-1, len(self.mean)))
@@ -154,6 +156,7 @@ class ActionScale:
         return out
 
 
+@checked(num="[2, inf)", held_out="(0, 1)")
 def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     """Split episode indices: train and held out, never a window of one in the other.
 
@@ -162,8 +165,6 @@ def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     Returns: two sorted index tensors.
     Raises: ValueError if `num` < 2 or `held_out` is not inside (0, 1).
     """
-    if num < 2 or not 0 < held_out < 1:
-        raise ValueError(f"a split needs num >= 2 and 0 < held_out < 1, got {num} and {held_out}")
     order = shuffled(num, seed)
     kept = min(max(round(num * held_out), 1), num - 1)
     return order[kept:].sort().values, order[:kept].sort().values
@@ -178,6 +179,7 @@ def action_digest(actions: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(actions, "<f4").tobytes()).hexdigest()[:16]
 
 
+@checked()
 def episode_digests(episodes: Episodes) -> list[str]:
     """`action_digest` of each of E episodes, over the actions that lead somewhere."""
     parts = episodes.actions.split(episodes.lengths.tolist())

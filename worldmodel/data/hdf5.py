@@ -9,6 +9,8 @@ Source: LeWM's released data and stable-worldmodel's writers (arXiv:2603.19312).
 import importlib
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -19,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel._extras import need
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import Frames, StoredFrames, is_channels_last
@@ -29,10 +32,17 @@ __all__ = ["ChunkedFrames", "MappedFrames", "hdf5_columns", "open_for_reading", 
 Images = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
+# Each column's last row asks for the whole of its index.
+_TRIAL = """
+import h5py, sys
+with h5py.File(sys.argv[1], "r", swmr=True) as file:
+    file.visititems(lambda _, x: [x[-1:]] and None if getattr(x, "ndim", 0) and len(x) else None)
+"""
 _INDEX = ("ep_len", "ep_offset")
 _STACK = 64  # channels, at most
 
 
+@checked()
 def open_hdf5(
     path: str | Path, *, pixels: str = "pixels", action: str = "action", state: Names = None,
     integers: Integers = "choices", shift: bool = False,
@@ -105,6 +115,8 @@ def _columns(file: Any) -> list[Column]:
 def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
     """Length of each whole episode, and the stored row of each of our rows."""
     num = min(len(file[name]) for name in _INDEX)
+    for name in _INDEX:
+        _ensure_own(file[name], path)
     lengths, offsets = (file[name][:num].astype(np.int64) for name in _INDEX)
     # A killed writer may have made room for an episode that it never entered.
     whole = np.flatnonzero(lengths)
@@ -173,7 +185,20 @@ def open_for_reading(path: Path) -> Any:
     # Where a writer lives, or was killed, this mode reads what is whole. It must not be tried on
     # any other file: HDF5 would wait for a writer to mend what is broken.
     has_writer = len(head) == 12 and head[8] >= 3 and bool(head[11] & 4)  # superblock 3, bit 2
+    if has_writer:
+        _try_out(path)
     return h5py.File(path, "r", swmr=has_writer)
+
+
+def _try_out(path: Path) -> None:
+    """Read the file's structure in a process that can be given up on; ValueError if it hangs."""
+    words = [sys.executable, "-c", _TRIAL, str(path.resolve())]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, timeout=15)  # noqa: S603 - fixed words
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{path} is damaged: HDF5 waits for a writer to mend it") from None
+    if found.returncode:
+        raise ValueError(f"{path} is damaged: {found.stderr.strip().splitlines()[-1:]}")
 
 
 @contextmanager
@@ -209,6 +234,13 @@ def ensure_filters(dataset: Any, path: Path) -> None:
             raise ImportError(f"{what}, which h5py cannot read alone: pip install hdf5plugin")
 
 
+def _ensure_own(dataset: Any, path: Path) -> None:
+    """Values must not come from other files: whoever wrote this one could name any of yours."""
+    if dataset.is_virtual or dataset.external:
+        rule = f"hold its values itself to be read, got one that names other files, in {path}"
+        raise ValueError(f"{dataset.name!r} must {rule}: h5repack makes a copy of your own")
+
+
 def row_addresses(dataset: Any, path: Path) -> Ints | None:
     """Byte address of each row in the file, or None if rows do not lie there as they are.
 
@@ -216,9 +248,10 @@ def row_addresses(dataset: Any, path: Path) -> Ints | None:
 
     Raises: ImportError for an unknown filter; ValueError if the file is shorter than it says.
     """
+    _ensure_own(dataset, path)
     ensure_filters(dataset, path)
     size, rows = _row_bytes(dataset), len(dataset)
-    if dataset.is_virtual or dataset.external or dataset.file.userblock_size or not rows:
+    if dataset.file.userblock_size or not rows:
         return None
     if dataset.chunks is None:
         start = dataset.id.get_offset()

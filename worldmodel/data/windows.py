@@ -1,5 +1,6 @@
 """The one window rule, which windows make up each batch, and workers that fetch them ahead."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import count
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from worldmodel._arguments import checked
 from worldmodel.data.episodes import ActionScale, Episodes
 from worldmodel.data.frames import Frames, gather
 from worldmodel.records import Batch, as_seed, each, shuffled
@@ -16,6 +18,7 @@ from worldmodel.records import Batch, as_seed, each, shuffled
 __all__ = ["BatchOrder", "Windows", "loader"]
 
 
+@checked(subset="int N")
 class Windows(Dataset[Batch]):
     """Every window of the chosen episodes, indexable one by one or in batches.
 
@@ -50,9 +53,6 @@ class Windows(Dataset[Batch]):
         subset: Tensor | None = None,
         observations: Sequence[str] | None = None,
     ) -> None:
-        if num_frames < 1 or frameskip < 1:
-            found = f"{num_frames} and {frameskip}"
-            raise ValueError(f"num_frames and frameskip must be at least 1, got {found}")
         self.episodes, self.scale = episodes, scale
         self.num_frames, self.frameskip = num_frames, frameskip
         sources: dict[str, Frames] = {"pixels": episodes.frames, **episodes.others}
@@ -64,6 +64,9 @@ class Windows(Dataset[Batch]):
         self._sources, self._alone = {n: sources[n] for n in wanted}, observations is None
         home = episodes.lengths.device
         chosen = torch.arange(len(episodes), device=home) if subset is None else subset
+        if int(chosen.min()) < 0 or int(chosen.max()) >= len(episodes):
+            found = f"{int(chosen.min())} to {int(chosen.max())}"
+            raise ValueError(f"subset must be of 0 to {len(episodes) - 1}, got {found}")
         span = num_frames * frameskip
         counts = (episodes.lengths[chosen] - span + 1).clamp(min=0)
         if int(counts.sum()) == 0:
@@ -85,6 +88,7 @@ class Windows(Dataset[Batch]):
         frames, actions = self.batch(torch.as_tensor([index], device="cpu"))
         return Batch(each(frames, lambda seen: seen[0]), actions[0])
 
+    @checked(index="int B")
     def batch(self, index: Tensor) -> Batch:
         """Gather windows [B] into a Batch of frames [B, T, C, H, W] and actions [B, T, k·A]."""
         start = self._starts[index][:, None]
@@ -99,6 +103,7 @@ class Windows(Dataset[Batch]):
         return Batch(seen["pixels"] if self._alone else seen, actions)
 
 
+@checked(start="[0, inf)", stop="[0, inf)", rank="[0, inf)")
 @dataclass(eq=False)
 class BatchOrder(Sampler[Tensor]):
     """Window indices of every step, a pure function of (seed, step, rank).
@@ -133,6 +138,7 @@ class BatchOrder(Sampler[Tensor]):
         steps = count(self.start) if self.stop is None else range(self.start, self.stop)
         return map(self.batch, steps)
 
+    @checked(step="[0, inf)")
     def batch(self, step: int) -> Tensor:
         """Indices of our part of the batch of `step`: [batch_size / ranks]."""
         turn, position = divmod(step, self.num // self.batch_size)
@@ -144,6 +150,7 @@ class BatchOrder(Sampler[Tensor]):
         return self._order[first : first + share]
 
 
+@checked(workers="[0, inf)")
 def loader(
     windows: Windows, order: BatchOrder, *, workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[Batch]:
@@ -161,6 +168,7 @@ def loader(
         num_workers=workers,
         pin_memory=pin_memory,
         collate_fn=_as_it_is,
+        worker_init_fn=_deaf,
         # Iterating draws a seed; a generator of its own leaves the global one untouched.
         generator=torch.Generator(),
     )
@@ -175,3 +183,9 @@ class _Loader(DataLoader[Batch]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _deaf(_: int) -> None:
+    """A signal to all processes of a job is for the one that trains, which ends its workers."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)

@@ -72,7 +72,14 @@ def _one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple
     return z, F.mse_loss(model.predict(z[:, :-1], actions[:, :-1]), z[:, 1:])
 
 
-@checked()
+@checked(
+    variance="[0, inf)",
+    covariance="[0, inf)",
+    similarity="[0, inf)",
+    time_variance="[0, inf)",
+    time_covariance="[0, inf)",
+    inverse="[0, inf)",
+)
 class PLDMTerms(nn.Module):
     """Seven-term PLDM without its prediction error: what stands where SIGReg stands.
 
@@ -112,8 +119,6 @@ class PLDMTerms(nn.Module):
     ) -> None:
         super().__init__()
         self.weights: dict[str, float] = given(locals(), "dim", "action_dim", "hidden_dim")
-        if min(self.weights.values()) < 0:
-            raise ValueError(f"weights must not be negative, got {self.weights}")
         self.dynamics: nn.Module | None = None
         if inverse > 0:
             if dim is None or action_dim is None:

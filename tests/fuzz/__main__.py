@@ -50,7 +50,9 @@ def prepare(folder: Path) -> Path:
     (inputs / "begun" / "report.json").unlink()  # as if it had been interrupted
     for name in ("result.json", "other.json"):
         (inputs / name).write_bytes((folder / "e" / "result.json").read_bytes())
-    (inputs / "settings.yaml").write_text(json.dumps({"steps": 2, "seed": 1, "model": {}}))
+    (inputs / "settings.yaml").write_text(
+        json.dumps({"steps": 2, "seed": 1, "model": {}}), encoding="utf-8"
+    )
     (inputs / "link").symlink_to(data)
     return inputs
 

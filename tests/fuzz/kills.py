@@ -80,12 +80,12 @@ def result(out: Path) -> dict[str, object]:
         if (out / name).exists():
             found[name] = (out / name).read_bytes()
     if (out / "curves.csv").exists():
-        lines = (out / "curves.csv").read_text().splitlines()
+        lines = (out / "curves.csv").read_text(encoding="utf-8").splitlines()
         found["curves.csv"] = [line.rpartition(",")[0] for line in lines]
     if (out / "result.json").exists():
         import json
 
-        kept = json.loads((out / "result.json").read_text())
+        kept = json.loads((out / "result.json").read_text(encoding="utf-8"))
         outcomes = kept["outcomes"]
         found["result.json"] = [kept["success_rate"], kept["final_distance"], outcomes]
     return found

@@ -159,7 +159,7 @@ class MPC(Generic[StateT]):
         state, steps, begin = record.state, self.execute, record.start
         if start is not None:
             state, steps = method.init(begin, state, steps), 0
-            begin = torch.as_tensor(start).to(begin)
+            begin = torch.as_tensor(start, dtype=begin.dtype, device=begin.device)
             floats("start", begin, "B H A", **dict(zip("BHA", record.start.shape, strict=True)))
         iterations, H = self.iterations, begin.shape[1]
         marks: set[bool] = set()
@@ -223,14 +223,15 @@ class MPC(Generic[StateT]):
                 last observation; None means the next action that `act` handed out.
         """
         (past, done, handed, fresh, seen), length = self.record.history, self.history
-        B, _, A = self._rest.shape
+        (B, _, A), home = self._rest.shape, self._rest.device
 
         def taken(name: str, value: Any) -> Tensor:
             # A copy, since environments write into their buffers; on the search's device.
-            copied = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
+            told = isinstance(value, Tensor)
+            copied = value.detach().clone() if told else torch.tensor(value, device=home)
             shape = list(copied.shape)
             require(shape[:1] == [B], f"{name or 'observation'} must be [{B}, …], got {shape}")
-            return copied.to(self._rest.device).unsqueeze(1)
+            return copied.to(home).unsqueeze(1)
 
         def joined(_: str, now: Tensor, before: Tensor | None) -> Tensor:
             filled = now.expand(-1, length, *now.shape[2:])
@@ -240,7 +241,7 @@ class MPC(Generic[StateT]):
 
         new, action = walk(taken, observation), handed[:, :1]
         if executed is not None:
-            given = torch.as_tensor(executed).to(self._rest)
+            given = torch.as_tensor(executed, dtype=self._rest.dtype, device=home)
             floats("executed", given, "B n a", B=B, n=self.block, a=A // self.block)
             action = self._units.from_environment(given.reshape(B, 1, A))
         if past is not None and length > 1:
@@ -280,7 +281,9 @@ class MPC(Generic[StateT]):
         """Begin new episodes, from rest, where `done` [B], tensor or array, is true; None: all."""
         new, old = self.begin(), self.record
         fresh, handed = new.history.fresh, old.history.handed
-        mask = fresh if done is None else torch.as_tensor(done).to(fresh)
+        mask = (
+            fresh if done is None else torch.as_tensor(done, dtype=fresh.dtype, device=fresh.device)
+        )
         fits = mask.shape == fresh.shape
         require(fits, f"done must be {list(fresh.shape)}, got {list(mask.shape)}")
         if not bool(mask.all()):

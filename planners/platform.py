@@ -193,7 +193,7 @@ def _options(space: Any) -> int:
         single = tuple(space.shape) == () and kind == "i"
         require(single or kind == "f", f"action_space must hold floats or choices, got {space}")
         return int(space.n) if single else 0
-    options = set(torch.as_tensor(rows).flatten().tolist())
+    options = set(torch.as_tensor(rows, device="cpu").flatten().tolist())
     require(len(options) == 1, f"action_space must have one number of options, got {space}")
     return int(options.pop())
 

@@ -17,7 +17,7 @@ from sigreg._arguments import (
     full_precision,
 )
 from sigreg._distributed import Group, group_name, over_ranks
-from sigreg.directions import random_directions
+from sigreg.directions import random_directions, wrap
 from sigreg.null_law import ChiSquareSum, null_law, tail_probability
 from sigreg.quadrature import Quadrature, trapezoid
 from sigreg.reference import ecf_sums, epps_pulley
@@ -187,7 +187,7 @@ def report(
     if state_rank is not None:
         check_number("state_rank", state_rank)
     if directions is None:
-        law = _law(_numbers(rule), num_proj, d, seed)
+        law = _law(_numbers(rule), num_proj, d, wrap(seed))
         directions = random_directions(num_proj, d, seed=seed, step=0, device=z.device)
     else:
         check_directions(directions, z)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 from typing import NamedTuple
 
 import torch
@@ -63,14 +64,15 @@ def _scramble(counter: Tensor) -> Tensor:
     return counter
 
 
-def _wrap(number: int) -> int:
-    """The integer that 64 bits keep of it."""
+def wrap(number: int) -> int:
+    """The integer that 64 bits keep of it, whatever kind it is."""
+    number = operator.index(number)
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def hash_start(seed: int) -> int:
     """Where the counters of a seed begin, on a python integer that a kernel can be given."""
-    return int(_scramble(torch.tensor(_wrap(seed * _WEYL), device="cpu")))
+    return int(_scramble(torch.tensor(wrap(seed * _WEYL), device="cpu")))
 
 
 @functools.cache
@@ -198,13 +200,13 @@ def random_directions(
 
 
 def _drawn(step: Tensor, num_proj: int, dim: int, seed: int, sampler: str) -> Directions:
-    return Directions(*directions_op(step, num_proj, dim, _wrap(seed), sampler == "orthogonal"))
+    return Directions(*directions_op(step, num_proj, dim, wrap(seed), sampler == "orthogonal"))
 
 
 def random_rotation(dim: int, *, seed: int) -> Tensor:
     """[dim, dim], float32: orthonormal rows, uniform up to signs, which no test here can see."""
     step = torch.zeros((), dtype=torch.int64, device="cpu")
-    return _orthonormal(gaussian_rows(dim, dim, _wrap(seed), step).double()).float()
+    return _orthonormal(gaussian_rows(dim, dim, wrap(seed), step).double()).float()
 
 
 class Sketch(nn.Module):

@@ -146,7 +146,8 @@ def read_config(folder: Folder) -> RunConfig:
         parts = {n: (str(model[n]["class"]), model[n]["config"]) for n in names}
         scale = config["action_scale"]
         if scale is not None:
-            scale = ActionScale(torch.tensor(scale["mean"]), torch.tensor(scale["std"]))
+            both = (torch.tensor(scale[name], device="cpu") for name in ("mean", "std"))
+            scale = ActionScale(*both)
         return RunConfig(kind, parts, {n: model[n] for n in others}, scale, dict(config["extra"]))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} lacks or misstates an entry: {error!r}") from error

@@ -18,6 +18,7 @@ from worldmodel._files import write_atomically
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.layers import given
 from worldmodel.model import WorldModel
+from worldmodel.records import as_seed
 
 __all__ = ["DistanceHead", "Head", "fit_distance", "fit_head", "load_head", "save_head"]
 
@@ -96,7 +97,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
         got = f"{list(z.shape)} and {list(y.shape)}"
         raise ValueError(f"z and y must be [N, D] and [N, Q] with N >= D + 1, got {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(as_seed(seed))
         head = Head(z.shape[1], y.shape[1], hidden).to(z)
     _standardise(head, z, y)
     x, target = (z - head.centre) / head.spread, (y - head.middle) / head.scale
@@ -146,7 +147,7 @@ def fit_distance(
         got = f"T > reach = {reach}, got {list(z.shape)} and {list(actions.shape)}"
         raise ValueError(f"z and actions must be [E, T, D] and [E, T - 1, A] with {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(as_seed(seed))
         head = DistanceHead(D, hidden).to(z)
     # Each z_t, and what is imagined h blocks after it; NaN past the end.
     seen = z.new_full((E, T, 1 + reach, D), torch.nan)
@@ -155,7 +156,7 @@ def fit_distance(
         for t in range(T - 1):
             far = min(reach, T - 1 - t)
             seen[:, t, 1 : 1 + far] = model.rollout(z[:, t : t + 1], actions[:, t : t + far])
-    generator = torch.Generator(z.device).manual_seed(seed)
+    generator = torch.Generator(z.device).manual_seed(as_seed(seed))
 
     def error() -> Tensor:
         x, y = _pairs(seen, z, 1024, unit, generator)
@@ -206,7 +207,8 @@ def _pairs(
 def _standardise(head: Head, z: Tensor, y: Tensor) -> None:
     for middle, spread, of in ((head.centre, head.spread, z), (head.middle, head.scale, y)):
         middle.copy_(of.mean(0))
-        spread.copy_(of.std(0).clamp_min(1e-8))
+        rounding = 1e-7 * of.abs().mean(0)  # in whatever units
+        spread.copy_(of.std(0).clamp_min(rounding).clamp_min(torch.finfo(of.dtype).tiny))
 
 
 @checked()

@@ -18,8 +18,12 @@ _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
 def given(arguments: Mapping[str, Any], *but: str) -> dict[str, Any]:
-    """The arguments of a constructor, from `locals()` in its first line: a part's `config`."""
-    return {key: v for key, v in arguments.items() if key not in ("self", "__class__", *but)}
+    """The arguments of a constructor, from `locals()` in its first line: a part's `config`.
+
+    NumPy's numbers become Python's, which JSON holds.
+    """
+    own = {key: v for key, v in arguments.items() if key not in ("self", "__class__", *but)}
+    return {key: v.item() if type(v).__module__ == "numpy" else v for key, v in own.items()}
 
 
 class Pixels(nn.Module):

@@ -16,6 +16,7 @@ from worldmodel.checkpoint import digest_of
 from worldmodel.heads import descend, read_part, write_part
 from worldmodel.model import WorldModel
 from worldmodel.policies import Policy
+from worldmodel.records import as_seed
 from worldmodel.transitions import Recipe, draw
 from worldmodel.values import GCIQL, GCIVL, HIQL
 
@@ -62,13 +63,13 @@ def learn(
     if not bool(z.isfinite().all() and actions.isfinite().all()):
         raise ValueError("z and actions must be finite: leave out what leads to no frame")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(as_seed(seed))
         recipe = replace(kind.recipe, **options)
         learner = kind(z.shape[-1], actions.shape[-1], recipe).to(z)
     learner.standard.fit(z)
     if isinstance(learner, GCIQL):
         learner.keep_within(actions)
-    generator = torch.Generator(z.device).manual_seed(seed)
+    generator = torch.Generator(z.device).manual_seed(as_seed(seed))
     follow: Callable[[], object] = int if isinstance(learner, Policy) else learner.follow
 
     def error() -> Tensor:

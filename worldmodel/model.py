@@ -182,7 +182,7 @@ class Imagination:
     ) -> None:
         modules = [m for m in (predictor, action_encoder, encoder) if isinstance(m, nn.Module)]
         floats = (p for part in modules for p in part.parameters() if p.is_floating_point())
-        like = next(floats, torch.empty(0))
+        like = next(floats, torch.empty(0, device="cpu"))
         if cuda_graph and not like.is_cuda:
             raise ValueError(f"cuda_graph needs a model on a CUDA device, got {like.device}")
         self.device = like.device

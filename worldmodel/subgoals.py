@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from worldmodel._arguments import checked
+from worldmodel.records import shuffled
 
 __all__ = ["Graph", "warn_beyond"]
 
@@ -58,8 +59,7 @@ class Graph:
         from scipy.sparse.csgraph import shortest_path
 
         flat = z.flatten(0, 1)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = flat[torch.randperm(len(flat), generator=generator)[: 10 * num].to(flat.device)]
+        drawn = flat[shuffled(len(flat), seed)[: 10 * num].to(flat.device)]
         chosen, apart = [0], (drawn - drawn[0]).square().sum(-1)
         for _ in range(min(num, len(drawn)) - 1):
             chosen.append(int(apart.argmax()))

@@ -109,7 +109,9 @@ def draw(
     last = torch.full_like(t, T - 1)
     # Any state but the last of an episode, from which nothing was done.
     elsewhere = (u() * (T - 1)).long()
-    geometric = torch.minimum(t + 1 + (torch.log1p(-u()) / torch.tensor(γ).log()).long(), last)
+    geometric = torch.minimum(
+        t + 1 + (torch.log1p(-u()) / torch.tensor(γ, device="cpu").log()).long(), last
+    )
     here, own, x = u() < 0.2, u() < 0.5 / 0.8, u()
     v_t = torch.where(here, t, torch.where(own, geometric, elsewhere))
     v_e = torch.where(here | own, e, other)

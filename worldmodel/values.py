@@ -92,7 +92,7 @@ class _Valued(nn.Module):
         """log(1 + d) by the lowest V = −(1 − γ^d) / (1 − γ): a search finds those too high."""
         γ, value = self.recipe.discount, self.values(z, z_goal).amin(0)
         left = (1 + (1 - γ) * value).clamp(1e-3, 1.0)  # what is beyond 1 / (1 − γ) is far
-        return (left.log() / torch.tensor(γ).log()).log1p()
+        return (left.log() / torch.tensor(γ, device="cpu").log()).log1p()
 
     @torch.no_grad()
     def follow(self) -> None:

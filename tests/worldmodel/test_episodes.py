@@ -115,11 +115,13 @@ def test_normalised_training_actions_have_mean_0_and_std_1(counter_world: World)
 
 
 def test_a_dim_that_never_moves_stays_finite() -> None:
-    """An action dim of no variance is centred and not divided."""
+    """An action dim of no variance has a std of 0; it is centred and not divided."""
     fields = parts()
     fields["actions"][:, 0] = 3.0
     scale = ActionScale.fit(Episodes(**fields))
-    assert scale.std.tolist() == [1.0, 1.0]
+    assert scale.std[0] == 0
+    assert scale.held == [0, 1]
+    assert "action 0 (always 3), 1 (always 0) never moved" in scale.held_in_words
     assert scale.normalise(torch.tensor([[4.0, 0.0]])).tolist() == [[1.0, 0.0]]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from worldmodel._arguments import checked
+from worldmodel.records import as_seed
 
 __all__ = [
     "Estimate", "PairedTest", "bootstrap", "jackknife", "mean_estimate", "paired_test",
@@ -60,14 +61,14 @@ def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
     sums, value = _total(sums, figure)
     num = len(sums)
     if num >= 2 and math.isfinite(value):
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(num, (_ROUNDS, num), generator=generator)
-        counts = torch.zeros(_ROUNDS, num, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(as_seed(seed))
+        drawn = torch.randint(num, (_ROUNDS, num), generator=generator, device="cpu")
+        counts = torch.zeros(_ROUNDS, num, dtype=torch.float64, device="cpu")
         counts.scatter_add_(1, drawn, torch.ones_like(counts))
         again = figure(counts @ sums)
         again = again[again.isfinite()]
         if len(again) >= _ROUNDS // 2:
-            ends = torch.quantile(again, torch.tensor([0.025, 0.975], dtype=again.dtype))
+            ends = torch.quantile(again, again.new_tensor([0.025, 0.975]))
             low, high = ends.tolist()
             return Estimate(value, low, high, num)
     return Estimate(value, math.nan, math.nan, num)

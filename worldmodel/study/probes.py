@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from worldmodel._arguments import checked
 from worldmodel.heads import fit_head
 from worldmodel.layers import zeroed
+from worldmodel.records import as_seed
 from worldmodel.study.estimates import Estimate, bootstrap
 
 __all__ = [
@@ -71,7 +72,8 @@ def score_guesses(
     _, index = episode.unique(return_inverse=True)
     found = []
     for column in range(truth.shape[1]):
-        unit = float(scale[column].double().clamp_min(1e-8))
+        rounding = 1e-7 * truth[:, column].double().abs().mean().clamp_min(1e-30)
+        unit = float(scale[column].double().clamp_min(rounding))
         middle = truth[:, column].double().mean()
         y = (truth[:, column].double() - middle) / unit
         x = (guess[:, column].double() - middle) / unit
@@ -172,8 +174,8 @@ def fit_decoder(
     """
     z = z.detach().float()
     mean = pictures.float().mean(0) / 255
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):
+        torch.manual_seed(as_seed(seed))
         decoder = Decoder(mean, z.mean(0), z.std(0).clamp_min(1e-6)).to(z.device)
         optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

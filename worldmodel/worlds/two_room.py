@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodel._arguments import checked
+from worldmodel.records import as_seed
 from worldmodel.worlds._discs import BORDER, THICKNESS, DiscWorld, paint_rooms, sample_grid
 from worldmodel.worlds.contract import Floats, Pixels
 
@@ -198,7 +199,7 @@ class Walks(NamedTuple):
 @checked(bump="[0, 1]")
 def collect(world: DiscWorld, num: int, length: int, seed: int, *, bump: float = 0.0) -> Walks:
     """Let the noisy expert walk `num` episodes of `length` actions, both positive."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(as_seed(seed) % 2**64)
     expert = TwoRoomExpert(world, num, rng, bump=bump)
     states, actions = [world.sample_states(rng, num)], []
     for _ in range(length):

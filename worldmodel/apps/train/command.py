@@ -164,6 +164,8 @@ def _begin(
     write_json(settings.model_dump(mode="json"), out / SETTINGS)
     write_episodes(out, material.trained_on, material.kept_apart)
     weights = sum(p.numel() for p in training.model.parameters())
+    for note in material.notes:
+        say(note)
     processes = "" if ranks.size == 1 else f" on {ranks.size} processes"
     say(
         f"{settings.data}: {len(material.trained_on)} episodes to train on with "

@@ -73,6 +73,17 @@ def matrix(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Malformed calls, words and files, kills: 5 minutes; --minutes 60 and --save after `--`."""
+    install_wheel(session, EXTRAS, *group("test"))
+    folder = Path(session.create_tmp()) / "empty"
+    folder.mkdir(exist_ok=True)
+    with session.chdir(folder):
+        words = session.posargs or ("--minutes", "5")
+        session.run("python", str(ROOT / "tests" / "fuzz"), *words, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Microbenchmarks, minutes; compare commits or machines by --benchmark-json, -compare."""
     install_wheel(session, EXTRAS, *group("test"))

@@ -174,7 +174,7 @@ def table(runs: Path) -> None:
 
 def read(case: Case, result: Path, runs: Path) -> dict[str, Any]:
     """A result, less its single outcomes, with how its model was trained."""
-    record = {key: value for key, value in json.loads(result.read_text()).items()
+    record = {key: value for key, value in json.loads(result.read_text(encoding="utf-8")).items()
               if key != "outcomes"}  # fmt: skip
     record["fingerprint"]["run"] = case.run
     training = json.loads((runs / case.run / "report.json").read_text())

@@ -235,7 +235,7 @@ def main() -> int:
     if sys.argv[1:] == ["tune"]:
         tune()
         return 0
-    return sum([fails(part) for part in (accuracy, whole, kernels)])
+    return sum(fails(part) for part in (accuracy, whole, kernels))
 
 
 def fails(part: Call) -> bool:

@@ -225,7 +225,7 @@ def machine() -> dict[str, object]:
     }
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        first, _, _ = cpuinfo.read_text().partition("\n\n")
+        first, _, _ = cpuinfo.read_text(encoding="utf-8").partition("\n\n")
         pairs = (line.partition(":") for line in first.splitlines())
         fields = {key.strip(): value.strip() for key, _, value in pairs}
         present = set(fields.get("flags", fields.get("Features", "")).split())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -23,6 +24,7 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
         found = operator.index(index)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be an integer{rule}, got {shown(value)}") from None
+    require(low is None or found < 2**63, f"{name} must be an integer below 2**63, got {found}")
     fits = (low is None or found >= low) and (high is None or found <= high)
     require(fits, f"{name} must be an integer{rule}, got {found}")
     return found
@@ -57,6 +59,16 @@ def one_of(name: str, value: Any, options: Sequence[str]) -> None:
     words = " or ".join(f'"{option}"' for option in options)
     fits = isinstance(value, str) and value in options
     require(fits, f"{name} must be {words}, got {shown(value)}")
+
+
+def placed(dtype: Any, device: Any) -> None:
+    """A floating dtype of torch, and a device as torch names it."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating torch.dtype, got {shown(dtype)}")
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be a device of torch, got {shown(device)}") from error
 
 
 def calls(name: str, value: Any, signature: str, *, optional: bool = False) -> None:

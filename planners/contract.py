@@ -137,7 +137,7 @@ def from_dynamics(
     def cost_from(state: Tensor) -> Cost:
         def cost(candidates: Tensor) -> Tensor:
             B, S, H, _ = candidates.shape
-            now = torch.as_tensor(state).to(candidates)
+            now = torch.as_tensor(state, dtype=candidates.dtype, device=candidates.device)
             floats("state", now, "B D", B=B)
             s = now.repeat_interleave(S, 0)
             total = candidates.new_zeros(B * S)
@@ -165,8 +165,9 @@ class Bounds:
 
     Args:
         low, high: (A,) or a number, allowed values; where they are equal a control is held there.
-        mean, std: (A,) or a number, subtracted, then divided by before planning.
-    Raises: ValueError if low > high somewhere, a std is not positive, or the lengths differ.
+        mean, std: (A,) or a number, subtracted, then divided by before planning. A std of 0 is of a
+            control that never moved in the data: it is held at its mean, moved into the box.
+    Raises: ValueError if low > high somewhere, a std is negative, or the lengths differ.
     """
 
     def __init__(self, low: _Row, high: _Row, *, mean: _Row = 0.0, std: _Row = 1.0) -> None:
@@ -180,9 +181,12 @@ class Bounds:
         self.low, self.high, self.mean, self.std = (row.expand(size) for row in rows.values())
         edges = f"{self.low.tolist()} and {self.high.tolist()}"
         require(bool((self.low <= self.high).all()), f"low must be at most high, got {edges}")
-        positive = bool(((self.std > 0) & self.std.isfinite()).all())
-        require(positive, f"std must be positive and finite, got {self.std.tolist()}")
+        fits = bool(((self.std >= 0) & self.std.isfinite()).all())
+        require(fits, f"std must be finite and at least 0, got {self.std.tolist()}")
         require(bool(self.mean.isfinite().all()), f"mean must be finite, got {self.mean.tolist()}")
+        held, value = self.std == 0, self.mean.clamp(self.low, self.high)
+        self.low, self.high = self.low.where(~held, value), self.high.where(~held, value)
+        self.std = self.std.masked_fill(held, 1.0)
         # Per (width, dtype, device) ever asked for: a CUDA graph forbids to copy to a device.
         self._rows: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
@@ -192,6 +196,8 @@ class Bounds:
 
     def _tiled(self, like: Tensor) -> tuple[Tensor, ...]:
         """Low and high in planning units, then low, high, mean, std as given: [A] each."""
+        if not (isinstance(like, Tensor) and like.is_floating_point() and like.ndim):
+            raise TypeError(f"actions, or like, must be a float tensor [..., A], got {shown(like)}")
         A, size = like.shape[-1], self.low.numel()
         key = (A, like.dtype, like.device)
         if key in self._rows:

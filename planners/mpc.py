@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from planners._arguments import calls, floats, instance, integer, number, one_of, require
+from planners._arguments import calls, floats, instance, integer, number, one_of, placed, require
 from planners._common import mirrored, shift
 from planners._record import choose, put_together, take_apart, walk
 from planners.contract import Bounds, Cost, Method, Plan, StateT
@@ -116,6 +116,7 @@ class MPC(Generic[StateT]):
         number("deadline", deadline, "(0, inf)", optional=True)
         if not callable(iterations):
             integer("iterations", iterations, 1)
+        placed(dtype, device)
         A, H = integer("action_dim", action_dim, 1), integer("horizon", horizon, 1)
         self.method, self.bounds, self.tail = method, bounds, tail
         self.iterations, self.stop, self.deadline = iterations, stop, deadline
@@ -158,7 +159,7 @@ class MPC(Generic[StateT]):
         state, steps, begin = record.state, self.execute, record.start
         if start is not None:
             state, steps = method.init(begin, state, steps), 0
-            begin = torch.as_tensor(start).to(begin)
+            begin = torch.as_tensor(start, dtype=begin.dtype, device=begin.device)
             floats("start", begin, "B H A", **dict(zip("BHA", record.start.shape, strict=True)))
         iterations, H = self.iterations, begin.shape[1]
         marks: set[bool] = set()
@@ -222,14 +223,15 @@ class MPC(Generic[StateT]):
                 last observation; None means the next action that `act` handed out.
         """
         (past, done, handed, fresh, seen), length = self.record.history, self.history
-        B, _, A = self._rest.shape
+        (B, _, A), home = self._rest.shape, self._rest.device
 
         def taken(name: str, value: Any) -> Tensor:
             # A copy, since environments write into their buffers; on the search's device.
-            copied = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
+            told = isinstance(value, Tensor)
+            copied = value.detach().clone() if told else torch.tensor(value, device=home)
             shape = list(copied.shape)
             require(shape[:1] == [B], f"{name or 'observation'} must be [{B}, …], got {shape}")
-            return copied.to(self._rest.device).unsqueeze(1)
+            return copied.to(home).unsqueeze(1)
 
         def joined(_: str, now: Tensor, before: Tensor | None) -> Tensor:
             filled = now.expand(-1, length, *now.shape[2:])
@@ -239,7 +241,7 @@ class MPC(Generic[StateT]):
 
         new, action = walk(taken, observation), handed[:, :1]
         if executed is not None:
-            given = torch.as_tensor(executed).to(self._rest)
+            given = torch.as_tensor(executed, dtype=self._rest.dtype, device=home)
             floats("executed", given, "B n a", B=B, n=self.block, a=A // self.block)
             action = self._units.from_environment(given.reshape(B, 1, A))
         if past is not None and length > 1:
@@ -279,7 +281,9 @@ class MPC(Generic[StateT]):
         """Begin new episodes, from rest, where `done` [B], tensor or array, is true; None: all."""
         new, old = self.begin(), self.record
         fresh, handed = new.history.fresh, old.history.handed
-        mask = fresh if done is None else torch.as_tensor(done).to(fresh)
+        mask = (
+            fresh if done is None else torch.as_tensor(done, dtype=fresh.dtype, device=fresh.device)
+        )
         fits = mask.shape == fresh.shape
         require(fits, f"done must be {list(fresh.shape)}, got {list(mask.shape)}")
         if not bool(mask.all()):
@@ -293,6 +297,7 @@ class MPC(Generic[StateT]):
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on where `save` was called on a controller of the same settings, to the last bit."""
+        instance("tensors", tensors, Mapping, "what save returned")
         like = self.begin()
         missing = take_apart(like).keys() - tensors.keys()
         require(not missing, f"tensors must hold {', '.join(sorted(missing))}")

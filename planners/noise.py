@@ -34,7 +34,10 @@ def _quantile_table() -> Tensor:
     # In pieces too small for torch to start its threads, which would slow the import down.
     step = _LEVELS // 8
     starts = range(0, _LEVELS // 2, step)
-    p = [(torch.arange(k, k + step, dtype=torch.float64) + 0.5) / _LEVELS for k in starts]
+    p = [
+        (torch.arange(k, k + step, dtype=torch.float64, device="cpu") + 0.5) / _LEVELS
+        for k in starts
+    ]
     lower = [torch.special.ndtri(piece) for piece in p]
     # Midpoints lose a little of the tails' variance; the scale gives it back.
     variance = math.fsum(float(x.square().sum()) for x in lower) / (_LEVELS // 2)
@@ -235,7 +238,8 @@ class Colored:
 
     def matrix(self, horizon: int) -> Tensor:
         """Cosines and sines, [H, H]: one pair per frequency, one alone at 0 and at 1/2."""
-        h = torch.arange(horizon, dtype=torch.float64)
+        horizon = integer("horizon", horizon, 1)
+        h = torch.arange(horizon, dtype=torch.float64, device="cpu")
         columns, power = [], 0.0
         for k in range(horizon // 2 + 1):
             alone = k in (0, horizon / 2)
@@ -260,7 +264,9 @@ class Integrated:
 
     def matrix(self, horizon: int) -> Tensor:
         """Lower triangle of ones over √H, [H, H]."""
-        return torch.ones(horizon, horizon, dtype=torch.float64).tril() / math.sqrt(horizon)
+        horizon = integer("horizon", horizon, 1)
+        ones = torch.ones(horizon, horizon, dtype=torch.float64, device="cpu")
+        return ones.tril() / math.sqrt(horizon)
 
 
 @dataclass(frozen=True)
@@ -281,10 +287,10 @@ class Kernel:
 
     def matrix(self, horizon: int) -> Tensor:
         """Interpolation weights, [H, J]."""
-        J = self.num_support
+        J, horizon = self.num_support, integer("horizon", horizon, 1)
         require(J <= horizon, f"num_support must be at most the horizon, {horizon}, got {J}")
-        τ = torch.arange(J, dtype=torch.float64)
-        t = torch.linspace(0, J - 1, horizon, dtype=torch.float64)
+        τ = torch.arange(J, dtype=torch.float64, device="cpu")
+        t = torch.linspace(0, J - 1, horizon, dtype=torch.float64, device="cpu")
         across, among = (
             torch.exp(-((at[:, None] - τ) ** 2) / (2 * self.length**2)) for at in (t, τ)
         )

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from planners._arguments import instance, integer, require
+from planners._arguments import instance, integer, placed, require
 from planners._record import walk
 from planners.contract import Bounds, Method, Plan, Progress, StateT
 from planners.noise import problem_seeds
@@ -62,6 +62,8 @@ class PlatformSolver(Generic[StateT]):
         instance("method", method, Method, "CEM()")
         instance("cost", cost, Costable, "a model with get_cost")
         instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
+        instance("callbacks", callbacks, Sequence, "()")
+        placed(dtype, device)
         self.method: Method[Any] = method
         self.cost, self.bounds, self.callbacks = cost, bounds, tuple(callbacks)
         self.iterations = integer("iterations", iterations, 1)
@@ -191,7 +193,7 @@ def _options(space: Any) -> int:
         single = tuple(space.shape) == () and kind == "i"
         require(single or kind == "f", f"action_space must hold floats or choices, got {space}")
         return int(space.n) if single else 0
-    options = set(torch.as_tensor(rows).flatten().tolist())
+    options = set(torch.as_tensor(rows, device="cpu").flatten().tolist())
     require(len(options) == 1, f"action_space must have one number of options, got {space}")
     return int(options.pop())
 

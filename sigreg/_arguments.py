@@ -1,20 +1,61 @@
 """Every check of an argument, once. An error names the argument, the rule and what came."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def check_count(name: str, value: float, at_least: int = 1) -> None:
+def check_count(name: str, value: Any, at_least: int = 1) -> None:
     """A whole number of at least `at_least`."""
-    if value != int(value) or value < at_least:
-        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value}")
+    rule = f"{name} must be a whole number of at least {at_least}, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(rule)
+    if not isinstance(value, Integral) or int(value) < at_least:
+        raise ValueError(rule)
+    if int(value) >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {value}")
+
+
+def check_integer(name: str, value: Any) -> None:
+    """Any integer, or an integer tensor []."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if isinstance(value, Tensor):
+        whole = value.ndim == 0 and value.dtype in (torch.int64, torch.int32)
+    if not whole:
+        got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"{name} must be an integer, got {got}")
+
+
+def check_device(name: str, value: Any) -> None:
+    """A device as torch names it."""
+    try:
+        torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} must be a device of torch, got {value!r}") from error
+
+
+def check_number(name: str, value: Any, interval: str = "[0, inf)") -> None:
+    """A number in an interval that is open above."""
+    rule = f"{name} must be in {interval}, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(rule)
+    low, high = map(float, interval[1:-1].split(", "))
+    if not low <= float(value) < high or (interval[0] == "(" and value == low):
+        raise ValueError(rule)
+
+
+def check_kind(name: str, value: Any, kind: type | Callable[..., Any]) -> None:
+    """An object of a class, or, where `kind` is `callable`, a function or what acts as one."""
+    if not (isinstance(value, kind) if isinstance(kind, type) else kind(value)):
+        raise TypeError(f"{name} must be {kind.__name__}, got {type(value).__name__}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """One of the choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
@@ -33,6 +74,9 @@ def check_samples(z: Tensor, name: str = "z", *, axes: str = "N, D", at_least: i
 
 def check_directions(directions: Tensor, z: Tensor) -> None:
     """[M, D] for z [..., D]."""
+    check_kind("directions", directions, Tensor)
+    if not directions.is_floating_point():
+        raise TypeError(f"directions must be floating point, got {directions.dtype}")
     dim = z.shape[-1]
     if directions.ndim != 2 or directions.shape[1] != dim or directions.shape[0] == 0:
         raise ValueError(
@@ -43,6 +87,8 @@ def check_directions(directions: Tensor, z: Tensor) -> None:
 def check_shares(mask: Tensor | None, sample_weight: Tensor | None, z: Tensor) -> None:
     """Both for the samples of z [..., N, D]."""
     for name, given in (("mask", mask), ("sample_weight", sample_weight)):
+        if given is not None:
+            check_kind(name, given, Tensor)
         if given is not None and given.shape != z.shape[:-1]:
             raise ValueError(
                 f"{name} must be {list(z.shape[:-1])} to match z {list(z.shape)}, "

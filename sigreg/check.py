@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from sigreg._arguments import check_kind
 from sigreg._distributed import device_of, group_name, over_ranks, whereabouts
 from sigreg.directions import random_directions
 from sigreg.functional import sigreg_loss
@@ -32,6 +33,8 @@ def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
     Returns: DistributedCheck, both errors below 1e-4.
     Raises: RuntimeError if ranks disagree with each other or with one process.
     """
+    if regularizer is not None:
+        check_kind("regularizer", regularizer, SIGReg)
     layer = SIGReg(num_proj=64) if regularizer is None else regularizer
     name = group_name(layer.group)
     layer = layer.to(device_of(name) if regularizer is None else layer.step.device)

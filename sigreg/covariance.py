@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sigreg._arguments import check_directions, check_samples, full_precision
+from sigreg._arguments import check_directions, check_number, check_samples, full_precision
 from sigreg.directions import Sketch
 
 __all__ = ["VCReg", "WeakSIGReg"]
@@ -62,6 +62,8 @@ class VCReg(nn.Module):
 
     def __init__(self, variance: float = 25.0, covariance: float = 1.0) -> None:
         super().__init__()
+        check_number("variance", variance)
+        check_number("covariance", covariance)
         self.variance = variance
         self.covariance = covariance
 

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sigreg._arguments import check_directions, check_samples, full_precision
+from sigreg._arguments import (
+    check_count,
+    check_directions,
+    check_integer,
+    check_kind,
+    check_number,
+    check_samples,
+    full_precision,
+)
 from sigreg._distributed import Group, group_name, over_ranks
-from sigreg.directions import random_directions
+from sigreg.directions import random_directions, wrap
 from sigreg.null_law import ChiSquareSum, null_law, tail_probability
 from sigreg.quadrature import Quadrature, trapezoid
 from sigreg.reference import ecf_sums, epps_pulley
@@ -26,7 +34,7 @@ def noise_floor(quadrature: Quadrature | None = None) -> float:
         quadrature: K nodes; None means `trapezoid()`, whose floor is 1.0525.
     Returns: a float, from E|φ̂ − φ|² = (1 − φ²)/N.
     """
-    rule = trapezoid() if quadrature is None else quadrature
+    rule = _rule(quadrature)
     return float((rule.weight.double() * (1 - rule.target.double().square())).sum())
 
 
@@ -40,7 +48,8 @@ def collapse_value(num_samples: int, quadrature: Quadrature | None = None) -> fl
         quadrature: K nodes; None means `trapezoid()`.
     Returns: a float, the statistic with φ̂ = 1.
     """
-    rule = trapezoid() if quadrature is None else quadrature
+    rule = _rule(quadrature)
+    check_count("num_samples", num_samples)
     return float(num_samples * (rule.weight.double() * (1 - rule.target.double()).square()).sum())
 
 
@@ -54,8 +63,12 @@ def effective_rank(covariance: Tensor) -> Tensor:
     Args:
         covariance: [..., D, D], symmetric, positive semi-definite.
     Returns: [...], float64 on the CPU, between 1 and D; 0 if there is no variance at all.
+    Raises: TypeError or ValueError unless it is a floating tensor of that shape.
     Source: Roy & Vetterli (2007), there with singular values of the data.
     """
+    check_samples(covariance, "covariance", axes="D, D")
+    if covariance.shape[-1] != covariance.shape[-2]:
+        raise ValueError(f"covariance must be [..., D, D], got {list(covariance.shape)}")
     values = torch.linalg.eigvalsh(covariance.detach().to("cpu", torch.float64)).clamp_min(0)
     total = values.sum(-1, keepdim=True)
     p = values / total.clamp_min(torch.finfo(torch.float64).tiny)
@@ -168,9 +181,13 @@ def report(
     name = group_name(group)
     check_samples(z, at_least=0 if name else 2)
     d = z.shape[-1]
-    rule = trapezoid() if quadrature is None else quadrature
+    rule = _rule(quadrature)
+    check_count("num_proj", num_proj)
+    check_integer("seed", seed)
+    if state_rank is not None:
+        check_number("state_rank", state_rank)
     if directions is None:
-        law = _law(_numbers(rule), num_proj, d, seed)
+        law = _law(_numbers(rule), num_proj, d, wrap(seed))
         directions = random_directions(num_proj, d, seed=seed, step=0, device=z.device)
     else:
         check_directions(directions, z)
@@ -221,6 +238,13 @@ def report(
         worst_statistic=float(statistics.flatten()[worst]),
         worst_p_value=min(1.0, statistics.numel() * worst_tail),
     )
+
+
+def _rule(quadrature: Quadrature | None) -> Quadrature:
+    if quadrature is None:
+        return trapezoid()
+    check_kind("quadrature", quadrature, Quadrature)
+    return quadrature
 
 
 def _numbers(rule: Quadrature) -> tuple[tuple[float, ...], ...]:

@@ -2,12 +2,13 @@
 
 import functools
 import math
+import operator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sigreg._arguments import check_choice, check_count
+from sigreg._arguments import check_choice, check_count, check_device, check_integer
 
 __all__ = ["Directions", "Sketch", "random_directions"]
 
@@ -63,14 +64,15 @@ def _scramble(counter: Tensor) -> Tensor:
     return counter
 
 
-def _wrap(number: int) -> int:
-    """The integer that 64 bits keep of it."""
+def wrap(number: int) -> int:
+    """The integer that 64 bits keep of it, whatever kind it is."""
+    number = operator.index(number)
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def hash_start(seed: int) -> int:
     """Where the counters of a seed begin, on a python integer that a kernel can be given."""
-    return int(_scramble(torch.tensor(_wrap(seed * _WEYL), device="cpu")))
+    return int(_scramble(torch.tensor(wrap(seed * _WEYL), device="cpu")))
 
 
 @functools.cache
@@ -187,20 +189,24 @@ def random_directions(
     check_count("num_proj", num_proj)
     check_count("dim", dim)
     check_choice("sampler", sampler, SAMPLERS)
-    if device is None:
+    check_integer("seed", seed)
+    check_integer("step", step)
+    if device is not None:
+        check_device("device", device)
+    else:
         device = step.device if isinstance(step, Tensor) else "cpu"
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
     return _drawn(step, num_proj, dim, seed, sampler).unit()
 
 
 def _drawn(step: Tensor, num_proj: int, dim: int, seed: int, sampler: str) -> Directions:
-    return Directions(*directions_op(step, num_proj, dim, _wrap(seed), sampler == "orthogonal"))
+    return Directions(*directions_op(step, num_proj, dim, wrap(seed), sampler == "orthogonal"))
 
 
 def random_rotation(dim: int, *, seed: int) -> Tensor:
     """[dim, dim], float32: orthonormal rows, uniform up to signs, which no test here can see."""
     step = torch.zeros((), dtype=torch.int64, device="cpu")
-    return _orthonormal(gaussian_rows(dim, dim, _wrap(seed), step).double()).float()
+    return _orthonormal(gaussian_rows(dim, dim, wrap(seed), step).double()).float()
 
 
 class Sketch(nn.Module):
@@ -216,6 +222,7 @@ class Sketch(nn.Module):
         super().__init__()
         check_count("num_proj", num_proj)
         check_choice("sampler", sampler, SAMPLERS)
+        check_integer("seed", seed)
         self.num_proj, self.seed, self.sampler = num_proj, seed, sampler
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from sigreg._arguments import (
     check_count,
     check_directions,
+    check_kind,
     check_samples,
     check_shares,
     full_precision,
@@ -67,9 +68,11 @@ def sigreg_loss(
     """
     name = group_name(group)
     check_samples(z, at_least=0 if name else 1)
+    check_kind("quadrature", quadrature, Quadrature)
+    check_kind("scale_by_n", scale_by_n, bool)
     if not isinstance(directions, Directions):
+        check_directions(directions, z)
         directions = Directions(directions)
-    check_directions(directions.rows, z)
     check_shares(mask, sample_weight, z)
     if chunk is not None:
         check_count("chunk", chunk)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sigreg._arguments import check_choice, check_samples, full_precision
+from sigreg._arguments import check_choice, check_kind, check_number, check_samples, full_precision
 
 __all__ = ["LeJEPALoss", "LeJEPALosses", "additive_weight", "invariance_loss"]
 
@@ -28,8 +28,14 @@ def invariance_loss(views: Tensor, centre: Tensor) -> Tensor:
         views: [V, N, D].
         centre: [N, D].
     Returns: [], float32 (float64 for float64 views).
+    Raises: TypeError or ValueError on other types and shapes.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 2.
     """
+    check_samples(views, "views")
+    check_samples(centre, "centre")
+    if views.ndim != 3 or centre.shape != views.shape[1:]:
+        got = f"{list(views.shape)} and {list(centre.shape)}"
+        raise ValueError(f"views must be [V, N, D] and centre [N, D], got {got}")
     return (full_precision(views) - full_precision(centre)).square().mean()
 
 
@@ -43,8 +49,7 @@ def additive_weight(weight: float) -> float:
     Returns: λ of invariance + λ · regularizer.
     Raises: ValueError if `weight` is outside [0, 1).
     """
-    if not 0 <= weight < 1:
-        raise ValueError(f"weight must be in [0, 1), got {weight}")
+    check_number("weight", weight, "[0, 1)")
     return weight / (1 - weight)
 
 
@@ -77,10 +82,12 @@ class LeJEPALoss(nn.Module):
         pool_views: bool = False,
     ) -> None:
         super().__init__()
+        check_kind("regularizer", regularizer, callable)
         check_choice("convention", convention, ("convex", "additive"))
-        if weight < 0 or (convention == "convex" and weight > 1):
-            limit = "in [0, 1]" if convention == "convex" else "non-negative"
-            raise ValueError(f"weight must be {limit} for the {convention} form, got {weight}")
+        check_kind("pool_views", pool_views, bool)
+        check_number("weight", weight)
+        if convention == "convex" and weight > 1:
+            raise ValueError(f"weight must be in [0, 1] for the convex form, got {weight}")
         self.regularizer, self.weight = regularizer, weight
         self.convention, self.pool_views = convention, pool_views
 
@@ -91,6 +98,7 @@ class LeJEPALoss(nn.Module):
             raise ValueError(f"global_views must be [V, N, D], got {list(global_views.shape)}")
         views = global_views
         if local_views is not None:
+            check_samples(local_views, "local_views")
             (n, d), shape = global_views.shape[1:], list(local_views.shape)
             if local_views.ndim != 3 or shape[1:] != [n, d]:
                 raise ValueError(

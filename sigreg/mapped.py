@@ -5,7 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sigreg._arguments import check_count, check_samples, full_precision
+from sigreg._arguments import (
+    check_count,
+    check_integer,
+    check_kind,
+    check_number,
+    check_samples,
+    full_precision,
+)
 from sigreg.directions import random_rotation
 
 __all__ = ["NearIsometry", "SubspaceRegularizer"]
@@ -42,7 +49,11 @@ class SubspaceRegularizer(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if num_subspaces < 1 or dim % num_subspaces:
+        check_kind("regularizer", regularizer, callable)
+        check_count("dim", dim)
+        check_count("num_subspaces", num_subspaces)
+        check_integer("seed", seed)
+        if dim % num_subspaces:
             raise ValueError(f"num_subspaces must divide dim {dim}, got {num_subspaces}")
         self.regularizer, self.num_subspaces, self.seed = regularizer, num_subspaces, seed
         self.register_buffer("rotation", torch.empty(dim, dim))
@@ -56,8 +67,7 @@ class SubspaceRegularizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The regularizer of x [..., N, D], a scalar."""
         check_samples(x, "x", at_least=0)
-        if x.shape[-1] != len(self.rotation):
-            raise ValueError(f"x must be [..., N, {len(self.rotation)}], got {list(x.shape)}")
+        _check_width(x, len(self.rotation))
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)
             blocks = (x @ self.rotation.to(x).mT).chunk(self.num_subspaces, -1)
@@ -100,8 +110,8 @@ class NearIsometry(nn.Module):
         hidden = dim if hidden is None else hidden
         for name, value in (("dim", dim), ("depth", depth), ("hidden", hidden)):
             check_count(name, value)
-        if not 0 <= bend < 1:
-            raise ValueError(f"bend must be in [0, 1), got {bend}")
+        check_kind("regularizer", regularizer, callable)
+        check_number("bend", bend, "[0, 1)")
         self.regularizer, self.bend = regularizer, bend
         self.inner = nn.Parameter(torch.empty(depth, hidden, dim))
         self.bias = nn.Parameter(torch.empty(depth, hidden))
@@ -116,6 +126,7 @@ class NearIsometry(nn.Module):
 
     def transport(self, x: Tensor) -> Tensor:
         """T x, [..., D], in float32 (float64 for float64 x) whatever autocast says."""
+        _check_width(x, self.inner.shape[-1])
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)
             inner, outer = _contract(self.inner.to(x)), _contract(self.outer.to(x))
@@ -126,6 +137,14 @@ class NearIsometry(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The regularizer of T x, a scalar."""
         return self.regularizer(self.transport(x))
+
+
+def _check_width(x: Tensor, dim: int) -> None:
+    check_kind("x", x, Tensor)
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point, got {x.dtype}")
+    if x.ndim < 1 or x.shape[-1] != dim:
+        raise ValueError(f"x must be [..., {dim}], got {list(x.shape)}")
 
 
 def _contract(weight: Tensor) -> Tensor:

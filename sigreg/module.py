@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sigreg._arguments import check_choice, check_count, check_samples
+from sigreg._arguments import check_choice, check_count, check_kind, check_number, check_samples
 from sigreg._distributed import Group, group_name, whereabouts
 from sigreg._kernels.ops import BACKENDS
 from sigreg.directions import Sketch
@@ -64,14 +64,16 @@ class SIGReg(Sketch):
         quadrature: Quadrature | None = None,
     ) -> None:
         super().__init__(num_proj, seed=seed, sampler=sampler)
-        if not scale >= 0:
-            raise ValueError(f"scale must be 0 or more, got {scale}")
+        check_number("scale", scale)
+        check_kind("scale_by_n", scale_by_n, bool)
         if chunk is not None:
             check_count("chunk", chunk)
         if quadrature is not None and (knots, t_max) != (17, 3.0):
             raise ValueError(
                 f"quadrature must come without knots and t_max, got knots={knots}, t_max={t_max}"
             )
+        if quadrature is not None:
+            check_kind("quadrature", quadrature, Quadrature)
         group_name(group)
         check_choice("backend", backend, BACKENDS)
         self.quadrature = trapezoid(knots, t_max) if quadrature is None else quadrature

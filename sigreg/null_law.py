@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sigreg._arguments import check_directions, check_kind
 from sigreg.quadrature import Quadrature, gaussian
 
 __all__ = ["ChiSquareSum", "null_law", "tail_probability"]
@@ -39,6 +40,9 @@ def null_law(quadrature: Quadrature, directions: Tensor | None = None) -> ChiSqu
     Source: weighted chi-square limits of such statistics, Baringhaus & Henze (1988); the
         covariance across directions is derived here.
     """
+    check_kind("quadrature", quadrature, Quadrature)
+    if directions is not None:
+        check_directions(directions, directions)
     if not torch.allclose(quadrature.target, gaussian(quadrature.t), rtol=0, atol=1e-6):
         raise ValueError("quadrature must have the target of N(0, 1), e^{−t²/2}, got another")
     gram = torch.ones(1, 1, dtype=torch.float64, device="cpu")
@@ -123,8 +127,13 @@ def tail_probability(law: ChiSquareSum, x: Tensor) -> Tensor:
         law: weights and degrees of freedom.
         x: any shape.
     Returns: float64 on the CPU, the shape of x, between 1e-8 (the resolution) and 1.
+    Raises: TypeError for another law, or an x that is no real tensor.
     Source: Imhof (1961); Davies (1980).
     """
+    check_kind("law", law, ChiSquareSum)
+    check_kind("x", x, Tensor)
+    if x.is_complex():
+        raise TypeError(f"x must be real, got {x.dtype}")
     weight, dof = law
     largest = float(weight.max())
     deviation = math.sqrt(2 * float((weight**2 * dof).sum()))

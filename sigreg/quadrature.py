@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sigreg._arguments import check_count
+from sigreg._arguments import check_count, check_kind, check_number
 
 __all__ = ["Quadrature", "gaussian", "student_t", "trapezoid"]
 
@@ -83,8 +83,8 @@ def trapezoid(
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; interval as in the code of LeWM, 2603.19312.
     """
     check_count("knots", knots, at_least=2)
-    if not (t_max > 0 and math.isfinite(t_max)):
-        raise ValueError(f"t_max must be positive and finite, got {t_max}")
+    check_number("t_max", t_max, "(0, inf)")
+    check_kind("target", target, callable)
     t = torch.linspace(0.0, t_max, knots, dtype=torch.float64, device="cpu")
     spacing = t_max / (knots - 1)
     width = torch.full_like(t, 2.0 * spacing)

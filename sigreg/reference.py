@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from sigreg._arguments import check_samples
 from sigreg.quadrature import Quadrature
 
 __all__ = ["ecf_sums", "epps_pulley", "epps_pulley_exact"]
@@ -58,6 +59,7 @@ def epps_pulley_exact(x: Tensor) -> Tensor:
     Returns: [..., M].
     Source: Baringhaus & Henze (1988), dimension one; here from the Gaussian integrals.
     """
+    check_samples(x, "x", axes="N, M")
     n = x.shape[-2]
     pairs = torch.exp(-(x.unsqueeze(-2) - x.unsqueeze(-3)).square() / 2).sum((-3, -2)) / n
     single = math.sqrt(2.0) * torch.exp(-x.square() / 4).sum(-2)

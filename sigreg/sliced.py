@@ -10,7 +10,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sigreg._arguments import check_count, check_directions, check_samples, full_precision
+from sigreg._arguments import (
+    check_count,
+    check_directions,
+    check_kind,
+    check_samples,
+    full_precision,
+)
 from sigreg.directions import Sketch
 
 __all__ = [
@@ -44,6 +50,7 @@ class SlicedTest(Sketch):
         self, statistic: Callable[[Tensor], Tensor], num_proj: int = 1024, *, seed: int = 0
     ) -> None:
         super().__init__(num_proj, seed=seed)
+        check_kind("statistic", statistic, callable)
         self.statistic = statistic
 
     def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:

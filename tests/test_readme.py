@@ -59,7 +59,7 @@ def run_blocks(path: Path) -> dict[str, object]:
         "goal": torch.rand(1, 3, 224, 224),
         "scale": ActionScale(torch.tensor([0.5, -0.5]), torch.tensor([0.02, 0.05])),
     }
-    for line, text in blocks(path.read_text(), "python"):
+    for line, text in blocks(path.read_text(encoding="utf-8"), "python"):
         # Line numbers of a traceback are the page's.
         exec(compile("\n" * line + text, str(path), "exec"), namespace)
     return namespace

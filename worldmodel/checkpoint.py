@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel._files import draft_of, write_together
 from worldmodel.data.episodes import ActionScale
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
@@ -51,6 +52,7 @@ class RunConfig(NamedTuple):
     extra: dict[str, Any]  #: Whatever the caller of `save` added, in JSON's own types.
 
 
+@checked()
 def save(
     model: WorldModel | GCBC,
     folder: Folder,
@@ -90,6 +92,7 @@ def save(
     write_together({path / WEIGHTS: weights, path / CONFIG: text.encode() + b"\n"})
 
 
+@checked()
 def load(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ()) -> WorldModel:
     """Build the model of a run folder and fill in its weights, strict by name and shape.
 
@@ -103,6 +106,7 @@ def load(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ())
     return _load(Path(folder), WorldModel, classes).to(map_location)
 
 
+@checked()
 def load_policy(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ()) -> GCBC:
     """Build the policy of a run folder that was trained by behaviour cloning.
 
@@ -114,6 +118,7 @@ def load_policy(folder: Folder, map_location: Device = "cpu", *, classes: Classe
     return _load(Path(folder), GCBC, classes).to(map_location)
 
 
+@checked()
 def read_config(folder: Folder) -> RunConfig:
     """Read what a run folder says about its model, without the weights.
 
@@ -141,9 +146,10 @@ def read_config(folder: Folder) -> RunConfig:
         parts = {n: (str(model[n]["class"]), model[n]["config"]) for n in names}
         scale = config["action_scale"]
         if scale is not None:
-            scale = ActionScale(torch.tensor(scale["mean"]), torch.tensor(scale["std"]))
+            both = (torch.tensor(scale[name], device="cpu") for name in ("mean", "std"))
+            scale = ActionScale(*both)
         return RunConfig(kind, parts, {n: model[n] for n in others}, scale, dict(config["extra"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} lacks or misstates an entry: {error!r}") from error
 
 
@@ -187,17 +193,19 @@ def _load(path: Path, wanted: type[_ModelT], classes: Classes) -> _ModelT:
         raise ValueError(f"{wrong}; worldmodel.{reader.__name__} reads it")
     state = read_weights(_existing(path, WEIGHTS))
     known = {c.__name__: c for c in (*_CLASSES, *classes)}
-    with torch.random.fork_rng(devices=[]):
-        try:
-            parts: dict[str, Any] = {
-                name: _build(name, {"class": kind, "config": given}, known)
-                for name, (kind, given) in config.parts.items()
-            }
-            model = wanted(**parts, **config.arguments)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path / CONFIG}: {error}") from error
-    own = {name: value.shape for name, value in model.state_dict().items()}
-    check_tensors(state, own, path / WEIGHTS)
+    # First without memory: sizes that the weights do not have are refused before they take any.
+    for device in ("meta", "cpu"):
+        with torch.random.fork_rng(devices=[]), torch.device(device):
+            try:
+                parts: dict[str, Any] = {
+                    name: _build(name, {"class": kind, "config": given}, known, len(state))
+                    for name, (kind, given) in config.parts.items()
+                }
+                model = wanted(**parts, **config.arguments)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path / CONFIG}: {error}") from error
+        own = {name: value.shape for name, value in model.state_dict().items()}
+        check_tensors(state, own, path / WEIGHTS)
     model.load_state_dict(state)
     return model.eval()
 
@@ -217,18 +225,23 @@ def _describe(name: str, value: Any) -> Any:
     return value
 
 
-def _build(name: str, value: Any, known: Mapping[str, type[nn.Module]]) -> Any:
-    """An argument again, from what `_describe` made of it."""
+def _build(name: str, value: Any, known: Mapping[str, type[nn.Module]], most: int) -> Any:
+    """An argument again, from what `_describe` made of it; no deeper than `most` blocks."""
     if not isinstance(value, dict):
         return value
     if value.keys() != {"class", "config"}:
-        return {key: _build(f"{name}.{key}", one, known) for key, one in value.items()}
+        return {key: _build(f"{name}.{key}", one, known, most) for key, one in value.items()}
     kind = str(value["class"])
     if kind not in known:
         raise ValueError(
             f"{name} has class {kind!r}, known are {sorted(known)}; pass your own as classes=(...)"
         )
-    arguments = _build(name, value["config"], known)
+    arguments = _build(name, value["config"], known, most)
+    if not isinstance(arguments, dict):
+        raise ValueError(f"cannot build {name} {kind}: its config must be arguments by name")
+    for key, value in arguments.items():
+        if "depth" in key and isinstance(value, int) and value > most:
+            raise ValueError(f"{name}.{key} must be at most {most}, the number of tensors")
     try:
         return known[kind](**arguments)
     except (TypeError, ValueError, RuntimeError) as error:

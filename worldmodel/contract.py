@@ -23,6 +23,7 @@ class _Module(Protocol):
     def __call__(self) -> Callable[..., Any]: ...  # as `nn.Module` declares it
 
 
+@runtime_checkable
 class Encoder(_Module, Protocol):
     """Observations to embeddings, each frame alone: an `nn.Module` with this attribute.
 
@@ -34,6 +35,7 @@ class Encoder(_Module, Protocol):
     dim: int  #: D.
 
 
+@runtime_checkable
 class Predictor(_Module, Protocol):
     """Past embeddings and actions to the next embedding: an `nn.Module` with these attributes.
 

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.layers import Pixels, ProjectionHead, ViTBlock, given
 
 __all__ = ["ActionEncoder", "ConvEncoder", "FrameEncoder", "FusedEncoder", "StateEncoder"]
 
 
+@checked()
 class FrameEncoder(nn.Module):
     """Vision Transformer: the class token behind the last norm, then a projection head.
 
@@ -76,6 +78,7 @@ class FrameEncoder(nn.Module):
         return z.unflatten(0, frames.shape[:-3])
 
 
+@checked()
 class ConvEncoder(nn.Module):
     """Strided convolutions, then a projection head: small worlds, laptops, no GPU.
 
@@ -125,6 +128,7 @@ class ConvEncoder(nn.Module):
         return self.projector(self.embed(h.flatten(1))).unflatten(0, frames.shape[:-3])
 
 
+@checked()
 class StateEncoder(nn.Module):
     """A vector (proprioception, a state) to an embedding: a small MLP, then a projection head.
 
@@ -148,6 +152,7 @@ class StateEncoder(nn.Module):
         self.embed = nn.Linear(hidden_dim, dim)
         self.projector = ProjectionHead(dim, projector_dim)
 
+    @checked(states="any * Q")
     def forward(self, states: Tensor) -> Tensor:
         """Embed vectors [..., Q]: [..., D]."""
         if states.shape[-1] != self.state_dim:
@@ -157,6 +162,7 @@ class StateEncoder(nn.Module):
         return self.projector(h).unflatten(0, states.shape[:-1])
 
 
+@checked()
 class FusedEncoder(nn.Module):
     """Several observations to one embedding: an encoder for each, a linear map, a projection head.
 
@@ -190,6 +196,7 @@ class FusedEncoder(nn.Module):
         return self.projector(self.mix(torch.cat(seen, dim=-1)))
 
 
+@checked()
 class ActionEncoder(nn.Module):
     """A block of actions to one vector: a linear mix, then an MLP with SiLU.
 
@@ -212,6 +219,7 @@ class ActionEncoder(nn.Module):
         self.expand = nn.Linear(mix_dim or action_dim, hidden_dim or 4 * dim)
         self.contract = nn.Linear(hidden_dim or 4 * dim, dim)
 
+    @checked(actions="any * A")
     def forward(self, actions: Tensor) -> Tensor:
         """Embed blocks of actions [..., A]: [..., D]."""
         if actions.shape[-1] != self.action_dim:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from worldmodel._arguments import checked
 from worldmodel._extras import need
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.model import WorldModel
@@ -81,6 +82,7 @@ class PlanningStep(nn.Module):
         return self.update(cost, mean, std, noise)
 
 
+@checked()
 def export_onnx(
     model: WorldModel,
     folder: Folder,
@@ -135,6 +137,7 @@ def export_onnx(
     return _write_all(graphs, Path(folder), "onnx", write)
 
 
+@checked()
 def export_torch(
     model: WorldModel,
     folder: Folder,
@@ -194,8 +197,6 @@ def _graphs(
     known: int,
     example: Observations | None,
 ) -> dict[str, _Graph]:
-    if horizon < 1 or known < 1:
-        raise ValueError(f"horizon and known must be at least 1, got {horizon} and {known}")
     model = copy.deepcopy(model).cpu().eval()
     generator = torch.Generator().manual_seed(0)
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.contract import Encoder
 from worldmodel.predictor import CausalPredictor
 from worldmodel.records import Batch, Losses
@@ -13,6 +14,7 @@ from worldmodel.records import Batch, Losses
 __all__ = ["GCBC", "gcbc_loss"]
 
 
+@checked()
 class GCBC(nn.Module):
     """A policy: the last frames and a goal picture to the next block of actions.
 
@@ -36,6 +38,7 @@ class GCBC(nn.Module):
         self.trunk, self.action_dim = trunk, action_dim
         self.head = nn.Linear(trunk.dim, action_dim)
 
+    @checked(frames="any B T C H W", goal="any B C H W")
     def forward(self, frames: Tensor, goal: Tensor) -> Tensor:
         """The next block for frames [B, T, C, H, W], newest last, and goals [B, C, H, W]: [B, A].
 
@@ -53,6 +56,7 @@ class GCBC(nn.Module):
         steered = self.trunk(z[:, :-1], z[:, -1:].expand(-1, z.shape[1] - 1, -1))
         return self.head(steered[:, -1])
 
+    @checked(frames="any B T C H W", goal="any B C H W")
     @torch.no_grad()
     def act(self, frames: Tensor, goal: Tensor) -> Tensor:
         """As `forward`, in evaluation mode: actions in the units of the training data."""
@@ -61,6 +65,7 @@ class GCBC(nn.Module):
         return self(frames, goal)
 
 
+@checked(weight="[0, inf)")
 def gcbc_loss(
     model: GCBC, batch: Batch, regularizer: nn.Module | None = None, weight: float = 0.0
 ) -> Losses:

@@ -22,6 +22,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel.records import as_tensor
 
 __all__ = ["Goal", "avoid", "charge", "near", "region", "reward", "state", "temporal", "typical"]
@@ -36,6 +37,7 @@ SOON = 1 / 20
 enough that a detour around a wall still pays."""
 
 
+@checked()
 @dataclass(frozen=True)
 class Goal:
     """A weighted sum of scores of futures."""
@@ -69,6 +71,7 @@ class Goal:
     __rmul__ = __mul__
 
 
+@checked(z_goal="* D")
 def near(z_goal: Tensor, frames: Frames = "last", weights: Weights = None) -> Goal:
     """Close to an embedding: d_h = ‖ẑ_h − z_goal‖².
 
@@ -81,6 +84,7 @@ def near(z_goal: Tensor, frames: Frames = "last", weights: Weights = None) -> Go
     return temporal(lambda z, goal: (z - goal).square().sum(-1), z_goal, frames, weights)
 
 
+@checked(target="* Q")
 def state(
     head: Head,
     target: Tensor,
@@ -113,6 +117,7 @@ def state(
     return _goal(distance, frames, weights)
 
 
+@checked(low="* P", high="* Q")
 def region(
     head: Head, low: Tensor, high: Tensor, frames: Frames = "last", weights: Weights = None
 ) -> Goal:
@@ -135,6 +140,7 @@ def region(
     return _goal(outside, frames, weights)
 
 
+@checked()
 def reward(head: Head, frames: Frames = "mean", weights: Weights = None) -> Goal:
     """Much of what a head predicts: d_h = −min_k head(ẑ_h)_k.
 
@@ -154,6 +160,7 @@ def reward(head: Head, frames: Frames = "mean", weights: Weights = None) -> Goal
     return _goal(loss, frames, weights)
 
 
+@checked(z_goal="* D")
 def temporal(
     head: Callable[[Tensor, Tensor], Tensor],
     z_goal: Tensor,
@@ -177,6 +184,7 @@ def temporal(
     return _goal(distance, frames, weights)
 
 
+@checked(low="* P", high="* Q")
 def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
     """A constraint, for `planners.AugmentedLagrangian` or `charge`: stay out of a box.
 
@@ -197,6 +205,7 @@ def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
     return depth
 
 
+@checked(z="N D")
 def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
     """A constraint: stay where the model has been.
 
@@ -227,6 +236,7 @@ def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
     return beyond
 
 
+@checked()
 def charge(
     constraint: Callable[[Tensor], Tensor], frames: Frames = "mean", weights: Weights = None
 ) -> Goal:
@@ -242,8 +252,6 @@ def charge(
 
 def _goal(score: Head, frames: Frames, weights: Weights) -> Goal:
     """A score of each future [B, S, H, D] -> [B, S, H], and which of them count."""
-    if frames not in FRAMES:
-        raise ValueError(f'frames must be "last", "mean" or "nearest", got {frames!r}')
     if weights is not None:
         return Goal(((1.0, _weighted(score, frames, weights)),))
 

@@ -13,16 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel._files import write_atomically
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.layers import given
 from worldmodel.model import WorldModel
+from worldmodel.records import as_seed
 
 __all__ = ["DistanceHead", "Head", "fit_distance", "fit_head", "load_head", "save_head"]
 
 PartT = TypeVar("PartT", bound=nn.Module)
 
 
+@checked()
 class Head(nn.Module):
     """Quantities of an embedding, in their own units: a linear map, or an MLP.
 
@@ -51,11 +54,13 @@ class Head(nn.Module):
         self.register_buffer("middle", torch.zeros(out))
         self.register_buffer("scale", torch.ones(out))
 
+    @checked(z="any * D")
     def forward(self, z: Tensor) -> Tensor:
         """Read embeddings [..., D]: [..., Q]."""
         return self.net((z - self.centre) / self.spread) * self.scale + self.middle
 
 
+@checked()
 class DistanceHead(nn.Module):
     """How many steps from one embedding to another: f(z, z_goal) ≈ log(1 + steps).
 
@@ -69,11 +74,13 @@ class DistanceHead(nn.Module):
         self.config = given(locals()) | {"hidden": list(hidden)}
         self.head = Head(3 * dim, 1, hidden)
 
+    @checked(z="* D", z_goal="* D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """log(1 + steps) from z [..., D] to z_goal [..., D]: [...]."""
         return self.head(torch.cat([z, z_goal, z_goal - z], dim=-1))[..., 0]
 
 
+@checked(z="N D", y="N Q")
 def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0) -> Head:
     """Fit a head: least squares if it is linear, otherwise 400 full-batch steps of Adam.
 
@@ -86,11 +93,11 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
     Returns: Head in eval mode, without gradients of its own.
     Raises: ValueError if rows disagree, or there are fewer than D + 1.
     """
-    if z.dim() != 2 or y.dim() != 2 or len(z) != len(y) or len(z) < z.shape[1] + 1:
+    if len(z) < z.shape[1] + 1:
         got = f"{list(z.shape)} and {list(y.shape)}"
         raise ValueError(f"z and y must be [N, D] and [N, Q] with N >= D + 1, got {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(as_seed(seed))
         head = Head(z.shape[1], y.shape[1], hidden).to(z)
     _standardise(head, z, y)
     x, target = (z - head.centre) / head.spread, (y - head.middle) / head.scale
@@ -106,6 +113,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
     return head.requires_grad_(False).eval()
 
 
+@checked(z="E T D", actions="E S A")
 def fit_distance(
     model: WorldModel,
     z: Tensor,
@@ -139,7 +147,7 @@ def fit_distance(
         got = f"T > reach = {reach}, got {list(z.shape)} and {list(actions.shape)}"
         raise ValueError(f"z and actions must be [E, T, D] and [E, T - 1, A] with {got}")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(as_seed(seed))
         head = DistanceHead(D, hidden).to(z)
     # Each z_t, and what is imagined h blocks after it; NaN past the end.
     seen = z.new_full((E, T, 1 + reach, D), torch.nan)
@@ -148,7 +156,7 @@ def fit_distance(
         for t in range(T - 1):
             far = min(reach, T - 1 - t)
             seen[:, t, 1 : 1 + far] = model.rollout(z[:, t : t + 1], actions[:, t : t + far])
-    generator = torch.Generator(z.device).manual_seed(seed)
+    generator = torch.Generator(z.device).manual_seed(as_seed(seed))
 
     def error() -> Tensor:
         x, y = _pairs(seen, z, 1024, unit, generator)
@@ -199,9 +207,11 @@ def _pairs(
 def _standardise(head: Head, z: Tensor, y: Tensor) -> None:
     for middle, spread, of in ((head.centre, head.spread, z), (head.middle, head.scale, y)):
         middle.copy_(of.mean(0))
-        spread.copy_(of.std(0).clamp_min(1e-8))
+        rounding = 1e-7 * of.abs().mean(0)  # in whatever units
+        spread.copy_(of.std(0).clamp_min(rounding).clamp_min(torch.finfo(of.dtype).tiny))
 
 
+@checked()
 def save_head(head: Head | DistanceHead, path: str | Path) -> None:
     """Write a head into one safetensors file that `load_head` reads; it appears whole or not.
 
@@ -211,6 +221,7 @@ def save_head(head: Head | DistanceHead, path: str | Path) -> None:
     write_part(head, path, "head", {"config": head.config})
 
 
+@checked()
 def load_head(path: str | Path) -> Head | DistanceHead:
     """Read what `save_head` wrote.
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from worldmodel._arguments import checked
 from worldmodel._extras import need
 from worldmodel.checkpoint import is_released, load, load_policy, read_config
 from worldmodel.gcbc import GCBC
@@ -23,6 +24,7 @@ _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _FILES = ["*.json", "*.safetensors", "weights.pt", "README.md", "*.png", "*.csv"]
 
 
+@checked()
 def from_pretrained(
     source: Folder,
     *,
@@ -62,6 +64,7 @@ def locate(source: Folder, *, revision: str | None = None) -> Path:
         return Path(hub.snapshot_download(str(source), revision=revision, allow_patterns=_FILES))
 
 
+@checked()
 def push_to_hub(
     folder: Folder,
     repository: str,

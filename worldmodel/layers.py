@@ -18,8 +18,12 @@ _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
 def given(arguments: Mapping[str, Any], *but: str) -> dict[str, Any]:
-    """The arguments of a constructor, from `locals()` in its first line: a part's `config`."""
-    return {key: v for key, v in arguments.items() if key not in ("self", "__class__", *but)}
+    """The arguments of a constructor, from `locals()` in its first line: a part's `config`.
+
+    NumPy's numbers become Python's, which JSON holds.
+    """
+    own = {key: v for key, v in arguments.items() if key not in ("self", "__class__", *but)}
+    return {key: v.item() if type(v).__module__ == "numpy" else v for key, v in own.items()}
 
 
 class Pixels(nn.Module):
@@ -42,6 +46,8 @@ class Pixels(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Scale, resize and normalise."""
+        if not isinstance(frames, Tensor):
+            raise TypeError(f"frames must be a tensor, got {type(frames).__name__}")
         side = "H, W" if self.resize else f"{self.size}, {self.size}"
         wrong = not self.resize and frames.shape[-2:] != (self.size, self.size)
         if frames.dim() < 4 or frames.shape[-3] != 3 or wrong:

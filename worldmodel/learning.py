@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel.checkpoint import digest_of
 from worldmodel.heads import descend, read_part, write_part
 from worldmodel.model import WorldModel
 from worldmodel.policies import Policy
+from worldmodel.records import as_seed
 from worldmodel.transitions import Recipe, draw
 from worldmodel.values import GCIQL, GCIVL, HIQL
 
@@ -27,6 +29,7 @@ _LearnerT = TypeVar("_LearnerT", Policy, GCIVL, GCIQL, HIQL)
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Policy, GCIVL, GCIQL, HIQL)}
 
 
+@checked(z="E T D", actions="E S A", rate="(0, inf)")
 def learn(
     kind: type[_LearnerT],
     z: Tensor,
@@ -60,13 +63,13 @@ def learn(
     if not bool(z.isfinite().all() and actions.isfinite().all()):
         raise ValueError("z and actions must be finite: leave out what leads to no frame")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.manual_seed(as_seed(seed))
         recipe = replace(kind.recipe, **options)
         learner = kind(z.shape[-1], actions.shape[-1], recipe).to(z)
     learner.standard.fit(z)
     if isinstance(learner, GCIQL):
         learner.keep_within(actions)
-    generator = torch.Generator(z.device).manual_seed(seed)
+    generator = torch.Generator(z.device).manual_seed(as_seed(seed))
     follow: Callable[[], object] = int if isinstance(learner, Policy) else learner.follow
 
     def error() -> Tensor:
@@ -77,6 +80,7 @@ def learn(
     return learner.requires_grad_(False).eval()
 
 
+@checked()
 def save_learner(
     learner: Learner, path: str | Path, *, model: WorldModel, notes: dict[str, Any] | None = None
 ) -> None:
@@ -93,6 +97,7 @@ def save_learner(
     write_part(learner, path, "learner", header)
 
 
+@checked()
 def load_learner(path: str | Path, *, model: WorldModel) -> Learner:
     """Read what `save_learner` wrote.
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.layers import given
 from worldmodel.model import WorldModel
 from worldmodel.records import Batch, Losses, lead
@@ -17,6 +18,7 @@ __all__ = ["ComposedTerms", "InverseDynamics", "PLDMTerms", "composed_loss", "je
 _EPSILON = 1e-4  # inside the root, so that a collapsed coordinate has a gradient
 
 
+@checked(weight="[0, inf)")
 def jepa_loss(
     model: WorldModel, batch: Batch, regularizer: Callable[[Tensor], Tensor], weight: float = 0.09
 ) -> Losses:
@@ -40,6 +42,7 @@ def jepa_loss(
     return Losses.of(prediction, weight, regularizer(z.transpose(0, 1)), z)
 
 
+@checked(weight="[0, inf)")
 def pldm_loss(
     model: WorldModel, batch: Batch, regularizer: "PLDMTerms", weight: float = 1.0
 ) -> Losses:
@@ -71,6 +74,7 @@ def _one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple
     return z, F.mse_loss(model.predict(z[:, :-1], actions[:, :-1]), z[:, 1:])
 
 
+@checked()
 class InverseDynamics(nn.Module):
     """What was done shows in what came of it: mean (q(z_t, z_{t+1}) − a_t)².
 
@@ -87,12 +91,14 @@ class InverseDynamics(nn.Module):
         first, last = nn.Linear(2 * dim, hidden_dim), nn.Linear(hidden_dim, action_dim)
         self.network = nn.Sequential(first, nn.GELU(), last)
 
+    @checked(z="B T D", actions="B S A")
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
         """The error of a window's actions but the last, []."""
         guess = self.network(torch.cat([z[:, :-1], z[:, 1:]], dim=-1))
         return F.mse_loss(guess, actions[:, : z.shape[1] - 1])
 
 
+@checked(z="B T D", actions="B S A")
 def rollout_error(model: WorldModel, z: Tensor, actions: Tensor) -> Tensor:
     """Mean squared error of the rollout from a window's first frame to its last, [].
 
@@ -101,12 +107,14 @@ def rollout_error(model: WorldModel, z: Tensor, actions: Tensor) -> Tensor:
     return F.mse_loss(model.rollout(z[:, :1], actions[:, : z.shape[1] - 1]), z[:, 1:])
 
 
+@checked(z="B T D")
 def straightening(z: Tensor) -> Tensor:
     """1 − mean cosine of neighbouring steps of z [B, T ≥ 3, D]: 0 on a straight path, []."""
     steps = z.diff(dim=1)
     return 1 - F.cosine_similarity(steps[:, :-1], steps[:, 1:], dim=-1).mean()
 
 
+@checked()
 class ComposedTerms(nn.Module):
     """A regularizer and more terms with their weights: the third argument of `composed_loss`.
 
@@ -147,6 +155,7 @@ class ComposedTerms(nn.Module):
         return {name: each[name]() for name, weight in self.weights.items() if weight > 0}
 
 
+@checked(weight="[0, inf)")
 def composed_loss(
     model: WorldModel, batch: Batch, terms: ComposedTerms, weight: float = 0.09
 ) -> Losses:
@@ -169,6 +178,14 @@ def composed_loss(
     return losses._replace(total=total, terms={k: v.detach() for k, v in found.items()})
 
 
+@checked(
+    variance="[0, inf)",
+    covariance="[0, inf)",
+    similarity="[0, inf)",
+    time_variance="[0, inf)",
+    time_covariance="[0, inf)",
+    inverse="[0, inf)",
+)
 class PLDMTerms(nn.Module):
     """Seven-term PLDM without its prediction error: what stands where SIGReg stands.
 
@@ -208,14 +225,13 @@ class PLDMTerms(nn.Module):
     ) -> None:
         super().__init__()
         self.weights: dict[str, float] = given(locals(), "dim", "action_dim", "hidden_dim")
-        if min(self.weights.values()) < 0:
-            raise ValueError(f"weights must not be negative, got {self.weights}")
         self.dynamics: nn.Module | None = None
         if inverse > 0:
             if dim is None or action_dim is None:
                 raise ValueError(f"inverse > 0 needs dim and action_dim, got {dim}, {action_dim}")
             self.dynamics = InverseDynamics(dim, action_dim, hidden_dim)
 
+    @checked(z="T B D", actions="B S A")
     def forward(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
         """Weighted sum of the terms of z [T, B, D]; actions [B, T, A] for the inverse dynamics."""
         total = z.new_zeros(())

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.contract import Encoder, Predictor, QuickRollout, Steered, plain_rollout, roll_out
 from worldmodel.encoder import ActionEncoder
-from worldmodel.goals import FRAMES, Frames, near
+from worldmodel.goals import Frames, near
 from worldmodel.records import Observations, as_tensor, each, lead, named
 
 __all__ = ["Futures", "Imagination", "WorldModel", "goal_cost"]
@@ -18,6 +19,7 @@ __all__ = ["Futures", "Imagination", "WorldModel", "goal_cost"]
 _Imagine = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
+@checked()
 class WorldModel(nn.Module):
     """An encoder, an action encoder and a predictor around one embedding.
 
@@ -59,6 +61,7 @@ class WorldModel(nn.Module):
         """
         return self.encoder(each(frames, as_tensor))
 
+    @checked(z="B T D", actions="array B T A")
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predict from z [B, T, D], T ≤ history, and actions [B, T, A] each next embedding.
 
@@ -66,6 +69,7 @@ class WorldModel(nn.Module):
         """
         return self.predictor(z, self.action_encoder(as_tensor(actions)))
 
+    @checked(z="B T D", actions="array B S A")
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predict step after step, each prediction feeding the next: [B, H, D].
 
@@ -99,6 +103,7 @@ class WorldModel(nn.Module):
         return Imagination(*parts, dtype=dtype, compile=compile, cuda_graph=cuda_graph, rows=rows)
 
 
+@checked()
 def goal_cost(
     model: WorldModel,
     frames: Observations,
@@ -130,8 +135,6 @@ def goal_cost(
     Raises: ValueError if the model is in training mode, shapes disagree, or CUDA is absent.
     Source: LeWM, arXiv:2603.19312, Section 3 (planning); sum over D as in the released code.
     """
-    if steps not in FRAMES:
-        raise ValueError(f'steps must be "last", "mean" or "nearest", got {steps!r}')
     imagination = model.imagine(dtype, compile, cuda_graph, rows=rows)
     seen, one = (each(observed, as_tensor) for observed in (frames, goal))
     shapes = [{n: list(t.shape) for n, t in named(o, "frames").items()} for o in (seen, one)]
@@ -143,6 +146,7 @@ def goal_cost(
     return near(imagination.embed(one), steps).of(imagination.look(seen, past_actions))
 
 
+@checked()
 class Imagination:
     """Rolls many plans out from what is seen now; made by `WorldModel.imagine`, once.
 
@@ -178,7 +182,7 @@ class Imagination:
     ) -> None:
         modules = [m for m in (predictor, action_encoder, encoder) if isinstance(m, nn.Module)]
         floats = (p for part in modules for p in part.parameters() if p.is_floating_point())
-        like = next(floats, torch.empty(0))
+        like = next(floats, torch.empty(0, device="cpu"))
         if cuda_graph and not like.is_cuda:
             raise ValueError(f"cuda_graph needs a model on a CUDA device, got {like.device}")
         self.device = like.device
@@ -232,6 +236,7 @@ class Imagination:
         return self._rollout(z, past, plans)
 
 
+@checked()
 @dataclass(frozen=True, eq=False)
 class Futures:
     """What the model expects of plans, from where it looked; made by `Imagination.look`."""
@@ -240,6 +245,7 @@ class Futures:
     z: Tensor  #: [B, T, D], what is known, in the precision of the rollout.
     past: Tensor | None  #: [B, T − 1, a], what was done between, encoded; None where T = 1.
 
+    @checked(actions="array B S H A")
     def __call__(self, actions: Tensor) -> Tensor:
         """Plans [B, S, H, A], as trained, to embeddings expected after each action, [B, S, H, D].
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel._extras import need
 from worldmodel.layers import Pixels, feed_forward, given, split_heads
 
@@ -24,6 +25,7 @@ _ARCHITECTURE = (
 )  # fmt: skip
 
 
+@checked()
 class DinoPatches(nn.Module):
     """DINOv2's patch tokens behind the last norm, never trained.
 
@@ -116,6 +118,7 @@ class _PatchBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+@checked(dropout="[0, 1)")
 class PatchPredictor(nn.Module):
     """Transformer over the patches of a short history; a patch sees its own frame and earlier ones.
 

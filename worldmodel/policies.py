@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.transitions import Recipe, Transitions, check_recorded
 
 __all__ = ["Actor", "Policy", "Standard", "mlp", "retrieve", "unroll"]
 
 
+@checked()
 class Standard(nn.Module):
     """Embeddings beside each other, of zero mean and unit variance by what training saw.
 
@@ -43,6 +45,7 @@ class Standard(nn.Module):
         return torch.cat([(one - self.centre) / self.spread for one in beside], -1)
 
 
+@checked()
 def mlp(widths: Sequence[int], *, norm: bool = False, last: float = 1.0) -> nn.Sequential:
     """Linear maps with GELU between, and LayerNorm after it where asked for.
 
@@ -62,6 +65,7 @@ def mlp(widths: Sequence[int], *, norm: bool = False, last: float = 1.0) -> nn.S
     return nn.Sequential(*layers[: -2 if norm else -1])
 
 
+@checked()
 class Actor(nn.Module):
     """A mixture of K Gaussians over chunks of actions, given inputs.
 
@@ -110,6 +114,7 @@ class Actor(nn.Module):
         return torch.logsumexp(weights + each, -1)
 
 
+@checked()
 class Policy(nn.Module):
     """What the data did next on the way to such an embedding: inverse dynamics over any distance.
 
@@ -133,6 +138,7 @@ class Policy(nn.Module):
         self.standard = Standard(dim)
         self.actor = Actor(2 * dim, action_dim, recipe)
 
+    @checked(z="B D", z_goal="B D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """Proposals."""
         return self.actor.ranked(self.standard(z, z_goal))
@@ -144,6 +150,7 @@ class Policy(nn.Module):
 
 
 @torch.no_grad()
+@checked(z="B D", z_goal="B D")
 def unroll(
     decide: Callable[[Tensor, Tensor], Tensor],
     step: Callable[[Tensor, Tensor], Tensor],
@@ -175,6 +182,7 @@ def unroll(
 
 
 @torch.no_grad()
+@checked(z="E T D", actions="E S A", now="B D", z_goal="B D", reach="[0, inf)")
 def retrieve(
     z: Tensor, actions: Tensor, now: Tensor, z_goal: Tensor, num: int, horizon: int, reach: int = 0
 ) -> Tensor:

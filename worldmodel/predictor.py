@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.contract import Rollout
 from worldmodel.layers import AdaLNBlock, ProjectionHead, ViTBlock, feed_forward, given, zeroed
 from worldmodel.rollout import PlanRollout
@@ -14,6 +15,7 @@ from worldmodel.rollout import PlanRollout
 __all__ = ["AffinePredictor", "CausalPredictor", "MLPPredictor", "PrefixPredictor"]
 
 
+@checked(dropout="[0, 1)")
 class CausalPredictor(nn.Module):
     """Causal transformer over a short history, each block steered by the actions.
 
@@ -52,9 +54,10 @@ class CausalPredictor(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.projector = ProjectionHead(dim, projector_dim)
 
+    @checked(embeddings="B T dim", actions="B T dim")
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""
-        _check(embeddings, actions, self.dim, self.history)
+        _check(embeddings, self.history)
         x = embeddings + self.positions[:, : embeddings.shape[1]]
         for block in self.blocks:
             x = block(x, actions)
@@ -69,6 +72,7 @@ class CausalPredictor(nn.Module):
         return PlanRollout(self, rows=rows, compile=compile)
 
 
+@checked(dropout="[0, 1)")
 class PrefixPredictor(nn.Module):
     """What an embedding becomes under each prefix of the actions, in one pass.
 
@@ -120,9 +124,10 @@ class PrefixPredictor(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.projector = ProjectionHead(dim, projector_dim)
 
+    @checked(embeddings="B T dim", actions="B T dim")
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict from embeddings [B, T, D] and encoded actions [B, T, D]; `[:, t]` is t + 1."""
-        _check(embeddings, actions, self.dim, self.history)
+        _check(embeddings, self.history)
         first = embeddings[:, :1]
         tokens = torch.cat([self.start(first), actions], dim=1)
         tokens = tokens + self.positions[:, : tokens.shape[1]]
@@ -158,6 +163,7 @@ class _Residual(nn.Module):
         return torch.addcmul(x, g, self.mlp(torch.addcmul(b, 1 + s, self.norm(x))))
 
 
+@checked()
 class AffinePredictor(nn.Module):
     """The next embedding is an affine map of the last, chosen by the action.
 
@@ -186,9 +192,9 @@ class AffinePredictor(nn.Module):
         self.expand = nn.Linear(dim, hidden_dim)
         self.steer = zeroed(nn.Linear(hidden_dim, rank + dim))
 
+    @checked(embeddings="B T dim", actions="B T dim")
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""
-        _check(embeddings, actions, self.dim)
         return self._step(embeddings, *self._steer(actions))
 
     def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
@@ -209,6 +215,7 @@ class AffinePredictor(nn.Module):
         return z + self.write(gate * self.read(z)) + shift
 
 
+@checked()
 class MLPPredictor(nn.Module):
     """The next embedding is the last plus an MLP of the last few embeddings and actions.
 
@@ -239,9 +246,10 @@ class MLPPredictor(nn.Module):
         self.norm = nn.LayerNorm(hidden_dim)
         self.leave = zeroed(nn.Linear(hidden_dim, dim))
 
+    @checked(embeddings="B T dim", actions="B T dim")
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""
-        _check(embeddings, actions, self.dim, self.history)
+        _check(embeddings, self.history)
         known = F.pad(torch.cat([embeddings, actions], dim=-1), (0, 0, self.look_back - 1, 0))
         return self._step(embeddings, known.unfold(1, self.look_back, 1).mT.flatten(-2))
 
@@ -263,10 +271,6 @@ class MLPPredictor(nn.Module):
         return z + self.leave(self.norm(h))
 
 
-def _check(embeddings: Tensor, actions: Tensor, dim: int, history: int | None = None) -> None:
-    """Refuse what is not [B, T, D] twice, with T in 1…history where that is given."""
-    if embeddings.dim() != 3 or embeddings.shape[-1] != dim or embeddings.shape != actions.shape:
-        got = f"{list(embeddings.shape)} and {list(actions.shape)}"
-        raise ValueError(f"embeddings and actions must both be [B, T, {dim}], got {got}")
-    if history is not None and not 0 < embeddings.shape[1] <= history:
-        raise ValueError(f"T must be between 1 and history {history}, got {embeddings.shape[1]}")
+def _check(embeddings: Tensor, history: int) -> None:
+    if not 0 < (T := embeddings.shape[1]) <= history:
+        raise ValueError(f"T of embeddings must be between 1 and history {history}, got {T}")

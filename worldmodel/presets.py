@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from worldmodel._arguments import checked
 from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
@@ -17,6 +18,7 @@ from worldmodel.predictor import CausalPredictor, MLPPredictor
 __all__ = ["dino_wm", "gcbc", "lewm", "mlp", "small", "states"]
 
 
+@checked()
 def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> WorldModel:
     """LeWorldModel as released: 18,034,478 parameters with ten action dims, 18,034,628 with 25.
 
@@ -37,6 +39,7 @@ def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> Wo
     )
 
 
+@checked()
 def small(
     action_dim: int = 10,
     *,
@@ -63,6 +66,7 @@ def small(
     return _small(encoder, action_dim, dim)
 
 
+@checked()
 def mlp(action_dim: int = 10, *, image_size: int = 64, dim: int = 128) -> WorldModel:
     """Larger maps than `small` has, and an MLP as predictor: contact-rich worlds on a CPU.
 
@@ -78,6 +82,7 @@ def mlp(action_dim: int = 10, *, image_size: int = 64, dim: int = 128) -> WorldM
     )
 
 
+@checked()
 def states(action_dim: int = 10, *, state_dim: int, dim: int = 64) -> WorldModel:
     """A world model on state vectors, without pixels: `small` behind a `StateEncoder`.
 
@@ -110,6 +115,7 @@ def _small_encoder(name: str, size: int | tuple[int, ...], dim: int) -> nn.Modul
     )
 
 
+@checked()
 def dino_wm(encoder: DinoPatches, action_dim: int = 10, *, history: int = 3) -> WorldModel:
     """DINO-WM: a frozen DINOv2 and a predictor over all its patches, at the published sizes.
 
@@ -133,6 +139,7 @@ def dino_wm(encoder: DinoPatches, action_dim: int = 10, *, history: int = 3) -> 
     )
 
 
+@checked()
 def gcbc(action_dim: int = 2, *, image_size: int = 224, history: int = 3) -> GCBC:
     """Goal-conditioned behaviour cloning with LeWM's encoder and a trunk of six blocks.
 

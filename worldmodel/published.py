@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel.checkpoint import check_tensors
 from worldmodel.encoder import ActionEncoder, FrameEncoder
 from worldmodel.model import WorldModel
@@ -68,6 +69,7 @@ _ELSEWHERE = {
 _CONVOLUTION = "action_encoder.mix.weight"
 
 
+@checked()
 def from_published(folder: Folder, map_location: Device = "cpu") -> WorldModel:
     """Read a released LeWM folder: `weights.pt` and `config.json`.
 

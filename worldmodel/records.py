@@ -3,15 +3,17 @@
 Letters: B windows, T frames, C H W a frame, A action dims of one block, D embedding dims.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Losses", "Observations", "as_tensor", "each", "lead", "named"]
+__all__ = ["Batch", "Losses", "Observations", "as_seed", "as_tensor", "each", "lead", "named",
+           "shuffled"]  # fmt: skip
 
 Device = str | torch.device
 Folder = str | PathLike[str]
@@ -29,7 +31,29 @@ def each(observations: Observations, change: Callable[[Tensor], Tensor]) -> Obse
 
 def as_tensor(value: Any) -> Tensor:
     """A tensor as it is, whatever the default device; NumPy's arrays and lists as tensors."""
-    return value if isinstance(value, Tensor) else torch.as_tensor(value)
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"frames must be a tensor, or numbers to make one, {error}") from error
+
+
+def as_seed(seed: SupportsIndex) -> int:
+    """An integer of any kind and size for a generator; of 64 bits it keeps its value.
+
+    Raises: TypeError if it is none.
+    """
+    try:
+        return (operator.index(seed) + 2**63) % 2**64 - 2**63
+    except TypeError:
+        raise TypeError(f"seed must be an integer, got {seed!r}") from None
+
+
+def shuffled(num: int, seed: SupportsIndex) -> Tensor:
+    """[num], 0 … num − 1 in the order that a seed means, on the CPU."""
+    generator = torch.Generator().manual_seed(as_seed(seed))
+    return torch.randperm(num, generator=generator, device="cpu")
 
 
 def named(observations: Observations, alone: str) -> Mapping[str, Tensor]:

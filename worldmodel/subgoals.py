@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worldmodel._arguments import checked
+from worldmodel.records import shuffled
+
 __all__ = ["Graph", "warn_beyond"]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -19,6 +22,7 @@ or the `distance` of a value."""
 _ROWS = 2**16  # pairs of embeddings that are measured together
 
 
+@checked(landmarks="N D", ways="N N", edge="(0, inf)")
 @dataclass(frozen=True, eq=False)
 class Graph:
     """Recorded embeddings as landmarks, and the shortest ways between them.
@@ -40,6 +44,7 @@ class Graph:
     edge: float
 
     @classmethod
+    @checked(z="E T D", edge="(0, inf)")
     def of(
         cls, z: Tensor, distance: Distance, *, num: int = 500, edge: float = 4.0, seed: int = 0
     ) -> "Graph":
@@ -54,8 +59,7 @@ class Graph:
         from scipy.sparse.csgraph import shortest_path
 
         flat = z.flatten(0, 1)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = flat[torch.randperm(len(flat), generator=generator)[: 10 * num].to(flat.device)]
+        drawn = flat[shuffled(len(flat), seed)[: 10 * num].to(flat.device)]
         chosen, apart = [0], (drawn - drawn[0]).square().sum(-1)
         for _ in range(min(num, len(drawn)) - 1):
             chosen.append(int(apart.argmax()))
@@ -66,6 +70,7 @@ class Graph:
         ways = shortest_path(blocks.double().cpu().numpy(), method="D")
         return cls(marks, distance, torch.from_numpy(ways).to(marks), edge)
 
+    @checked(z_goal="B D", reach="(0, inf)")
     def toward(self, z_goal: Tensor, *, reach: float | None = None) -> Callable[[Tensor], Tensor]:
         """Where to go first on the way to goals.
 
@@ -95,6 +100,7 @@ class Graph:
         return subgoal
 
 
+@checked(blocks="* B")
 def warn_beyond(blocks: Tensor, horizon: int) -> None:
     """Warn where goals are farther than plans can see.
 

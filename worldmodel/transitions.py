@@ -10,9 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from worldmodel._arguments import checked
+
 __all__ = ["Recipe", "Transitions", "draw"]
 
 
+@checked(discount="[0, 1]", share="(0, 1)", alpha="[0, inf)", random="[0, 1]")
 @dataclass(frozen=True)
 class Recipe:
     """What policies and values are made of, and which goals they learn from.
@@ -77,6 +80,7 @@ def check_recorded(z: Tensor, actions: Tensor, name: str, least: int) -> int:
     return T - least
 
 
+@checked(z="E T D", actions="E S A")
 def draw(
     z: Tensor, actions: Tensor, num: int, recipe: Recipe, generator: torch.Generator
 ) -> Transitions:
@@ -105,7 +109,9 @@ def draw(
     last = torch.full_like(t, T - 1)
     # Any state but the last of an episode, from which nothing was done.
     elsewhere = (u() * (T - 1)).long()
-    geometric = torch.minimum(t + 1 + (torch.log1p(-u()) / torch.tensor(γ).log()).long(), last)
+    geometric = torch.minimum(
+        t + 1 + (torch.log1p(-u()) / torch.tensor(γ, device="cpu").log()).long(), last
+    )
     here, own, x = u() < 0.2, u() < 0.5 / 0.8, u()
     v_t = torch.where(here, t, torch.where(own, geometric, elsewhere))
     v_e = torch.where(here | own, e, other)

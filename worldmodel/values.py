@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.policies import Actor, Standard, mlp
 from worldmodel.transitions import Recipe, Transitions
 
@@ -86,11 +87,12 @@ class _Valued(nn.Module):
     def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """V_i of [..., D] that broadcast: [i, ...]."""
 
+    @checked(z="* D", z_goal="* D")
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """log(1 + d) by the lowest V = −(1 − γ^d) / (1 − γ): a search finds those too high."""
         γ, value = self.recipe.discount, self.values(z, z_goal).amin(0)
         left = (1 + (1 - γ) * value).clamp(1e-3, 1.0)  # what is beyond 1 / (1 − γ) is far
-        return (left.log() / torch.tensor(γ).log()).log1p()
+        return (left.log() / torch.tensor(γ, device="cpu").log()).log1p()
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -99,6 +101,7 @@ class _Valued(nn.Module):
             old.lerp_(new, _TAU)
 
 
+@checked()
 class GCIVL(_Valued):
     """Goal-conditioned implicit V-learning: how far, and the policy that data with hindsight gives.
 
@@ -117,6 +120,7 @@ class GCIVL(_Valued):
         super().__init__(dim, recipe, value)
         self.value, self.actor = value, Actor(2 * dim, action_dim, recipe)
 
+    @checked(z="B D", z_goal="B D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """Proposals, the likeliest first."""
         return self.actor.ranked(self.standard(z, z_goal))
@@ -133,6 +137,7 @@ class GCIVL(_Valued):
         return value + awr(self.actor, x, batch.actions, gain, self.recipe.alpha)
 
 
+@checked()
 class GCIQL(_Valued):
     """Goal-conditioned implicit Q-learning over chunks of actions.
 
@@ -161,6 +166,7 @@ class GCIQL(_Valued):
         self.register_buffer("low", torch.full((action_dim,), -1.0))
         self.register_buffer("high", torch.full((action_dim,), 1.0))
 
+    @checked(z="B D", z_goal="B D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """The proposal."""
         return self._within(self.actor.ranked(self.standard(z, z_goal)))
@@ -200,6 +206,7 @@ class GCIQL(_Valued):
         return actions.clamp(self.low, self.high)
 
 
+@checked()
 class HIQL(_Valued):
     """Hierarchical implicit Q-learning: a policy for sub-goals, and one that reaches them.
 
@@ -223,6 +230,7 @@ class HIQL(_Valued):
         self.actor = Actor(dim + _REP, action_dim, replace(recipe, modes=1))
         self.high = Actor(2 * dim, _REP, replace(recipe, modes=1, chunk=1))
 
+    @checked(z="B D", z_goal="B D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """The proposal: what the low policy does for the high one's sub-goal."""
         wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0, 0])

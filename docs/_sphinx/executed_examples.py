@@ -47,7 +47,9 @@ def run(script: Path, folder: Path) -> str:
 
 def page(script: Path, output: str, pictures: list[str]) -> str:
     """Title and text from the docstring, the code, its output, its pictures."""
-    title, _, text = (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")
+    title, _, text = (
+        ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    ).partition("\n")
     lines = [f"# {title.rstrip('.')}", "", text.strip(), ""]
     lines += [f"```{{literalinclude}} ../{script.name}", ":language: python", "```", ""]
     if output.strip():

@@ -97,7 +97,7 @@ def test_the_regularizer_is_a_submodule():
         ({"weight": 1.5}, r"weight must be in \[0, 1\] for the convex form, got 1.5"),
         (
             {"weight": -1.0, "convention": "additive"},
-            "weight must be non-negative for the additive form, got -1.0",
+            "weight must be in .0, inf., got -1.0",
         ),
     ],
 )

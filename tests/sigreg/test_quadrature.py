@@ -37,7 +37,7 @@ def test_two_knots_are_the_least() -> None:
 @pytest.mark.parametrize("t_max", [0.0, -1.0, math.inf, math.nan])
 def test_t_max_is_positive_and_finite(t_max: float) -> None:
     """An interval without length or end is refused."""
-    with pytest.raises(ValueError, match="t_max must be positive and finite"):
+    with pytest.raises(ValueError, match=r"t_max must be in \(0, inf\)"):
         trapezoid(17, t_max)
 
 

@@ -43,5 +43,5 @@ def test_a_new_one_predicts_that_nothing_happens() -> None:
     """It starts as the identity; widths that disagree are named."""
     z = torch.randn(2, 3, 8)
     assert torch.equal(AffinePredictor(8)(z, torch.randn(2, 3, 8)), z)
-    with pytest.raises(ValueError, match=r"both be \[B, T, 8\], got"):
+    with pytest.raises(ValueError, match=r"actions must be .* to match embeddings"):
         AffinePredictor(8)(z, torch.randn(2, 2, 8))

@@ -182,7 +182,7 @@ def test_strides_and_half_precision_are_no_obstacle(tmp_path: Path) -> None:
 
 def test_a_wrapped_model_is_refused(tmp_path: Path) -> None:
     """A wrapper, or a part that keeps no arguments, would give a folder nobody can load."""
-    with pytest.raises(TypeError, match="must be a WorldModel or GCBC, without wrapper, got Seq"):
+    with pytest.raises(TypeError, match="must be a WorldModel or a GCBC, got Seq"):
         worldmodel.save(nn.Sequential(tiny()), tmp_path)  # type: ignore[arg-type]
     model = tiny()
     model.encoder = nn.Sequential(model.encoder)  # type: ignore[assignment]
@@ -271,7 +271,11 @@ def test_weights_of_another_width_are_refused(tmp_path: Path, run: Path) -> None
         (lambda c: c["model"]["encoder"].update({"class": "os.system"}), r"class 'os\.system'"),
         (lambda c: c["model"]["predictor"]["config"].update(dim=8), r"share one dim"),
         (lambda c: c["model"]["predictor"]["config"].update(depth=2), r"lacks 13 of 71 tensors"),
-        (lambda c: c["model"]["predictor"]["config"].update(depth=0), r"has 13 tensors too many"),
+        (lambda c: c["model"]["predictor"]["config"].update(depth=0), r"depth must be an integer"),
+        (lambda c: c["model"]["predictor"]["config"].update(depth=10**9), r"depth must be at most"),
+        (lambda c: c["model"]["encoder"]["config"].update(dim=10**7), r"share one dim"),
+        (lambda c: c["model"]["action_encoder"]["config"].update(mix_dim=10**9), r"another width"),
+        (lambda c: c.update(model=[]), r"lacks or misstates"),
         (lambda c: c.update(action_scale={"mean": [0]}), r"KeyError\('std'\)"),
         (lambda c: c.update(action_scale={"mean": ["a"], "std": [1]}), r"misstates"),
         (lambda c: c.update(extra=None), r"misstates"),

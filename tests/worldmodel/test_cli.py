@@ -161,6 +161,33 @@ def test_a_stream_may_lack_characters(encoding: str, words: list[str], tmp_path:
     done.stdout.decode(encoding)
 
 
+@pytest.mark.parametrize("what", ["settings", "episodes", "tasks"])
+def test_files_are_utf_8_whatever_the_locale(what: str, tmp_path: Path) -> None:
+    """Under a locale of ASCII, settings, episode lists and LeRobot's tasks in UTF-8 are read."""
+    code = "import sys; from worldmodel.apps.cli import main; sys.exit(main(sys.argv[1:]))"
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    words = ["train", "--data", "no.h5", "--out", str(tmp_path / "run")]
+    if what == "settings":
+        (tmp_path / "mine.json").write_text('{"world": "Übung"}', encoding="utf-8")
+        words, said = [*words, "--config", str(tmp_path / "mine.json")], "no data set at no.h5"
+    elif what == "episodes":
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/train.json").write_text('{"data": "Übung.h5"}', encoding="utf-8")
+        words, said = [*words[:1], "--resume", *words[3:]], "no data set at "
+    else:
+        info = '{"codebase_version": "v2.1", "chunks_size": 9, "fps": 10, "features": {"cam": '
+        info += '{"dtype": "image", "shape": [8, 8, 3]}, "action": {"dtype": "float32", "shape": '
+        info += '[2]}}, "data_path": "{episode_chunk}/{episode_index}.parquet"}'
+        (tmp_path / "meta").mkdir()
+        (tmp_path / "meta/info.json").write_text(info, encoding="utf-8")
+        row = '{"episode_index": 0, "tasks": ["Würfel"], "length": 5}'
+        (tmp_path / "meta/episodes.jsonl").write_text(row, encoding="utf-8")
+        words, said = ["data", "inspect", str(tmp_path)], "episode 0 must lie in"
+    done = python("-c", code, *words, **plain)
+    assert done.returncode == 2
+    assert said.encode() in done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [

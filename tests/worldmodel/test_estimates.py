@@ -102,7 +102,7 @@ def test_what_is_not_a_number_is_no_evidence() -> None:
         spoilt[2] = bad
         with pytest.raises(ValueError, match="must be finite, got 1 differences of 5"):
             paired_test(spoilt, good)
-    with pytest.raises(ValueError, match="differences must be numbers, got NaN"):
+    with pytest.raises(ValueError, match="differences must be each a finite number"):
         sign_test([0.5, math.nan])
 
 
@@ -152,11 +152,11 @@ def test_the_sign_test_survives_many_pairs() -> None:
 
 def test_wrong_shapes_are_named() -> None:
     """Messages say what must hold and what came."""
-    with pytest.raises(ValueError, match=r"sums must be \[E >= 1, K\], got \[3\]"):
+    with pytest.raises(ValueError, match=r"sums must be a tensor of floats \[E, K\]"):
         bootstrap(torch.zeros(3), lambda t: t[..., 0])
-    with pytest.raises(ValueError, match=r"sums must be \[E >= 1, K\], got \[0, 2\]"):
+    with pytest.raises(ValueError, match=r"without an empty axis"):
         jackknife(torch.zeros(0, 2), lambda t: t[..., 0])
     with pytest.raises(ValueError, match=r"\[N\] with N >= 2, got \[1\] and \[1\]"):
         paired_test(torch.zeros(1), torch.zeros(1))
-    with pytest.raises(ValueError, match=r"trials >= 1, got 0, 0"):
+    with pytest.raises(ValueError, match=r"trials must be an integer of at least 1, got 0"):
         proportion(0, 0)

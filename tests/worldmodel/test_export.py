@@ -93,7 +93,7 @@ def test_a_planning_step_refuses_what_would_mislead(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="eval mode"):
         PlanningStep(tiny().train(), UPDATE)
     for wrong in ({"horizon": 0}, {"known": 0}):
-        with pytest.raises(ValueError, match="horizon and known must be at least 1"):
+        with pytest.raises(ValueError, match="must be an integer of at least 1, got 0"):
             export_torch(tiny(), tmp_path / "run", update=UPDATE, **wrong)
     assert not (tmp_path / "run").exists()
 

@@ -215,7 +215,7 @@ def replaced(name: str, values: Any) -> Callable[[Any], None]:
         ),
         (replaced("ep_offset", [0, -1, 25, 55]), "stay within the 57 rows"),
         (replaced("pixels", np.zeros((57, 16, 16, 3))), r"uint8 \[R, H, W, C\], got float64"),
-        (replaced("pixels", np.zeros((57, 9, 16, 16), np.uint8)), "1, 3 or 4 channels"),
+        (replaced("pixels", np.zeros((57, 65, 66, 67), np.uint8)), "must have few channels"),
         (replaced("action", np.zeros((40, 2))), "within the 40 rows of 'action'"),
         (replaced("action", np.full((57, 2), np.nan)), "finite inside an episode, got .* in row 0"),
         (replaced("proprio/a", np.zeros((9, 2))), "one row per frame, got float64"),

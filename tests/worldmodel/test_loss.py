@@ -148,7 +148,7 @@ def test_actions_that_do_not_match_the_frames_are_refused(model: WorldModel, bat
 def test_a_window_longer_than_the_history_is_refused(model: WorldModel) -> None:
     """History 3 trains on windows of at most four frames."""
     long = Batch(torch.rand(2, 5, 3, 16, 16), torch.randn(2, 5, 4))
-    with pytest.raises(ValueError, match="T must be between 1 and history 3, got 4"):
+    with pytest.raises(ValueError, match="T of embeddings must be between 1 and history 3, got 4"):
         jepa_loss(model, long, energy)
 
 

@@ -126,7 +126,7 @@ def test_the_inverse_dynamics_are_trained_too(
 
 def test_mistakes_are_named() -> None:
     """Negative weights, inverse dynamics without sizes or actions, and single rows."""
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="variance must be a finite number of at least 0"):
         PLDMTerms(-1)
     with pytest.raises(ValueError, match="needs dim and action_dim, got None, None"):
         PLDMTerms(inverse=1.0)

@@ -72,7 +72,7 @@ def test_longer_windows_are_refused(model: WorldModel) -> None:
     """More actions than `history`, other widths and heads that do not divide are named."""
     with pytest.raises(ValueError, match="between 1 and history 5, got 6"):
         model.predict(torch.randn(1, 6, 16), torch.randn(1, 6, 4))
-    with pytest.raises(ValueError, match=r"both be \[B, T, 16\], got \[1, 2, 15\]"):
+    with pytest.raises(ValueError, match=r"embeddings must be .* \[B, T, 16\], got"):
         model.predict(torch.randn(1, 2, 15), torch.randn(1, 2, 4))
     with pytest.raises(ValueError, match="multiple of heads 3, got 16"):
         PrefixPredictor(16, heads=3)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A character that the stream lacks is replaced, rather than ending the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    warnings.formatwarning = lambda message, *_: f"worldmodel: warning: {message}\n"
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((n for n in COMMANDS if words[: n.count(" ") + 1] == n.split()), None)
     try:

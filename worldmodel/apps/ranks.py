@@ -193,6 +193,13 @@ def joined(device: str) -> Iterator[Ranks]:
         ) from error
     try:
         yield ranks
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("gloo", "NCCL")):
+            raise
+        reason = str(error).splitlines()[0]
+        raise OSError(
+            f"another of the {size} processes ended, rank {rank} too: {reason}"
+        ) from error
     finally:
         torch.distributed.destroy_process_group()
 

@@ -131,6 +131,9 @@ class ConvertSettings(_Columns):
     data: CliPositionalArg[Source] = Field(description=_DATA)
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count | None = option(None, "resize frames to this side; none: as they are")
+    channels: str | None = option(None, "rgb: of grey, RGBA or stacked frames; or three as 3,4,5")
+    integers: Literal["choices", "numbers"] = option("choices", "what whole numbers as actions are")
+    shift: bool = option(False, "each action lies beside the frame it led to: move it one row up")
     compression: Compression = None
 
 

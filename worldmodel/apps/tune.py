@@ -102,6 +102,8 @@ def run(settings: TuneSettings) -> int:
         judges = torch.randperm(len(material.held_out), generator=order)[: settings.windows]
         write_json(settings.model_dump(mode="json"), out / _SETTINGS)
         _write(settings, known, None)
+        for note in material.notes:
+            say(note)
         say(
             f"λ between {settings.low:g} and {settings.high:g}, in {num} runs of {settings.steps} "
             f"steps on {len(material.train):,} windows, judged by {len(judges):,} held-out ones"

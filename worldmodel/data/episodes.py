@@ -9,13 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel.data.frames import Frames
+from worldmodel.records import shuffled
 
 __all__ = ["ActionScale", "Episodes", "action_digest", "episode_digests", "split"]
 
 _BLOCK = 256  # frames copied at a time when a whole data set is read
 
 
+@checked(lengths="int E")
 @dataclass(frozen=True, eq=False)
 class Episodes:
     """Episodes laid end to end, one row per observation.
@@ -35,11 +38,11 @@ class Episodes:
     states: Tensor | None = None  #: [R, S], float32, for probes and success
     #: More observations by name, as `frames`: other cameras, proprioception.
     others: Mapping[str, Frames] = field(default_factory=dict)
+    #: Options of each action if they were whole numbers, which are now one-hot, side by side.
+    choices: tuple[int, ...] = ()
     offsets: Tensor = field(init=False)  #: [E], first row of each episode; computed
 
     def __post_init__(self) -> None:
-        if len(self.lengths) == 0:
-            raise ValueError("episodes must be at least one, got an empty data set")
         shortest, e = (int(found) for found in self.lengths.min(0))
         if shortest < 2:
             rule = "at least 2 rows, two observations around an action"
@@ -77,14 +80,22 @@ class Episodes:
         """Rows whose action is NaN: one per episode as published, at its end."""
         return int(self.actions.isnan().any(-1).sum())
 
+    @property
+    def stated(self) -> Tensor:
+        """[E], bool: episodes whose states are finite throughout, or that have none."""
+        if self.states is None:
+            return torch.ones_like(self.lengths, dtype=torch.bool)
+        parts = self.states.isfinite().all(-1).split(self.lengths.tolist())
+        return torch.stack([part.all() for part in parts])
+
+    @checked(subset="int N")
     def rows(self, subset: Tensor | None = None) -> Tensor:
         """Row numbers of the episodes `subset`, which must not be empty, in its order, or all."""
-        chosen = torch.arange(len(self)) if subset is None else subset
-        if len(chosen) == 0:
-            raise ValueError("subset must name at least one episode, got none")
+        chosen = torch.arange(len(self), device=self.lengths.device) if subset is None else subset
         lengths = self.lengths[chosen]
         first = self.offsets[chosen] - (lengths.cumsum(0) - lengths)
-        return torch.repeat_interleave(first, lengths) + torch.arange(int(lengths.sum()))
+        starts = torch.repeat_interleave(first, lengths)
+        return starts + torch.arange(len(starts), device=starts.device)
 
     def in_memory(self) -> "Episodes":
         """The same episodes with every observation in one tensor: the fastest source of windows."""
@@ -97,34 +108,55 @@ class Episodes:
 def _in_memory(frames: Frames) -> Tensor:
     if isinstance(frames, Tensor):
         return frames
-    out = torch.empty(tuple(frames.shape), dtype=frames.dtype)
-    for part, rows in zip(out.split(_BLOCK), torch.arange(len(out)).split(_BLOCK), strict=True):
+    out = torch.empty(tuple(frames.shape), dtype=frames.dtype, device="cpu")
+    every = torch.arange(len(out), device="cpu")
+    for part, rows in zip(out.split(_BLOCK), every.split(_BLOCK), strict=True):
         part[:] = frames[rows]
     return out
 
 
+@checked(mean="A", std="A")
 @dataclass(frozen=True)
 class ActionScale:
     """Standardises raw actions: (a − mean) / std, per raw action dim."""
 
     mean: Tensor  #: [A]
-    std: Tensor  #: [A], positive; a dim that never moved has 1
+    std: Tensor  #: [A], positive; 0 for a dim that never moved: plans hold it at its mean
 
     @classmethod
+    @checked(subset="int N")
     def fit(cls, episodes: Episodes, subset: Tensor | None = None) -> "ActionScale":
         """Statistics over the actions of the training episodes `subset`, NaN rows left out."""
         actions = episodes.actions[episodes.rows(subset)]
         actions = actions[actions.isfinite().all(-1)]
-        std = actions.std(0, correction=0)
-        return cls(actions.mean(0), torch.where(std > 1e-6, std, torch.ones_like(std)))
+        std, exact = actions.std(0, correction=0), actions.double().std(0, correction=0)
+        low, high = actions.aminmax(dim=0)
+        # What differs by rounding alone has not moved, in whatever units it is.
+        still = high - low <= 4 * torch.finfo(std.dtype).eps * torch.maximum(-low, high)
+        std = torch.where(std > 1e-6, std, exact.to(std)).masked_fill(still, 0.0)
+        return cls(torch.where(still, low, actions.mean(0)), std)
 
+    @property
+    def held(self) -> list[int]:
+        """Dims that never moved in the training data: a model knows nothing of them."""
+        return (self.std == 0).nonzero().flatten().tolist()
+
+    @property
+    def held_in_words(self) -> str:
+        """The same for a reader."""
+        where = ", ".join(f"{dim} (always {float(self.mean[dim]):.4g})" for dim in self.held)
+        return f"action {where} never moved in the training data: plans hold it there"
+
+    @checked(actions="* A")
     def normalise(self, actions: Tensor) -> Tensor:
         """Raw blocks [..., n × A] to the model's units; NaN stays NaN."""
         single = actions.unflatten(-1, (-1, len(self.mean)))
-        out: Tensor = ((single - self.mean) / self.std).flatten(-2)
+        std = torch.where(self.std > 0, self.std, torch.ones_like(self.std))
+        out: Tensor = ((single - self.mean) / std).flatten(-2)
         return out
 
 
+@checked(num="[2, inf)", held_out="(0, 1)")
 def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     """Split episode indices: train and held out, never a window of one in the other.
 
@@ -133,9 +165,7 @@ def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     Returns: two sorted index tensors.
     Raises: ValueError if `num` < 2 or `held_out` is not inside (0, 1).
     """
-    if num < 2 or not 0 < held_out < 1:
-        raise ValueError(f"a split needs num >= 2 and 0 < held_out < 1, got {num} and {held_out}")
-    order = torch.randperm(num, generator=torch.Generator().manual_seed(seed))
+    order = shuffled(num, seed)
     kept = min(max(round(num * held_out), 1), num - 1)
     return order[kept:].sort().values, order[:kept].sort().values
 
@@ -149,6 +179,7 @@ def action_digest(actions: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(actions, "<f4").tobytes()).hexdigest()[:16]
 
 
+@checked()
 def episode_digests(episodes: Episodes) -> list[str]:
     """`action_digest` of each of E episodes, over the actions that lead somewhere."""
     parts = episodes.actions.split(episodes.lengths.tolist())

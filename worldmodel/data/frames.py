@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["EpisodeFrames", "Frames", "StoredFrames", "gather"]
+__all__ = ["EpisodeFrames", "Frames", "StoredFrames", "gather", "in_colour", "is_channels_last"]
 
 Images = NDArray[np.uint8]
 
@@ -43,6 +43,21 @@ def gather(frames: Frames, rows: Tensor) -> Tensor:
         out: Tensor = frames.index_select(0, rows.flatten()).unflatten(0, rows.shape)
         return out
     return frames[rows]
+
+
+def is_channels_last(shape: Sequence[int]) -> bool:
+    """Whether a picture of this shape is [H, W, C]: 1, 3 or 4 channels are last, else the fewer."""
+    known, first, last = (1, 3, 4), shape[0], shape[-1]
+    return last in known or (first not in known and last <= first)
+
+
+def in_colour(num: int) -> list[int]:
+    """Which of `num` channels make a picture in red, green and blue.
+
+    Grey is repeated, of red, green, blue and alpha the last is left out, and of a stack of frames
+    the newest, at its end, is taken. Four are never taken for a stack.
+    """
+    return [0, 1, 2] if num == 4 else list(range(num - 3, num)) if num % 3 == 0 else [num - 1] * 3
 
 
 class StoredFrames(ABC):

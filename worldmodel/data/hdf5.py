@@ -9,6 +9,8 @@ Source: LeWM's released data and stable-worldmodel's writers (arXiv:2603.19312).
 import importlib
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -19,23 +21,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel._extras import need
 from worldmodel.data.episodes import Episodes
-from worldmodel.data.frames import Frames, StoredFrames
-from worldmodel.data.reading import Column, Names, choose_states
+from worldmodel.data.frames import Frames, StoredFrames, is_channels_last
+from worldmodel.data.reading import Column, Integers, Names, choose_states, read_actions
 
 __all__ = ["ChunkedFrames", "MappedFrames", "hdf5_columns", "open_for_reading", "open_hdf5"]
 
 Images = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
+# Each column's last row asks for the whole of its index.
+_TRIAL = """
+import h5py, sys
+with h5py.File(sys.argv[1], "r", swmr=True) as file:
+    file.visititems(lambda _, x: [x[-1:]] and None if getattr(x, "ndim", 0) and len(x) else None)
+"""
 _INDEX = ("ep_len", "ep_offset")
-_CHANNELS = (1, 3, 4)
+_STACK = 64  # channels, at most
 
 
+@checked()
 def open_hdf5(
-    path: str | Path, *, pixels: str = "pixels", action: str = "action", state: Names = None
-) -> Episodes:
+    path: str | Path, *, pixels: str = "pixels", action: str = "action", state: Names = None,
+    integers: Integers = "choices", shift: bool = False,
+) -> Episodes:  # fmt: skip
     """Episodes of an HDF5 file; frames stay on disk and are read when asked for.
 
     Uncompressed frames are mapped: the file's pages in memory are the cache, and a file larger than
@@ -45,11 +56,12 @@ def open_hdf5(
 
     Args:
         path: of the file.
-        pixels: column of frames, uint8, channels last or first. The frames of a file of states
-            alone (`worldmodel data collect --states-only`) are its states, float32 [R, S].
+        pixels: column of frames, uint8, channels last or first, or none of grey frames. The frames
+            of a file of states alone (`worldmodel data collect --states-only`) are its states.
         action: column of raw actions; NaN in the last row of each episode.
         state: columns or groups of columns laid side by side as `states`; by default `state`, else
             `proprio`, else none.
+        integers, shift: see `worldmodel.data.reading.read_actions`.
     Raises: FileNotFoundError; ImportError if h5py or a compression filter is missing; ValueError
         if the file is not HDF5 or damaged, a column is missing or has another shape, or there is no
         episode; OSError if it was cut short.
@@ -64,8 +76,10 @@ def open_hdf5(
                 found = ", ".join(columns) or "none"
                 raise ValueError(f"{path} must have a column {name!r}, got {found}")
         lengths, rows = _index(file, path, needed)
+        stored = _values(file[action], path, rows)
+        taken = read_actions(stored, lengths, path, integers=integers, shift=shift)
+        rows = rows[np.isin(np.repeat(np.arange(len(lengths)), lengths), taken.kept)]
         frames = None if blind else _frames(file, path, pixels, rows)
-        actions = _table(file[action], path, rows)
         groups = {str(group) for name in columns for group in PurePosixPath(name).parents}
         chosen = choose_states(
             state, {*columns, *groups} - {"."}, ("state", "proprio"), f"columns or groups of {path}"
@@ -75,7 +89,13 @@ def open_hdf5(
     states = torch.cat(tables, 1) if tables else None
     seen = states if frames is None else frames
     assert seen is not None
-    return Episodes(seen, actions, torch.from_numpy(lengths), states)
+    return Episodes(
+        seen,
+        torch.from_numpy(taken.actions),
+        torch.from_numpy(lengths[taken.kept]),
+        states,
+        choices=taken.choices,
+    )
 
 
 def hdf5_columns(path: str | Path) -> list[Column]:
@@ -101,6 +121,8 @@ def _columns(file: Any) -> list[Column]:
 def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
     """Length of each whole episode, and the stored row of each of our rows."""
     num = min(len(file[name]) for name in _INDEX)
+    for name in _INDEX:
+        _ensure_own(file[name], path)
     lengths, offsets = (file[name][:num].astype(np.int64) for name in _INDEX)
     # A killed writer may have made room for an episode that it never entered.
     whole = np.flatnonzero(lengths)
@@ -120,30 +142,37 @@ def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
 
 def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
     dataset = file[name]
-    shape, found = dataset.shape, f"{dataset.dtype} {list(dataset.shape)} in {path}"
-    if dataset.ndim != 4 or dataset.dtype != np.uint8:
+    shape, found = dataset.shape[1:], f"{dataset.dtype} {list(dataset.shape)} in {path}"
+    if dataset.ndim not in (3, 4) or dataset.dtype != np.uint8:
         raise ValueError(f"{name!r} must be uint8 [R, H, W, C], got {found}")
-    if not {shape[-1], shape[1]} & {*_CHANNELS}:
-        raise ValueError(f"{name!r} must have 1, 3 or 4 channels, last or first, got {found}")
+    shape = shape if dataset.ndim == 4 else (*shape, 1)
+    if min(shape[0], shape[-1]) > _STACK:
+        raise ValueError(f"{name!r} must have few channels, last or first, got {found}")
     addresses = row_addresses(dataset, path)
     if addresses is not None:
-        return MappedFrames(path, shape[1:], addresses[rows])
-    return ChunkedFrames(path, name, shape[1:], rows, (dataset.chunks or (1,))[0])
+        return MappedFrames(path, shape, addresses[rows])
+    return ChunkedFrames(path, name, shape, rows, (dataset.chunks or (1,))[0])
 
 
 def _table(dataset: Any, path: Path, rows: Ints) -> Tensor:
     """Rows of a small column as float32 [R, S], whatever its shape."""
+    values = _values(dataset, path, rows).astype(np.float32)
+    return torch.from_numpy(values.reshape(len(rows), -1))
+
+
+def _values(dataset: Any, path: Path, rows: Ints) -> NDArray[Any]:
+    """Rows of a small column as they are stored."""
     if dataset.dtype.kind not in "fiub" or len(dataset) <= rows.max():
         found = f"{dataset.dtype} {list(dataset.shape)} in {path}"
         raise ValueError(f"{dataset.name!r} must be numbers, one row per frame, got {found}")
     # Published files have one row per chunk, and h5py makes a call for each.
     addresses = row_addresses(dataset, path)
+    values: NDArray[Any]
     if addresses is None:
         values = dataset[()][rows]
     else:
         values = mapped_rows(path, _row_bytes(dataset))[addresses[rows]].view(dataset.dtype)
-    flat = np.ascontiguousarray(values, np.float32).reshape(len(rows), -1)
-    return torch.from_numpy(flat)
+    return values
 
 
 def _row_bytes(dataset: Any) -> int:
@@ -162,7 +191,20 @@ def open_for_reading(path: Path) -> Any:
     # Where a writer lives, or was killed, this mode reads what is whole. It must not be tried on
     # any other file: HDF5 would wait for a writer to mend what is broken.
     has_writer = len(head) == 12 and head[8] >= 3 and bool(head[11] & 4)  # superblock 3, bit 2
+    if has_writer:
+        _try_out(path)
     return h5py.File(path, "r", swmr=has_writer)
+
+
+def _try_out(path: Path) -> None:
+    """Read the file's structure in a process that can be given up on; ValueError if it hangs."""
+    words = [sys.executable, "-c", _TRIAL, str(path.resolve())]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, timeout=15)  # noqa: S603 - fixed words
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{path} is damaged: HDF5 waits for a writer to mend it") from None
+    if found.returncode:
+        raise ValueError(f"{path} is damaged: {found.stderr.strip().splitlines()[-1:]}")
 
 
 @contextmanager
@@ -198,6 +240,13 @@ def ensure_filters(dataset: Any, path: Path) -> None:
             raise ImportError(f"{what}, which h5py cannot read alone: pip install hdf5plugin")
 
 
+def _ensure_own(dataset: Any, path: Path) -> None:
+    """Values must not come from other files: whoever wrote this one could name any of yours."""
+    if dataset.is_virtual or dataset.external:
+        rule = f"hold its values itself to be read, got one that names other files, in {path}"
+        raise ValueError(f"{dataset.name!r} must {rule}: h5repack makes a copy of your own")
+
+
 def row_addresses(dataset: Any, path: Path) -> Ints | None:
     """Byte address of each row in the file, or None if rows do not lie there as they are.
 
@@ -205,9 +254,10 @@ def row_addresses(dataset: Any, path: Path) -> Ints | None:
 
     Raises: ImportError for an unknown filter; ValueError if the file is shorter than it says.
     """
+    _ensure_own(dataset, path)
     ensure_filters(dataset, path)
     size, rows = _row_bytes(dataset), len(dataset)
-    if dataset.is_virtual or dataset.external or dataset.file.userblock_size or not rows:
+    if dataset.file.userblock_size or not rows:
         return None
     if dataset.chunks is None:
         start = dataset.id.get_offset()
@@ -245,7 +295,7 @@ class MappedFrames(StoredFrames):
     """Uncompressed frames of one shape, mapped at their addresses [R] in the file."""
 
     def __init__(self, path: Path, shape: Sequence[int], addresses: Ints) -> None:
-        super().__init__(len(addresses), shape, channels_last=shape[-1] in _CHANNELS)
+        super().__init__(len(addresses), shape, channels_last=is_channels_last(shape))
         self._path, self._addresses = path, addresses
 
     def _read(self, rows: Ints) -> Images:
@@ -264,7 +314,7 @@ class ChunkedFrames(StoredFrames):
     def __init__(
         self, path: Path, name: str, shape: Sequence[int], rows: Ints, per_chunk: int
     ) -> None:
-        super().__init__(len(rows), shape, channels_last=shape[-1] in _CHANNELS)
+        super().__init__(len(rows), shape, channels_last=is_channels_last(shape))
         self._path, self._name, self._rows, self._per_chunk = path, name, rows, per_chunk
 
     def _read(self, rows: Ints) -> Images:
@@ -277,7 +327,7 @@ class ChunkedFrames(StoredFrames):
                 stored = wanted[part]
                 with naming_damage(self._path):
                     block = dataset[int(stored[0]) : int(stored[-1]) + 1]
-                out[part] = block[stored - stored[0]]
+                out[part] = block[stored - stored[0]].reshape(-1, *self._stored)
         return out[back]
 
     def _open(self) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from worldmodel._arguments import checked
 from worldmodel._extras import need
 from worldmodel.data.hdf5 import naming_damage, open_for_reading
 
@@ -22,6 +23,7 @@ _OVERHEAD = 1 << 16  # headers
 _VERSION = ("v110", "v110")  # the oldest file format that one may read while another writes
 
 
+@checked()
 class HDF5Writer:
     """Appends whole episodes; whatever kills it, the file ends at the last one it finished.
 

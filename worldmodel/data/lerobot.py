@@ -18,7 +18,15 @@ from PIL import Image
 
 from worldmodel._extras import need
 from worldmodel.data.episodes import Episodes
-from worldmodel.data.reading import Column, Names, choose_pixels, choose_states, episodes_of
+from worldmodel.data.reading import (
+    Column,
+    Integers,
+    Names,
+    choose_pixels,
+    choose_states,
+    episodes_of,
+    read_actions,
+)  # fmt: skip
 
 __all__ = ["is_lerobot", "lerobot_columns", "open_lerobot"]
 
@@ -26,8 +34,9 @@ _INFO = "meta/info.json"
 
 
 def open_lerobot(
-    folder: str | Path, *, pixels: str | None = None, action: str = "action", state: Names = None
-) -> Episodes:
+    folder: str | Path, *, pixels: str | None = None, action: str = "action", state: Names = None,
+    integers: Integers = "choices", shift: bool = False,
+) -> Episodes:  # fmt: skip
     """Episodes of a LeRobot folder.
 
     Row t holds observation t and action t, as recorded; the last action of an episode is kept and
@@ -38,8 +47,10 @@ def open_lerobot(
         pixels: camera, e.g. `observation.images.top`; may be left out if there is only one.
         action: feature with the actions.
         state: features laid side by side as `states`; by default `observation.state` if it exists.
+        integers, shift: see `worldmodel.data.reading.read_actions`.
     Raises: FileNotFoundError; ImportError without pyarrow or av; ValueError if the version or a
-        feature is unknown, the index lacks an entry, or a table or video is shorter than it says.
+        feature is unknown, the index lacks an entry, a table or video is shorter than it says, or a
+        camera has more than 8 bits a channel: its values do not fit into uint8.
     """
     root = Path(folder)
     info = _info(root)
@@ -60,10 +71,12 @@ def open_lerobot(
     actions, states = [], []
     for table, some in groupby(index, key=lambda episode: episode.table):
         for rows in _read(table, list(dict.fromkeys([action, *names])), list(some)):
-            actions.append(rows[action].astype(np.float32).reshape(len(rows[action]), -1))
+            actions.append(rows[action].reshape(len(rows[action]), -1))
             states.append([rows[name].astype(np.float32) for name in names])
     read = _Decoder(camera, float(info["fps"]), index)
-    return episodes_of(read, read(0).shape[1:], actions, states)
+    lengths = np.array([episode.length for episode in index])
+    taken = read_actions(np.vstack(actions), lengths, folder, integers=integers, shift=shift)
+    return episodes_of(read, read(int(taken.kept[0])).shape[1:], taken, lengths, states)
 
 
 def lerobot_columns(folder: str | Path) -> list[Column]:
@@ -166,19 +179,29 @@ class _Decoder:
         """Frames [L, H, W, 3]."""
         episode = self.episodes[e]
         if episode.video is not None:
-            return _video(episode, episode.video, self.fps)
+            return _video(episode, episode.video, self.fps, self.camera)
         (rows,) = _read(episode.table, [self.camera], [episode])
-        return np.stack([_image(image, episode.table) for image in rows[self.camera]])
+        return np.stack([_image(image, episode.table, self.camera) for image in rows[self.camera]])
 
 
-def _image(image: dict[str, Any], table: Path) -> NDArray[np.uint8]:
+def _image(image: dict[str, Any], table: Path, camera: str) -> NDArray[np.uint8]:
     """An image stored as bytes in the table."""
     if image["bytes"] is None:
         raise ValueError(f"images must be stored inside {table}, got the path {image['path']}")
-    return np.asarray(Image.open(io.BytesIO(image["bytes"])).convert("RGB"))
+    picture = Image.open(io.BytesIO(image["bytes"]))
+    if picture.mode[0] in "IF":  # of 16 or 32 bits, which RGB would cut off at 255
+        raise _too_deep(camera, f"pictures of mode {picture.mode}", table)
+    return np.asarray(picture.convert("RGB"))
 
 
-def _video(episode: _Episode, path: Path, fps: float) -> NDArray[np.uint8]:
+def _too_deep(camera: str, found: str, path: Path) -> ValueError:
+    remedy = "store it as 8 bits, scaled to what matters, or name another with --pixels"
+    return ValueError(
+        f"camera {camera!r} must have 8 bits a channel, got {found} in {path}; {remedy}"
+    )
+
+
+def _video(episode: _Episode, path: Path, fps: float, camera: str) -> NDArray[np.uint8]:
     """The episode's part of a video, from the key frame before it on."""
     av = need("av", "lerobot", "decoding videos")
     number, length = episode.number, episode.length
@@ -187,6 +210,9 @@ def _video(episode: _Episode, path: Path, fps: float) -> NDArray[np.uint8]:
     frames: list[NDArray[np.uint8]] = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        depth = max((part.bits for part in stream.format.components), default=8)
+        if depth > 8:
+            raise _too_deep(camera, f"{depth} ({stream.format.name})", path)
         stream.thread_type = "AUTO"
         container.seek(int(episode.start / stream.time_base), stream=stream)
         for frame in container.decode(stream):

@@ -13,19 +13,31 @@ from numpy.typing import NDArray
 
 from worldmodel._extras import need
 from worldmodel.data.episodes import Episodes
-from worldmodel.data.reading import Column, Names, choose_pixels, choose_states, episodes_of
+from worldmodel.data.frames import is_channels_last
+from worldmodel.data.reading import (
+    Column,
+    Integers,
+    Names,
+    choose_pixels,
+    choose_states,
+    episodes_of,
+    read_actions,
+)  # fmt: skip
 
 __all__ = ["is_minari", "minari_columns", "open_minari"]
 
 _ID = re.compile(r"([-_\w/]+/)?[-_\w]+-v\d+")
 
 
-def open_minari(dataset: str | Path, *, pixels: str | None = None, state: Names = None) -> Episodes:
+def open_minari(
+    dataset: str | Path, *, pixels: str | None = None, state: Names = None,
+    integers: Integers = "choices",
+) -> Episodes:  # fmt: skip
     """Episodes of a Minari data set on this machine.
 
-    Observation t becomes a row with action t; the row behind the last action gets NaN. Discrete
-    actions become one-hot vectors. Opening reads every episode once for its actions; frames are
-    then decoded episode by episode, so convert to HDF5 before training.
+    Observation t becomes a row with action t; the row behind the last action gets NaN. Opening
+    reads every episode once for its actions; frames are then decoded episode by episode, so convert
+    to HDF5 before training.
 
     Args:
         dataset: folder of the data set, or its id among the local ones (`namespace/name-v0`).
@@ -33,22 +45,25 @@ def open_minari(dataset: str | Path, *, pixels: str | None = None, state: Names 
             only one is an image. An observation space that is an image needs no name.
         state: observations laid side by side as `states`; by default `state`, else `proprio`, else
             none.
+        integers: see `worldmodel.data.reading.read_actions`.
     Raises: FileNotFoundError; ImportError without minari; ValueError if there is no such
         observation, an episode is not T + 1 observations around T actions, or sizes differ.
     """
     source = _Source(_folder(dataset))
     found = source.open()
     leaves = _leaves(found.observation_space)
-    shapes = {name: list(s.shape or ()) for name, s in leaves.items() if s.dtype == np.uint8}
-    images = [name for name, s in shapes.items() if len(s) == 3 and s[-1] in (1, 3, 4)]
-    where = f"{source.folder} (uint8 [H, W, C] among {sorted(leaves)})"
+    images = [n for n, s in leaves.items() if s.dtype == np.uint8 and len(s.shape) in (2, 3)]
+    known = ", ".join(f"{n or 'the observation'} {s.dtype} {s.shape}" for n, s in leaves.items())
+    where = f"{source.folder} (uint8 [H, W, C], [C, H, W] or [H, W] among {known})"
     source.pixels = choose_pixels(pixels, images, "image", where)
     usual = ("state", "proprio")
     names = choose_states(state, leaves, usual, f"observations of {source.folder}")
-    actions, states, image = [], [], tuple[int, ...]()
+    start, options = _options(found.action_space)
+    actions, lengths, states, image = [], [], [], tuple[int, ...]()
     for e, episode in enumerate(found):
-        frames = _leaf(episode.observations, source.pixels)
-        taken = _vectors(episode.actions, found.action_space)
+        frames = _pictures(_leaf(episode.observations, source.pixels))
+        taken = np.asarray(episode.actions)
+        taken = taken.reshape(len(taken), -1) - start
         if len(frames) != len(taken) + 1:
             found = f"{len(frames)} and {len(taken)} in episode {e} of {source.folder}"
             raise ValueError(f"an episode must be T + 1 observations around T actions, got {found}")
@@ -56,11 +71,15 @@ def open_minari(dataset: str | Path, *, pixels: str | None = None, state: Names 
         if frames.shape[1:] != image:
             found = f"{list(image)} in episode 0, got {list(frames.shape[1:])} in episode {e}"
             raise ValueError(f"every frame must have one size, {found}")
-        actions.append(np.vstack([taken, np.full_like(taken[:1], np.nan)]))
+        # Beside the frame each led to, which is shifted below: whole numbers have no NaN.
+        actions.append(np.vstack([taken[:1], taken]))
+        lengths.append(len(frames))
         states.append([_leaf(episode.observations, n).astype(np.float32) for n in names])
     if not actions:
         raise ValueError(f"{source.folder} must hold at least one episode, got none")
-    return episodes_of(source, image, actions, states)
+    rows, stored, home = np.array(lengths), np.vstack(actions), source.folder
+    told = read_actions(stored, rows, home, integers=integers, shift=True, options=options)
+    return episodes_of(source, image, told, rows, states)
 
 
 def minari_columns(dataset: str | Path) -> list[Column]:
@@ -88,7 +107,7 @@ class _Source:
         self._dataset: Any = None
 
     def __call__(self, e: int) -> NDArray[np.uint8]:
-        return _leaf(self.open()[e].observations, self.pixels)
+        return _pictures(_leaf(self.open()[e].observations, self.pixels))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_dataset": None}
@@ -129,14 +148,20 @@ def _leaf(observations: Any, name: str) -> NDArray[Any]:
     return np.asarray(observations)
 
 
-def _vectors(actions: Any, space: Any) -> NDArray[np.float32]:
-    """Actions as float32 [T, A]."""
+def _pictures(stored: NDArray[Any]) -> NDArray[np.uint8]:
+    """Frames [L, H, W, C], [L, C, H, W] or [L, H, W] with their channels last."""
+    if stored.ndim == 3:
+        return stored[..., None]
+    return stored if is_channels_last(stored.shape[1:]) else stored.transpose(0, 2, 3, 1)
+
+
+def _options(space: Any) -> tuple[Any, list[int]]:
+    """The lowest choice, and how many there are of each; 0 and none where actions are numbers."""
     spaces = need("gymnasium.spaces", "minari", "reading Minari data sets")
-    if isinstance(space, spaces.Discrete):
-        index = np.asarray(actions).reshape(-1) - int(space.start)
-        one_hot: NDArray[np.float32] = np.eye(int(space.n), dtype=np.float32)[index]
-        return one_hot
-    if not isinstance(space, spaces.Box):
-        raise ValueError(f"actions must be a Box or Discrete space, got {space}")
-    values = np.asarray(actions, np.float32)
-    return values.reshape(len(values), -1)
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        of = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        return np.ravel(space.start), np.ravel(of).tolist()
+    if not isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        known = "a Box, Discrete, MultiDiscrete or MultiBinary space"
+        raise ValueError(f"actions must be {known}, got {space}")
+    return 0, []

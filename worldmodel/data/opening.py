@@ -1,12 +1,13 @@
 """Open any data set we can read, by what lies at its path."""
 
 from pathlib import Path
+from typing import Any
 
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.hdf5 import hdf5_columns, open_hdf5
 from worldmodel.data.lerobot import is_lerobot, lerobot_columns, open_lerobot
 from worldmodel.data.minari import is_minari, minari_columns, open_minari
-from worldmodel.data.reading import Column, Names
+from worldmodel.data.reading import Column, Integers, Names
 
 __all__ = ["columns_of", "format_of", "open_episodes"]
 
@@ -31,23 +32,27 @@ def format_of(path: str | Path) -> str:
 
 
 def open_episodes(
-    path: str | Path, *, pixels: str | None = None, action: str | None = None, state: Names = None
-) -> Episodes:
+    path: str | Path, *, pixels: str | None = None, action: str | None = None, state: Names = None,
+    integers: Integers = "choices", shift: bool = False,
+) -> Episodes:  # fmt: skip
     """Episodes of an HDF5 file, a LeRobot folder, or a Minari folder or id, frames on disk.
 
-    `pixels`, `action` and `state` name columns; None takes the format's usual ones.
+    `pixels`, `action` and `state` name columns; None takes the format's usual ones. `integers` and
+    `shift` are those of `worldmodel.data.reading.read_actions`.
 
-    Raises: what `open_hdf5`, `open_lerobot` and `open_minari` raise; ValueError if `action` is
-        given for Minari, which has one.
+    Raises: what `open_hdf5`, `open_lerobot` and `open_minari` raise; ValueError if `action` or
+        `shift` is given for Minari, which has one action and knows when it was taken.
     """
     kind = format_of(path)
     if kind == "minari":
-        if action is not None:
-            raise ValueError(f"a Minari data set has one action, got action {action!r}")
-        return open_minari(path, pixels=pixels, state=state)
+        if action is not None or shift:
+            got = "shift, which it needs not" if shift else f"action {action!r}"
+            raise ValueError(f"a Minari data set has one action, got {got}")
+        return open_minari(path, pixels=pixels, state=state, integers=integers)
+    named: dict[str, Any] = {"action": action or "action", "state": state, "integers": integers}
     if kind == "lerobot":
-        return open_lerobot(path, pixels=pixels, action=action or "action", state=state)
-    return open_hdf5(path, pixels=pixels or "pixels", action=action or "action", state=state)
+        return open_lerobot(path, pixels=pixels, shift=shift, **named)
+    return open_hdf5(path, pixels=pixels or "pixels", shift=shift, **named)
 
 
 def columns_of(path: str | Path) -> list[Column]:

@@ -1,7 +1,9 @@
 """What the readers of all formats share: columns, and which of them are meant."""
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +12,13 @@ from numpy.typing import NDArray
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import EpisodeFrames
 
-__all__ = ["Column", "Names", "choose_pixels", "choose_states", "episodes_of"]
+__all__ = ["Column", "Integers", "Names", "Taken", "choices_in_words", "choose_pixels",
+           "choose_states", "episodes_of", "read_actions"]  # fmt: skip
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Integers = Literal["choices", "numbers"]
+_OPTIONS = 256  # of one choice, at most
 Names = str | Sequence[str] | None
 """One column, several, or those that the format usually has."""
 
@@ -49,22 +55,103 @@ def choose_states(
     return names
 
 
+class Taken(NamedTuple):
+    """What was done in the episodes that can be learned from."""
+
+    actions: Floats  #: [R, A]
+    choices: tuple[int, ...]  #: options of each action where they are choices, as in `Episodes`
+    kept: Ints  #: [E], which episodes these are
+
+
+def read_actions(
+    stored: NDArray[Any],
+    lengths: Ints,
+    where: object,
+    *,
+    integers: Integers = "choices",
+    shift: bool = False,
+    options: Sequence[int] = (),
+) -> Taken:
+    """Actions [R, …] as every reader means them, without the episodes that nobody can learn from.
+
+    Whole numbers are choices and become one-hot, unless `integers` says "numbers". An episode of
+    fewer than two rows, or with an action that is NaN or infinite, is left out with a warning, and
+    so one bad record locks no other away; if none is left, `Episodes` says what is wrong.
+
+    Args:
+        stored: numbers, of episodes end to end.
+        lengths: [E], of the episodes.
+        where: the data set, as errors name it.
+        integers: what whole numbers mean.
+        shift: each action lies beside the frame it led to: it is moved one row up.
+        options: of each choice; by default from 0, or the lowest, to the highest there is.
+    Raises: ValueError if there are more than 256 options, or actions seem to need `shift`.
+    """
+    values, ends = stored.reshape(len(stored), -1), lengths.cumsum()
+    first, last = (ends - lengths)[lengths > 0], ends[lengths > 0] - 1
+    if shift:
+        values = np.roll(values, -1, axis=0)
+    if values.dtype.kind in "iu" and integers == "choices":
+        leads = np.delete(values, last, axis=0).astype(np.int64)
+        low = leads.min(0, initial=0)
+        options = options or (leads.max(0, initial=0) - low + 1).tolist()
+        if max(options) > _OPTIONS:
+            rule = f"whole numbers as actions must be choices among at most {_OPTIONS} options"
+            remedy = "worldmodel data convert IN OUT.h5 --integers numbers keeps them as numbers"
+            raise ValueError(f"{rule}, got {max(options)} in {where}; {remedy}")
+        values = np.hstack([values[:, [a]] - low[a] == np.arange(n) for a, n in enumerate(options)])
+    else:
+        options = ()
+    actions = values.astype(np.float32)
+    if shift:
+        actions[last] = np.nan
+    bad = np.asarray((~np.isfinite(actions)).any(-1))
+    bad[last] = np.isinf(actions[last]).any(-1)  # what leads nowhere may be missing
+    if not shift and bad[first].sum() == bad.sum() == len(first) > 0:
+        told = "as where each action lies beside the frame it led to"
+        remedy = "worldmodel data convert IN OUT.h5 --shift moves them one row up"
+        raise ValueError(f"actions are NaN in each first row of {where}, {told}; {remedy}")
+    whose = np.repeat(np.arange(len(lengths)), lengths)
+    good = (lengths > 1) & (np.bincount(whose[bad], minlength=len(lengths)) == 0)
+    if good.all() or not good.any():
+        good[:] = True
+    else:
+        numbers = ", ".join(map(str, np.flatnonzero(~good)[:10].tolist()))
+        what = "shorter than two rows, or with an action that is NaN or infinite"
+        few = f"{(~good).sum()} of {len(good)} episodes of {where} are left out"
+        warnings.warn(f"{few}, {what}: {numbers}", RuntimeWarning, stacklevel=3)
+    return Taken(actions[good[whose]], tuple(options), np.flatnonzero(good))
+
+
+def choices_in_words(episodes: Episodes) -> str:
+    """What the whole numbers among the actions became."""
+    options = " × ".join(map(str, episodes.choices))
+    return f"whole numbers are choices of {options} options, one-hot side by side"
+
+
+def _nth(read: Callable[[int], Any], which: list[int], e: int) -> Any:
+    return read(which[e])
+
+
 def episodes_of(
     read: Callable[[int], NDArray[np.uint8]],
     image: tuple[int, ...],
-    actions: list[Floats],
+    taken: Taken,
+    lengths: Ints,
     states: list[list[Floats]],
 ) -> Episodes:
-    """A record of episodes that are decoded one by one, by `read`, to frames [L, *image].
+    """A record of the episodes in `taken`, which `read` decodes one by one to frames [L, *image].
 
-    Each has actions [L, A] and any number of states [L, …], which are laid side by side.
+    `lengths` and any number of `states` [L, …], laid side by side, are of all episodes.
     """
-    lengths = torch.tensor([len(taken) for taken in actions])
-    rows = [np.hstack([s.reshape(len(s), -1) for s in parts]) for parts in states if parts]
+    kept = [states[e] for e in taken.kept.tolist()]
+    rows = [np.hstack([s.reshape(len(s), -1) for s in parts]) for parts in kept if parts]
     H, W, C = image
+    ours = torch.from_numpy(lengths[taken.kept])
     return Episodes(
-        EpisodeFrames(read, lengths, (C, H, W)),
-        torch.from_numpy(np.vstack(actions)),
-        lengths,
+        EpisodeFrames(partial(_nth, read, taken.kept.tolist()), ours, (C, H, W)),
+        torch.from_numpy(taken.actions),
+        ours,
         torch.from_numpy(np.vstack(rows)) if rows else None,
+        choices=taken.choices,
     )

@@ -1,5 +1,6 @@
 """The one window rule, which windows make up each batch, and workers that fetch them ahead."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import count
@@ -9,15 +10,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from worldmodel._arguments import checked
 from worldmodel.data.episodes import ActionScale, Episodes
 from worldmodel.data.frames import Frames, gather
-from worldmodel.records import Batch, each
+from worldmodel.records import Batch, as_seed, each, shuffled
 
 __all__ = ["BatchOrder", "Windows", "loader"]
 
 _TOGETHER = 256  # frames compared at a time
 
 
+@checked(subset="int N")
 class Windows(Dataset[Batch]):
     """Every window of the chosen episodes, indexable one by one or in batches.
 
@@ -52,9 +55,6 @@ class Windows(Dataset[Batch]):
         subset: Tensor | None = None,
         observations: Sequence[str] | None = None,
     ) -> None:
-        if num_frames < 1 or frameskip < 1:
-            found = f"{num_frames} and {frameskip}"
-            raise ValueError(f"num_frames and frameskip must be at least 1, got {found}")
         self.episodes, self.scale = episodes, scale
         self.num_frames, self.frameskip = num_frames, frameskip
         sources: dict[str, Frames] = {"pixels": episodes.frames, **episodes.others}
@@ -64,7 +64,11 @@ class Windows(Dataset[Batch]):
         if not wanted or not sources.keys() >= set(wanted):
             raise ValueError(f"observations must be among {sorted(sources)}, got {wanted}")
         self._sources, self._alone = {n: sources[n] for n in wanted}, observations is None
-        chosen = torch.arange(len(episodes)) if subset is None else subset
+        home = episodes.lengths.device
+        chosen = torch.arange(len(episodes), device=home) if subset is None else subset
+        if int(chosen.min()) < 0 or int(chosen.max()) >= len(episodes):
+            found = f"{int(chosen.min())} to {int(chosen.max())}"
+            raise ValueError(f"subset must be of 0 to {len(episodes) - 1}, got {found}")
         span = num_frames * frameskip
         counts = (episodes.lengths[chosen] - span + 1).clamp(min=0)
         if int(counts.sum()) == 0:
@@ -73,7 +77,8 @@ class Windows(Dataset[Batch]):
             found = f"longer than every episode; the longest has {longest}"
             raise ValueError(f"a window of {window} is {found}")
         shift = episodes.offsets[chosen] - (counts.cumsum(0) - counts)
-        self._starts = torch.arange(int(counts.sum())) + torch.repeat_interleave(shift, counts)
+        self._starts = torch.repeat_interleave(shift, counts)
+        self._starts += torch.arange(len(self._starts), device=home)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -115,22 +120,25 @@ class Windows(Dataset[Batch]):
         """One window, frames [T, C, H, W] and actions [T, k·A]; or those of an index [B]."""
         if isinstance(index, Tensor):
             return self.batch(index)
-        frames, actions = self.batch(torch.as_tensor([index]))
+        frames, actions = self.batch(torch.as_tensor([index], device="cpu"))
         return Batch(each(frames, lambda seen: seen[0]), actions[0])
 
+    @checked(index="int B")
     def batch(self, index: Tensor) -> Batch:
         """Gather windows [B] into a Batch of frames [B, T, C, H, W] and actions [B, T, k·A]."""
         start = self._starts[index][:, None]
         k, steps = self.frameskip, self.num_frames
-        rows = start + k * torch.arange(steps)
+        within = torch.arange(k * steps, device=start.device)
+        rows = start + within[::k]
         seen = {name: gather(source, rows) for name, source in self._sources.items()}
-        actions = self.episodes.actions[start + torch.arange(k * steps)]
+        actions = self.episodes.actions[start + within]
         if self.scale is not None:
             actions = self.scale.normalise(actions)
         actions = actions.masked_fill(actions.isnan(), 0.0).unflatten(1, (steps, k)).flatten(2)
         return Batch(seen["pixels"] if self._alone else seen, actions)
 
 
+@checked(start="[0, inf)", stop="[0, inf)", rank="[0, inf)")
 @dataclass(eq=False)
 class BatchOrder(Sampler[Tensor]):
     """Window indices of every step, a pure function of (seed, step, rank).
@@ -159,23 +167,25 @@ class BatchOrder(Sampler[Tensor]):
             raise ValueError(
                 f"batch_size must be a multiple of ranks, rank one of them, got {found}"
             )
-        self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._pass, self._order = -1, torch.empty(0, dtype=torch.int64, device="cpu")
 
     def __iter__(self) -> Iterator[Tensor]:
         steps = count(self.start) if self.stop is None else range(self.start, self.stop)
         return map(self.batch, steps)
 
+    @checked(step="[0, inf)")
     def batch(self, step: int) -> Tensor:
         """Indices of our part of the batch of `step`: [batch_size / ranks]."""
         turn, position = divmod(step, self.num // self.batch_size)
         if turn != self._pass:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + turn) % 2**63)
-            self._order, self._pass = torch.randperm(self.num, generator=generator), turn
+            seed = (as_seed(self.seed) * 1_000_003 + int(turn)) % 2**63
+            self._order, self._pass = shuffled(self.num, seed), turn
         share = self.batch_size // self.ranks
         first = position * self.batch_size + self.rank * share
         return self._order[first : first + share]
 
 
+@checked(workers="[0, inf)")
 def loader(
     windows: Windows, order: BatchOrder, *, workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[Batch]:
@@ -186,17 +196,31 @@ def loader(
 
     Returns: an iterable of Batch; frames from disk are channels-last in memory.
     """
-    return DataLoader(
+    return _Loader(
         windows,
         sampler=order,
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
         collate_fn=_as_it_is,
+        worker_init_fn=_deaf,
         # Iterating draws a seed; a generator of its own leaves the global one untouched.
         generator=torch.Generator(),
     )
 
 
+class _Loader(DataLoader[Batch]):
+    def __iter__(self) -> Any:
+        # The seed is drawn on the default device, where our generator may not be.
+        with torch.device("cpu"):
+            return super().__iter__()
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _deaf(_: int) -> None:
+    """A signal to all processes of a job is for the one that trains, which ends its workers."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)

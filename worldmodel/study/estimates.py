@@ -10,6 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from worldmodel._arguments import checked
+from worldmodel.records import as_seed
+
 __all__ = [
     "Estimate", "PairedTest", "bootstrap", "jackknife", "mean_estimate", "paired_test",
     "proportion", "sign_test",
@@ -39,6 +42,7 @@ class PairedTest(NamedTuple):
     larger: Estimate  #: Share of the pairs whose difference is above 0.
 
 
+@checked(sums="E K")
 def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
     """A figure that depends on totals over episodes, with a percentile bootstrap interval.
 
@@ -57,19 +61,20 @@ def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
     sums, value = _total(sums, figure)
     num = len(sums)
     if num >= 2 and math.isfinite(value):
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(num, (_ROUNDS, num), generator=generator)
-        counts = torch.zeros(_ROUNDS, num, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(as_seed(seed))
+        drawn = torch.randint(num, (_ROUNDS, num), generator=generator, device="cpu")
+        counts = torch.zeros(_ROUNDS, num, dtype=torch.float64, device="cpu")
         counts.scatter_add_(1, drawn, torch.ones_like(counts))
         again = figure(counts @ sums)
         again = again[again.isfinite()]
         if len(again) >= _ROUNDS // 2:
-            ends = torch.quantile(again, torch.tensor([0.025, 0.975], dtype=again.dtype))
+            ends = torch.quantile(again, again.new_tensor([0.025, 0.975]))
             low, high = ends.tolist()
             return Estimate(value, low, high, num)
     return Estimate(value, math.nan, math.nan, num)
 
 
+@checked(sums="E K")
 def jackknife(sums: Tensor, figure: Figure) -> Estimate:
     """As `bootstrap`, by leaving out one episode at a time.
 
@@ -89,12 +94,11 @@ def jackknife(sums: Tensor, figure: Figure) -> Estimate:
 
 def _total(sums: Tensor, figure: Figure) -> tuple[Tensor, float]:
     """The sums in double precision, and the figure of all of them."""
-    if sums.dim() != 2 or len(sums) < 1:
-        raise ValueError(f"sums must be [E >= 1, K], got {list(sums.shape)}")
     sums = sums.double().cpu()
     return sums, float(figure(sums.sum(0)))
 
 
+@checked(values="any E")
 def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:
     """Mean of one value per episode [E]; episodes whose value is not finite are left out.
 
@@ -108,6 +112,7 @@ def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:
     return bootstrap(sums, lambda total: total[..., 0] / total[..., 1], seed=seed)
 
 
+@checked(successes="[0, inf)")
 def proportion(successes: float, trials: int) -> Estimate:
     """Share of successes with Wilson's score interval.
 
@@ -131,6 +136,7 @@ def proportion(successes: float, trials: int) -> Estimate:
     return Estimate(successes / trials, float(low), float(high), trials)
 
 
+@checked()
 def sign_test(differences: Sequence[float]) -> float:
     """Two-sided exact p-value of the sign test; on single successes it is McNemar's exact test.
 
@@ -141,14 +147,13 @@ def sign_test(differences: Sequence[float]) -> float:
     Raises: ValueError if a difference is NaN.
     Source: McNemar (1947); the exact form is the binomial test of Dixon & Mood (1946), by scipy.
     """
-    if any(math.isnan(d) for d in differences):
-        raise ValueError("differences must be numbers, got NaN")
     from scipy.stats import binomtest
 
     better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
+@checked(first="N", second="N")
 def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
     """Is `first` [N] larger than `second` [N], episode by episode?
 

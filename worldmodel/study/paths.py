@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from worldmodel._arguments import checked
 from worldmodel.model import WorldModel
 
 __all__ = [
@@ -25,6 +26,7 @@ class HorizonErrors(NamedTuple):
 
 
 @torch.no_grad()
+@checked(frames="any * C H W")
 def embed(model: WorldModel, frames: Tensor, *, chunk: int = 256) -> Tensor:
     """Encode frames [..., 3, H, W] one by one, `chunk` at a time: [..., D]."""
     device = next(model.parameters()).device
@@ -33,6 +35,7 @@ def embed(model: WorldModel, frames: Tensor, *, chunk: int = 256) -> Tensor:
     return z.unflatten(0, frames.shape[:-3])
 
 
+@checked(z="E T D")
 def straightness(z: Tensor) -> Tensor:
     """Mean cosine of consecutive velocities along each path z [E, T, D], T ≥ 3.
 
@@ -59,6 +62,7 @@ def straightness(z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@checked(model="any", z="E T D", actions="E S A")
 def surprise(model: WorldModel, z: Tensor, actions: Tensor, *, history: int) -> Tensor:
     """Error of the one-step prediction of every embedding, as the episode is watched.
 
@@ -82,6 +86,7 @@ def surprise(model: WorldModel, z: Tensor, actions: Tensor, *, history: int) -> 
 
 
 @torch.no_grad()
+@checked(model="any", z="E T D", actions="E S A", mean="D")
 def open_loop(
     model: WorldModel, z: Tensor, actions: Tensor, *, known: int, mean: Tensor
 ) -> HorizonErrors:
@@ -103,11 +108,13 @@ def open_loop(
     return HorizonErrors(*((guess - z[:, known:]).square().mean(-1) for guess in guesses))
 
 
+@checked(frames="any * C H W")
 def background(frames: Tensor) -> Tensor:
     """What frames [..., C, H, W] of a still camera share, the median of every pixel: [C, H, W]."""
     return frames.flatten(0, -4).median(dim=0).values
 
 
+@checked(frames="int E T 3 H W", still="any 3 H W", at="[0, inf)", threshold="[0, inf)")
 def recolour(frames: Tensor, still: Tensor, at: int, *, threshold: int = 24) -> Tensor:
     """From frame `at` on, whatever differs from the background changes its colour.
 
@@ -129,6 +136,7 @@ def recolour(frames: Tensor, still: Tensor, at: int, *, threshold: int = 24) -> 
     return out
 
 
+@checked()
 def splice(x: Tensor, at: int) -> Tensor:
     """From entry `at` on, each episode of x [E, T, …] goes on as its neighbour does: it jumps.
 

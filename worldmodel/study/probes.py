@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodel._arguments import checked
 from worldmodel.heads import fit_head
 from worldmodel.layers import zeroed
+from worldmodel.records import as_seed
 from worldmodel.study.estimates import Estimate, bootstrap
 
 __all__ = [
@@ -36,6 +38,7 @@ class ProbeScore(NamedTuple):
     r2: Estimate  #: Share of the variance explained.
 
 
+@checked(train_z="N D", train_y="N Q", test_z="P D")
 def probe_guesses(train_z: Tensor, train_y: Tensor, test_z: Tensor, *, seed: int = 0) -> Guesses:
     """Fit probes of `train_y` on `train_z`; what they say of `test_z`, and a guess that is blind.
 
@@ -51,6 +54,7 @@ def probe_guesses(train_z: Tensor, train_y: Tensor, test_z: Tensor, *, seed: int
         return Guesses(middle, linear(test_z), network(test_z))
 
 
+@checked(guess="P Q", truth="P Q", episode="int P", scale="Q")
 def score_guesses(
     guess: Tensor, truth: Tensor, episode: Tensor, scale: Tensor, *, seed: int = 0
 ) -> list[ProbeScore]:
@@ -65,13 +69,11 @@ def score_guesses(
     Returns: one ProbeScore per quantity; NaN where what r and R² divide by does not vary.
     Raises: ValueError if shapes disagree.
     """
-    if guess.shape != truth.shape or guess.dim() != 2 or episode.shape != truth.shape[:1]:
-        got = f"{list(guess.shape)}, {list(truth.shape)} and {list(episode.shape)}"
-        raise ValueError(f"guess and truth must be [P, Q] and episode [P], got {got}")
     _, index = episode.unique(return_inverse=True)
     found = []
     for column in range(truth.shape[1]):
-        unit = float(scale[column].double().clamp_min(1e-8))
+        rounding = 1e-7 * truth[:, column].double().abs().mean().clamp_min(1e-30)
+        unit = float(scale[column].double().clamp_min(rounding))
         middle = truth[:, column].double().mean()
         y = (truth[:, column].double() - middle) / unit
         x = (guess[:, column].double() - middle) / unit
@@ -101,6 +103,7 @@ def _correlation(total: Tensor) -> Tensor:
     return torch.where(varies, (xy - x * y / n) / (of_y * of_x).clamp_min(1e-300).sqrt(), math.nan)
 
 
+@checked(z="N D")
 def principal_components(z: Tensor, num: int = 2) -> tuple[Tensor, Tensor]:
     """Coordinates of z [N, D] along the `num` directions of largest variance, and their shares.
 
@@ -112,6 +115,7 @@ def principal_components(z: Tensor, num: int = 2) -> tuple[Tensor, Tensor]:
     return (z - z.mean(0)) @ vectors[:, :num], share
 
 
+@checked(mean="3 S S", centre="D", spread="D")
 class Decoder(nn.Module):
     """An embedding to a picture: the mean picture, and what the embedding changes in it.
 
@@ -156,6 +160,7 @@ class Decoder(nn.Module):
         return self.mean + self.layers(hidden.unflatten(1, (-1, 8, 8)))
 
 
+@checked(z="N D", pictures="any N 3 S S")
 def fit_decoder(
     z: Tensor, pictures: Tensor, *, steps: int = 400, batch_size: int = 32, seed: int = 0
 ) -> Decoder:
@@ -167,13 +172,10 @@ def fit_decoder(
     Returns: Decoder in evaluation mode.
     Raises: ValueError if the rows disagree or S is no multiple of 16.
     """
-    if len(z) != len(pictures) or pictures.dim() != 4:
-        got = f"{list(z.shape)} and {list(pictures.shape)}"
-        raise ValueError(f"z must be [N, D] and pictures [N, 3, S, S], got {got}")
     z = z.detach().float()
     mean = pictures.float().mean(0) / 255
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):
+        torch.manual_seed(as_seed(seed))
         decoder = Decoder(mean, z.mean(0), z.std(0).clamp_min(1e-6)).to(z.device)
         optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

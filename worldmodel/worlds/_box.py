@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel._arguments import checked
 from worldmodel._extras import install
 from worldmodel.worlds.contract import Floats, Pixels
 
@@ -19,6 +20,7 @@ class BoxSession:
     def __init__(self, world: "BoxWorld", states: Floats) -> None:
         self._world, self.states = world, np.array(states, np.float32)
 
+    @checked(actions="N A")
     def step(self, actions: Floats) -> Floats:
         wanted = (len(self.states), self._world.action_dim)
         if actions.shape != wanted or not np.isfinite(actions).all():
@@ -67,10 +69,12 @@ class BoxWorld(ABC):
     def renderer(self) -> str:
         """What draws the pictures."""
 
+    @checked(states="any N S")
     def start(self, states: Floats) -> BoxSession:
         """One agent in each state [N, S]; ValueError for another shape or what is not finite."""
         return BoxSession(self, self._checked(states))
 
+    @checked(states="any N S")
     def draw(self, states: Floats) -> Pixels:
         """Pictures of states, checked as in `start`: [N, S] -> [N, 3, H, W]."""
         return self.render(self._checked(states))

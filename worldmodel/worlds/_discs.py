@@ -5,6 +5,7 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel._arguments import checked
 from worldmodel.worlds._box import BoxWorld
 from worldmodel.worlds.contract import Expert, Flags, Floats, Pixels
 
@@ -53,6 +54,7 @@ class DiscWorld(BoxWorld):
         out: Floats = (straight + np.where(same, 0.0, np.inf)).astype(np.float32)
         return out
 
+    @checked(states="* S", goals="* S")
     def success(self, states: Floats, goals: Floats) -> Flags:
         """Whether each state is within the success radius of its goal."""
         return self.distance(states, goals) < self.success_radius

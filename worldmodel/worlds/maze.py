@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel._arguments import checked
 from worldmodel.worlds._discs import BORDER, THICKNESS, DiscWorld, paint_rooms, sample_grid
 from worldmodel.worlds.contract import Flags, Floats, Pixels
 
@@ -61,6 +62,7 @@ def layout_of(number: int) -> Layout:
     return Layout(joined[at[:, :-1], at[:, 1:]], joined[at[:-1], at[1:]], towards, rooms)
 
 
+@checked(layout="[0, inf)")
 class Maze(DiscWorld):
     """The rules and the pictures of the maze.
 

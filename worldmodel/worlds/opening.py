@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+from worldmodel._arguments import checked
 from worldmodel._extras import install
 from worldmodel.worlds.contract import World
 
@@ -16,6 +17,7 @@ WORLDS = ("two-room", "maze", "push-t", "reacher", "cube")
 whose only layout is number 7."""
 
 
+@checked(workers="[0, inf)")
 def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -> World:
     """The world of that name, or of your own class.
 

@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel._arguments import checked
+from worldmodel.records import as_seed
 from worldmodel.worlds._discs import BORDER, THICKNESS, DiscWorld, paint_rooms, sample_grid
 from worldmodel.worlds.contract import Floats, Pixels
 
 __all__ = ["TwoRoom", "TwoRoomEnv", "TwoRoomExpert", "Walks", "collect"]
 
 
+@checked()
 class TwoRoom(DiscWorld):
     """The rules and the pictures of Two-Room; a state is the disc's centre x, y, from the top left.
 
@@ -36,6 +39,7 @@ class TwoRoom(DiscWorld):
         wall = (np.abs(x - self.size / 2) < THICKNESS / 2) & (np.abs(y - centre) > half)
         self._rooms = paint_rooms(border | wall)
 
+    @checked(num="[0, inf)")
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Positions drawn evenly over both rooms, clear of the walls: [num, 2]."""
         low, high, left, right = self.limits()
@@ -97,6 +101,7 @@ class TwoRoom(DiscWorld):
         return np.repeat(self._rooms[None], len(states), axis=0)
 
 
+@checked()
 class TwoRoomEnv:
     """One agent of Two-Room behind gymnasium's `reset` and `step`.
 
@@ -141,6 +146,7 @@ class TwoRoomEnv:
         return {"state": self.state.copy(), "goal": self.goal.copy()}
 
 
+@checked(noise="[0, inf)", repeat="[0, 1]", cross="[0, 1]", bump="[0, 1]")
 @dataclass
 class TwoRoomExpert:
     """A scripted, noisy walker, in Two-Room or a maze: to a random target, through the doors.
@@ -163,6 +169,7 @@ class TwoRoomExpert:
         self.last = np.zeros((self.num, 2), np.float32)
         self.bumping = np.zeros(self.num, bool)
 
+    @checked(states="N S")
     def act(self, states: Floats) -> Floats:
         """Actions [N, 2] in [−1, 1] for the states [N, S]."""
         world, rng = self.world, self.rng
@@ -189,11 +196,10 @@ class Walks(NamedTuple):
     actions: Floats  #: [E, T, 2]; `actions[:, t]` leads from `states[:, t]` to `states[:, t + 1]`
 
 
+@checked(bump="[0, 1]")
 def collect(world: DiscWorld, num: int, length: int, seed: int, *, bump: float = 0.0) -> Walks:
     """Let the noisy expert walk `num` episodes of `length` actions, both positive."""
-    if num < 1 or length < 1:
-        raise ValueError(f"num and length must be positive, got {num} and {length}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(as_seed(seed) % 2**64)
     expert = TwoRoomExpert(world, num, rng, bump=bump)
     states, actions = [world.sample_states(rng, num)], []
     for _ in range(length):

@@ -145,6 +145,9 @@ def open_pictures(
         raise ValueError(f"{data} must say which built-in world it comes from{hint}")
     if (episodes := open_hdf5(Path(data))).states is None:
         raise ValueError(f"{data} must hold the column 'state' to draw from")
+    if not bool(episodes.stated.all()):
+        e = int(episodes.stated.int().argmin())
+        raise ValueError(f"states must be finite to be drawn, those of episode {e} are not")
     few = workers if alone else _OWN.get(name)
     make = partial(open_world, name, image_size=render, workers=few)
     frames = RenderedFrames(make, episodes.states.numpy())

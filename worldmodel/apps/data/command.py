@@ -32,9 +32,10 @@ from worldmodel.apps.settings import (
     RenderSettings,
 )  # fmt: skip
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
-from worldmodel.data.frames import gather
+from worldmodel.data.frames import gather, in_colour
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.data.opening import columns_of, format_of, open_episodes
+from worldmodel.data.reading import choices_in_words
 from worldmodel.worlds import World, open_world
 from worldmodel.worlds.behaviours import policies
 from worldmodel.worlds.coverage import coverage
@@ -137,14 +138,16 @@ def convert(settings: ConvertSettings) -> int:
     out, size = settings.out, settings.size
     with whole_file(out, [settings.data]) as partial:
         episodes = _open(settings)
-        if size is not None and not has_pictures(episodes):
-            hint = f"worldmodel data render {settings.data} {out} --size {size} draws them"
+        if not has_pictures(episodes) and (size or settings.channels):
+            hint = f"worldmodel data render {settings.data} {out} --size {size or 64} draws them"
             raise ValueError(f"--size resizes pictures, {settings.data} holds none: {hint}")
+        channels = _channels(settings.channels, episodes.frames.shape[1])
         # What is said about the frames holds no longer once they are resized.
         is_copy = format_of(settings.data) == "hdf5" and size is None
         origin = (read_origin(settings.data) if is_copy else {}) | {"convert": settings.told()}
         stored = (one_episode(episodes, e) for e in range(len(episodes)))
-        found = ((_resize(x, size) if size and x is not None else x, a, s) for x, a, s in stored)
+        taken = ((x if x is None else x[:, channels], a, s) for x, a, s in stored)
+        found = ((_resize(x, size) if size and x is not None else x, a, s) for x, a, s in taken)
         with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
             write_all(writer, found, len(episodes), "convert")
     told = {"pixels": has_pictures(episodes), "action": True, "state": episodes.states is not None}
@@ -169,9 +172,18 @@ def render(settings: RenderSettings) -> int:
 
 
 def _open(settings: InspectSettings | ConvertSettings) -> Episodes:
-    return open_episodes(
-        settings.data, **settings.model_dump(include={"pixels", "action", "state"})
-    )
+    names = {"pixels", "action", "state", "integers", "shift"}
+    return open_episodes(settings.data, **settings.model_dump(include=names))
+
+
+def _channels(wanted: str | None, num: int) -> list[int]:
+    """Which of `num` channels `--channels` means."""
+    if wanted in (None, "rgb"):
+        return in_colour(num) if wanted else list(range(num))
+    chosen = [int(c) if c.strip().isdecimal() else num for c in str(wanted).split(",")]
+    if len(chosen) != 3 or max(chosen) >= num:
+        raise ValueError(f"--channels must be rgb or three numbers below {num}, got {wanted!r}")
+    return chosen
 
 
 def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -192,6 +204,8 @@ def _describe(path: str, episodes: Episodes) -> list[str]:
     table = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in columns]
     least, mid, most = (int(f(lengths)) for f in (torch.min, torch.median, torch.max))
     at_end = int(episodes.actions[episodes.offsets + lengths - 1].isnan().any(-1).sum())
+    states = episodes.states
+    unknown = 0 if states is None else int((~states.isfinite()).any(-1).sum())
     windows = int((lengths - _NUM_FRAMES * _FRAMESKIP + 1).clamp(min=0).sum())
     return [
         f"{path}  ({format_of(path)})",
@@ -199,8 +213,10 @@ def _describe(path: str, episodes: Episodes) -> list[str]:
         f"  episodes       {len(episodes):,}, {rows:,} rows; {least} to {most} each, median {mid}",
         f"  frames         {frames}",
         *_ranges("actions", episodes.actions),
+        *([f"  discrete       {choices_in_words(episodes)}"] if episodes.choices else []),
         f"  NaN actions    {episodes.num_missing:,} rows, {at_end:,} at the end of an episode",
         *([] if episodes.states is None else _ranges("states", episodes.states)),
+        *([f"  NaN states     {unknown:,} rows"] if unknown else []),
         f"  windows        {windows:,} of {_NUM_FRAMES} frames, {_FRAMESKIP} rows apart",
     ]
 
@@ -228,7 +244,7 @@ def _contact_sheet(episodes: Episodes, path: Path, source: str) -> None:
         draw.text((_GAP, top), title, fill="black", font=font)
         frames = gather(episodes.frames, episodes.offsets[e] + torch.tensor(within))
         for column, frame in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
-            picture = Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame)
+            picture = Image.fromarray(frame[..., in_colour(frame.shape[-1])])
             # Whole multiples keep pixels square.
             how, scale = Image.Resampling.NEAREST, float(_SIDE // max(picture.size))
             if not scale:

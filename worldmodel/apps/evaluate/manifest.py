@@ -218,6 +218,11 @@ def run(settings: ManifestSettings) -> int:
     unseen = [e for e, name in enumerate(names) if name not in seen]
     if not unseen:
         raise ValueError(f"every episode of {settings.data} was trained on by --unseen-by")
+    unseen, all_new = [e for e in unseen if episodes.stated[e]], len(unseen)
+    if not unseen:
+        raise ValueError(f"states must be finite, all episodes of {settings.data} have NaN in them")
+    if left := all_new - len(unseen):
+        say(f"{left} episodes have states that are NaN or infinite: left out")
     if settings.data is not None:
         source = f"{len(unseen)} of {len(names)} episodes of {source}"
     assert episodes.states is not None

@@ -289,6 +289,8 @@ def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolic
             f"the run's model must take {world.action_dim} × {run.frameskip} action dims of "
             f"{world.name}, it takes {takes}"
         )
+    if run.scale.held:
+        warnings.warn(run.scale.held_in_words, RuntimeWarning, stacklevel=2)
     if not isinstance(model, GCBC):
         guided = settings.planner == "proposals"
         guide = guide_of(run, bounds_of(world, run.scale), settings) if guided else None

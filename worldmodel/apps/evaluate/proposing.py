@@ -96,7 +96,8 @@ class Guide(NamedTuple):
         if self.planner.subgoals == "none" and not isinstance(self.learner, Policy):
             z, z_goal = (embed(self.model, torch.from_numpy(frames)) for frames in ends)
             blocks = self.learner.distance(z, z_goal).expm1()
-            warn_beyond(blocks[blocks <= self.planner.check], self.planner.horizon)
+            if len(planned := blocks[blocks <= self.planner.check]):
+                warn_beyond(planned, self.planner.horizon)
 
     def _toward(self, z_goal: Tensor) -> Callable[[Tensor], Tensor]:
         if self.graph is not None:

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,8 @@ def run(settings: StudySettings) -> int:
             if material.fit is not None and material.fit.states is not None:
                 # States read off embeddings, for `worldmodel.goals.state`.
                 z, y = (t.flatten(0, 1) for t in (material.fit.z, material.fit.states))
-                known = y.isfinite().all(-1)
-                if int(known.sum()) > z.shape[1]:
-                    save_head(fit_head(z[known], y[known].to(z)).cpu(), out / _PROBE)
+                if len(z) > z.shape[1]:
+                    save_head(fit_head(z, y.to(z)).cpu(), out / _PROBE)
     finally:
         # A mistake leaves no folder behind.
         if new and not any(out.iterdir()):
@@ -188,6 +188,13 @@ def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Stu
             f"all {len(found)} episodes of {source or run.world} were trained on: give others with "
             "--data"
         )
+    notes, unknown = list[str](), int((~found.stated[unseen]).sum())
+    if unknown:
+        every = unknown == len(unseen)
+        found = replace(found, states=None) if every else found
+        unseen = unseen if every else unseen[found.stated[unseen]]
+        left = "states are left out" if every else "left out"
+        notes.append(f"{unknown} episodes have states that are NaN or infinite: {left}.")
     frames = (found.lengths[unseen] - 1) // run.frameskip + 1
     T = min(int(frames.median()), _MOST_FRAMES)
     if T < 2:
@@ -197,9 +204,9 @@ def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Stu
         )
     long = unseen[frames >= T]
     order = torch.randperm(len(long), generator=torch.Generator().manual_seed(seed))
-    chosen, notes = long if world else long[order][: 2 * episodes], []
-    if len(unseen) < len(found):
-        notes.append(f"{len(found) - len(unseen)} episodes of the file were trained on: left out.")
+    chosen = long if world else long[order][: 2 * episodes]
+    if seen := sum(d in run.trained_on for d in digests):
+        notes.append(f"{seen} episodes of the file were trained on: left out.")
     if len(long) < len(unseen):
         notes.append(f"{len(unseen) - len(long)} are shorter than {T} frames: left out.")
     if len(chosen) < 20:

@@ -113,7 +113,7 @@ def _probes(study: Study) -> Found:
         measure.score_guesses(guess.cpu(), test_y.cpu(), episode, scale, seed=study.seed)
         for guess in measure.probe_guesses(train_z, train_y, test_z, seed=study.seed)
     ]
-    varies = (~(test_y.std(0) < 1e-6 * (1 + test_y.abs().mean(0)))).tolist()
+    varies = (test_y.std(0) > 1e-6 * test_y.abs().mean(0)).tolist()
     rows = zip(study.material.names, varies, *scored, strict=True)
     return Found(
         quantities=[Found(name=name, varies=moves, constant=blind, linear=line, mlp=network)
@@ -271,7 +271,7 @@ def _spread(study: Study) -> Found:
     state_rank = None
     if test.states is not None:
         y = test.states.flatten(0, 1).double()
-        y = (y - y.mean(0)) / y.std(0).clamp_min(1e-9)
+        y = (y - y.mean(0)) / y.std(0).clamp_min(1e-9 * y.abs().amax(0)).clamp_min(1e-300)
         state_rank = float(effective_rank(y.T @ y))
     # Episodes side by side, one batch a time step, as the regularizer saw them.
     said = report(z.transpose(0, 1), num_proj=256, seed=study.seed, state_rank=state_rank)

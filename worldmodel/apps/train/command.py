@@ -15,13 +15,13 @@ from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import provenance
 from worldmodel.apps.parsing import check_kept, kept_settings
 from worldmodel.apps.progress import say
-from worldmodel.apps.ranks import Ranks, joined, whole
+from worldmodel.apps.ranks import ALONE, Ranks, joined, whole
 from worldmodel.apps.report import save_chart, training_curves, write_index
 from worldmodel.apps.report.pages import number
 from worldmodel.apps.runs import EPISODES, read_episodes, save_run, write_episodes
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train import proposing
-from worldmodel.apps.train.loop import DamagedStateError, NonFiniteError, Training
+from worldmodel.apps.train.loop import DamagedStateError, NonFiniteError, Training, WorkerEndedError
 from worldmodel.apps.train.material import TrainMaterial, begin_training, build_model, open_material
 from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
 from worldmodel.data import BatchOrder, Windows
@@ -117,7 +117,7 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
         settings, training, state = _begin(settings, material, ranks)
     log = begin_wandb(settings) if ranks.first else None
     with (
-        whole_steps() as release,
+        whole_steps(ranks) as release,
         Reports(training, settings.out, settings.report_every, state, log) as reports,
         closing(training.run()) as steps,
     ):
@@ -137,8 +137,10 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
                 reports.step(losses)
                 checkpoint()
                 release()
-        except (KeyboardInterrupt, NonFiniteError):
-            # Interrupted ranks stop at different steps: only a lone process keeps its state.
+        except (KeyboardInterrupt, NonFiniteError):  # on all ranks, behind the same step
+            _keep(settings, material, training, reports)
+            raise
+        except WorkerEndedError:  # the other ranks know nothing of it
             if ranks.size == 1:
                 _keep(settings, material, training, reports)
             raise
@@ -162,6 +164,8 @@ def _begin(
     write_json(settings.model_dump(mode="json"), out / SETTINGS)
     write_episodes(out, material.trained_on, material.kept_apart)
     weights = sum(p.numel() for p in training.model.parameters())
+    for note in material.notes:
+        say(note)
     processes = "" if ranks.size == 1 else f" on {ranks.size} processes"
     say(
         f"{settings.data}: {len(material.trained_on)} episodes to train on with "
@@ -176,11 +180,12 @@ def _begin(
 
 
 @contextmanager
-def whole_steps() -> Iterator[Callable[[], None]]:
+def whole_steps(ranks: Ranks = ALONE) -> Iterator[Callable[[], None]]:
     """Hold Ctrl-C, or a polite kill, back until the yielded function is called, which raises it.
 
-    A step cut in half leaves moved batch statistics and spent random numbers behind, from which no
-    run ends as an uninterrupted one. Signals with other handlers stay.
+    All ranks must call it equally often: it raises on all of them, whichever was told. A step cut
+    in half leaves moved batch statistics and spent random numbers behind, from which no run ends
+    as an uninterrupted one. Signals with other handlers stay.
     """
     held: list[int] = []
     usual, main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
@@ -188,7 +193,7 @@ def whole_steps() -> Iterator[Callable[[], None]]:
     mine = [one for one in both if signal.getsignal(one) is usual]
 
     def release() -> None:
-        if held:
+        if any(ranks.gather("told" if held else "")):
             raise KeyboardInterrupt
 
     for one in mine:

@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable, Generator, Mapping
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,17 @@ from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
 
-__all__ = ["DamagedStateError", "NonFiniteError", "Objective", "Training", "learning_rate",
-           "read_state", "write_state"]  # fmt: skip
+__all__ = ["DamagedStateError", "NonFiniteError", "Objective", "Training", "WorkerEndedError",
+           "learning_rate", "read_state", "write_state"]  # fmt: skip
 
 _FORMAT = 2  # of a training state
 
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
+
+
+class WorkerEndedError(OSError):
+    """A process that fetched batches was killed."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -119,7 +125,15 @@ class Training:
     def _batches(self) -> Generator[Batch, None, None]:
         if self.workers:
             self.order.start, pin = self.step, self.device.type == "cuda"
-            yield from loader(self.windows, self.order, workers=self.workers, pin_memory=pin)
+            batches = loader(self.windows, self.order, workers=self.workers, pin_memory=pin)
+            try:
+                yield from _between_steps(iter(batches))
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                # What a worker raises itself says so in other words.
+                if isinstance(error, RuntimeError) and "worker (pid" not in str(error):
+                    raise
+                told = "a process that loads data was ended, as by a lack of memory; see --workers"
+                raise WorkerEndedError(f"{told}: {error}") from error
         while True:
             yield self.windows.batch(self.order.batch(self.step))
 
@@ -226,6 +240,16 @@ class Training:
         """What a state must agree in to be continued."""
         names = Recipe.model_fields.keys() - {"config", "debug"}
         return {name: str(getattr(self.recipe, name)) for name in sorted(names)}
+
+
+def _between_steps(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, but the death of a worker is noticed by the next fetch alone.
+
+    torch would raise it from a signal's handler, in the middle of a step.
+    """
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return batches
 
 
 class _Pass(nn.Module):

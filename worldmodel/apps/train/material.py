@@ -1,7 +1,7 @@
 """What a run is made of: its data, opened, split and cut, and its model, new or begun."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Objective, Training
 from worldmodel.data import ActionScale, Episodes, Windows, episode_digests, split
 from worldmodel.data.frames import EpisodeFrames
+from worldmodel.data.reading import choices_in_words
 from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import ComposedTerms, PLDMTerms, composed_loss, jepa_loss, pldm_loss
 from worldmodel.model import WorldModel
@@ -36,6 +37,7 @@ class TrainMaterial(NamedTuple):
     scale: ActionScale  #: of the training actions
     trained_on: list[str]  #: digests of the training episodes
     kept_apart: list[str]  #: digests of the others
+    notes: Sequence[str] = ()  #: what a reader should know about the data
 
 
 def open_material(settings: TrainSettings) -> TrainMaterial:
@@ -51,16 +53,27 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
     _, channels, height, width = episodes.frames.shape
     if channels != 3 or height != width:
         came = f"{width} × {height} and {channels} in {settings.data}"
-        remedy = "worldmodel data convert --size writes others"
-        raise ValueError(f"frames must be square and of three channels, got {came}; {remedy}")
+        remedy = f"worldmodel data convert IN OUT.h5 --size {min(height, width)} --channels rgb"
+        raise ValueError(f"frames must be square and of three channels, got {came}; {remedy} helps")
     if isinstance(episodes.frames, EpisodeFrames):
         if (size := math.prod(episodes.frames.shape)) > _MEMORY:
             came = f"{settings.data} gives whole episodes only and has {size / 2**30:.0f} GiB"
             remedy = "write it as HDF5 first: worldmodel data convert IN OUT.h5"
             raise ValueError(f"{came} of frames; {remedy}")
         episodes = episodes.in_memory()
-    train, held_out = split(len(episodes), settings.held_out, settings.seed)
-    return cut(settings, (episodes, train), (episodes, held_out))
+    span = settings.num_frames * settings.frameskip
+    usable = (episodes.lengths >= span).nonzero().flatten()
+    short = f"{len(episodes) - len(usable)} of {len(episodes)} episodes are shorter than a window, "
+    short += f"num_frames {settings.num_frames} × frameskip {settings.frameskip} = {span} rows"
+    if len(usable) < 2:
+        longest = int(episodes.lengths.max())
+        raise ValueError(f"{short}, the longest has {longest}: two must be as long, one a side")
+    train, held_out = split(len(usable), settings.held_out, settings.seed)
+    material = cut(settings, (episodes, usable[train]), (episodes, usable[held_out]))
+    notes = [f"{short}: left out"] if len(usable) < len(episodes) else []
+    notes += [choices_in_words(episodes)] if episodes.choices else []
+    notes += [material.scale.held_in_words] if material.scale.held else []
+    return material._replace(notes=notes)
 
 
 def cut(

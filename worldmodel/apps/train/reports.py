@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ __all__ = ["COLUMNS", "Alarm", "Reports", "Scores", "begin_wandb", "need_wandb",
 
 COLUMNS = ("step", "prediction", "regularization", "excess", "effective_rank", "embedding_std",
            "gradient_norm", "learning_rate", "windows_per_second")  # fmt: skip
+_CELL = r"(-?\d+(\.\d+)?(e[-+]\d+)?|-?(nan|inf))?"
 _DIRECTIONS = 64  # of the read-outs; enough for a verdict, and quick
 # What counts as a collapse.
 _POINT = 0.1  # standard deviation of a coordinate; SIGReg's target is 1
@@ -234,8 +236,10 @@ def read_table(path: Path) -> dict[str, list[float]]:
 
 def _begin(path: Path, header: Sequence[str], step: int) -> None:
     """Keep the whole rows up to `step`, or begin the table."""
-    old = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if path.exists() else []
-    # A killed writer may have left half a line.
-    whole = [row for row in old if row.endswith("\n") and row.count(",") == len(header) - 1]
+    told = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    old = told.splitlines(keepends=True)[1:]
+    # A killed writer may have left half a line, and others anything.
+    row_of_ours = re.compile(rf"\d+(,{_CELL}){{{len(header) - 1}}}\n", re.ASCII)
+    whole = [row for row in old if row_of_ours.fullmatch(row)]
     kept = [row for row in whole if int(row.split(",")[0]) <= step]
     write_atomically(path, (",".join(header) + "\n" + "".join(kept)).encode())

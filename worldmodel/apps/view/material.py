@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from planners import Bounds
 from worldmodel.apps.evaluate.manifest import Pairs, make_pairs
 from worldmodel.apps.evaluate.policies import PlannerPolicy, attempt
 from worldmodel.apps.runs import Run
@@ -74,12 +75,12 @@ def describe_world(run: Run, material: Material, planner: PlannerSettings) -> di
     edges = raw.amin(0), raw.amax(0)
     if world is not None:
         edges = torch.from_numpy(world.action_low), torch.from_numpy(world.action_high)
-    named = {"low": edges[0], "high": edges[1], "mean": run.scale.mean, "std": run.scale.std}
+    box = Bounds(*edges, mean=run.scale.mean, std=run.scale.std)
     kind = "recorded" if world is None else "maze" if isinstance(world, Maze) else "two-room"
     told: dict[str, Any] = {
         "kind": kind, "name": run.world or "a data set", "size": material.frames.shape[-1],
         "source": material.source, "planner": planner.described(),
-        "action": {name: value.tolist() for name, value in named.items()},
+        "action": {name: getattr(box, name).tolist() for name in ("low", "high", "mean", "std")},
     }  # fmt: skip
     if isinstance(world, Maze):
         numbers = range(_LAYOUTS) if world.layout is None else [world.layout]
@@ -116,7 +117,7 @@ def describe_model(
         )
     probe = fit_head(fit, y[:half].flatten(0, 1))
     rest, guess = (t[half:].flatten(0, 1) for t in (y, probe(z)))
-    spread = (rest - rest.mean(0)).square().sum(0).clamp_min(1e-12)
+    spread = (rest - rest.mean(0)).square().sum(0).clamp_min(1e-30)
     blocks = run.scale.normalise(material.raw.unflatten(1, (-1, run.frameskip)).flatten(2)).to(z)
     with torch.no_grad():
         step = model.rollout(z[:, :-1].flatten(0, 1)[:, None], blocks.flatten(0, 1)[:, None])

@@ -1,0 +1,162 @@
+"""Hostile files, signals to a whole group and killed workers: one line, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).resolve().parent))
+from fuzz.children import Child, command
+from fuzz.words import _MODEL, TRAIN
+
+import worldmodel
+from sigreg import SIGReg, VCReg, collapse_value, invariance_loss
+from worldmodel.apps.cli import main
+from worldmodel.apps.ranks import Ranks
+from worldmodel.apps.train.command import whole_steps
+from worldmodel.apps.train.reports import _begin
+from worldmodel.data import Windows, open_hdf5
+from worldmodel.study import paired_test
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight short walks."""
+    path = tmp_path_factory.mktemp("data") / "w.h5"
+    words = ("--episodes", "8", "--length", "20", "--size", "16", "--out", str(path))
+    assert main(["data", "collect", *words]) == 0
+    return path
+
+
+def begin(data: Path, out: Path, *more: str) -> Child:
+    """A long run with two workers, under way."""
+    words = ("train", "--data", data, "--out", out, *TRAIN[2:], *_MODEL, "--steps", "100000")
+    told, end = out.with_name("told.txt"), time.monotonic() + 60
+    told.touch()
+    child = command([*words, "--workers", "2", *more], told)
+    while not workers_of(child.pid) and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(1)  # into the steps
+    return child
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes that load its data."""
+    return list(
+        map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split())
+    )
+
+
+def test_a_kill_of_the_whole_group_keeps_the_step(data: Path, tmp_path: Path) -> None:
+    """SIGTERM to all processes of a job, as systemd sends it: the run can go on."""
+    child = begin(data, tmp_path / "run")
+    child.kill(signal.SIGTERM, group=True)
+    ended = child.wait(40)
+    assert ended.status == 130
+    assert "continue with: worldmodel train --resume" in ended.said
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_killed_worker_keeps_the_step(data: Path, tmp_path: Path) -> None:
+    """As the memory killer does it: one line that says what to change, and a checkpoint."""
+    child = begin(data, tmp_path / "run")
+    os.kill(workers_of(child.pid)[0], signal.SIGKILL)
+    ended = child.wait(40)
+    assert ended.status == 2
+    assert "a process that loads data was ended" in ended.said
+    assert "Traceback" not in ended.said
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_signal_to_one_rank_stops_all_of_them() -> None:
+    """Whoever is told, `release` raises on every rank of the same step, and on none before."""
+
+    class Others(Ranks):
+        """Two ranks, of which the other was told."""
+
+        def gather(self, words: str) -> list[str]:
+            return [words, told]
+
+    told = ""
+    with whole_steps(Others(0, 2)) as release:
+        release()
+        told = "told"
+        with pytest.raises(KeyboardInterrupt):
+            release()
+
+
+def test_a_damaged_file_that_claims_a_writer_is_given_up_on(data: Path, tmp_path: Path) -> None:
+    """HDF5 would wait for that writer to mend it, for minutes, deaf to signals."""
+    content = bytearray(data.read_bytes())
+    content[11] |= 5
+    (tmp_path / "w.h5").write_bytes(content)
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"w\.h5 is damaged"):
+        open_hdf5(tmp_path / "w.h5")
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("kind", ["external", "virtual"])
+def test_values_of_other_files_are_not_read(data: Path, tmp_path: Path, kind: str) -> None:
+    """A file from elsewhere must not make a copy of whatever it names."""
+    secret, path = tmp_path / "secret", tmp_path / "w.h5"
+    secret.write_bytes(b"s" * 10**6)
+    path.write_bytes(data.read_bytes())
+    with h5py.File(path, "r+") as file:
+        shape = file["pixels"].shape
+        del file["pixels"]
+        if kind == "external":
+            where = [(str(secret), 0, h5py.h5f.UNLIMITED)]
+            file.create_dataset("pixels", shape, np.uint8, external=where)
+        else:
+            layout = h5py.VirtualLayout(shape, np.uint8)
+            layout[:] = h5py.VirtualSource(str(data), "pixels", shape)
+            file.create_virtual_dataset("pixels", layout)
+    assert main(["data", "convert", str(path), str(tmp_path / "c.h5")]) == 2
+    assert not (tmp_path / "c.h5").exists()
+    with pytest.raises(ValueError, match="hold its values itself"):
+        open_hdf5(path)
+
+
+def test_what_would_be_silently_wrong_is_refused(data: Path) -> None:
+    """Numbers out of range, disagreeing shapes and foreign episodes have no result."""
+    nan = torch.tensor([0.0, float("nan"), 1.0])
+    windows = Windows(open_hdf5(data), num_frames=2, frameskip=1)
+    batch = windows.batch(torch.arange(4))
+    with pytest.raises(ValueError, match="finite"):
+        paired_test(nan, torch.zeros(3))
+    for weight in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="weight must be"):
+            worldmodel.jepa_loss(
+                worldmodel.presets.small(2, image_size=16), batch, SIGReg(), weight
+            )
+        with pytest.raises(ValueError, match="variance must be"):
+            VCReg(weight)
+        with pytest.raises(ValueError, match="inverse must be"):
+            worldmodel.PLDMTerms(inverse=weight)
+    with pytest.raises(ValueError, match="num_samples must be"):
+        collapse_value(-1)
+    with pytest.raises(ValueError, match="depth must be"):
+        worldmodel.CausalPredictor(8, depth=-3)
+    with pytest.raises(ValueError, match="centre"):
+        invariance_loss(torch.zeros(2, 3, 4), torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="subset must be"):
+        Windows(open_hdf5(data), subset=torch.tensor([-1]))
+
+
+def test_a_table_that_is_none_is_begun_anew(tmp_path: Path) -> None:
+    """Whole rows of numbers stay, up to the step; what else lies there goes."""
+    path = tmp_path / "curves.csv"
+    path.write_bytes(b"step,a\n1,0.5\n2,nan\nx,1\n3,<b>\n\x80\x04,2\n4,-1.5e-07\n9,1\n5,2")
+    _begin(path, ("step", "a"), 8)
+    assert path.read_text(encoding="utf-8") == "step,a\n1,0.5\n2,nan\n4,-1.5e-07\n"

@@ -218,7 +218,7 @@ def test_errors_name_what_came():
             layer(z.long())
     with pytest.raises(ValueError, match="num_subspaces must divide dim 12, got 5"):
         SubspaceRegularizer(SIGReg(), 12, 5)
-    with pytest.raises(ValueError, match=r"x must be \[..., N, 12\], got \[8, 4\]"):
+    with pytest.raises(ValueError, match=r"x must be \[..., 12\], got \[8, 4\]"):
         SubspaceRegularizer(SIGReg(), 12, 4)(z)
     with pytest.raises(TypeError, match=r"got torch\.int64"):
         VCReg()(z.long())

@@ -274,5 +274,5 @@ def test_open_world_opens_it() -> None:
     assert isinstance(open_world("push-t", image_size=40, workers=0), PushT)
     with pytest.raises(ValueError, match="without workers, got 2"):
         open_world("two-room", workers=2)
-    with pytest.raises(ValueError, match="workers must be 0 or more"):
+    with pytest.raises(ValueError, match="workers must be an integer of at least 0"):
         open_world("push-t", workers=-1)

@@ -183,7 +183,10 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
         (["--preset", "lewm"], "image_size must be a multiple of patch_size 14, got 16; set enc"),
         (["predictor.dim=9"], "encoder and predictor must share one dim, got 64 and 9"),
         (["num_frames=6"], "num_frames must be at most predictor.history + 1 = 4, got 6"),
-        (["num_frames=4", "frameskip=9"], "rows is longer than every episode; the longest has 15"),
+        (
+            ["num_frames=4", "frameskip=9"],
+            "are shorter than a window, num_frames 4 × frameskip 9 = 36 rows",
+        ),
         (
             ["batch_size=1"],
             "batch_size must be at least 2 for each process, all alike, got 1 for 1",
@@ -231,7 +234,7 @@ def test_data_that_cannot_be_split_or_seen_are_refused(
             writer.write(np.zeros((15, 3, 16, 32), np.uint8), np.zeros((14, 2), np.float32))
     out = str(tmp_path / "run")
     assert main(["train", "--data", str(one), "--out", out]) == 2
-    assert "a split needs num >= 2" in capsys.readouterr().err
+    assert "1 of 1 episodes are shorter than a window" in capsys.readouterr().err
     assert main(["train", "--data", str(wide), "--out", out]) == 2
     assert "frames must be square and of three channels, got 32 × 16 and 3" in (
         capsys.readouterr().err

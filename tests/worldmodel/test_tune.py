@@ -82,7 +82,7 @@ def test_a_sign_that_changes_back_is_noticed() -> None:
         ({"high": math.inf}, "high\n  Input should be a finite number"),
         ({"runs": 2}, "runs\n  Input should be greater than or equal to 3"),
         ({"windows": 1}, "windows\n  Input should be greater than or equal to 2"),
-        ({"preset": "big"}, "preset\n  Input should be 'small' or 'lewm'"),
+        ({"preset": "big"}, "preset\n  Input should be 'small', 'lewm' or 'mlp'"),
     ],
 )
 def test_a_search_that_is_none_is_refused(wrong: dict[str, Any], message: str) -> None:

@@ -178,7 +178,7 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
         return HDF5Writer(path, compression=compression, origin=origin)
     known = read_origin(path)
     for name, value in origin.items():
-        if known.get(name) != value:
+        if name != "collect" and known.get(name) != value:
             rule = f"{name} must be {known.get(name)!r} as in the file, got {value!r}"
             raise ValueError(f"{path} cannot be continued: {rule}")
     with suppress(OSError):

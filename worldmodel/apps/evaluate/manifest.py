@@ -218,7 +218,8 @@ def run(settings: ManifestSettings) -> int:
     unseen = [e for e, name in enumerate(names) if name not in seen]
     if not unseen:
         raise ValueError(f"every episode of {settings.data} was trained on by --unseen-by")
-    unseen, all_new = [e for e in unseen if episodes.stated[e]], len(unseen)
+    stated = episodes.stated.tolist()
+    unseen, all_new = [e for e in unseen if stated[e]], len(unseen)
     if not unseen:
         raise ValueError(f"states must be finite, all episodes of {settings.data} have NaN in them")
     if left := all_new - len(unseen):

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from worldmodel.apps import machine
 
@@ -28,6 +29,34 @@ def test_a_foreign_repository_around_the_package_is_not_its_commit(
         module.parent.mkdir(parents=True)
         monkeypatch.setattr(machine, "__file__", str(module))
         assert machine.commit() == expected
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_tree_that_differs_from_its_commit_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A figure of changed code must not pass for one of the commit; notes beside it may differ."""
+    module = tmp_path / "worldmodel" / "apps" / "machine.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("one\n", encoding="utf-8")
+    name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], [*name, "commit", "-q", "-m", "ours"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(machine, "__file__", str(module))
+    (tmp_path / "notes.txt").write_text("mine\n", encoding="utf-8")
+    head = machine.commit()
+    assert head is not None
+    assert len(head) == 40
+    module.write_text("two\n", encoding="utf-8")
+    assert machine.commit() == f"{head}-dirty"
+    module.write_text("one\n", encoding="utf-8")
+    module.with_name("new.py").write_text("", encoding="utf-8")
+    assert machine.commit() == f"{head}-dirty"
+
+
+def test_a_machine_says_which_instructions_torch_uses() -> None:
+    """Figures of processors with and without wide instructions must not be mixed unseen."""
+    assert torch.backends.cpu.get_cpu_capability() in machine.machine("cpu").split(",")[0]
 
 
 def test_without_a_repository_or_without_git_there_is_none(

@@ -39,8 +39,9 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: str) -> str:
-    """Processor kind, threads and device."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, {device}"
+    """Processor kind, the widest instructions torch uses on it, threads and device."""
+    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{kind}, {torch.get_num_threads()} threads, {device}"
 
 
 def provenance(device: str) -> dict[str, object]:
@@ -51,14 +52,20 @@ def provenance(device: str) -> dict[str, object]:
 def commit() -> str | None:
     """Commit of the source tree this package lies in, or None for an installed one.
 
-    A package installed inside somebody else's repository, in its virtual environment say, is not
-    of that repository's commit.
+    `-dirty` behind it says that the three packages differ from it. A package installed inside
+    somebody else's repository, in its virtual environment say, is not of that one's commit.
     """
     root = Path(__file__).resolve().parents[2]
-    words = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"]
+
+    def git(*words: str) -> str:
+        told = ["git", "-C", str(root), *words]
+        return subprocess.run(told, capture_output=True, text=True, check=True, timeout=5).stdout  # noqa: S603 - fixed words
+
     try:
-        found = subprocess.run(words, capture_output=True, text=True, check=True, timeout=5)  # noqa: S603 - fixed words
+        top, head = git("rev-parse", "--show-toplevel", "HEAD").splitlines()
+        if Path(top).resolve() != root:
+            return None
+        changed = git("status", "--porcelain", "--", "sigreg", "planners", "worldmodel")
     except (OSError, subprocess.SubprocessError):
         return None
-    top, head = found.stdout.splitlines()
-    return head if Path(top).resolve() == root else None
+    return f"{head}-dirty" if changed else head

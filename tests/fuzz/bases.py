@@ -93,7 +93,7 @@ def predictor(kind: type[nn.Module]) -> dict[str, Any]:
     """Small sizes for a predictor."""
     sizes = {"dim": D, "depth": 1, "heads": 2, "history": 3, "dim_head": 4, "mlp_dim": 16,
              "dropout": 0.0, "projector_dim": 16, "rank": 4, "hidden_dim": 16, "prefix_depth": 1,
-             "token_dim": D, "tokens": 4, "action_width": 2}  # fmt: skip
+             "token_dim": D, "tokens": 4, "action_width": 2, "look_back": 3}  # fmt: skip
     return {name: sizes[name] for name in inspect.signature(kind).parameters}
 
 
@@ -549,7 +549,13 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
             name: (
                 lambda name=name: (getattr(worldmodel, name), predictor(getattr(worldmodel, name)))
             )
-            for name in ("AffinePredictor", "CausalPredictor", "PrefixPredictor", "PatchPredictor")
+            for name in (
+                "AffinePredictor",
+                "CausalPredictor",
+                "MLPPredictor",
+                "PrefixPredictor",
+                "PatchPredictor",
+            )
         },
         **{
             f"{name}.forward": (
@@ -742,6 +748,27 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
         "load_policy": lambda: (
             worldmodel.load_policy,
             {"folder": folder / "cloned", "map_location": "cpu", "classes": ()},
+        ),
+        "ComposedTerms": lambda: (
+            worldmodel.ComposedTerms,
+            {
+                "regularizer": sigreg.SIGReg(),
+                "weights": {"rollout": 1.0},
+                "dim": D,
+                "action_dim": A,
+                "pooled": False,
+            },
+        ),
+        "composed_loss": lambda: (
+            worldmodel.composed_loss,
+            {
+                "model": model(),
+                "batch": batch(),
+                "terms": worldmodel.ComposedTerms(
+                    sigreg.SIGReg(), {"rollout": 1.0}, dim=D, action_dim=A
+                ),
+                "weight": 1.0,
+            },
         ),
         "pldm_loss": lambda: (
             worldmodel.pldm_loss,

@@ -65,7 +65,9 @@ class Windows(Dataset[Batch]):
             raise ValueError(f"observations must be among {sorted(sources)}, got {wanted}")
         self._sources, self._alone = {n: sources[n] for n in wanted}, observations is None
         home = episodes.lengths.device
-        chosen = torch.arange(len(episodes), device=home) if subset is None else subset
+        chosen = (
+            torch.arange(len(episodes), device=home) if subset is None else subset.long()
+        )  # uint8 would be a mask
         if int(chosen.min()) < 0 or int(chosen.max()) >= len(episodes):
             found = f"{int(chosen.min())} to {int(chosen.max())}"
             raise ValueError(f"subset must be of 0 to {len(episodes) - 1}, got {found}")

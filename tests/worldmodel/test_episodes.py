@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldmodel.data import ActionScale, Episodes, split
+from worldmodel.data import ActionScale, Episodes, Windows, split
 from worldmodel.data.frames import EpisodeFrames
 
 World = Callable[[list[int]], Episodes]
@@ -191,3 +191,15 @@ def test_reading_into_memory_changes_nothing(counter_world: World) -> None:
     assert isinstance(loaded.frames, torch.Tensor)
     assert torch.equal(loaded.frames, episodes.frames[torch.arange(320)])
     assert loaded.in_memory() is loaded
+
+
+def test_a_subset_of_bytes_is_no_mask(counter_world: World) -> None:
+    """Indices of uint8 name the same episodes and windows as those of int64."""
+    episodes, subset = counter_world([3, 4, 2]), torch.tensor([2, 0])
+    assert torch.equal(episodes.rows(subset.byte()), episodes.rows(subset))
+    long, short = (
+        Windows(episodes, num_frames=2, frameskip=1, subset=some)
+        for some in (subset, subset.byte())
+    )
+    assert torch.equal(long.batch(torch.arange(3)).frames, short.batch(torch.arange(3)).frames)
+    assert len(long) == len(short) == 3

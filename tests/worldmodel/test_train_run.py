@@ -110,10 +110,11 @@ def test_frames_drawn_while_training_train_the_same_model(
 
     states, out = tmp_path / "states.h5", tmp_path / "run"
     with h5py.File(data) as file, h5py.File(states, "w") as alone:
-        for name in ("action", "state", "ep_len", "ep_offset"):
+        for name in ("state", "ep_len", "ep_offset"):
             file.copy(name, alone)
+        file.copy("action", alone, name="torque")
         alone.attrs["world"] = "two-room"
-    given = settings(states, out, report_every=1, held_out=0.25)
+    given = settings(states, out, report_every=1, held_out=0.25, action="torque")
     with pytest.raises(ValueError, match="holds states and no pictures: --render SIDE draws them"):
         train(given)
     drawn = given.model_copy(update={"render": 16, "workers": workers, "steps": 2})

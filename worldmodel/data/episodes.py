@@ -91,7 +91,8 @@ class Episodes:
     @checked(subset="int N")
     def rows(self, subset: Tensor | None = None) -> Tensor:
         """Row numbers of the episodes `subset`, which must not be empty, in its order, or all."""
-        chosen = torch.arange(len(self), device=self.lengths.device) if subset is None else subset
+        every = torch.arange(len(self), device=self.lengths.device)
+        chosen = every if subset is None else subset.long()  # of uint8 it would be a mask
         lengths = self.lengths[chosen]
         first = self.offsets[chosen] - (lengths.cumsum(0) - lengths)
         starts = torch.repeat_interleave(first, lengths)

@@ -143,7 +143,8 @@ def open_pictures(
         # The words of a file are no reason to import a class.
         hint = f": --env {name}, for train --world {name}" if name else ""
         raise ValueError(f"{data} must say which built-in world it comes from{hint}")
-    if (episodes := open_hdf5(Path(data))).states is None:
+    action = columns.get("action") or "action"
+    if (episodes := open_hdf5(Path(data), action=action)).states is None:
         raise ValueError(f"{data} must hold the column 'state' to draw from")
     if not bool(episodes.stated.all()):
         e = int(episodes.stated.int().argmin())

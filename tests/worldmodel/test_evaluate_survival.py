@@ -346,3 +346,27 @@ def test_two_ranks_share_the_pairs_and_end_as_one(folder: Path, tmp_path: Path) 
     error = process.communicate(timeout=120)[1]
     assert process.returncode != 0
     assert error.count("--out must not hold a result yet") == 1
+
+
+def test_a_run_plans_as_was_kept_with_it(folder: Path, tmp_path: Path) -> None:
+    """Later evaluations plan as `--keep-planner` wrote, unless something else is asked for."""
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+
+    def planned(of: str, out: str, *more: str) -> dict[str, Any]:
+        task = ["--manifest", str(folder / of), "--out", str(tmp_path / out)]
+        assert main(["evaluate", str(run), *task, *MORE, *more]) == 0
+        of_planner: dict[str, Any] = found(tmp_path / out)["fingerprint"]["planner"]
+        return of_planner
+
+    chosen = planned("n.json", "chosen", *SEARCH, "--std", "0.3", "--free", "--keep-planner")
+    kept = json.loads((run / "planner.json").read_text(encoding="utf-8"))
+    other, same = (
+        json.loads((folder / name).read_text(encoding="utf-8")) for name in ("m.json", "n.json")
+    )
+    assert kept["manifest"] == same["sha256"] != other["sha256"]
+    assert planned("m.json", "later") == chosen
+    assert planned("m.json", "told", "--std", "0.5") == chosen | {"std": 0.5}
+    usual = planned("m.json", "usual", "--planner", "cem", *SEARCH)
+    assert (usual["std"], usual["held"]) == (1.0, True)
+    with pytest.warns(RuntimeWarning, match="were chosen on these pairs"):
+        planned("n.json", "again")

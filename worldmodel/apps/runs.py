@@ -16,10 +16,11 @@ from worldmodel.hub import from_pretrained, locate
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
-__all__ = ["EPISODES", "LEARNER", "RECORDED", "Run", "TrainedOn", "open_run", "read_episodes",
-           "save_run", "write_episodes"]  # fmt: skip
+__all__ = ["EPISODES", "LEARNER", "PLANNER", "RECORDED", "KeptPlanner", "Run", "TrainedOn",
+           "open_run", "read_episodes", "save_run", "write_episodes"]  # fmt: skip
 
 EPISODES = "episodes.json"
+PLANNER = "planner.json"  # what `evaluate --keep-planner` writes
 LEARNER = "proposals.safetensors"  # what `train --objective proposals` adds
 RECORDED = "recorded.safetensors"  # and the embeddings it learned from
 
@@ -62,6 +63,14 @@ class TrainedOn(Record):
 
     train: list[str]
     held_out: list[str]
+
+
+class KeptPlanner(Record):
+    """How a run plans unless told otherwise, and the pairs on which that was chosen."""
+
+    settings: dict[str, Any]
+    manifest: str
+    success_rate: float
 
 
 def read_episodes(folder: Path) -> TrainedOn:

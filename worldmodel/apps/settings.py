@@ -387,6 +387,7 @@ class EvaluateSettings(TrialSettings):
     data: Source | None = option(None, "of a released LeWM: what it learned from, for its scale")
     manifest: Existing = Field(description="the task, as worldmodel manifest writes it")
     preset: Literal["small", "published"] = option("small", "the planner's budget and cost")
+    keep_planner: bool = option(False, "plan this way with the run from now on", exclude=True)
     device: Device = "auto"
     films: Natural = option(3, "successes and failures to show in motion")
     out: Path = Field(exclude=True, description="folder to write to")

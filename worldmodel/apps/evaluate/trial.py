@@ -3,6 +3,7 @@
 An evaluation leaves a folder that shows it, and continues where it was stopped.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
@@ -28,13 +29,14 @@ from worldmodel.apps.evaluate.result import (
 )
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import commit, device_of, machine, versions
-from worldmodel.apps.parsing import kept_settings
+from worldmodel.apps.parsing import complete, kept_settings, read_record
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined
 from worldmodel.apps.report import render, write_index
-from worldmodel.apps.runs import Run, open_run
-from worldmodel.apps.settings import EvaluateSettings, TrialSettings
+from worldmodel.apps.runs import PLANNER, KeptPlanner, Run, open_run
+from worldmodel.apps.settings import EvaluateSettings, PlannerSettings, TrialSettings
 from worldmodel.checkpoint import digest
+from worldmodel.hub import locate
 from worldmodel.study import proportion
 from worldmodel.worlds import World, open_world
 
@@ -200,11 +202,26 @@ def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
     )  # fmt: skip
 
 
+def planner_of_run(settings: EvaluateSettings, manifest: str) -> EvaluateSettings:
+    """The settings over those that the run keeps, unless a planner or a preset is named."""
+    path, told = locate(settings.run) / PLANNER, settings.model_fields_set
+    if not path.is_file() or {"planner", "preset"} & told:
+        return settings
+    kept = read_record(path, KeptPlanner, "record of a planner")
+    if kept.manifest == manifest and not settings.keep_planner:
+        chosen = "the run's planner settings were chosen on these pairs"
+        warnings.warn(f"{chosen}: judge it on others", RuntimeWarning, stacklevel=2)
+    given = {name: getattr(settings, name) for name in told}
+    return complete(EvaluateSettings, "evaluate", kept.settings, given)
+
+
 def run(settings: EvaluateSettings) -> int:
     """Evaluate a run, or continue where it was stopped; every process takes its share."""
     out = settings.out
     with ExitStack() as held, joined(settings.device) as ranks:
         with ranks.together():
+            manifest = read_manifest(settings.manifest)
+            settings = planner_of_run(settings, manifest.sha256)
             settings = settings.model_copy(update={"device": device_of(settings.device)})
             begun, resume = out / _SETTINGS, (out / _SETTINGS).is_file()
             if (out / "index.html").exists():
@@ -217,7 +234,6 @@ def run(settings: EvaluateSettings) -> int:
                     f"--out must not hold another evaluation yet, {out} has other settings: "
                     + ", ".join(other)
                 )
-            manifest = read_manifest(settings.manifest)
             subject = open_run(settings.run, ranks.device, data=settings.data)
             trial = prepare(subject, manifest, settings)
             mark = Mark(manifest=manifest.sha256, weights=trial.fingerprint.weights)
@@ -241,6 +257,12 @@ def run(settings: EvaluateSettings) -> int:
         result = result_of(trial, [Log(out, mark).tried[key] for key in keys])
         # Before its pictures: whatever happens to them, hours of planning are not lost.
         write_result(result, out / "result.json")
+        if settings.keep_planner:
+            planner = settings.model_dump(mode="json", include=set(PlannerSettings.model_fields))
+            chosen = KeptPlanner(
+                settings=planner, manifest=manifest.sha256, success_rate=result.success_rate
+            )
+            write_json(chosen.model_dump(), subject.folder / PLANNER)
         who = (trial.world, trial.manifest, trial.policies[PLANNED], result.reached)
         films = film_attempts(*who, out, each=settings.films)
         # The page last: its presence says that everything is there.

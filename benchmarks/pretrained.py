@@ -65,7 +65,7 @@ RECIPES = {
 def main() -> int:
     """Do what is left to do, then write the table and the cards."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", nargs="*", choices=[*RECIPES, []], help="which; none: all")
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(RECIPES)}; none: all")
     parser.add_argument("--runs", type=Path, default=Path("runs/pretrained"))
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="training seeds, from 0 on")
     parser.add_argument("--tables", action="store_true", help="only the table and the cards")
@@ -113,8 +113,8 @@ def draw_pairs(recipe: Recipe, runs: Path) -> None:
         for offset in recipe.offsets:
             pairs = runs / f"{draw}-{offset}.json"
             if not pairs.exists():
-                worldmodel("manifest", "--env", recipe.env, "--pairs", 200, "--offset", offset,
-                           "--budget", 2 * offset, "--seed", draw, *source, "--out", pairs)  # fmt: skip
+                task = ("--pairs", 200, "--offset", offset, "--budget", 2 * offset, "--seed", draw)
+                worldmodel("manifest", "--env", recipe.env, *task, *source, "--out", pairs)
 
 
 def halve(run: Path, folder: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from control_models import FROZEN, SIDE, Recipe
-from full_size import PUBLISHED
 
+from worldmodel.apps.parsing import preset
 from worldmodel.apps.settings import TrialSettings
 
 __all__ = ["CASES", "FULL", "REPEATED", "SEEDS", "Case", "chosen"]
 
 FULL = "LeWM, 224 px"
+PUBLISHED = TrialSettings(**preset("evaluate", "preset", "published"))
 
 
 def sigreg(weight: float) -> Recipe:

@@ -23,6 +23,10 @@ FILLED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CURVES = ("sigreg_curves",)  # drawn above their table on the site
 # Where a name does not say it.
 COMMANDS = {
+    **{
+        f"gpu_{w.replace('-', '_')}": f"benchmarks/gpu_worlds.py {w}"
+        for w in ("push-t", "reacher", "cube")
+    },
     "platform": "benchmarks/platform_check.py",
     "sigreg_wall": "benchmarks/bench_sigreg.py wall",
 }

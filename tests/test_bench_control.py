@@ -42,7 +42,7 @@ def bench() -> Iterator[ModuleType]:
     finally:
         sys.path.remove(path)
         ours = {f"control_{part}" for part in ("cases", "models", "tables")}
-        for name in ({"bench_control", "full_size"} | ours) - before:
+        for name in ({"bench_control"} | ours) - before:
             sys.modules.pop(name, None)
 
 

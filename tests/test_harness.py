@@ -112,7 +112,7 @@ def test_every_table_that_is_asked_for_names_a_script_that_is_there() -> None:
     names = {name for page in pages for name in tables.REQUEST.findall(page.read_text())}
     assert {"demo", "control_methods", "gpu_push_t"} <= names
     assert tables.script("control_methods") == "benchmarks/bench_control.py"
-    assert tables.script("gpu_push_t") == "benchmarks/gpu_push_t.py"
+    assert tables.script("gpu_push_t") == "benchmarks/gpu_worlds.py push-t"
     assert tables.script("sigreg_curves") == "benchmarks/bench_sigreg_curves.py"
     missing = [name for name in names if not (root / tables.script(name).split()[0]).exists()]
     assert missing == []

@@ -197,9 +197,10 @@ TOP = (
 )
 KEYS = sorted(TOP.split())
 # What results of earlier versions lack.
-ADDED = (
-    "median_steps_to_goal progress_to_goal action_roughness by_rule pair_episodes clear_reports"
-).split()
+ADDED = {
+    "median_steps_to_goal", "progress_to_goal", "action_roughness", "by_rule", "pair_episodes",
+    "clear_reports",
+}  # fmt: skip
 INNER = {
     "final_distance": "median p95",
     "planning_seconds": "median p95 pairs_per_decision median_per_pair decisions",

@@ -80,7 +80,7 @@ def test_every_protocol_names_its_rule_and_clear_has_no_other_worlds() -> None:
 def test_strict_asks_for_its_own_distance_and_counts_the_end() -> None:
     """Offset 25 is refused; at 50 success is to be there at the end, nothing else."""
     near = make_manifest(WORLD, WALKS, NAMES, num=5, offset=25, budget=50, seed=0, source="")
-    with pytest.raises(ValueError, match="needs a manifest drawn for it.* offset 25, budget 50"):
+    with pytest.raises(ValueError, match=r"needs a manifest drawn for it.* offset 25, budget 50"):
         evaluate(RandomPolicy(), near, TrialSettings(protocol="strict"))
     far = make_manifest(WORLD, WALKS, NAMES, num=20, offset=50, budget=100, seed=0, source="")
     strict = evaluate(RandomPolicy(), far, TrialSettings(protocol="strict"))

@@ -325,3 +325,19 @@ def test_a_run_is_found_again_from_another_folder(
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--resume", "--out", "run"]) == 0
     assert weights(tmp_path / "run") == weights(whole)
+
+
+def test_parts_of_a_given_time_end_as_the_whole(
+    data: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--minutes` ends a run behind a step, with status 0; the last part ends it."""
+    words = ["train", "--config", str(whole / "train.json"), "--out", str(tmp_path / "run")]
+    parts = 0
+    while not (tmp_path / "run" / "report.json").exists():
+        again = ["--resume"] if parts else []
+        assert main([*words, "--minutes", "1e-9", *again]) == 0
+        assert parts == 4 or "the time is over; continue with" in capsys.readouterr().out
+        parts += 1
+    assert parts == 5
+    mine, theirs = (open_run(folder).model.state_dict() for folder in (tmp_path / "run", whole))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)

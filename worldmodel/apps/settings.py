@@ -201,6 +201,7 @@ class TrainSettings(Recipe):
     held_out_windows: Count = option(512, "of the held-out episodes, scored at every checkpoint")
     device: Device = "auto"
     workers: Workers = option(2, "processes that load data ahead; decides no number")
+    minutes: Positive | None = option(None, "stop after this time, to be resumed", exclude=True)
     sharded: bool = option(False, "each process holds a part of the weights (FSDP2), not all")
     wandb: bool = option(False, "also log to Weights & Biases, if installed")
     model: dict[Part, dict[str, Any]] = option({}, "arguments of its parts, as part.name=value")
@@ -209,6 +210,8 @@ class TrainSettings(Recipe):
     def _composed(self) -> "TrainSettings":
         if (self.terms or self.pooled) and self.objective != "lewm":
             raise ValueError(f"terms and pooled go with objective lewm, got {self.objective}")
+        if self.minutes and self.objective == "proposals":
+            raise ValueError("minutes goes with objectives that can be resumed, got proposals")
         return self
 
 

@@ -4,6 +4,7 @@ import math
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -35,6 +36,10 @@ _REPORT = "report.json"
 _KEEP = 2  # checkpoints: whatever kills a run costs the steps since the last of them
 
 
+class _TimeIsOver(KeyboardInterrupt):
+    """--minutes have passed."""
+
+
 def run(settings: TrainSettings) -> int:
     """Train to the end and leave a run folder that `open_run` reads."""
     if settings.objective == "proposals":
@@ -54,10 +59,13 @@ def run(settings: TrainSettings) -> int:
             material = open_material(settings)
         try:
             reports = train(settings, material, ranks)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             again = f"continue with: worldmodel train --resume --out {shlex.quote(str(out))}"
             if ranks.first:
-                say(f"\ninterrupted; {again if checkpoints(out) else 'nothing was kept'}")
+                what = "the time is over" if isinstance(stop, _TimeIsOver) else "interrupted"
+                say(f"\n{what}; {again if checkpoints(out) else 'nothing was kept'}")
+            if isinstance(stop, _TimeIsOver):
+                return 0
             raise
         if not ranks.first:
             return 0
@@ -117,7 +125,7 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
         settings, training, state = _begin(settings, material, ranks)
     log = begin_wandb(settings) if ranks.first else None
     with (
-        whole_steps(ranks) as release,
+        whole_steps(ranks, settings.minutes) as release,
         Reports(training, settings.out, settings.report_every, state, log) as reports,
         closing(training.run()) as steps,
     ):
@@ -180,21 +188,26 @@ def _begin(
 
 
 @contextmanager
-def whole_steps(ranks: Ranks = ALONE) -> Iterator[Callable[[], None]]:
+def whole_steps(ranks: Ranks = ALONE, minutes: float | None = None) -> Iterator[Callable[[], None]]:
     """Hold Ctrl-C, or a polite kill, back until the yielded function is called, which raises it.
+
+    The function also raises when the minutes are over.
 
     All ranks must call it equally often: it raises on all of them, whichever was told. A step cut
     in half leaves moved batch statistics and spent random numbers behind, from which no run ends
     as an uninterrupted one. Signals with other handlers stay.
     """
-    held: list[int] = []
+    held, end = list[int](), math.inf if minutes is None else time.monotonic() + 60 * minutes
     usual, main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
     both = (signal.SIGINT, signal.SIGTERM) if main else ()
     mine = [one for one in both if signal.getsignal(one) is usual]
 
     def release() -> None:
-        if any(ranks.gather("told" if held else "")):
+        told = ranks.gather("told" if held else "over" if time.monotonic() > end else "")
+        if "told" in told:
             raise KeyboardInterrupt
+        if "over" in told:
+            raise _TimeIsOver
 
     for one in mine:
         signal.signal(one, lambda which, _: held.append(which))

@@ -1,0 +1,223 @@
+"""The runs in `pretrained/`: made, shipped and judged by the commands that users have.
+
+    python benchmarks/pretrained.py two-room      collect, train three seeds, ship, judge
+    python benchmarks/pretrained.py --tables      only the table and the cards
+
+Each step leaves a file in --runs and is skipped when it is there, so the whole may be interrupted
+at any time. Planner settings are chosen on validation pairs; the figures are of other pairs, drawn
+from fresh episodes that no run has seen. The first seed is shipped, its weights in half precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import harness
+from bench_small_worlds import worldmodel
+
+from worldmodel import from_pretrained, read_config, save
+from worldmodel.apps.runs import read_episodes, write_episodes
+
+SHIPPED = harness.ROOT / "pretrained"
+SEEDS = (0, 1, 2)
+VALIDATION, TEST = 101, 202  # seeds of the pairs
+
+
+class Recipe(NamedTuple):
+    """How a run is made; what is not named is the command's default."""
+
+    env: str
+    collect: str
+    train: str
+    fresh: str | None  #: how the episodes of the pairs are collected; None: as manifest does
+    planners: tuple[str, ...]  #: tried on the validation pairs; the best is kept with the run
+    offsets: tuple[int, ...]  #: steps from start to goal; the planner is chosen at the last
+    about: str  #: what the card says of its limits
+
+
+RECIPES = {
+    "two-room": Recipe(
+        "two-room", "--episodes 2000 --length 80 --bump 0.4", "--steps 3000", None,
+        ("--planner icem --horizon 7 --iterations 4", "--planner cem"), (25, 50),
+        "Goals further than 50 steps away are for sub-goals (docs/far-goals.md).",
+    ),
+    "push-t": Recipe(
+        "push-t", "--policy pusher-varied --states-only --episodes 4000 --length 125",
+        "--preset mlp --render 64 --moving 0.8 --moving-states 2 3 4 --steps 9000 --held-out 0.05",
+        "--policy pusher --states-only --episodes 400 --length 125",
+        (
+            "--planner cem --free", "--planner cem --free --samples 256",
+            "--planner cem --free --samples 256 --std 0.7", "--planner icem --free --samples 256",
+        ),
+        (10, 25),
+        "The rollout through contact limits it: five blocks ahead the block is some 20 pixels off.",
+    ),
+}  # fmt: skip
+
+
+def main() -> int:
+    """Do what is left to do, then write the table and the cards."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(RECIPES)}; none: all")
+    parser.add_argument("--runs", type=Path, default=Path("runs/pretrained"))
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="training seeds, from 0 on")
+    parser.add_argument("--tables", action="store_true", help="only the table and the cards")
+    arguments = parser.parse_args()
+    for name in () if arguments.tables else arguments.name or RECIPES:
+        make(name, arguments.runs / name, SEEDS[: arguments.seeds])
+    table(arguments.runs)
+    return 0
+
+
+def make(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
+    """Collect, train, ship, choose the planner, judge, as far as it is not done."""
+    recipe, data = RECIPES[name], runs / "data.h5"
+    runs.mkdir(parents=True, exist_ok=True)
+    if not data.exists():
+        worldmodel("data", "collect", "--env", recipe.env, *recipe.collect.split(), "--out", data)
+    for seed in seeds:
+        run = runs / f"seed-{seed}"
+        if not (run / "report.json").exists():
+            new = ("--data", data, *recipe.train.split(), "--seed", seed)
+            again = (run / "train.json").exists()
+            worldmodel("train", "--out", run, *(("--resume",) if again else new))
+        if not (runs / f"half-{seed}").exists():
+            halve(run, runs / f"half-{seed}")
+    draw_pairs(recipe, runs)
+    far = recipe.offsets[-1]
+    tried = [judge(runs, 0, VALIDATION, far, n, flags) for n, flags in enumerate(recipe.planners)]
+    best = recipe.planners[max(range(len(tried)), key=lambda n: tried[n]["success_rate_at_end"])]
+    for seed in seeds:
+        if not (runs / f"half-{seed}" / "planner.json").exists():
+            judge(runs, seed, VALIDATION, far, "kept", f"{best} --keep-planner")
+        for offset in recipe.offsets:
+            judge(runs, seed, TEST, offset, "test", "")
+    shutil.copytree(runs / "half-0", SHIPPED / name, dirs_exist_ok=True)
+
+
+def draw_pairs(recipe: Recipe, runs: Path) -> None:
+    """The manifests, of episodes that no run has seen."""
+    for draw in (VALIDATION, TEST):
+        fresh = runs / f"{draw}.h5"
+        source = () if recipe.fresh is None else ("--data", fresh)
+        if recipe.fresh is not None and not fresh.exists():
+            worldmodel("data", "collect", "--env", recipe.env, *recipe.fresh.split(),
+                           "--seed", draw, "--out", fresh)  # fmt: skip
+        for offset in recipe.offsets:
+            pairs = runs / f"{draw}-{offset}.json"
+            if not pairs.exists():
+                task = ("--pairs", 200, "--offset", offset, "--budget", 2 * offset, "--seed", draw)
+                worldmodel("manifest", "--env", recipe.env, *task, *source, "--out", pairs)
+
+
+def halve(run: Path, folder: Path) -> None:
+    """A run as it is shipped: weights of half precision, no paths of the machine."""
+    config, names = read_config(run), read_episodes(run)
+    settings = config.extra["settings"] | {"data": None}
+    extra = config.extra | {"settings": settings, "data": None}
+    save(from_pretrained(run).half(), folder, action_scale=config.action_scale, extra=extra)
+    write_episodes(folder, names.train, names.held_out)
+
+
+def judge(
+    runs: Path, seed: int, draw: int, offset: int, name: object, flags: str
+) -> dict[str, Any]:
+    """The result of a seed on pairs of that draw."""
+    out = runs / f"{draw}-{offset}-seed-{seed}-{name}"
+    if not (out / "result.json").exists():
+        worldmodel("evaluate", runs / f"half-{seed}", "--manifest", runs / f"{draw}-{offset}.json",
+                   *flags.split(), "--out", out)  # fmt: skip
+    found: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    return found
+
+
+def table(runs: Path) -> None:
+    """The mean over the seeds that were tried, for each distance; and each run's card."""
+    rows, records = list[list[harness.Cell]](), list[dict[str, Any]]()
+    for name, recipe in RECIPES.items():
+        mine = list[list[harness.Cell]]()
+        for offset in recipe.offsets:
+            paths = [runs / name / f"{TEST}-{offset}-seed-{seed}-test" for seed in SEEDS]
+            found = [json.loads((path / "result.json").read_text(encoding="utf-8"))
+                     for path in paths if (path / "result.json").exists()]  # fmt: skip
+            if not found:
+                continue
+            for record in found:
+                del record["outcomes"]
+                record["fingerprint"]["run"] = name
+            records += found
+            first, every = found[0], [record["success_rate"] for record in found]
+            low, high = first["success_interval"]
+            mine.append([
+                name, offset, f"{mean(every):.1%}", ", ".join(f"{rate:.1%}" for rate in every),
+                f"{mean(record['success_rate_at_end'] for record in found):.1%}",
+                f"{low:.1%} – {high:.1%}", f"{first['random_success_rate']:.1%}",
+                f"{first['expert_success_rate']:.1%}",
+            ])  # fmt: skip
+        if mine:
+            card(name, recipe, mine, runs / name)
+        rows += mine
+    harness.save(
+        "pretrained", "The runs in `pretrained/`, on pairs that nobody has seen", records,
+        columns=COLUMNS, rows=rows,
+        note="Starts and goals of fresh episodes, solved pairs dropped, budget twice the distance; "
+        "the planner's settings were chosen on other pairs. Success at any step of the budget, of "
+        "each training seed; the interval is that of the shipped one.",
+    )  # fmt: skip
+
+
+COLUMNS = ("run", "steps to the goal", "mean success", "of each training seed", "at the end",
+           "95 % interval", "random", "scripted expert")  # fmt: skip
+
+
+def card(name: str, recipe: Recipe, rows: list[list[harness.Cell]], runs: Path) -> None:
+    """README.md of a shipped run, in the form that the Hugging Face hub shows."""
+    planner = json.loads((runs / "half-0" / "planner.json").read_text(encoding="utf-8"))
+    usual = {key: value for key, value in planner["settings"].items() if value is not None}
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in ([*COLUMNS], *rows)]
+    lines.insert(1, "| --- " * len(COLUMNS) + "|")
+    text = CARD.format(
+        name=name, lines="\n".join(lines), about=recipe.about, collect=recipe.collect,
+        train=recipe.train, env=recipe.env,
+        planner=shlex.join(f"{key}={value}" for key, value in usual.items()),
+    )  # fmt: skip
+    (SHIPPED / name / "README.md").write_text(text, encoding="utf-8")
+
+
+CARD = """\
+---
+license: apache-2.0
+library_name: sigreg
+---
+
+# {name}
+
+A world model of {env}, trained from pixels with the commands below. Load it with
+`worldmodel.from_pretrained("pretrained/{name}")`; the weights are stored in half precision.
+
+{lines}
+
+Pairs of start and goal are of fresh episodes that no run has seen; pairs that are solved at the
+start are dropped; the budget is twice the distance. {about} It knows this world's pictures at 64
+pixels and no others.
+
+```console
+$ worldmodel data collect --env {env} {collect} --out data.h5
+$ worldmodel train --data data.h5 {train} --out run
+$ python benchmarks/pretrained.py {name}    # all of it, and the judgement
+```
+
+`worldmodel evaluate` plans with the settings of `planner.json`, chosen on validation pairs:
+{planner}.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

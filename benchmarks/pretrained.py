@@ -45,16 +45,16 @@ class Recipe(NamedTuple):
 RECIPES = {
     "two-room": Recipe(
         "two-room", "--episodes 2000 --length 80 --bump 0.4", "--steps 3000", None,
-        ("--planner icem --horizon 7 --iterations 4", "--planner cem"), (25, 50),
-        "Goals further than 50 steps away are for sub-goals (docs/far-goals.md).",
+        ("--planner icem --horizon 7 --iterations 4", "--planner cem"), (25,),
+        "Goals further away are for sub-goals (docs/far-goals.md).",
     ),
     "push-t": Recipe(
         "push-t", "--policy pusher-varied --states-only --episodes 4000 --length 125",
         "--preset mlp --render 64 --moving 0.8 --moving-states 2 3 4 --steps 9000 --held-out 0.05",
         "--policy pusher --states-only --episodes 400 --length 125",
         (
-            "--planner cem --free", "--planner cem --free --samples 256",
-            "--planner cem --free --samples 256 --std 0.7", "--planner icem --free --samples 256",
+            "--planner cem --free", "--planner cem --free --std 0.7",
+            "--planner cem --free --samples 256",
         ),
         (10, 25),
         "The rollout through contact limits it: five blocks ahead the block is some 20 pixels off.",
@@ -91,14 +91,17 @@ def make(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
         if not (runs / f"half-{seed}").exists():
             halve(run, runs / f"half-{seed}")
     draw_pairs(recipe, runs)
-    far = recipe.offsets[-1]
-    tried = [judge(runs, 0, VALIDATION, far, n, flags) for n, flags in enumerate(recipe.planners)]
-    best = recipe.planners[max(range(len(tried)), key=lambda n: tried[n]["success_rate_at_end"])]
+    far, rates = recipe.offsets[-1], dict[Path, float]()
+    for n, flags in enumerate(recipe.planners):
+        own = runs / f"half-0-{n}"
+        shutil.copytree(runs / "half-0", own, dirs_exist_ok=True)
+        found = judge(own, runs / f"{VALIDATION}-{far}.json", f"{flags} --keep-planner")
+        rates[own] = found["success_rate"]
+    best = max(rates, key=rates.__getitem__)
     for seed in seeds:
-        if not (runs / f"half-{seed}" / "planner.json").exists():
-            judge(runs, seed, VALIDATION, far, "kept", f"{best} --keep-planner")
+        shutil.copy(best / "planner.json", runs / f"half-{seed}")
         for offset in recipe.offsets:
-            judge(runs, seed, TEST, offset, "test", "")
+            judge(runs / f"half-{seed}", runs / f"{TEST}-{offset}.json", "")
     shutil.copytree(runs / "half-0", SHIPPED / name, dirs_exist_ok=True)
 
 
@@ -126,14 +129,11 @@ def halve(run: Path, folder: Path) -> None:
     write_episodes(folder, names.train, names.held_out)
 
 
-def judge(
-    runs: Path, seed: int, draw: int, offset: int, name: object, flags: str
-) -> dict[str, Any]:
-    """The result of a seed on pairs of that draw."""
-    out = runs / f"{draw}-{offset}-seed-{seed}-{name}"
+def judge(run: Path, pairs: Path, flags: str) -> dict[str, Any]:
+    """The result of a run on a manifest."""
+    out = run.with_name(f"{run.name}-on-{pairs.stem}")
     if not (out / "result.json").exists():
-        worldmodel("evaluate", runs / f"half-{seed}", "--manifest", runs / f"{draw}-{offset}.json",
-                   *flags.split(), "--out", out)  # fmt: skip
+        worldmodel("evaluate", run, "--manifest", pairs, *flags.split(), "--out", out)
     found: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
     return found
 
@@ -144,7 +144,7 @@ def table(runs: Path) -> None:
     for name, recipe in RECIPES.items():
         mine = list[list[harness.Cell]]()
         for offset in recipe.offsets:
-            paths = [runs / name / f"{TEST}-{offset}-seed-{seed}-test" for seed in SEEDS]
+            paths = [runs / name / f"half-{seed}-on-{TEST}-{offset}" for seed in SEEDS]
             found = [json.loads((path / "result.json").read_text(encoding="utf-8"))
                      for path in paths if (path / "result.json").exists()]  # fmt: skip
             if not found:

@@ -97,7 +97,9 @@ def test_the_python_in_a_guide_runs(guide: Path, capsys: pytest.CaptureFixture[s
 def test_the_loss_on_two_ranks_is_that_of_one_process() -> None:
     """The tutorial's script finds one gradient on two gloo ranks and on one process."""
     script = ROOT / "docs" / "examples" / "loss_on_two_ranks.py"
-    told = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    told = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False
+    )
     assert told.returncode == 0, told.stderr
     assert "Two ranks have the gradient" in told.stdout
 

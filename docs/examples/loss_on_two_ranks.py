@@ -1,7 +1,7 @@
 """SIGReg on two ranks.
 
-Two gloo processes hold uneven parts of one batch, 96 and 32 samples. DDP averages their gradients. The
-result is the gradient of one process that holds all 128.
+Two gloo processes hold uneven parts of one batch, 96 and 32 samples. DDP averages their gradients.
+The result is the gradient of one process that holds all 128.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import tempfile
 
 import torch
 import torch.distributed as dist
-from sigreg import SIGReg, check_distributed
 from torch.nn.parallel import DistributedDataParallel
+
+from sigreg import SIGReg, check_distributed
 
 PARTS = (96, 32)
 

@@ -13,8 +13,8 @@ from pydantic_settings import CliPositionalArg, CliSuppress
 
 __all__ = [
     "CollectSettings", "CompareSettings", "ConvertSettings", "DemoSettings", "EvaluateSettings",
-    "InspectSettings", "ManifestSettings", "PlannerSettings", "Recipe", "RenderSettings",
-    "Settings", "StudySettings", "TrainSettings", "TrialSettings", "TuneSettings",
+    "InfoSettings", "InspectSettings", "ManifestSettings", "PlannerSettings", "Recipe",
+    "RenderSettings", "Settings", "StudySettings", "TrainSettings", "TrialSettings", "TuneSettings",
     "ViewSettings",
 ]  # fmt: skip
 
@@ -116,6 +116,12 @@ class _Columns(Settings):
     pixels: Column = None
     action: Column = None
     state: list[str] | None = option(None, "columns of the states")
+
+
+class InfoSettings(Settings):
+    """Say which versions, device and extras are here, for a bug report."""
+
+    device: Device = "auto"
 
 
 class InspectSettings(_Columns):

@@ -26,10 +26,12 @@ from worldmodel.apps.evaluate import (
     read_result,
     write_result,
 )
+from worldmodel.apps.evaluate.result import rate_by_episode
 from worldmodel.apps.report import render
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.apps.settings import PlannerSettings, TrialSettings
 from worldmodel.data import ActionScale, HDF5Writer, action_digest
+from worldmodel.study import proportion
 from worldmodel.worlds import TwoRoom, collect
 
 SEARCH = ["--samples", "6", "--elites", "3", "--iterations", "2", "--horizon", "2"]
@@ -141,6 +143,22 @@ def test_rates_are_those_of_the_outcomes(manifest: Manifest) -> None:
     assert all((one.steps is not None) == one.success for one in found.outcomes)
 
 
+def test_pairs_of_one_episode_do_not_narrow_an_interval() -> None:
+    """200 pairs of 20 episodes that each succeed whole or not at all are 20 trials, not 200."""
+    rng = np.random.default_rng(0)
+    whole = np.arange(20).repeat(10)
+    missed = np.zeros(2)
+    for _ in range(200):
+        shares = (rng.random(20) < 0.6).astype(float).repeat(10)
+        for n, found in enumerate((rate_by_episode(shares, whole),
+                                   rate_by_episode(shares, np.arange(200)))):  # fmt: skip
+            missed[n] += not found.low <= 0.6 <= found.high
+    assert missed[0] < 0.1 * 200 < 0.4 * 200 < missed[1]
+    alone = rate_by_episode(shares, np.arange(200))
+    assert alone == proportion(shares.sum(), 200)
+    assert rate_by_episode(np.ones(200), whole) == proportion(20, 20)
+
+
 def test_repeats_do_not_narrow_the_interval(manifest: Manifest) -> None:
     """The same pair tried twice is one pair: a policy without chance gains nothing by it."""
     once = evaluate(ExpertPolicy(), manifest, tiny())
@@ -174,9 +192,15 @@ TOP = (
     "success_rate_by_repeat pairs repeats mean_steps_to_goal final_distance planning_seconds "
     "expert_success_rate expert_success_interval expert_success_rate_at_end random_success_rate "
     "random_success_interval random_success_rate_at_end noop_success_rate noop_success_interval "
-    "noop_success_rate_at_end manifest_hash fingerprint outcomes"
+    "noop_success_rate_at_end manifest_hash fingerprint outcomes median_steps_to_goal "
+    "progress_to_goal action_roughness by_rule pair_episodes clear_reports"
 )
 KEYS = sorted(TOP.split())
+# What results of earlier versions lack.
+ADDED = {
+    "median_steps_to_goal", "progress_to_goal", "action_roughness", "by_rule", "pair_episodes",
+    "clear_reports",
+}  # fmt: skip
 INNER = {
     "final_distance": "median p95",
     "planning_seconds": "median p95 pairs_per_decision median_per_pair decisions",
@@ -187,7 +211,7 @@ PLANNER = (
     "name samples iterations elites std temperature rate horizon execute held cost together "
     "dtype compile cuda_graph"
 )
-OUTCOME = "pair repeat success success_at_end steps final_distance"
+OUTCOME = "pair repeat success success_at_end steps final_distance roughness"
 
 
 def test_the_keys_of_a_result_stay(run: Run, manifest: Manifest, tmp_path: Path) -> None:
@@ -555,7 +579,7 @@ def test_what_is_no_result_is_one_line(
     optional = {
         json.dumps({k: v for k, v in content.items() if k != key})
         for key in KEYS
-        if key.startswith("expert_")
+        if key.startswith("expert_") or key in ADDED
     }
     for text in texts:
         bad.write_text(text, encoding="utf-8")

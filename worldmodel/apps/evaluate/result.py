@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -20,11 +21,11 @@ from worldmodel.apps.parsing import Record, parse_record, read_record
 from worldmodel.apps.progress import say
 from worldmodel.apps.report import render
 from worldmodel.apps.settings import CompareSettings, Count, Natural, Protocol
-from worldmodel.study import sign_test
+from worldmodel.study import Estimate, bootstrap, proportion, sign_test
 
-__all__ = ["PLANNED", "Comparison", "Difference", "Distances", "Fingerprint", "Key", "Log", "Mark",
-           "PlanningSeconds", "Result", "Tried", "compare", "read_result", "run",
-           "write_result"]  # fmt: skip
+__all__ = ["PLANNED", "Comparison", "Difference", "Distances", "Fingerprint", "Judged", "Key",
+           "Log", "Mark", "PlanningSeconds", "Result", "Tried", "compare", "rate_by_episode",
+           "read_result", "run", "shares_of", "write_result"]  # fmt: skip
 
 PLANNED = "planned"
 Key = tuple[str, int, int]
@@ -43,6 +44,8 @@ class Tried(Record):
     success_at_end: bool  #: after the last step
     steps: Count | None  #: the first such step
     final_distance: float  #: after the last step, in the unit of the world's criterion
+    roughness: float | None = None  #: mean square of the difference of successive actions
+    by_rule: dict[str, tuple[bool, bool]] = Field({})  #: success and at the end, by other rules
     policy: str = PLANNED  #: who tried it: "planned", "random", "noop" or "expert"
     together: Natural = 0  #: pairs decided for side by side; 0 on all but the first of them
     seconds: tuple[Seconds, ...] = ()  #: of each of their decisions, on the first of them
@@ -88,8 +91,19 @@ class PlanningSeconds(Record):
     decisions: Count
 
 
+class Judged(Record):
+    """The same attempts under another rule of success."""
+
+    criterion: str
+    success_rate: Rate
+    success_rate_at_end: Rate
+
+
 class Result(Record):
-    """What `result.json` holds; intervals are Wilson's at 95 %, and repeats of a pair are one."""
+    """What `result.json` holds.
+
+    Intervals are of 95 %, by episode, and repeats of a pair are one (`rate_by_episode`).
+    """
 
     env: str
     protocol: Protocol
@@ -107,6 +121,12 @@ class Result(Record):
     pairs: Count
     repeats: Count
     mean_steps_to_goal: float | None
+    median_steps_to_goal: float | None = None
+    progress_to_goal: float | None = None  #: median of 1 − final distance / distance at the start
+    action_roughness: float | None = None  #: mean square of the difference of successive actions
+    by_rule: dict[str, Judged] = Field({})  #: by the world's other rules
+    pair_episodes: tuple[Natural, ...] = ()  #: [pairs], which source episode each is of
+    clear_reports: tuple[float, float | None] | None = None  #: LeWM and random actions, v0.5
     final_distance: Distances
     planning_seconds: PlanningSeconds
     random_success_rate: Rate
@@ -134,9 +154,30 @@ def read_result(path: str | Path) -> Result:
     return read_record(file, Result, "result")
 
 
+def shares_of(tried: Sequence[Tried], kind: str) -> dict[int, float]:
+    """By pair, in order, the share of its repeats that succeeded; `kind` is Tried's field."""
+    flags = defaultdict(list)
+    for one in sorted(tried, key=lambda one: one.pair):
+        flags[one.pair].append(bool(getattr(one, kind)))
+    return {pair: sum(some) / len(some) for pair, some in flags.items()}
+
+
+def rate_by_episode(shares: NDArray[np.float64], episodes: NDArray[np.int64]) -> Estimate:
+    """Mean share of success of pairs [N], with an interval that episodes [N] narrow, not pairs.
+
+    Wilson's where no two pairs share an episode, or all are alike; else a bootstrap over episodes.
+    """
+    known, which = np.unique(episodes, return_inverse=True)
+    sums = np.stack([np.bincount(which, shares), np.bincount(which)], axis=1)
+    rate, num = float(shares.mean()), len(known)
+    if num == len(shares) or num < 2 or rate in (0, 1):
+        return proportion(rate * num, num)
+    return bootstrap(torch.from_numpy(sums), lambda total: total[..., 0] / total[..., 1])
+
+
 def write_result(result: Result, path: Path) -> None:
     """Write it, one outcome a line; the file appears whole or not at all."""
-    kept = {"policy", "together", "seconds"}
+    kept = {"policy", "together", "seconds", "by_rule"}
     content = result.model_dump(exclude_unset=True, exclude={"outcomes": {"__all__": kept}})
     lines = ",\n".join("    " + json.dumps(record) for record in content.pop("outcomes"))
     text = json.dumps(content, indent=2).removesuffix("\n}")
@@ -240,12 +281,7 @@ def compare(a: Result, b: Result) -> Comparison:
 
 
 def _difference(a: Result, b: Result, kind: str) -> Difference:
-    shares = []
-    for result in (a, b):
-        tries = defaultdict(list)
-        for tried in result.outcomes:
-            tries[tried.pair].append(bool(getattr(tried, kind)))
-        shares.append({pair: sum(flags) / len(flags) for pair, flags in sorted(tries.items())})
+    shares = [shares_of(result.outcomes, kind) for result in (a, b)]
     num = [len(share) for share in shares]
     if shares[0].keys() != shares[1].keys():
         raise ValueError(f"the results must hold the same pairs, got {num[0]} and {num[1]} of them")

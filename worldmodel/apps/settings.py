@@ -404,10 +404,13 @@ class EvaluateSettings(TrialSettings):
     out: Path = Field(exclude=True, description="folder to write to")
 
 
-class CompareSettings(Settings):
-    """The paired difference of two results on one manifest, with an exact test."""
+_SEVERAL = "of several training seeds a pattern in quotes: 'runs/a-*/cem'"
 
-    a: CliPositionalArg[Path] = Field(description="result.json, or the folder it lies in")
+
+class CompareSettings(Settings):
+    """The paired difference of two results, or sets of them, on one manifest."""
+
+    a: CliPositionalArg[Path] = Field(description=f"result.json, or its folder; {_SEVERAL}")
     b: CliPositionalArg[Path] = Field(description="another, on the same manifest")
     out: Path | None = option(None, "also write this JSON file, and a page with .html beside it")
 

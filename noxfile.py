@@ -175,13 +175,14 @@ def parity(session: nox.Session, names: str) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel; check what they hold, what they pull in, and how much that weighs."""
+    """Build sdist and wheel; check metadata, what they hold and pull in, and what that weighs."""
     session.install(*CONSTRAINTS, *group("build"))
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist), str(ROOT), silent=True)
     (wheel,) = dist.glob("*.whl")
     check_contents(session, wheel)
+    session.run("twine", "check", "--strict", *map(str, sorted(dist.iterdir())))
 
     torch = would_install(session, "torch")
     base = would_install(session, str(wheel))

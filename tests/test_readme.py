@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from itertools import takewhile
 from pathlib import Path
 
@@ -64,6 +66,17 @@ def test_the_python_in_the_readme_runs(
 def test_the_python_in_a_guide_runs(guide: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every block of a guide that is marked as Python runs; what is only shown is marked text."""
     run_blocks(guide)
+
+
+@pytest.mark.slow
+def test_the_loss_on_two_ranks_is_that_of_one_process() -> None:
+    """The tutorial's script finds one gradient on two gloo ranks and on one process."""
+    script = ROOT / "docs" / "examples" / "loss_on_two_ranks.py"
+    told = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert "Two ranks have the gradient" in told.stdout
 
 
 def test_the_readme_names_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ BASE: dict[str, tuple[str, ...]] = {
         "2",
     ),
     "compare": ("{}/result.json", "{}/result.json", "--out", "new.json"),
+    "info": (),
 }
 _NUMBERS = ("-1", "1.5", "x", "", "nan", "inf", "1e400", "9" * 400, "9223372036854775808",
             "-9223372036854775809", "1_0", "0x10", "٣", "1e3", "[1]", "{}", "true")  # fmt: skip

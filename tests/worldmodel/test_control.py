@@ -539,6 +539,39 @@ def test_what_differs_in_more_than_the_policy_is_not_compared(result_of: ResultO
         compare(a, result_of([0, 1, 1], manifest_hash="f" * 64))
 
 
+def test_pairs_of_one_episode_are_one_coin(result_of: ResultOf) -> None:
+    """Ten pairs won in one episode are one win: the test has two coins, the interval five."""
+    a, b, of = [0] * 50, [1] * 10 + [0] * 39 + [1], tuple(n // 10 for n in range(50))
+    apart, shared = (
+        compare(result_of(a), result_of(b, pair_episodes=episodes)).success for episodes in ((), of)
+    )
+    assert (apart.p_value, shared.p_value) == (2 * 0.5**11, 0.5)
+    assert (apart.episodes, shared.episodes, shared.only_b_better) == (50, 5, 11)
+    assert apart.interval[0] > 0.08
+    assert shared.interval[0] <= 0.02 < apart.interval[1] < shared.interval[1]
+
+
+def test_training_seeds_widen_what_pairs_alone_would_say(result_of: ResultOf) -> None:
+    """Runs that disagree leave more open than one run; runs that agree leave as much."""
+    rng = np.random.default_rng(0)
+    flags = [(rng.random(200) < p).astype(int).tolist() for p in (0.4, 0.6, 0.5)]
+    a, b = [result_of([0, 1] * 100)] * 3, [result_of(some) for some in flags]
+    one = compare(result_of([0, 1] * 100), result_of(flags[2])).success
+    three = compare(a, b).success
+    assert three.b == pytest.approx(np.mean(flags), abs=1e-4)
+    assert three.b_runs == pytest.approx([np.mean(some) for some in flags])
+    assert three.b_interval[1] - three.b_interval[0] > one.b_interval[1] - one.b_interval[0]
+    half = (three.interval[1] - three.interval[0]) / 2
+    # Student's 97.5 % point of two degrees of freedom is 4.30.
+    assert half > 4.3 * np.std([np.mean(some) for some in flags], ddof=1) / 3**0.5
+    assert three.smallest_difference == pytest.approx(1.43 * half, abs=1e-3)
+    same = compare([result_of([0, 1] * 100)] * 3, [result_of(flags[2])] * 3).success
+    assert same.interval == one.interval
+    # Without a difference anywhere, something may still have been missed.
+    none = compare(a, a).success
+    assert none.interval == (-0.0188, 0.0188)
+
+
 def test_comparing_on_the_command_line(
     tmp_path: Path, result_of: ResultOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -554,6 +587,9 @@ def test_comparing_on_the_command_line(
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     assert "+66.7 points" in page
     assert "must not exist yet" in refused(capsys, *words, "--out", str(tmp_path / "c.json"))
+    write_result(result_of([1, 0, 0]), tmp_path / "b2.json")
+    assert main([*words[:2], str(tmp_path / "b*.json")]) == 0
+    assert "over 3 episodes and 1 and 2 training seeds" in capsys.readouterr().out
     (tmp_path / "d.html").write_text("mine")
     assert "d.html" in refused(capsys, *words, "--out", str(tmp_path / "d.json"))
     assert not (tmp_path / "d.json").exists()

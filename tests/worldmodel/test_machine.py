@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from worldmodel.apps import machine
+from worldmodel.apps.cli import main
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -68,3 +69,21 @@ def test_without_a_repository_or_without_git_there_is_none(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.commit() is None
     assert set(machine.versions()) == {"sigreg", "torch", "python"}
+
+
+def test_info_says_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    """`worldmodel info` names the versions, the device and the extras; a bad device is refused."""
+    assert main(["info", "--device", "cpu"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["torch"] == torch.__version__
+    assert told["machine"].endswith("cpu")
+    assert told["extras"] == (", ".join(machine.extras()) or "none")
+    assert main(["info", "--device", "abacus"]) == 2
+
+
+def test_an_extra_counts_when_all_of_its_packages_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One package that is missing makes an extra missing; a requirement without extra is none."""
+    needed = ["torch>=2.6", 'torch>=2 ; extra == "one"', 'torch ; extra == "two"']
+    needed += ["no-such-package<3 ; extra == 'two'", "jinja2>=3.1; extra == 'push-t'"]
+    monkeypatch.setattr(machine, "requires", lambda _: needed)
+    assert machine.extras() == ["one", "push-t"]

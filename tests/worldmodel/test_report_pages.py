@@ -102,7 +102,9 @@ def result(name: str) -> dict[str, Any]:
 def compared(name: str) -> dict[str, Any]:
     """What `compare` finds of 20 pairs."""
     part = {"a": 0.5, "b": 0.75, "difference": 0.25, "pairs": 20, "only_a_better": 1,
-            "only_b_better": 6, "p_value": 0.125}  # fmt: skip
+            "only_b_better": 6, "p_value": 0.125, "episodes": 20, "a_runs": [0.5], "b_runs": [0.75],
+            "a_interval": [0.3, 0.7], "b_interval": [0.5, 0.9], "interval": [0.05, 0.45],
+            "smallest_difference": 0.286}  # fmt: skip
     both = {"success": part, "success_at_end": part}
     return {"manifest_hash": name, "protocol": "historical"} | both
 

@@ -42,6 +42,7 @@ COMMANDS = {
     "manifest": Command("ManifestSettings", "worldmodel.apps.evaluate.manifest"),
     "evaluate": Command("EvaluateSettings", "worldmodel.apps.evaluate.trial"),
     "compare": Command("CompareSettings", "worldmodel.apps.evaluate.result"),
+    "info": Command("InfoSettings", "worldmodel.apps.machine", "info"),
 }
 
 

@@ -1,13 +1,26 @@
 """This machine: its devices, and where a number comes from: versions, commit, processor."""
 
 import platform
+import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import torch
 
-__all__ = ["commit", "device_of", "machine", "precision_of", "provenance", "versions"]
+from worldmodel.apps.settings import InfoSettings
+
+__all__ = [
+    "commit",
+    "device_of",
+    "extras",
+    "info",
+    "machine",
+    "precision_of",
+    "provenance",
+    "versions",
+]
 
 
 def device_of(name: str) -> str:
@@ -47,6 +60,44 @@ def machine(device: str) -> str:
 def provenance(device: str) -> dict[str, object]:
     """Where the figures of a report come from, as report.json says it."""
     return {"versions": versions(), "git_commit": commit(), "machine": machine(device)}
+
+
+def info(settings: InfoSettings) -> int:
+    """`worldmodel info`: print what a bug report needs."""
+    device = device_of(settings.device)
+    if device.startswith("cuda"):
+        device = f"{device} ({torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda})"
+    lines = {
+        **versions(),
+        "commit": commit() or "not a source tree",
+        "system": platform.platform(),
+        "machine": machine(device),
+        "extras": ", ".join(extras()) or "none",
+    }
+    sys.stdout.write("".join(f"{name:<8} {value}\n" for name, value in lines.items()))
+    return 0
+
+
+def extras() -> list[str]:
+    """The extras of this distribution whose packages are all here, sorted."""
+    try:
+        needed = requires("sigreg") or []
+    except PackageNotFoundError:
+        return []
+    found: dict[str, bool] = {}
+    for line in needed:
+        if extra := re.search(r"extra == ['\"]([\w-]+)", line):
+            package = re.split(r"[^\w.-]", line)[0]
+            found[extra[1]] = found.get(extra[1], True) and _is_here(package)
+    return sorted(name for name, here in found.items() if here)
+
+
+def _is_here(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def commit() -> str | None:

@@ -13,8 +13,8 @@ from pydantic_settings import CliPositionalArg, CliSuppress
 
 __all__ = [
     "CollectSettings", "CompareSettings", "ConvertSettings", "DemoSettings", "EvaluateSettings",
-    "InspectSettings", "ManifestSettings", "PlannerSettings", "Recipe", "RenderSettings",
-    "Settings", "StudySettings", "TrainSettings", "TrialSettings", "TuneSettings",
+    "InfoSettings", "InspectSettings", "ManifestSettings", "PlannerSettings", "Recipe",
+    "RenderSettings", "Settings", "StudySettings", "TrainSettings", "TrialSettings", "TuneSettings",
     "ViewSettings",
 ]  # fmt: skip
 
@@ -118,6 +118,12 @@ class _Columns(Settings):
     pixels: Column = None
     action: Column = None
     state: list[str] | None = option(None, "columns of the states")
+
+
+class InfoSettings(Settings):
+    """Say which versions, device and extras are here, for a bug report."""
+
+    device: Device = "auto"
 
 
 class InspectSettings(_Columns):
@@ -398,10 +404,13 @@ class EvaluateSettings(TrialSettings):
     out: Path = Field(exclude=True, description="folder to write to")
 
 
-class CompareSettings(Settings):
-    """The paired difference of two results on one manifest, with an exact test."""
+_SEVERAL = "of several training seeds a pattern in quotes: 'runs/a-*/cem'"
 
-    a: CliPositionalArg[Path] = Field(description="result.json, or the folder it lies in")
+
+class CompareSettings(Settings):
+    """The paired difference of two results, or sets of them, on one manifest."""
+
+    a: CliPositionalArg[Path] = Field(description=f"result.json, or its folder; {_SEVERAL}")
     b: CliPositionalArg[Path] = Field(description="another, on the same manifest")
     out: Path | None = option(None, "also write this JSON file, and a page with .html beside it")
 

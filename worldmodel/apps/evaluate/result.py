@@ -1,12 +1,13 @@
 """What came of a trial: a record for every pair, and the result one can defend, made of them.
 
-`worldmodel compare`: which of two results on one manifest is better, and could it be chance?
+`worldmodel compare`: which of two on one manifest is better, and could it be chance?
 """
 
 import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ __all__ = ["PLANNED", "Comparison", "Difference", "Distances", "Fingerprint", "J
            "read_result", "run", "shares_of", "write_result"]  # fmt: skip
 
 PLANNED = "planned"
+_POWER = 1.43  # (1.96 + 0.84) / 1.96: half an interval, to what is seen with a chance of 80 %
 Key = tuple[str, int, int]
 """Which policy, which repeat, which pair."""
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -229,13 +231,20 @@ class Log:
 class Difference(Record):
     """Both rates over the same pairs, on how many they differ, and the exact test's p-value."""
 
-    a: float
+    a: float  #: mean over pairs and runs
     b: float
     difference: float
     pairs: int
     only_a_better: int
     only_b_better: int
-    p_value: float
+    p_value: float  #: of these runs, an episode one coin
+    episodes: int
+    a_runs: tuple[float, ...]  #: the rate of each training seed
+    b_runs: tuple[float, ...]
+    a_interval: tuple[float, float]  #: over episodes, and seeds where there are several
+    b_interval: tuple[float, float]
+    interval: tuple[float, float]  #: of the difference
+    smallest_difference: float  #: that such results would have told from none, four times in five
 
 
 class Comparison(Record):
@@ -247,13 +256,20 @@ class Comparison(Record):
     success_at_end: Difference
 
 
+def _files(given: Path) -> list[Path]:
+    """The results that a path names, or all that a pattern does."""
+    found = [given] if given.exists() else [Path(path) for path in sorted(glob(str(given)))]  # noqa: PTH207 - of any folder
+    return [path / "result.json" if path.is_dir() else path for path in found or [given]]
+
+
 def run(settings: CompareSettings) -> int:
-    """Compare two results, say what came of it, and write it down if asked to."""
-    inputs = [path / "result.json" if path.is_dir() else path for path in (settings.a, settings.b)]
+    """Compare results, say what came of it, and write it down if asked to."""
+    inputs = [_files(path) for path in (settings.a, settings.b)]
     outputs = [settings.out, settings.out.with_suffix(".html")] if settings.out else []
     for path in outputs:
-        check_new_file(path, inputs)
-    found, names = compare(*map(read_result, inputs)), (str(settings.a), str(settings.b))
+        check_new_file(path, [*inputs[0], *inputs[1]])
+    a, b = ([read_result(path) for path in side] for side in inputs)
+    found, names = compare(a, b), (str(settings.a), str(settings.b))
     say(render("compare.txt", found=found, names=names))
     if outputs:
         settled = settings.model_dump(mode="json")
@@ -263,32 +279,71 @@ def run(settings: CompareSettings) -> int:
     return 0
 
 
-def compare(a: Result, b: Result) -> Comparison:
-    """The paired difference of two results, with an exact test.
+def compare(a: Result | Sequence[Result], b: Result | Sequence[Result]) -> Comparison:
+    """The paired difference of two results, or of several of each, one a training seed.
 
-    A pair's score is the share of its repeats that reached the goal. With one repeat each, the
-    sign test over pairs is McNemar's exact test.
+    A pair's score is the share of its tries that reached the goal, over repeats and runs. The test
+    is the sign test over episodes: McNemar's exact test where each has one pair and one try. It is
+    of these runs; the intervals also say how other seeds would have come out.
 
     Raises: ValueError if the manifests or protocols differ, or the pairs tried.
     """
-    for what, one, two in (
-        ("manifest", a.manifest_hash, b.manifest_hash), ("protocol", a.protocol, b.protocol),
-    ):  # fmt: skip
-        if one != two:
-            raise ValueError(f"the results must be of one {what}, got {one:.12} and {two:.12}")
-    kinds = {name: _difference(a, b, name) for name in ("success", "success_at_end")}
-    return Comparison(manifest_hash=a.manifest_hash, protocol=a.protocol, **kinds)
+    sides = [[side] if isinstance(side, Result) else list(side) for side in (a, b)]
+    first, *others = sides[0] + sides[1]
+    for other in others:
+        for what, one, two in (
+            ("manifest", first.manifest_hash, other.manifest_hash),
+            ("protocol", first.protocol, other.protocol),
+        ):
+            if one != two:
+                raise ValueError(f"the results must be of one {what}, got {one:.12} and {two:.12}")
+    kinds = {name: _difference(sides[0], sides[1], name) for name in ("success", "success_at_end")}
+    return Comparison(manifest_hash=first.manifest_hash, protocol=first.protocol, **kinds)
 
 
-def _difference(a: Result, b: Result, kind: str) -> Difference:
-    shares = [shares_of(result.outcomes, kind) for result in (a, b)]
-    num = [len(share) for share in shares]
-    if shares[0].keys() != shares[1].keys():
-        raise ValueError(f"the results must hold the same pairs, got {num[0]} and {num[1]} of them")
-    one, two = (list(share.values()) for share in shares)
-    gaps = [y - x for x, y in zip(one, two, strict=True)]
-    rates = [round(sum(part) / num[0], 4) for part in (one, two, gaps)]
+def _difference(a: Sequence[Result], b: Sequence[Result], kind: str) -> Difference:
+    from scipy.stats import t
+
+    tried = [[shares_of(result.outcomes, kind) for result in side] for side in (a, b)]
+    first, *others = tried[0] + tried[1]
+    for other in others:
+        if first.keys() != other.keys():
+            sizes = f"{len(first)} and {len(other)}"
+            raise ValueError(f"the results must hold the same pairs, got {sizes} of them")
+    runs = [np.asarray([list(one.values()) for one in side]) for side in tried]  # [R, N]
+    pairs = len(first)
+    # Results of earlier versions do not say which episodes their pairs are of.
+    known = (r.pair_episodes for r in (*a, *b) if len(r.pair_episodes) == pairs)
+    episodes = np.asarray(next(known, range(pairs)))
+    gaps = (runs[1].mean(0) - runs[0].mean(0)).round(9)
+    _, which = np.unique(episodes, return_inverse=True)
+    sums = np.stack([np.bincount(which, gaps), np.bincount(which)], axis=1)
+    # Where nothing varies, what a row of failures as long leaves open.
+    gap, num, open_ = float(gaps.mean()), len(sums), proportion(0, len(sums)).high
+    over = bootstrap(torch.from_numpy(sums), lambda total: total[..., 0] / total[..., 1])
+    if not over.high > over.low:
+        over = Estimate(gap, gap - open_, gap + open_, num)
+    # By the method of variance estimates recovery (Zou & Donner, 2008): squares of half widths add.
+    seeds = [
+        float(t.ppf(0.975, len(rates) - 1) * rates.std(ddof=1) / len(rates) ** 0.5)
+        if len(rates) > 1 else 0.0
+        for rates in (side.mean(1) for side in runs)
+    ]  # fmt: skip
+
+    def wider(found: Estimate, least: float, *half: float) -> tuple[float, float]:
+        value, low, high, _ = found
+        ends = (value - np.hypot.reduce([value - low, *half]),
+                value + np.hypot.reduce([high - value, *half]))  # fmt: skip
+        return round(max(float(ends[0]), least), 4), round(min(float(ends[1]), 1.0), 4)
+
+    interval = wider(over, -1.0, *seeds)
+    rates = [rate_by_episode(side.mean(0), episodes) for side in runs]
     return Difference(
-        a=rates[0], b=rates[1], difference=rates[2], pairs=num[0], p_value=sign_test(gaps),
-        only_a_better=sum(gap < 0 for gap in gaps), only_b_better=sum(gap > 0 for gap in gaps),
+        a=round(rates[0].value, 4), b=round(rates[1].value, 4), difference=round(gap, 4),
+        pairs=pairs, p_value=sign_test(sums[:, 0].round(9).tolist()), episodes=num,
+        only_a_better=int((gaps < 0).sum()), only_b_better=int((gaps > 0).sum()),
+        a_runs=tuple(runs[0].mean(1).round(4).tolist()),
+        b_runs=tuple(runs[1].mean(1).round(4).tolist()),
+        a_interval=wider(rates[0], 0.0, seeds[0]), b_interval=wider(rates[1], 0.0, seeds[1]),
+        interval=interval, smallest_difference=round(_POWER * (interval[1] - interval[0]) / 2, 4),
     )  # fmt: skip

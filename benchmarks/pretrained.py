@@ -54,7 +54,6 @@ RECIPES = {
         "--policy pusher --states-only --episodes 400 --length 125",
         (
             "--planner cem --free", "--planner cem --free --std 0.7",
-            "--planner cem --free --samples 256",
         ),
         (10, 25),
         "The rollout through contact limits it: five blocks ahead the block is some 20 pixels off.",

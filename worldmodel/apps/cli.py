@@ -1,5 +1,6 @@
 """The command line: names of the commands, and what becomes of an error."""
 
+import ast
 import dis
 import importlib
 import io
@@ -10,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import ModuleType
+from importlib import resources
 from typing import NamedTuple
 
 __all__ = ["COMMANDS", "kill_is_interrupt", "main"]
@@ -60,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((n for n in COMMANDS if words[: n.count(" ") + 1] == n.split()), None)
     try:
+        if name is None:
+            return _overview(words)
         from worldmodel.apps import settings
         from worldmodel.apps.parsing import parse
 
-        if name is None:
-            return _overview(words, settings)
         command = COMMANDS[name]
         told = parse(getattr(settings, command.settings), name, words[name.count(" ") + 1 :])
         module = importlib.import_module(command.module)
@@ -95,7 +96,7 @@ def kill_is_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _overview(words: Sequence[str], settings: ModuleType) -> int:
+def _overview(words: Sequence[str]) -> int:
     """The commands, or those of a group, for --help or behind a name that is none of them."""
     first, known = [*words, ""][0], ", ".join(COMMANDS)
     asked = set(words[1:2]) <= {"-h", "--help"}
@@ -106,7 +107,10 @@ def _overview(words: Sequence[str], settings: ModuleType) -> int:
         nameless = not first or first.startswith("-")
         _complain("", f"a command must be given: {known}" if nameless else none)
         return 2
-    told = {n: getattr(settings, COMMANDS[n].settings).__doc__ for n in COMMANDS if n in group}
+    # Their docstrings from the source: importing the records takes far longer.
+    source = resources.files(__package__).joinpath("settings.py").read_text(encoding="utf-8")
+    kinds = {c.name: c for c in ast.parse(source).body if isinstance(c, ast.ClassDef)}
+    told = {n: ast.get_docstring(kinds[COMMANDS[n].settings]) for n in COMMANDS if n in group}
     about = "World models that predict embeddings, and planning with them.\n\ncommands:"
     lines = [f"  {name:<12}  {line}" for name, line in told.items()]
     sys.stdout.write("\n".join(["usage: worldmodel COMMAND [--help] ...\n", about, *lines, ""]))

@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 
@@ -69,11 +68,10 @@ def read_settings(path: Path) -> Values:
         raise FileNotFoundError(f"--config must be a file, got {path}")
     if path.stat().st_size > _CAP:
         raise ValueError(f"{path} must be a file of settings, got one of over 1 MiB")
-    # YAML 1.1 reads 1e-3 as a word; JSON files keep their numbers this way.
-    name, load = ("JSON", json.loads) if path.suffix == ".json" else ("YAML", yaml.safe_load)
     try:
-        values = load(path.read_text(encoding="utf-8", errors="replace"))
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        values = _load(path.name, path.read_text(encoding="utf-8", errors="replace"))
+    except (ValueError, RecursionError) as error:
+        name = "JSON" if path.suffix == ".json" else "YAML"
         raise ValueError(f"{path} is not {name}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ValueError(f"{path} must hold settings by name, got {type(values).__name__}")
@@ -155,8 +153,21 @@ def preset(command: str, option: str, name: str) -> Values:
 def _packaged(file: str, command: str) -> Values:
     """What presets.json or help.yaml beside this module holds for a command."""
     text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
-    found: Values = yaml.safe_load(text).get(command, {})
+    found: Values = _load(file, text).get(command, {})
     return found
+
+
+def _load(name: str, text: str) -> Any:
+    """What a JSON or YAML file of that name holds; ValueError if it is neither."""
+    # YAML 1.1 reads 1e-3 as a word; JSON files keep their numbers this way.
+    if name.endswith(".json"):
+        return json.loads(text)
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
@@ -193,7 +204,6 @@ def _print_help(kind: type[Settings], command: str, flags: Sequence[str]) -> NoR
     shown: type[Settings] = type(kind.__name__, (kind,), {"__doc__": about})
     for name, value in (given | _chosen(kind, command, given)).items():
         shown.model_fields[name].default = value
-    shown.model_rebuild(force=True)
     parser = _source(shown, command, None).root_parser
     parser.epilog = told.get("examples")
     parser.print_help()

@@ -74,7 +74,7 @@ def option(default: Any, about: str, **more: Any) -> Any:
 class Settings(BaseModel):
     """What every command takes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
     may_change: ClassVar[tuple[str, ...]] = ()
     """Settings that may differ when a run is resumed: they decide no number."""
     config: Path | None = option(None, "YAML or JSON file; flags win over it", exclude=True)

@@ -44,7 +44,7 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "two-room": Recipe(
-        "two-room", "--episodes 2000 --length 80 --bump 0.4", "--steps 3000", None,
+        "two-room", "--episodes 800 --length 80 --bump 0.4", "--steps 600", None,
         ("--planner icem --horizon 7 --iterations 4", "--planner cem"), (25,),
         "Goals further away are for sub-goals (docs/far-goals.md).",
     ),
@@ -95,7 +95,7 @@ def make(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
         own = runs / f"half-0-{n}"
         shutil.copytree(runs / "half-0", own, dirs_exist_ok=True)
         found = judge(own, runs / f"{VALIDATION}-{far}.json", f"{flags} --keep-planner")
-        rates[own] = found["success_rate"]
+        rates[own] = found["success_rate_at_end"]
     best = max(rates, key=rates.__getitem__)
     for seed in seeds:
         shutil.copy(best / "planner.json", runs / f"half-{seed}")

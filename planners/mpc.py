@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Generic, Literal, NamedTuple
 
 import torch
@@ -55,6 +56,7 @@ def split_blocks(actions: Tensor, block: int) -> Tensor:
     return actions.reshape(*lead, k * block, width // block)
 
 
+@dataclass(eq=False, repr=False)
 class MPC(Generic[StateT]):
     """Model-predictive control of B environments with any method.
 
@@ -69,69 +71,56 @@ class MPC(Generic[StateT]):
     `record` is all that it knows; it may be kept, sent to another thread, and set again. `last` is
     the `Plan` of the last call of `act`, in planning units; None before the first.
 
-    Args:
-        method: which planner.
-        horizon: H, actions planned ahead.
-        action_dim: A, controls times `block`.
-        iterations: of each `act`, or a function of the control step since any problem began.
-        execute: actions to hand out per call, in [1, horizon − committed].
-        committed: c, actions that are executed while planning goes on.
-        bounds: allowed actions, in the environment's units, and how they were normalised.
-        seed: an integer, or [batch] integers.
-        batch: B, environments.
-        block: environment steps per action; `act` splits an action into that many.
-        tail: how a shifted plan ends, "zero" (as in LeWM's release; inside the bounds) or "repeat".
-        history: observations to keep, with the actions between them.
-        stop, deadline: as in `optimize`.
-        dtype, device: of the search.
     Raises: ValueError on a number out of range, TypeError on an argument of another kind.
     Warns: RuntimeWarning in the first `act`, if a cost of the last step alone (see `Cost`) meets a
         controller that executes less than its plan.
     """
 
-    def __init__(
-        self,
-        method: Method[StateT],
-        *,
-        horizon: int,
-        action_dim: int,
-        iterations: int | Callable[[int], int],
-        execute: int = 1,
-        committed: int = 0,
-        bounds: Bounds | None = None,
-        seed: int | Tensor = 0,
-        batch: int = 1,
-        block: int = 1,
-        tail: Literal["zero", "repeat"] = "zero",
-        history: int = 1,
-        stop: float | None = None,
-        deadline: float | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        instance("method", method, Method, "CEM()")
-        one_of("tail", tail, ("zero", "repeat"))
-        instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
-        number("stop", stop, "(0, inf)", optional=True)
-        number("deadline", deadline, "(0, inf)", optional=True)
-        if not callable(iterations):
-            integer("iterations", iterations, 1)
-        placed(dtype, device)
-        A, H = integer("action_dim", action_dim, 1), integer("horizon", horizon, 1)
-        self.method, self.bounds, self.tail = method, bounds, tail
-        self.iterations, self.stop, self.deadline = iterations, stop, deadline
-        self.committed = integer("committed", committed, 0, H - 1)
-        self.execute = integer("execute", execute, 1, H - self.committed)
-        self.block, self.history = integer("block", block, 1), integer("history", history, 1)
+    method: Method[StateT]  #: Which planner.
+    _: KW_ONLY
+    horizon: int  #: H, actions planned ahead.
+    action_dim: int  #: A, controls times `block`.
+    #: Of each `act`, or a function of the control step since any problem began.
+    iterations: int | Callable[[int], int]
+    execute: int = 1  #: Actions to hand out per call, in [1, horizon − committed].
+    committed: int = 0  #: c, actions that are executed while planning goes on.
+    #: Allowed actions, in the environment's units, and how they were normalised.
+    bounds: Bounds | None = None
+    seed: int | Tensor = 0  #: An integer, or [batch] integers.
+    batch: int = 1  #: B, environments.
+    block: int = 1  #: Environment steps per action; `act` splits an action into that many.
+    #: How a shifted plan ends, "zero" (as in LeWM's release; inside the bounds) or "repeat".
+    tail: Literal["zero", "repeat"] = "zero"
+    history: int = 1  #: Observations to keep, with the actions between them.
+    stop: float | None = None  #: As in `optimize`.
+    deadline: float | None = None  #: As in `optimize`.
+    dtype: torch.dtype = torch.float32  #: Of the search.
+    device: torch.device | str = "cpu"  #: Of the search.
+
+    def __post_init__(self) -> None:
+        instance("method", self.method, Method, "CEM()")
+        one_of("tail", self.tail, ("zero", "repeat"))
+        instance("bounds", self.bounds, Bounds, "Bounds(-1, 1)", optional=True)
+        number("stop", self.stop, "(0, inf)", optional=True)
+        number("deadline", self.deadline, "(0, inf)", optional=True)
+        if not callable(self.iterations):
+            integer("iterations", self.iterations, 1)
+        placed(self.dtype, self.device)
+        A, H = integer("action_dim", self.action_dim, 1), integer("horizon", self.horizon, 1)
+        self.committed = integer("committed", self.committed, 0, H - 1)
+        self.execute = integer("execute", self.execute, 1, H - self.committed)
+        self.block = integer("block", self.block, 1)
+        self.history = integer("history", self.history, 1)
         require(A % self.block == 0, f"block must divide action_dim = {A}, got {self.block}")
-        if self.committed and method.discrete:
+        if self.committed and self.method.discrete:
             raise ValueError("committed must be 0 for choices: none of them is rest")
-        start = torch.zeros(integer("batch", batch, 1), H, A, dtype=dtype, device=device)
-        self._units = Bounds(-torch.inf, torch.inf) if bounds is None else bounds
+        shape = integer("batch", self.batch, 1), H, A
+        start = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        self._units = self.bounds or Bounds(-torch.inf, torch.inf)
         box = self._units.box(start)
         self._rest = self._units.from_environment(start[:, :1]).clamp(*box)
         self._start = mirrored(start, *box)
-        self._streams = problem_seeds(seed, batch, start.device)
+        self._streams = problem_seeds(self.seed, self.batch, start.device)
         self.last: Plan | None = None
         self.record = self.begin()
 

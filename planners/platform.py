@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence, Sized
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Generic, Protocol, runtime_checkable
 
 import torch
@@ -25,6 +26,7 @@ class Costable(Protocol):
         """Costs [B, S] of candidates [B, S, H, A]."""
 
 
+@dataclass(eq=False, repr=False)
 class PlatformSolver(Generic[StateT]):
     """Satisfies stable-worldmodel's `Solver` protocol, so that `WorldModelPolicy` can use it.
 
@@ -32,45 +34,37 @@ class PlatformSolver(Generic[StateT]):
     `batch_size` is a matter of speed alone, and keeps to `bounds`. `action_dim` (controls, or
     options of all choices, times action block), `n_envs` and `horizon` are 0 before `configure`.
 
-    Args:
-        method: which planner; a discrete one for an action space of choices.
-        cost: the platform's model or evaluator, with `get_cost(info, candidates)`.
-        iterations: of the method, per plan.
-        bounds: in the environment's units; give the mean and std of the platform's action scaler.
-            None means the box of the action space, as if the model took raw actions; it warns.
-        seed: of the streams; a problem is its place among the environments that need a plan.
-        batch_size: environments planned at once; None means all. 1 is the platform's own default,
-            and all that LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
-        device, dtype: of the search.
-        callbacks: the platform's recorders of what every method has: `step`, `candidates`, `costs`.
     Raises: ValueError on a number below 1, TypeError on an argument of another kind.
     """
 
-    def __init__(
-        self,
-        method: Method[StateT],
-        cost: Costable,
-        *,
-        iterations: int,
-        bounds: Bounds | None = None,
-        seed: int = 1234,
-        batch_size: int | None = 1,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        callbacks: Sequence[Any] = (),
-    ) -> None:
-        instance("method", method, Method, "CEM()")
-        instance("cost", cost, Costable, "a model with get_cost")
-        instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
-        instance("callbacks", callbacks, Sequence, "()")
-        placed(dtype, device)
-        self.method: Method[Any] = method
-        self.cost, self.bounds, self.callbacks = cost, bounds, tuple(callbacks)
-        self.iterations = integer("iterations", iterations, 1)
-        self.seed, self.device, self.dtype = integer("seed", seed), torch.device(device), dtype
-        self.batch_size = None if batch_size is None else integer("batch_size", batch_size, 1)
+    method: Method[StateT]  #: Which planner; a discrete one for an action space of choices.
+    cost: Costable  #: The platform's model or evaluator, with `get_cost(info, candidates)`.
+    _: KW_ONLY
+    iterations: int  #: Of the method, per plan.
+    #: In the environment's units; give the mean and std of the platform's action scaler. None means
+    #: the box of the action space, as if the model took raw actions; it warns.
+    bounds: Bounds | None = None
+    seed: int = 1234  #: Of the streams; a problem is its place among those that need a plan.
+    #: Environments planned at once; None means all. 1 is the platform's own default, and all that
+    #: LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
+    batch_size: int | None = 1
+    device: torch.device | str = "cpu"  #: Of the search.
+    dtype: torch.dtype = torch.float32  #: Of the search.
+    #: The platform's recorders of what every method has: `step`, `candidates`, `costs`.
+    callbacks: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        instance("method", self.method, Method, "CEM()")
+        instance("cost", self.cost, Costable, "a model with get_cost")
+        instance("bounds", self.bounds, Bounds, "Bounds(-1, 1)", optional=True)
+        instance("callbacks", self.callbacks, Sequence, "()")
+        placed(self.dtype, self.device)
+        self.iterations = integer("iterations", self.iterations, 1)
+        self.seed, self.device = integer("seed", self.seed), torch.device(self.device)
+        if self.batch_size is not None:
+            self.batch_size = integer("batch_size", self.batch_size, 1)
         self.action_dim = self.n_envs = self.horizon = self._choices = self._calls = 0
-        self._box = bounds
+        self._box = self.bounds
 
     def configure(self, *, action_space: Any, n_envs: int, config: Any) -> None:
         """Take over sizes: a vectorised space, a box or choices, and the platform's `PlanConfig`.
@@ -113,15 +107,15 @@ class PlatformSolver(Generic[StateT]):
         require(B > 0, f"info_dict must hold tensors or arrays [B, …], got {list(info_dict)}")
         start = torch.zeros(B, self.horizon, self.action_dim, dtype=self.dtype, device=self.device)
         if init_action is not None:
-            given, (B, H, A) = torch.as_tensor(init_action, device=self.device), start.shape
+            given, (B, H, A) = torch.as_tensor(init_action, device=start.device), start.shape
             if self._choices:
-                numbers = torch.arange(self._choices, device=self.device)
+                numbers = torch.arange(self._choices, device=start.device)
                 given = (given.unsqueeze(-1) == numbers).flatten(-2)
             T, shape = given.shape[1] if given.ndim == 3 else 0, list(given.shape)
             fits = shape == [B, T, A] and H >= T
             require(fits, f"init_action must be [{B}, at most {H}, {A}], got {shape}")
             start[:, :T] = given.to(start)
-        streams = problem_seeds(self.seed + self._calls, B, self.device)
+        streams = problem_seeds(self.seed + self._calls, B, start.device)
         self._calls += 1
         size = self.batch_size or B
         for recorder in self.callbacks:

@@ -49,12 +49,6 @@ class Proposals:
     The start stands among them; under `MPC` it is the rest of the last plan. Proposals are of one
     moment: give them step by step, `mpc.act(cost, method=Proposals(method, plans, bounds))`.
 
-    Args:
-        method: what refines, with a narrow spread that has a floor, such as
-            `CEM(16, 4, init_std=0.3, min_std=0.05)`; None takes the cheapest and searches no more.
-        candidates: a `Source`, or a tuple of them; () for none.
-        bounds: those of the search; proposals in other units are then refused. A search clamps
-            what lies outside and says nothing.
     Raises: ValueError if more than a quarter of the proposed numbers lie outside of `bounds`, or
         one by more than their width; later, if proposals are not [B, P, H, A]. TypeError on an
         argument of another kind.
@@ -62,8 +56,11 @@ class Proposals:
         PRISM, arXiv:2606.07974.
     """
 
+    #: What refines, with a narrow spread that has a floor, such as
+    #: `CEM(16, 4, init_std=0.3, min_std=0.05)`; None takes the cheapest and searches no more.
     method: Method[Any] | None
-    candidates: Source | tuple[Source, ...] = ()
+    candidates: Source | tuple[Source, ...] = ()  #: A `Source`, or a tuple of them; () for none.
+    #: Those of the search, which clamps what lies outside; proposals in other units are refused.
     bounds: Bounds | None = None
 
     def __post_init__(self) -> None:

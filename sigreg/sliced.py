@@ -20,14 +20,9 @@ from sigreg._arguments import (
 from sigreg.directions import Sketch
 
 __all__ = [
-    "SlicedTest",
-    "anderson_darling",
-    "cramer_von_mises",
-    "extended_jarque_bera",
-    "hermite_moments",
-    "jarque_bera",
-    "watson",
-]
+    "SlicedTest", "anderson_darling", "cramer_von_mises", "extended_jarque_bera", "hermite_moments",
+    "jarque_bera", "watson",
+]  # fmt: skip
 
 
 class SlicedTest(Sketch):

@@ -19,6 +19,7 @@ from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.layers import given
 from worldmodel.model import WorldModel
 from worldmodel.records import as_seed
+from worldmodel.transitions import check_recorded
 
 __all__ = ["DistanceHead", "Head", "fit_distance", "fit_head", "load_head", "save_head"]
 
@@ -143,9 +144,7 @@ def fit_distance(
         +3 %, arXiv:2608.10145.
     """
     E, T, D = z.shape
-    if actions.shape[:2] != (E, T - 1) or T <= reach:
-        got = f"T > reach = {reach}, got {list(z.shape)} and {list(actions.shape)}"
-        raise ValueError(f"z and actions must be [E, T, D] and [E, T - 1, A] with {got}")
+    check_recorded(z, actions, "reach", reach)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(as_seed(seed))
         head = DistanceHead(D, hidden).to(z)

@@ -15,6 +15,7 @@ from worldmodel.records import Batch, Losses, lead
 __all__ = ["ComposedTerms", "InverseDynamics", "PLDMTerms", "composed_loss", "jepa_loss",
            "pldm_loss", "rollout_error", "straightening"]  # fmt: skip
 
+_PLDM = ["variance", "covariance", "similarity", "time_variance", "time_covariance", "inverse"]
 _EPSILON = 1e-4  # inside the root, so that a collapsed coordinate has a gradient
 
 
@@ -181,14 +182,7 @@ def composed_loss(
     return losses._replace(total=total, terms={k: v.detach() for k, v in found.items()})
 
 
-@checked(
-    variance="[0, inf)",
-    covariance="[0, inf)",
-    similarity="[0, inf)",
-    time_variance="[0, inf)",
-    time_covariance="[0, inf)",
-    inverse="[0, inf)",
-)
+@checked(**dict.fromkeys(_PLDM, "[0, inf)"))
 class PLDMTerms(nn.Module):
     """Seven-term PLDM without its prediction error: what stands where SIGReg stands.
 

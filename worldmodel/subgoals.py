@@ -32,16 +32,13 @@ class Graph:
 
         d(i, j) = least Σ of edges from i to j,   edges (u, v): distance(u, v) ≤ `edge` blocks
 
-    Attributes:
-        landmarks, distance: [M, D], and of embeddings.
-        ways, edge: [M, M], blocks, inf where there is no way; most blocks of one edge.
     Source: Search on the replay buffer, Eysenbach et al., arXiv:1906.05253.
     """
 
-    landmarks: Tensor
-    distance: Distance
-    ways: Tensor
-    edge: float
+    landmarks: Tensor  #: [M, D]
+    distance: Distance  #: Of embeddings.
+    ways: Tensor  #: [M, M], blocks, inf where there is no way.
+    edge: float  #: Most blocks of one edge.
 
     @classmethod
     @checked(z="E T D", edge="(0, inf)")

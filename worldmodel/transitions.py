@@ -18,57 +18,35 @@ __all__ = ["Recipe", "Transitions", "draw"]
 @checked(discount="[0, 1]", share="(0, 1)", alpha="[0, inf)", random="[0, 1]")
 @dataclass(frozen=True)
 class Recipe:
-    """What policies and values are made of, and which goals they learn from.
+    """What policies and values are made of, and which goals they learn from."""
 
-    Attributes:
-        chunk: n, blocks that are decided and done together.
-        modes: K, Gaussians of a policy; as many proposals.
-        hidden: widths of every network.
-        discount: γ of a block; 1 / (1 − γ) blocks are seen well, and value goals of the same
-            episode lie as far ahead on average.
-        share: κ, the expectile; near 1 for the best that was ever done from there.
-        alpha: α, temperature of AWR, or weight of cloning.
-        ahead: k, blocks to a sub-goal; 25 steps in the source, 10 where things are handled.
-        random: share of policy goals from anywhere; 0 unless episodes are pieces to be stitched
-            together, since a policy imitates its data even on the way to nowhere.
-    """
-
-    chunk: int = 1
-    modes: int = 1
-    hidden: tuple[int, ...] = (512, 512, 512)
+    chunk: int = 1  #: n, blocks that are decided and done together.
+    modes: int = 1  #: K, Gaussians of a policy; as many proposals.
+    hidden: tuple[int, ...] = (512, 512, 512)  #: Widths of every network.
+    #: γ of a block; 1 / (1 − γ) blocks are seen well, and value goals of the same episode lie as
+    #: far ahead on average.
     discount: float = 0.99
-    share: float = 0.9
-    alpha: float = 10.0
-    ahead: int = 5
+    share: float = 0.9  #: κ, the expectile; near 1 for the best that was ever done from there.
+    alpha: float = 10.0  #: α, temperature of AWR, or weight of cloning.
+    ahead: int = 5  #: k, blocks to a sub-goal; 25 steps in the source, 10 where things are handled.
+    #: Share of policy goals from anywhere; 0 unless episodes are pieces to be stitched together,
+    #: since a policy imitates its data even on the way to nowhere.
     random: float = 0.0
 
 
 class Transitions(NamedTuple):
-    """N steps, each with goals.
+    """N steps, each with goals."""
 
-    Attributes:
-        z: [N, D], s_t.
-        actions: [N, n, A], what was done from there.
-        following: [N, D], s_{t+n}.
-        value_goal: [N, D], for values.
-        reward: [N], −Σ_{i<n} γ^i until the value goal is reached, 0 where s_t is it.
-        discount: [N], γ^n, or 0 where the value goal is reached on the way.
-        goal: [N, D], for policies, later in the episode.
-        until: [N], blocks until then; those done later lead elsewhere.
-        subgoal: [N, D], k blocks ahead, but no further than `goal`.
-        low_goal: [N, D], k blocks ahead, but no further than the end.
-    """
-
-    z: Tensor
-    actions: Tensor
-    following: Tensor
-    value_goal: Tensor
-    reward: Tensor
-    discount: Tensor
-    goal: Tensor
-    until: Tensor
-    subgoal: Tensor
-    low_goal: Tensor
+    z: Tensor  #: [N, D], s_t.
+    actions: Tensor  #: [N, n, A], what was done from there.
+    following: Tensor  #: [N, D], s_{t+n}.
+    value_goal: Tensor  #: [N, D], for values.
+    reward: Tensor  #: [N], −Σ_{i<n} γ^i until the value goal is reached, 0 where s_t is it.
+    discount: Tensor  #: [N], γ^n, or 0 where the value goal is reached on the way.
+    goal: Tensor  #: [N, D], for policies, later in the episode.
+    until: Tensor  #: [N], blocks until then; those done later lead elsewhere.
+    subgoal: Tensor  #: [N, D], k blocks ahead, but no further than `goal`.
+    low_goal: Tensor  #: [N, D], k blocks ahead, but no further than the end.
 
 
 def check_recorded(z: Tensor, actions: Tensor, name: str, least: int) -> int:

@@ -26,10 +26,12 @@ from worldmodel.apps.evaluate import (
     read_result,
     write_result,
 )
+from worldmodel.apps.evaluate.result import rate_by_episode
 from worldmodel.apps.report import render
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.apps.settings import PlannerSettings, TrialSettings
 from worldmodel.data import ActionScale, HDF5Writer, action_digest
+from worldmodel.study import proportion
 from worldmodel.worlds import TwoRoom, collect
 
 SEARCH = ["--samples", "6", "--elites", "3", "--iterations", "2", "--horizon", "2"]
@@ -141,6 +143,22 @@ def test_rates_are_those_of_the_outcomes(manifest: Manifest) -> None:
     assert all((one.steps is not None) == one.success for one in found.outcomes)
 
 
+def test_pairs_of_one_episode_do_not_narrow_an_interval() -> None:
+    """200 pairs of 20 episodes that each succeed whole or not at all are 20 trials, not 200."""
+    rng = np.random.default_rng(0)
+    whole = np.arange(20).repeat(10)
+    missed = np.zeros(2)
+    for _ in range(200):
+        shares = (rng.random(20) < 0.6).astype(float).repeat(10)
+        for n, found in enumerate((rate_by_episode(shares, whole),
+                                   rate_by_episode(shares, np.arange(200)))):  # fmt: skip
+            missed[n] += not found.low <= 0.6 <= found.high
+    assert missed[0] < 0.1 * 200 < 0.4 * 200 < missed[1]
+    alone = rate_by_episode(shares, np.arange(200))
+    assert alone == proportion(shares.sum(), 200)
+    assert rate_by_episode(np.ones(200), whole) == proportion(20, 20)
+
+
 def test_repeats_do_not_narrow_the_interval(manifest: Manifest) -> None:
     """The same pair tried twice is one pair: a policy without chance gains nothing by it."""
     once = evaluate(ExpertPolicy(), manifest, tiny())
@@ -174,9 +192,15 @@ TOP = (
     "success_rate_by_repeat pairs repeats mean_steps_to_goal final_distance planning_seconds "
     "expert_success_rate expert_success_interval expert_success_rate_at_end random_success_rate "
     "random_success_interval random_success_rate_at_end noop_success_rate noop_success_interval "
-    "noop_success_rate_at_end manifest_hash fingerprint outcomes"
+    "noop_success_rate_at_end manifest_hash fingerprint outcomes median_steps_to_goal "
+    "progress_to_goal action_roughness by_rule pair_episodes clear_reports"
 )
 KEYS = sorted(TOP.split())
+# What results of earlier versions lack.
+ADDED = {
+    "median_steps_to_goal", "progress_to_goal", "action_roughness", "by_rule", "pair_episodes",
+    "clear_reports",
+}  # fmt: skip
 INNER = {
     "final_distance": "median p95",
     "planning_seconds": "median p95 pairs_per_decision median_per_pair decisions",
@@ -187,7 +211,7 @@ PLANNER = (
     "name samples iterations elites std temperature rate horizon execute held cost together "
     "dtype compile cuda_graph"
 )
-OUTCOME = "pair repeat success success_at_end steps final_distance"
+OUTCOME = "pair repeat success success_at_end steps final_distance roughness"
 
 
 def test_the_keys_of_a_result_stay(run: Run, manifest: Manifest, tmp_path: Path) -> None:
@@ -515,6 +539,39 @@ def test_what_differs_in_more_than_the_policy_is_not_compared(result_of: ResultO
         compare(a, result_of([0, 1, 1], manifest_hash="f" * 64))
 
 
+def test_pairs_of_one_episode_are_one_coin(result_of: ResultOf) -> None:
+    """Ten pairs won in one episode are one win: the test has two coins, the interval five."""
+    a, b, of = [0] * 50, [1] * 10 + [0] * 39 + [1], tuple(n // 10 for n in range(50))
+    apart, shared = (
+        compare(result_of(a), result_of(b, pair_episodes=episodes)).success for episodes in ((), of)
+    )
+    assert (apart.p_value, shared.p_value) == (2 * 0.5**11, 0.5)
+    assert (apart.episodes, shared.episodes, shared.only_b_better) == (50, 5, 11)
+    assert apart.interval[0] > 0.08
+    assert shared.interval[0] <= 0.02 < apart.interval[1] < shared.interval[1]
+
+
+def test_training_seeds_widen_what_pairs_alone_would_say(result_of: ResultOf) -> None:
+    """Runs that disagree leave more open than one run; runs that agree leave as much."""
+    rng = np.random.default_rng(0)
+    flags = [(rng.random(200) < p).astype(int).tolist() for p in (0.4, 0.6, 0.5)]
+    a, b = [result_of([0, 1] * 100)] * 3, [result_of(some) for some in flags]
+    one = compare(result_of([0, 1] * 100), result_of(flags[2])).success
+    three = compare(a, b).success
+    assert three.b == pytest.approx(np.mean(flags), abs=1e-4)
+    assert three.b_runs == pytest.approx([np.mean(some) for some in flags])
+    assert three.b_interval[1] - three.b_interval[0] > one.b_interval[1] - one.b_interval[0]
+    half = (three.interval[1] - three.interval[0]) / 2
+    # Student's 97.5 % point of two degrees of freedom is 4.30.
+    assert half > 4.3 * np.std([np.mean(some) for some in flags], ddof=1) / 3**0.5
+    assert three.smallest_difference == pytest.approx(1.43 * half, abs=1e-3)
+    same = compare([result_of([0, 1] * 100)] * 3, [result_of(flags[2])] * 3).success
+    assert same.interval == one.interval
+    # Without a difference anywhere, something may still have been missed.
+    none = compare(a, a).success
+    assert none.interval == (-0.0188, 0.0188)
+
+
 def test_comparing_on_the_command_line(
     tmp_path: Path, result_of: ResultOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -530,6 +587,9 @@ def test_comparing_on_the_command_line(
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     assert "+66.7 points" in page
     assert "must not exist yet" in refused(capsys, *words, "--out", str(tmp_path / "c.json"))
+    write_result(result_of([1, 0, 0]), tmp_path / "b2.json")
+    assert main([*words[:2], str(tmp_path / "b*.json")]) == 0
+    assert "over 3 episodes and 1 and 2 training seeds" in capsys.readouterr().out
     (tmp_path / "d.html").write_text("mine")
     assert "d.html" in refused(capsys, *words, "--out", str(tmp_path / "d.json"))
     assert not (tmp_path / "d.json").exists()
@@ -555,7 +615,7 @@ def test_what_is_no_result_is_one_line(
     optional = {
         json.dumps({k: v for k, v in content.items() if k != key})
         for key in KEYS
-        if key.startswith("expert_")
+        if key.startswith("expert_") or key in ADDED
     }
     for text in texts:
         bad.write_text(text, encoding="utf-8")

@@ -60,7 +60,7 @@ def test_pairs_stay_inside_episodes_of_any_length() -> None:
     """Of uneven episodes every pair of rows `offset` apart can be drawn, and no other."""
     lengths = [4, 2, 7, 3]
     episodes = [np.stack([np.full(n, 9 * e), np.arange(n)], -1) for e, n in enumerate(lengths)]
-    pairs = make_pairs(WORLD, episodes, 5, offset=3, seed=0, keep_solved=True)
+    pairs = make_pairs(WORLD, episodes, 5, offset=3, seed=0, protocol="published")
     drawn = sorted(zip(pairs.episodes.tolist(), pairs.rows.tolist(), strict=True))
     assert drawn == [(0, 0), (2, 0), (2, 1), (2, 2), (2, 3)]
     assert pairs.dropped == 0

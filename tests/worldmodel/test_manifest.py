@@ -16,6 +16,7 @@ from worldmodel.apps.evaluate.manifest import (
     read_manifest,
     write_manifest,
 )
+from worldmodel.data import HDF5Writer
 from worldmodel.worlds import TwoRoom, collect
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "benchmarks" / "manifests"
@@ -112,7 +113,7 @@ def test_what_is_no_manifest_is_named(tmp_path: Path) -> None:
         ("budget", 0, "budget must be greater than or equal to 1, got 0"),
         ("budget", "50", "budget must be a valid integer"),
         ("seed", -1, "seed must be"),
-        ("protocol", "none", "protocol must be 'held-out' or 'historical'"),
+        ("protocol", "none", "protocol must be 'held-out', 'strict'"),
         ("starts", [[1.0, 2.0]] * 19, "must be of the same pairs"),
         ("starts", [[1.0]] * 20, "must be of the same pairs"),
         ("starts", [[1.0, 2.0]] * 19 + [[1.0]], "must be rows of finite numbers"),
@@ -211,3 +212,40 @@ def test_a_budget_shorter_than_the_way_is_remarked_upon(
         assert main(["manifest", *words, "--budget", budget, "--out", out]) == 0
         told = "the budget is shorter than the 6 steps of the episode" in capsys.readouterr().out
         assert told == shorter
+
+
+def test_no_episode_gives_a_second_pair_before_all_have_given_one() -> None:
+    """Of 30 episodes 20 pairs come from 20; of 8 episodes 20 pairs come two or three from each."""
+    assert len(set(made().episodes.tolist())) == 20
+    few = make_manifest(
+        WORLD, list(WALKS.states[:8]), NAMES, num=20, offset=5, budget=9, seed=0, source="walks"
+    )
+    counts = np.bincount(few.episodes)
+    assert (counts.min(), counts.max(), len(counts)) == (2, 3, 8)
+
+
+def test_too_few_episodes_are_remarked_upon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More pairs than episodes are said to share some; as many are not."""
+    with HDF5Writer(tmp_path / "walks.h5") as writer:
+        for states, actions in zip(WALKS.states[:4], WALKS.actions[:4], strict=True):
+            writer.write(WORLD.render(states), actions, states)
+    words = ["manifest", "--env", "two-room", "--data", str(tmp_path / "walks.h5"), "--offset", "6"]
+    for pairs, shared in (("4", False), ("5", True)):
+        assert main([*words, "--pairs", pairs, "--out", str(tmp_path / f"{pairs}.json")]) == 0
+        assert ("fewer than the pairs: some share one" in capsys.readouterr().out) == shared
+
+
+def test_a_protocol_sets_offset_and_budget_unless_told(tmp_path: Path) -> None:
+    """Strict goals lie 50 steps away with 100 allowed; CLEAR's start and goal are a door apart."""
+    words = ["manifest", "--env", "two-room", "--pairs", "5", "--protocol"]
+    assert main([*words, "strict", "--out", str(tmp_path / "s.json")]) == 0
+    strict = read_manifest(tmp_path / "s.json")
+    assert (strict.protocol, strict.offset, strict.budget) == ("strict", 50, 100)
+    assert main([*words, "strict", "--offset", "60", "--out", str(tmp_path / "t.json")]) == 0
+    assert read_manifest(tmp_path / "t.json").offset == 60
+    assert main([*words, "clear-strict", "--out", str(tmp_path / "c.json")]) == 0
+    clear = read_manifest(tmp_path / "c.json")
+    assert (TwoRoom().room(clear.starts) != TwoRoom().room(clear.goals)).all()
+    assert clear.criterion.startswith("centres closer than 8 of 224 units")

@@ -87,7 +87,10 @@ def result(name: str) -> dict[str, Any]:
         "env": name, "protocol": "historical", "manifest_protocol": "held-out",
         "manifest_pairs": 8, "criterion": name, "offset": 25, "budget": 50, "pairs": 4,
         "repeats": 2, "pairs_dropped_as_solved": 1, "manifest_hash": name,
-        "mean_steps_to_goal": None, "final_distance": {"median": 1.5, "p95": 2.0},
+        "mean_steps_to_goal": None, "median_steps_to_goal": None, "progress_to_goal": 0.5,
+        "action_roughness": 0.1, "pair_episodes": [0, 0, 1, 2], "clear_reports": [0.84, None],
+        "by_rule": {name: {"criterion": name, "success_rate": 0.5, "success_rate_at_end": 0.25}},
+        "final_distance": {"median": 1.5, "p95": 2.0},
         "planning_seconds": {"median": 0.1, "p95": 0.2, "pairs_per_decision": 4},
         "expert_success_rate": None, "expert_success_interval": None,
         "fingerprint": {"run": name, "planner": {"name": name}, "world_versions": {name: name},
@@ -99,7 +102,9 @@ def result(name: str) -> dict[str, Any]:
 def compared(name: str) -> dict[str, Any]:
     """What `compare` finds of 20 pairs."""
     part = {"a": 0.5, "b": 0.75, "difference": 0.25, "pairs": 20, "only_a_better": 1,
-            "only_b_better": 6, "p_value": 0.125}  # fmt: skip
+            "only_b_better": 6, "p_value": 0.125, "episodes": 20, "a_runs": [0.5], "b_runs": [0.75],
+            "a_interval": [0.3, 0.7], "b_interval": [0.5, 0.9], "interval": [0.05, 0.45],
+            "smallest_difference": 0.286}  # fmt: skip
     both = {"success": part, "success_at_end": part}
     return {"manifest_hash": name, "protocol": "historical"} | both
 

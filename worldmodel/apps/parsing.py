@@ -160,10 +160,11 @@ def _packaged(file: str, command: str) -> Values:
 
 
 def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
-    """What the presets set that these values choose."""
+    """What the presets set that these values choose, or that an earlier preset chose."""
     found: Values = {}
     for option, entries in _packaged("presets.json", command).items():
-        found |= entries.get(str(values.get(option, kind.model_fields[option].default)), {})
+        chosen = (found | values).get(option, kind.model_fields[option].default)
+        found |= entries.get(str(chosen), {})
     return found
 
 

@@ -29,7 +29,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NumProj = Annotated[int, Field(ge=1, le=2**20)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Protocol = Literal["held-out", "historical"]
+Protocol = Literal[
+    "held-out", "strict", "published", "historical", "clear-moderate", "clear-strict"
+]
 Precision = Literal["auto", "float32", "bfloat16"]
 Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling", "proposals"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -289,7 +291,7 @@ class ManifestSettings(Settings):
     data: Source | None = option(None, f"episodes with states to draw from: {_DATA}")
     state: list[str] | None = option(None, "columns of --data that hold the state")
     unseen_by: Existing | None = option(None, "run whose training episodes are left out of --data")
-    protocol: Protocol = option("held-out", "historical keeps pairs that are solved already")
+    protocol: Protocol = option("held-out", "how pairs are drawn, and which; see the docs")
     out: Path = Field(description="file to write")
 
     @model_validator(mode="after")
@@ -376,7 +378,7 @@ class TrialSettings(PlannerSettings):
 
     batch_size: Count = option(64, "pairs side by side; changes no outcome")
     seeds: Count = option(1, "try every pair this often, with other seeds each time")
-    protocol: Protocol = option("held-out", "historical allows training rows and counts 50 pairs")
+    protocol: Protocol = option("held-out", "which pairs count and what success is; see the docs")
     env: str | None = option(None, "a class of your own the manifest names, package.module:Class")
     workers: Simulators = None
 
@@ -396,10 +398,13 @@ class EvaluateSettings(TrialSettings):
     out: Path = Field(exclude=True, description="folder to write to")
 
 
-class CompareSettings(Settings):
-    """The paired difference of two results on one manifest, with an exact test."""
+_SEVERAL = "of several training seeds a pattern in quotes: 'runs/a-*/cem'"
 
-    a: CliPositionalArg[Path] = Field(description="result.json, or the folder it lies in")
+
+class CompareSettings(Settings):
+    """The paired difference of two results, or sets of them, on one manifest."""
+
+    a: CliPositionalArg[Path] = Field(description=f"result.json, or its folder; {_SEVERAL}")
     b: CliPositionalArg[Path] = Field(description="another, on the same manifest")
     out: Path | None = option(None, "also write this JSON file, and a page with .html beside it")
 

@@ -20,15 +20,6 @@ if TYPE_CHECKING:
 __getattr__ = lazily(__name__)
 
 __all__ = [
-    "ActionScale",
-    "BatchOrder",
-    "Episodes",
-    "Frames",
-    "HDF5Writer",
-    "Windows",
-    "action_digest",
-    "episode_digests",
-    "loader",
-    "open_hdf5",
-    "split",
-]
+    "ActionScale", "BatchOrder", "Episodes", "Frames", "HDF5Writer", "Windows", "action_digest",
+    "episode_digests", "loader", "open_hdf5", "split",
+]  # fmt: skip

@@ -7,7 +7,7 @@ Source: LeRobot's documented LeRobotDataset layouts v2.0, v2.1 and v3.0.
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +74,7 @@ def open_lerobot(
         for rows in _read(table, list(dict.fromkeys([action, *names])), list(some)):
             actions.append(rows[action].reshape(len(rows[action]), -1))
             states.append([rows[name].astype(np.float32) for name in names])
-    read = _Decoder(camera, float(info["fps"]), index)
+    read = partial(_frames, index, camera, float(info["fps"]))
     lengths = np.array([episode.length for episode in index])
     taken = read_actions(np.vstack(actions), lengths, folder, integers=integers, shift=shift)
     return episodes_of(read, read(int(taken.kept[0])).shape[1:], taken, lengths, states)
@@ -168,21 +168,13 @@ def _read(table: Path, names: list[str], episodes: list[_Episode]) -> list[dict[
     return found
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    """Reads the frames of one episode."""
-
-    camera: str
-    fps: float
-    episodes: list[_Episode]
-
-    def __call__(self, e: int) -> NDArray[np.uint8]:
-        """Frames [L, H, W, 3]."""
-        episode = self.episodes[e]
-        if episode.video is not None:
-            return _video(episode, episode.video, self.fps, self.camera)
-        (rows,) = _read(episode.table, [self.camera], [episode])
-        return np.stack([_image(image, episode.table, self.camera) for image in rows[self.camera]])
+def _frames(episodes: list[_Episode], camera: str, fps: float, e: int) -> NDArray[np.uint8]:
+    """Those of one episode, [L, H, W, 3]."""
+    episode = episodes[e]
+    if episode.video is not None:
+        return _video(episode, episode.video, fps, camera)
+    (rows,) = _read(episode.table, [camera], [episode])
+    return np.stack([_image(image, episode.table, camera) for image in rows[camera]])
 
 
 def _image(image: dict[str, Any], table: Path, camera: str) -> NDArray[np.uint8]:

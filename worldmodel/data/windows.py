@@ -21,6 +21,7 @@ _TOGETHER = 256  # frames compared at a time
 
 
 @checked(subset="int N")
+@dataclass(eq=False, repr=False)
 class Windows(Dataset[Batch]):
     """Every window of the chosen episodes, indexable one by one or in batches.
 
@@ -33,30 +34,23 @@ class Windows(Dataset[Batch]):
 
     `DataLoader(windows, batch_size=…)` works as for any data set; `loader` fetches whole batches.
 
-    Args:
-        episodes: what to cut them from.
-        num_frames: T.
-        frameskip: k, rows between frames and raw actions in a block.
-        scale: normalises the actions; None leaves raw units.
-        subset: episode indices to draw from; None means all.
-        observations: names, for windows of a mapping: "pixels" for `Episodes.frames`, "states" for
-            `Episodes.states`, or one of `Episodes.others`. None means the frames alone, a tensor.
     Raises: ValueError if T or k is not positive, an observation is not there, or every episode is
         shorter than T·k rows.
     """
 
-    def __init__(
-        self,
-        episodes: Episodes,
-        *,
-        num_frames: int = 4,
-        frameskip: int = 5,
-        scale: ActionScale | None = None,
-        subset: Tensor | None = None,
-        observations: Sequence[str] | None = None,
-    ) -> None:
-        self.episodes, self.scale = episodes, scale
-        self.num_frames, self.frameskip = num_frames, frameskip
+    episodes: Episodes  #: what to cut them from
+    _: KW_ONLY
+    num_frames: int = 4  #: T
+    frameskip: int = 5  #: k, rows between frames and raw actions in a block
+    scale: ActionScale | None = None  #: normalises the actions; None leaves raw units
+    subset: Tensor | None = None  #: episode indices to draw from; None means all
+    #: Names, for windows of a mapping: "pixels" for `Episodes.frames`, "states" for
+    #: `Episodes.states`, or one of `Episodes.others`. None means the frames alone, a tensor.
+    observations: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        episodes, subset, observations = self.episodes, self.subset, self.observations
+        num_frames, frameskip = self.num_frames, self.frameskip
         sources: dict[str, Frames] = {"pixels": episodes.frames, **episodes.others}
         if episodes.states is not None:
             sources["states"] = episodes.states
@@ -204,7 +198,6 @@ def loader(
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
-        collate_fn=_as_it_is,
         worker_init_fn=_deaf,
         # Iterating draws a seed; a generator of its own leaves the global one untouched.
         generator=torch.Generator(),
@@ -216,10 +209,6 @@ class _Loader(DataLoader[Batch]):
         # The seed is drawn on the default device, where our generator may not be.
         with torch.device("cpu"):
             return super().__iter__()
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 def _deaf(_: int) -> None:

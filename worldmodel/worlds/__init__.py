@@ -13,15 +13,6 @@ if TYPE_CHECKING:
 __getattr__ = lazily(__name__)
 
 __all__ = [
-    "WORLDS",
-    "Expert",
-    "Maze",
-    "Session",
-    "TwoRoom",
-    "TwoRoomEnv",
-    "TwoRoomExpert",
-    "Walks",
-    "World",
-    "collect",
-    "open_world",
-]
+    "WORLDS", "Expert", "Maze", "Session", "TwoRoom", "TwoRoomEnv", "TwoRoomExpert", "Walks",
+    "World", "collect", "open_world",
+]  # fmt: skip

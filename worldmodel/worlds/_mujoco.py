@@ -28,12 +28,12 @@ _REMEDY = (
 class MujocoWorld(BoxWorld):
     """A world whose simulators are made for an image size; None means one per core, up to 16."""
 
-    def __init__(
-        self, image_size: int, simulator: Callable[[int], Any], workers: int | None
-    ) -> None:
+    simulator: Callable[[int], Any]
+
+    def __init__(self, image_size: int = 64, *, workers: int | None = None) -> None:
         super().__init__(image_size)
         num = min(16, os.cpu_count() or 1) if workers is None else workers
-        self._workers = Workers(partial(simulator, image_size), num)
+        self._workers = Workers(partial(self.simulator, image_size), num)
 
     def step(self, states: Floats, actions: Floats) -> Floats:
         moved: Floats = self._workers.call("step", states, actions)

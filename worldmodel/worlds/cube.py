@@ -29,57 +29,6 @@ _TABLE = np.array([[0.3, -0.3], [0.55, 0.3]])  # where targets lie
 _AIR = np.array([[0.25, -0.35, 0.20], [0.6, 0.35, 0.35]])  # where the arm goes to in the end
 
 
-class Cube(_mujoco.MujocoWorld):
-    """The single cube of OGBench, its arm drawn nearly transparent as its pixels are.
-
-    A state is the published `qpos` [21] and `qvel` [20], and behind them what a policy reads from
-    them: effector x, y, z and yaw, gripper opening and contact. Only the first 41 decide, so
-    published states of 41 dims are taken too. An action moves the effector by up to 5 cm along each
-    axis, turns it by up to 0.3 rad and opens or closes the gripper, for 0.05 s.
-
-    Args:
-        image_size: side of the frames, seen by the camera `front_pixels`; below 112 they are drawn
-            without shadows, reflections and multisampling.
-        workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
-            this one, where importing triton after the first frame crashes.
-    Source: OGBench, `cube-single`; success as in its data collection mode and in
-        stable-worldmodel's cube (LeWM, arXiv:2603.19312, Section 4).
-    """
-
-    name = "cube"
-    criterion = (
-        "the cube's centre within 4 cm of its goal, whatever the arm does, as in OGBench and "
-        "stable-worldmodel's cube (_compute_successes)"
-    )
-    tolerance = 0.04
-    state_dim = _QPOS + _QVEL + 6
-    action_dim = 5
-    published = _QPOS + _QVEL
-    package = "ogbench"
-    distributions = ("ogbench", "dm_control", "mujoco", "numpy")
-
-    def __init__(self, image_size: int = 64, *, workers: int | None = None) -> None:
-        super().__init__(image_size, _Simulator, workers)
-
-    def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
-        """Starts as OGBench draws them for its data: arm, cube and cube's angle anywhere."""
-        starts: Floats = self._workers.call("begin", rng.integers(0, 2**31, num))
-        return starts
-
-    def success(self, states: Floats, goals: Floats) -> Flags:
-        """Whether each cube is within the tolerance of its goal."""
-        return self.distance(states, goals) <= self.tolerance
-
-    def distance(self, states: Floats, goals: Floats) -> Floats:
-        """Distance of the cube from its goal, metres: [...]."""
-        out: Floats = np.linalg.norm(states[..., CUBE] - goals[..., CUBE], axis=-1)
-        return out.astype(np.float32)
-
-    def expert(self, goals: Floats) -> Expert:
-        """The scripted picker without noise: the cube to its goal, where it lies or hangs."""
-        return CubePicker(goals[:, CUBE]).act
-
-
 class _Simulator:
     """OGBench's environment, its physics reset for every call."""
 
@@ -143,6 +92,55 @@ class _Simulator:
             *(np.ravel(seen[f"proprio/{name}"]) for name in _READ),
         ]
         return np.concatenate(parts).astype(np.float32)
+
+
+class Cube(_mujoco.MujocoWorld):
+    """The single cube of OGBench, its arm drawn nearly transparent as its pixels are.
+
+    A state is the published `qpos` [21] and `qvel` [20], and behind them what a policy reads from
+    them: effector x, y, z and yaw, gripper opening and contact. Only the first 41 decide, so
+    published states of 41 dims are taken too. An action moves the effector by up to 5 cm along each
+    axis, turns it by up to 0.3 rad and opens or closes the gripper, for 0.05 s.
+
+    Args:
+        image_size: side of the frames, seen by the camera `front_pixels`; below 112 they are drawn
+            without shadows, reflections and multisampling.
+        workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
+            this one, where importing triton after the first frame crashes.
+    Source: OGBench, `cube-single`; success as in its data collection mode and in
+        stable-worldmodel's cube (LeWM, arXiv:2603.19312, Section 4).
+    """
+
+    name = "cube"
+    criterion = (
+        "the cube's centre within 4 cm of its goal, whatever the arm does, as in OGBench and "
+        "stable-worldmodel's cube (_compute_successes)"
+    )
+    tolerance = 0.04
+    state_dim = _QPOS + _QVEL + 6
+    action_dim = 5
+    published = _QPOS + _QVEL
+    package = "ogbench"
+    simulator = _Simulator
+    distributions = ("ogbench", "dm_control", "mujoco", "numpy")
+
+    def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
+        """Starts as OGBench draws them for its data: arm, cube and cube's angle anywhere."""
+        starts: Floats = self._workers.call("begin", rng.integers(0, 2**31, num))
+        return starts
+
+    def success(self, states: Floats, goals: Floats) -> Flags:
+        """Whether each cube is within the tolerance of its goal."""
+        return self.distance(states, goals) <= self.tolerance
+
+    def distance(self, states: Floats, goals: Floats) -> Floats:
+        """Distance of the cube from its goal, metres: [...]."""
+        out: Floats = np.linalg.norm(states[..., CUBE] - goals[..., CUBE], axis=-1)
+        return out.astype(np.float32)
+
+    def expert(self, goals: Floats) -> Expert:
+        """The scripted picker without noise: the cube to its goal, where it lies or hangs."""
+        return CubePicker(goals[:, CUBE]).act
 
 
 class CubePicker:

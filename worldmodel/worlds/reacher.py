@@ -15,56 +15,6 @@ _STIFFNESS = np.array([6.0, 3.0])
 _DAMPING = np.array([0.9, 0.2])
 
 
-class Reacher(_mujoco.MujocoWorld):
-    """The arm of dm_control's suite, without the target that its tasks draw.
-
-    A state is [shoulder, wrist, their velocities], radians; the shoulder turns without end, the
-    wrist stays within ±160°. An action is the torque at both joints for 0.02 s.
-
-    Args:
-        image_size: side of the frames; below 112 without shadows, reflections and multisampling.
-        workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
-            this one, where importing triton after the first frame crashes.
-    Source: dm_control suite, `reacher`; the hidden target and success as in stable-worldmodel's
-        task `qpos_match` (LeWM, arXiv:2603.19312, Section 4).
-    """
-
-    name = "reacher"
-    criterion = (
-        "both joint angles closer than 0.05 rad, not counted around the circle, as in "
-        "stable-worldmodel's Reacher (ReacherQPosMatchTask)"
-    )
-    tolerance = 0.05
-    state_dim = 4
-    action_dim = 2
-    wrist_limit = np.deg2rad(160)
-    package = "dm_control"
-    distributions = ("dm_control", "mujoco", "numpy")
-
-    def __init__(self, image_size: int = 64, *, workers: int | None = None) -> None:
-        super().__init__(image_size, _Simulator, workers)
-
-    def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
-        """Starts as dm_control draws them: any angles, at rest."""
-        states = np.zeros((num, self.state_dim), np.float32)
-        states[:, 0] = rng.uniform(-np.pi, np.pi, num)
-        states[:, 1] = rng.uniform(-self.wrist_limit, self.wrist_limit, num)
-        return states
-
-    def success(self, states: Floats, goals: Floats) -> Flags:
-        """Whether both joints are within the tolerance."""
-        return self.distance(states, goals) < self.tolerance
-
-    def distance(self, states: Floats, goals: Floats) -> Floats:
-        """The larger of the two joints' differences, radians: [...]."""
-        out: Floats = np.abs(states[..., :2] - goals[..., :2]).max(-1).astype(np.float32)
-        return out
-
-    def expert(self, goals: Floats) -> Expert:
-        """A spring and a damper at each joint."""
-        return partial(steer, goals)
-
-
 class _Simulator:
     """dm_control's physics, reset for every call."""
 
@@ -104,6 +54,58 @@ class _Simulator:
         with physics.reset_context():
             physics.data.qpos[:], physics.data.qvel[:] = state[:2], state[2:]
         return physics
+
+
+class Reacher(_mujoco.MujocoWorld):
+    """The arm of dm_control's suite, without the target that its tasks draw.
+
+    A state is [shoulder, wrist, their velocities], radians; the shoulder turns without end, the
+    wrist stays within ±160°. An action is the torque at both joints for 0.02 s.
+
+    Args:
+        image_size: side of the frames; below 112 without shadows, reflections and multisampling.
+        workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
+            this one, where importing triton after the first frame crashes.
+    Source: dm_control suite, `reacher`; the hidden target and success as in stable-worldmodel's
+        task `qpos_match` (LeWM, arXiv:2603.19312, Section 4), which fails the same pose on another
+        winding of the shoulder: that rule is "published" in `worldmodel.worlds.rules`.
+    """
+
+    name = "reacher"
+    criterion = (
+        "both joint angles closer than 0.05 rad, the shoulder's counted around the circle; "
+        "otherwise as in stable-worldmodel's Reacher (ReacherQPosMatchTask)"
+    )
+    tolerance = 0.05
+    state_dim = 4
+    action_dim = 2
+    wrist_limit = np.deg2rad(160)
+    package = "dm_control"
+    simulator = _Simulator
+    distributions = ("dm_control", "mujoco", "numpy")
+
+    def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
+        """Starts as dm_control draws them: any angles, at rest."""
+        states = np.zeros((num, self.state_dim), np.float32)
+        states[:, 0] = rng.uniform(-np.pi, np.pi, num)
+        states[:, 1] = rng.uniform(-self.wrist_limit, self.wrist_limit, num)
+        return states
+
+    def success(self, states: Floats, goals: Floats) -> Flags:
+        """Whether both joints are within the tolerance."""
+        return self.distance(states, goals) < self.tolerance
+
+    def distance(self, states: Floats, goals: Floats) -> Floats:
+        """The larger of the two joints' differences, radians: [...]."""
+        gap = states[..., :2] - goals[..., :2]
+        # The shoulder turns without end: the same pose lies on every winding.
+        shoulder = (gap[..., 0] + np.pi) % (2 * np.pi) - np.pi
+        out: Floats = np.maximum(np.abs(shoulder), np.abs(gap[..., 1])).astype(np.float32)
+        return out
+
+    def expert(self, goals: Floats) -> Expert:
+        """A spring and a damper at each joint."""
+        return partial(steer, goals)
 
 
 def steer(goals: Floats, states: Floats) -> Floats:

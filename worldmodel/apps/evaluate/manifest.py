@@ -17,6 +17,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 from planners.noise import fold_in
 from worldmodel._files import write_atomically
 from worldmodel.apps.data.collecting import fresh_walks
+from worldmodel.apps.evaluate.protocols import PROTOCOLS, rule_of
 from worldmodel.apps.folder import check_new_file
 from worldmodel.apps.parsing import Record, read_record
 from worldmodel.apps.progress import say
@@ -26,11 +27,12 @@ from worldmodel.apps.settings import Count, ManifestSettings, Natural, Protocol,
 from worldmodel.data import Episodes, episode_digests
 from worldmodel.data.opening import open_episodes
 from worldmodel.worlds import TwoRoom, World, open_world
+from worldmodel.worlds.contract import kind_of
+from worldmodel.worlds.rules import REST
 
-__all__ = ["PUBLISHED_PAIRS", "Manifest", "Pairs", "make_manifest", "make_pairs", "read_manifest",
+__all__ = ["Manifest", "Pairs", "make_manifest", "make_pairs", "read_manifest",
            "run", "write_manifest"]  # fmt: skip
 
-PUBLISHED_PAIRS = 50  # of the historical protocol
 _LENGTH = 200  # actions of a walk collected for a manifest: goals 100 steps away leave room
 _FAR, _MOST = 10_000, 10_000  # steps to a goal, and walks, that memory holds
 
@@ -61,7 +63,7 @@ class Manifest(Record):
 
     format: Literal[1]
     env: str  #: the world, as `open_world` knows it
-    protocol: Protocol  #: "held-out": unseen episodes, no solved pairs; "historical": any rows
+    protocol: Protocol  #: how the pairs were drawn
     seed: Seed  #: pairs and seeds were drawn from it
     offset: Count  #: raw steps between start and goal in the source episode
     budget: Count  #: raw steps allowed
@@ -116,15 +118,17 @@ class Pairs(NamedTuple):
 
 def make_pairs(
     world: World, episodes: Sequence[NDArray[np.float32]], num: int, *, offset: int = 25,
-    seed: int, keep_solved: bool = False,
+    seed: int, protocol: Protocol = "held-out",
 ) -> Pairs:  # fmt: skip
     """Draw pairs without replacement, until `num` are not solved already.
 
     A goal lies `offset` steps behind its start in one of the `episodes` (states [L, S] of each).
-    `keep_solved` takes every pair as drawn, as the published protocol does.
+    No episode gives a second pair before all have given one. The published protocol takes every
+    pair as drawn.
 
     Raises: ValueError if no episode is long enough, or there are fewer such pairs.
     """
+    terms, rule = PROTOCOLS[protocol], rule_of(world, protocol)
     lengths = np.asarray([len(states) for states in episodes])
     room = np.maximum(lengths - offset, 0)
     if offset < 1 or not room.any():
@@ -139,11 +143,20 @@ def make_pairs(
     states = np.concatenate([np.asarray(part, np.float32) for part in episodes])
     first = (lengths.cumsum() - lengths)[episode] + row
     starts, goals = states[first], states[first + offset]
-    unsolved = np.ones(len(drawn), bool) if keep_solved else ~world.success(starts, goals)
-    kept = np.flatnonzero(unsolved)[:num]
+    if terms.rest:
+        starts[:, REST.get(kind_of(world.name), slice(0))] = 0
+    solved = np.zeros(len(drawn), bool) if terms.any_rows else rule.success(starts, goals)
+    kept = np.flatnonzero(~solved if rule.pairs is None else ~solved & rule.pairs(starts, goals))
+    if not terms.any_rows:
+        # First of all the first pair of every episode, in the order drawn, then the second ones.
+        among = np.argsort(episode[kept], kind="stable")
+        alike, turn = episode[kept][among], np.arange(len(kept))
+        turn[among] = turn - np.searchsorted(alike, alike)
+        kept = kept[np.argsort(turn, kind="stable")]
+    kept = kept[:num]
     if len(kept) < num:
         raise ValueError(f"num (--pairs) must be at most the {len(kept)} unsolved pairs, got {num}")
-    dropped = int(kept[-1]) + 1 - num if num else 0
+    dropped = int(solved[: kept.max() + 1].sum()) if num else 0
     return Pairs(starts[kept], goals[kept], episode[kept], row[kept], dropped)
 
 
@@ -164,14 +177,13 @@ def make_manifest(
         raise ValueError(
             f"states must have the {world.state_dim} entries of {world.name}, got {sorted(widths)}"
         )
-    historical = protocol == "historical"
-    pairs = make_pairs(world, episodes, num, offset=offset, seed=seed, keep_solved=historical)
+    pairs = make_pairs(world, episodes, num, offset=offset, seed=seed, protocol=protocol)
     # Only the episodes that a pair came from are named, and counted anew.
     used, counted = np.unique(pairs.episodes, return_inverse=True)
     manifest = Manifest(
         format=1,
         env=env or world.name, protocol=protocol, seed=seed, offset=offset, budget=budget,
-        criterion=world.criterion, versions=world.versions(), source=source,
+        criterion=rule_of(world, protocol).criterion, versions=world.versions(), source=source,
         source_episodes=tuple(digests[int(e)] for e in used), dropped_as_solved=pairs.dropped,
         episodes=counted.reshape(-1), rows=pairs.rows, starts=pairs.starts, goals=pairs.goals,
         seeds=np.random.default_rng([seed, 1]).integers(2**53, size=num),

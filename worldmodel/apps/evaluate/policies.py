@@ -36,6 +36,7 @@ from worldmodel.data import ActionScale
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.worlds import World
+from worldmodel.worlds.rules import Rule, rules_of
 
 __all__ = ["FLOORS", "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Outcome",
            "PlannerPolicy", "Policy", "RandomPolicy", "Scene", "Task", "attempt", "method_of",
@@ -324,19 +325,20 @@ class Outcome(NamedTuple):
     at_end: NDArray[np.bool_]  #: [N], the goal reached after the last step
     distance: Floats  #: [N], to the goal after the last step
     seconds: tuple[float, ...]  #: of each decision for all pairs, drawing the frames left out
+    roughness: Floats  #: [N], mean square of the difference of successive actions
 
 
 def attempt(
     world: World, pairs: Pairs | Manifest, policy: Policy, *, budget: int = 50,
-    seeds: NDArray[np.int64] | None = None,
+    seeds: NDArray[np.int64] | None = None, rule: Rule | None = None,
 ) -> Outcome:  # fmt: skip
     """Let a policy act on all N pairs for `budget` raw steps, where a block of actions is cut.
 
-    `seeds` [N] are the policy's; None counts from 0.
+    `seeds` [N] are the policy's; None counts from 0. `rule` None is the world's own.
 
     Raises: ValueError if the policy's actions are not [N, steps, A].
     """
-    num, seconds, paths = len(pairs.starts), list[float](), [pairs.starts]
+    num, seconds, paths, done = len(pairs.starts), list[float](), [pairs.starts], list[Floats]()
     actor = policy.begin(Task(world, pairs.goals, np.arange(num) if seeds is None else seeds))
 
     def frames() -> NDArray[np.uint8]:
@@ -354,11 +356,14 @@ def attempt(
             shape, wanted = actions.shape, f"[{num}, steps, {world.action_dim}]"
             if len(shape) != 3 or shape[::2] != (num, world.action_dim) or not shape[1]:
                 raise ValueError(f"a policy's actions must be {wanted}, got {list(shape)}")
-            taken = min(shape[1], budget + 1 - len(paths))
-            paths.extend(session.step(actions[:, t]) for t in range(taken))
+            actions = actions[:, : budget + 1 - len(paths)]
+            paths.extend(session.step(action) for action in actions.swapaxes(0, 1))
+            done.append(actions)
     states = np.stack(paths, axis=1)
-    reached = world.success(states[:, 1:], np.repeat(pairs.goals[:, None], budget, axis=1))
+    reached = (rule or rules_of(world)["own"]).met(states[:, 1:], pairs.goals)
     success: NDArray[np.bool_] = np.any(reached, axis=1)
     steps = np.where(success, reached.argmax(1) + 1, budget)
     distance = world.distance(states[:, -1], pairs.goals)
-    return Outcome(success, steps, states, reached[:, -1], distance, tuple(seconds))
+    jumps = np.square(np.diff(np.concatenate(done, axis=1), axis=1))
+    rough: Floats = jumps.mean((1, 2)) if budget > 1 else np.zeros(num, np.float32)
+    return Outcome(success, steps, states, reached[:, -1], distance, tuple(seconds), rough)

@@ -1,16 +1,18 @@
 """What came of a trial: a record for every pair, and the result one can defend, made of them.
 
-`worldmodel compare`: which of two results on one manifest is better, and could it be chance?
+`worldmodel compare`: which of two on one manifest is better, and could it be chance?
 """
 
 import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -20,13 +22,14 @@ from worldmodel.apps.parsing import Record, parse_record, read_record
 from worldmodel.apps.progress import say
 from worldmodel.apps.report import render
 from worldmodel.apps.settings import CompareSettings, Count, Natural, Protocol
-from worldmodel.study import sign_test
+from worldmodel.study import Estimate, bootstrap, proportion, sign_test
 
-__all__ = ["PLANNED", "Comparison", "Difference", "Distances", "Fingerprint", "Key", "Log", "Mark",
-           "PlanningSeconds", "Result", "Tried", "compare", "read_result", "run",
-           "write_result"]  # fmt: skip
+__all__ = ["PLANNED", "Comparison", "Difference", "Distances", "Fingerprint", "Judged", "Key",
+           "Log", "Mark", "PlanningSeconds", "Result", "Tried", "compare", "rate_by_episode",
+           "read_result", "run", "shares_of", "write_result"]  # fmt: skip
 
 PLANNED = "planned"
+_POWER = 1.43  # (1.96 + 0.84) / 1.96: half an interval, to what is seen with a chance of 80 %
 Key = tuple[str, int, int]
 """Which policy, which repeat, which pair."""
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -43,6 +46,8 @@ class Tried(Record):
     success_at_end: bool  #: after the last step
     steps: Count | None  #: the first such step
     final_distance: float  #: after the last step, in the unit of the world's criterion
+    roughness: float | None = None  #: mean square of the difference of successive actions
+    by_rule: dict[str, tuple[bool, bool]] = Field({})  #: success and at the end, by other rules
     policy: str = PLANNED  #: who tried it: "planned", "random", "noop" or "expert"
     together: Natural = 0  #: pairs decided for side by side; 0 on all but the first of them
     seconds: tuple[Seconds, ...] = ()  #: of each of their decisions, on the first of them
@@ -88,8 +93,19 @@ class PlanningSeconds(Record):
     decisions: Count
 
 
+class Judged(Record):
+    """The same attempts under another rule of success."""
+
+    criterion: str
+    success_rate: Rate
+    success_rate_at_end: Rate
+
+
 class Result(Record):
-    """What `result.json` holds; intervals are Wilson's at 95 %, and repeats of a pair are one."""
+    """What `result.json` holds.
+
+    Intervals are of 95 %, by episode, and repeats of a pair are one (`rate_by_episode`).
+    """
 
     env: str
     protocol: Protocol
@@ -107,6 +123,12 @@ class Result(Record):
     pairs: Count
     repeats: Count
     mean_steps_to_goal: float | None
+    median_steps_to_goal: float | None = None
+    progress_to_goal: float | None = None  #: median of 1 − final distance / distance at the start
+    action_roughness: float | None = None  #: mean square of the difference of successive actions
+    by_rule: dict[str, Judged] = Field({})  #: by the world's other rules
+    pair_episodes: tuple[Natural, ...] = ()  #: [pairs], which source episode each is of
+    clear_reports: tuple[float, float | None] | None = None  #: LeWM and random actions, v0.5
     final_distance: Distances
     planning_seconds: PlanningSeconds
     random_success_rate: Rate
@@ -134,9 +156,30 @@ def read_result(path: str | Path) -> Result:
     return read_record(file, Result, "result")
 
 
+def shares_of(tried: Sequence[Tried], kind: str) -> dict[int, float]:
+    """By pair, in order, the share of its repeats that succeeded; `kind` is Tried's field."""
+    flags = defaultdict(list)
+    for one in sorted(tried, key=lambda one: one.pair):
+        flags[one.pair].append(bool(getattr(one, kind)))
+    return {pair: sum(some) / len(some) for pair, some in flags.items()}
+
+
+def rate_by_episode(shares: NDArray[np.float64], episodes: NDArray[np.int64]) -> Estimate:
+    """Mean share of success of pairs [N], with an interval that episodes [N] narrow, not pairs.
+
+    Wilson's where no two pairs share an episode, or all are alike; else a bootstrap over episodes.
+    """
+    known, which = np.unique(episodes, return_inverse=True)
+    sums = np.stack([np.bincount(which, shares), np.bincount(which)], axis=1)
+    rate, num = float(shares.mean()), len(known)
+    if num == len(shares) or num < 2 or rate in (0, 1):
+        return proportion(rate * num, num)
+    return bootstrap(torch.from_numpy(sums), lambda total: total[..., 0] / total[..., 1])
+
+
 def write_result(result: Result, path: Path) -> None:
     """Write it, one outcome a line; the file appears whole or not at all."""
-    kept = {"policy", "together", "seconds"}
+    kept = {"policy", "together", "seconds", "by_rule"}
     content = result.model_dump(exclude_unset=True, exclude={"outcomes": {"__all__": kept}})
     lines = ",\n".join("    " + json.dumps(record) for record in content.pop("outcomes"))
     text = json.dumps(content, indent=2).removesuffix("\n}")
@@ -188,13 +231,20 @@ class Log:
 class Difference(Record):
     """Both rates over the same pairs, on how many they differ, and the exact test's p-value."""
 
-    a: float
+    a: float  #: mean over pairs and runs
     b: float
     difference: float
     pairs: int
     only_a_better: int
     only_b_better: int
-    p_value: float
+    p_value: float  #: of these runs, an episode one coin
+    episodes: int
+    a_runs: tuple[float, ...]  #: the rate of each training seed
+    b_runs: tuple[float, ...]
+    a_interval: tuple[float, float]  #: over episodes, and seeds where there are several
+    b_interval: tuple[float, float]
+    interval: tuple[float, float]  #: of the difference
+    smallest_difference: float  #: that such results would have told from none, four times in five
 
 
 class Comparison(Record):
@@ -206,13 +256,20 @@ class Comparison(Record):
     success_at_end: Difference
 
 
+def _files(given: Path) -> list[Path]:
+    """The results that a path names, or all that a pattern does."""
+    found = [given] if given.exists() else [Path(path) for path in sorted(glob(str(given)))]  # noqa: PTH207 - of any folder
+    return [path / "result.json" if path.is_dir() else path for path in found or [given]]
+
+
 def run(settings: CompareSettings) -> int:
-    """Compare two results, say what came of it, and write it down if asked to."""
-    inputs = [path / "result.json" if path.is_dir() else path for path in (settings.a, settings.b)]
+    """Compare results, say what came of it, and write it down if asked to."""
+    inputs = [_files(path) for path in (settings.a, settings.b)]
     outputs = [settings.out, settings.out.with_suffix(".html")] if settings.out else []
     for path in outputs:
-        check_new_file(path, inputs)
-    found, names = compare(*map(read_result, inputs)), (str(settings.a), str(settings.b))
+        check_new_file(path, [*inputs[0], *inputs[1]])
+    a, b = ([read_result(path) for path in side] for side in inputs)
+    found, names = compare(a, b), (str(settings.a), str(settings.b))
     say(render("compare.txt", found=found, names=names))
     if outputs:
         settled = settings.model_dump(mode="json")
@@ -222,37 +279,71 @@ def run(settings: CompareSettings) -> int:
     return 0
 
 
-def compare(a: Result, b: Result) -> Comparison:
-    """The paired difference of two results, with an exact test.
+def compare(a: Result | Sequence[Result], b: Result | Sequence[Result]) -> Comparison:
+    """The paired difference of two results, or of several of each, one a training seed.
 
-    A pair's score is the share of its repeats that reached the goal. With one repeat each, the
-    sign test over pairs is McNemar's exact test.
+    A pair's score is the share of its tries that reached the goal, over repeats and runs. The test
+    is the sign test over episodes: McNemar's exact test where each has one pair and one try. It is
+    of these runs; the intervals also say how other seeds would have come out.
 
     Raises: ValueError if the manifests or protocols differ, or the pairs tried.
     """
-    for what, one, two in (
-        ("manifest", a.manifest_hash, b.manifest_hash), ("protocol", a.protocol, b.protocol),
-    ):  # fmt: skip
-        if one != two:
-            raise ValueError(f"the results must be of one {what}, got {one:.12} and {two:.12}")
-    kinds = {name: _difference(a, b, name) for name in ("success", "success_at_end")}
-    return Comparison(manifest_hash=a.manifest_hash, protocol=a.protocol, **kinds)
+    sides = [[side] if isinstance(side, Result) else list(side) for side in (a, b)]
+    first, *others = sides[0] + sides[1]
+    for other in others:
+        for what, one, two in (
+            ("manifest", first.manifest_hash, other.manifest_hash),
+            ("protocol", first.protocol, other.protocol),
+        ):
+            if one != two:
+                raise ValueError(f"the results must be of one {what}, got {one:.12} and {two:.12}")
+    kinds = {name: _difference(sides[0], sides[1], name) for name in ("success", "success_at_end")}
+    return Comparison(manifest_hash=first.manifest_hash, protocol=first.protocol, **kinds)
 
 
-def _difference(a: Result, b: Result, kind: str) -> Difference:
-    shares = []
-    for result in (a, b):
-        tries = defaultdict(list)
-        for tried in result.outcomes:
-            tries[tried.pair].append(bool(getattr(tried, kind)))
-        shares.append({pair: sum(flags) / len(flags) for pair, flags in sorted(tries.items())})
-    num = [len(share) for share in shares]
-    if shares[0].keys() != shares[1].keys():
-        raise ValueError(f"the results must hold the same pairs, got {num[0]} and {num[1]} of them")
-    one, two = (list(share.values()) for share in shares)
-    gaps = [y - x for x, y in zip(one, two, strict=True)]
-    rates = [round(sum(part) / num[0], 4) for part in (one, two, gaps)]
+def _difference(a: Sequence[Result], b: Sequence[Result], kind: str) -> Difference:
+    from scipy.stats import t
+
+    tried = [[shares_of(result.outcomes, kind) for result in side] for side in (a, b)]
+    first, *others = tried[0] + tried[1]
+    for other in others:
+        if first.keys() != other.keys():
+            sizes = f"{len(first)} and {len(other)}"
+            raise ValueError(f"the results must hold the same pairs, got {sizes} of them")
+    runs = [np.asarray([list(one.values()) for one in side]) for side in tried]  # [R, N]
+    pairs = len(first)
+    # Results of earlier versions do not say which episodes their pairs are of.
+    known = (r.pair_episodes for r in (*a, *b) if len(r.pair_episodes) == pairs)
+    episodes = np.asarray(next(known, range(pairs)))
+    gaps = (runs[1].mean(0) - runs[0].mean(0)).round(9)
+    _, which = np.unique(episodes, return_inverse=True)
+    sums = np.stack([np.bincount(which, gaps), np.bincount(which)], axis=1)
+    # Where nothing varies, what a row of failures as long leaves open.
+    gap, num, open_ = float(gaps.mean()), len(sums), proportion(0, len(sums)).high
+    over = bootstrap(torch.from_numpy(sums), lambda total: total[..., 0] / total[..., 1])
+    if not over.high > over.low:
+        over = Estimate(gap, gap - open_, gap + open_, num)
+    # By the method of variance estimates recovery (Zou & Donner, 2008): squares of half widths add.
+    seeds = [
+        float(t.ppf(0.975, len(rates) - 1) * rates.std(ddof=1) / len(rates) ** 0.5)
+        if len(rates) > 1 else 0.0
+        for rates in (side.mean(1) for side in runs)
+    ]  # fmt: skip
+
+    def wider(found: Estimate, least: float, *half: float) -> tuple[float, float]:
+        value, low, high, _ = found
+        ends = (value - np.hypot.reduce([value - low, *half]),
+                value + np.hypot.reduce([high - value, *half]))  # fmt: skip
+        return round(max(float(ends[0]), least), 4), round(min(float(ends[1]), 1.0), 4)
+
+    interval = wider(over, -1.0, *seeds)
+    rates = [rate_by_episode(side.mean(0), episodes) for side in runs]
     return Difference(
-        a=rates[0], b=rates[1], difference=rates[2], pairs=num[0], p_value=sign_test(gaps),
-        only_a_better=sum(gap < 0 for gap in gaps), only_b_better=sum(gap > 0 for gap in gaps),
+        a=round(rates[0].value, 4), b=round(rates[1].value, 4), difference=round(gap, 4),
+        pairs=pairs, p_value=sign_test(sums[:, 0].round(9).tolist()), episodes=num,
+        only_a_better=int((gaps < 0).sum()), only_b_better=int((gaps > 0).sum()),
+        a_runs=tuple(runs[0].mean(1).round(4).tolist()),
+        b_runs=tuple(runs[1].mean(1).round(4).tolist()),
+        a_interval=wider(rates[0], 0.0, seeds[0]), b_interval=wider(rates[1], 0.0, seeds[1]),
+        interval=interval, smallest_difference=round(_POWER * (interval[1] - interval[0]) / 2, 4),
     )  # fmt: skip

@@ -13,18 +13,22 @@ import numpy as np
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate.films import film_attempts
-from worldmodel.apps.evaluate.manifest import PUBLISHED_PAIRS, Manifest, read_manifest
+from worldmodel.apps.evaluate.manifest import Manifest, read_manifest
 from worldmodel.apps.evaluate.policies import FLOORS, PlannerPolicy, Policy, attempt, policy_of
+from worldmodel.apps.evaluate.protocols import PROTOCOLS, rule_of
 from worldmodel.apps.evaluate.result import (
     PLANNED,
     Distances,
     Fingerprint,
+    Judged,
     Key,
     Log,
     Mark,
     PlanningSeconds,
     Result,
     Tried,
+    rate_by_episode,
+    shares_of,
     write_result,
 )
 from worldmodel.apps.folder import begin_folder, write_json
@@ -37,8 +41,8 @@ from worldmodel.apps.runs import PLANNER, KeptPlanner, Run, open_run
 from worldmodel.apps.settings import EvaluateSettings, PlannerSettings, TrialSettings
 from worldmodel.checkpoint import digest
 from worldmodel.hub import locate
-from worldmodel.study import proportion
 from worldmodel.worlds import World, open_world
+from worldmodel.worlds.rules import Rule, rules_of
 
 __all__ = ["Trial", "evaluate", "prepare", "result_of", "run", "tries"]
 
@@ -50,11 +54,18 @@ class Trial(NamedTuple):
 
     policies: dict[str, Policy]  #: who acts: the one that is measured, and the floors below it
     world: World  #: at the size the model sees
-    manifest: Manifest  #: as it is tried; the historical protocol takes its first 50 pairs
+    manifest: Manifest  #: as it is tried; the published protocol takes its first 50 pairs
     manifest_pairs: int  #: pairs in its file
     settings: TrialSettings
     fingerprint: Fingerprint
     keys: list[Key]  #: what is to be tried
+    rule: Rule  #: what counts as success
+
+    @property
+    def others(self) -> dict[str, Rule]:
+        """The world's own rule and the published one, if success is another."""
+        known = rules_of(self.world)
+        return {n: known[n] for n in ("own", "published") if known.get(n, self.rule) != self.rule}
 
 
 def prepare(
@@ -69,13 +80,24 @@ def prepare(
     run = who if isinstance(who, Run) else None
     if run is not None and run.world not in (None, manifest.env):
         raise ValueError(f"the run was trained on {run.world}, the manifest is of {manifest.env}")
-    historical, sources = settings.protocol == "historical", set(manifest.source_episodes)
-    if manifest.protocol == "historical" and not historical:
+    terms, sources = PROTOCOLS[settings.protocol], set(manifest.source_episodes)
+    offset, budget, name = manifest.offset, manifest.budget, settings.protocol
+    low, high = terms.offsets or (offset, offset)
+    if PROTOCOLS[manifest.protocol].any_rows and not terms.any_rows:
         raise ValueError(
-            "the manifest was drawn by the historical protocol, solved pairs and all; "
-            "add --protocol historical to evaluate on it"
+            f"the manifest was drawn by the {manifest.protocol} protocol, solved pairs and all; "
+            f"add --protocol {manifest.protocol} to evaluate on it"
         )
-    if run and (seen := run.trained_on & sources) and not historical:
+    if (
+        (terms.drawn and manifest.protocol not in terms.drawn) or not low <= offset <= high
+        or budget != offset * (terms.stretch or budget / offset)
+    ):  # fmt: skip
+        raise ValueError(
+            f"protocol {name} needs a manifest drawn for it, got one of protocol "
+            f"{manifest.protocol}, offset {offset}, budget {budget}: make one by "
+            f"`worldmodel manifest --protocol {name}`"
+        )
+    if run and (seen := run.trained_on & sources) and not terms.any_rows:
         raise ValueError(
             f"the run was trained on {len(seen)} of the {len(sources)} episodes that the manifest "
             "draws from; make one of held-out episodes (manifest --unseen-by RUN), or add "
@@ -96,11 +118,12 @@ def prepare(
             f"the manifest's states must have the {world.state_dim} entries of {manifest.env}, "
             f"got {manifest.starts.shape[1]}"
         )
+    rule = rule_of(world, name)
     policy = policy_of(who, world, settings) if isinstance(who, Run) else who
     policies = {PLANNED: policy, **FLOORS}
     if world.expert(manifest.goals[:1]) is None:
         del policies["expert"]
-    tried = manifest.take(slice(PUBLISHED_PAIRS if historical else None))
+    tried = manifest.take(slice(terms.pairs))
     # Only plans and chance differ from one repeat to the next.
     times = {PLANNED: settings.seeds, "random": settings.seeds}
     keys = [(name, repeat, pair) for name in policies for repeat in range(times.get(name, 1))
@@ -118,7 +141,7 @@ def prepare(
         manifest_versions=manifest.versions, versions=versions(), commit=commit(),
         machine=machine(str(next(run.model.parameters()).device) if run else "cpu"),
     )  # fmt: skip
-    return Trial(policies, world, tried, len(manifest.seeds), settings, fingerprint, keys)
+    return Trial(policies, world, tried, len(manifest.seeds), settings, fingerprint, keys, rule)
 
 
 def evaluate(
@@ -141,18 +164,24 @@ def tries(trial: Trial, keys: Iterable[Key], bar: Progress) -> Iterator[list[Tri
 
     Neither the size of a batch nor the order of the pairs changes an outcome.
     """
-    manifest, size = trial.manifest, trial.settings.batch_size
+    manifest, size, rule = trial.manifest, trial.settings.batch_size, trial.rule
+    at_end = PROTOCOLS[trial.settings.protocol].at_end
     for (name, repeat), group in groupby(keys, lambda key: key[:2]):
         pairs, seeds = np.asarray([pair for _, _, pair in group]), manifest.seeds_of(repeat)
         for some in np.split(pairs, range(size, len(pairs), size)):
             mine, acting = manifest.take(some), trial.policies[name]
-            found = attempt(trial.world, mine, acting, budget=manifest.budget, seeds=seeds[some])
+            found = attempt(
+                trial.world, mine, acting, budget=manifest.budget, seeds=seeds[some], rule=rule
+            )
+            success = found.at_end if at_end else found.success
+            others = {n: r.met(found.paths[:, 1:], mine.goals) for n, r in trial.others.items()}
             yield [
                 Tried(
                     pair=pair, repeat=repeat, policy=name,
-                    success=bool(found.success[n]), success_at_end=bool(found.at_end[n]),
-                    steps=int(found.steps[n]) if found.success[n] else None,
-                    final_distance=float(found.distance[n]),
+                    success=bool(success[n]), success_at_end=bool(found.at_end[n]),
+                    steps=int(found.steps[n]) if success[n] else None,
+                    final_distance=float(found.distance[n]), roughness=float(found.roughness[n]),
+                    by_rule={k: (bool(m[n].any()), bool(m[n, -1])) for k, m in others.items()},
                     together=0 if n else len(some), seconds=() if n else found.seconds,
                 )
                 for n, pair in enumerate(some.tolist())
@@ -174,29 +203,49 @@ def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
     for policy in trial.policies:
         name = "" if policy == PLANNED else f"{policy}_"
         mine = [one for one in tried if one.policy == policy]
-        for end, flags in (
-            ("", [one.success for one in mine]), ("_at_end", [one.success_at_end for one in mine]),
-        ):  # fmt: skip
-            rates[f"{name}success_rate{end}"] = round(sum(flags) / len(mine), 4)
+        for end, kind in (("", "success"), ("_at_end", "success_at_end")):
+            shares = np.asarray(list(shares_of(mine, kind).values()))
+            rates[f"{name}success_rate{end}"] = round(float(shares.mean()), 4)
             if not (name and end):
-                # Repeats of a pair narrow no interval.
-                ends = proportion(sum(flags) * pairs / len(mine), pairs)[1:3]
+                # Repeats of a pair narrow no interval, nor do pairs of one episode.
+                ends = rate_by_episode(shares, manifest.episodes)[1:3]
                 rates[f"{name}success_interval{end}"] = tuple(round(bound, 4) for bound in ends)
+    far_off = trial.world.distance(manifest.starts, manifest.goals)
+    progress = [1 - one.final_distance / float(far_off[one.pair]) for one in planned
+                if far_off[one.pair] > 0]  # fmt: skip
+    rough = [one.roughness for one in planned if one.roughness is not None]
+    judged = {
+        name: np.mean([one.by_rule[name] for one in planned], axis=0).round(4).tolist()
+        for name in trial.others
+    }
+    reports = (PROTOCOLS[trial.settings.protocol].clear or {}).get(trial.world.name)
     return Result(
         env=manifest.env, protocol=trial.settings.protocol, manifest_protocol=manifest.protocol,
         manifest_pairs=trial.manifest_pairs, manifest_hash=manifest.sha256,
-        criterion=manifest.criterion, offset=manifest.offset, budget=manifest.budget,
+        criterion=trial.rule.criterion, offset=manifest.offset, budget=manifest.budget,
         pairs_dropped_as_solved=manifest.dropped_as_solved, fingerprint=trial.fingerprint, **rates,
         success_rate_by_repeat=tuple(round(float(rate), 4) for rate in by_repeat),
         pairs=pairs, repeats=len(by_repeat),
         mean_steps_to_goal=round(float(np.mean(steps)), 2) if steps else None,
+        median_steps_to_goal=float(np.median(steps)) if steps else None,
+        progress_to_goal=round(float(np.median(progress)), 4) if progress else None,
+        action_roughness=round(float(np.mean(rough)), 5) if rough else None,
+        by_rule={
+            name: Judged(criterion=trial.others[name].criterion, success_rate=rate,
+                         success_rate_at_end=end)
+            for name, (rate, end) in judged.items()
+        },
+        pair_episodes=tuple(manifest.episodes.tolist()), clear_reports=reports,
         final_distance=Distances(median=round(distance, 4), p95=round(far, 4)),
         planning_seconds=PlanningSeconds(
             median=round(median, 5), p95=round(slow, 5), pairs_per_decision=together,
             median_per_pair=round(median / together, 6), decisions=len(seconds),
         ),
         outcomes=tuple(
-            one.model_copy(update={"final_distance": round(one.final_distance, 4)})
+            one.model_copy(
+                update={"final_distance": round(one.final_distance, 4),
+                        "roughness": one.roughness and round(one.roughness, 5)}
+            )
             for one in planned
         ),
     )  # fmt: skip

@@ -23,7 +23,7 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.parsing import preset
 from worldmodel.apps.report import charts
 from worldmodel.apps.settings import PlannerSettings
-from worldmodel.study import Estimate, proportion
+from worldmodel.study import Estimate
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -124,7 +124,7 @@ def _environment() -> "Environment":
     }
     published = PlannerSettings(**preset("evaluate", "preset", "published")).described()
     environment.globals |= {name: getattr(charts, name) for name in charts.__all__} | {
-        "actor": _actor, "proportion": proportion, "published": published, "rates": _rates,
+        "actor": _actor, "estimate": Estimate, "published": published, "rates": _rates,
     }  # fmt: skip
     return environment
 

@@ -28,9 +28,10 @@ _Broken = tuple[type[Exception], str] | None  # what to raise, and the rule; Non
 def checked(**rules: str) -> Callable[[_CallT], _CallT]:
     """Check the arguments of a function, or of a class's constructor, before it runs.
 
-    An int is an integer of any kind and at least 1 (a seed 0), a float is finite. `rules` say more
+    An int is an integer of any kind and at least 1 (a seed 0), a float is finite. NumPy's array is
+    taken wherever a tensor is. `rules` say more
     by name: "[0, 1)" of a number; "N D" of a float tensor, "int N" and "any * N" of one of integers
-    and of any type behind any number of axes, "array N" of what becomes a tensor; no axis is empty,
+    and of any type behind any number of axes, "array N" of a list too; no axis is empty,
     those of the same letter agree, and a longer word is an attribute of `self`. "any" checks
     nothing.
 
@@ -73,10 +74,28 @@ def _check(
             continue
         if isinstance(value, np.integer):
             arguments[name] = int(value)
-        if rule.startswith("array ") and isinstance(value, (np.ndarray, list)):
-            arguments[name] = value = torch.as_tensor(value)
-        if broken := _broken(hints.get(name, Any), value, name, rule, sizes):
+        hint = hints.get(name, Any)
+        if rule.startswith("array ") and isinstance(value, list):
+            arguments[name] = value = torch.as_tensor(value, device="cpu")
+        elif isinstance(value, np.ndarray) and _takes_tensors(hint):
+            arguments[name] = value = _as_tensor(value)
+        if broken := _broken(hint, value, name, rule, sizes):
             raise broken[0](f"{name} must be {broken[1]}, got {shown(value)}")
+
+
+def _takes_tensors(hint: Any) -> bool:
+    """Whether a tensor may come, and no array."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return Tensor in kinds and np.ndarray not in kinds
+
+
+def _as_tensor(value: Any) -> Any:
+    """An array of numbers as a tensor on the CPU, doubles as floats; another array as it is."""
+    if value.dtype.kind not in "biuf":
+        return value
+    if value.dtype == np.float64:  # NumPy's default, which no model of ours has
+        value = value.astype(np.float32)
+    return torch.as_tensor(np.require(value, requirements="CW"), device="cpu")
 
 
 def shown(value: Any) -> str:

@@ -83,7 +83,7 @@ def gcbc_loss(
         frames and of the goal, [B, history + 1, D].
     Raises: ValueError if there are fewer than two frames, or a weight without a regularizer.
     """
-    frames, actions = batch
+    frames, actions = batch.tensors()
     if not isinstance(frames, Tensor) or frames.dim() != 5 or frames.shape[1] < 2:
         got = list(frames.shape) if isinstance(frames, Tensor) else sorted(frames)
         raise ValueError(f"batch.frames must be [B, T >= 2, C, H, W], got {got}")

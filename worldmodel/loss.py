@@ -39,6 +39,7 @@ def jepa_loss(
     Raises: ValueError if the batch is empty, has fewer than two frames or disagreeing shapes.
     Source: LeWM, arXiv:2603.19312, Eq. 1 and Appendix A.
     """
+    batch = batch.tensors()
     z, prediction = _one_step_error(model, batch)
     return Losses.of(prediction, weight, regularizer(z.transpose(0, 1)), z)
 
@@ -55,6 +56,7 @@ def pldm_loss(
     Returns: Losses.
     Raises: ValueError if shapes disagree, or B or T is too small for a variance.
     """
+    batch = batch.tensors()
     z, prediction = _one_step_error(model, batch, at_least=2)
     return Losses.of(prediction, weight, regularizer(z.transpose(0, 1), batch.actions), z)
 
@@ -169,6 +171,7 @@ def composed_loss(
     Returns: Losses, `terms` among them.
     Raises: as `jepa_loss`.
     """
+    batch = batch.tensors()
     z, prediction = _one_step_error(model, batch)
     seen = z.flatten(0, 1) if terms.pooled else z.transpose(0, 1)
     losses = Losses.of(prediction, weight, terms.regularizer(seen), z)

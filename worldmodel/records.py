@@ -87,8 +87,13 @@ class Batch(NamedTuple):
 
     def to(self, device: Device) -> "Batch":
         """The same batch on a device, copied while the host goes on."""
-        frames = each(self.frames, lambda seen: seen.to(device, non_blocking=True))
-        return Batch(frames, self.actions.to(device, non_blocking=True))
+        frames, actions = self.tensors()
+        frames = each(frames, lambda seen: seen.to(device, non_blocking=True))
+        return Batch(frames, actions.to(device, non_blocking=True))
+
+    def tensors(self) -> "Batch":
+        """The same batch with NumPy's arrays as tensors."""
+        return Batch(each(self.frames, as_tensor), as_tensor(self.actions))
 
 
 class Losses(NamedTuple):

@@ -37,12 +37,12 @@ V3 = {
 }
 
 
-def film(path: Path, frames: Any) -> None:
+def film(path: Path, frames: Any, pix_fmt: str = "yuv444p") -> None:
     """Frames [L, H, W, 3] as mp4 with key frames far apart, nearly lossless."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "4", "g": "8"})
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv444p"
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pix_fmt
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
@@ -196,3 +196,34 @@ def test_an_index_with_a_hole_is_named(
         path.write_text(path.read_text().replace(key, key.replace("e", "i", 1)))
     with pytest.raises(ValueError, match=r"the index of .*set is damaged, it lacks '(ch|vi|le)"):
         open_lerobot(root)
+
+
+def test_a_video_of_more_than_eight_bits_is_refused(
+    tmp_path: Path, counter_walks: Callable[[list[int]], list[Any]]
+) -> None:
+    """Ten bits would be cut to eight: camera, depth and file are named."""
+    root, walks = tmp_path / "set", counter_walks(LENGTHS)
+    make_v2(root, walks)
+    (path, *_) = sorted((root / "videos").rglob("*.mp4"))
+    film(path, walks[0].frames.transpose(0, 2, 3, 1), "yuv420p10le")
+    with pytest.raises(
+        ValueError, match=r"images\.top' must have 8 bits .* 10 \(yuv420p10le\) in .*0\.mp4; store"
+    ):
+        open_lerobot(root)
+
+
+def test_an_episode_unlike_its_index_is_named_and_can_be_left_out(
+    tmp_path: Path, counter_walks: Callable[[list[int]], list[Any]]
+) -> None:
+    """The error says which; without its entry in the index the others open."""
+    root = tmp_path / "set"
+    make_v2(root, counter_walks(LENGTHS))
+    index = root / "meta/episodes.jsonl"
+    lines = index.read_text().splitlines()
+    index.write_text("\n".join([lines[0], lines[1].replace("4", "5"), lines[2]]))
+    with pytest.raises(
+        ValueError, match=r"episode 1 must have 5 rows, got 4 in .*take the episode out of meta/epi"
+    ):
+        open_lerobot(root)
+    index.write_text("\n".join([lines[0], lines[2]]))
+    assert open_lerobot(root).lengths.tolist() == [LENGTHS[0], LENGTHS[2]]

@@ -113,7 +113,11 @@ def test_discrete_actions_become_one_hot(
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("actions", np.asarray([1, 0]), r"T \+ 1 observations around T actions, got 4 and 2 in ep"),
+        (
+            "actions",
+            np.asarray([1, 0]),
+            r"T \+ 1 observations around T actions, got 4 and 2 in episode 1 .*; record",
+        ),
         ("observations", np.zeros((4, 8, 8, 3), np.uint8), r"\[16, 16, 3\] in episode 0, got \[8"),
     ],
 )

@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 
 from planners import MPC, PredictiveSampling
+from sigreg import SIGReg
+from worldmodel import Batch, goal_cost, goals, jepa_loss, presets
 from worldmodel.apps.cli import main
 from worldmodel.apps.evaluate.policies import policy_of
 from worldmodel.apps.parsing import complete
@@ -440,3 +442,39 @@ def test_a_controller_of_a_held_control_never_moves_it() -> None:
     assert acted[..., 1].tolist() == [[0.5, 0.5]]
     assert torch.allclose(acted[..., 2], torch.tensor(0.3))
     assert float(acted[..., 0].max()) > 0.2
+
+
+def test_arrays_are_taken_wherever_a_tensor_is() -> None:
+    """NumPy's arrays, doubles among them, mean the same tensors at every door of the model."""
+    model, rng = presets.small(2, image_size=16).eval(), np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 3, 3, 16, 16), np.uint8)
+    actions, plans = rng.normal(size=(2, 3, 2)), rng.normal(size=(2, 5, 3, 2))
+    low, high = np.zeros(2), np.ones(2)
+    z = model.encode(frames).detach()
+    futures = model.imagine().look(frames[:, :1])(plans)
+
+    def read(z: torch.Tensor) -> torch.Tensor:
+        return z[..., :2]
+
+    doors: list[Callable[[Any], torch.Tensor]] = [
+        lambda of: model.predict(of(z.numpy()), of(actions)),
+        lambda of: model.rollout(of(z.numpy()), of(actions)),
+        lambda of: goal_cost(
+            model, of(frames), of(frames[:, 0]), past_actions=of(actions[:, 1:])
+        )(of(plans)),
+        lambda of: goals.near(of(z[:, 0].numpy().astype(float)))(futures),
+        lambda of: goals.near(z[:, 0], weights=of(np.ones(3)))(futures),
+        lambda of: goals.state(read, of(low), scale=of(high))(futures),
+        lambda of: goals.region(read, of(low), of(high))(futures),
+        lambda of: goals.avoid(read, of(low), of(high))(futures),
+        lambda of: fit_head(of(z[:, 0].numpy().repeat(40, 0)), of(rng.normal(size=(80, 2)))).centre,
+        lambda of: jepa_loss(model, Batch(of(frames), of(actions)), SIGReg()).prediction,
+        lambda of: Batch(of(frames), of(actions)).to("cpu").actions.float(),
+    ]  # fmt: skip
+
+    def tensor(value: Any) -> torch.Tensor:
+        found = torch.as_tensor(value)
+        return found.float() if found.dtype == torch.float64 else found
+
+    for number, door in enumerate(doors):
+        assert torch.equal(door(lambda value: value), door(tensor)), number

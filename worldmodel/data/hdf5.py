@@ -123,7 +123,7 @@ def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
     num = min(len(file[name]) for name in _INDEX)
     for name in _INDEX:
         _ensure_own(file[name], path)
-    lengths, offsets = (file[name][:num].astype(np.int64) for name in _INDEX)
+    lengths, offsets = (_whole(file[name][:num], name, path) for name in _INDEX)
     # A killed writer may have made room for an episode that it never entered.
     whole = np.flatnonzero(lengths)
     if len(whole) == 0:
@@ -136,8 +136,22 @@ def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
             rule = f"stay within the {len(file[name])} rows of {name!r}"
             found = f"{offsets[e]} + {lengths[e]} in episode {e} of {path}"
             raise ValueError(f"ep_offset + ep_len must {rule}, got {found}")
+    order = np.argsort(offsets, kind="stable")
+    order = order[lengths[order] > 0]
+    shared = np.flatnonzero((offsets + lengths)[order][:-1] > offsets[order][1:])
+    if len(shared):
+        e, other = sorted(order[shared[0] : shared[0] + 2].tolist())
+        rule = "ep_offset and ep_len must give each row to one episode"
+        raise ValueError(f"{rule}, got episodes {e} and {other} that overlap in {path}")
     first = np.repeat(offsets - (lengths.cumsum() - lengths), lengths)
     return lengths, first + np.arange(lengths.sum())
+
+
+def _whole(values: Any, name: str, path: Path) -> Ints:
+    """Entries of the index as integers."""
+    if values.dtype.kind not in "iuf" or (values % 1 != 0).any():
+        raise ValueError(f"{name!r} must hold whole numbers, got {values.dtype} in {path}")
+    return values.astype(np.int64)
 
 
 def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:

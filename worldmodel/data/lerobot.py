@@ -31,6 +31,7 @@ from worldmodel.data.reading import (
 __all__ = ["is_lerobot", "lerobot_columns", "open_lerobot"]
 
 _INFO = "meta/info.json"
+_REMEDY = "fetch the data set anew, or take the episode out of meta/episodes"
 
 
 def open_lerobot(
@@ -162,7 +163,7 @@ def _read(table: Path, names: list[str], episodes: list[_Episode]) -> list[dict[
         mine = whose == episode.number
         if mine.sum() != episode.length:
             rule = f"episode {episode.number} must have {episode.length} rows"
-            raise ValueError(f"{rule}, got {mine.sum()} in {table}")
+            raise ValueError(f"{rule}, got {mine.sum()} in {table}; {_REMEDY}")
         found.append({name: column[mine] for name, column in columns.items()})
     return found
 
@@ -213,4 +214,5 @@ def _video(episode: _Episode, path: Path, fps: float, camera: str) -> NDArray[np
                 frames.append(frame.to_ndarray(format="rgb24"))
             if len(frames) == length:
                 return np.stack(frames)
-    raise ValueError(f"episode {number} must have {length} frames, got {len(frames)} in {path}")
+    rule = f"episode {number} must have {length} frames"
+    raise ValueError(f"{rule}, got {len(frames)} in {path}; {_REMEDY}")

@@ -66,7 +66,9 @@ def open_minari(
         taken = taken.reshape(len(taken), -1) - start
         if len(frames) != len(taken) + 1:
             found = f"{len(frames)} and {len(taken)} in episode {e} of {source.folder}"
-            raise ValueError(f"an episode must be T + 1 observations around T actions, got {found}")
+            rule = "an episode must be T + 1 observations around T actions"
+            remedy = "record it again, or write the others with worldmodel.data.HDF5Writer"
+            raise ValueError(f"{rule}, got {found}; {remedy}")
         image = image or frames.shape[1:]
         if frames.shape[1:] != image:
             found = f"{list(image)} in episode 0, got {list(frames.shape[1:])} in episode {e}"

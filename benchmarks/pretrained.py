@@ -152,13 +152,16 @@ def table(runs: Path) -> None:
                 del record["outcomes"]
                 record["fingerprint"]["run"] = name
             records += found
+            seconds = json.loads((runs / name / "seed-0" / "report.json").read_text())[
+                "wall_seconds"
+            ]
             first, every = found[0], [record["success_rate"] for record in found]
             low, high = first["success_interval"]
             mine.append([
                 name, offset, f"{mean(every):.1%}", ", ".join(f"{rate:.1%}" for rate in every),
                 f"{mean(record['success_rate_at_end'] for record in found):.1%}",
                 f"{low:.1%} – {high:.1%}", f"{first['random_success_rate']:.1%}",
-                f"{first['expert_success_rate']:.1%}",
+                f"{first['expert_success_rate']:.1%}", f"{seconds / 60:.0f}",
             ])  # fmt: skip
         if mine:
             card(name, recipe, mine, runs / name)
@@ -173,7 +176,7 @@ def table(runs: Path) -> None:
 
 
 COLUMNS = ("run", "steps to the goal", "mean success", "of each training seed", "at the end",
-           "95 % interval", "random", "scripted expert")  # fmt: skip
+           "95 % interval", "random", "scripted expert", "minutes of training")  # fmt: skip
 
 
 def card(name: str, recipe: Recipe, rows: list[list[harness.Cell]], runs: Path) -> None:

@@ -29,11 +29,10 @@ def checked(**rules: str) -> Callable[[_CallT], _CallT]:
     """Check the arguments of a function, or of a class's constructor, before it runs.
 
     An int is an integer of any kind and at least 1 (a seed 0), a float is finite. NumPy's array is
-    taken wherever a tensor is. `rules` say more
-    by name: "[0, 1)" of a number; "N D" of a float tensor, "int N" and "any * N" of one of integers
-    and of any type behind any number of axes, "array N" of a list too; no axis is empty,
-    those of the same letter agree, and a longer word is an attribute of `self`. "any" checks
-    nothing.
+    taken wherever a tensor is. `rules` say more by name: "[0, 1)" of a number; "N D" of a float
+    tensor, "int N" and "any * N" of one of integers and of any type behind any number of axes,
+    "array N" of a list too; no axis is empty, those of the same letter agree, and a longer word is
+    an attribute of `self`. "any" checks nothing.
 
     Raises: TypeError for another type, ValueError for another number or shape.
     """
@@ -95,7 +94,7 @@ def _as_tensor(value: Any) -> Any:
         return value
     if value.dtype == np.float64:  # NumPy's default, which no model of ours has
         value = value.astype(np.float32)
-    return torch.as_tensor(np.require(value, requirements="CW"), device="cpu")
+    return torch.as_tensor(np.require(value, requirements=["C", "W"]), device="cpu")
 
 
 def shown(value: Any) -> str:

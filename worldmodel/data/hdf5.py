@@ -136,7 +136,7 @@ def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
             rule = f"stay within the {len(file[name])} rows of {name!r}"
             found = f"{offsets[e]} + {lengths[e]} in episode {e} of {path}"
             raise ValueError(f"ep_offset + ep_len must {rule}, got {found}")
-    order = np.argsort(offsets, kind="stable")
+    order: Ints = np.argsort(offsets, kind="stable")
     order = order[lengths[order] > 0]
     shared = np.flatnonzero((offsets + lengths)[order][:-1] > offsets[order][1:])
     if len(shared):
@@ -144,14 +144,15 @@ def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
         rule = "ep_offset and ep_len must give each row to one episode"
         raise ValueError(f"{rule}, got episodes {e} and {other} that overlap in {path}")
     first = np.repeat(offsets - (lengths.cumsum() - lengths), lengths)
-    return lengths, first + np.arange(lengths.sum())
+    return lengths, first + np.arange(int(lengths.sum()))
 
 
 def _whole(values: Any, name: str, path: Path) -> Ints:
     """Entries of the index as integers."""
     if values.dtype.kind not in "iuf" or (values % 1 != 0).any():
         raise ValueError(f"{name!r} must hold whole numbers, got {values.dtype} in {path}")
-    return values.astype(np.int64)
+    whole: Ints = values.astype(np.int64)
+    return whole
 
 
 def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:

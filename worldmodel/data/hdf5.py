@@ -143,7 +143,7 @@ def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
         e, other = sorted(order[shared[0] : shared[0] + 2].tolist())
         rule = "ep_offset and ep_len must give each row to one episode"
         raise ValueError(f"{rule}, got episodes {e} and {other} that overlap in {path}")
-    first = np.repeat(offsets - (lengths.cumsum() - lengths), lengths)
+    first: Ints = np.repeat(offsets - (lengths.cumsum() - lengths), lengths)
     return lengths, first + np.arange(int(lengths.sum()))
 
 

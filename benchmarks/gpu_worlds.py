@@ -44,9 +44,9 @@ _TINY = ("--preset", "small", "--render", 64, "--steps", 6, "--batch-size", 16, 
 
 
 def main() -> int:
-    """One part of one task."""
+    """One part of each task."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("world", choices=TASKS)
+    parser.add_argument("world", nargs="*", help=f"of {', '.join(TASKS)}; none: all, in turn")
     parser.add_argument("--runs", type=Path, default=Path("runs/full-size"))
     parser.add_argument("--minutes", type=float, default=9.0, help="of a part")
     parser.add_argument("--try-out", action="store_true", help="tiny, to see that it runs")
@@ -54,13 +54,14 @@ def main() -> int:
     if not (given.try_out or torch.cuda.is_available()):
         print("no CUDA device: not run")
         return 0
-    end = time.monotonic() + 60 * given.minutes
-    folder = given.runs / (given.world + ("-try-out" if given.try_out else ""))
-    folder.mkdir(parents=True, exist_ok=True)
-    done = all(one_command(words, end) for words in commands(given.world, folder, given.try_out))
-    if done and not given.try_out:
-        write_down(given.world, folder)
-    print(f"{given.world}: {'done' if done else 'the part is over; the same command goes on'}")
+    for world in given.world or TASKS:
+        end = time.monotonic() + 60 * given.minutes
+        folder = given.runs / (world + ("-try-out" if given.try_out else ""))
+        folder.mkdir(parents=True, exist_ok=True)
+        done = all(one_command(words, end) for words in commands(world, folder, given.try_out))
+        if done and not given.try_out:
+            write_down(world, folder)
+        print(f"{world}: {'done' if done else 'the part is over; the same command goes on'}")
     return 0
 
 

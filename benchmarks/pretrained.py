@@ -189,7 +189,7 @@ def card(name: str, recipe: Recipe, rows: list[list[harness.Cell]], runs: Path) 
     text = CARD.format(
         name=name, lines="\n".join(lines), about=recipe.about, collect=recipe.collect,
         train=recipe.train, env=recipe.env,
-        planner=", ".join(f"{key} {value}" for key, value in own.items()) or "the defaults",
+        planner=", ".join(f"{key} {value}" for key, value in own.items()) or "nothing",
     )  # fmt: skip
     (SHIPPED / name / "README.md").write_text(text, encoding="utf-8")
 

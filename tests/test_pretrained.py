@@ -1,0 +1,41 @@
+"""The shipped runs load, are small, and are those that the results file judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from worldmodel import WorldModel, from_pretrained
+from worldmodel.apps.parsing import read_record
+from worldmodel.apps.runs import PLANNER, KeptPlanner, open_run
+from worldmodel.apps.settings import PlannerSettings
+from worldmodel.checkpoint import digest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = sorted(path for path in (ROOT / "pretrained").iterdir() if path.is_dir())
+RESULTS = json.loads((ROOT / "benchmarks" / "results" / "pretrained.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_run_is_the_one_that_was_judged(folder: Path) -> None:
+    """Its weights' digest is that of results on pairs other than those that chose its planner."""
+    model = from_pretrained(folder)
+    assert isinstance(model, WorldModel)
+    mine = [r for r in RESULTS["results"] if r["fingerprint"]["weights"] == digest(model)]
+    kept = read_record(folder / PLANNER, KeptPlanner, "record of a planner")
+    assert mine
+    assert kept.manifest not in {result["manifest_hash"] for result in mine}
+    planner = PlannerSettings(**kept.settings)
+    assert all(planner.described() == result["fingerprint"]["planner"] for result in mine)
+    assert open_run(folder).world == folder.name
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_run_is_small_and_has_a_card(folder: Path) -> None:
+    """At most 8 MiB; the card names the command that remakes it, and no path of a machine."""
+    assert sum(file.stat().st_size for file in folder.rglob("*")) <= 8 << 20
+    card = (folder / "README.md").read_text("utf-8")
+    assert f"python benchmarks/pretrained.py {folder.name}" in card
+    assert "/tmp" not in card + (folder / "config.json").read_text("utf-8")

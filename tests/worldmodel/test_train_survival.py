@@ -151,6 +151,20 @@ def test_a_damaged_checkpoint_is_stepped_over(
         run(settings(data, out, resume=True))
 
 
+def test_a_state_whose_step_cannot_be_is_damaged(data: Path, whole: Path, tmp_path: Path) -> None:
+    """Whoever renews the digest: a step behind the last, or none at all, is one line."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "report.json").unlink()
+    for told in (str(10**9), "x", "-1", "9" * 5000, 7):
+        for path in checkpoints(out):
+            tensors, words = read_state(whole / "checkpoints" / path.name)
+            write_state(path, tensors, words | {"step": told})  # type: ignore[dict-item]
+        rule = "its words must be a table" if told == 7 else "it must have a step in 0…4, got"
+        with pytest.raises(DamagedStateError, match=rf"no checkpoint .*{rule}"):
+            run(settings(data, out, resume=True))
+
+
 @pytest.fixture
 def small_disk() -> Iterator[Any]:
     """A function that limits the size of a file from now on; the limit goes with the test."""

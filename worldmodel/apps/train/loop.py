@@ -208,8 +208,12 @@ class Training:
         Raises: as `read_state`; ValueError if it is of another recipe or of another model.
         """
         tensors, words = read_state(path)
-        step, mine = int(words.pop("step", "0")), self._words()
-        if self.recipe.schedule_from == step == int(words.get("steps", "0")):
+        told, mine = words.pop("step", "0"), self._words()
+        step = int(told) if told.isdecimal() and len(told) < 19 else -1
+        if not 0 <= step <= int(mine["steps"]):
+            rule = f"a step in 0…{mine['steps']}, got {told[:30]}"
+            raise DamagedStateError(f"{path} is no training state: it must have {rule}")
+        if self.recipe.schedule_from == step and words.get("steps", "0") == str(step):
             # Its schedule is over, and ours begins.
             words |= {"steps": mine["steps"], "schedule_from": mine["schedule_from"]}
         words.setdefault("schedule_from", "0")
@@ -290,6 +294,9 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} has format {version}, {rule}: use the version that wrote it")
     try:
         tensors = read_weights(path)
-        return tensors, json.loads(bytes(tensors.pop("words").tolist()))
-    except (ValueError, KeyError, OSError) as error:
+        words = json.loads(bytes(tensors.pop("words").tolist()))
+        if not isinstance(words, dict) or not all(isinstance(w, str) for w in words.values()):
+            raise ValueError("its words must be a table of texts")
+        return tensors, words
+    except (ValueError, KeyError, OSError, RecursionError) as error:
         raise DamagedStateError(f"{path} is no training state: {error}") from error

@@ -60,7 +60,7 @@ def locate(source: Folder, *, revision: str | None = None) -> Path:
     if not _REPOSITORY.fullmatch(str(source)):
         raise FileNotFoundError(f"{source} is neither a folder nor an owner/name of the hub")
     refused = f"{source} is no folder here, and the hub does not give it"
-    with _hub(FileNotFoundError, refused) as hub:
+    with _hub(FileNotFoundError, refused, f"{source} is no folder here, and the hub") as hub:
         return Path(hub.snapshot_download(str(source), revision=revision, allow_patterns=_FILES))
 
 
@@ -104,9 +104,9 @@ def push_to_hub(
 
 
 @contextmanager
-def _hub(kind: type[OSError], refused: str) -> Iterator[Any]:
+def _hub(kind: type[OSError], refused: str, what: str = "the hub") -> Iterator[Any]:
     """huggingface_hub, whose errors become one line of that kind."""
-    hub, errors = (need(name, "hub", "the hub")
+    hub, errors = (need(name, "hub", what)
                    for name in ("huggingface_hub", "huggingface_hub.errors"))  # fmt: skip
     try:
         yield hub

@@ -48,8 +48,10 @@ class Adder(MujocoWorld):
             """Its name."""
             return "chalk"
 
+    simulator = Simulator
+
     def __init__(self) -> None:
-        super().__init__(16, Adder.Simulator, 0)
+        super().__init__(16, workers=0)
 
 
 def test_calls_are_shared_out_and_put_together_in_order(workers: Workers) -> None:

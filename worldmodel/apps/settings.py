@@ -297,7 +297,7 @@ class ManifestSettings(Settings):
     data: Source | None = option(None, f"episodes with states to draw from: {_DATA}")
     state: list[str] | None = option(None, "columns of --data that hold the state")
     unseen_by: Existing | None = option(None, "run whose training episodes are left out of --data")
-    protocol: Protocol = option("held-out", "how pairs are drawn, and which; see the docs")
+    protocol: Protocol = option("held-out", "which pairs are drawn; docs/evaluate.md")
     out: Path = Field(description="file to write")
 
     @model_validator(mode="after")
@@ -384,7 +384,7 @@ class TrialSettings(PlannerSettings):
 
     batch_size: Count = option(64, "pairs side by side; changes no outcome")
     seeds: Count = option(1, "try every pair this often, with other seeds each time")
-    protocol: Protocol = option("held-out", "which pairs count and what success is; see the docs")
+    protocol: Protocol = option("held-out", "what is allowed, and success; docs/evaluate.md")
     env: str | None = option(None, "a class of your own the manifest names, package.module:Class")
     workers: Simulators = None
 

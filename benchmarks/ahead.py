@@ -26,7 +26,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from sigreg import trapezoid
+from sigreg import trapezoid_rule
 from sigreg._kernels.contract import Problem
 from sigreg._kernels.ecf_triton import launch
 from sigreg.directions import Directions
@@ -157,7 +157,9 @@ class Call(NamedTuple):
             z=z,
             directions=Directions(a, None if given else torch.ones(num, dtype=full)),
             shares=torch.ones(2, n, dtype=full) if self.shares else None,
-            rule=trapezoid(self.knots, 3 / 16 * (self.knots - 1)).to(torch.zeros((), dtype=full)),
+            rule=trapezoid_rule(self.knots, 3 / 16 * (self.knots - 1)).to(
+                torch.zeros((), dtype=full)
+            ),
             scale_by_n=self.scale_by_n,
             chunk=self.chunk,
             group="",

@@ -19,7 +19,7 @@ import torch
 from harness import Call, Timing, interleave, mebibytes, peak_memory, save, speedup
 from torch import Tensor
 
-from sigreg import Quadrature, SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg import Quadrature, SIGReg, random_directions, sigreg_loss, trapezoid_rule
 from sigreg.reference import ecf_sums, epps_pulley
 
 SHAPES = ((4, 128, 192), (8, 512, 512))
@@ -69,7 +69,7 @@ def gradient_errors(shape: tuple[int, ...]) -> dict[str, float]:
         total = torch.zeros_like(z)
         for a in torch.split(directions, 64):  # or the published formula takes gigabytes
             leaf = z.to(dtype).requires_grad_()
-            loss = sigreg_loss(leaf, a.to(dtype), trapezoid(), backend=backend)
+            loss = sigreg_loss(leaf, a.to(dtype), trapezoid_rule(), backend=backend)
             total += torch.autograd.grad(loss, leaf)[0]
         return total
 
@@ -95,7 +95,7 @@ def compile_seconds() -> float:
 def compare(wall: bool) -> None:
     """All formulas, forward and backward, directions drawn inside."""
     results, rows = [], []
-    rule = trapezoid().to(torch.zeros(()))
+    rule = trapezoid_rule().to(torch.zeros(()))
     for shape in SHAPES:
         z = torch.randn(shape, requires_grad=True)
         layers = {name: SIGReg(KNOTS, NUM_PROJ, backend=name) for name in BACKENDS}

@@ -10,7 +10,7 @@ from bench_sigreg import processor_time, step
 from harness import save, speedup
 from torch import Tensor
 
-from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid_rule
 
 DRAWS, SAMPLES = 100, 128
 NAMES = ("gaussian", "orthogonal")
@@ -18,7 +18,7 @@ NAMES = ("gaussian", "orthogonal")
 
 def noise(z: Tensor, num_proj: int, sampler: str) -> tuple[float, float]:
     """Relative standard deviations of loss and gradient over draws of the directions."""
-    dim, rule = z.shape[-1], trapezoid()
+    dim, rule = z.shape[-1], trapezoid_rule()
     leaf = z.clone().requires_grad_()
     losses, total, square = [], torch.zeros_like(z), 0.0
     for s in range(DRAWS):

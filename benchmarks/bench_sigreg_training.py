@@ -10,7 +10,7 @@ from bench_sigreg import processor_time, published
 from harness import save, speedup
 from torch import Tensor, nn
 
-from sigreg import SIGReg, trapezoid
+from sigreg import SIGReg, trapezoid_rule
 from worldmodel import Batch, WorldModel, jepa_loss, presets
 
 FRAMES = 4
@@ -51,7 +51,7 @@ def projector(model: nn.Module, size: int) -> Objective:
 def main() -> None:
     """LeWM at its published size, the demo's model, a projector: without, the formula, ours."""
     torch.manual_seed(0)
-    rule = trapezoid().to(torch.zeros(()))
+    rule = trapezoid_rule().to(torch.zeros(()))
     regularizers: dict[str, Regularizer] = {
         "without": lambda z: z.new_zeros(()),
         "published": lambda z: published(z, rule),

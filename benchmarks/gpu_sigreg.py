@@ -32,7 +32,7 @@ from harness import (
 )
 from torch import Tensor
 
-from sigreg import Quadrature, SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg import Quadrature, SIGReg, random_directions, sigreg_loss, trapezoid_rule
 from sigreg._kernels.contract import Problem
 from sigreg.directions import Sketch
 
@@ -81,7 +81,10 @@ def accuracy() -> None:
         z = torch.randn(shape, device="cuda", dtype=torch.float64)
         mask = torch.rand(shape[:-1], device="cuda") > 0.3 if masked else None
         sketch = Sketch(129, seed=0).cuda().eval()
-        a, rule = random_directions(129, shape[-1], seed=0, step=0, device="cuda"), trapezoid(knots)
+        a, rule = (
+            random_directions(129, shape[-1], seed=0, step=0, device="cuda"),
+            trapezoid_rule(knots),
+        )
 
         def loss(
             leaf: Tensor, backend: str, mask: Tensor | None = mask, rule: Quadrature = rule,
@@ -126,7 +129,7 @@ def whole() -> None:
         torch.set_float32_matmul_precision(precision)
         torch.compiler.reset()
         z = torch.randn(shape, device="cuda")
-        rule = trapezoid(KNOTS).to(z)
+        rule = trapezoid_rule(KNOTS).to(z)
         layer = SIGReg(KNOTS, NUM_PROJ).cuda()
         compiled = torch.compile(published)
         calls: dict[str, Call] = {
@@ -200,7 +203,7 @@ def parts(groups: int, n: int, d: int) -> tuple[Problem, Any, Tensor, Tensor]:
 
     z = torch.randn(groups, n, d, device="cuda")
     drawn = Sketch(NUM_PROJ).cuda().draw(z)
-    problem = Problem(z, drawn, None, trapezoid(KNOTS).to(z), True, 0, "", True, False)
+    problem = Problem(z, drawn, None, trapezoid_rule(KNOTS).to(z), True, 0, "", True, False)
     x = launch._project(z.view(groups * n, d), drawn, problem)
     sums = launch._sums(x, drawn, problem)
     _, weights = launch._finish(sums, drawn, (None, None), NUM_PROJ, problem)

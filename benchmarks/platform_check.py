@@ -1,4 +1,4 @@
-"""Does `PlatformSolver` work inside the real stable_worldmodel, and plan what its solver plans?
+"""Does `StableWorldModelSolver` work inside stable_worldmodel, and plan what its solver plans?
 
 Runs the platform's own `WorldModelPolicy` with its own LeWM (the reduced one of the goldens) around
 our solver, and its `CEMSolver` beside ours on the same noise. Needs stable_worldmodel, see
@@ -21,7 +21,7 @@ import harness
 import parity
 import torch
 
-from planners import CEM, ICEM, MPPI, Bounds, PlatformSolver, PredictiveSampling
+from planners import CEM, ICEM, MPPI, Bounds, PredictiveSampling, StableWorldModelSolver
 from planners.noise import Noise, Stream, problem_seeds
 
 ENVS, CONTROLS, BLOCK, HORIZON, SAMPLES, ELITES, STEPS = 3, 5, 5, 4, 60, 10, 12
@@ -59,9 +59,9 @@ def environments() -> Any:
     )
 
 
-def ours(model: Any, method: Any, **options: Any) -> PlatformSolver[Any]:
+def ours(model: Any, method: Any, **options: Any) -> StableWorldModelSolver[Any]:
     """Our solver on the platform's model."""
-    return PlatformSolver(method, model, iterations=STEPS, **options)
+    return StableWorldModelSolver(method, model, iterations=STEPS, **options)
 
 
 def same_plan(model: Any) -> str:
@@ -141,7 +141,7 @@ def main() -> None:
     del kept
     harness.save(
         "platform",
-        f"PlatformSolver inside stable_worldmodel {version}",
+        f"StableWorldModelSolver inside stable_worldmodel {version}",
         [{"check": name, "found": found} for name, found in rows],
         columns=("what ran", "found"),
         rows=rows,

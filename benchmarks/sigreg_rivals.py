@@ -32,7 +32,7 @@ from bench_sigreg import processor_time, published, step
 from harness import Cell, mebibytes, peak_memory, save
 from torch import Tensor, nn
 
-from sigreg import SIGReg, trapezoid
+from sigreg import SIGReg, trapezoid_rule
 
 SHAPE = (4, 128, 192)
 SHARDS = (13, 7)
@@ -116,7 +116,7 @@ def formula(x: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor
     """The published statistic of x [..., N, D] and its gradient, in float64; D = 1 by default."""
     a = torch.ones(1, 1) if directions is None else directions
     leaf = x.double().requires_grad_()
-    loss = published(leaf, trapezoid(), a.double() / a.double().norm(dim=1, keepdim=True))
+    loss = published(leaf, trapezoid_rule(), a.double() / a.double().norm(dim=1, keepdim=True))
     return loss.detach(), torch.autograd.grad(loss, leaf)[0]
 
 

@@ -6,7 +6,7 @@ from planners.gradient import GRASP, GradientDescent
 from planners.mpc import MPC, MPCRecord, split_blocks
 from planners.noise import Colored, Integrated, Kernel
 from planners.optimize import optimize, planning_step
-from planners.platform import PlatformSolver
+from planners.platform import StableWorldModelSolver
 from planners.proposals import Proposals
 from planners.sampling import CEM, ICEM, MPPI, PredictiveSampling
 from planners.wrappers import AugmentedLagrangian, BestSoFar, Refine
@@ -14,6 +14,7 @@ from planners.wrappers import AugmentedLagrangian, BestSoFar, Refine
 __all__ = [
     "CEM", "GRASP", "ICEM", "MPC", "MPPI", "AugmentedLagrangian", "BestSoFar", "Bounds",
     "CategoricalCEM", "Colored", "Cost", "GradientDescent", "Integrated", "Kernel", "MPCRecord",
-    "Method", "Plan", "PlatformSolver", "PredictiveSampling", "Progress", "Proposals", "Refine",
-    "Scored", "SimplexGradient", "from_dynamics", "optimize", "planning_step", "split_blocks",
+    "Method", "Plan", "PredictiveSampling", "Progress", "Proposals", "Refine", "Scored",
+    "SimplexGradient", "StableWorldModelSolver", "from_dynamics", "optimize", "planning_step",
+    "split_blocks",
 ]  # fmt: skip

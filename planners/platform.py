@@ -15,7 +15,7 @@ from planners.contract import Bounds, Method, Plan, Progress, StateT
 from planners.noise import problem_seeds
 from planners.optimize import optimize
 
-__all__ = ["Costable", "PlatformSolver"]
+__all__ = ["Costable", "StableWorldModelSolver"]
 
 
 @runtime_checkable
@@ -27,7 +27,7 @@ class Costable(Protocol):
 
 
 @dataclass(eq=False, repr=False)
-class PlatformSolver(Generic[StateT]):
+class StableWorldModelSolver(Generic[StateT]):
     """Satisfies stable-worldmodel's `Solver` protocol, so that `WorldModelPolicy` can use it.
 
     Other than the platform's own solvers it gives each environment its own random stream, so that

@@ -19,10 +19,10 @@ from sigreg._arguments import (
 from sigreg._distributed import Group, group_name, over_ranks
 from sigreg.directions import random_directions, wrap
 from sigreg.null_law import ChiSquareSum, null_law, tail_probability
-from sigreg.quadrature import Quadrature, trapezoid
+from sigreg.quadrature import Quadrature, trapezoid_rule
 from sigreg.reference import ecf_sums, epps_pulley
 
-__all__ = ["Report", "collapse_value", "effective_rank", "noise_floor", "report"]
+__all__ = ["EmbeddingReport", "collapse_value", "effective_rank", "embedding_report", "noise_floor"]
 
 
 def noise_floor(quadrature: Quadrature | None = None) -> float:
@@ -31,7 +31,7 @@ def noise_floor(quadrature: Quadrature | None = None) -> float:
         Σ_k weight_k (1 − target_k²),   the same for every N, D and M
 
     Args:
-        quadrature: K nodes; None means `trapezoid()`, whose floor is 1.0525.
+        quadrature: K nodes; None means `trapezoid_rule()`, whose floor is 1.0525.
     Returns: a float, from E|φ̂ − φ|² = (1 − φ²)/N.
     """
     rule = _rule(quadrature)
@@ -45,7 +45,7 @@ def collapse_value(num_samples: int, quadrature: Quadrature | None = None) -> fl
 
     Args:
         num_samples: N.
-        quadrature: K nodes; None means `trapezoid()`.
+        quadrature: K nodes; None means `trapezoid_rule()`.
     Returns: a float, the statistic with φ̂ = 1.
     """
     rule = _rule(quadrature)
@@ -77,8 +77,8 @@ def effective_rank(covariance: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
-    """What `report` found. Leading dims of z are separate batches; scalars average over them."""
+class EmbeddingReport:
+    """What `embedding_report` found. Leading dims of z are batches; scalars average over them."""
 
     num_samples: int  #: N
     dim: int  #: D
@@ -148,7 +148,7 @@ class Report:
 
 
 @torch.no_grad()
-def report(
+def embedding_report(
     z: Tensor,
     directions: Tensor | None = None,
     quadrature: Quadrature | None = None,
@@ -157,7 +157,7 @@ def report(
     seed: int = 0,
     state_rank: float | None = None,
     group: Group = None,
-) -> Report:
+) -> EmbeddingReport:
     """How far is z from an isotropic Gaussian, and in which way?
 
     The p-value compares the statistic, averaged over the directions, with its null law for exactly
@@ -167,13 +167,13 @@ def report(
     Args:
         z: [..., N, D], samples on axis −2. Leading dims are separate batches.
         directions: [M, D], unit rows; None draws random ones.
-        quadrature: K nodes with the Gaussian target; None means `trapezoid()`, as in `SIGReg()`.
+        quadrature: K nodes with the Gaussian target; None means `trapezoid_rule()`.
         num_proj: M, if `directions` is None.
         seed: of the random directions.
         state_rank: effective rank of the true states, if you know it. A world of few coordinates
             gives a low rank for that reason; half of what the states have is called a collapse.
         group: ranks that share the samples, as in `sigreg_loss`; each gets the report of all.
-    Returns: Report.
+    Returns: EmbeddingReport.
     Raises: TypeError unless z is a floating tensor; ValueError on disagreeing shapes, on fewer than
         2 samples, on non-finite values or on another target.
     Source: LeJEPA, arXiv:2511.08544, Section 4, for the statistic; the read-outs are ours.
@@ -217,7 +217,7 @@ def report(
     worst_tail = float(tail_probability(_law(_numbers(rule)), statistics.flatten()[worst]))
     # Effective rank of N Gaussian samples (Page, 1993: ln m − m / 2n).
     small, large = sorted((max(n - 1, 1), d))
-    return Report(
+    return EmbeddingReport(
         num_samples=n,
         dim=d,
         num_batches=means.numel(),
@@ -242,7 +242,7 @@ def report(
 
 def _rule(quadrature: Quadrature | None) -> Quadrature:
     if quadrature is None:
-        return trapezoid()
+        return trapezoid_rule()
     check_kind("quadrature", quadrature, Quadrature)
     return quadrature
 

@@ -12,7 +12,7 @@ from sigreg._distributed import Group, group_name, whereabouts
 from sigreg._kernels.ops import BACKENDS
 from sigreg.directions import Sketch
 from sigreg.functional import scale_term, sigreg_loss
-from sigreg.quadrature import Quadrature, trapezoid
+from sigreg.quadrature import Quadrature, trapezoid_rule
 
 __all__ = ["SIGReg"]
 
@@ -42,7 +42,7 @@ class SIGReg(Sketch):
         backend: "auto", "reference", "cpu", "cpp" or "triton".
         chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
         scale: weight of `scale_term`, off by default; lets collapsed samples escape.
-        quadrature: another rule or target, such as `trapezoid(target=student_t(5))`.
+        quadrature: another rule or target, such as `trapezoid_rule(target=student_t_cf(5))`.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
     Raises: ValueError on arguments outside these ranges.
     Source: LeJEPA, arXiv:2511.08544; LeWorldModel, arXiv:2603.19312.
@@ -76,7 +76,7 @@ class SIGReg(Sketch):
             check_kind("quadrature", quadrature, Quadrature)
         group_name(group)
         check_choice("backend", backend, BACKENDS)
-        self.quadrature = trapezoid(knots, t_max) if quadrature is None else quadrature
+        self.quadrature = trapezoid_rule(knots, t_max) if quadrature is None else quadrature
         self.scale_by_n, self.scale = scale_by_n, scale
         self.group, self.backend, self.chunk = group, backend, chunk
         self._warned = False

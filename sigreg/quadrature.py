@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sigreg._arguments import check_count, check_kind, check_number
 
-__all__ = ["Quadrature", "gaussian", "student_t", "trapezoid"]
+__all__ = ["Quadrature", "gaussian", "student_t_cf", "trapezoid_rule"]
 
 
 class Quadrature(NamedTuple):
@@ -31,7 +31,7 @@ def gaussian(t: Tensor) -> Tensor:
     return torch.exp(-(t**2) / 2)
 
 
-def student_t(dof: int) -> Callable[[Tensor], Tensor]:
+def student_t_cf(dof: int) -> Callable[[Tensor], Tensor]:
     """Characteristic function of Student's t, scaled to variance 1: a target with heavy tails.
 
         u^{ν/2} K_{ν/2}(u) / (2^{ν/2−1} Γ(ν/2)),   u = √(ν − 2) |t|,   K the Bessel function
@@ -41,7 +41,7 @@ def student_t(dof: int) -> Callable[[Tensor], Tensor]:
 
     Args:
         dof: ν, a whole number of at least 3, or there is no variance to set to 1.
-    Returns: a function of t for `trapezoid(target=...)`.
+    Returns: a function of t for `trapezoid_rule(target=...)`.
     Source: Hurst (1995), The characteristic function of the Student t distribution.
     """
     check_count("dof", dof, at_least=3)
@@ -63,7 +63,7 @@ def student_t(dof: int) -> Callable[[Tensor], Tensor]:
     return target
 
 
-def trapezoid(
+def trapezoid_rule(
     knots: int = 17, t_max: float = 3.0, target: Callable[[Tensor], Tensor] = gaussian
 ) -> Quadrature:
     """Trapezoid rule on [−t_max, t_max], folded onto [0, t_max] by symmetry.
@@ -77,7 +77,7 @@ def trapezoid(
     Args:
         knots: K, at least 2.
         t_max: largest frequency, positive and finite.
-        target: real and even characteristic function to match: `gaussian`, `student_t(5)`, yours.
+        target: real, even characteristic function to match: `gaussian`, `student_t_cf(5)`, yours.
     Returns: Quadrature of float64 tensors on the CPU.
     Raises: ValueError if `knots` or `t_max` is outside its range.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; interval as in the code of LeWM, 2603.19312.

@@ -13,7 +13,7 @@ import torch
 
 import sigreg
 import worldmodel
-from planners import CEM, ICEM, MPC, MPPI, Bounds, GradientDescent, PlatformSolver, optimize
+from planners import CEM, ICEM, MPC, MPPI, Bounds, GradientDescent, StableWorldModelSolver, optimize
 from worldmodel import goal_cost, presets
 from worldmodel.data import (
     ActionScale,
@@ -70,7 +70,7 @@ def _control(method: Any) -> None:
 def _platform() -> None:
     space = SimpleNamespace(shape=(2, 2), low=-np.ones((2, 2)), high=np.ones((2, 2)))
     model = SimpleNamespace(get_cost=lambda info, actions: _cost(actions))
-    solver = PlatformSolver(CEM(8, 2), model, iterations=1, bounds=Bounds(-1, 1))
+    solver = StableWorldModelSolver(CEM(8, 2), model, iterations=1, bounds=Bounds(-1, 1))
     solver.configure(
         action_space=space, n_envs=2, config=SimpleNamespace(horizon=3, action_block=1)
     )
@@ -103,7 +103,7 @@ WORK: dict[str, Callable[[Path], Any]] = {
     "split": lambda _: split(10, 0.2, 0)[0].tolist(),
     "disk": _disk,
     "regularizers": lambda _: [float(part(X)) for part in REGULARIZERS],
-    "report": lambda _: sigreg.report(X, num_proj=8),
+    "embedding_report": lambda _: sigreg.embedding_report(X, num_proj=8),
     "cem": lambda _: _control(CEM(8, 2)),
     "icem": lambda _: _control(ICEM(8, 2)),
     "mppi": lambda _: _control(MPPI(8)),

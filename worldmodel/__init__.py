@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from worldmodel.encoder import (
         ActionEncoder,
         ConvEncoder,
-        FrameEncoder,
         FusedEncoder,
         StateEncoder,
+        ViTEncoder,
     )
     from worldmodel.export import export_onnx, export_torch
     from worldmodel.gcbc import GCBC, gcbc_loss
@@ -33,9 +33,9 @@ __getattr__ = lazily(__name__)
 
 __all__ = [
     "GCBC", "ActionEncoder", "AffinePredictor", "Batch", "CausalPredictor", "ComposedTerms",
-    "ConvEncoder", "DinoPatches", "FrameEncoder", "FusedEncoder", "Futures", "Imagination",
-    "Losses", "MLPPredictor", "PLDMTerms", "PatchPredictor", "PrefixPredictor", "RunConfig",
-    "StateEncoder", "WorldModel", "composed_loss", "export_onnx", "export_torch", "from_pretrained",
+    "ConvEncoder", "DinoPatches", "FusedEncoder", "Futures", "Imagination", "Losses",
+    "MLPPredictor", "PLDMTerms", "PatchPredictor", "PrefixPredictor", "RunConfig", "StateEncoder",
+    "ViTEncoder", "WorldModel", "composed_loss", "export_onnx", "export_torch", "from_pretrained",
     "from_published", "gcbc_loss", "goal_cost", "goals", "heads", "jepa_loss", "learning", "load",
     "load_policy", "pldm_loss", "policies", "presets", "push_to_hub", "read_config", "save",
     "subgoals", "values",

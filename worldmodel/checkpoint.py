@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from worldmodel._arguments import checked
 from worldmodel._files import draft_of, write_together
 from worldmodel.data.episodes import ActionScale
-from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
+from worldmodel.encoder import ActionEncoder, ConvEncoder, FusedEncoder, StateEncoder, ViTEncoder
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
@@ -34,7 +34,7 @@ _KINDS: dict[type[nn.Module], tuple[tuple[str, ...], tuple[str, ...]]] = {
     GCBC: (("encoder", "trunk"), ("action_dim",)),
 }
 _CLASSES: tuple[type[nn.Module], ...] = (
-    FrameEncoder, ConvEncoder, StateEncoder, FusedEncoder, DinoPatches, ActionEncoder,
+    ViTEncoder, ConvEncoder, StateEncoder, FusedEncoder, DinoPatches, ActionEncoder,
     CausalPredictor, PatchPredictor, PrefixPredictor, AffinePredictor, MLPPredictor,
 )  # fmt: skip
 _ModelT = TypeVar("_ModelT", WorldModel, GCBC)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from worldmodel._arguments import checked
 from worldmodel.layers import Pixels, ProjectionHead, ViTBlock, given
 
-__all__ = ["ActionEncoder", "ConvEncoder", "FrameEncoder", "FusedEncoder", "StateEncoder"]
+__all__ = ["ActionEncoder", "ConvEncoder", "FusedEncoder", "StateEncoder", "ViTEncoder"]
 
 
 @checked()
-class FrameEncoder(nn.Module):
+class ViTEncoder(nn.Module):
     """Vision Transformer: the class token behind the last norm, then a projection head.
 
     The defaults are ViT-Tiny as published: 5,501,376 parameters, and 792,768 in the head.
@@ -91,7 +91,7 @@ class ConvEncoder(nn.Module):
         dim, projector_dim: D, and hidden width of the projection head.
         side: of the last layer's map; a larger one tells more exactly where things are.
     Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., D].
-    Raises: as FrameEncoder.
+    Raises: as ViTEncoder.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from worldmodel._arguments import checked
 from worldmodel._extras import need
-from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
+from worldmodel.encoder import ActionEncoder, ConvEncoder, FusedEncoder, StateEncoder, ViTEncoder
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches
 from worldmodel.records import Folder, Observations, named
@@ -243,7 +243,7 @@ def _example(encoder: object, num: int, generator: torch.Generator) -> Observati
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
     if isinstance(encoder, StateEncoder):
         return torch.randn(num, encoder.state_dim, generator=generator)
-    if isinstance(encoder, (FrameEncoder, ConvEncoder, DinoPatches)):
+    if isinstance(encoder, (ViTEncoder, ConvEncoder, DinoPatches)):
         shape = (num, 3, encoder.image_size, encoder.image_size)
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     raise TypeError(f"export needs example=observations for a {type(encoder).__name__}")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from worldmodel._arguments import checked
-from worldmodel.encoder import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
+from worldmodel.encoder import ActionEncoder, ConvEncoder, FusedEncoder, StateEncoder, ViTEncoder
 from worldmodel.gcbc import GCBC
 from worldmodel.model import WorldModel
 from worldmodel.patches import DinoPatches, PatchPredictor
@@ -33,7 +33,7 @@ def lewm(action_dim: int = 10, *, image_size: int = 224, history: int = 3) -> Wo
     Source: LeWM, arXiv:2603.19312, Section 3, Figure 6 and released configuration.
     """
     return WorldModel(
-        encoder=FrameEncoder(image_size=image_size, patch_size=14, dim=192),
+        encoder=ViTEncoder(image_size=image_size, patch_size=14, dim=192),
         action_encoder=ActionEncoder(action_dim=action_dim, dim=192, mix_dim=10),
         predictor=CausalPredictor(dim=192, depth=6, heads=16, history=history),
     )
@@ -154,7 +154,7 @@ def gcbc(action_dim: int = 2, *, image_size: int = 224, history: int = 3) -> GCB
     Source: LeWM, arXiv:2603.19312, Section 4 (baselines).
     """
     return GCBC(
-        FrameEncoder(image_size=image_size, patch_size=14, dim=192),
+        ViTEncoder(image_size=image_size, patch_size=14, dim=192),
         CausalPredictor(dim=192, depth=6, heads=16, history=history),
         action_dim,
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worldmodel._arguments import checked
 from worldmodel.checkpoint import check_tensors
-from worldmodel.encoder import ActionEncoder, FrameEncoder
+from worldmodel.encoder import ActionEncoder, ViTEncoder
 from worldmodel.model import WorldModel
 from worldmodel.predictor import CausalPredictor
 from worldmodel.records import Device, Folder
@@ -237,7 +237,7 @@ def _build(path: Path) -> WorldModel:
     for part in (vit, predictor, action, projector, pred_proj):
         part.end()
     try:
-        parts = FrameEncoder(**encoder), ActionEncoder(**told), CausalPredictor(**steered)
+        parts = ViTEncoder(**encoder), ActionEncoder(**told), CausalPredictor(**steered)
         return WorldModel(*parts)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

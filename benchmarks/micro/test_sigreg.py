@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigreg import SIGReg, random_directions, trapezoid
+from sigreg import SIGReg, random_directions, trapezoid_rule
 from sigreg.reference import ecf_sums, epps_pulley
 
 SHAPES = {"4x128x192": (4, 128, 192), "1x256x64": (1, 256, 64), "8x512x512": (8, 512, 512)}
@@ -17,7 +17,7 @@ SHAPES = {"4x128x192": (4, 128, 192), "1x256x64": (1, 256, 64), "8x512x512": (8,
 def published(z: Tensor) -> Tensor:
     """The released formula, eager, with its own fresh directions."""
     a = torch.randn(z.shape[-1], 1024)
-    rule, n = trapezoid(), z.shape[-2]
+    rule, n = trapezoid_rule(), z.shape[-2]
     cos, sin = ecf_sums(z @ (a / a.norm(dim=0)), rule.t)
     return epps_pulley(cos / n, sin / n, n, rule).mean()
 

@@ -3,7 +3,7 @@
 scikit-learn ships 1,797 handwritten digits of 8x8 pixels. A small encoder is trained twice on
 unlabelled views of them: once only to make the views of an image agree, once with SIGReg beside
 it. Then a linear probe asks what each has learned about images that neither has seen, and
-`sigreg.report` says what each embedding looks like.
+`sigreg.embedding_report` says what each embedding looks like.
 
 Making views agree is easiest if every image goes to one point. Without SIGReg that is what
 happens, and the embedding is worth nothing; the features below it keep whatever the random
@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sigreg import LeJEPALoss, SIGReg, report
+from sigreg import LeJEPALoss, SIGReg, embedding_report
 
 VIEWS, BATCH, STEPS, WEIGHT = 4, 256, 300, 0.02
 HELD_OUT = 497
@@ -123,7 +123,7 @@ def main() -> dict[str, float]:
     views = augment(test_x)
     for name in ("embedding, no SIGReg", "embedding, SIGReg"):
         with torch.no_grad():
-            print(f"\n{name}, of views of held-out images:\n{report(rows[name](views))}")
+            print(f"\n{name}, of views of held-out images:\n{embedding_report(rows[name](views))}")
     return accuracy
 
 

@@ -6,12 +6,12 @@ on the statistic alone unfolds again.
 
 import torch
 
-from sigreg import SIGReg, trapezoid
+from sigreg import SIGReg, trapezoid_rule
 
 torch.manual_seed(0)
 N, D = 256, 8
 
-rule = trapezoid()
+rule = trapezoid_rule()
 floor = (rule.weight * (1 - rule.target.square())).sum()
 print(f"noise floor: {floor:.4f}, what Gaussian samples score on average, whatever N and D\n")
 

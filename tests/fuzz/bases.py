@@ -61,7 +61,7 @@ def public() -> Iterator[tuple[str, Any]]:
 def is_record(value: Any) -> bool:
     """Whether a class only holds what the library hands out."""
     tuples = inspect.isclass(value) and issubclass(value, tuple)
-    return tuples or value in (sigreg.Report, data.Frames)
+    return tuples or value in (sigreg.EmbeddingReport, data.Frames)
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -136,7 +136,7 @@ def head() -> heads.Head:
 
 def law() -> sigreg.ChiSquareSum:
     """A fixed law."""
-    return sigreg.null_law(sigreg.trapezoid())
+    return sigreg.null_law(sigreg.trapezoid_rule())
 
 
 def graph() -> subgoals.Graph:
@@ -226,7 +226,7 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
                 "backend": "auto",
                 "chunk": 2,
                 "scale": 0.0,
-                "quadrature": sigreg.trapezoid(),
+                "quadrature": sigreg.trapezoid_rule(),
             },
         ),
         "SIGReg.forward": lambda: (
@@ -279,7 +279,7 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
         ),
         "collapse_value": lambda: (
             sigreg.collapse_value,
-            {"num_samples": 9, "quadrature": sigreg.trapezoid()},
+            {"num_samples": 9, "quadrature": sigreg.trapezoid_rule()},
         ),
         "effective_rank": lambda: (sigreg.effective_rank, {"covariance": torch.eye(D)}),
         "hermite_moments": lambda: (sigreg.hermite_moments, {"x": randn(9, D), "order": 4}),
@@ -287,11 +287,11 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
             sigreg.invariance_loss,
             {"views": randn(2, B, D), "centre": randn(B, D)},
         ),
-        "noise_floor": lambda: (sigreg.noise_floor, {"quadrature": sigreg.trapezoid()}),
+        "noise_floor": lambda: (sigreg.noise_floor, {"quadrature": sigreg.trapezoid_rule()}),
         "null_law": lambda: (
             sigreg.null_law,
             {
-                "quadrature": sigreg.trapezoid(),
+                "quadrature": sigreg.trapezoid_rule(),
                 "directions": sigreg.random_directions(4, D, seed=0, step=0),
             },
         ),
@@ -299,12 +299,12 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
             sigreg.random_directions,
             {"num_proj": 4, "dim": D, "seed": 0, "step": 0, "device": "cpu", "sampler": "gaussian"},
         ),
-        "report": lambda: (
-            sigreg.report,
+        "embedding_report": lambda: (
+            sigreg.embedding_report,
             {
                 "z": randn(9, D),
                 "directions": sigreg.random_directions(4, D, seed=0, step=0),
-                "quadrature": sigreg.trapezoid(),
+                "quadrature": sigreg.trapezoid_rule(),
                 "num_proj": 4,
                 "seed": 0,
                 "state_rank": 2.0,
@@ -325,7 +325,7 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
             {
                 "z": randn(9, D),
                 "directions": sigreg.random_directions(4, D, seed=0, step=0),
-                "quadrature": sigreg.trapezoid(),
+                "quadrature": sigreg.trapezoid_rule(),
                 "mask": torch.ones(9, dtype=torch.bool),
                 "sample_weight": torch.ones(9),
                 "scale_by_n": True,
@@ -334,9 +334,12 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
                 "chunk": 2,
             },
         ),
-        "student_t": lambda: (sigreg.student_t, {"dof": 3}),
+        "student_t_cf": lambda: (sigreg.student_t_cf, {"dof": 3}),
         "tail_probability": lambda: (sigreg.tail_probability, {"law": law(), "x": torch.rand(4)}),
-        "trapezoid": lambda: (sigreg.trapezoid, {"knots": 17, "t_max": 3.0, "target": gaussian}),
+        "trapezoid_rule": lambda: (
+            sigreg.trapezoid_rule,
+            {"knots": 17, "t_max": 3.0, "target": gaussian},
+        ),
         # planners
         "CEM": lambda: (
             planners.CEM,
@@ -474,8 +477,8 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
         ),
         "Kernel": lambda: (planners.Kernel, {"num_support": 3, "length": 1.0}),
         "Kernel.matrix": lambda: (planners.Kernel(3).matrix, {"horizon": 5}),
-        "PlatformSolver": lambda: (
-            planners.PlatformSolver,
+        "StableWorldModelSolver": lambda: (
+            planners.StableWorldModelSolver,
             {
                 "method": cem(),
                 "cost": Costing(),
@@ -575,8 +578,8 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
             {"image_size": 16, "patch_size": 4, "width": 8, "dim": D, "projector_dim": 16},
         ),
         "ConvEncoder.forward": lambda: (model().encoder, {"frames": frames(B, T)}),
-        "FrameEncoder": lambda: (
-            worldmodel.FrameEncoder,
+        "ViTEncoder": lambda: (
+            worldmodel.ViTEncoder,
             {
                 "image_size": 16,
                 "patch_size": 8,
@@ -587,8 +590,8 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
                 "projector_dim": 16,
             },
         ),
-        "FrameEncoder.forward": lambda: (
-            worldmodel.FrameEncoder(16, 8, D, 1, 2, 16, 16).eval(),
+        "ViTEncoder.forward": lambda: (
+            worldmodel.ViTEncoder(16, 8, D, 1, 2, 16, 16).eval(),
             {"frames": frames(B, T)},
         ),
         "FusedEncoder": lambda: (

@@ -17,9 +17,9 @@ from planners import (
     BestSoFar,
     Bounds,
     CategoricalCEM,
-    PlatformSolver,
     Refine,
     SimplexGradient,
+    StableWorldModelSolver,
     optimize,
 )
 
@@ -63,11 +63,13 @@ class Model:
         return difference.square().flatten(2).sum(-1)
 
 
-def make(method: Any = None, **given: Any) -> tuple[PlatformSolver[Any], Model, dict[str, Any]]:
+def make(
+    method: Any = None, **given: Any
+) -> tuple[StableWorldModelSolver[Any], Model, dict[str, Any]]:
     """A configured solver for 2 environments, its model, and an info dictionary."""
     model = Model()
     given = {"batch_size": None} | given
-    solver = PlatformSolver(method or CEM(), model, iterations=20, **given)
+    solver = StableWorldModelSolver(method or CEM(), model, iterations=20, **given)
     solver.configure(action_space=Space((2, 2)), n_envs=2, config=Config())
     info = {
         "target": torch.linspace(-0.5, 0.5, 48).view(2, 4, 6).double(),
@@ -185,7 +187,7 @@ def box(low: Any, high: Any, kind: Any = np.float32) -> SimpleNamespace:
 @pytest.mark.filterwarnings("ignore:most candidates")
 def test_the_box_of_the_action_space_holds(method: Any) -> None:
     """Without bounds the space's own box is kept, and one warning says in which units."""
-    solver = PlatformSolver(method, Far(), iterations=5)
+    solver = StableWorldModelSolver(method, Far(), iterations=5)
     space = box([[-0.4, 0.5]] * 3, [[0.3, 0.7]] * 3)
     with pytest.warns(RuntimeWarning, match="bounds are None: plans keep to the action space's"):
         solver.configure(action_space=space, n_envs=3, config=Config())
@@ -196,9 +198,9 @@ def test_the_box_of_the_action_space_holds(method: Any) -> None:
 
 def test_given_bounds_and_open_spaces_are_silent() -> None:
     """Nothing is said where bounds are given, or where the space has none."""
-    solver = PlatformSolver(CEM(8, 2), Far(), iterations=1, bounds=Bounds(-9.0, 9.0))
+    solver = StableWorldModelSolver(CEM(8, 2), Far(), iterations=1, bounds=Bounds(-9.0, 9.0))
     solver.configure(action_space=box([[-1.0]], [[1.0]]), n_envs=1, config=Config())
-    free = PlatformSolver(CEM(8, 2), Far(), iterations=1)
+    free = StableWorldModelSolver(CEM(8, 2), Far(), iterations=1)
     free.configure(action_space=box([[-np.inf]], [[np.inf]]), n_envs=1, config=Config())
     assert free.solve({"pixels": torch.zeros(1, 1)})["actions"].shape == (1, 4, 3)
 
@@ -216,7 +218,7 @@ def test_given_bounds_and_open_spaces_are_silent() -> None:
 )
 def test_a_space_that_does_not_fit_is_refused(method: Any, space: Any, message: str) -> None:
     """Choices for a continuous method, numbers for a discrete one, boxes that differ."""
-    solver = PlatformSolver(method, Far(), iterations=1)
+    solver = StableWorldModelSolver(method, Far(), iterations=1)
     with pytest.raises(ValueError, match=message):
         solver.configure(action_space=space, n_envs=2, config=Config())
 
@@ -241,7 +243,7 @@ class Twos:
 )
 def test_choices_are_planned_and_returned_as_numbers(method: Any) -> None:
     """For Discrete(4) in blocks of 3 actions are [n, H, 3] numbers, which also start a plan."""
-    solver = PlatformSolver(method, Twos(), iterations=16, batch_size=None)
+    solver = StableWorldModelSolver(method, Twos(), iterations=16, batch_size=None)
     space = SimpleNamespace(shape=(2,), nvec=np.array([4, 4]), dtype=np.dtype(np.int64))
     solver.configure(action_space=space, n_envs=2, config=Config())
     assert solver.action_dim == 12
@@ -307,6 +309,6 @@ def test_an_empty_dictionary_is_refused() -> None:
 
 def test_configure_comes_first() -> None:
     """Solving before sizes are known is an error."""
-    solver = PlatformSolver(CEM(), Model(), iterations=1)
+    solver = StableWorldModelSolver(CEM(), Model(), iterations=1)
     with pytest.raises(RuntimeError, match="configure must be called before solve"):
         solver.solve({"target": torch.zeros(1)})

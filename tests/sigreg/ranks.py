@@ -20,16 +20,16 @@ from torch.nn.parallel import DistributedDataParallel
 from sigreg import (
     SIGReg,
     check_distributed,
+    embedding_report,
     random_directions,
-    report,
     scale_term,
     sigreg_loss,
-    trapezoid,
+    trapezoid_rule,
 )
 
 ON_CPU = ("cpu", "reference") if shutil.which("c++") is None else ("cpu", "cpp", "reference")
 RANKS, DIM = 2, 6
-RULE = trapezoid()
+RULE = trapezoid_rule()
 # Gloo's tensors are on the CPU: under the interpreter alone can they meet these kernels.
 INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton")
 TRITON = "triton" if INTERPRETER else "cpu"
@@ -226,10 +226,10 @@ def outside() -> str:
 def reports() -> list[Any]:
     """The report of all samples and that of a shard over the ranks; what a bad sample says."""
     x = 1.2 * batch((2,)) + 0.1
-    alone = report(x, num_proj=32)
-    shared = report(shard(x, (20, 0)), num_proj=32, group="auto")
+    alone = embedding_report(x, num_proj=32)
+    shared = embedding_report(shard(x, (20, 0)), num_proj=32, group="auto")
     x[1, 3, 2] = torch.nan
-    said = caught(lambda: report(shard(x, (13, 7)), num_proj=32, group="auto"))
+    said = caught(lambda: embedding_report(shard(x, (13, 7)), num_proj=32, group="auto"))
     return [vars(alone), vars(shared), said]
 
 

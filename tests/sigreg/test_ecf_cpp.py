@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid_rule
 from sigreg._kernels import ecf_cpp
 
 from .backends import NO_COMPILER
@@ -67,11 +67,11 @@ def test_without_a_compiler(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) 
     ):
         monkeypatch.setenv("CXX", name)
         with pytest.raises(RuntimeError, match=f"backend='cpp'.* {message}"):
-            sigreg_loss(z, a, trapezoid(), backend="cpp")
+            sigreg_loss(z, a, trapezoid_rule(), backend="cpp")
     monkeypatch.delenv("CXX")
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler: set CXX"):
-        sigreg_loss(z, a, trapezoid(), backend="cpp")
+        sigreg_loss(z, a, trapezoid_rule(), backend="cpp")
     assert not list(empty_cache.iterdir())
 
 
@@ -85,7 +85,7 @@ def test_threads_change_no_bit(shape: tuple[int, ...]) -> None:
     try:
         for threads in (1, 4):
             torch.set_num_threads(threads)
-            loss = sigreg_loss(z, a, trapezoid(), backend="cpp", chunk=64)
+            loss = sigreg_loss(z, a, trapezoid_rule(), backend="cpp", chunk=64)
             found.append((loss, torch.autograd.grad(loss, z)[0]))
     finally:
         torch.set_num_threads(before)
@@ -97,7 +97,7 @@ def test_sines_of_any_angle() -> None:
     """Half a sine of a knot errs by 2⁻²¹ at most, from angle 0 to 10⁹."""
     angle = torch.cat([torch.linspace(-40, 40, 4001), 10 ** torch.linspace(1, 9, 1000)])
     z = (4 * angle)[:, None, None].requires_grad_()  # batches of one sample
-    rule = trapezoid(2, 0.25)._replace(weight=torch.ones(2), target=torch.ones(2))
+    rule = trapezoid_rule(2, 0.25)._replace(weight=torch.ones(2), target=torch.ones(2))
     loss = sigreg_loss(z, torch.ones(1, 1), rule, backend="cpp") * len(angle)
     (gradient,) = torch.autograd.grad(loss, z)
     # The derivative of |e^{iz/4} − 1|².

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigreg import Directions, Quadrature, random_directions, sigreg_loss, trapezoid
+from sigreg import Directions, Quadrature, random_directions, sigreg_loss, trapezoid_rule
 
 from .backends import ON_CPU
 from .truths import TRUTHS, Truth
 
-RULE = trapezoid()
+RULE = trapezoid_rule()
 
 
 def directions(num: int, dim: int) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid_rule
 
 pytestmark = pytest.mark.gpu
 
@@ -34,7 +34,7 @@ def test_the_gradient_errs_at_most_twice_as_much_as_eagers(shape: tuple[int, ...
     found = {"triton": step(layer, x)[1]}
     for name, dtype in (("eager", torch.float32), ("exact", torch.float64)):
         leaf = x.detach().to(dtype).requires_grad_()
-        loss = sigreg_loss(leaf, a.to(dtype), trapezoid(), backend="reference", chunk=32)
+        loss = sigreg_loss(leaf, a.to(dtype), trapezoid_rule(), backend="reference", chunk=32)
         found[name] = torch.autograd.grad(loss, leaf)[0]
     error = {name: float((g.double() - found["exact"]).norm()) for name, g in found.items()}
     assert error["triton"] <= 2 * error["eager"]

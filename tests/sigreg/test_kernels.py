@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigreg import Directions, Quadrature, random_directions, sigreg_loss, trapezoid
+from sigreg import Directions, Quadrature, random_directions, sigreg_loss, trapezoid_rule
 from sigreg._kernels.ops import loss_op
 from sigreg.directions import SAMPLERS, Sketch
 
@@ -39,7 +39,7 @@ def along_the_axes(
 
 def strange(knots: int = 17, t_max: float = 3.0) -> Quadrature:
     """A rule that weighs every knot by its own number, against targets no sample has."""
-    rule = trapezoid(knots, t_max)
+    rule = trapezoid_rule(knots, t_max)
     generator = torch.Generator().manual_seed(knots)
     weight, target = torch.rand(2, knots, generator=generator, dtype=torch.float64) + 0.5
     return rule._replace(weight=weight, target=-target)
@@ -159,7 +159,7 @@ def test_strides_do_not_matter_and_nothing_is_written(backend: str) -> None:
 @every_backend
 def test_same_input_same_bits(backend: str) -> None:
     """Two runs agree in every bit, forward and backward."""
-    x, rule = torch.randn(500, 40), trapezoid()
+    x, rule = torch.randn(500, 40), trapezoid_rule()
     first = along_the_axes(x, rule, None, backend)
     second = along_the_axes(x, rule, None, backend)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -172,14 +172,14 @@ def test_what_is_not_finite_stays_so(backend: str, bad: float) -> None:
     """A sample that is not finite makes the loss and every gradient not finite."""
     x = torch.randn(30, 3)
     x[7, 1] = bad
-    for found in along_the_axes(x, trapezoid(), None, backend):
+    for found in along_the_axes(x, trapezoid_rule(), None, backend):
         assert not torch.isfinite(found).all()
 
 
 @every_backend
 def test_no_samples(backend: str) -> None:
     """An empty shard adds nothing: loss and gradients are 0."""
-    rule = trapezoid().to(torch.empty(0, device=device_of(backend)))
+    rule = trapezoid_rule().to(torch.empty(0, device=device_of(backend)))
     assert rule.spacing is not None
     for masked in (True, False):
         z = torch.empty(2, 0, 3, device=rule.t.device)
@@ -202,8 +202,8 @@ def test_more_samples_than_a_grid_axis(backend: str, monkeypatch: pytest.MonkeyP
     # Few distinct values, so that the truth is a short sum.
     values = torch.tensor([[-1.3], [0.2], [0.9]])
     n = 65_535 + 3
-    loss, *_ = along_the_axes(values.repeat(n // 3, 1), trapezoid(), None, backend)
-    truth, *_ = along_the_axes(values.double(), trapezoid(), None, "reference")
+    loss, *_ = along_the_axes(values.repeat(n // 3, 1), trapezoid_rule(), None, backend)
+    truth, *_ = along_the_axes(values.double(), trapezoid_rule(), None, "reference")
     assert error(loss, truth * (n // 3)) < 5e-6
 
 
@@ -218,7 +218,7 @@ def test_drawn_directions(backend: str, sampler: str, dtype: torch.dtype) -> Non
     exact = Directions(drawn.rows.double() * drawn.scale.double()[:, None])  # type: ignore[union-attr]
     found = []
     for name, leaf, a in (("reference", z.double(), exact), (backend, z, drawn)):
-        loss = sigreg_loss(leaf, a, trapezoid(), backend=name)
+        loss = sigreg_loss(leaf, a, trapezoid_rule(), backend=name)
         found.append((loss.detach().double(), torch.autograd.grad(loss, z)[0].double()))
     tolerance = 1e-12 if dtype == torch.float64 else 2e-6
     assert error(found[1][0], found[0][0]) < tolerance
@@ -241,7 +241,13 @@ def test_the_loss(backend: str, scale_by_n: bool, masked: bool, chunk: int | Non
         for name, size in (("reference", None), (backend, chunk)):
             leaf = z.clone().requires_grad_()
             loss = sigreg_loss(
-                leaf, a, trapezoid(), mask=mask, scale_by_n=scale_by_n, backend=name, chunk=size
+                leaf,
+                a,
+                trapezoid_rule(),
+                mask=mask,
+                scale_by_n=scale_by_n,
+                backend=name,
+                chunk=size,
             )
             (3 * loss).backward()
             assert leaf.grad is not None
@@ -251,7 +257,7 @@ def test_the_loss(backend: str, scale_by_n: bool, masked: bool, chunk: int | Non
         assert error(fused_gradient, gradient) < tolerance
         with torch.no_grad():
             silent = sigreg_loss(
-                z, a, trapezoid(), mask=mask, scale_by_n=scale_by_n, backend=backend
+                z, a, trapezoid_rule(), mask=mask, scale_by_n=scale_by_n, backend=backend
             )
         torch.testing.assert_close(silent, fused_loss, rtol=1e-6, atol=0)
 
@@ -269,7 +275,7 @@ def test_the_gradient_is_as_exact_as_the_published_formulas(
 
     def gradient(backend: str, dtype: torch.dtype) -> Tensor:
         leaf = z.to(device_of(backend), dtype).requires_grad_()
-        loss = sigreg_loss(leaf, a.to(leaf), trapezoid(), backend=backend)
+        loss = sigreg_loss(leaf, a.to(leaf), trapezoid_rule(), backend=backend)
         return torch.autograd.grad(loss, leaf)[0].double().cpu()
 
     truth = gradient("reference", torch.float64)
@@ -283,7 +289,7 @@ def test_no_second_derivative_is_said(backend: str) -> None:
     device = device_of(backend)
     z = torch.randn(20, 6, device=device, requires_grad=True)
     a = random_directions(8, 6, seed=0, step=0, device=device)
-    loss = sigreg_loss(z, a, trapezoid(), backend=backend)
+    loss = sigreg_loss(z, a, trapezoid_rule(), backend=backend)
     (gradient,) = torch.autograd.grad(loss, z, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         gradient.square().sum().backward()
@@ -295,7 +301,7 @@ def test_the_reference_has_a_second_derivative() -> None:
     a = random_directions(4, 3, seed=0, step=0).double()
 
     def loss(z: Tensor) -> Tensor:
-        return sigreg_loss(z, a, trapezoid(5), backend="reference")
+        return sigreg_loss(z, a, trapezoid_rule(5), backend="reference")
 
     assert torch.autograd.gradcheck(loss, z)
     assert torch.autograd.gradgradcheck(loss, z)
@@ -316,7 +322,7 @@ def test_more_samples_than_a_tile(backend: str, monkeypatch: pytest.MonkeyPatch)
     compare(torch.randn(2, n, 3), backend, mask=torch.rand(2, n) > 0.5)
     z = torch.randn(n, 6, device=device_of(backend), requires_grad=True)
     a = random_directions(9, 6, seed=0, step=0, device=z.device)
-    losses = [sigreg_loss(z, a, trapezoid(), backend=name) for name in ("reference", backend)]
+    losses = [sigreg_loss(z, a, trapezoid_rule(), backend=name) for name in ("reference", backend)]
     torch.testing.assert_close(losses[0], losses[1])
     plain, fused = (torch.autograd.grad(loss, z)[0] for loss in losses)
     assert error(fused, plain) < 2e-6
@@ -330,7 +336,7 @@ def test_tiles_need_not_begin_with_a_batch(monkeypatch: pytest.MonkeyPatch) -> N
     a = random_directions(9, 6, seed=0, step=0)
     results = []
     for backend in ("reference", "cpu"):
-        loss = sigreg_loss(z, a, trapezoid(), mask=mask, backend=backend)
+        loss = sigreg_loss(z, a, trapezoid_rule(), mask=mask, backend=backend)
         results.append((loss.detach(), torch.autograd.grad(loss, z)[0]))
     torch.testing.assert_close(results[1], results[0])
 
@@ -341,4 +347,4 @@ def test_tiles_need_not_begin_with_a_batch(monkeypatch: pytest.MonkeyPatch) -> N
 def test_triton_without_a_gpu_is_an_error() -> None:
     """A backend that was asked for is never replaced in silence."""
     with pytest.raises(ValueError, match="needs a tensor on a GPU, got one on cpu"):
-        sigreg_loss(torch.zeros(3, 2), torch.eye(2), trapezoid(), backend="triton")
+        sigreg_loss(torch.zeros(3, 2), torch.eye(2), trapezoid_rule(), backend="triton")

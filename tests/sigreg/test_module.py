@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid_rule
 from sigreg.directions import Sketch
 
 
@@ -26,7 +26,7 @@ def test_it_is_the_function_at_its_seed_and_step() -> None:
     layer, x = SIGReg(9, 16, 2.0, seed=5), torch.randn(3, 32, 8)
     for step in range(3):
         a = random_directions(16, 8, seed=5, step=step)
-        torch.testing.assert_close(layer(x), sigreg_loss(x, a, trapezoid(9, 2.0)))
+        torch.testing.assert_close(layer(x), sigreg_loss(x, a, trapezoid_rule(9, 2.0)))
 
 
 def test_training_draws_fresh_directions_and_evaluation_does_not() -> None:
@@ -42,7 +42,7 @@ def test_training_draws_fresh_directions_and_evaluation_does_not() -> None:
 def test_own_directions_are_used_and_step_stays() -> None:
     """With `directions` given nothing is drawn."""
     layer, x, a = SIGReg(), torch.randn(32, 8), torch.eye(8)
-    torch.testing.assert_close(layer(x, directions=a), sigreg_loss(x, a, trapezoid()))
+    torch.testing.assert_close(layer(x, directions=a), sigreg_loss(x, a, trapezoid_rule()))
     assert layer.step == 0
 
 
@@ -94,7 +94,7 @@ def test_float64_samples_get_a_float64_rule() -> None:
     """The float32 buffers do not limit float64 samples."""
     layer, x = SIGReg(12, 16, 3.3), torch.randn(32, 8, dtype=torch.float64)
     a = Sketch(16).draw(x)
-    expected = sigreg_loss(x, a, trapezoid(12, 3.3), backend="reference")
+    expected = sigreg_loss(x, a, trapezoid_rule(12, 3.3), backend="reference")
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=0)
 
 
@@ -112,7 +112,7 @@ def test_orthogonal_directions() -> None:
     """The sampler is the one `random_directions` knows by that name."""
     layer, x = SIGReg(num_proj=16, sampler="orthogonal"), torch.randn(32, 8)
     a = random_directions(16, 8, seed=0, step=0, sampler="orthogonal")
-    torch.testing.assert_close(layer(x), sigreg_loss(x, a, trapezoid()))
+    torch.testing.assert_close(layer(x), sigreg_loss(x, a, trapezoid_rule()))
 
 
 def test_the_layout_trap_is_named_once() -> None:
@@ -176,7 +176,7 @@ def test_the_scale_term_is_a_hinge_on_the_standard_deviation() -> None:
         ("sampler must be one of gaussian, orthogonal", {"sampler": "sobol"}),
         ("backend must be one of", {"backend": "cuda"}),
         ("scale must be in .0, inf., got -1", {"scale": -1}),
-        ("quadrature must come without knots", {"knots": 9, "quadrature": trapezoid()}),
+        ("quadrature must come without knots", {"knots": 9, "quadrature": trapezoid_rule()}),
         ("chunk must be a whole number of at least 1, got 0", {"chunk": 0}),
         ('group must be "auto", None, a process group', {"group": "yes"}),
     ],

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 from sigreg.diagnostics import noise_floor
 from sigreg.directions import random_directions
 from sigreg.null_law import ChiSquareSum, null_law, tail_probability
-from sigreg.quadrature import trapezoid
+from sigreg.quadrature import trapezoid_rule
 from sigreg.reference import ecf_sums, epps_pulley
 
 
@@ -63,14 +63,14 @@ def test_matches_imhofs_integral():
 @pytest.mark.parametrize(("num", "dim"), [(1, 1), (40, 3), (100, 64)])
 def test_mean_is_the_noise_floor(knots, num, dim):
     """The weights sum to the noise floor whatever the directions."""
-    rule = trapezoid(knots, 3.0)
+    rule = trapezoid_rule(knots, 3.0)
     law = null_law(rule, random_directions(num, dim, seed=0, step=0))
     assert float((law.weight * law.dof).sum()) == pytest.approx(noise_floor(rule), rel=1e-4)
 
 
 def test_weights_of_one_direction_are_covariance_eigenvalues():
     """Cov(cos sX, cos tX) = (φ(s−t) + φ(s+t))/2 − φ(s)φ(t), and likewise for the sines."""
-    rule = trapezoid()
+    rule = trapezoid_rule()
     s, t = rule.t[:, None], rule.t[None, :]
     plus, minus = torch.exp(-((s + t) ** 2) / 2), torch.exp(-((s - t) ** 2) / 2)
     root = rule.weight.sqrt()
@@ -85,7 +85,7 @@ def test_weights_of_one_direction_are_covariance_eigenvalues():
 
 def test_weights_of_many_directions_are_covariance_eigenvalues():
     """With several directions the weights are the eigenvalues of the full 2MK covariance."""
-    rule = trapezoid(9, 3.0)
+    rule = trapezoid_rule(9, 3.0)
     directions = random_directions(6, 3, seed=1, step=0).double()
     gram = directions @ directions.mT
     product = torch.einsum("ij,s,t->isjt", gram, rule.t, rule.t)
@@ -106,7 +106,7 @@ def test_weights_of_many_directions_are_covariance_eigenvalues():
 @pytest.mark.parametrize(("num", "dim", "n"), [(1, 1, 64), (16, 2, 32), (64, 32, 16)])
 def test_tail_matches_monte_carlo_to_one_percent(num, dim, n):
     """P(statistic > x) agrees within 1 % with the share of Gaussian batches that exceed x."""
-    rule = trapezoid()
+    rule = trapezoid_rule()
     directions = random_directions(num, dim, seed=2, step=0)
     single = rule.to(directions)
     generator = torch.Generator().manual_seed(3)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid
+from sigreg import SIGReg, random_directions, sigreg_loss, trapezoid_rule
 from sigreg._kernels.ops import loss_op
 from sigreg.directions import Sketch, directions_op
 
 from .backends import ON_CPU
 
-RULE = trapezoid()
+RULE = trapezoid_rule()
 
 
 def loss_arguments(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sigreg import noise_floor, random_directions, sigreg_loss, trapezoid
+from sigreg import noise_floor, random_directions, sigreg_loss, trapezoid_rule
 
-RULE = trapezoid()
+RULE = trapezoid_rule()
 seeds = st.integers(0, 2**31 - 1)
 sizes = st.integers(1, 40)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from sigreg import Directions, SIGReg, sigreg_loss, trapezoid
+from sigreg import Directions, SIGReg, sigreg_loss, trapezoid_rule
 from sigreg._kernels.contract import Problem, finish
 from sigreg._kernels.ops import draw_on_gpu
 from sigreg.directions import SAMPLERS, Sketch, draw, gaussian_rows
@@ -66,7 +66,7 @@ def test_the_finish_is_its_twin_on_any_number_of_ranks(
     for module in ("sigreg._kernels.contract", "sigreg._kernels.ecf_triton.launch"):
         monkeypatch.setattr(f"{module}.whereabouts", lambda _: (3, 1))
     z = torch.randn(2, 50, 5, dtype=torch.float64, device=DEVICE)
-    rule = trapezoid(knots).to(z)
+    rule = trapezoid_rule(knots).to(z)
     axes = Directions(torch.eye(5, dtype=z.dtype, device=DEVICE))
     shares = torch.rand(2, 50, dtype=z.dtype, device=DEVICE)
     problem = Problem(z, axes, shares, rule, True, 0, "", True, False)
@@ -127,7 +127,7 @@ def test_half_precision_samples_are_projected_as_they_are() -> None:
     """bfloat16 samples give the loss of the same numbers in float32, bit for bit."""
     a = Sketch(32, seed=3).draw(torch.empty(16, device=DEVICE))
     z = torch.randn(40, 16, device=DEVICE).bfloat16()
-    losses = [sigreg_loss(part, a, trapezoid(), backend="triton") for part in (z, z.float())]
+    losses = [sigreg_loss(part, a, trapezoid_rule(), backend="triton") for part in (z, z.float())]
     assert torch.equal(*losses)
 
 

@@ -24,7 +24,7 @@ from worldmodel import (
     ActionEncoder,
     CausalPredictor,
     ConvEncoder,
-    FrameEncoder,
+    ViTEncoder,
     WorldModel,
     presets,
 )
@@ -35,9 +35,7 @@ from worldmodel.data import ActionScale
 def tiny(dim: int = 16) -> WorldModel:
     """A model of a few thousand values, its batch statistics off their defaults."""
     model = WorldModel(
-        encoder=FrameEncoder(
-            image_size=8, patch_size=4, dim=dim, depth=1, heads=2, projector_dim=24
-        ),
+        encoder=ViTEncoder(image_size=8, patch_size=4, dim=dim, depth=1, heads=2, projector_dim=24),
         action_encoder=ActionEncoder(action_dim=4, dim=dim, mix_dim=3),
         predictor=CausalPredictor(
             dim=dim, depth=1, heads=2, dim_head=4, mlp_dim=16, dropout=0.2, projector_dim=24
@@ -156,7 +154,7 @@ def test_without_action_scale_there_is_none(run: Path) -> None:
 def test_your_own_part_needs_its_class_and_nothing_else(tmp_path: Path) -> None:
     """A part of another class is loaded when the class is given, and never imported by name."""
 
-    class Brightness(FrameEncoder):
+    class Brightness(ViTEncoder):
         pass
 
     model = tiny()
@@ -264,7 +262,7 @@ def test_weights_of_another_width_are_refused(tmp_path: Path, run: Path) -> None
         (lambda c: c.pop("model"), r"lacks or misstates an entry: KeyError\('model'\)"),
         (lambda c: c["model"].pop("encoder"), r"KeyError\('encoder'\)"),
         (lambda c: c["model"].update(encoder=3), r"lacks or misstates"),
-        (lambda c: c["model"]["encoder"].update(config=[1]), r"cannot build encoder FrameEncoder"),
+        (lambda c: c["model"]["encoder"].update(config=[1]), r"cannot build encoder ViTEncoder"),
         (lambda c: c["model"]["encoder"]["config"].update(deep=2), r"unexpected keyword.*'deep'"),
         (lambda c: c["model"]["encoder"]["config"].update(dim="x"), r"cannot build encoder"),
         (lambda c: c["model"]["encoder"]["config"].update(image_size=9), r"multiple of patch_size"),
@@ -341,7 +339,7 @@ def test_nothing_is_unpickled(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("pickle.Unpickler", refuse)
     monkeypatch.setattr("pickle.loads", refuse)
     monkeypatch.setattr("torch.load", refuse)
-    assert isinstance(worldmodel.load(run).encoder, FrameEncoder)
+    assert isinstance(worldmodel.load(run).encoder, ViTEncoder)
     assert not isinstance(worldmodel.load(run).encoder, ConvEncoder)
 
 

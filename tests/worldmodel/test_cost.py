@@ -10,7 +10,7 @@ import torch
 from worldmodel import (
     ActionEncoder,
     CausalPredictor,
-    FrameEncoder,
+    ViTEncoder,
     WorldModel,
     goal_cost,
     presets,
@@ -122,7 +122,7 @@ def test_compiling_changes_nothing() -> None:
     """A compiled rollout answers as the eager one, for actions it was not compiled with too."""
     torch.manual_seed(0)
     tiny = WorldModel(
-        encoder=FrameEncoder(image_size=16, patch_size=8, dim=8, depth=1, heads=1),
+        encoder=ViTEncoder(image_size=16, patch_size=8, dim=8, depth=1, heads=1),
         action_encoder=ActionEncoder(action_dim=A, dim=8),
         predictor=CausalPredictor(
             dim=8, depth=1, heads=2, history=2, dim_head=4, mlp_dim=8, projector_dim=8

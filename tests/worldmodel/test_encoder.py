@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldmodel import ActionEncoder, ConvEncoder, FrameEncoder, FusedEncoder, StateEncoder
+from worldmodel import ActionEncoder, ConvEncoder, FusedEncoder, StateEncoder, ViTEncoder
 
 
-def vit() -> FrameEncoder:
+def vit() -> ViTEncoder:
     """Four patches and one block."""
-    return FrameEncoder(image_size=8, patch_size=4, dim=12, depth=1, heads=2, projector_dim=16)
+    return ViTEncoder(image_size=8, patch_size=4, dim=12, depth=1, heads=2, projector_dim=16)
 
 
 def conv() -> ConvEncoder:
@@ -18,27 +18,27 @@ def conv() -> ConvEncoder:
     return ConvEncoder(image_size=32, patch_size=4, width=4, dim=12, projector_dim=16)
 
 
-def pixels(encoder: FrameEncoder | ConvEncoder, *lead: int) -> torch.Tensor:
+def pixels(encoder: ViTEncoder | ConvEncoder, *lead: int) -> torch.Tensor:
     """Random uint8 frames of the encoder's size."""
     size = encoder.image_size
     return torch.randint(0, 256, (*lead, 3, size, size), dtype=torch.uint8)
 
 
 @pytest.fixture(params=[vit, conv], ids=["vit", "conv"])
-def encoder(request: pytest.FixtureRequest) -> FrameEncoder | ConvEncoder:
+def encoder(request: pytest.FixtureRequest) -> ViTEncoder | ConvEncoder:
     """Both encoders, their batch statistics off their defaults, in evaluation mode."""
     part = request.param()
     part(pixels(part, 16))
     return part.eval()
 
 
-def test_uint8_frames_equal_float_frames_over_255(encoder: FrameEncoder | ConvEncoder) -> None:
+def test_uint8_frames_equal_float_frames_over_255(encoder: ViTEncoder | ConvEncoder) -> None:
     """Bytes and their fractions of 255 are the same picture."""
     frames = pixels(encoder, 2, 3)
     torch.testing.assert_close(encoder(frames), encoder(frames / 255))
 
 
-def test_each_frame_is_encoded_alone(encoder: FrameEncoder | ConvEncoder) -> None:
+def test_each_frame_is_encoded_alone(encoder: ViTEncoder | ConvEncoder) -> None:
     """In evaluation an embedding does not depend on the other frames of the batch."""
     frames = pixels(encoder, 3, 4)
     z = encoder(frames)
@@ -47,7 +47,7 @@ def test_each_frame_is_encoded_alone(encoder: FrameEncoder | ConvEncoder) -> Non
     torch.testing.assert_close(z[2], encoder(frames[2]))
 
 
-def test_every_pixel_counts(encoder: FrameEncoder | ConvEncoder) -> None:
+def test_every_pixel_counts(encoder: ViTEncoder | ConvEncoder) -> None:
     """The embedding has a gradient at every pixel of every channel."""
     frames = (pixels(encoder, 1) / 255).requires_grad_()
     encoder(frames).square().sum().backward()
@@ -56,11 +56,11 @@ def test_every_pixel_counts(encoder: FrameEncoder | ConvEncoder) -> None:
 
 
 def test_frames_are_normalised_with_imagenet_statistics(
-    encoder: FrameEncoder | ConvEncoder,
+    encoder: ViTEncoder | ConvEncoder,
 ) -> None:
     """A frame of the mean colour reaches the network as zeros, one deviation above it as ones."""
     seen = []
-    first = encoder.patches if isinstance(encoder, FrameEncoder) else encoder.features
+    first = encoder.patches if isinstance(encoder, ViTEncoder) else encoder.features
     first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     colour = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -70,12 +70,12 @@ def test_frames_are_normalised_with_imagenet_statistics(
     torch.testing.assert_close(seen[0][1], torch.ones(3, size, size))
 
 
-def test_an_empty_batch_has_no_embeddings(encoder: FrameEncoder | ConvEncoder) -> None:
+def test_an_empty_batch_has_no_embeddings(encoder: ViTEncoder | ConvEncoder) -> None:
     """No frames in, no embeddings out, in evaluation."""
     assert encoder(pixels(encoder, 0, 4)).shape == (0, 4, 12)
 
 
-def test_frames_of_another_shape_are_refused(encoder: FrameEncoder | ConvEncoder) -> None:
+def test_frames_of_another_shape_are_refused(encoder: ViTEncoder | ConvEncoder) -> None:
     """The message holds the wanted and the given shape: wrong size, channels or rank."""
     size = encoder.image_size
     for shape in ((2, 3, size, size + 1), (2, 1, size, size), (3, size, size)):
@@ -84,7 +84,7 @@ def test_frames_of_another_shape_are_refused(encoder: FrameEncoder | ConvEncoder
         assert str(list(shape)) in str(e.value)
 
 
-def test_frames_of_another_dtype_are_refused(encoder: FrameEncoder | ConvEncoder) -> None:
+def test_frames_of_another_dtype_are_refused(encoder: ViTEncoder | ConvEncoder) -> None:
     """Integers other than bytes have no known range."""
     with pytest.raises(TypeError, match=r"frames must be uint8 .* or floating point.*torch.int64"):
         encoder(pixels(encoder, 1).long())
@@ -93,9 +93,9 @@ def test_frames_of_another_dtype_are_refused(encoder: FrameEncoder | ConvEncoder
 def test_sizes_that_do_not_divide_are_refused() -> None:
     """Patches must tile the picture and heads must share the width."""
     with pytest.raises(ValueError, match="image_size must be a multiple of patch_size 4, got 10"):
-        FrameEncoder(image_size=10, patch_size=4)
+        ViTEncoder(image_size=10, patch_size=4)
     with pytest.raises(ValueError, match="dim must be a multiple of heads 3, got 16"):
-        FrameEncoder(dim=16, heads=3)
+        ViTEncoder(dim=16, heads=3)
     for size in (48, 66):
         with pytest.raises(ValueError, match=f"power of two times patch_size 4, got {size}"):
             ConvEncoder(image_size=size, patch_size=4)

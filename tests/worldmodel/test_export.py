@@ -13,7 +13,7 @@ from torch import Tensor
 from planners import CEM, Bounds, planning_step
 from planners.contract import Scored
 from planners.sampling import Gaussian
-from worldmodel import ActionEncoder, CausalPredictor, FrameEncoder, WorldModel, goal_cost, presets
+from worldmodel import ActionEncoder, CausalPredictor, ViTEncoder, WorldModel, goal_cost, presets
 from worldmodel.export import PlanningStep, export_onnx, export_torch
 
 HORIZON, ELITES = 2, 3
@@ -25,7 +25,7 @@ def tiny() -> WorldModel:
     """A model of a few thousand values whose actions matter."""
     torch.manual_seed(0)
     model = WorldModel(
-        encoder=FrameEncoder(8, 4, dim=16, depth=1, heads=2, projector_dim=24),
+        encoder=ViTEncoder(8, 4, dim=16, depth=1, heads=2, projector_dim=24),
         action_encoder=ActionEncoder(action_dim=4, dim=16),
         predictor=CausalPredictor(
             16, depth=1, heads=2, history=3, dim_head=4, mlp_dim=16, projector_dim=24

@@ -44,7 +44,9 @@ DOORS: dict[str, Callable[[Any], torch.Tensor]] = {
     "SlicedTest": lambda s: sigreg.SlicedTest(sigreg.watson, 8, seed=s)(X),
     "WeakSIGReg": lambda s: sigreg.WeakSIGReg(8, seed=s)(X),
     "random_directions": lambda s: sigreg.random_directions(3, 4, seed=s, step=1),
-    "report": lambda s: torch.tensor(sigreg.report(X, num_proj=8, seed=s).statistic),
+    "embedding_report": lambda s: torch.tensor(
+        sigreg.embedding_report(X, num_proj=8, seed=s).statistic
+    ),
     "optimize": lambda s: optimize(CEM(8, 2), _cost, X[None, :3, :2], iterations=1, seed=s).actions,
     "MPC": lambda s: MPC(CEM(8, 2), horizon=2, action_dim=2, iterations=1, seed=s).act(_cost),
     "split": lambda s: torch.cat(split(20, 0.3, s)),

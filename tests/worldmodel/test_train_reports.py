@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sigreg import noise_floor, report
+from sigreg import embedding_report, noise_floor
 from worldmodel.apps.parsing import complete
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train import reports as train_reports
@@ -236,7 +236,7 @@ def test_every_kind_of_collapse_is_told_and_told_once() -> None:
         "of a single point's": 0.2 * healthy,
     }
     for words, z in cases.items():
-        alarm, found = Alarm(config), report(z, num_proj=64)
+        alarm, found = Alarm(config), embedding_report(z, num_proj=64)
         assert alarm.look(50, found) is None
         assert alarm.look(200, found) is None
         assert alarm.look(210, found) is None
@@ -245,9 +245,9 @@ def test_every_kind_of_collapse_is_told_and_told_once() -> None:
         assert words in told
         assert "Raise weight (now 0.02" in told
         assert alarm.look(230, found) is None
-        over = alarm.look(240, report(healthy, num_proj=64))
+        over = alarm.look(240, embedding_report(healthy, num_proj=64))
         assert over is not None
         assert "spread again" in over
     alarm = Alarm(config)
     for step in range(200, 400, 10):
-        assert alarm.look(step, report(torch.randn(4, 128, 16), num_proj=64)) is None
+        assert alarm.look(step, embedding_report(torch.randn(4, 128, 16), num_proj=64)) is None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sigreg import effective_rank, report
+from sigreg import effective_rank, embedding_report
 from worldmodel import checkpoint
 from worldmodel import study as measure
 from worldmodel.apps.report.charts import LatentMap
@@ -274,7 +274,7 @@ def _spread(study: Study) -> Found:
         y = (y - y.mean(0)) / y.std(0).clamp_min(1e-9 * y.abs().amax(0)).clamp_min(1e-300)
         state_rank = float(effective_rank(y.T @ y))
     # Episodes side by side, one batch a time step, as the regularizer saw them.
-    said = report(z.transpose(0, 1), num_proj=256, seed=study.seed, state_rank=state_rank)
+    said = embedding_report(z.transpose(0, 1), num_proj=256, seed=study.seed, state_rank=state_rank)
     values = torch.linalg.eigvalsh(torch.cov(centred.flatten(0, 1).T).reshape(K, K)).flip(0)
     share = values.clamp_min(0) / values.clamp_min(0).sum().clamp_min(1e-300)
     return Found(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sigreg import Report, SIGReg, noise_floor, report
+from sigreg import EmbeddingReport, SIGReg, embedding_report, noise_floor
 from worldmodel._files import write_atomically
 from worldmodel.apps.folder import write_json
 from worldmodel.apps.progress import Progress, say
@@ -44,7 +44,7 @@ class Alarm:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.seen, self.count, self.raised = recipe, 0, 0, False
 
-    def look(self, step: int, found: Report) -> str | None:
+    def look(self, step: int, found: EmbeddingReport) -> str | None:
         """What to tell the user about a read-out, None if there is nothing new."""
         signs, recipe = [], self.recipe
         if step <= max(50, max(recipe.warmup, 0.1) * (recipe.steps or 0)):
@@ -176,7 +176,7 @@ class Reports:
         self.sums, self.count, self.since = torch.zeros(2), 0, (now, step)
         if not self.writes:
             return
-        found = report(losses.embeddings.float().transpose(0, 1), num_proj=_DIRECTIONS)
+        found = embedding_report(losses.embeddings.float().transpose(0, 1), num_proj=_DIRECTIONS)
         excess = {} if self.floor is None else {"excess": regularization - self.floor}
         values: dict[str, float] = {
             "prediction": prediction, "regularization": regularization, **excess,

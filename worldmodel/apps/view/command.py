@@ -26,7 +26,7 @@ from worldmodel.apps.view.material import (
 )
 from worldmodel.apps.view.runtime import CDN, FILES, find_runtime
 from worldmodel.checkpoint import digest
-from worldmodel.encoder import ConvEncoder, FrameEncoder
+from worldmodel.encoder import ConvEncoder, ViTEncoder
 
 __all__ = ["open_server", "run", "serve", "write"]
 
@@ -77,7 +77,7 @@ def write(settings: ViewSettings, out: Path) -> None:
     """Write the page of a run, and of the one without SIGReg beside it, into a new folder."""
     found = open_run(settings.run, data=settings.data)
     encoder = found.world_model.encoder
-    if not isinstance(encoder, FrameEncoder | ConvEncoder):
+    if not isinstance(encoder, ViTEncoder | ConvEncoder):
         raise ValueError(f"RUN must see one picture, it has a {type(encoder).__name__}")
     planner = PlannerSettings()
     runtime = find_runtime(settings.runtime)

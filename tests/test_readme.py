@@ -118,3 +118,17 @@ def test_tables_in_the_readme_are_the_newest() -> None:
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
     assert tables.fill(README.read_text()) == README.read_text()
+
+
+def test_what_the_claims_rest_on_exists() -> None:
+    """Every test that docs/results.md names for a claim is a function of that file."""
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "results.md").read_text("utf-8")
+    )
+    assert len(named) >= 10
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not re.search(rf"^def {test}\(", (ROOT / path).read_text(), re.MULTILINE)
+    ]
+    assert missing == []

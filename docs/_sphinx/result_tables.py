@@ -16,7 +16,9 @@ def fill(_app: Sphinx, name: str, source: list[str]) -> None:
     text = tables.fill(source[0], curves=True)
     if name == "results":
         shown = {
-            n for page in tables.FILLED[1:] for n in re.findall(tables.REQUEST, page.read_text("utf-8"))
+            n
+            for page in tables.FILLED[1:]
+            for n in re.findall(tables.REQUEST, page.read_text("utf-8"))
         }
         others = sorted({path.stem for path in tables.RESULTS.glob("*.json")} - shown)
         text += "".join(f"\n\n## {other}\n\n{tables.table(other)}\n" for other in others)

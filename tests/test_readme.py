@@ -103,21 +103,27 @@ def test_ci_runs_the_command_that_the_readme_gives() -> None:
     assert re.search(r"-s tests\b", (ROOT / ".ci" / "run").read_text())
 
 
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
 def anchors(page: Path) -> set[str]:
     """Anchors of a page's headings, as GitHub and MyST make them."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("page", [README, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "CONTRIBUTING.md", *GUIDES], ids=lambda path: path.stem
+)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link and picture leads to a file of the repository, and to a heading in it."""
-    links = re.findall(r"\]\(([^)\s]*)\)|src=\"([^\"]+)\"", page.read_text("utf-8"))
+    """Every relative link and picture leads to a file, and its anchor to a heading there."""
+    links = re.findall(r"\]\(([^)\s]*)\)|src=\"([^\"]+)\"", prose(page))
     dead = []
     for link in (target for pair in links for target in pair if target and "://" not in target):
         name, _, anchor = link.partition("#")
-        target = ROOT / name if name else page
+        target = page.parent / name if name else page
         if not target.exists() or (anchor and anchor not in anchors(target)):
             dead.append(link)
     assert dead == []

@@ -103,11 +103,30 @@ def test_ci_runs_the_command_that_the_readme_gives() -> None:
     assert re.search(r"-s tests\b", (ROOT / ".ci" / "run").read_text())
 
 
-def test_files_that_the_readme_links_exist() -> None:
-    """Every relative link and picture of the README leads to a file of the repository."""
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", README.read_text())
-    targets = [target for pair in links for target in pair if target and "://" not in target]
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub and MyST make them."""
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "CONTRIBUTING.md", *GUIDES], ids=lambda path: path.stem
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture leads to a file, and its anchor to a heading there."""
+    links = re.findall(r"\]\(([^)\s]*)\)|src=\"([^\"]+)\"", prose(page))
+    dead = []
+    for link in (target for pair in links for target in pair if target and "://" not in target):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+    assert dead == []
 
 
 def test_tables_in_the_readme_are_the_newest() -> None:
@@ -118,3 +137,27 @@ def test_tables_in_the_readme_are_the_newest() -> None:
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
     assert tables.fill(README.read_text()) == README.read_text()
+
+
+def test_what_the_claims_rest_on_exists() -> None:
+    """Every test that docs/results.md names for a claim is a function of that file."""
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "results.md").read_text("utf-8")
+    )
+    assert len(named) >= 10
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not re.search(rf"^def {test}\(", (ROOT / path).read_text(), re.MULTILINE)
+    ]
+    assert missing == []
+
+
+def test_scripts_that_the_docs_run_exist() -> None:
+    """Every `python FOLDER/SCRIPT.py` of README, CONTRIBUTING and the guides exists."""
+    pages = [README, ROOT / "CONTRIBUTING.md", *GUIDES]
+    runs = {
+        s for page in pages for s in re.findall(r"python (\w+/\w+\.py)", page.read_text("utf-8"))
+    }
+    assert "benchmarks/tables.py" in runs
+    assert sorted(script for script in runs if not (ROOT / script).exists()) == []

@@ -31,8 +31,7 @@ class ProposalsState(NamedTuple):
     def spread(self) -> Tensor | float:
         """That of the method once it searches; inf without a method."""
         looks = self.begun and self.inner is not None
-        spread: Tensor | float = self.inner.spread if looks else torch.inf
-        return spread
+        return self.inner.spread if looks else torch.inf
 
 
 @dataclass(frozen=True, eq=False)

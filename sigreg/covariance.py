@@ -43,8 +43,7 @@ class WeakSIGReg(Sketch):
             x = full_precision(x)
             a = a.to(x)
             apart = _covariance((x - x.mean(-2, keepdim=True)) @ a.mT) - a @ a.mT
-            distance: Tensor = torch.linalg.matrix_norm(apart).mean()
-            return distance
+            return torch.linalg.matrix_norm(apart).mean()
 
 
 class VCReg(nn.Module):

@@ -109,8 +109,7 @@ def _orthonormal(g: Tensor) -> Tensor:
         return _by_cholesky(g)
     q, r = torch.linalg.qr(g.mT)  # LAPACK's QR is faster on a CPU
     sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
-    rows: Tensor = q.mT * sign.unsqueeze(-1)
-    return rows
+    return q.mT * sign.unsqueeze(-1)
 
 
 def _by_cholesky(g: Tensor) -> Tensor:

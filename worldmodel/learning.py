@@ -110,8 +110,7 @@ def load_learner(path: str | Path, *, model: WorldModel) -> Learner:
 
     def make(told: Any) -> Learner:
         recipe = Recipe(**{**told["recipe"], "hidden": tuple(told["recipe"]["hidden"])})
-        made: Learner = _KINDS[told["class"]](*told["dims"], recipe)
-        return made
+        return _KINDS[told["class"]](*told["dims"], recipe)
 
     learner, header = read_part(path, "learner", make)
     if header.get("model") != digest_of(model.state_dict()):

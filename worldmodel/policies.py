@@ -96,8 +96,7 @@ class Actor(nn.Module):
         """The means, likeliest mode first: [N, K, n, A]."""
         means, weights = self(x)
         rows = torch.arange(len(means), device=means.device)[:, None]
-        out: Tensor = means[rows, weights.argsort(-1, descending=True)]
-        return out
+        return means[rows, weights.argsort(-1, descending=True)]
 
     def log_likelihood(self, x: Tensor, actions: Tensor, until: Tensor | None = None) -> Tensor:
         """log p(a | x) but for a constant: [N], for [N, n, A]; of blocks before `until` alone."""
@@ -201,8 +200,7 @@ def retrieve(
     T, starts = z.shape[1], check_recorded(z, actions, "horizon", horizon)
 
     def apart(to: Tensor) -> Tensor:
-        out: Tensor = torch.cdist(to, z.flatten(0, 1)).square().unflatten(1, (-1, T))
-        return out
+        return torch.cdist(to, z.flatten(0, 1)).square().unflatten(1, (-1, T))
 
     goal = apart(z_goal)[:, :, 1:]
     # Episodes end: there are fewer embeddings to be near there.

@@ -199,8 +199,7 @@ class GCIQL(_Valued):
         best: Tensor = torch.func.functional_call(self.critic, frozen, (chosen,)).amin(0)
         pleased = -best.mean() / (best.abs().mean() + 1e-6).detach()
         clone = (means.flatten(1) - actions).square().sum(-1).mean() / 2
-        total: Tensor = value + critic + pleased + self.recipe.alpha * clone
-        return total
+        return value + critic + pleased + self.recipe.alpha * clone
 
     def _within(self, actions: Tensor) -> Tensor:
         return actions.clamp(self.low, self.high)
@@ -262,8 +261,7 @@ class HIQL(_Valued):
 
     def _of(self, nets: nn.Module, z: Tensor, z_goal: Tensor) -> Tensor:
         φ = self._phi(z, z_goal)
-        out: Tensor = nets(torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1))
-        return out
+        return nets(torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1))
 
 
 def _of_length(x: Tensor) -> Tensor:

@@ -153,8 +153,7 @@ class ActionScale:
         """Raw blocks [..., n × A] to the model's units; NaN stays NaN."""
         single = actions.unflatten(-1, (-1, len(self.mean)))
         std = torch.where(self.std > 0, self.std, torch.ones_like(self.std))
-        out: Tensor = ((single - self.mean) / std).flatten(-2)
-        return out
+        return ((single - self.mean) / std).flatten(-2)
 
 
 @checked(num="[2, inf)", held_out="(0, 1)")

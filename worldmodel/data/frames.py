@@ -40,8 +40,7 @@ def gather(frames: Frames, rows: Tensor) -> Tensor:
     """Frames at `rows` [...]: [..., C, H, W]."""
     if isinstance(frames, Tensor):
         # index_select copies frame by frame; indexing by a tensor goes byte by byte.
-        out: Tensor = frames.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-        return out
+        return frames.index_select(0, rows.flatten()).unflatten(0, rows.shape)
     return frames[rows]
 
 
@@ -79,8 +78,7 @@ class StoredFrames(ABC):
         frames = torch.from_numpy(self._read(rows.flatten().numpy()))
         if self._channels_last:
             frames = frames.permute(0, 3, 1, 2)
-        out: Tensor = frames.unflatten(0, rows.shape)
-        return out
+        return frames.unflatten(0, rows.shape)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_source": None}
@@ -132,5 +130,4 @@ class EpisodeFrames(StoredFrames):
             if len(self._source) > self._keep:
                 self._source.popitem(last=False)
         self._source.move_to_end(e)
-        decoded: Images = self._source[e]
-        return decoded
+        return self._source[e]

@@ -151,8 +151,7 @@ def _whole(values: Any, name: str, path: Path) -> Ints:
     """Entries of the index as integers."""
     if values.dtype.kind not in "iuf" or (values % 1 != 0).any():
         raise ValueError(f"{name!r} must hold whole numbers, got {values.dtype} in {path}")
-    whole: Ints = values.astype(np.int64)
-    return whole
+    return values.astype(np.int64)
 
 
 def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:

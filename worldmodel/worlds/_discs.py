@@ -51,8 +51,7 @@ class DiscWorld(BoxWorld):
         """Distance between centres as the crow flies, in world units; inf between two mazes."""
         straight = np.linalg.norm(states[..., :2] - goals[..., :2], axis=-1)
         same = (states[..., 2:] == goals[..., 2:]).all(-1)
-        out: Floats = (straight + np.where(same, 0.0, np.inf)).astype(np.float32)
-        return out
+        return (straight + np.where(same, 0.0, np.inf)).astype(np.float32)
 
     @checked(states="* S", goals="* S")
     def success(self, states: Floats, goals: Floats) -> Flags:
@@ -67,8 +66,7 @@ class DiscWorld(BoxWorld):
         """Actions [N, 2] straight towards points, at full speed until they are a step away."""
         heading = waypoints[:, :2] - states[:, :2]
         length = np.maximum(np.abs(heading).max(-1, keepdims=True), 1e-6)
-        out: Floats = heading / length * np.minimum(length / self.speed, 1.0)
-        return out
+        return heading / length * np.minimum(length / self.speed, 1.0)
 
     @abstractmethod
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
@@ -114,8 +112,7 @@ def _paint_discs(frames: Pixels, centres: Floats, radius: float, size: float) ->
 
 def sample_grid(image_size: int, size: float) -> NDArray[np.float64]:
     """Coordinates of the samples along one side, for `paint_rooms`: [image_size × 8]."""
-    out: NDArray[np.float64] = (np.arange(image_size * _FINE) + 0.5) * size / (image_size * _FINE)
-    return out
+    return (np.arange(image_size * _FINE) + 0.5) * size / (image_size * _FINE)
 
 
 def paint_rooms(solid: Flags) -> Pixels:
@@ -123,5 +120,4 @@ def paint_rooms(solid: Flags) -> Pixels:
     side = len(solid) // _FINE
     cover = solid.astype(np.float32).reshape(side, _FINE, side, _FINE).mean((1, 3))
     floor, wall = (np.asarray(colour)[:, None, None] for colour in (_FLOOR, _WALL))
-    out: Pixels = np.rint(floor * (1 - cover) + wall * cover).astype(np.uint8)
-    return out
+    return np.rint(floor * (1 - cover) + wall * cover).astype(np.uint8)

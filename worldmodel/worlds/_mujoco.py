@@ -36,12 +36,10 @@ class MujocoWorld(BoxWorld):
         self._workers = Workers(partial(self.simulator, image_size), num)
 
     def step(self, states: Floats, actions: Floats) -> Floats:
-        moved: Floats = self._workers.call("step", states, actions)
-        return moved
+        return self._workers.call("step", states, actions)
 
     def render(self, states: Floats) -> Pixels:
-        drawn: Pixels = self._workers.call("draw", states)
-        return drawn
+        return self._workers.call("draw", states)
 
     def renderer(self) -> str:
         return str(self._workers.call("renderer", np.zeros(1))[0])

@@ -98,8 +98,7 @@ class Pictures:
             return inside
         n, height, across = inside.shape
         inside = inside.reshape(n, height // fine, fine, across // fine, fine)
-        mean: Floats = inside.mean((2, 4), dtype=np.float32)
-        return mean
+        return inside.mean((2, 4), dtype=np.float32)
 
 
 def _paint(canvas: Pixels, places: tuple[Any, ...], layers: list[tuple[Floats, Floats]]) -> None:

@@ -46,5 +46,4 @@ def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator
     if policy == "random":
         low, high = world.action_low, world.action_high
         return lambda states: rng.uniform(low, high, (len(states), len(low))).astype(np.float32)
-    act: Expert = _SCRIPTED[kind_of(world.name)][policy](world, num, rng).act
-    return act
+    return _SCRIPTED[kind_of(world.name)][policy](world, num, rng).act

@@ -126,8 +126,7 @@ class Cube(_mujoco.MujocoWorld):
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
         """Starts as OGBench draws them for its data: arm, cube and cube's angle anywhere."""
-        starts: Floats = self._workers.call("begin", rng.integers(0, 2**31, num))
-        return starts
+        return self._workers.call("begin", rng.integers(0, 2**31, num))
 
     def success(self, states: Floats, goals: Floats) -> Flags:
         """Whether each cube is within the tolerance of its goal."""
@@ -200,8 +199,7 @@ class CubePicker:
         wanted = cube_yaw if self.yaws is None else _quarter(self.yaws, at_yaw)
         turn = np.where(which < 7, cube_yaw - at_yaw, wanted - cube_yaw)
         turn[placed] = 0.0
-        actions: Floats = np.column_stack([move, 3 * turn, gripper]).clip(-1, 1).astype(np.float32)
-        return actions
+        return np.column_stack([move, 3 * turn, gripper]).clip(-1, 1).astype(np.float32)
 
 
 class CubeCollector:
@@ -232,8 +230,7 @@ class CubeCollector:
             picker.yaws[new], picker.rests[new] = yaws[new], rests[new]
         self.age = np.where(new, 0, self.age + 1)
         noise = self.noise * self.rng.standard_normal(clean.shape)
-        out: Floats = np.clip(clean + noise, -1, 1).astype(np.float32)
-        return out
+        return np.clip(clean + noise, -1, 1).astype(np.float32)
 
     def _targets(self, num: int) -> tuple[Floats, Array, Array]:
         rng = self.rng

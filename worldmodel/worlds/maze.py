@@ -98,8 +98,7 @@ class Maze(DiscWorld):
     def room(self, states: Floats) -> Whole:
         """Which of the nine rooms, row by row: [..., 3] -> [...]."""
         place = np.clip(states[..., :2] // self._cell, 0, _ROOMS - 1).astype(np.int64)
-        out: Whole = place @ np.array([1, _ROOMS])
-        return out
+        return place @ np.array([1, _ROOMS])
 
     def doors_between(self, states: Floats, goals: Floats) -> Whole:
         """How many doors lie on the way: [N, 3], [N, 3] -> [N]."""
@@ -171,8 +170,7 @@ class Maze(DiscWorld):
         nearest = np.clip(np.rint(beside / cell), 1, _ROOMS - 1) * cell
         in_door = np.abs(beside - nearest) < reach
         mine = (np.clip(at // cell, 0, _ROOMS - 1) + 0.5) * cell
-        out: Numbers = np.where(in_door, np.clip(to, mine - gap, mine + gap), to)
-        return out
+        return np.where(in_door, np.clip(to, mine - gap, mine + gap), to)
 
     def _empty(self, states: Floats) -> Pixels:
         return np.stack([self._drawn(int(number)) for number in states[:, 2]])

@@ -62,8 +62,7 @@ class PushT(BoxWorld):
 
     def step(self, states: Floats, actions: Floats) -> Floats:
         """A tenth of a second, in the workers: [N, 10], [N, 2] -> [N, 10]."""
-        moved: Floats = self._workers.call("step", states, actions)
-        return moved
+        return self._workers.call("step", states, actions)
 
     def render(self, states: Floats) -> Pixels:
         """Pictures, in this process: [N, 10] -> [N, 3, H, W]."""
@@ -98,8 +97,7 @@ class PushT(BoxWorld):
         turn = np.abs(states[..., 4] - goals[..., 4]) % (2 * np.pi)
         angle = np.minimum(turn, 2 * np.pi - turn)
         worse = np.maximum(position / self.position_tolerance, angle / self.angle_tolerance)
-        out: Floats = worse.astype(np.float32)
-        return out
+        return worse.astype(np.float32)
 
     def clearance(self, states: Floats) -> NDArray[np.float64]:
         """Gap between agent and block, below 0 where they overlap: [N]."""
@@ -122,8 +120,7 @@ class PushT(BoxWorld):
             env.block.position = values[2:4]
             for body in (env.agent, env.block):
                 env.space.reindex_shapes_for_body(body)  # pictures show where the shapes last were
-        drawn: Pixels = env._get_img(env._draw(), WORLD, WORLD)
-        return drawn
+        return env._get_img(env._draw(), WORLD, WORLD)
 
 
 class _Physics:

@@ -45,8 +45,7 @@ def clearance(points: Array) -> Array:
         beyond = np.abs(points - box[:2]) - box[2:]
         outside = np.linalg.norm(np.maximum(beyond, 0), axis=-1)
         gaps.append(outside + np.minimum(beyond.max(-1), 0))
-    gap: Array = np.minimum(*gaps)
-    return gap
+    return np.minimum(*gaps)
 
 
 def _turn(angle: Array) -> Array:
@@ -125,8 +124,7 @@ class PushTPusher:
         longest = np.where(pushing, 0.35, self.stride)
         length = np.linalg.norm(actions, axis=-1)
         actions = actions * np.minimum(1.0, longest / np.maximum(length, 1e-9))[:, None]
-        out: Floats = actions.astype(np.float32)
-        return out
+        return actions.astype(np.float32)
 
     def missing(self, states: Floats) -> tuple[Array, Array]:
         """How the block must still move, in its own frame: shift of its centre [N, 2], turn [N]."""

@@ -100,8 +100,7 @@ class Reacher(_mujoco.MujocoWorld):
         gap = states[..., :2] - goals[..., :2]
         # The shoulder turns without end: the same pose lies on every winding.
         shoulder = (gap[..., 0] + np.pi) % (2 * np.pi) - np.pi
-        out: Floats = np.maximum(np.abs(shoulder), np.abs(gap[..., 1])).astype(np.float32)
-        return out
+        return np.maximum(np.abs(shoulder), np.abs(gap[..., 1])).astype(np.float32)
 
     def expert(self, goals: Floats) -> Expert:
         """A spring and a damper at each joint."""
@@ -111,8 +110,7 @@ class Reacher(_mujoco.MujocoWorld):
 def steer(goals: Floats, states: Floats) -> Floats:
     """Torques [N, 2] of a spring and a damper, at states [N, 4] towards goals [N, >= 2]."""
     pull = _STIFFNESS * (goals[:, :2] - states[:, :2]) - _DAMPING * states[:, 2:4]
-    torques: Floats = np.clip(pull, -1, 1).astype(np.float32)
-    return torques
+    return np.clip(pull, -1, 1).astype(np.float32)
 
 
 class ReacherReach:

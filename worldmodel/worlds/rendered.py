@@ -37,8 +37,7 @@ class RenderedFrames(StoredFrames):
             return self._world
         if self._source is None or self._source[0] != os.getpid():
             self._source = os.getpid(), self._world()
-        world: World = self._source[1]
-        return world
+        return self._source[1]
 
     def _read(self, rows: NDArray[np.int64]) -> Pixels:
         once, place = np.unique(rows, return_inverse=True)

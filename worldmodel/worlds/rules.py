@@ -28,21 +28,18 @@ class Rule(NamedTuple):
 
 
 def _gap(states: Floats, goals: Floats, part: slice = slice(None)) -> Floats:
-    out: Floats = np.linalg.norm(states[..., part] - goals[..., part], axis=-1)
-    return out
+    return np.linalg.norm(states[..., part] - goals[..., part], axis=-1)
 
 
 def _turn(states: Floats, goals: Floats) -> Floats:
     """The smaller angle between two directions."""
-    out: Floats = np.abs((states - goals + np.pi) % (2 * np.pi) - np.pi)
-    return out
+    return np.abs((states - goals + np.pi) % (2 * np.pi) - np.pi)
 
 
 def _fingertip(states: Floats) -> Floats:
     """Where both links of 12 cm end: [..., 4] -> [..., 2]."""
     angles = np.stack([states[..., 0], states[..., 0] + states[..., 1]], -1)
-    tip: Floats = 0.12 * np.stack([np.cos(angles), np.sin(angles)], -1).sum(-2)
-    return tip
+    return 0.12 * np.stack([np.cos(angles), np.sin(angles)], -1).sum(-2)
 
 
 def _cube_turn(states: Floats, goals: Floats) -> Floats:
@@ -54,13 +51,11 @@ def _cube_turn(states: Floats, goals: Floats) -> Floats:
         for part in (states, goals)
     )
     same = (now.inv() * then).as_quat() @ Rotation.create_group("O").as_quat().T
-    turn: Floats = 2 * np.arccos(np.abs(same).max(-1).clip(max=1)).reshape(states.shape[:-1])
-    return turn
+    return 2 * np.arccos(np.abs(same).max(-1).clip(max=1)).reshape(states.shape[:-1])
 
 
 def _other_room(states: Floats, goals: Floats) -> Flags:
-    out: Flags = (states[..., 0] > 112) != (goals[..., 0] > 112)
-    return out
+    return (states[..., 0] > 112) != (goals[..., 0] > 112)
 
 
 REST = {"push-t": slice(5, None), "reacher": slice(2, 4), "cube": slice(21, 41)}

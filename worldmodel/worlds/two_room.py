@@ -139,8 +139,7 @@ class TwoRoomEnv:
 
     def render(self) -> Pixels:
         """The current frame, [H, W, 3]."""
-        out: Pixels = self.world.render(self.state[None])[0].transpose(1, 2, 0)
-        return out
+        return self.world.render(self.state[None])[0].transpose(1, 2, 0)
 
     def _info(self) -> dict[str, Any]:
         return {"state": self.state.copy(), "goal": self.goal.copy()}

@@ -49,8 +49,7 @@ class Proposals:
     new ones at each step, `mpc.act(cost, method=Proposals(method, plans, bounds))`.
 
     Raises: ValueError if more than a quarter of the proposed numbers lie outside of `bounds`, or
-        one by more than their width; later, if proposals are not [B, P, H, A]. TypeError on an
-        argument of another type.
+        one by more than their width; later, if proposals are not [B, P, H, A]. TypeError on others.
     Source: best of N, LeWAM, arXiv:2610.12818; a small search around a proposal with a floor on σ,
         PRISM, arXiv:2606.07974.
     """

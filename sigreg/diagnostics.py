@@ -50,8 +50,7 @@ def effective_rank(covariance: Tensor) -> Tensor:
 
         exp(−Σ_i p_i ln p_i),   p_i = eigenvalue_i / Σ eigenvalues
 
-    These are eigenvalues of the covariance, not of its root, so thin noise around a plane adds
-    little.
+    These are eigenvalues of the covariance, not its root: thin noise around a plane adds little.
 
     Args:
         covariance: [..., D, D], symmetric, positive semi-definite.

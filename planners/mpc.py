@@ -61,7 +61,7 @@ class MPC(Generic[StateT]):
     """Model-predictive control of B environments with any method.
 
     Each `act` starts from the last plan, shifted by the executed actions. The t-th call for problem
-    b is a function of (seed, b, t) and of the costs. LeWM: H = 5, 30 iterations, execute 5, block 5.
+    b is a function of (seed, b, t) and of the costs. LeWM: H 5, 30 iterations, execute 5, block 5.
 
     With `committed=c` the environment executes the first c actions of every plan while it is
     computed, and `act` returns the next ones. An episode begins with c idle actions: zero in the

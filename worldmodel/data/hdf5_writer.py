@@ -38,8 +38,8 @@ class HDF5Writer:
         compression: of the frames, "gzip" or "lzf"; None stores single frames, which can be mapped.
         append: continue a file that an earlier writer closed.
         origin: where the episodes come from, stored as attributes of the file (`read_origin`).
-    Raises: FileExistsError or FileNotFoundError, by `append`; ImportError without h5py; OSError if the
-        folder cannot be written.
+    Raises: FileExistsError or FileNotFoundError, by `append`; ImportError without h5py; OSError if
+        the folder cannot be written.
     """
 
     def __init__(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 import re
 import shlex
 import subprocess
@@ -13,7 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from sigreg import collapse_value, noise_floor, trapezoid_rule
+from worldmodel import goals
 from worldmodel.worlds import TwoRoom
+from worldmodel.worlds.push_t_pusher import CONTACTS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -161,3 +166,31 @@ def test_scripts_that_the_docs_run_exist() -> None:
     }
     assert "benchmarks/tables.py" in runs
     assert sorted(script for script in runs if not (ROOT / script).exists()) == []
+
+
+def stated() -> dict[str, tuple[str, str]]:
+    """Sentences of the prose with a number in them, made from the code or file it comes from."""
+    limit = re.search(r"^EXTRA_LIMIT_MB = (\d+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
+    assert limit is not None
+    manifests = [json.loads(p.read_text()) for p in (ROOT / "benchmarks/manifests").glob("*.json")]
+    (pairs,) = {len(manifest["seeds"]) for manifest in manifests}
+    full = json.loads((ROOT / "benchmarks" / "gpu_worlds.json").read_text())
+    period = 2 * math.pi / float(trapezoid_rule().t.diff()[0])
+    count = {6: "six"}[len(manifests)]
+    return {
+        "size": ("README.md", f"less than {limit[1]} MB to torch"),
+        "floor": ("docs/sigreg.md", f"It is {noise_floor():.4f} with the default rule"),
+        "collapse": ("docs/sigreg.md", f"Total collapse scores {collapse_value(1):.3f} N"),
+        "period": ("docs/sigreg.md", f"This is {period:.1f} with the default rule"),
+        "contacts": ("docs/environments.md", f"one of {len(CONTACTS)} contacts"),
+        "manifests": ("docs/evaluate.md", f"has {count} manifests of {pairs} pairs"),
+        "published": ("docs/tutorial-paper.md", f"trains {full['steps']:,} steps of 128 windows"),
+        "soon": ("docs/goals.md", f"The factor 1/{1 / goals.SOON:.0f} is `goals.SOON`"),
+    }
+
+
+@pytest.mark.parametrize("name", stated())
+def test_a_number_in_the_prose_is_that_of_its_source(name: str) -> None:
+    """The page has the sentence that its source makes: change the source, and the page must too."""
+    page, sentence = stated()[name]
+    assert sentence in " ".join((ROOT / page).read_text("utf-8").split())

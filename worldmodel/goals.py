@@ -50,8 +50,8 @@ class Goal:
         """Score futures [B, S, H, D]: [B, S], with the attribute `last_step`."""
         if z.dim() != 4:
             raise ValueError(f"z must be futures [B, S, H, D], got {list(z.shape)}")
-        with _exactly(z):
-            z = _precise(z)
+        with exactly(z):
+            z = precise(z)
             scores = [s if w == 1 else w * s for w, s in ((w, term(z)) for w, term in self.terms)]
             total = sum(scores[1:], scores[0])
         # A controller reads it from the tensor.
@@ -197,8 +197,8 @@ def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
     read = _in_box(head, low, high)
 
     def depth(z: Tensor) -> Tensor:
-        with _exactly(z):
-            y, low, high = read(_precise(z))
+        with exactly(z):
+            y, low, high = read(precise(z))
             return torch.minimum(y - low, high - y).amin(-1)
 
     return depth
@@ -221,14 +221,14 @@ def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
     """
     if len(z) <= z.shape[1]:
         raise ValueError(f"z must be [N, D] with N > D, got {list(z.shape)}")
-    seen = _precise(z.detach())
+    seen = precise(z.detach())
     mean = seen.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(seen.T).reshape(len(mean), len(mean)))
     whiten = vectors * values.clamp_min(1e-3 * values.mean()).rsqrt()
     limit = ((seen - mean) @ whiten).square().sum(-1).quantile(share)
 
     def beyond(z: Tensor) -> Tensor:
-        with _exactly(z):
+        with exactly(z):
             return ((z.to(mean) - mean) @ whiten).square().sum(-1) / limit - 1
 
     return beyond
@@ -280,14 +280,14 @@ def _weighted(score: Head, frames: Frames, weights: Tensor | Sequence[float]) ->
     return term
 
 
-def _precise(value: Tensor) -> Tensor:
+def precise(value: Tensor) -> Tensor:
     """In float32 at least."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _per_problem(value: Tensor) -> Tensor:
     """[B, Q] or [Q] beside futures [B, S, H, Q]."""
-    return _precise(as_tensor(value).detach()).unsqueeze(-2).unsqueeze(-2)
+    return precise(as_tensor(value).detach()).unsqueeze(-2).unsqueeze(-2)
 
 
 def _in_box(head: Head, *sides: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
@@ -312,7 +312,7 @@ def _match(name: str, value: Tensor, y: Tensor) -> None:
         )
 
 
-def _exactly(z: Tensor) -> AbstractContextManager[object]:
+def exactly(z: Tensor) -> AbstractContextManager[object]:
     """Turn autocast off: rounding to 8 bits changes half of 30 elites."""
     if not torch.amp.is_autocast_available(z.device.type):
         return nullcontext()

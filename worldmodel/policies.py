@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._arguments import checked
+from worldmodel.goals import exactly, precise
 from worldmodel.transitions import Recipe, Transitions, check_recorded
 
 __all__ = ["Actor", "Policy", "Standard", "mlp", "retrieve", "unroll"]
@@ -200,13 +201,14 @@ def retrieve(
     T, starts = z.shape[1], check_recorded(z, actions, "horizon", horizon)
 
     def apart(to: Tensor) -> Tensor:
-        return torch.cdist(to, z.flatten(0, 1)).square().unflatten(1, (-1, T))
+        return torch.cdist(precise(to), precise(z.flatten(0, 1))).square().unflatten(1, (-1, T))
 
-    goal = apart(z_goal)[:, :, 1:]
-    # Near the end of an episode fewer embeddings follow.
-    ahead = F.pad(goal, (0, max(reach or horizon, horizon) - 1), value=torch.inf)
-    nearest = ahead.unfold(2, reach or horizon, 1).amin(-1)[:, :, :starts]
-    score = (apart(now)[:, :, :starts] + nearest).flatten(1)
-    found = score.topk(num, largest=False).indices
+    with exactly(z):
+        goal = apart(z_goal)[:, :, 1:]
+        # Near the end of an episode fewer embeddings follow.
+        ahead = F.pad(goal, (0, max(reach or horizon, horizon) - 1), value=torch.inf)
+        nearest = ahead.unfold(2, reach or horizon, 1).amin(-1)[:, :, :starts]
+        score = (apart(now)[:, :, :starts] + nearest).flatten(1)
+        found = score.topk(num, largest=False).indices
     block = torch.arange(horizon, device=z.device)
     return actions[(found // starts).unsqueeze(-1), (found % starts).unsqueeze(-1) + block]

@@ -26,8 +26,7 @@ def walk(visit: Callable[..., Any], record: RecordT, *others: Any, name: str = "
     """Replace each leaf x by visit(name, x, *leaves of the others at its place, None if absent)."""
     parts, kind = _parts(record), type(record)
     if parts is None:
-        made: RecordT = visit(name, record, *others)
-        return made
+        return visit(name, record, *others)
     like = [_parts(other) or {} for other in others]
     new: Any = {
         key: walk(visit, part, *(o.get(key) for o in like), name=f"{name}.{key}".strip("."))

@@ -61,8 +61,7 @@ class MPC(Generic[StateT]):
     """Model-predictive control of B environments with any method.
 
     Each `act` starts from the last plan, shifted by the executed actions. The t-th call for problem
-    b is a function of (seed, b, t) and of the costs. LeWM's protocol is horizon 5, 30 iterations
-    and execute 5 with blocks of 5.
+    b is a function of (seed, b, t) and of the costs. LeWM: H 5, 30 iterations, execute 5, block 5.
 
     With `committed=c` the environment executes the first c actions of every plan while it is
     computed, and `act` returns the next ones. An episode begins with c idle actions: zero in the
@@ -204,8 +203,7 @@ class MPC(Generic[StateT]):
     def see(self, observation: Any, executed: Any = None) -> None:
         """Record an observation and the action before it; after each action if `history` > 1.
 
-        A problem that begins while others continue gets its first observation and idle actions as
-        past.
+        A problem that begins while others continue gets its first observation and idle actions.
 
         Args:
             observation: the present one: tensor, array, or mapping of them by name, [B, …].

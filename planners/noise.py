@@ -294,8 +294,7 @@ class Kernel:
         across, among = (
             torch.exp(-((at[:, None] - τ) ** 2) / (2 * self.length**2)) for at in (t, τ)
         )
-        weights: Tensor = torch.linalg.solve(among, across, left=False)
-        return weights
+        return torch.linalg.solve(among, across, left=False)
 
 
 # Cached, because a copy inside the loop would wait for the device.

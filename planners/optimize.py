@@ -41,8 +41,7 @@ def optimize(
     """Search for the actions of least cost, for B problems at once.
 
     The loop calls the cost once per iteration and never waits for the device, so the whole call can
-    be compiled or captured as a CUDA graph. A problem gets the same plan alone, in a batch, or in
-    another order.
+    be compiled or captured as a CUDA graph. A problem's plan does not depend on its batch.
 
     Args:
         method: which planner, with its hyperparameters.
@@ -59,8 +58,7 @@ def optimize(
             constant spread (predictive sampling, MPPI unless `adapt_std`) never settle.
         deadline: seconds for the whole call. An iteration begins only if one as long as the last
             would end in time; the first always begins.
-        committed: [B, c, A], in planning units: the first c actions of every plan, which are
-            executed during the search.
+        committed: [B, c, A], in planning units: the first c actions, executed during the search.
         previous: `Plan.state` of an earlier search by such a method, which keeps what still helps.
         steps: how many actions were executed since then.
         callback: called after each iteration.
@@ -82,7 +80,10 @@ def optimize(
     box, start = _box(method, plan, bounds, committed), plan.detach()
     if box is not None:
         start = mirrored(start.unsqueeze(1), *box)[:, 0]
-    stream, in_graph = Stream(problem_seeds(seed, plan.shape[0], plan.device)), _in_graph(plan)
+    stream = Stream(problem_seeds(seed, plan.shape[0], plan.device))
+    in_graph = torch.compiler.is_compiling() or (
+        plan.is_cuda and torch.cuda.is_current_stream_capturing()
+    )
     timed = stop is not None or deadline is not None
     require(not (timed and in_graph), "stop and deadline must be None in a captured search")
     stopping = Stopping(stop, deadline, start) if timed else None
@@ -125,8 +126,7 @@ def planning_step(
         method: whose state has a mean and a std: `CEM`, or `MPPI` without a correlation.
         bounds: as in `optimize`.
     Returns: a function (cost, mean, std [B, H, A], noise [B, S, H, A], standard normal) -> the next
-        mean and std, and the costs [B, S]. A problem whose costs are all non-finite keeps mean and
-        std.
+        mean and std, and the costs [B, S]. If all costs of a problem are non-finite, both stay.
     """
     instance("method", method, Method, "CEM()")
     instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
@@ -198,12 +198,6 @@ def _project(actions: Tensor, box: _Box | None) -> Tensor:
     if box is None:
         return actions
     return actions.clamp(*box) if actions.ndim == 4 else actions.unsqueeze(1).clamp(*box)[:, 0]
-
-
-def _in_graph(plan: Tensor) -> bool:
-    if torch.compiler.is_compiling():
-        return True
-    return plan.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:

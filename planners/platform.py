@@ -97,10 +97,8 @@ class StableWorldModelSolver(Generic[StateT]):
             info_dict: tensors or arrays [B, …]; other values are passed on unchanged.
             init_action: [B, T ≤ H, A], the start, or the numbers of choices; the rest is zero.
         Returns: the platform's dictionary: `actions` [B, H, A] (the numbers of choices) and `mean`
-            on the CPU, `var` (a standard deviation, as there), `costs`, and the results of
-            `callbacks`.
-        Raises: RuntimeError before `configure`; ValueError if `init_action` has another shape, or
-            `info_dict` holds nothing of B environments.
+            on the CPU, `var` (a standard deviation, as there), `costs`, and `callbacks`' results.
+        Raises: RuntimeError before `configure`; ValueError on another shape or without a batch.
         """
         if not self.horizon:
             raise RuntimeError("configure must be called before solve")

@@ -50,8 +50,7 @@ def sigreg_loss(
             the loss of all samples, and the gradient of its own times the number of ranks, by which
             DDP and FSDP divide; NaN if ranks drew different `Directions`.
         backend: "auto", the device's fused kernel if the knots are equally spaced; "reference", the
-            only one with a second derivative; "cpu", "cpp" (compiled at its first call) or
-            "triton".
+            only one with a second derivative; "cpu"; "cpp", compiled at its first call; "triton".
         chunk: directions projected at a time, to bound memory; None: the kernel chooses.
     Returns: [], float32 (float64 for float64 z), also under autocast. Gaussian samples score the
         noise floor, not 0. A sample that is not finite makes it not finite.

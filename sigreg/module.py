@@ -27,8 +27,7 @@ class SIGReg(Sketch):
     step), so ranks and restarts agree without a message.
 
     Blind spots: a shift of 2π/Δt, 33.5 by default, for knots Δt apart. Samples that collapsed to
-    one point have no gradient, and near a point it fades; `scale` adds a term whose gradient does
-    not.
+    one point have no gradient, and near a point it fades; `scale` adds a term against that.
 
     Args:
         knots: K, frequencies of the quadrature. 17 as released; the fused cost is linear in it.
@@ -39,8 +38,7 @@ class SIGReg(Sketch):
         seed: of the sequence of directions.
         group: ranks that share the samples, as in `sigreg_loss`. "auto" is the default process
             group if one is initialised when forward is called. In evaluation mode "auto" means this
-            process alone, so that one rank can validate while others wait; any other group is used
-            in both modes.
+            process alone, so that one rank can validate while others wait.
         backend: "auto", "reference", "cpu", "cpp" or "triton".
         chunk: directions projected at a time, to bound memory; None: the kernel chooses.
         scale: weight of `scale_term`, off by default; lets collapsed samples escape.

@@ -25,8 +25,7 @@ class SlicedTest(Sketch):
 
         L(x) = mean_m statistic(x a_m),   m = 1..M random directions
 
-    A distribution is N(0, I) exactly if all its projections are N(0, 1) (Cramér & Wold). It uses
-    this process's samples only.
+    It is N(0, I) iff all projections are N(0, 1) (Cramér & Wold). It uses this process's samples.
 
     Args:
         statistic: [..., N, M] -> [..., M], for example `anderson_darling`.
@@ -137,8 +136,7 @@ def watson(x: Tensor) -> Tensor:
 
         U² = W² − N (mean_i Φ(x_i) − ½)²
 
-    Expectation 1/12 for N(0, 1) samples of any size. It hardly sees the mean: choose it only where
-    something else fixes the mean.
+    Expectation 1/12 for N(0, 1) samples of any size. Something else must fix the mean.
 
     Args:
         x: [..., N, M] projections.
@@ -156,8 +154,7 @@ def anderson_darling(x: Tensor) -> Tensor:
 
         A² = −N − Σ_i (2i − 1) / N · [ln Φ(x_(i)) + ln Φ(−x_(N+1−i))]
 
-    Expectation 1 for N(0, 1) samples of any size. The logarithms do not underflow, so the gradient
-    grows like |x| and pulls outliers back.
+    Expectation 1 for N(0, 1) samples of any size. The gradient grows like |x|, without underflow.
 
     Args:
         x: [..., N, M] projections.

@@ -207,8 +207,7 @@ def finish_kernel(
     """Loss [G, blocks], and weights [G, pairs, 34, M], from the sums [G, splits, 32·pairs, M].
 
     The weights are those of a pair's 32 products and of its base's cosine and sine, times the
-    number of ranks, by which DDP and FSDP divide. Directions from `known` on are padding with
-    weight 0.
+    number of ranks, by which DDP and FSDP divide. Directions from `known` on are padding.
     """
     pid = tl.program_id(0)
     blocks = tl.cdiv(M, BLOCK_M)

@@ -142,6 +142,19 @@ def _foresight(study: Study) -> Found:
     )  # fmt: skip
 
 
+def _actions(study: Study) -> Found:
+    """Does the model tell what was done from what was done elsewhere?"""
+    test, model = study.material.test, study.run.world_model
+    known = min(model.predictor.history, test.z.shape[1] - 2)
+    _need(known > 0, f"episodes of {test.z.shape[1]} frames leave no future to predict")
+    _need(study.variance > 0, "all embeddings are the same, so actions lead nowhere")
+    _need(len(test.z) > 1, "the actions of another episode are needed, got one episode in all")
+    found = measure.rank_actions(model, test.z, test.actions, known=known, seed=study.seed)
+    rank, variation = ([study.mean(x) for x in part.unbind(1)] for part in found)
+    horizons = list(range(1, len(rank) + 1))
+    return Found(known_frames=known, horizons=horizons, rank=rank, variation=variation)
+
+
 def _violations(study: Study) -> Found:
     """Is the model surprised by the impossible, and more by a jump than by a colour?"""
     test, model = study.material.test, study.run.world_model
@@ -356,6 +369,15 @@ def _map(study: Study) -> Found:
 
 PARTS: dict[str, Callable[[Study], Found]] = {
     part.__name__.removeprefix("_"): part
-    for part in (_probes, _foresight, _violations, _straightness, _spread, _pictures, _map)
+    for part in (
+        _probes,
+        _foresight,
+        _actions,
+        _violations,
+        _straightness,
+        _spread,
+        _pictures,
+        _map,
+    )
 }
 """Parts by name, in the order of the report."""

@@ -82,10 +82,10 @@ def drawn(
                 yield frames, told[0], told[1]
 
 
-def fresh_walks(world: TwoRoom, num: int, length: int, seed: int) -> Episodes:
-    """Walks of Two-Room's noisy expert, whose frames are drawn when they are asked for."""
+def fresh_walks(world: TwoRoom | Maze, num: int, length: int, seed: int) -> Episodes:
+    """Walks of the world's noisy expert, whose frames are drawn when they are asked for."""
     walks = collect(world, num, length, seed)
-    states = walks.states.reshape(-1, 2)
+    states = walks.states.reshape(-1, world.state_dim)
     after = np.full((num, 1, 2), np.nan, np.float32)  # nothing is done at the end
     actions = torch.from_numpy(np.concatenate([walks.actions, after], axis=1)).flatten(0, 1)
     lengths = torch.full((num,), length + 1)

@@ -23,7 +23,7 @@ from worldmodel.apps.view.runtime import CDN, FILES, find_runtime
 from worldmodel.checkpoint import digest
 from worldmodel.encoder import ConvEncoder, ViTEncoder
 
-__all__ = ["open_server", "run", "serve", "write"]
+__all__ = ["run", "write"]
 
 _MARK, _WITHOUT = "view.json", "without-sigreg"
 _HORIZONS = [3, 5, 8]
@@ -50,7 +50,7 @@ def run(settings: ViewSettings) -> int:
     draft = out.with_name(f"{out.name}.unfinished")
     with ExitStack() as held:
         # The port is taken before the work, which lasts minutes.
-        server = held.enter_context(open_server(out, settings.port)) if settings.serve else None
+        server = held.enter_context(_server(out, settings.port)) if settings.serve else None
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked(out.with_name(f"{out.name}.lock"), str(out)):
             shutil.rmtree(draft, ignore_errors=True)
@@ -65,7 +65,12 @@ def run(settings: ViewSettings) -> int:
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         say(f"{out / 'index.html'}: {size / 1e6:.1f} MB, for any static host")
         if server is not None:
-            serve(server, settings.open)
+            address = f"http://127.0.0.1:{server.server_address[1]}/"
+            say(f"{address} (Ctrl-C ends it)")
+            with suppress(KeyboardInterrupt):
+                if settings.open:
+                    webbrowser.open(address)
+                server.serve_forever()
     return 0
 
 
@@ -125,19 +130,9 @@ class _Handler(SimpleHTTPRequestHandler):
         """Quiet."""
 
 
-def open_server(folder: Path, port: int) -> ThreadingHTTPServer:
+def _server(folder: Path, port: int) -> ThreadingHTTPServer:
     """A server of a folder, for this machine alone; OSError if the port is taken."""
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
     except OSError as error:
         raise OSError(f"--port must be free, got {port}: {error.strerror}") from error
-
-
-def serve(server: ThreadingHTTPServer, show: bool = False) -> None:
-    """Answer until Ctrl-C."""
-    address = f"http://127.0.0.1:{server.server_address[1]}/"
-    say(f"{address} (Ctrl-C ends it)")
-    with suppress(KeyboardInterrupt):
-        if show:
-            webbrowser.open(address)
-        server.serve_forever()

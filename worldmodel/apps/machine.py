@@ -85,10 +85,8 @@ def extras() -> list[str]:
         needed = requires("sigreg") or []
     except PackageNotFoundError:
         return []
-    found, here = (
-        dict[str, bool](),
-        {re.sub("[-_.]+", "-", one.name).lower() for one in distributions()},
-    )
+    plain = functools.partial(re.sub, "[-_.]+", "-")
+    found, here = dict[str, bool](), {plain(one.name).lower() for one in distributions()}
     for line in needed:
         if extra := re.search(r"extra == ['\"]([\w-]+)", line):
             package = plain(re.split(r"[^\w.-]", line)[0]).lower()

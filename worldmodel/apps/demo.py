@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sigreg import noise_floor
 from worldmodel._files import write_atomically
-from worldmodel.apps.data.collecting import drawn, in_memory
+from worldmodel.apps.data.collecting import fresh_walks
 from worldmodel.apps.evaluate.films import film_of, write_film
 from worldmodel.apps.evaluate.manifest import Manifest, make_manifest
 from worldmodel.apps.evaluate.policies import policy_of
@@ -25,7 +25,7 @@ from worldmodel.apps.evaluate.trial import evaluate
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import device_of, provenance
 from worldmodel.apps.parsing import check_kept, complete, kept_settings
-from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import latent_map, render, save_chart, training_curves, write_index
 from worldmodel.apps.runs import Run, open_run
@@ -130,9 +130,7 @@ def seed_for(settings: DemoSettings, purpose: str) -> int:
 def collected(settings: DemoSettings, num: int, seed: int, *, bump: float = 0.0) -> Episodes:
     """Episodes of Two-Room's noisy expert, as `data collect` writes them, in memory."""
     world = TwoRoom(settings.image_size)
-    found = drawn(world, "expert", num, length=settings.length, seed=seed, bump=bump)
-    with Progress("collect", num, unit="episode") as bar:
-        return in_memory(bar.over(found), num)
+    return fresh_walks(world, num, settings.length, seed, bump=bump).in_memory()
 
 
 def gather(settings: DemoSettings) -> DemoMaterial:

@@ -38,8 +38,6 @@ from worldmodel.apps.train.reports import read_table
 from worldmodel.data import Episodes, episode_digests
 from worldmodel.worlds import TwoRoom
 
-__all__ = ["PLANNER", "DemoMaterial", "collected", "gather", "run", "seed_for"]
-
 # Imagines fewer blocks than the default; chosen by trying several on the demo's own seeds.
 PLANNER = TrialSettings(planner="icem", horizon=7, iterations=4)
 _SETTINGS, _REPORT = "demo.json", "report.json"

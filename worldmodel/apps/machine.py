@@ -12,17 +12,6 @@ import torch
 
 from worldmodel.apps.settings import InfoSettings
 
-__all__ = [
-    "commit",
-    "device_of",
-    "extras",
-    "info",
-    "machine",
-    "precision_of",
-    "provenance",
-    "versions",
-]
-
 
 def device_of(name: str) -> str:
     """The device of a setting, "auto" a GPU if there is one; ValueError if torch cannot use it."""

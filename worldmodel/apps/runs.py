@@ -16,9 +16,6 @@ from worldmodel.hub import from_pretrained, locate
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
-__all__ = ["EPISODES", "LEARNER", "PLANNER", "RECORDED", "KeptPlanner", "Run", "TrainedOn",
-           "open_run", "read_episodes", "save_run", "write_episodes"]  # fmt: skip
-
 EPISODES = "episodes.json"
 PLANNER = "planner.json"  # what `evaluate --keep-planner` writes
 LEARNER = "proposals.safetensors"  # what `train --objective proposals` adds

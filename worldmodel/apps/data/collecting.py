@@ -26,9 +26,6 @@ from worldmodel.worlds.behaviours import make_behaviour
 from worldmodel.worlds.maze import Maze
 from worldmodel.worlds.rendered import RenderedFrames
 
-__all__ = ["Stored", "drawn", "fresh_walks", "has_pictures", "one_episode", "one_stream",
-           "open_pictures", "open_writer", "write_all"]  # fmt: skip
-
 Floats = NDArray[np.float32]
 # One episode: frames [L + 1, 3, H, W] or None, actions [L, A] and states [L + 1, S] or None.
 Stored = tuple[NDArray[np.uint8] | None, Floats, Floats | None]

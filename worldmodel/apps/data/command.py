@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -28,11 +28,9 @@ from worldmodel.worlds import World, open_world
 from worldmodel.worlds.behaviours import policies
 from worldmodel.worlds.coverage import coverage
 
-__all__ = ["collect", "convert", "inspect", "render"]
-
 _NUM_FRAMES, _FRAMESKIP = 4, 5  # of the windows that are counted
 _WINDOW = 25  # steps between two places that are compared
-_SIDE, _GAP, _LABEL = 128, 6, 18  # pixels of a contact sheet
+_SIDE = 128  # pixels of a picture of a contact sheet
 _MARK = "worldmodel contact sheet of"
 _READ = {"pixels", "action", "state", "integers", "shift"}  # settings of opening a data set
 
@@ -193,28 +191,21 @@ def _ranges(values: Tensor) -> list[list[float]]:
 
 def _contact_sheet(episodes: Episodes, path: Path, source: str) -> None:
     """Eight frames of six episodes at most, evenly spaced, as PNG in which `source` is noted."""
-    lengths = episodes.lengths.tolist()
-    picks = [(e, _spread(lengths[e], 8)) for e in _spread(len(lengths), 6)]
-    width = _GAP + max(len(within) for _, within in picks) * (_SIDE + _GAP)
-    sheet = Image.new("RGB", (width, _GAP + len(picks) * (_LABEL + _SIDE + _GAP)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for line, (e, within) in enumerate(picks):
-        top = _GAP + line * (_LABEL + _SIDE + _GAP)
-        title = f"episode {e}, {lengths[e]} frames: {', '.join(map(str, within))}"
-        draw.text((_GAP, top), title, fill="black", font=font)
+    from worldmodel.apps.evaluate.films import sheet
+
+    lengths, rows, small = episodes.lengths.tolist(), [], max(episodes.frames.shape[2:]) <= _SIDE
+    how = Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR
+    for e in _spread(len(lengths), 6):
+        within = _spread(lengths[e], 8)
         frames = gather(episodes.frames, episodes.offsets[e] + torch.tensor(within))
-        for column, frame in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
-            picture = Image.fromarray(frame[..., in_colour(frame.shape[-1])])
-            # Whole multiples keep pixels square.
-            how, scale = Image.Resampling.NEAREST, float(_SIDE // max(picture.size))
-            if not scale:
-                how, scale = Image.Resampling.BILINEAR, _SIDE / max(picture.size)
-            W, H = (max(round(side * scale), 1) for side in picture.size)
-            place = (_GAP + column * (_SIDE + _GAP), top + _LABEL)
-            sheet.paste(picture.resize((W, H), how).convert("RGB"), place)
+        colours = frames[:, in_colour(frames.shape[1])].permute(0, 2, 3, 1).contiguous().numpy()
+        words = [f"episode {e}, frame {t}" for t in within]
+        pictures = (Image.fromarray(frame).convert("RGB") for frame in colours)
+        fitted = [ImageOps.pad(one, (_SIDE, _SIDE), how, color="white") for one in pictures]
+        rows.append([(one, word, "#000000") for one, word in zip(fitted, words, strict=True)])
     content, mark = io.BytesIO(), PngInfo()
     mark.add_itxt(_MARK, source)
-    sheet.save(content, "PNG", pnginfo=mark)
+    sheet(rows).save(content, "PNG", pnginfo=mark)
     write_atomically(path, content.getvalue())
 
 

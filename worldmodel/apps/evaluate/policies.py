@@ -28,10 +28,6 @@ from worldmodel.model import WorldModel
 from worldmodel.worlds import World
 from worldmodel.worlds.rules import Rule, rules_of
 
-__all__ = ["FLOORS", "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Outcome",
-           "PlannerPolicy", "Policy", "RandomPolicy", "Scene", "Task", "attempt", "method_of",
-           "policy_of"]  # fmt: skip
-
 Floats = NDArray[np.float32]
 _LEAST_STD = 0.05  # of a search that narrows: never so little that nothing is tried
 

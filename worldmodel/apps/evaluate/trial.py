@@ -30,8 +30,6 @@ from worldmodel.hub import locate
 from worldmodel.worlds import World, open_world
 from worldmodel.worlds.rules import Rule, rules_of
 
-__all__ = ["Trial", "evaluate", "prepare", "result_of", "run", "tries"]
-
 _SETTINGS = "evaluate.json"
 
 

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "LatentMap", "Line", "Panel", "bars", "convergence", "latent_map",
-           "panels", "position_colours", "ranges", "save_chart", "svg", "training_curves",
-           "tune_chart"]  # fmt: skip
-
 INK, FAINT, HAIR = "#24272f", "#6c707b", "#e3e1d9"
 PALETTE = ("#3566c4", "#d1452f", "#2c8a5f", "#a8731b")
 """Colours of the lines, counted around; style.css has their dark side too."""

@@ -37,8 +37,6 @@ from worldmodel.study import embed
 from worldmodel.worlds import Maze, TwoRoom, open_world
 from worldmodel.worlds.contract import kind_of
 
-__all__ = ["gather_material", "plain", "run", "sequences", "study"]
-
 _JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
 _MOST_FRAMES = 24  # of an episode
 _COLLECT_SEED = 7_368_787  # far from the seeds of demo and train, and checked by digest anyway

@@ -26,8 +26,6 @@ from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
 from worldmodel.worlds import Maze, TwoRoom
 
-__all__ = ["PARTS", "Found", "Sequences", "Study", "StudyMaterial", "UnavailableError", "lens_of"]
-
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 _POINTS = 800  # of the map, at most
 _UNIT = "variance of the held-out embeddings"

@@ -21,9 +21,6 @@ from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
 
-__all__ = ["DamagedStateError", "NonFiniteError", "Objective", "Training", "WorkerEndedError",
-           "learning_rate", "read_state", "write_state"]  # fmt: skip
-
 _FORMAT = 2  # of a training state
 
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.

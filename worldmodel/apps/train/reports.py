@@ -22,8 +22,6 @@ from worldmodel.apps.train.loop import Training, learning_rate
 from worldmodel.loss import ComposedTerms
 from worldmodel.records import Losses
 
-__all__ = ["COLUMNS", "Alarm", "Reports", "Scores", "begin_wandb", "need_wandb", "read_table"]
-
 COLUMNS = ("step", "prediction", "regularization", "excess", "effective_rank", "embedding_std",
            "gradient_norm", "learning_rate", "windows_per_second")  # fmt: skip
 _CELL = r"(-?\d+(\.\d+)?(e[-+]\d+)?|-?(nan|inf))?"

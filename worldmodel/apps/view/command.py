@@ -23,8 +23,6 @@ from worldmodel.apps.view.runtime import CDN, FILES, find_runtime
 from worldmodel.checkpoint import digest
 from worldmodel.encoder import ConvEncoder, ViTEncoder
 
-__all__ = ["run", "write"]
-
 _MARK, _WITHOUT = "view.json", "without-sigreg"
 _HORIZONS = [3, 5, 8]
 _KEPT_EPISODES = 6

@@ -24,8 +24,6 @@ from worldmodel.layers import AdaLNBlock, ProjectionHead
 from worldmodel.model import WorldModel
 from worldmodel.predictor import CausalPredictor
 
-__all__ = ["write_graphs"]
-
 
 def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[int]) -> None:
     """Write encoder.onnx, and futures-H.onnx for each horizon; check each with onnxruntime.

@@ -18,8 +18,6 @@ from worldmodel.study import embed
 from worldmodel.worlds import Maze
 from worldmodel.worlds.maze import layout_of
 
-__all__ = ["Material", "describe_model", "describe_world", "gather", "write_episodes"]
-
 _OFFSET, _BUDGET, _POINTS, _LAYOUTS = 25, 50, 700, 24
 
 

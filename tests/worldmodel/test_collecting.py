@@ -295,14 +295,14 @@ def test_a_convert_that_fails_leaves_nothing(
     collect(walks, 3)
     with monkeypatch.context() as patch:
         stop = KeyboardInterrupt()
-        read = iter([command.one_episode, None])
+        read = iter([command.collecting.one_episode, None])
 
         def one(*given: object) -> object:
             if (known := next(read)) is None:
                 raise stop
             return known(*given)
 
-        patch.setattr(command, "one_episode", one)
+        patch.setattr(command.collecting, "one_episode", one)
         with pytest.raises(KeyboardInterrupt):
             data("convert", walks, out)
     assert {p.name for p in tmp_path.iterdir()} == {"walks.h5"}

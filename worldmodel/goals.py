@@ -50,8 +50,8 @@ class Goal:
         """Score futures [B, S, H, D]: [B, S], marked `last_step` where that is so."""
         if z.dim() != 4:
             raise ValueError(f"z must be futures [B, S, H, D], got {list(z.shape)}")
-        with _exactly(z):
-            z = _precise(z)
+        with exactly(z):
+            z = precise(z)
             scores = [s if w == 1 else w * s for w, s in ((w, term(z)) for w, term in self.terms)]
             total = sum(scores[1:], scores[0])
         # A controller that sees only the tensor can still tell.
@@ -198,8 +198,8 @@ def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
     read = _in_box(head, low, high)
 
     def depth(z: Tensor) -> Tensor:
-        with _exactly(z):
-            y, low, high = read(_precise(z))
+        with exactly(z):
+            y, low, high = read(precise(z))
             return torch.minimum(y - low, high - y).amin(-1)
 
     return depth
@@ -223,14 +223,14 @@ def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
     if z.dim() != 2 or len(z) <= z.shape[1] or not 0 < share < 1:
         got = f"{list(z.shape)} and {share}"
         raise ValueError(f"z must be [N, D] with N > D and share in (0, 1), got {got}")
-    seen = _precise(z.detach())
+    seen = precise(z.detach())
     mean = seen.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(seen.T).reshape(len(mean), len(mean)))
     whiten = vectors * values.clamp_min(1e-3 * values.mean()).rsqrt()
     limit = ((seen - mean) @ whiten).square().sum(-1).quantile(share)
 
     def beyond(z: Tensor) -> Tensor:
-        with _exactly(z):
+        with exactly(z):
             return ((z.to(mean) - mean) @ whiten).square().sum(-1) / limit - 1
 
     return beyond
@@ -282,14 +282,14 @@ def _weighted(score: Head, frames: Frames, weights: Tensor | Sequence[float]) ->
     return term
 
 
-def _precise(value: Tensor) -> Tensor:
+def precise(value: Tensor) -> Tensor:
     """In float32 at least."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _per_problem(value: Tensor) -> Tensor:
     """[B, Q] or [Q] beside futures [B, S, H, Q]."""
-    return _precise(as_tensor(value).detach()).unsqueeze(-2).unsqueeze(-2)
+    return precise(as_tensor(value).detach()).unsqueeze(-2).unsqueeze(-2)
 
 
 def _in_box(head: Head, *sides: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
@@ -314,7 +314,7 @@ def _match(name: str, value: Tensor, y: Tensor) -> None:
         )
 
 
-def _exactly(z: Tensor) -> AbstractContextManager[object]:
+def exactly(z: Tensor) -> AbstractContextManager[object]:
     """Autocast off: rounded to 8 bits, half of 30 elites are others."""
     if not torch.amp.is_autocast_available(z.device.type):
         return nullcontext()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._arguments import checked
+from worldmodel.goals import exactly, precise
 from worldmodel.transitions import Recipe, Transitions, check_recorded
 
 __all__ = ["Actor", "Policy", "Standard", "mlp", "retrieve", "unroll"]
@@ -201,14 +202,15 @@ def retrieve(
     T, starts = z.shape[1], check_recorded(z, actions, "horizon", horizon)
 
     def apart(to: Tensor) -> Tensor:
-        out: Tensor = torch.cdist(to, z.flatten(0, 1)).square().unflatten(1, (-1, T))
-        return out
+        out: Tensor = torch.cdist(precise(to), precise(z.flatten(0, 1))).square()
+        return out.unflatten(1, (-1, T))
 
-    goal = apart(z_goal)[:, :, 1:]
-    # Episodes end: there are fewer embeddings to be near there.
-    ahead = F.pad(goal, (0, max(reach or horizon, horizon) - 1), value=torch.inf)
-    nearest = ahead.unfold(2, reach or horizon, 1).amin(-1)[:, :, :starts]
-    score = (apart(now)[:, :, :starts] + nearest).flatten(1)
-    found = score.topk(num, largest=False).indices
+    with exactly(z):
+        goal = apart(z_goal)[:, :, 1:]
+        # Episodes end: there are fewer embeddings to be near there.
+        ahead = F.pad(goal, (0, max(reach or horizon, horizon) - 1), value=torch.inf)
+        nearest = ahead.unfold(2, reach or horizon, 1).amin(-1)[:, :, :starts]
+        score = (apart(now)[:, :, :starts] + nearest).flatten(1)
+        found = score.topk(num, largest=False).indices
     block = torch.arange(horizon, device=z.device)
     return actions[(found // starts).unsqueeze(-1), (found % starts).unsqueeze(-1) + block]

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._arguments import checked
+from worldmodel.goals import exactly, precise
 from worldmodel.policies import Actor, Standard, mlp
 from worldmodel.transitions import Recipe, Transitions
 
@@ -90,7 +91,9 @@ class _Valued(nn.Module):
     @checked(z="* D", z_goal="* D")
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """log(1 + d) by the lowest V = −(1 − γ^d) / (1 − γ): a search finds those too high."""
-        γ, value = self.recipe.discount, self.values(z, z_goal).amin(0)
+        γ = self.recipe.discount
+        with exactly(z):
+            value = self.values(precise(z), precise(z_goal)).amin(0)
         left = (1 + (1 - γ) * value).clamp(1e-3, 1.0)  # what is beyond 1 / (1 − γ) is far
         return (left.log() / torch.tensor(γ, device="cpu").log()).log1p()
 

@@ -3,6 +3,7 @@
 Source: Minari's documented EpisodeData (https://minari.farama.org).
 """
 
+import math
 import os
 import re
 from pathlib import Path
@@ -46,8 +47,10 @@ def open_minari(
         state: observations laid side by side as `states`; by default `state`, else `proprio`, else
             none.
         integers: see `worldmodel.data.reading.read_actions`.
+    Warns: RuntimeWarning that names episodes left out: not T + 1 observations around T actions, or
+        as in `read_actions`.
     Raises: FileNotFoundError; ImportError without minari; ValueError if there is no such
-        observation, an episode is not T + 1 observations around T actions, or sizes differ.
+        observation, no episode is left, or sizes differ.
     """
     source = _Source(_folder(dataset))
     found = source.open()
@@ -59,16 +62,14 @@ def open_minari(
     usual = ("state", "proprio")
     names = choose_states(state, leaves, usual, f"observations of {source.folder}")
     start, options = _options(found.action_space)
-    actions, lengths, states, image = [], [], [], tuple[int, ...]()
+    actions, lengths, states, image, ill = [], [], [], tuple[int, ...](), ""
     for e, episode in enumerate(found):
         frames = _pictures(_leaf(episode.observations, source.pixels))
         taken = np.asarray(episode.actions)
-        taken = taken.reshape(len(taken), -1) - start
+        taken = taken.reshape(len(taken), math.prod(taken.shape[1:])) - start
         if len(frames) != len(taken) + 1:
-            found = f"{len(frames)} and {len(taken)} in episode {e} of {source.folder}"
-            rule = "an episode must be T + 1 observations around T actions"
-            remedy = "record it again, or write the others with worldmodel.data.HDF5Writer"
-            raise ValueError(f"{rule}, got {found}; {remedy}")
+            ill = ill or f"{len(frames)} and {len(taken)} in episode {e} of {source.folder}"
+            frames, taken = frames[:0], taken[:0]  # it is left out aloud
         image = image or frames.shape[1:]
         if frames.shape[1:] != image:
             found = f"{list(image)} in episode 0, got {list(frames.shape[1:])} in episode {e}"
@@ -76,7 +77,10 @@ def open_minari(
         # Beside the frame each led to, which is shifted below: whole numbers have no NaN.
         actions.append(np.vstack([taken[:1], taken]))
         lengths.append(len(frames))
-        states.append([_leaf(episode.observations, n).astype(np.float32) for n in names])
+        known_states = (_leaf(episode.observations, n) for n in names)
+        states.append([row[: len(frames)].astype(np.float32) for row in known_states])
+    if ill and not any(lengths):
+        raise ValueError(f"episodes must be T + 1 observations around T actions, got {ill}")
     if not actions:
         raise ValueError(f"{source.folder} must hold at least one episode, got none")
     rows, stored, home = np.array(lengths), np.vstack(actions), source.folder

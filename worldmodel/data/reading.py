@@ -117,7 +117,7 @@ def read_actions(
         good[:] = True
     else:
         numbers = ", ".join(map(str, np.flatnonzero(~good)[:10].tolist()))
-        what = "shorter than two rows, or with an action that is NaN or infinite"
+        what = "shorter than two rows, or with an action that is missing, NaN or infinite"
         few = f"{(~good).sum()} of {len(good)} episodes of {where} are left out"
         warnings.warn(f"{few}, {what}: {numbers}", RuntimeWarning, stacklevel=3)
     return Taken(actions[good[whose]], tuple(options), np.flatnonzero(good))

@@ -170,8 +170,11 @@ def fit_decoder(
     that moves would otherwise be the last that is learned.
 
     Returns: Decoder in evaluation mode.
-    Raises: ValueError if the rows disagree or S is no multiple of 16.
+    Raises: ValueError if the rows disagree or S is no multiple of 16; TypeError if pictures are not
+        uint8: floats of which unit nobody knows.
     """
+    if pictures.dtype != torch.uint8:
+        raise TypeError(f"pictures must be uint8 in 0…255, got {pictures.dtype}")
     z = z.detach().float()
     mean = pictures.float().mean(0) / 255
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):

@@ -26,8 +26,7 @@ def walk(visit: Callable[..., Any], record: RecordT, *others: Any, name: str = "
     """Replace each leaf x by visit(name, x, *leaves of the others at its place, None if absent)."""
     parts, kind = _parts(record), type(record)
     if parts is None:
-        made: RecordT = visit(name, record, *others)
-        return made
+        return visit(name, record, *others)
     like = [_parts(other) or {} for other in others]
     new: Any = {
         key: walk(visit, part, *(o.get(key) for o in like), name=f"{name}.{key}".strip("."))
@@ -64,7 +63,7 @@ def take_apart(record: Any) -> dict[str, Tensor]:
 
 
 def put_together(like: RecordT, tensors: Mapping[str, Tensor], device: torch.device) -> RecordT:
-    """A record like `like`, filled with what `take_apart` gave; None takes whatever is there."""
+    """A record like `like`, filled with the result of `take_apart`; None accepts anything."""
 
     def visit(name: str, value: Any) -> Any:
         if isinstance(value, Tensor) or (value is None and name in tensors):

@@ -30,8 +30,7 @@ it returns. `MPC` then warns if it executes less than a plan.
 class State(Protocol):
     """What a method remembers between iterations: a frozen record.
 
-    `spread` is 0 for a method that follows a path: it has settled when the plan no longer moves. It
-    is inf for a method that cannot have settled.
+    `spread` is 0 for a method that follows a path, inf for a method that cannot have settled.
     """
 
     @property
@@ -74,8 +73,7 @@ class Method(Protocol[StateT]):
 
         `previous` is the state where the last search ended; its costs are out of date. A method
         keeps what still helps, or nothing. A state that was told nothing is treated as None.
-        `steps` actions were executed since; 0 means that the search continues at the same moment,
-        around `plan`.
+        `steps` actions were executed since; 0 means the same moment, with a search around `plan`.
         """
 
     def ask(self, state: StateT, noise: Noise) -> Tensor:
@@ -128,8 +126,7 @@ def from_dynamics(
         step: (states [N, D], actions [N, A]) -> next states [N, D], N = B · S.
         running_cost: (states [N, D], actions [N, A]) -> [N].
         terminal_cost: states [N, D] -> [N]; None means 0.
-    Returns: a function from present states [B, D], tensor or array, to a cost [B, S, H, A] -> [B,
-        S].
+    Returns: a function from states [B, D], tensor or array, to a cost [B, S, H, A] -> [B, S].
     Raises: TypeError if a function is not callable; ValueError, from the cost, if batches disagree.
     """
     calls("step", step, "(states [N, D], actions [N, A]) -> [N, D]")

@@ -68,14 +68,12 @@ class GradientDescent:
 
     Choose it where the cost is smooth and the start is near a good plan. It needs few evaluations
     but ends in the nearest minimum. Restarts, noise, or a start from CEM (see `Refine`) help
-    against that. The plan is the best of the R plans scored in the last iteration, so its cost is
-    known.
+    against that. The plan is the best of the R plans scored last, so its cost is known.
 
     Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
     """
 
-    #: Without a closure. A CUDA graph needs `capturable=True`; with `fused=True` the bits depend on
-    #: the batch.
+    #: Without a closure. A CUDA graph needs `capturable=True`; `fused=True` depends on the batch.
     rule: Rule = ADAM
     num_restarts: int = 1  #: R; the first starts at the plan, the others around it.
     init_std: Std = 1.0  #: How far around, a number or one per action dim, in planning units.

@@ -41,26 +41,22 @@ def optimize(
     """Search for the actions of least cost, for B problems at once.
 
     The loop calls the cost once per iteration and never waits for the device, so the whole call can
-    be compiled or captured as a CUDA graph. A problem gets the same plan alone, in a batch, or in
-    another order.
+    be compiled or captured as a CUDA graph. A problem's plan does not depend on its batch.
 
     Args:
         method: which planner, with its hyperparameters.
         cost: [B, S, H, A] -> [B, S]. Non-finite costs count as the worst and are never chosen.
-        plan: [B, H, A], where the search starts; it sets dtype and device. Actions outside the
-            bounds are mirrored into them, at most to their middle.
+        plan: [B, H, A], the start; it sets dtype and device. Bounds mirror what lies outside.
         iterations: the largest number of calls of the cost, at least 1.
         bounds: box of allowed actions, for every candidate and the result.
-        seed: an integer, from which each of the B problems gets its own stream, or [B] integers,
-            the streams themselves. The global generator is never used.
+        seed: an integer, which gives each problem its own stream, or [B] integers, the streams.
         stop: ends the search when all problems have settled: for five iterations no entry of the
             plan has moved by more than this, in planning units, and the method's spread is no
             larger (`State.spread`). A GPU's answer is read five iterations later. Methods with a
             constant spread (predictive sampling, MPPI unless `adapt_std`) never settle.
         deadline: seconds for the whole call. An iteration begins only if one as long as the last
             would end in time; the first always begins.
-        committed: [B, c, A], in planning units: the first c actions of every plan, which are
-            executed during the search.
+        committed: [B, c, A], in planning units: the first c actions, executed during the search.
         previous: `Plan.state` of an earlier search by such a method, which keeps what still helps.
         steps: how many actions were executed since then.
         callback: called after each iteration.
@@ -82,7 +78,10 @@ def optimize(
     box, start = _box(method, plan, bounds, committed), plan.detach()
     if box is not None:
         start = mirrored(start.unsqueeze(1), *box)[:, 0]
-    stream, in_graph = Stream(problem_seeds(seed, plan.shape[0], plan.device)), _in_graph(plan)
+    stream = Stream(problem_seeds(seed, plan.shape[0], plan.device))
+    in_graph = torch.compiler.is_compiling() or (
+        plan.is_cuda and torch.cuda.is_current_stream_capturing()
+    )
     timed = stop is not None or deadline is not None
     require(not (timed and in_graph), "stop and deadline must be None in a captured search")
     stopping = Stopping(stop, deadline, start) if timed else None
@@ -125,8 +124,7 @@ def planning_step(
         method: whose state has a mean and a std: `CEM`, or `MPPI` without a correlation.
         bounds: as in `optimize`.
     Returns: a function (cost, mean, std [B, H, A], noise [B, S, H, A], standard normal) -> the next
-        mean and std, and the costs [B, S]. A problem whose costs are all non-finite keeps mean and
-        std.
+        mean and std, and the costs [B, S]. If all costs of a problem are non-finite, both stay.
     """
     instance("method", method, Method, "CEM()")
     instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
@@ -200,12 +198,6 @@ def _project(actions: Tensor, box: _Box | None) -> Tensor:
     return actions.clamp(*box) if actions.ndim == 4 else actions.unsqueeze(1).clamp(*box)[:, 0]
 
 
-def _in_graph(plan: Tensor) -> bool:
-    if torch.compiler.is_compiling():
-        return True
-    return plan.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:
     """The two checks that need the host, once after the loop."""
     dead = lowest.isinf().any(0)
@@ -232,8 +224,7 @@ def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:
 class Stopping:
     """Decides whether a search has settled or its time is over.
 
-    A problem has settled if the method's spread and the plan's last move are at most `stop`. It
-    then keeps its state while other problems continue.
+    A problem has settled if its spread and last move are at most `stop`; it keeps that state.
 
     On a GPU the host reads the answer of the previous check, `LOOK` iterations old, so that the
     device always has work. The clock compares the time with the marks in the device's queue (made

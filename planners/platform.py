@@ -41,12 +41,10 @@ class StableWorldModelSolver(Generic[StateT]):
     cost: Costable  #: The platform's model or evaluator, with `get_cost(info, candidates)`.
     _: KW_ONLY
     iterations: int  #: Of the method, per plan.
-    #: In the environment's units, with the mean and std of the platform's action scaler. None means
-    #: the box of the action space and raw actions; it warns.
+    #: With mean and std of the platform's action scaler. None: the action space's box; it warns.
     bounds: Bounds | None = None
     seed: int = 1234  #: Of the streams, one for each place among the problems to plan.
-    #: Environments planned at once; None means all. 1 is the platform's default, and the only value
-    #: that LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
+    #: Environments planned at once; None: all. LeWM in stable-worldmodel 0.1.1 accepts only 1.
     batch_size: int | None = 1
     device: torch.device | str = "cpu"  #: Of the search.
     dtype: torch.dtype = torch.float32  #: Of the search.
@@ -97,10 +95,8 @@ class StableWorldModelSolver(Generic[StateT]):
             info_dict: tensors or arrays [B, …]; other values are passed on unchanged.
             init_action: [B, T ≤ H, A], the start, or the numbers of choices; the rest is zero.
         Returns: the platform's dictionary: `actions` [B, H, A] (the numbers of choices) and `mean`
-            on the CPU, `var` (a standard deviation, as there), `costs`, and the results of
-            `callbacks`.
-        Raises: RuntimeError before `configure`; ValueError if `init_action` has another shape, or
-            `info_dict` holds nothing of B environments.
+            on the CPU, `var` (a standard deviation, as there), `costs`, and `callbacks`' results.
+        Raises: RuntimeError before `configure`; ValueError on another shape or without a batch.
         """
         if not self.horizon:
             raise RuntimeError("configure must be called before solve")

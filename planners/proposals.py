@@ -31,8 +31,7 @@ class ProposalsState(NamedTuple):
     def spread(self) -> Tensor | float:
         """That of the method once it searches; inf without a method."""
         looks = self.begun and self.inner is not None
-        spread: Tensor | float = self.inner.spread if looks else torch.inf
-        return spread
+        return self.inner.spread if looks else torch.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +49,7 @@ class Proposals:
     new ones at each step, `mpc.act(cost, method=Proposals(method, plans, bounds))`.
 
     Raises: ValueError if more than a quarter of the proposed numbers lie outside of `bounds`, or
-        one by more than their width; later, if proposals are not [B, P, H, A]. TypeError on an
-        argument of another type.
+        one by more than their width; later, if proposals are not [B, P, H, A]. TypeError on others.
     Source: best of N, LeWAM, arXiv:2610.12818; a small search around a proposal with a floor on σ,
         PRISM, arXiv:2606.07974.
     """

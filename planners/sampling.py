@@ -120,8 +120,7 @@ class ICEM:
     steps. The plan is the best candidate of the last iteration. The next control step starts around
     the shifted mean and scores the shifted elites again. It differs from the source: the mean is a
     candidate in every iteration, a shifted elite ends with its last action again, not with a random
-    one, the first start is the given plan, not the middle of the box, and σ is in planning units,
-    not in half widths of the box.
+    one, the first start is the given plan, and σ is in planning units, not half widths of the box.
 
     Source: Pinneri et al., arXiv:2008.06389, Algorithm 1, and its released code; K, α, ξ, γ, σ as
         there, β of the middle of its task-dependent range.

@@ -70,8 +70,7 @@ class Refine:
     """A first method for `after` iterations, then a second one from its plan.
 
     Choose `Refine(CEM(), GradientDescent(), after=…)` where the cost is smooth but has several
-    minima: sampling finds the valley, gradients its lowest point. Both are discrete, or both are
-    not.
+    minima: sampling finds the valley, gradients its lowest point. `discrete` must agree.
 
     Source: CEM then gradient descent: Huang et al., CEM-GD, arXiv:2112.07746.
     """
@@ -167,11 +166,9 @@ class AugmentedLagrangian:
 
     method: Method[Any]  #: Any method.
     constraint: Cost  #: [B, S, H, A] -> [B, S, C], satisfied where ≤ 0; once per iteration.
-    #: Iterations between two updates of λ, enough for rough convergence. A gradient method with one
-    #: start needs more than half the default.
+    #: Iterations between updates of λ. A gradient method with one start needs more than half of it.
     every: int = 10
-    #: ρ at the start, in units of cost per squared constraint: the default suits costs and
-    #: constraints of the order of 1; scale it with the cost.
+    #: ρ at the start, in units of cost per squared constraint; scale it with the cost.
     penalty: float = 10.0
     growth: float = 2.0  #: γ, at least 1.
     tolerance: float = 1e-3  #: Largest c that still counts as satisfied.

@@ -76,8 +76,7 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        # All ranks hold the same loss of the same sums, so no message is needed. DDP and FSDP
-        # divide by the number of ranks.
+        # All ranks hold the same loss, so no message is needed. DDP and FSDP divide by the ranks.
         return gradient * ctx.ranks, None
 
 

@@ -16,8 +16,7 @@ class WeakSIGReg(Sketch):
         L(x) = ‖A C Aᵀ − A Aᵀ‖_F,   C the sample covariance of x, A [M, D] random unit rows
 
     Choose it to prevent collapse without asking for a Gaussian shape. Its gradient is linear in x,
-    it costs one small matrix product, and it leaves the mean free. It uses this process's samples
-    only.
+    it costs one small matrix product, and leaves the mean free. It uses this process's samples.
 
     The published target is the identity. A Aᵀ equals it only for orthogonal rows, so every other
     sketch would penalize even C = I. Our target is A Aᵀ: the loss is 0 at C = I for any A.
@@ -43,8 +42,7 @@ class WeakSIGReg(Sketch):
             x = full_precision(x)
             a = a.to(x)
             apart = _covariance((x - x.mean(-2, keepdim=True)) @ a.mT) - a @ a.mT
-            distance: Tensor = torch.linalg.matrix_norm(apart).mean()
-            return distance
+            return torch.linalg.matrix_norm(apart).mean()
 
 
 class VCReg(nn.Module):

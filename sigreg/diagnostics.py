@@ -50,8 +50,7 @@ def effective_rank(covariance: Tensor) -> Tensor:
 
         exp(−Σ_i p_i ln p_i),   p_i = eigenvalue_i / Σ eigenvalues
 
-    These are eigenvalues of the covariance, not of its root, so thin noise around a plane adds
-    little.
+    These are eigenvalues of the covariance, not its root: thin noise around a plane adds little.
 
     Args:
         covariance: [..., D, D], symmetric, positive semi-definite.
@@ -65,8 +64,7 @@ def effective_rank(covariance: Tensor) -> Tensor:
     values = torch.linalg.eigvalsh(covariance.detach().to("cpu", torch.float64)).clamp_min(0)
     total = values.sum(-1, keepdim=True)
     p = values / total.clamp_min(torch.finfo(torch.float64).tiny)
-    rank: Tensor = torch.special.entr(p).sum(-1).exp() * (total.squeeze(-1) > 0)
-    return rank
+    return torch.special.entr(p).sum(-1).exp() * (total.squeeze(-1) > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,8 +54,7 @@ class Directions(NamedTuple):
 def _scramble(counter: Tensor) -> Tensor:
     """splitmix64's mixing of `counter`, in place, so that each bit depends on all 64.
 
-    torch has only arithmetic shifts for int64. Each xor then clears the top bit, which costs one
-    bit of state per round; the last product fills it again.
+    torch has only arithmetic shifts for int64, which cost one bit of state per round.
     """
     for shift, factor in ((30, _MIX_A), (27, _MIX_B), (31, _WEYL)):
         counter ^= counter >> shift
@@ -109,8 +108,7 @@ def _orthonormal(g: Tensor) -> Tensor:
         return _by_cholesky(g)
     q, r = torch.linalg.qr(g.mT)  # LAPACK's QR is faster on a CPU
     sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
-    rows: Tensor = q.mT * sign.unsqueeze(-1)
-    return rows
+    return q.mT * sign.unsqueeze(-1)
 
 
 def _by_cholesky(g: Tensor) -> Tensor:
@@ -139,8 +137,7 @@ def draw(rows: Tensor, orthogonal: bool) -> tuple[Tensor, Tensor]:
     return rows, rows.double().square_().sum(1).sqrt_().reciprocal_().float()
 
 
-# A custom operator: a compiler may not reassociate products that overflow, and a GPU has its own
-# kernel (`sigreg._kernels`).
+# A custom operator: a compiler may not reassociate products that overflow; a GPU has a kernel.
 @torch.library.custom_op("sigreg::directions", mutates_args=())
 def directions_op(
     step: Tensor, num_proj: int, dim: int, seed: int, orthogonal: bool
@@ -169,8 +166,7 @@ def random_directions(
         a_m = g_m / |g_m|,   g_m ~ N(0, I) from a hash of (seed, step, m, d)
 
     Ranks, restarts and devices agree to the last bit, without messages or stored state. The g_md
-    are 2¹⁶ quantiles of the normal law, rounded to bfloat16. Few directions suffice because every
-    step draws fresh ones (LeJEPA, Section 5).
+    are 2¹⁶ quantiles of the normal law, in bfloat16. Every step draws fresh ones, so few suffice.
 
     Args:
         num_proj: M, how many.
@@ -211,8 +207,7 @@ def random_rotation(dim: int, *, seed: int) -> Tensor:
 class Sketch(nn.Module):
     """Base of layers that use fresh random directions; it has no forward.
 
-    It owns (seed, step). The state dict holds `step`, so that a restart continues the sequence. A
-    draw advances it in training mode only.
+    It owns (seed, step). The state dict holds `step`. A draw in training mode advances it.
     """
 
     step: Tensor

@@ -40,8 +40,7 @@ def sigreg_loss(
         z: [..., N, D]. Leading dims are separate batches, each tested alone.
         directions: [M, D], unit rows, which may require a gradient; or Directions.
         quadrature: Quadrature, K nodes.
-        mask: [..., N], true where a sample counts. Other samples have no influence, even NaN; N is
-            the number that count. A batch without any adds 0.
+        mask: [..., N], true where a sample counts; N is their number, and an empty batch adds 0.
         sample_weight: [..., N], w_n, at least 0; None means 1. N is then the effective number (Σ
             w)² / Σ w², which keeps the floor of Gaussian samples.
         scale_by_n: False drops the factor N, as in LeWM's printed formula.
@@ -50,8 +49,7 @@ def sigreg_loss(
             the loss of all samples, and the gradient of its own times the number of ranks, by which
             DDP and FSDP divide; NaN if ranks drew different `Directions`.
         backend: "auto", the device's fused kernel if the knots are equally spaced; "reference", the
-            only one with a second derivative; "cpu", "cpp" (compiled at its first call) or
-            "triton".
+            only one with a second derivative; "cpu"; "cpp", compiled at its first call; "triton".
         chunk: directions projected at a time, to bound memory; None: the kernel chooses.
     Returns: [], float32 (float64 for float64 z), also under autocast. Gaussian samples score the
         noise floor, not 0. A sample that is not finite makes it not finite.

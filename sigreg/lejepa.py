@@ -67,8 +67,7 @@ class LeJEPALoss(nn.Module):
         regularizer: any function [..., N, D] -> [] that averages over leading dims, as `SIGReg()`.
         weight: λ. 0.05 is the paper's, for the convex form.
         convention: "convex" (LeJEPA, lightly) or "additive" (LeWM, stable-pretraining).
-        pool_views: test all views as one batch of V·N samples, as stable-pretraining does. The same
-            misfit then scores V times as much.
+        pool_views: test all views as one batch of V·N samples, which scores V times as much.
     Shape: global_views [Vg, N, D], local_views [Vl, N, D] -> LeJEPALosses.
     Raises: ValueError on an argument outside its range, no global view, disagreeing shapes.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 2 and Section 5.

@@ -23,12 +23,10 @@ class SIGReg(Sketch):
         L(x) = mean_m  N Σ_k weight_k |φ̂_m(t_k) − e^{−t_k²/2}|²,   m = 1..M random directions
 
     Every call in training mode draws fresh directions and advances the buffer `step`, which the
-    state dict holds; in evaluation mode `step` stays. Directions are a pure function of (seed,
-    step), so ranks and restarts agree without a message.
+    state dict holds; evaluation mode keeps `step`. (seed, step) fix the directions on every rank.
 
     Blind spots: a shift of 2π/Δt, 33.5 by default, for knots Δt apart. Samples that collapsed to
-    one point have no gradient, and near a point it fades; `scale` adds a term whose gradient does
-    not.
+    one point have no gradient, and near a point it fades; `scale` adds a term against that.
 
     Args:
         knots: K, frequencies of the quadrature. 17 as released; the fused cost is linear in it.
@@ -39,8 +37,7 @@ class SIGReg(Sketch):
         seed: of the sequence of directions.
         group: ranks that share the samples, as in `sigreg_loss`. "auto" is the default process
             group if one is initialised when forward is called. In evaluation mode "auto" means this
-            process alone, so that one rank can validate while others wait; any other group is used
-            in both modes.
+            process alone, so that one rank can validate while others wait.
         backend: "auto", "reference", "cpu", "cpp" or "triton".
         chunk: directions projected at a time, to bound memory; None: the kernel chooses.
         scale: weight of `scale_term`, off by default; lets collapsed samples escape.

@@ -30,8 +30,7 @@ def null_law(quadrature: Quadrature, directions: Tensor | None = None) -> ChiSqu
     place of cosh − 1 between sines, and none across. That is Σ_{j≥1} ρ^j g_j(s) g_j(t) with g_j(t)
     = e^{−t²/2} t^j / √j!, even j for the cosines. With R the Gram matrix of the directions and
     R^{∘j} its elementwise power, the weights are the eigenvalues of Σ_j R^{∘j} ⊗ √w g_j g_jᵀ √w /
-    M. Up to 64 of the largest enter one by one; one gamma term with their exact mean and variance
-    stands for the others.
+    M. Up to 64 of the largest enter one by one, the others as one gamma term of equal moments.
 
     Args:
         quadrature: K nodes.

@@ -25,8 +25,7 @@ class SlicedTest(Sketch):
 
         L(x) = mean_m statistic(x a_m),   m = 1..M random directions
 
-    A distribution is N(0, I) exactly if all its projections are N(0, 1) (Cramér & Wold). It uses
-    this process's samples only.
+    It is N(0, I) iff all projections are N(0, 1) (Cramér & Wold). It uses this process's samples.
 
     Args:
         statistic: [..., N, M] -> [..., M], for example `anderson_darling`.
@@ -60,8 +59,7 @@ def hermite_moments(x: Tensor, order: int = 4) -> Tensor:
         N Σ_{j=1..order} (mean_n He_j(x_n))² / j!
 
     It is zero exactly if the first `order` moments are Gaussian. The published form has powers; the
-    Hermite polynomials He_j are uncorrelated under N(0, 1), so every term has expectation 1 for any
-    N, the floor is `order`, and no moment dominates.
+    Hermite polynomials He_j are uncorrelated under N(0, 1), so every term has expectation 1.
 
     Args:
         x: [..., N, M] projections.
@@ -137,8 +135,7 @@ def watson(x: Tensor) -> Tensor:
 
         U² = W² − N (mean_i Φ(x_i) − ½)²
 
-    Expectation 1/12 for N(0, 1) samples of any size. It hardly sees the mean: choose it only where
-    something else fixes the mean.
+    Expectation 1/12 for N(0, 1) samples of any size. Something else must fix the mean.
 
     Args:
         x: [..., N, M] projections.
@@ -156,8 +153,7 @@ def anderson_darling(x: Tensor) -> Tensor:
 
         A² = −N − Σ_i (2i − 1) / N · [ln Φ(x_(i)) + ln Φ(−x_(N+1−i))]
 
-    Expectation 1 for N(0, 1) samples of any size. The logarithms do not underflow, so the gradient
-    grows like |x| and pulls outliers back.
+    Expectation 1 for N(0, 1) samples of any size. The gradient grows like |x|, without underflow.
 
     Args:
         x: [..., N, M] projections.

@@ -73,6 +73,24 @@ def test_the_python_in_a_guide_runs(guide: Path, capsys: pytest.CaptureFixture[s
     run_blocks(guide)
 
 
+def test_tutorials_become_notebooks_with_the_same_code() -> None:
+    """Their cells, which `nox -s docs` runs, are the Python blocks of the pages, in order."""
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert len(made.PAGES) == 3
+    for path in made.PAGES:
+        page = path.read_text("utf-8")
+        cells = made.notebook(page)["cells"]
+        code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+        assert code == [text.rstrip("\n") for _, text in blocks(page, "python")] != []
+        text = [cell["source"] for cell in cells if cell["cell_type"] == "markdown"]
+        assert text[0].startswith("# Tutorial")
+        assert not any("```python" in part for part in text)
+
+
 @pytest.mark.slow
 def test_the_loss_on_two_ranks_is_that_of_one_process() -> None:
     """The tutorial's script finds one gradient on two gloo ranks and on one process."""

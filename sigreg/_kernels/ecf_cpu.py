@@ -20,8 +20,7 @@ from torch import Tensor
 from sigreg._kernels.contract import Answer, Problem, effective_size, finish
 from sigreg.directions import Directions
 
-# Samples × directions per tile. More do not fit the cache; fewer cost more calls, and torch uses a
-# second thread only beyond 32,768 elements.
+# Samples × directions per tile. More leave the cache; fewer need more calls and use one thread.
 _TILE = 1 << 16
 _PROJECTIONS = 1 << 16  # held at a time in one walk, or 128 directions if that is more
 _MAX_SAMPLES = _TILE  # in one walk: more do not fit a tile

@@ -207,8 +207,7 @@ def finish_kernel(
     """Loss [G, blocks], and weights [G, pairs, 34, M], from the sums [G, splits, 32·pairs, M].
 
     The weights are those of a pair's 32 products and of its base's cosine and sine, times the
-    number of ranks, by which DDP and FSDP divide. Directions from `known` on are padding with
-    weight 0.
+    number of ranks, by which DDP and FSDP divide. Directions from `known` on are padding.
     """
     pid = tl.program_id(0)
     blocks = tl.cdiv(M, BLOCK_M)
@@ -362,8 +361,7 @@ def product_kernel(
 ):  # fmt: skip
     """out [P, Q] = a [P, D] @ b [D, Q], or added to it; b is bfloat16, a has PARTS such parts.
 
-    a is split into bfloat16 parts as it is loaded; the smallest is multiplied first. Tensor cores
-    truncate when they add, so steps are added outside of them.
+    a is split into bfloat16 parts, smallest first. Steps are added outside of the tensor cores.
     """
     pid = tl.program_id(0)
     columns = tl.cdiv(Q, BLOCK)

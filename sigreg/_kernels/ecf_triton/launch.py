@@ -1,8 +1,7 @@
 """The launches: projections, sums, loss and weights, gradients of projections and z; draws.
 
 With k = p ± j, a sample adds the products of (cos pθ, sin pθ) with (1, cos jθ, sin jθ) for two
-centres p; its gradient is the same products, weighted. More than 17 knots take one launch per pair
-of centres.
+centres p; its gradient is the same products, weighted. Each pair of centres takes a launch.
 """
 
 import contextlib
@@ -215,8 +214,7 @@ def _splits(x: Tensor) -> tuple[int, int]:
 def aligned(a: Tensor, rows: int = 1) -> Tensor:
     """a [P, D], or a copy whose rows can be read 16 bytes at a time, filled with zeros.
 
-    D becomes a multiple of 16 and P one of `rows`. A copy costs less than loads of one number each,
-    and leaves one variant of the kernel to check.
+    D becomes a multiple of 16 and P one of `rows`. A copy costs less than unaligned loads.
     """
     across, down = -a.shape[1] % 16, -a.shape[0] % rows
     if across or down:

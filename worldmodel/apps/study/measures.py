@@ -24,9 +24,7 @@ from worldmodel.apps.runs import Run
 from worldmodel.apps.train.loop import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
-from worldmodel.worlds import TwoRoom
-
-__all__ = ["PARTS", "Found", "Sequences", "Study", "StudyMaterial", "UnavailableError", "lens_of"]
+from worldmodel.worlds import Maze, TwoRoom
 
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 _POINTS = 800  # of the map, at most
@@ -59,7 +57,7 @@ class StudyMaterial(NamedTuple):
 
     fit: Sequences | None  #: None where there was only one episode
     test: Sequences
-    world: TwoRoom | None  #: the built-in one, if the episodes were collected in it
+    world: TwoRoom | Maze | None  #: the built-in one, if the episodes were collected in it
     names: list[str]  #: of the state's dims
     source: str  #: where the episodes are from, in words
     notes: list[str]  #: what a reader should know about them

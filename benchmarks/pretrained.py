@@ -176,7 +176,8 @@ def table(runs: Path) -> None:
 
 
 COLUMNS = ("run", "steps to the goal", "mean success", "of each training seed", "at the end",
-           "95 % interval", "random", "scripted expert", "minutes of training")  # fmt: skip
+           "95 % interval of the first seed", "random", "scripted expert",
+           "minutes of training")  # fmt: skip
 
 
 def card(name: str, recipe: Recipe, rows: list[list[harness.Cell]], runs: Path) -> None:

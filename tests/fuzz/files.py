@@ -113,7 +113,7 @@ def fuzz_files(inputs: Path, *, seed: int, count: int) -> Iterator[Outcome]:
             shutil.rmtree(work, ignore_errors=True)
             shutil.copytree(inputs, work, symlinks=True)
             (work / name).write_bytes(content)
-            ended = command([word.replace("{}", str(work)) for word in words], told).wait(40)
+            ended = command([word.replace("{}", str(work)) for word in words], told).wait()
             found = verdict(ended)
             if mark.exists():
                 found = "payload"

@@ -113,3 +113,37 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with locked(lock, "run"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_being_written_is_said_to_be(tmp_path: Path) -> None:
+    """Who finds it there hears first of the process that holds it, not that it exists."""
+    out, file = tmp_path / "run", tmp_path / "walks.h5"
+    held = f"is being written by process {os.getpid()} on"
+    with begin_folder(out, "mark.json", resume=False):
+        write_json({}, out / "mark.json")
+        with pytest.raises(BlockingIOError, match=f"run {held}"):
+            begin(out)
+    with locked(tmp_path / "walks.h5.lock", str(file)):
+        file.touch()
+        with pytest.raises(BlockingIOError, match=f"walks.h5 {held}"):
+            check_new_file(file)
+    with pytest.raises(FileExistsError, match="add --resume"):
+        begin(out)
+    with pytest.raises(FileExistsError, match="choose another name"):
+        check_new_file(file)
+
+
+def test_a_file_that_only_bears_the_name_of_a_lock_stays(tmp_path: Path) -> None:
+    """`--out poetry` beside poetry.lock is refused, and the lock file is as it was."""
+    mine = tmp_path / "poetry.lock"
+    mine.write_text("mine", encoding="utf-8")
+    with pytest.raises(FileExistsError, match=r"poetry\.lock must not exist to lock"):
+        with_content(tmp_path / "poetry")
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def with_content(path: Path) -> None:
+    """A whole file."""
+    with whole_file(path) as partial:
+        partial.touch()

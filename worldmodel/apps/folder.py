@@ -33,6 +33,7 @@ def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str
         raise ValueError(f"{option} must not be a file that the command reads, got {path}")
     # A broken link exists too.
     if path.is_symlink() or path.exists():
+        _ensure_free(path.with_name(path.name + _LOCK), path)
         raise FileExistsError(f"{option} must not exist yet, got {path}: choose another name")
     if not path.parent.exists():
         raise FileNotFoundError(f"{option} must be in a folder that exists, got {path}")
@@ -79,6 +80,7 @@ def begin_folder(
     killed = _LOCK in names <= {_LOCK, f"{_LOCK}.holder", f"{_LOCK}.holder.tmp", f"{mark}.tmp"}
     if not resume:
         if (out.is_symlink() or out.exists()) and not killed:
+            _ensure_free(out / _LOCK, out)
             remedy = "add --resume to continue it, or " if ours and not over else ""
             raise FileExistsError(f"{new}: {remedy}choose another folder")
         _check_parent(out, "--out")
@@ -105,7 +107,12 @@ def begin_folder(
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file of an output; BlockingIOError names who has it if another process does."""
+    """Hold the lock file of an output; BlockingIOError names who has it if another process does.
+
+    Raises: BlockingIOError; FileExistsError if a file of that name is not empty, as ours are.
+    """
+    if path.exists() and path.stat().st_size:
+        raise FileExistsError(f"{path} must not exist to lock {what}: choose another name")
     lock, holder = FileLock(path), path.with_name(f"{path.name}.holder")
     try:
         lock.acquire(timeout=0)
@@ -120,6 +127,13 @@ def locked(path: Path, what: str) -> Iterator[None]:
         holder.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def _ensure_free(lock: Path, output: Path) -> None:
+    """Let the error be that another process writes an output that is there, if one does."""
+    if lock.with_name(f"{lock.name}.holder").is_file():
+        with locked(lock, str(output)):
+            pass
 
 
 def _check_parent(path: Path, option: str) -> None:

@@ -222,9 +222,12 @@ class Log:
 
     def write(self, some: Sequence[Tried]) -> None:
         """Add outcomes; what is written survives the process."""
-        with self.path.open("ab") as file:
-            records = [self.mark, *some] if file.tell() == 0 else some
-            file.write(b"".join(one.model_dump_json().encode() + b"\n" for one in records))
+        try:
+            with self.path.open("ab") as file:
+                records = [self.mark, *some] if file.tell() == 0 else some
+                file.write(b"".join(one.model_dump_json().encode() + b"\n" for one in records))
+        except OSError as error:
+            raise OSError(f"cannot write {self.path}: {error.strerror}") from error
         self.tried |= {one.key: one for one in some}
 
 

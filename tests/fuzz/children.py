@@ -76,7 +76,7 @@ class Child:
 
     def ended(self, limit: float | None = None) -> bool:
         """Whether it ends within `limit` seconds; `status` then says how."""
-        end = time.monotonic() + (limit or self.limit)
+        end = time.monotonic() + (self.limit if limit is None else limit)
         while not self._over and time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:

@@ -141,23 +141,28 @@ def main() -> int:
 
 
 def save(tables: Mapping[str, Counter[str]], seed: int) -> None:
-    """Keep these kinds' rows, each with its commit, beside the earlier rows of the others."""
+    """Keep what these kinds came to, beside the earlier rows of the others.
+
+    Several seeds at one commit are counted together; another commit begins anew.
+    """
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
     import harness
 
-    path, rows = harness.RESULTS / "fuzz.json", {}
+    path, rows, commit = harness.RESULTS / "fuzz.json", {}, harness._commit()
     if path.exists():
         rows = {row["kind"]: row for row in json.loads(path.read_text())["results"]}
     for kind, counts in tables.items():
-        rows[kind] = {"kind": kind, "seed": seed, "commit": harness._commit(), "counts": counts}
+        if rows.get(kind, {}).get("commit") != commit:
+            rows[kind] = {"kind": kind, "commit": commit, "seeds": {}}
+        rows[kind]["seeds"][str(seed)] = counts
     found = []
     for kind in filter(rows.__contains__, KINDS):
-        counts = Counter(rows[kind]["counts"])
-        total, ill = sum(counts.values()), dict(counts)
+        ill = sum(map(Counter, rows[kind]["seeds"].values()), Counter())
+        total = sum(ill.values())
         told = [ill.pop(name, 0) for name in GOOD]
         bad = ", ".join(f"{ill[name]} {name}" for name in sorted(ill)) or "none"
         share = f"{100 * sum(told) / max(total, 1):.2f} %"
-        must = f"{'≥ ' if KINDS[kind][1] < 1 else ''}{KINDS[kind][1]:.0%}".replace("%", " %")
+        must = f"{'≥ ' if KINDS[kind][1] < 1 else ''}{100 * KINDS[kind][1]:.0f} %"
         found.append([KINDS[kind][0], total, *told, bad, share, must, rows[kind]["commit"]])
     heads = ("spoiled", "tried", "error that names it", "error by another name", "no error needed",
              "anything else", "good", "must", "commit")  # fmt: skip

@@ -69,7 +69,8 @@ def wait(children: list[Child], limit: float | None = None) -> list[Ended]:
     """The ends of all; some seconds after one failed the others are told to, as a launcher does."""
     end = time.monotonic() + (limit or Child.limit)
     failed = end
-    while not all([child.ended(0.01) for child in children]) and (now := time.monotonic()) < end:
+    while [child for child in children if not child.ended(0.01)] and time.monotonic() < end:
+        now = time.monotonic()
         if failed == end and any(child.status for child in children):
             failed = now
         elif now > failed + 3:
@@ -114,7 +115,7 @@ def fuzz_kills(inputs: Path, *, seed: int, seconds: float, count: int = 0) -> It
     drawn, end = random.Random(seed), time.monotonic() + seconds
     wholes: dict[str, tuple[float, dict[str, Any]]] = {}
     turn, names = 0, [*JOBS, *(n for n in JOBS if n != "demo")]  # the slowest is rare
-    while names and turn < (count or len(names)) or (not count and time.monotonic() < end):
+    while names and (turn < (count or len(names)) or (not count and time.monotonic() < end)):
         name = names[turn % len(names)]
         turn += 1
         job = JOBS[name]

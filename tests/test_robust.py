@@ -20,6 +20,7 @@ from fuzz.words import _MODEL, TRAIN
 import worldmodel
 from sigreg import SIGReg, VCReg, collapse_value, invariance_loss
 from worldmodel.apps.cli import main
+from worldmodel.apps.folder import locked
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.train.command import whole_steps
 from worldmodel.apps.train.reports import _begin
@@ -166,3 +167,45 @@ def test_a_table_that_is_none_is_begun_anew(tmp_path: Path) -> None:
     path.write_bytes(b"step,a\n1,0.5\n2,nan\nx,1\n3,<b>\n\x80\x04,2\n4,-1.5e-07\n9,1\n5,2")
     _begin(path, ("step", "a"), 8)
     assert path.read_text(encoding="utf-8") == "step,a\n1,0.5\n2,nan\n4,-1.5e-07\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["collect", "evaluate", "train", "demo"])
+def test_the_second_of_two_processes_is_told_who_the_first_is(
+    data: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One writes; the other refuses in one line with its number, and leaves the output alone."""
+    out, run, task = tmp_path / "out", tmp_path / "run", tmp_path / "pairs.json"
+    train = ["train", "--data", str(data), *TRAIN[2:], *_MODEL, "--out"]
+    many = {
+        "collect": ["data", "collect", "--episodes", "100000", "--length", "9", "--size", "16"],
+        "evaluate": ["evaluate", str(run), "--manifest", str(task), "--seeds", "9999"],
+        "train": ["train", "--resume"],
+        "demo": ["demo", "--device", "cpu"],
+    }  # fmt: skip
+    if name == "evaluate":
+        assert main([*train, str(run), "--steps", "1"]) == 0
+        assert main(["manifest", "--env", "two-room", "--pairs", "4", "--out", str(task)]) == 0
+    if name == "train":
+        assert main([*train, str(out), "--steps", "100000", "--minutes", "1e-9"]) == 0
+    words = [*many[name], "--out", str(out)]
+    holder = out / ".lock.holder" if name != "collect" else tmp_path / "out.lock.holder"
+    first = subprocess.Popen(
+        [sys.executable, "-m", "worldmodel", *words],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 120
+        while not holder.is_file() and time.monotonic() < end:
+            time.sleep(0.05)
+        capsys.readouterr()
+        assert main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{out} is being written by process {first.pid} on " in line
+        assert first.poll() is None
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert holder.is_file()  # the lock died with its process, whatever still lies there
+    with locked(holder.with_suffix(""), "out"):
+        pass

@@ -129,7 +129,9 @@ def main() -> int:
         os.chdir("/")
     failed = []
     for kind, counts in tables.items():
-        good = sum(counts[name] for name in GOOD) / max(sum(counts.values()), 1)
+        if not counts:
+            continue  # it said why
+        good = sum(counts[name] for name in GOOD) / sum(counts.values())
         if good < KINDS[kind][1] or counts["hang"] or counts["traceback"]:
             failed.append(f"{kind}: {good:.1%} clear or legitimate")
     for one in [o for o in wrong if o.verdict not in ("obscure", "accepted", "nan")][:40]:

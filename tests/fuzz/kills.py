@@ -46,6 +46,7 @@ JOBS = {
                 _RESUME, "demo.json"),
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+_DONE = ("needs an unfinished run", "must not hold a result yet")
 _PASSING = ("planning_seconds", "wall_seconds", "commit")  # when and from where
 
 
@@ -153,7 +154,7 @@ def _one(
         # What was killed before it wrote anything is begun again.
         again = job.again if not job.mark or (out / job.mark).is_file() else ()
         ends = _resumed(job, inputs, out, again, limit)
-        done = all("needs an unfinished run" in ended.said for ended in ends if ended.status)
+        done = all(any(w in e.said for w in _DONE) for e in ends if e.status)
         if any(ended.status for ended in ends) and not done:
             told = next(e for e in ends if e.status)
             return Outcome(name, "", what, f"lost: {verdict(told)}", told.said[-300:])

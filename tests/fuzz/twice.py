@@ -16,7 +16,7 @@ NAMES = ("collect", "evaluate", "train", "demo")
 
 
 def fuzz_twice(inputs: Path, *, seed: int) -> Iterator[Outcome]:
-    """Two processes at one output, the second at a random moment of the first, without end."""
+    """Two processes at one output: the second at once, and at random moments of the first."""
     drawn = random.Random(seed)
     for name in NAMES:
         job, half = JOBS[name], inputs.parent / f"half-{name}"

@@ -175,7 +175,7 @@ class HDF5Writer:
                 raise ValueError(f"{self.path} must have a column {name!r} that can grow")
         lengths, offsets = self._file["ep_len"][()], self._file["ep_offset"][()]
         # An episode that was interrupted may have its place already, and no length.
-        self._episodes = last = int(np.count_nonzero(lengths))
+        self._episodes = last = len(np.trim_zeros(lengths, "b"))
         if last:
             self._rows = int(lengths[last - 1]) + int(offsets[last - 1])
 

@@ -19,7 +19,7 @@ from fuzz.words import _MODEL, TRAIN
 
 import worldmodel
 from sigreg import SIGReg, VCReg, collapse_value, invariance_loss
-from worldmodel.apps.cli import main
+from worldmodel.apps.cli import COMMANDS, main
 from worldmodel.apps.folder import locked
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.train.command import whole_steps
@@ -167,6 +167,54 @@ def test_a_table_that_is_none_is_begun_anew(tmp_path: Path) -> None:
     path.write_bytes(b"step,a\n1,0.5\n2,nan\nx,1\n3,<b>\n\x80\x04,2\n4,-1.5e-07\n9,1\n5,2")
     _begin(path, ("step", "a"), 8)
     assert path.read_text(encoding="utf-8") == "step,a\n1,0.5\n2,nan\n4,-1.5e-07\n"
+
+
+def test_no_command_replaces_what_it_did_not_write(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files, links, devices and inputs stay, and each is refused before the work begins."""
+    run, note, link = tmp_path / "run", tmp_path / "note.json", tmp_path / "link"
+    train = ["train", "--data", str(data), *TRAIN[2:], *_MODEL, "--steps", "1", "--out"]
+    assert main([*train, str(run)]) == 0
+    task = tmp_path / "pairs.json"
+    assert main(["manifest", "--env", "two-room", "--pairs", "2", "--out", str(task)]) == 0
+    note.write_text("{}", encoding="utf-8")
+    link.symlink_to(data)
+    before = {path: path.read_bytes() for path in (data, run / "train.json", note)}
+    commands = {
+        "demo": ["demo"],
+        "data collect": ["data", "collect", "--episodes", "2", "--length", "6", "--resume"],
+        "data inspect": ["data", "inspect", str(data)],
+        "data convert": ["data", "convert", str(data)],
+        "data render": ["data", "render", str(data)],
+        "train": train[:-1],
+        "tune-lambda": ["tune-lambda", "--data", str(data)],
+        "study": ["study", str(run)],
+        "view": ["view", str(run), "--no-serve"],
+        "manifest": ["manifest", "--env", "two-room", "--pairs", "2"],
+        "evaluate": ["evaluate", str(run), "--manifest", str(task)],
+        "compare": ["compare", str(note), str(note)],
+    }
+    assert {*commands} == {*COMMANDS} - {"info"}
+    places = (Path("/dev/null"), link, data, run / "train.json", note)
+    for name, words in commands.items():
+        option = {"data inspect": ["--sheet"], "data convert": [], "data render": []}
+        for place in places:
+            # A file of its own kind is continued, if it is one.
+            if name == "data collect" and place in (data, run / "train.json", note):
+                continue
+            if name == "view":
+                pytest.importorskip("onnxscript")
+            more = ["--size", "16"] if name == "data render" else []
+            assert main([*words, *option.get(name, ["--out"]), str(place), *more]) == 2, (
+                name,
+                place,
+            )
+            (line,) = capsys.readouterr().err.splitlines()
+            assert "must" in line, line
+    assert before == {path: path.read_bytes() for path in before}
+    assert link.is_symlink()
+    assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from worldmodel.apps.folder import begin_folder, check_new_file, locked, whole_f
 
 def begin(out: Path, *, resume: bool = False, fails: bool = False, writes: str = "") -> None:
     """Hold a folder of `mark.json`, write into it, and perhaps fail."""
-    with begin_folder(out, "mark.json", resume=resume, done="done.json", worth="worth"):
+    with begin_folder(out, "mark.json", resume=resume, done=("done.json", "page"), worth="worth"):
         write_json({}, out / "mark.json")
         if writes:
             (out / writes).write_text("", encoding="utf-8")
@@ -29,6 +29,7 @@ def test_a_folder_is_new_or_continued(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"must not exist yet, got .*add --resume"):
         begin(out)
     begin(out, resume=True, writes="done.json")
+    begin(out, resume=True, writes="page")  # the last of two was missing
     with pytest.raises(FileExistsError, match="needs an unfinished run"):
         begin(out, resume=True)
     with pytest.raises(FileNotFoundError, match=r"needs a run folder with mark\.json"):

@@ -56,23 +56,24 @@ def whole_file(path: Path, inputs: Sequence[Path | str] = ()) -> Iterator[Path]:
 
 @contextmanager
 def begin_folder(
-    out: Path, mark: str, *, resume: bool, done: str | None = None, worth: str | None = None
+    out: Path, mark: str, *, resume: bool, done: Sequence[str] = (), worth: str | None = None
 ) -> Iterator[bool]:
     """Hold a folder that a command writes into, new or its own, for as long as the block runs.
 
-    The file `mark` shows whose folder it is, `done` that nothing is left to do. A new folder that
-    does not hold `worth` (None: anything beside the mark) when an error leaves the block is taken
-    away again, so that the corrected command can have its name.
+    The file `mark` shows whose folder it is, all of `done` that nothing is left to do. A new folder
+    that does not hold `worth` (None: anything beside the mark) when an error leaves the block is
+    taken away again, so that the corrected command can have its name.
 
     Yields: whether the folder was there before.
     Raises: FileExistsError, FileNotFoundError, or OSError with what to do instead.
     """
-    ours, over = (out / mark).is_file(), bool(done and (out / done).exists())
+    ours = (out / mark).is_file()
+    over = bool(done) and all((out / name).exists() for name in done)
     new = f"--out must not exist yet, got {out}"
     if resume and not ours:
         raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
     if resume and over:
-        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
+        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done[0]}")
     # A lock and nothing else is left of a start that was killed.
     names = (
         {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else set()

@@ -116,6 +116,7 @@ def learn(folder: Path) -> None:
         for name in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
+        path.unlink()
 
 
 def command(words: Sequence[str | Path], told: Path, env: Mapping[str, str] | None = None) -> Child:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from worldmodel._files import draft_of
 from worldmodel.apps.folder import begin_folder, check_new_file, locked, whole_file, write_json
 
 
@@ -48,6 +49,21 @@ def test_a_failed_start_leaves_nothing_and_a_late_failure_leaves_all(tmp_path: P
     with pytest.raises(ValueError, match="no"):
         begin(out, resume=True, fails=True)
     assert (out / "mark.json").exists()
+
+
+def test_an_interrupt_while_the_lock_is_taken_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the folder nor a folder above it, so that the same command begins again."""
+
+    def interrupted(path: Path, content: bytes) -> None:
+        draft_of(path).write_bytes(content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("worldmodel.apps.folder.write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path / "deep" / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_start_that_was_killed_is_no_run(tmp_path: Path) -> None:
@@ -128,6 +144,8 @@ def test_an_output_that_is_being_written_is_said_to_be(tmp_path: Path) -> None:
         file.touch()
         with pytest.raises(BlockingIOError, match=f"walks.h5 {held}"):
             check_new_file(file)
+    with pytest.raises(FileExistsError, match=r"must not exist yet, got \.:"):
+        check_new_file(Path())
     with pytest.raises(FileExistsError, match="add --resume"):
         begin(out)
     with pytest.raises(FileExistsError, match="choose another name"):

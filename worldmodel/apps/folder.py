@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from worldmodel._files import write_atomically
+from worldmodel._files import draft_of, write_atomically
 
 __all__ = ["begin_folder", "check_new_file", "locked", "whole_file", "write_json"]
 
@@ -33,7 +33,7 @@ def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str
         raise ValueError(f"{option} must not be a file that the command reads, got {path}")
     # A broken link exists too.
     if path.is_symlink() or path.exists():
-        _ensure_free(path.with_name(path.name + _LOCK), path)
+        _ensure_free(path.parent / f"{path.name}{_LOCK}", path)
         raise FileExistsError(f"{option} must not exist yet, got {path}: choose another name")
     if not path.parent.exists():
         raise FileNotFoundError(f"{option} must be in a folder that exists, got {path}")
@@ -93,17 +93,20 @@ def begin_folder(
     except OSError as error:
         rule = "--out must be a folder that can be made"
         raise OSError(f"{rule}, got {out}: {error.strerror}") from error
-    with locked(out / _LOCK, str(out)):
-        try:
-            yield resume
-        except BaseException:
-            left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.holder", mark}
-            if not resume and (worth not in left if worth else not left):
-                shutil.rmtree(out)
-                for parent in above:
-                    with suppress(OSError):
-                        parent.rmdir()
-            raise
+    try:
+        with locked(out / _LOCK, str(out)):
+            try:
+                yield resume
+            except BaseException:
+                left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.holder", mark}
+                if not resume and (worth not in left if worth else not left):
+                    shutil.rmtree(out)
+                raise
+    finally:
+        # What is empty was not begun, also where an interrupt fell before the block.
+        for folder in (out, *above):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager
@@ -125,8 +128,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        holder.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        for mine in (holder, draft_of(holder), path):
+            mine.unlink(missing_ok=True)
         lock.release()
 
 

@@ -116,13 +116,15 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site with warnings as errors; every example is executed on the way."""
+    """Build the site with warnings as errors, and run the tutorials as notebooks."""
     install_wheel(session, EXTRAS, *group("docs"))
     target = ROOT / "docs" / "_build" / "html"
     session.run(
         "sphinx-build", "-W", "--keep-going", "-n", "-q", *session.posargs, "docs", str(target)
     )
-    session.log(f"{target / 'index.html'}")
+    notebooks = str(target.with_name("notebooks"))
+    session.run("python", "docs/notebooks.py", notebooks, "--execute")
+    session.log(f"{target / 'index.html'}, {notebooks}")
 
 
 @nox.session
@@ -185,10 +187,16 @@ def build(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *map(str, sorted(dist.iterdir())))
 
     torch = would_install(session, "torch")
-    base = would_install(session, str(wheel))
+    # By its name from an index, as users will: `pip install "sigreg[worldmodel]"`.
+    index = Path(session.create_tmp()).resolve() / "index"
+    (index / "sigreg").mkdir(parents=True, exist_ok=True)
+    page = f'<a href="{wheel.resolve().as_uri()}">{wheel.name}</a>'
+    (index / "sigreg" / "index.html").write_text(page, encoding="utf-8")
+    ours = f"--extra-index-url={index.as_uri()}"
+    base = would_install(session, "sigreg", ours)
     if unexpected := set(base) - set(torch) - {"sigreg"}:
         session.error(f"the base package must add nothing to torch, got {sorted(unexpected)}")
-    extra = would_install(session, f"{wheel}[worldmodel]")
+    extra = would_install(session, "sigreg[worldmodel]", ours)
     added = {name: extra[name] for name in extra if name not in base}
     target = Path(session.create_tmp()) / "extra"
     shutil.rmtree(target, ignore_errors=True)
@@ -254,12 +262,12 @@ def check_contents(session: nox.Session, wheel: Path) -> None:
         session.error(f"{wheel.name} must hold {PACKAGES} alone, got {sorted(foreign)}")
 
 
-def would_install(session: nox.Session, requirement: str) -> dict[str, str]:
+def would_install(session: nox.Session, *requirement: str) -> dict[str, str]:
     """Names and versions that pip would install for a requirement in an empty environment."""
     report = Path(session.create_tmp()) / "report.json"
     pip = ("python", "-m", "pip", "--quiet", "--disable-pip-version-check")
     options = ("--dry-run", "--ignore-installed", "--report", str(report))
-    session.run(*pip, "install", *options, *CONSTRAINTS, requirement)
+    session.run(*pip, "install", *options, *CONSTRAINTS, *requirement)
     installs = json.loads(report.read_text())["install"]
     return {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in installs}
 

@@ -1,4 +1,4 @@
-"""Which actions are cheapest? One planning loop and many small methods."""
+"""Planners search for the actions of least cost: one planning loop and many small methods."""
 
 from planners.choices import CategoricalCEM, SimplexGradient
 from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, from_dynamics

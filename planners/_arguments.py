@@ -1,4 +1,4 @@
-"""Checks of arguments: one line where it is used, an error that names the rule and what came."""
+"""Checks of arguments, one line each. An error names the argument, the rule and what came."""
 
 import operator
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ def require(condition: bool, message: str) -> None:
 
 
 def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
-    """An integer of any kind (numpy's too, but no bool) from low to high, as an int."""
+    """An integer from low to high, as an int; NumPy's integers count, booleans do not."""
     rule = "" if low is None else f" of at least {low}" if high is None else f" in [{low}, {high}]"
     try:
-        # An int is an index; a float, even a whole one, is none.
+        # `operator.index` refuses floats, even whole ones.
         index: Any = "" if isinstance(value, bool) else value
         found = operator.index(index)
     except (TypeError, ValueError, RuntimeError):
@@ -43,7 +43,7 @@ def number(name: str, value: Any, interval: str, *, optional: bool = False) -> N
 
 
 def numbers(owner: Any, **intervals: str) -> None:
-    """Several attributes of an object, each a real number in its interval."""
+    """Check several attributes of an object, each a real number in its interval."""
     for name, interval in intervals.items():
         number(name, getattr(owner, name), interval)
 
@@ -55,14 +55,14 @@ def row(name: str, value: Any) -> None:
 
 
 def one_of(name: str, value: Any, options: Sequence[str]) -> None:
-    """One of some words."""
+    """One of several strings."""
     words = " or ".join(f'"{option}"' for option in options)
     fits = isinstance(value, str) and value in options
     require(fits, f"{name} must be {words}, got {shown(value)}")
 
 
 def placed(dtype: Any, device: Any) -> None:
-    """A floating dtype of torch, and a device as torch names it."""
+    """A floating dtype of torch, and a device of torch."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating torch.dtype, got {shown(dtype)}")
     try:
@@ -72,13 +72,13 @@ def placed(dtype: Any, device: Any) -> None:
 
 
 def calls(name: str, value: Any, signature: str, *, optional: bool = False) -> None:
-    """Something that can be called, or None where it is optional."""
+    """A callable, or None where it is optional."""
     if not callable(value) and not (optional and value is None):
         raise TypeError(f"{name} must be callable, {signature}, got {shown(value)}")
 
 
 def instance(name: str, value: Any, kind: type, example: str, *, optional: bool = False) -> None:
-    """An object with all that a protocol or class asks for; the class itself is none."""
+    """An instance of a protocol or class; the class itself is refused."""
     if optional and value is None:
         return
     if isinstance(value, type) or not isinstance(value, kind):
@@ -86,7 +86,7 @@ def instance(name: str, value: Any, kind: type, example: str, *, optional: bool 
 
 
 def floats(name: str, value: Any, shape: str, **sizes: int) -> None:
-    """A float tensor of a shape such as "B H A", none of them 0; `sizes` fixes some letters."""
+    """A float tensor of a shape such as "B H A", no axis empty; `sizes` fixes some letters."""
     letters = shape.split()
     wanted = ", ".join(str(sizes.get(letter, letter)) for letter in letters)
     rule = f"{name} must be a float tensor [{wanted}], got {shown(value)}"
@@ -100,7 +100,7 @@ def floats(name: str, value: Any, shape: str, **sizes: int) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: one short line."""
+    """A value in one short line, for an error."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""Small pieces several methods share. Every one gives a problem the same bits in any batch."""
+"""Helpers of several methods. A problem gets the same bits in any batch."""
 
 import torch
 from torch import Tensor
@@ -8,27 +8,27 @@ from planners.contract import Std
 
 
 def as_std(value: Std, plan: Tensor, name: str) -> Tensor:
-    """A number, or one per action dim, for every entry of a plan: [B, H, A]."""
+    """One number, or one per action dim, expanded to a plan [B, H, A]."""
     if not isinstance(value, tuple):
         return plan.new_full((), value).expand_as(plan)
     A = plan.shape[-1]
     require(len(value) == A, f"{name} must have one entry per action dim, {A}, got {len(value)}")
-    # Filled, not copied from a list: a copy to a device waits for it.
+    # Filled, because a copy of a list to a device would wait for the device.
     return torch.stack([plan.new_full((), entry) for entry in value]).expand_as(plan)
 
 
 def unscored(plan: Tensor) -> Tensor:
-    """The costs [B] of plans that nobody has scored: inf."""
+    """Costs [B] of plans that were not scored: inf."""
     return plan.new_full(plan.shape[:1], torch.inf)
 
 
 def population(most: int, decay: float, iteration: int, least: int) -> int:
-    """How many candidates an iteration has: `most`, divided by `decay` each time, or `least`."""
+    """The number of candidates of an iteration: `most` · `decay`^−`iteration`, at least `least`."""
     return most if decay == 1 else min(most, max(int(most * decay**-iteration), least))
 
 
 def mirrored(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """A start moved into a box: what is outside is mirrored at the edge, at most to the middle.
+    """Move a start into a box: mirror what is outside at the edge, at most to the middle.
 
     On a corner half of the first candidates would be lost, and a small spread would stay there.
     """
@@ -40,10 +40,10 @@ def mirrored(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def lowest(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` candidates of least cost, [B, H·A, K] from the best up, and their costs [B, K].
+    """The `count` candidates of least cost, [B, H·A, K], best first, and their costs [B, K].
 
-    Samples come last: a sum over them along memory adds in an order that K alone decides. Where
-    fewer than K costs are finite, the best stands in for the rest.
+    Samples are the last axis, so that a sum over them adds in an order that depends on K alone. If
+    fewer than K costs are finite, the best candidate replaces the rest.
     """
     values, index = costs.topk(count, dim=1, largest=False)
     index = torch.where(values == torch.inf, index[:, :1], index)
@@ -78,7 +78,7 @@ def spread(candidates: Tensor) -> Tensor:
 
 
 def shift(actions: Tensor, steps: int, tail: Tensor | None = None) -> Tensor:
-    """Actions [..., H, A] moved `steps` earlier, then the end of `tail`, or the last one again."""
+    """Move actions [..., H, A] `steps` earlier; append the end of `tail`, or the last action."""
     again = actions[..., -1:, :].expand_as(actions) if tail is None else tail.expand_as(actions)
     H = actions.shape[-2]
     return torch.cat([actions[..., steps:, :], again[..., H - steps :, :]], -2)

@@ -1,4 +1,4 @@
-"""Records, be they tensors, numbers, None, or mappings, tuples and dataclasses of records."""
+"""Records: tensors, numbers, None, and mappings, tuples and dataclasses of records."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -11,7 +11,7 @@ RecordT = TypeVar("RecordT")
 
 
 def _parts(record: Any) -> dict[str, Any] | None:
-    """What a record is made of, by name; None for a tensor or a number."""
+    """The parts of a record by name; None for a tensor or a number."""
     if isinstance(record, Mapping):
         return dict(record)
     if isinstance(record, tuple):
@@ -23,11 +23,10 @@ def _parts(record: Any) -> dict[str, Any] | None:
 
 
 def walk(visit: Callable[..., Any], record: RecordT, *others: Any, name: str = "") -> RecordT:
-    """The same record with each leaf x made visit(name, x, *its likes, None where they lack it)."""
+    """Replace each leaf x by visit(name, x, *leaves of the others at its place, None if absent)."""
     parts, kind = _parts(record), type(record)
     if parts is None:
-        made: RecordT = visit(name, record, *others)
-        return made
+        return visit(name, record, *others)
     like = [_parts(other) or {} for other in others]
     new: Any = {
         key: walk(visit, part, *(o.get(key) for o in like), name=f"{name}.{key}".strip("."))
@@ -41,7 +40,7 @@ def walk(visit: Callable[..., Any], record: RecordT, *others: Any, name: str = "
 
 
 def choose(mask: Tensor, yes: Any, no: RecordT) -> RecordT:
-    """`yes` for the problems of the mask [B], `no` for the others; what is no tensor is of `no`."""
+    """`yes` for the problems of the mask [B], `no` for the others; other leaves come from `no`."""
 
     def visit(_: str, n: Any, y: Any) -> Any:
         if not isinstance(n, Tensor) or not isinstance(y, Tensor) or not n.ndim:
@@ -52,7 +51,7 @@ def choose(mask: Tensor, yes: Any, no: RecordT) -> RecordT:
 
 
 def take_apart(record: Any) -> dict[str, Tensor]:
-    """Its tensors and integers by name, on the CPU."""
+    """The tensors and integers of a record by name, on the CPU."""
     found: dict[str, Tensor] = {}
 
     def visit(name: str, value: Any) -> None:
@@ -64,7 +63,7 @@ def take_apart(record: Any) -> dict[str, Tensor]:
 
 
 def put_together(like: RecordT, tensors: Mapping[str, Tensor], device: torch.device) -> RecordT:
-    """A record of the structure of `like` from what `take_apart` gave; None takes what there is."""
+    """A record like `like`, filled with what `take_apart` gave; None takes whatever is there."""
 
     def visit(name: str, value: Any) -> Any:
         if isinstance(value, Tensor) or (value is None and name in tensors):

@@ -94,24 +94,24 @@ class CategoricalCEM:
         numbers(self, momentum="[0, 1)", floor="[0, 1]", restart="[0, 1]", decay="[1, inf)")
 
     def init(self, plan: Tensor, *_: object) -> CategoricalState:
-        """The start, mixed with uniform; nothing is kept."""
+        """The start, mixed with uniform; the last search is ignored."""
         p = distributions(plan, self.choices)
         p = (1 - self.restart) * p + self.restart / p.shape[-1]
         return CategoricalState(p, round_to_choices(p.flatten(-2), p.shape[-1]), unscored(plan))
 
     def ask(self, state: CategoricalState, noise: Noise) -> Tensor:
-        """Draw S candidates by inverting the distribution function."""
+        """Draw S candidates by the inverse of the distribution function."""
         p = state.probability
         H, G, C = p.shape[1:]
         S = population(self.num_samples, self.decay, noise.iteration, 2 * self.num_elites)
         u = noise.uniform((S, H, G), dtype=p.dtype)
-        # The last edge is 1 by definition, not by summation.
+        # The last edge is exactly 1, which a sum might miss.
         edges = p.cumsum(-1)[..., :-1].unsqueeze(1)
         choice = (u.unsqueeze(-1) >= edges).sum(-1, keepdim=True)
         return (choice == torch.arange(C, device=p.device)).to(p.dtype).flatten(-2)
 
     def tell(self, state: CategoricalState, scored: Scored) -> CategoricalState:
-        """Count the elites' choices."""
+        """Count the choices of the elites."""
         elites, values = lowest(scored.candidates, scored.costs, self.num_elites)
         p = state.probability
         frequency = (elites.sum(-1) / self.num_elites).view(p.shape)
@@ -130,11 +130,11 @@ class SimplexGradient:
 
         p_r ← project(rule(p_r, ∇cost(p_r)))
 
-    Choose it for discrete actions whose model also takes mixtures of one-hot actions and has useful
-    gradients there. A relaxed plan can be cheaper than any real one, so the roundings of the R
-    plans are scored in iterations 0, 2, …, the relaxed plans, with gradients, in 1, 3, …. The plan
-    is the best rounding when they were last scored. Each start ends in a minimum near it, and
-    choices that only pay together make many of those: take many starts, more for a long horizon.
+    Choose it for discrete actions if the model also takes mixtures of one-hot actions and has
+    useful gradients there. A relaxed plan can be cheaper than any real one, so even iterations
+    score the roundings of the R plans, and odd ones the relaxed plans, with gradients. The plan is
+    the best rounding when they were last scored. Each start ends in a minimum near it. Choices that
+    only pay together make many minima: take many starts, more for a long horizon.
 
     Source: projected gradient, Levitin & Polyak (1966); the rule and its lr are our choice.
     """
@@ -152,7 +152,7 @@ class SimplexGradient:
         number("init_std", self.init_std, "[0, inf)")
 
     def init(self, plan: Tensor, *_: object) -> GradientState:
-        """R copies of the start, moved apart in the first iteration; nothing is kept."""
+        """R copies of the start; the first iteration moves them apart. Nothing is kept."""
         return GradientState.of(distributions(plan, self.choices).flatten(-2), self.num_restarts)
 
     def ask(self, state: GradientState, noise: Noise) -> Tensor:
@@ -175,7 +175,7 @@ class SimplexGradient:
         return state.nominal
 
     def _apart(self, actions: Tensor, noise: Noise) -> Tensor:
-        """In the first iteration all plans but the first, moved by the same numbers each time."""
+        """In the first iteration, move all plans but the first by the same numbers each time."""
         if noise.iteration or self.num_restarts == 1:
             return actions
         moved = apart(actions, self.init_std, noise)[:, 1:]

@@ -1,4 +1,4 @@
-"""What a cost, the bounds, a method and a plan are: every other file speaks these words.
+"""The contract: what a cost, the bounds, a method and a plan are.
 
 Letters: B problems, S candidates, H horizon, A action dims.
 """
@@ -21,8 +21,8 @@ _Row = Tensor | Sequence[float] | float
 Cost = Callable[[Tensor], Tensor]
 """[B, S, H, A] candidate actions -> [B, S] costs; lower is better, non-finite is worst.
 
-A cost that looks at the last step of a plan alone may say so by an attribute `last_step`, true, on
-itself or on the tensor that it returns. `MPC` then warns where it executes less than a plan.
+A cost of the last step alone can set the attribute `last_step` to true, on itself or on the tensor
+it returns. `MPC` then warns if it executes less than a plan.
 """
 
 
@@ -30,13 +30,12 @@ itself or on the tensor that it returns. `MPC` then warns where it executes less
 class State(Protocol):
     """What a method remembers between iterations: a frozen record.
 
-    `spread` is 0 where a method follows a path: a plan that no longer moves has settled; inf where
-    it cannot have.
+    `spread` is 0 for a method that follows a path, inf for a method that cannot have settled.
     """
 
     @property
     def cost(self) -> Tensor:
-        """[B], the cost that goes with `Method.plan`; see `Plan.cost`."""
+        """[B], the cost of `Method.plan`; see `Plan.cost`."""
 
     @property
     def spread(self) -> Tensor | float:
@@ -47,40 +46,40 @@ StateT = TypeVar("StateT", bound=State)
 
 
 class Scored(NamedTuple):
-    """What a method is told after its candidates were scored."""
+    """What a method learns of its scored candidates."""
 
     candidates: Tensor  #: [B, S, H, A], as asked for and projected to the bounds.
     costs: Tensor  #: [B, S], +inf where the cost was not finite.
     #: [B, S, H, A], of each cost, 0 where not finite; empty unless the candidates required grad.
     grads: Tensor
-    noise: Noise  #: The stream of this iteration, with lanes that `ask` has not drawn from.
+    noise: Noise  #: The stream of this iteration; `ask` has not drawn from all of its lanes.
 
 
 @runtime_checkable
 class Method(Protocol[StateT]):
-    """A planner: a frozen dataclass of hyperparameters that knows only its own update.
+    """A planner: a frozen dataclass of hyperparameters that defines only its own update.
 
-    `optimize` repeats: ask, project to the bounds, score, tell. All that a method remembers is in
-    the state, all that is random comes from `noise`, nothing is inherited. Those of this package
-    raise ValueError on a hyperparameter out of range, TypeError on one of another kind.
+    `optimize` repeats: ask, project to the bounds, score, tell. The state holds all that a method
+    remembers, and `noise` is its only randomness. Nothing is inherited. The methods of this package
+    raise ValueError on a hyperparameter out of range, TypeError on one of another type.
     """
 
     @property
     def discrete(self) -> bool:
-        """Whether actions are choices: each is a distribution over A options, and has no bounds."""
+        """Whether actions are choices, each a distribution over A options, without bounds."""
 
     def init(self, plan: Tensor, previous: StateT | None = None, steps: int = 0, /) -> StateT:
         """The state before the first iteration, from a start [B, H, A] inside the bounds.
 
-        Of `previous`, where the last search ended, a method keeps what still helps, or nothing; its
-        costs are out of date. A state that was told nothing is as None. `steps` actions were
-        executed since; with 0 the search goes on at the same moment, around `plan`.
+        `previous` is the state where the last search ended; its costs are out of date. A method
+        keeps what still helps, or nothing. A state that was told nothing is treated as None.
+        `steps` actions were executed since; 0 means the same moment, with a search around `plan`.
         """
 
     def ask(self, state: StateT, noise: Noise) -> Tensor:
         """Candidates [B, S, H, A]; the loop projects them to the bounds and scores them.
 
-        A tensor that requires grad asks for the gradients of its costs too.
+        If the tensor requires grad, the loop also returns the gradients of the costs.
         """
 
     def tell(self, state: StateT, scored: Scored) -> StateT:
@@ -91,7 +90,7 @@ class Method(Protocol[StateT]):
 
 
 class Plan(NamedTuple):
-    """What `optimize` found."""
+    """Result of `optimize`."""
 
     actions: Tensor  #: [B, H, A], the actions to take, inside the bounds, in planning units.
     #: [B], the lowest cost in the last iteration: of `actions`, if the method returns a candidate.
@@ -104,7 +103,7 @@ class Plan(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a callback sees after each iteration."""
+    """What a callback receives after each iteration."""
 
     iteration: int  #: Counted from 0.
     candidates: Tensor  #: [B, S, H, A], as they were scored.
@@ -121,14 +120,14 @@ def from_dynamics(
         s_{h+1} = step(s_h, a_h)
         cost    = Σ_h running_cost(s_{h+1}, a_h) + terminal_cost(s_H)
 
-    The running cost sees the state after the step, as in pytorch_mppi, whose functions fit here.
+    The running cost takes the state after the step, as in pytorch_mppi, whose functions fit here.
 
     Args:
         step: (states [N, D], actions [N, A]) -> next states [N, D], N = B · S.
         running_cost: (states [N, D], actions [N, A]) -> [N].
         terminal_cost: states [N, D] -> [N]; None means 0.
-    Returns: a function from states now, [B, D], tensor or array, to a cost [B, S, H, A] -> [B, S].
-    Raises: TypeError if a function is none; ValueError, from the cost, if the batches disagree.
+    Returns: a function from states [B, D], tensor or array, to a cost [B, S, H, A] -> [B, S].
+    Raises: TypeError if a function is not callable; ValueError, from the cost, if batches disagree.
     """
     calls("step", step, "(states [N, D], actions [N, A]) -> [N, D]")
     calls("running_cost", running_cost, "(states [N, D], actions [N, A]) -> [N]")
@@ -161,17 +160,17 @@ class Bounds:
 
     A world model is usually trained on normalised actions (a − mean) / std. Give the same mean and
     std here: the planner searches in the model's units, inside the environment's box. Each argument
-    has one entry per control; in a block of several environment steps it repeats.
+    has one entry per control, which repeats in a block of several environment steps.
 
     Args:
-        low, high: (A,) or a number, allowed values; where they are equal a control is held there.
-        mean, std: (A,) or a number, subtracted, then divided by before planning. A std of 0 is of a
-            control that never moved in the data: it is held at its mean, moved into the box.
+        low, high: (A,) or a number, allowed values; a control is fixed where they are equal.
+        mean, std: (A,) or a number, of the normalisation. A std of 0 belongs to a control that
+            never moved in the data: it is fixed at its mean, moved into the box.
     Raises: ValueError if low > high somewhere, a std is negative, or the lengths differ.
     """
 
     def __init__(self, low: _Row, high: _Row, *, mean: _Row = 0.0, std: _Row = 1.0) -> None:
-        # float64 on the CPU, wherever the search runs: every edge is rounded once.
+        # float64 on the CPU, so that every edge is rounded only once.
         given = {"low": low, "high": high, "mean": mean, "std": std}
         rows = {name: _row(name, value) for name, value in given.items()}
         size = max(row.numel() for row in rows.values())
@@ -187,7 +186,7 @@ class Bounds:
         held, value = self.std == 0, self.mean.clamp(self.low, self.high)
         self.low, self.high = self.low.where(~held, value), self.high.where(~held, value)
         self.std = self.std.masked_fill(held, 1.0)
-        # Per (width, dtype, device) ever asked for: a CUDA graph forbids to copy to a device.
+        # Cached per (width, dtype, device): a CUDA graph must not copy to a device.
         self._rows: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     def __repr__(self) -> str:
@@ -208,7 +207,7 @@ class Bounds:
         outer = _rounded_inwards(self.low, self.high, like.dtype)
         rows = (*inner, *outer, self.mean.to(like.dtype), self.std.to(like.dtype))
         tiled = tuple(row.repeat(A // size).to(like.device) for row in rows)
-        # What is made while a graph is traced is no tensor of its own.
+        # Tensors made while a graph is traced must not be cached.
         if not torch.compiler.is_compiling():
             self._rows[key] = tiled
         return tiled
@@ -230,7 +229,7 @@ class Bounds:
 
 
 def _row(name: str, value: _Row) -> Tensor:
-    """[n], float64, on the CPU first: some devices have no float64."""
+    """[n], float64, moved to the CPU first: some devices have no float64."""
     try:
         row = (
             value.detach().cpu().to(torch.float64, copy=True)
@@ -245,7 +244,7 @@ def _row(name: str, value: _Row) -> Tensor:
 
 
 def _rounded_inwards(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Edges in a dtype of fewer digits, not beyond those in float64; a point stays a point."""
+    """Round edges to a dtype of fewer digits, never outwards; equal edges stay equal."""
     limits = torch.finfo(dtype)
 
     def inwards(edge: Tensor, way: int) -> Tensor:

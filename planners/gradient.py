@@ -1,4 +1,4 @@
-"""Planners that follow gradients, with any rule of torch.optim: plain descent, and GRASP."""
+"""Planners that follow gradients, with any optimizer of torch: plain descent, and GRASP."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ __all__ = ["ADAM", "GRASP", "GradientDescent", "GradientState", "Memory", "Rule"
 
 #: Makes an optimizer for tensors, e.g. functools.partial(torch.optim.Adam, lr=0.1).
 Rule = Callable[[list[Tensor]], torch.optim.Optimizer]
-#: The rule unless another is given.
+#: The default rule.
 ADAM: Rule = partial(torch.optim.Adam, lr=0.1)
 #: What an optimizer remembers between two steps; empty before the first.
 Memory = Mapping[str, Any]
 
 
 def descend(rule: Rule, x: Tensor, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-    """One step of an optimizer from x, as a function: the arguments stay as they are."""
+    """One step of an optimizer from x, as a pure function."""
     leaf = x.detach().clone().requires_grad_()
     leaf.grad = grad
     optimizer = rule([leaf])
@@ -35,7 +35,7 @@ def descend(rule: Rule, x: Tensor, grad: Tensor, memory: Memory) -> tuple[Tensor
 
 
 def apart(actions: Tensor, std: Std, noise: Noise) -> Tensor:
-    """Starts [B, R, H, A]; in iteration 0 all but the first are moved at random around it."""
+    """Starts [B, R, H, A]; iteration 0 moves all but the first by random numbers."""
     R, H, A = actions.shape[1:]
     if R == 1 or noise.iteration:
         return actions
@@ -45,7 +45,7 @@ def apart(actions: Tensor, std: Std, noise: Noise) -> Tensor:
 
 
 class GradientState(NamedTuple):
-    """R plans on their way down, and the best that was scored."""
+    """R plans during descent, and the best that was scored."""
 
     actions: Tensor  #: [B, R, H, A], to be scored next
     memory: Memory  #: of the optimizer
@@ -66,16 +66,14 @@ class GradientDescent:
 
         a_r ← project(rule(a_r, ∇cost(a_r)) + noise_std ε)
 
-    Choose it where the cost is smooth and the start is near a good plan: it makes the most of an
-    evaluation, but ends in the nearest valley. Restarts and noise help against that; so does
-    starting it from CEM, see `Refine`. The plan is the best of the R plans as scored in the last
-    iteration, so its cost is known.
+    Choose it where the cost is smooth and the start is near a good plan. It needs few evaluations
+    but ends in the nearest minimum. Restarts, noise, or a start from CEM (see `Refine`) help
+    against that. The plan is the best of the R plans scored last, so its cost is known.
 
     Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
     """
 
-    #: Without a closure. A CUDA graph needs `capturable=True`; `fused=True` has other bits in
-    #: another batch.
+    #: Without a closure. A CUDA graph needs `capturable=True`; `fused=True` depends on the batch.
     rule: Rule = ADAM
     num_restarts: int = 1  #: R; the first starts at the plan, the others around it.
     init_std: Std = 1.0  #: How far around, a number or one per action dim, in planning units.
@@ -89,7 +87,7 @@ class GradientDescent:
         numbers(self, noise_std="[0, inf)")
 
     def init(self, plan: Tensor, *_: object) -> GradientState:
-        """R copies of the start; `ask` moves them apart. Nothing is kept."""
+        """R copies of the start; `ask` moves them apart. The last search is ignored."""
         return GradientState.of(plan, self.num_restarts)
 
     def ask(self, state: GradientState, noise: Noise) -> Tensor:
@@ -117,12 +115,12 @@ class GRASP:
         L(s, a) = Σ_h |F(s̄_h, a_h) − s_{h+1}|² + γ Σ_h |F(s̄_h, a_h) − g|²
         s_0 initial, s_H = g fixed; s̄: no gradient into the input of F; noise σ_s on s
 
-    Each iteration takes one gradient step on the cost of the true rollout, then, in the first
-    `lifted_iterations` iterations, `lifted_steps` steps on L, whose H model calls are independent
-    and run as one batch. The source recommends it for long horizons, where the gradient of a
-    rollout explodes or vanishes and sampling runs out of candidates. It needs the dynamics, and a
-    goal in the space of their states. The plan is the best of the R plans as scored in the last
-    iteration. Under `MPC`: `controller.act(cost, method=replace(grasp, initial=state))`.
+    Each iteration takes one gradient step on the cost of the true rollout. In the first
+    `lifted_iterations` iterations, `lifted_steps` steps on L follow, whose H model calls are
+    independent and run as one batch. The source recommends it for long horizons, where the gradient
+    of a rollout explodes or vanishes and sampling fails. It needs the dynamics, and a goal state.
+    The plan is the best of the R plans scored in the last iteration. Under `MPC`:
+    `controller.act(cost, method=replace(grasp, initial=state))`.
 
     Source: Psenka et al., arXiv:2602.00475: the loss, the stopped gradient, the noise and the
         alternation with rollout steps. Step sizes, and scaling them by the distance, are ours.
@@ -174,7 +172,7 @@ class GRASP:
         states = state.states
         if states is not None and scored.noise.iteration < self.lifted_iterations:
             actions, states = self._lift(actions, states, scored.noise)
-            # The lifted steps moved the actions: what was remembered of the slope is stale.
+            # The lifted steps moved the actions, so the optimizer's memory is out of date.
             memory = {}
         return GradientState(actions, memory, *best(scored.candidates, scored.costs), states)
 
@@ -188,7 +186,7 @@ class GRASP:
         first, goal = (
             x.detach()[:, None, None].expand(-1, R, -1, -1) for x in (self.initial, self.goal)
         )
-        # Per problem, the typical size of a state's entry on the way: states have no unit of ours.
+        # Per problem, the typical change of a state's entry: states may have any unit.
         squared = (self.goal - self.initial).detach().square()
         unit = (squared.sum(-1) / D).sqrt().clamp_min(1e-6)[:, None, None, None]
         rule_a = partial(torch.optim.Adam, lr=self.action_lr)

@@ -21,27 +21,27 @@ _Observations = Tensor | Mapping[str, Tensor]  # a camera, or all sensors by nam
 
 
 class History(NamedTuple):
-    """What B environments have shown and done; nobody writes into its tensors."""
+    """The last observations and actions of B environments; its tensors are never changed."""
 
     observations: _Observations | None  #: [B, length, …], the newest last; None before the first
-    done: Tensor  #: [B, length − 1, A], what was done between them
-    handed: Tensor  #: [B, n, A], actions handed out of which no observation tells yet
-    fresh: Tensor  #: [B], whether it began after the last observation: rest alone was done
-    seen: int = 0  #: moments since all problems began; what is kept of earlier ones is filled up
+    done: Tensor  #: [B, length − 1, A], the actions between them
+    handed: Tensor  #: [B, n, A], returned actions without an observation yet
+    fresh: Tensor  #: [B], whether the episode began after the last observation, with idle actions
+    seen: int = 0  #: observations since all problems began; earlier entries are filled up
 
 
 class MPCRecord(NamedTuple):
-    """All that a controller knows from one step to the next; nobody writes into its tensors."""
+    """The whole state of a controller between two steps. Its tensors are never changed in place."""
 
     start: Tensor  #: [B, H, A], the shifted plan; its first `committed` actions are being executed.
-    state: Any  #: Of the method, where the last search ended.
+    state: Any  #: Of the method, after the last search.
     steps: Tensor  #: [B], control steps of each problem since it began.
     calls: int  #: Control steps since any problem began.
     history: History  #: The last observations, and what was done between them.
 
 
 def split_blocks(actions: Tensor, block: int) -> Tensor:
-    """Actions that are blocks of environment steps, one by one, in time order.
+    """Split actions that are blocks of environment steps into single steps, in time order.
 
     Args:
         actions: [..., k, block · A].
@@ -60,20 +60,19 @@ def split_blocks(actions: Tensor, block: int) -> Tensor:
 class MPC(Generic[StateT]):
     """Model-predictive control of B environments with any method.
 
-    Each `act` starts where the last plan, shifted by the executed actions, left off: the t-th call
-    of problem b is a function of (seed, b, t) and of the costs seen. LeWM's protocol is horizon 5,
-    30 iterations and execute 5 with blocks of 5.
+    Each `act` starts from the last plan, shifted by the executed actions. The t-th call for problem
+    b is a function of (seed, b, t) and of the costs. LeWM: H 5, 30 iterations, execute 5, block 5.
 
-    With `committed=c` the first c actions of every plan are those that are executed until it is
-    there, and `act` hands out the next ones. An episode begins with c actions of rest: zero in the
+    With `committed=c` the environment executes the first c actions of every plan while it is
+    computed, and `act` returns the next ones. An episode begins with c idle actions: zero in the
     environment's units, or the nearest that `bounds` allow.
 
-    `record` is all that it knows; it may be kept, sent to another thread, and set again. `last` is
+    `record` holds the whole state; it can be kept, sent to another thread, and set again. `last` is
     the `Plan` of the last call of `act`, in planning units; None before the first.
 
-    Raises: ValueError on a number out of range, TypeError on an argument of another kind.
-    Warns: RuntimeWarning in the first `act`, if a cost of the last step alone (see `Cost`) meets a
-        controller that executes less than its plan.
+    Raises: ValueError on a number out of range, TypeError on an argument of another type.
+    Warns: RuntimeWarning in the first `act`, if the cost looks at the last step alone (see `Cost`)
+        and the controller executes less than its plan.
     """
 
     method: Method[StateT]  #: Which planner.
@@ -82,14 +81,14 @@ class MPC(Generic[StateT]):
     action_dim: int  #: A, controls times `block`.
     #: Of each `act`, or a function of the control step since any problem began.
     iterations: int | Callable[[int], int]
-    execute: int = 1  #: Actions to hand out per call, in [1, horizon − committed].
-    committed: int = 0  #: c, actions that are executed while planning goes on.
+    execute: int = 1  #: Actions to return per call, in [1, horizon − committed].
+    committed: int = 0  #: c, actions executed while a plan is computed.
     #: Allowed actions, in the environment's units, and how they were normalised.
     bounds: Bounds | None = None
     seed: int | Tensor = 0  #: An integer, or [batch] integers.
     batch: int = 1  #: B, environments.
     block: int = 1  #: Environment steps per action; `act` splits an action into that many.
-    #: How a shifted plan ends, "zero" (as in LeWM's release; inside the bounds) or "repeat".
+    #: The end of a shifted plan: "zero" (as in LeWM's release; inside the bounds) or "repeat".
     tail: Literal["zero", "repeat"] = "zero"
     history: int = 1  #: Observations to keep, with the actions between them.
     stop: float | None = None  #: As in `optimize`.
@@ -125,7 +124,7 @@ class MPC(Generic[StateT]):
         self.record = self.begin()
 
     def begin(self) -> MPCRecord:
-        """The record of B environments of which nothing is known yet."""
+        """The record of B environments at the start of an episode."""
         c, kept, steps = self.committed, self.history - 1, torch.zeros_like(self._streams)
         rest = self._rest.expand(-1, max(c, kept), -1)
         start = torch.cat([rest[:, :c], self._start[:, c:]], 1)
@@ -140,7 +139,7 @@ class MPC(Generic[StateT]):
         method: Method[StateT] | None = None,
         start: Tensor | None = None,
     ) -> tuple[Tensor, MPCRecord, Plan]:
-        """`act` as a function of a record: its actions, the next record, and the plan."""
+        """`act` as a function of a record: returns actions, the next record, and the plan."""
         calls("cost", cost, "[B, S, H, A] -> [B, S]")
         method, c = method or self.method, self.committed
         waiting = record.history.handed.shape[1] - c if self.history > 1 else 0
@@ -184,11 +183,11 @@ class MPC(Generic[StateT]):
     def act(
         self, cost: Cost, *, method: Method[StateT] | None = None, start: Tensor | None = None
     ) -> Tensor:
-        """Plan from here and hand out the next actions.
+        """Plan and return the next actions.
 
         Args:
-            cost: [B, S, H, A] -> [B, S], from where the B environments are now.
-            method: this step's, of the same kind: constraints and goal states may change.
+            cost: [B, S, H, A] -> [B, S], from the present state of the B environments.
+            method: this step's, of the same type: constraints and goal states may change.
             start: [B, H, A], where to start instead of the shifted plan, in planning units.
         Returns: [B, execute · block, A / block], in the environment's units and inside `bounds`.
         """
@@ -196,20 +195,20 @@ class MPC(Generic[StateT]):
         return actions
 
     def skip(self) -> Tensor:
-        """Hand out, as `act`, the next actions of the plan there is: a new one came too late."""
+        """Return the next actions of the present plan, as `act`, if a new one came too late."""
         state = self.method.init(self.record.start, self.record.state, self.execute)
         actions, self.record = self._moved_on(self.record, self.record.start, state)
         return actions
 
     def see(self, observation: Any, executed: Any = None) -> None:
-        """Keep an observation and the action that led to it; after each action if `history` > 1.
+        """Record an observation and the action before it; after each action if `history` > 1.
 
-        A problem that begins while others go on stood still before: its first observation and rest.
+        A problem that begins while others continue gets its first observation and idle actions.
 
         Args:
-            observation: tensor, array, or mapping of them by name, [B, …], of now.
-            executed: [B, block, A / block], in the environment's units, what was done since the
-                last observation; None means the next action that `act` handed out.
+            observation: the present one: tensor, array, or mapping of them by name, [B, …].
+            executed: [B, block, A / block], in the environment's units, the action since the last
+                observation; None means the next one that `act` returned.
         """
         (past, done, handed, fresh, seen), length = self.record.history, self.history
         (B, _, A), home = self._rest.shape, self._rest.device
@@ -256,7 +255,7 @@ class MPC(Generic[StateT]):
 
     @property
     def past_actions(self) -> Tensor | None:
-        """[B, T − 1, A], what was done between them, in planning units; None if T is 1."""
+        """[B, T − 1, A], the actions between them, in planning units; None if T is 1."""
         T = min(self.record.history.seen, self.history)
         return self.record.history.done[:, 1 - T :] if T > 1 else None
 
@@ -267,7 +266,7 @@ class MPC(Generic[StateT]):
         return None if past is None else self._outside(past)
 
     def reset(self, done: Any = None) -> None:
-        """Begin new episodes, from rest, where `done` [B], tensor or array, is true; None: all."""
+        """Begin new episodes where `done` [B], tensor or array, is true; None means everywhere."""
         new, old = self.begin(), self.record
         fresh, handed = new.history.fresh, old.history.handed
         mask = (
@@ -285,7 +284,7 @@ class MPC(Generic[StateT]):
         return take_apart(self.record)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on where `save` was called on a controller of the same settings, to the last bit."""
+        """Continue where `save` was called on a controller of the same settings, bit for bit."""
         instance("tensors", tensors, Mapping, "what save returned")
         like = self.begin()
         missing = take_apart(like).keys() - tensors.keys()
@@ -293,7 +292,7 @@ class MPC(Generic[StateT]):
         self.record = put_together(like, tensors, self._rest.device)
 
     def _moved_on(self, record: MPCRecord, plan: Tensor, state: Any) -> tuple[Tensor, MPCRecord]:
-        """What is handed out of a plan [B, H, A], and the record after it is executed."""
+        """The actions to return of a plan [B, H, A], and the record after their execution."""
         handed, history = plan[:, self.committed :][:, : self.execute], record.history
         if self.history > 1:
             history = history._replace(handed=torch.cat([history.handed, handed], 1))

@@ -1,6 +1,6 @@
 """Random numbers as a pure function of (seed, iteration, position): one stream per problem.
 
-Only integer arithmetic, a table lookup and one exact addition are used, so a number has the same
+They use only integer arithmetic, a table lookup and one exact addition. So a number has the same
 bits for every batch size and order of problems, on every device, compiled or not.
 
     x, y  = quantiles of N(0, 1/2) at the two halves of 32 random bits
@@ -22,8 +22,8 @@ Size = tuple[int, ...]
 # Levels of the quantile table and the grid its entries lie on. Entries are multiples of 2⁻²⁰
 # below 4, so the sum of two is below 8 and exact in float32: no rounding, no fused product.
 _LEVELS, _GRID = 1 << 16, 1 << 20
-# How many numbers are made by one pass: a pass over more than this leaves the processor's cache,
-# a pass over less is dominated by the cost of calling an operation. Never more than 32 iterations.
+# Numbers made by one pass: more do not fit the processor's cache, and fewer are dominated by the
+# cost of calls. At most 32 iterations are made ahead.
 _PASS_CPU, _PASS_GPU, _AHEAD = 1 << 16, 1 << 24, 32
 # Sums and differences alternate in runs of this length, long enough for vector instructions.
 _RUN = 64
@@ -31,7 +31,7 @@ _RUN = 64
 
 def _quantile_table() -> Tensor:
     """[2¹⁶] float32: midpoint quantiles of N(0, 1/2), symmetric, variance scaled to 1/2 exactly."""
-    # In pieces too small for torch to start its threads, which would slow the import down.
+    # In pieces too small for torch to start its threads, which would slow the import.
     step = _LEVELS // 8
     starts = range(0, _LEVELS // 2, step)
     p = [
@@ -39,14 +39,14 @@ def _quantile_table() -> Tensor:
         for k in starts
     ]
     lower = [torch.special.ndtri(piece) for piece in p]
-    # Midpoints lose a little of the tails' variance; the scale gives it back.
+    # Midpoints lose a little of the variance of the tails; the scale corrects that.
     variance = math.fsum(float(x.square().sum()) for x in lower) / (_LEVELS // 2)
     scale = math.sqrt(0.5 / variance) * _GRID
     lower = [((x * scale).round() / _GRID).to(torch.float32) for x in lower]
     return torch.cat([*lower, *(-x.flip(0) for x in reversed(lower))])
 
 
-# Filled when imported: building it inside a captured or compiled loop would put it in the graph.
+# Filled at import: inside a captured or compiled loop it would become part of the graph.
 with torch.device("cpu"):
     _TABLES: dict[torch.device, Tensor] = {torch.device("cpu"): _quantile_table()}
 
@@ -88,7 +88,7 @@ def _mix32(x: Tensor, key: Tensor) -> Tensor:
 
 
 def fold_in(seed: Tensor, data: Tensor | int) -> Tensor:
-    """New seeds, int64, from integer seeds and numbers that broadcast with them.
+    """New int64 seeds from integer seeds and numbers that broadcast with them.
 
     Different numbers give unrelated streams. Source: splitmix64, Steele, Lea & Flood, OOPSLA 2014.
     """
@@ -97,9 +97,9 @@ def fold_in(seed: Tensor, data: Tensor | int) -> Tensor:
 
 
 def problem_seeds(seed: Any, num_problems: int, device: torch.device) -> Tensor:
-    """One seed per problem, [B] int64, from an integer of any size, or a tensor or array of B.
+    """One seed per problem, [B] int64, from one integer of any size, or a tensor or array of B.
 
-    B integers are taken as they are, one integer s becomes fold_in(s, 0 … B−1).
+    B integers are used as they are; one integer s becomes fold_in(s, 0 … B−1).
 
     Raises: ValueError if `seed` is a tensor of another shape, TypeError if it is not integer.
     """
@@ -117,7 +117,7 @@ def problem_seeds(seed: Any, num_problems: int, device: torch.device) -> Tensor:
 class Stream:
     """The random numbers of one `optimize` call, from one int64 seed per problem, [B].
 
-    Where an iteration needs few, those of several are made at once and kept.
+    If an iteration needs few numbers, those of several iterations are made at once and kept.
     """
 
     def __init__(self, seed: Tensor) -> None:
@@ -132,9 +132,9 @@ class Stream:
         limit = _PASS_CPU if device.type == "cpu" else _PASS_GPU
         first, made = self._ahead.get((lane, dtype), (0, None))
         pairs = -(-count // (2 * _RUN)) * _RUN
-        # A number depends on its position, not on how many there are: fewer are the first of more.
+        # A number depends on its position, not on their count: fewer are the first of more.
         if made is None or not first <= iteration < first + made.shape[0] or made.shape[2] < count:
-            # Not beyond the iterations that share a block of keys.
+            # At most to the end of the iterations that share a block of keys.
             most = _AHEAD - iteration % _AHEAD
             first, steps = iteration, min(max(limit // max(B * count, 1), 1), most)
             problems = max(limit // max(steps * count, 1), 1)
@@ -185,14 +185,14 @@ def _normal(bits: Tensor, out: Tensor) -> None:
 
 
 class Noise(NamedTuple):
-    """What a method draws from in one iteration: the same arguments give the same numbers.
+    """The random numbers of one iteration of a method: the same arguments give the same numbers.
 
     `size` is (S, H, A) or any other shape. Draws with another lane are independent.
     """
 
     stream: Stream  #: of the B problems
-    iteration: int  #: which iteration of the method is drawn for, from 0
-    offset: int = 0  #: iterations of other methods before
+    iteration: int  #: of the method, from 0
+    offset: int = 0  #: iterations of earlier methods
 
     def later(self, iterations: int) -> "Noise":
         """The same numbers for a method that began `iterations` ago."""
@@ -210,7 +210,7 @@ class Noise(NamedTuple):
 
 
 class Correlation(Protocol):
-    """How noise at one step of the horizon goes with noise at another; hashable."""
+    """The correlation of noise between steps of the horizon; hashable."""
 
     def matrix(self, horizon: int) -> Tensor:
         """L, [H, J], float64 on the CPU: noise = L · J independent numbers per action dim."""
@@ -223,7 +223,7 @@ class Colored:
         noise_h = Σ_f c_f (u_f cos 2πfh + v_f sin 2πfh),  f = 0, 1/H, … 1/2
         c_f     ∝ max(f, 1/H)^{−β/2}
 
-    β = 0 is white noise, 1 pink, 2 Brownian; large β pushes all steps the same way.
+    β = 0 is white noise, 1 pink, 2 Brownian; with large β all steps go the same way.
 
     Source: Timmer & König (1995); for planning: iCEM, arXiv:2008.06389, Section 3.1.
     """
@@ -294,11 +294,10 @@ class Kernel:
         across, among = (
             torch.exp(-((at[:, None] - τ) ** 2) / (2 * self.length**2)) for at in (t, τ)
         )
-        weights: Tensor = torch.linalg.solve(among, across, left=False)
-        return weights
+        return torch.linalg.solve(among, across, left=False)
 
 
-# One per (correlation, horizon, dtype, device): to copy it inside the loop would wait for a device.
+# Cached, because a copy inside the loop would wait for the device.
 _MATRICES: dict[tuple[Correlation, int, torch.dtype, torch.device], Tensor] = {}
 
 
@@ -314,7 +313,7 @@ def correlated(
         _MATRICES[key] = correlation.matrix(H).to(dtype=like.dtype, device=like.device)
     L = _MATRICES[key]
     z = noise.normal((num_samples, L.shape[1], A), dtype=like.dtype)
-    # Column by column: a matrix product would round differently in another batch.
+    # Column by column, because a matrix product rounds differently in another batch.
     total = L[:, 0, None] * z[:, :, 0, None]
     for j in range(1, L.shape[1]):
         total += L[:, j, None] * z[:, :, j, None]

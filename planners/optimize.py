@@ -18,7 +18,7 @@ from planners.noise import Noise, Stream, problem_seeds
 
 __all__ = ["optimize", "planning_step"]
 
-LOOK = 5  # iterations from one look at the plan to the next
+LOOK = 5  # iterations between two checks of the plan
 _INF = float("inf")
 _Box = tuple[Tensor, Tensor]  # low and high, each [B or 1, 1, H or 1, A], in planning units
 
@@ -40,36 +40,34 @@ def optimize(
 ) -> Plan:
     """Search for the actions of least cost, for B problems at once.
 
-    The cost is called once per iteration, and nothing inside the loop waits for the device: the
-    whole call can be compiled or captured as a CUDA graph. A problem's plan is the same alone, in a
-    batch, or in another order.
+    The loop calls the cost once per iteration and never waits for the device, so the whole call can
+    be compiled or captured as a CUDA graph. A problem's plan does not depend on its batch.
 
     Args:
         method: which planner, with its hyperparameters.
         cost: [B, S, H, A] -> [B, S]. Non-finite costs count as the worst and are never chosen.
-        plan: [B, H, A], where the search starts; its dtype and device are the search's. What lies
-            outside the bounds is mirrored into them, at most to their middle.
-        iterations: how many times the cost is called at most, at least 1.
-        bounds: box of allowed actions, honoured by every candidate and by the result.
+        plan: [B, H, A], where the search starts; it sets dtype and device. Actions outside the
+            bounds are mirrored into them, at most to their middle.
+        iterations: the largest number of calls of the cost, at least 1.
+        bounds: box of allowed actions, for every candidate and the result.
         seed: an integer, from which each of the B problems gets its own stream, or [B] integers,
-            the streams themselves. The global generator is never touched.
+            the streams themselves. The global generator is never used.
         stop: ends the search when all problems have settled: for five iterations no entry of the
-            plan has moved by more than this, in planning units, and the method looks no further
-            around it (`State.spread`). On a GPU the answer is read five iterations later. Methods
-            that keep their spread (predictive sampling, MPPI unless `adapt_std`) never settle.
-        deadline: seconds for the whole call. An iteration is begun if one as long as the last
-            would end in time, the first always.
-        committed: [B, c, A], in planning units: the first c actions of every plan, which are being
-            executed while the search goes on.
-        previous: `Plan.state` of an earlier search by such a method, to go on from what it keeps.
+            plan has moved by more than this, in planning units, and the method's spread is no
+            larger (`State.spread`). A GPU's answer is read five iterations later. Methods with a
+            constant spread (predictive sampling, MPPI unless `adapt_std`) never settle.
+        deadline: seconds for the whole call. An iteration begins only if one as long as the last
+            would end in time; the first always begins.
+        committed: [B, c, A], in planning units: the first c actions, executed during the search.
+        previous: `Plan.state` of an earlier search by such a method, which keeps what still helps.
         steps: how many actions were executed since then.
         callback: called after each iteration.
     Returns: Plan; `Plan.stopped` says what ended the search.
-    Raises: TypeError on an argument of another kind, or a cost that returns no tensor; ValueError
+    Raises: TypeError on an argument of another type, or a cost that returns no tensor; ValueError
         on disagreeing shapes, numbers out of range, bounds for a discrete method, and `stop` or
         `deadline` while a CUDA graph is captured or the call is compiled; FloatingPointError if all
-        costs of a problem were non-finite in some iteration, which it names. That is checked once,
-        after the loop, and left out of a graph: there, look for inf in `Plan.history`.
+        costs of a problem were non-finite in some iteration, naming the problem. This is checked
+        once, after the loop, but not in a graph: there, look for inf in `Plan.history`.
     Warns: RuntimeWarning if most of the last iteration's candidates lie on a bound.
     """
     instance("method", method, Method, "CEM()")
@@ -82,7 +80,10 @@ def optimize(
     box, start = _box(method, plan, bounds, committed), plan.detach()
     if box is not None:
         start = mirrored(start.unsqueeze(1), *box)[:, 0]
-    stream, in_graph = Stream(problem_seeds(seed, plan.shape[0], plan.device)), _in_graph(plan)
+    stream = Stream(problem_seeds(seed, plan.shape[0], plan.device))
+    in_graph = torch.compiler.is_compiling() or (
+        plan.is_cuda and torch.cuda.is_current_stream_capturing()
+    )
     timed = stop is not None or deadline is not None
     require(not (timed and in_graph), "stop and deadline must be None in a captured search")
     stopping = Stopping(stop, deadline, start) if timed else None
@@ -101,7 +102,7 @@ def optimize(
         for i in range(iterations):
             told, scored = _iterate(method, cost, state, Noise(stream, i), box)
             lowest.append(scored.costs.amin(1))
-            # No error can be raised from a graph: a problem without a finite cost stays as it is.
+            # A graph cannot raise: a problem without a finite cost keeps its state.
             state = choose(lowest[-1] == _INF, state, told) if in_graph else told
             history.append(told.cost)
             if callback is not None:
@@ -124,9 +125,8 @@ def planning_step(
     Args:
         method: whose state has a mean and a std: `CEM`, or `MPPI` without a correlation.
         bounds: as in `optimize`.
-    Returns: a function (cost, mean, std [B, H, A], noise [B, S, H, A], standard normal) -> the
-        next mean and std, and the costs [B, S]. Where all costs of a problem are broken its mean
-        and std stay as they are.
+    Returns: a function (cost, mean, std [B, H, A], noise [B, S, H, A], standard normal) -> the next
+        mean and std, and the costs [B, S]. If all costs of a problem are non-finite, both stay.
     """
     instance("method", method, Method, "CEM()")
     instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
@@ -163,7 +163,7 @@ def _iterate(
         if needs_grad:
             rule = "cost must be differentiable for a method that asks for its gradient"
             require(costs.requires_grad, rule)
-            # The sum of all costs: a candidate's cost depends on its own actions alone.
+            # Of the sum of all costs, because each depends on its own candidate alone.
             (grads,) = torch.autograd.grad(costs.sum(), leaf)
             grads = grads.nan_to_num(0.0, 0.0, 0.0)
     costs = costs.detach().nan_to_num(_INF, _INF, _INF)
@@ -174,7 +174,7 @@ def _iterate(
 def _box(
     method: Method[Any], plan: Tensor, bounds: Bounds | None, committed: Tensor | None = None
 ) -> _Box | None:
-    """The bounds, and the committed actions as a box without extent."""
+    """The bounds as a box, in which committed actions are fixed."""
     instance("bounds", bounds, Bounds, "Bounds(-1, 1)", optional=True)
     if bounds is not None and method.discrete:
         raise ValueError(f"bounds must be None for {method}: its actions are choices")
@@ -200,14 +200,8 @@ def _project(actions: Tensor, box: _Box | None) -> Tensor:
     return actions.clamp(*box) if actions.ndim == 4 else actions.unsqueeze(1).clamp(*box)[:, 0]
 
 
-def _in_graph(plan: Tensor) -> bool:
-    if torch.compiler.is_compiling():
-        return True
-    return plan.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:
-    """The two questions that need the host: asked once, after the loop."""
+    """The two checks that need the host, once after the loop."""
     dead = lowest.isinf().any(0)
     stuck = dead.new_zeros(())
     if box is not None:
@@ -230,14 +224,14 @@ def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:
 
 
 class Stopping:
-    """Looks at a search from outside: has its plan settled, is the time over?
+    """Decides whether a search has settled or its time is over.
 
-    Settled is a problem whose method looks no further than `stop` around its plan, which has moved
-    by no more since the last look. It keeps the state it has then, however long others search.
+    A problem has settled if the method's spread and the plan's last move are at most `stop`. It
+    then keeps its state while other problems continue.
 
-    On a GPU the host reads the answer of the look before the last one, `LOOK` iterations back: the
-    device never runs out of work. The clock compares the time with the marks in the device's queue
-    (`marks` makes them) that were passed, and waits for the first of them alone.
+    On a GPU the host reads the answer of the previous check, `LOOK` iterations old, so that the
+    device always has work. The clock compares the time with the marks in the device's queue (made
+    by `marks`) that the device has passed. It waits for the first mark only.
     """
 
     def __init__(
@@ -263,9 +257,9 @@ class Stopping:
         self._answer: tuple[Any, Tensor] | None = None
 
     def over(self, done: int, plan: Callable[[], Tensor], kept: Callable[[], Any]) -> Stopped:
-        """What ends the search after `done` iterations; "iterations" if it goes on.
+        """What ends the search after `done` iterations; "iterations" if it continues.
 
-        `plan` and `kept` give what would be returned now: [B, H, A], and the state with all else.
+        `plan` and `kept` return the present plan [B, H, A], and the state with all else.
         """
         if self._stop is not None and done % LOOK == 0 and self._look(plan(), kept(), self._stop):
             return "converged"
@@ -273,7 +267,7 @@ class Stopping:
         return "deadline" if late else "iterations"
 
     def result(self, kept: Any) -> Any:
-        """What is returned: where a problem has settled, what it had then."""
+        """The result; settled problems get the one they had when they settled."""
         return kept if self._kept is None else choose(self._settled, self._kept, kept)
 
     def _look(self, plan: Tensor, kept: Any, stop: float) -> bool:
@@ -296,7 +290,7 @@ class Stopping:
         return bool(before[1])
 
     def _late(self, done: int, limit: float) -> bool:
-        """Whether the work that is queued and one more iteration would end after the limit."""
+        """Whether the queued work and one more iteration would end after the limit."""
         passed = done
         if self._marks is not None:
             self._queue.append(self._mark())
@@ -310,7 +304,7 @@ class Stopping:
         if passed > self._passed:
             self._pace = (now - self._at) / (passed - self._passed)
             self._passed, self._at = passed, now
-        # What is queued began to run at the last mark that was passed.
+        # The queued work began at the last mark that was passed.
         return now > limit or self._at + (done + 1 - passed) * self._pace > limit
 
     def _mark(self) -> Any:

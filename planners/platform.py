@@ -20,7 +20,7 @@ __all__ = ["Costable", "StableWorldModelSolver"]
 
 @runtime_checkable
 class Costable(Protocol):
-    """What the platform calls a model, or an evaluator, that scores candidates."""
+    """A model or an evaluator of the platform that scores candidates."""
 
     def get_cost(self, info_dict: dict[str, Any], action_candidates: Tensor) -> Tensor:
         """Costs [B, S] of candidates [B, S, H, A]."""
@@ -28,25 +28,25 @@ class Costable(Protocol):
 
 @dataclass(eq=False, repr=False)
 class StableWorldModelSolver(Generic[StateT]):
-    """Satisfies stable-worldmodel's `Solver` protocol, so that `WorldModelPolicy` can use it.
+    """Implements stable-worldmodel's `Solver` protocol, for use in its `WorldModelPolicy`.
 
-    Other than the platform's own solvers it gives each environment its own random stream, so that
-    `batch_size` is a matter of speed alone, and keeps to `bounds`. `action_dim` (controls, or
-    options of all choices, times action block), `n_envs` and `horizon` are 0 before `configure`.
+    Each environment has its own random stream, so `batch_size` changes speed alone, and plans stay
+    inside `bounds`; the platform's own solvers do neither. `action_dim` (controls, or options of
+    all choices, times action block), `n_envs` and `horizon` are 0 before `configure`.
 
-    Raises: ValueError on a number below 1, TypeError on an argument of another kind.
+    Raises: ValueError on a number below 1, TypeError on an argument of another type.
     """
 
     method: Method[StateT]  #: Which planner; a discrete one for an action space of choices.
     cost: Costable  #: The platform's model or evaluator, with `get_cost(info, candidates)`.
     _: KW_ONLY
     iterations: int  #: Of the method, per plan.
-    #: In the environment's units; give the mean and std of the platform's action scaler. None means
-    #: the box of the action space, as if the model took raw actions; it warns.
+    #: In the environment's units, with the mean and std of the platform's action scaler. None means
+    #: the box of the action space and raw actions; it warns.
     bounds: Bounds | None = None
-    seed: int = 1234  #: Of the streams; a problem is its place among those that need a plan.
-    #: Environments planned at once; None means all. 1 is the platform's own default, and all that
-    #: LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
+    seed: int = 1234  #: Of the streams, one for each place among the problems to plan.
+    #: Environments planned at once; None means all. 1 is the platform's default, and the only value
+    #: that LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
     batch_size: int | None = 1
     device: torch.device | str = "cpu"  #: Of the search.
     dtype: torch.dtype = torch.float32  #: Of the search.
@@ -67,7 +67,7 @@ class StableWorldModelSolver(Generic[StateT]):
         self._box = self.bounds
 
     def configure(self, *, action_space: Any, n_envs: int, config: Any) -> None:
-        """Take over sizes: a vectorised space, a box or choices, and the platform's `PlanConfig`.
+        """Set the sizes from a vectorised space, a box or choices, and a `PlanConfig`.
 
         Raises: ValueError if the space and the method do not fit.
         Warns: RuntimeWarning if the space has a box and `bounds` is None.
@@ -94,12 +94,11 @@ class StableWorldModelSolver(Generic[StateT]):
         """Plan for every environment in `info_dict`.
 
         Args:
-            info_dict: tensors or arrays [B, …]; anything else is passed on as it is.
+            info_dict: tensors or arrays [B, …]; other values are passed on unchanged.
             init_action: [B, T ≤ H, A], the start, or the numbers of choices; the rest is zero.
         Returns: the platform's dictionary: `actions` [B, H, A] (the numbers of choices) and `mean`
-            on the CPU, `var` (a standard deviation, as there), `costs`, and what `callbacks` saw.
-        Raises: RuntimeError before `configure`; ValueError if `init_action` has another shape, or
-            `info_dict` holds nothing of B environments.
+            on the CPU, `var` (a standard deviation, as there), `costs`, and `callbacks`' results.
+        Raises: RuntimeError before `configure`; ValueError on another shape or without a batch.
         """
         if not self.horizon:
             raise RuntimeError("configure must be called before solve")
@@ -149,7 +148,7 @@ class StableWorldModelSolver(Generic[StateT]):
             if S not in expanded:
                 expanded.clear()
                 expanded[S] = {name: part(value, S) for name, value in info.items()}
-            # The same dictionary in every iteration: the platform's models keep encodings in it.
+            # The same dictionary in every iteration: the platform's models cache encodings in it.
             return self.cost.get_cost(expanded[S], candidates)
 
         def record(now: Progress) -> None:

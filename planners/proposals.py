@@ -1,4 +1,4 @@
-"""Plans that others propose, checked by the cost: the best is taken, or refined."""
+"""Proposed plans, scored by the cost: the best is executed or refined."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from planners.noise import Noise
 __all__ = ["Proposals", "ProposalsState"]
 
 Source = Tensor | Callable[[Tensor, Noise], Tensor] | Method[Any]
-"""Plans [B, P, H, A] in planning units: given, or made from the start [B, H, A] and noise; a method
-stands for its first candidates, such as `PredictiveSampling(8, 0.3)` for variants of the start."""
+"""Plans [B, P, H, A] in planning units, or a function of the start [B, H, A] and noise, or a method
+whose first candidates are taken, such as `PredictiveSampling(8, 0.3)` for variants of the start."""
 
 
 class ProposalsState(NamedTuple):
@@ -29,38 +29,36 @@ class ProposalsState(NamedTuple):
 
     @property
     def spread(self) -> Tensor | float:
-        """As the method, once it looks around; inf where there is none."""
+        """That of the method once it searches; inf without a method."""
         looks = self.begun and self.inner is not None
-        spread: Tensor | float = self.inner.spread if looks else torch.inf
-        return spread
+        return self.inner.spread if looks else torch.inf
 
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """The cheapest of some proposed plans, and what a method makes of it.
+    """The cheapest of several proposed plans, refined by a method.
 
         first iteration     cost(start), cost(proposal_1), …, cost(proposal_P)
         later iterations    `method`, begun at the cheapest of them
         plan                the cheapest candidate ever scored
 
-    Choose it where a policy, a record or the last plan knows roughly what to do: imagining a few
-    proposals replaces hundreds of random ones. Nothing is averaged across proposals, so two ways
-    around a wall never become one into it, and the plan never costs more than the best proposal.
-    The start stands among them; under `MPC` it is the rest of the last plan. Proposals are of one
-    moment: give them step by step, `mpc.act(cost, method=Proposals(method, plans, bounds))`.
+    Choose it where a policy, a record or the last plan knows roughly what to do: a few proposals
+    replace hundreds of random candidates. Proposals are never averaged, so two ways around a wall
+    do not become one into it, and the plan never costs more than the best proposal. The start is
+    one of them; under `MPC` it is the rest of the last plan. Proposals belong to one moment: pass
+    new ones at each step, `mpc.act(cost, method=Proposals(method, plans, bounds))`.
 
     Raises: ValueError if more than a quarter of the proposed numbers lie outside of `bounds`, or
-        one by more than their width; later, if proposals are not [B, P, H, A]. TypeError on an
-        argument of another kind.
+        one by more than their width; later, if proposals are not [B, P, H, A]. TypeError on others.
     Source: best of N, LeWAM, arXiv:2610.12818; a small search around a proposal with a floor on σ,
         PRISM, arXiv:2606.07974.
     """
 
-    #: What refines, with a narrow spread that has a floor, such as
-    #: `CEM(16, 4, init_std=0.3, min_std=0.05)`; None takes the cheapest and searches no more.
+    #: Refines the cheapest, with a narrow spread that has a floor, such as
+    #: `CEM(16, 4, init_std=0.3, min_std=0.05)`; None does not search further.
     method: Method[Any] | None
     candidates: Source | tuple[Source, ...] = ()  #: A `Source`, or a tuple of them; () for none.
-    #: Those of the search, which clamps what lies outside; proposals in other units are refused.
+    #: Those of the search, which clamps to them; proposals in other units are refused.
     bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +78,7 @@ class Proposals:
     def init(
         self, plan: Tensor, previous: ProposalsState | None = None, steps: int = 0
     ) -> ProposalsState:
-        """The start; the method keeps of its own last search what it keeps."""
+        """The start; the method keeps what it keeps of its own last search."""
         kept = self.method and self.method.init(plan, previous and previous.inner, steps)
         return ProposalsState(kept, plan, plan.new_full(plan.shape[:1], torch.inf))
 
@@ -111,7 +109,7 @@ class Proposals:
         return self.candidates if isinstance(self.candidates, tuple) else (self.candidates,)
 
     def _proposed(self, plan: Tensor, noise: Noise) -> Tensor:
-        """The start and what all sources propose: [B, 1 + P, H, A]."""
+        """The start and the proposals of all sources: [B, 1 + P, H, A]."""
         found, (B, H, A) = [plan.unsqueeze(1)], plan.shape
         for source in self._sources:
             if isinstance(source, Tensor):
@@ -129,7 +127,7 @@ class Proposals:
         return torch.cat(found, 1)
 
     def _check(self, plans: Tensor) -> None:
-        """Refuse other units: asked once, where there are bounds to tell."""
+        """Refuse proposals in other units; checked once, if there are bounds."""
         if self.bounds is None or torch.compiler.is_compiling() or not plans.numel():
             return
         low, high = self.bounds.box(plans)

@@ -28,13 +28,13 @@ def _around(
 
 
 def _weighted_mean(candidates: Tensor, weights: Tensor) -> Tensor:
-    """Σ_s w_s a_s, [B, H, A] from [B, S, H, A] and [B, S]; summed along memory, as in `lowest`."""
+    """Σ_s w_s a_s, [B, H, A] from [B, S, H, A] and [B, S]; the samples are last, as in `lowest`."""
     flat = candidates.flatten(2).transpose(1, 2).contiguous()
     return (flat * weights.unsqueeze(1)).sum(-1).view(candidates.shape[0], *candidates.shape[2:])
 
 
 class Gaussian(NamedTuple):
-    """A Gaussian with independent coordinates, and what it would have executed."""
+    """A Gaussian with independent coordinates, and the plan to execute."""
 
     mean: Tensor  #: [B, H, A]
     spread: Tensor  #: [B, H, A], σ
@@ -49,7 +49,7 @@ class CEM:
         a_s  = μ + σ ε_s,  ε_s ~ N(0, I),  a_0 = μ
         μ, σ ← mean and standard deviation (divisor K − 1) of the K candidates of least cost
 
-    Choose it first: it needs no gradient, few settings, and forgives rough costs.
+    Choose it first: it needs no gradient, has few settings, and tolerates rough costs.
 
     Source: Rubinstein & Kroese, The Cross-Entropy Method (2004); defaults: LeWM, arXiv:2603.19312,
         and its released solver.
@@ -58,7 +58,7 @@ class CEM:
     num_samples: int = 300  #: S, candidates per iteration.
     num_elites: int = 30  #: K, in [2, S].
     init_std: Std = 1.0  #: σ at the start, a number or one per action dim, in planning units.
-    min_std: float = 0.0  #: Smallest σ; above 0 it keeps the search alive when elites agree early.
+    min_std: float = 0.0  #: Smallest σ; above 0 the search goes on when elites agree early.
     momentum: float = 0.0  #: Weight of the old μ and σ in the new ones, in [0, 1).
     keep_mean: bool = True  #: Whether candidate 0 is the mean itself.
     returns: Literal["mean", "best"] = "mean"  #: Or the best candidate of the last iteration.
@@ -110,18 +110,17 @@ class ICEMState(NamedTuple):
 
 @dataclass(frozen=True)
 class ICEM:
-    """Improved cross-entropy method: more from fewer candidates.
+    """Improved cross-entropy method: better plans from fewer candidates.
 
         a_s  = μ + σ η_s,  η coloured with exponent β;  a share ξ of the last elites stays in
         S_i  = max(S γ^{−i}, 2K)
         μ, σ ← α (μ, σ) + (1 − α) (mean and standard deviation of the K elites)
 
-    Choose it when cost evaluations are few and good plans push the same way for several steps. The
-    plan is the best candidate of the last iteration. The next control step starts around the
-    shifted mean and scores the shifted elites again. Other than in the source the mean is always a
-    candidate, not only in the last iteration; a shifted elite ends with its last action again, not
-    with a random one; the first start is the plan given, not the middle of the box; σ is in
-    planning units, not in half widths of the box.
+    Choose it when you can afford few cost evaluations and good plans go the same way for several
+    steps. The plan is the best candidate of the last iteration. The next control step starts around
+    the shifted mean and scores the shifted elites again. It differs from the source: the mean is a
+    candidate in every iteration, a shifted elite ends with its last action again, not with a random
+    one, the first start is the given plan, and σ is in planning units, not half widths of the box.
 
     Source: Pinneri et al., arXiv:2008.06389, Algorithm 1, and its released code; K, α, ξ, γ, σ as
         there, β of the middle of its task-dependent range.
@@ -181,16 +180,16 @@ class ICEM:
 
 @dataclass(frozen=True)
 class MPPI:
-    """Path-integral control: cheap candidates pull the plan, in proportion to e^{−cost/λ}.
+    """Path-integral control: average the candidates, weighted by e^{−cost/λ}.
 
         a_s = μ + σ ε_s,  a_0 = μ
         w_s = softmax_s(−cost_s / λ),  over all candidates or the `top_k` cheapest
         μ   ← Σ_s w_s a_s,   and with `adapt_std`  σ² ← Σ_s w_s (a_s − μ)²
 
-    Choose it where the controller must move smoothly between replans: the average of many
-    candidates changes less than the best few. λ is in units of the cost: far above the spread of
-    costs nothing is learned, far below only the best candidate counts. With
-    `correlation=Integrated()` it is smooth MPPI, with `Kernel(J)` kernel MPPI.
+    Choose it where plans must change smoothly from step to step: the average of many candidates
+    changes less than the best few. λ is in units of the cost: far above the spread of costs nothing
+    is learned, far below only the best candidate counts. With `correlation=Integrated()` it is
+    smooth MPPI, with `Kernel(J)` kernel MPPI.
 
     TD-MPC2's planner, without its policy prior and its noise while training, is `MPPI(512, 2.0,
     2.0, top_k=64, adapt_std=True, min_std=0.05, returns="sample")` with 6 iterations under
@@ -223,7 +222,7 @@ class MPPI:
         require(whole, f"decay must be 1 without top_k, got {self.decay}")
 
     def init(self, plan: Tensor, previous: Gaussian | None = None, steps: int = 0) -> Gaussian:
-        """The nominal plan at the start, or at the mean so far where a candidate was executed."""
+        """The nominal plan: the start, or the shifted mean if a candidate was executed."""
         mean = plan
         if previous is not None and steps and self.returns == "sample":
             mean = shift(previous.mean, steps, plan)
@@ -272,13 +271,13 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictiveSampling:
-    """The simplest planner that works: random changes of the plan, the best one stays.
+    """The simplest planner that works: change the plan at random and keep the cheapest.
 
         a_0 = plan,  a_s = plan + σ ε_s
         plan ← the cheapest candidate
 
-    Choose it as the baseline to beat, or when an iteration must be as cheap as possible. Its cost
-    never rises. `correlation=Kernel(J)` gives the few spline knots of the source.
+    Choose it as a baseline, or when an iteration must be as cheap as possible. Its cost never
+    rises. `correlation=Kernel(J)` gives the few spline knots of the source.
 
     Source: Howell et al., arXiv:2212.00541, Section 4; S as in `CEM`, not the source's 10.
     """
@@ -293,7 +292,7 @@ class PredictiveSampling:
         row("std", self.std)
 
     def init(self, plan: Tensor, *_: object) -> Best:
-        """The start is the plan. σ never falls: a plan that stays may still be beaten."""
+        """The start is the plan. σ stays constant, so the search never settles."""
         return Best(plan, unscored(plan), spread=torch.inf)
 
     def ask(self, state: Best, noise: Noise) -> Tensor:

@@ -1,4 +1,4 @@
-"""Methods around methods: the best of all iterations, a search then a polish, constraints."""
+"""Methods around methods: best of all iterations, search then polish, constraints."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,10 +17,10 @@ __all__ = ["AugmentedLagrangian", "BestSoFar", "LagrangianState", "Refine", "Tur
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """The cheapest candidate ever scored, whatever the method makes of it.
+    """The cheapest candidate of all iterations, whatever the method returns.
 
-    Choose it when the plan is executed as it is and the cost can be trusted; it never rises. An
-    average (CEM's mean, MPPI) is safer where the cost has errors that a search exploits.
+    Choose it when the plan is executed as it is and the cost can be trusted; its cost never rises.
+    An average (CEM's mean, MPPI) is safer where the cost has errors that a search exploits.
     """
 
     method: Method[Any]  #: Any method.
@@ -34,7 +34,7 @@ class BestSoFar:
         return self.method.discrete
 
     def init(self, plan: Tensor, previous: Best | None = None, steps: int = 0) -> Best:
-        """Nothing is scored yet: the start stands in. The wrapped method keeps what it keeps."""
+        """The start is the plan until something is scored. The wrapped method's state is inside."""
         inner = self.method.init(plan, previous and previous.inner, steps)
         return Best(plan, unscored(plan), inner.spread, inner)
 
@@ -43,7 +43,7 @@ class BestSoFar:
         return self.method.ask(state.inner, noise)
 
     def tell(self, state: Best, scored: Scored) -> Best:
-        """Compare this iteration's best candidate with the best so far."""
+        """Compare the best candidate of this iteration with the best so far."""
         candidate, cost = best(scored.candidates, scored.costs)
         better = cost < state.cost
         nominal = torch.where(better[:, None, None], candidate, state.nominal)
@@ -56,21 +56,21 @@ class BestSoFar:
 
 
 class Turns(NamedTuple):
-    """Both methods' states, and whose turn it is."""
+    """The states of both methods, and whose turn it is."""
 
     iteration: int  #: how many are done
     first: Any
-    second: Any  #: before the first is done what it keeps of an earlier search
-    cost: Tensor  #: [B], of the method whose turn it was
-    spread: Tensor | float = torch.inf  #: of the second: a search does not end before its turn
+    second: Any  #: during the first one's turn, what it keeps of the last search
+    cost: Tensor  #: [B], of the last active method
+    spread: Tensor | float = torch.inf  #: of the second; inf before its turn
 
 
 @dataclass(frozen=True)
 class Refine:
-    """A first method for `after` iterations, then a second one from where it ended.
+    """A first method for `after` iterations, then a second one from its plan.
 
     Choose `Refine(CEM(), GradientDescent(), after=…)` where the cost is smooth but has several
-    valleys: sampling finds the valley, gradients its floor. Both are discrete, or both are not.
+    minima: sampling finds the valley, gradients its lowest point. `discrete` must agree.
 
     Source: CEM then gradient descent: Huang et al., CEM-GD, arXiv:2112.07746.
     """
@@ -93,19 +93,19 @@ class Refine:
         return self.first.discrete
 
     def init(self, plan: Tensor, previous: Turns | None = None, steps: int = 0) -> Turns:
-        """Both methods' starts; each keeps of its own last search what it keeps."""
+        """The states of both methods; each keeps what it keeps of its own last search."""
         first = self.first.init(plan, previous and previous.first, steps)
         second = self.then.init(plan, previous and previous.second, steps)
         return Turns(0, first, second, first.cost)
 
     def ask(self, state: Turns, noise: Noise) -> Tensor:
-        """As the method whose turn it is."""
+        """Candidates of the active method."""
         if state.iteration < self.after:
             return self.first.ask(state.first, noise)
         return self.then.ask(state.second, noise.later(self.after))
 
     def tell(self, state: Turns, scored: Scored) -> Turns:
-        """As the method whose turn it is; the second starts at the first one's plan."""
+        """The active method's update; the second starts at the first one's plan."""
         done, first, second = state.iteration + 1, state.first, state.second
         if done > self.after:
             scored = scored._replace(noise=scored.noise.later(self.after))
@@ -117,7 +117,7 @@ class Refine:
         return Turns(done, first, second, first.cost)
 
     def plan(self, state: Turns) -> Tensor:
-        """Of the method whose turn it was."""
+        """The plan of the method that was active last."""
         second = state.iteration > self.after
         return self.then.plan(state.second) if second else self.first.plan(state.first)
 
@@ -135,10 +135,10 @@ class LagrangianState(NamedTuple):
     cost: Tensor  #: [B], its cost, without penalties
     violation: Tensor  #: [B], how far its worst constraint is beyond `tolerance`; 0 if feasible
     before: Tensor  #: [B, H, A], the best candidate at the last update
-    spread: Tensor  #: [B], how far it moved between two updates; inf while it is not feasible
+    spread: Tensor  #: [B], how far it moved between two updates; inf while infeasible
     iteration: int = 0  #: how many are done
-    since: int = 0  #: the iteration the wrapped method last started anew in
-    descends: bool = False  #: whether gradients were asked for since the last update
+    since: int = 0  #: iteration of the wrapped method's last restart
+    descends: bool = False  #: whether gradients were used since the last update
 
 
 @dataclass(frozen=True)
@@ -148,17 +148,17 @@ class AugmentedLagrangian:
         method minimises  cost + ρ/2 Σ_j max(0, λ_j/ρ + c_j)² − Σ_j λ_j²/2ρ
         every `every` iterations:  λ_j ← max(0, λ_j + ρ c_j),  ρ ← γρ where c stays broken
 
-    Choose it when a plan must keep out of somewhere, not merely be charged for it: a weight would
-    have to be large (a stiff problem) yet never large enough. The plan is the cheapest candidate so
-    far whose constraints hold up to `tolerance`; while there is none, the one that breaks them
-    least, so read `LagrangianState.violation` (a callback sees it) before trusting it. Wrap the
-    method directly: `BestSoFar` outside would not know the constraints. The next control step keeps
-    λ and what the wrapped method keeps, and may have a constraint of its own, with as many rows:
-    `controller.act(cost, method=replace(method, constraint=…))`.
+    Choose it when a plan must satisfy a constraint, not only pay for breaking it; a fixed weight
+    would have to be very large. The plan is the cheapest candidate so far whose constraints hold up
+    to `tolerance`, or else the one that breaks them least: read `LagrangianState.violation` in a
+    callback before you trust it. Wrap the method directly, because `BestSoFar` outside would not
+    know the constraints. The next control step keeps λ and what the wrapped method keeps. It may
+    have its own constraint with as many rows: `controller.act(cost, method=replace(method,
+    constraint=…))`.
 
-    After an update a sampling method, whose spread has shrunk, starts again from its plan; a
-    gradient method goes on, because the first steps of a new Adam are long ones. "Stays broken" is
-    two updates in a row with less than half of c gone: a rule may still swing through c = 0.
+    After an update a sampling method starts again from its plan, because its spread has shrunk. A
+    gradient method goes on, because a new Adam begins with long steps. A constraint "stays broken"
+    if two updates in a row remove less than half of c: an optimizer may still swing through c = 0.
 
     Source: Hestenes (1969), Powell (1969); inequality form: Nocedal & Wright, Numerical
         Optimization, Section 17.4, whose rule for ρ expects a converged method at each update.
@@ -166,8 +166,7 @@ class AugmentedLagrangian:
 
     method: Method[Any]  #: Any method.
     constraint: Cost  #: [B, S, H, A] -> [B, S, C], satisfied where ≤ 0; once per iteration.
-    #: Iterations between two updates of λ, enough for the method to converge roughly. A gradient
-    #: method with a single start does not settle within half the default.
+    #: Iterations between updates of λ. A gradient method with one start needs more than half of it.
     every: int = 10
     #: ρ at the start, in units of cost per squared constraint: the default suits costs and
     #: constraints of the order of 1; scale it with the cost.
@@ -189,18 +188,18 @@ class AugmentedLagrangian:
     def init(
         self, plan: Tensor, previous: LagrangianState | None = None, steps: int = 0
     ) -> LagrangianState:
-        """No prices yet, or those of the last search."""
+        """No multipliers yet, or those of the last search."""
         inner, inf = self.method.init(plan, previous and previous.inner, steps), unscored(plan)
         none = plan.new_zeros(len(plan), 1)
         λ, ρ = previous.multiplier if previous else none, torch.full_like(inf, self.penalty)
         return LagrangianState(inner, λ, ρ, none[:, 0], inf, none, plan, inf, inf, plan, inf)
 
     def ask(self, state: LagrangianState, noise: Noise) -> Tensor:
-        """As the wrapped method."""
+        """Candidates of the wrapped method."""
         return self.method.ask(state.inner, noise.later(state.since))
 
     def tell(self, state: LagrangianState, scored: Scored) -> LagrangianState:
-        """Add the penalties, pass on, and update the multipliers when it is time."""
+        """Add the penalties, update the method, and the multipliers when it is time."""
         a, costs, grads = scored.candidates, scored.costs, scored.grads
         λ, ρ = state.multiplier[:, None], state.penalty[:, None, None]
         wants_grad = grads.numel() > 0
@@ -214,7 +213,7 @@ class AugmentedLagrangian:
             added = (ρ / 2 * (λ / ρ + c).clamp_min(0).square() - λ.square() / (2 * ρ)).sum(-1)
             if wants_grad:
                 grads = grads + torch.autograd.grad(added.sum(), leaf)[0].nan_to_num(0, 0, 0)
-        # A constraint without a value is broken.
+        # A constraint that is not finite counts as broken.
         c = c.detach().nan_to_num(torch.inf, torch.inf, -torch.inf)
         total = (costs + added.detach()).nan_to_num(torch.inf, torch.inf, torch.inf)
         inner = Scored(a, total, grads, scored.noise.later(state.since))
@@ -246,7 +245,7 @@ class AugmentedLagrangian:
         return state.nominal
 
     def _update(self, state: LagrangianState) -> LagrangianState:
-        """New prices, from the constraints at the cheapest candidate since the last update."""
+        """New multipliers, from the constraints at the cheapest candidate since the last update."""
         λ, ρ, c = state.multiplier, state.penalty[:, None], state.limits
         broken = c.amax(-1).clamp_min(0)
         stays = broken > torch.clamp(0.5 * state.broken, min=self.tolerance)

@@ -1,4 +1,4 @@
-"""Every check of an argument, once. An error names the argument, the rule and what came."""
+"""Every check of an argument. An error names the argument, the rule and what came."""
 
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def check_count(name: str, value: Any, at_least: int = 1) -> None:
+def count(name: str, value: Any, at_least: int = 1) -> None:
     """A whole number of at least `at_least`."""
     rule = f"{name} must be a whole number of at least {at_least}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -19,7 +19,7 @@ def check_count(name: str, value: Any, at_least: int = 1) -> None:
         raise ValueError(f"{name} must be below 2**63, got {value}")
 
 
-def check_integer(name: str, value: Any) -> None:
+def integer(name: str, value: Any) -> None:
     """Any integer, or an integer tensor []."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if isinstance(value, Tensor):
@@ -29,7 +29,7 @@ def check_integer(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an integer, got {got}")
 
 
-def check_device(name: str, value: Any) -> None:
+def device(name: str, value: Any) -> None:
     """A device as torch names it."""
     try:
         torch.device(value)
@@ -37,8 +37,8 @@ def check_device(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a device of torch, got {value!r}") from error
 
 
-def check_number(name: str, value: Any, interval: str = "[0, inf)") -> None:
-    """A number in an interval that is open above."""
+def number(name: str, value: Any, interval: str = "[0, inf)") -> None:
+    """A number in an interval that excludes its upper end."""
     rule = f"{name} must be in {interval}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(rule)
@@ -47,19 +47,19 @@ def check_number(name: str, value: Any, interval: str = "[0, inf)") -> None:
         raise ValueError(rule)
 
 
-def check_kind(name: str, value: Any, kind: type | Callable[..., Any]) -> None:
-    """An object of a class, or, where `kind` is `callable`, a function or what acts as one."""
+def kind(name: str, value: Any, kind: type | Callable[..., Any]) -> None:
+    """An instance of a class; or a callable, where `kind` is `callable`."""
     if not (isinstance(value, kind) if isinstance(kind, type) else kind(value)):
         raise TypeError(f"{name} must be {kind.__name__}, got {type(value).__name__}")
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+def choice(name: str, value: str, choices: Sequence[str]) -> None:
     """One of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def check_samples(z: Tensor, name: str = "z", *, axes: str = "N, D", at_least: int = 1) -> None:
+def samples(z: Tensor, name: str = "z", *, axes: str = "N, D", at_least: int = 1) -> None:
     """A floating tensor [..., N, D] that holds enough samples."""
     if not isinstance(z, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(z).__name__}")
@@ -72,9 +72,9 @@ def check_samples(z: Tensor, name: str = "z", *, axes: str = "N, D", at_least: i
         )
 
 
-def check_directions(directions: Tensor, z: Tensor) -> None:
+def directions(directions: Tensor, z: Tensor) -> None:
     """[M, D] for z [..., D]."""
-    check_kind("directions", directions, Tensor)
+    kind("directions", directions, Tensor)
     if not directions.is_floating_point():
         raise TypeError(f"directions must be floating point, got {directions.dtype}")
     dim = z.shape[-1]
@@ -84,11 +84,11 @@ def check_directions(directions: Tensor, z: Tensor) -> None:
         )
 
 
-def check_shares(mask: Tensor | None, sample_weight: Tensor | None, z: Tensor) -> None:
-    """Both for the samples of z [..., N, D]."""
+def shares(mask: Tensor | None, sample_weight: Tensor | None, z: Tensor) -> None:
+    """A mask and sample weights that match the samples of z [..., N, D]."""
     for name, given in (("mask", mask), ("sample_weight", sample_weight)):
         if given is not None:
-            check_kind(name, given, Tensor)
+            kind(name, given, Tensor)
         if given is not None and given.shape != z.shape[:-1]:
             raise ValueError(
                 f"{name} must be {list(z.shape[:-1])} to match z {list(z.shape)}, "
@@ -100,8 +100,3 @@ def check_shares(mask: Tensor | None, sample_weight: Tensor | None, z: Tensor) -
         raise TypeError(f"sample_weight must be floating point, got {sample_weight.dtype}")
     if sample_weight is not None and sample_weight.requires_grad:
         raise ValueError("sample_weight must not require a gradient: the loss has none for it")
-
-
-def full_precision(z: Tensor) -> Tensor:
-    """z in float32, or as it is in float64."""
-    return z if z.dtype == torch.float64 else z.float()

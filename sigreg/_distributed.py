@@ -1,4 +1,4 @@
-"""One sum over ranks. The only file that touches torch.distributed."""
+"""The sum over ranks. No other file uses torch.distributed."""
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -13,10 +13,9 @@ Group: TypeAlias = 'ProcessGroup | DeviceMesh | Literal["auto"] | None'
 
 
 def group_name(group: Group) -> str:
-    """Name of the group to sum over, "" for this process alone.
+    """Name of the group to sum over; "" means this process alone.
 
-    "auto" is the default group if one is initialised when this is called, not when the layer was
-    built: layers are often built before the process group.
+    "auto" is looked up at every call, because layers are often built before the process group.
     """
     if group is None or not torch.distributed.is_available():
         return ""
@@ -32,7 +31,7 @@ def group_name(group: Group) -> str:
                 f"group must be one dimension of a device mesh, such as mesh['dp'], got {group}"
             )
         group = group.get_group()
-    # What new_group gives to ranks outside of it; an object of its own kind.
+    # `new_group` returns this object to ranks outside the group.
     outside: Any = torch.distributed.GroupMember.NON_GROUP_MEMBER
     known = isinstance(group, torch.distributed.ProcessGroup)
     if group == outside or (known and torch.distributed.get_rank(group) < 0):
@@ -51,7 +50,7 @@ def _resolve(name: str) -> "ProcessGroup":
 
 
 def whereabouts(name: str) -> tuple[int, int]:
-    """(how many ranks, which of them this is); (1, 0) for ""."""
+    """The number of ranks and the number of this one; (1, 0) for ""."""
     if not name:
         return 1, 0
     group = _resolve(name)
@@ -59,14 +58,14 @@ def whereabouts(name: str) -> tuple[int, int]:
 
 
 def device_of(name: str) -> torch.device:
-    """Where the group's messages live: the current GPU for NCCL, else the CPU."""
+    """The device of the group's messages: the current GPU for NCCL, else the CPU."""
     if name and "nccl" in torch.distributed.get_backend(_resolve(name)):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Sums, not means: shards of a batch may be uneven or empty."""
+    """Sums, not means: the ranks may hold different numbers of samples, or none."""
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor, name: str) -> Tensor:
@@ -77,16 +76,15 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        # Every rank holds the same loss of the same sums. No message is needed, only the factor
-        # by which DDP and FSDP will divide.
+        # All ranks hold the same loss, so no message is needed. DDP and FSDP divide by the ranks.
         return gradient * ctx.ranks, None
 
 
 def over_ranks(parts: list[Tensor], mark: Tensor | None, name: str) -> list[Tensor]:
-    """Each part summed over the ranks in one message; NaN if the ranks' marks differ.
+    """Sum each part over the ranks in one message; NaN if the ranks' marks differ.
 
-    Marks are digits small enough that any floating dtype adds them and their squares exactly:
-    R Σ m² = (Σ m)² only if all R are equal. No rank waits for its device to learn that.
+    Marks are small digits: every floating dtype adds them and their squares exactly. R Σ m² = (Σ
+    m)² holds only if all R marks are equal. The comparison does not wait for the device.
     """
     if not name:
         return parts
@@ -95,5 +93,5 @@ def over_ranks(parts: list[Tensor], mark: Tensor | None, name: str) -> list[Tens
     total: Tensor = _SumOverRanks.apply(packed, name)  # type: ignore[no-untyped-call]
     *sums, first, second = total.split([part.numel() for part in (*parts, digits, digits)])
     same = (whereabouts(name)[0] * second.double() == first.double().square()).all()
-    valid = torch.where(same, 1.0, torch.nan).to(packed)  # a factor, so that gradients get it too
+    valid = torch.where(same, 1.0, torch.nan).to(packed)  # a factor: gradients become NaN too
     return [(valid * part).view(shape.shape) for part, shape in zip(sums, parts, strict=True)]

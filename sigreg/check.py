@@ -1,10 +1,10 @@
-"""Do many processes compute what one would? A check for one's own ranks, group and layer."""
+"""Check that several processes compute what one would, on your own ranks, group and layer."""
 
 from typing import NamedTuple
 
 import torch
 
-from sigreg._arguments import check_kind
+from sigreg import _arguments as require
 from sigreg._distributed import device_of, group_name, over_ranks, whereabouts
 from sigreg.directions import random_directions
 from sigreg.functional import sigreg_loss
@@ -22,19 +22,19 @@ class DistributedCheck(NamedTuple):
 
 
 def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
-    """Check, on the ranks and group in use, that many processes compute what one would.
+    """Check that the ranks of a group compute what one process would.
 
-    Every rank calls it. A batch known to all is cut into shards of uneven size; loss and averaged
-    gradient are compared with those of the uncut batch, and seed and step between the ranks. It
-    runs where the layer is; without one, where the group sends its messages.
+    Every rank calls it. It cuts a known batch into shards of unequal size and compares loss and
+    averaged gradient with those of the whole batch, and seed and step between the ranks. It runs on
+    the layer's device; without a layer, on the device of the group's messages.
 
     Args:
         regularizer: the layer to check, in its present state; None makes a small one.
     Returns: DistributedCheck, both errors below 1e-4.
-    Raises: RuntimeError if ranks disagree with each other or with one process.
+    Raises: RuntimeError if the ranks disagree with each other or with one process.
     """
     if regularizer is not None:
-        check_kind("regularizer", regularizer, SIGReg)
+        require.kind("regularizer", regularizer, SIGReg)
     layer = SIGReg(num_proj=64) if regularizer is None else regularizer
     name = group_name(layer.group)
     layer = layer.to(device_of(name) if regularizer is None else layer.step.device)
@@ -53,8 +53,8 @@ def check_distributed(regularizer: SIGReg | None = None) -> DistributedCheck:
     (loss, gradient), (shared_loss, shared_gradient) = results
     if shared_loss.isnan():
         raise RuntimeError(
-            f"{ranks} ranks do not look along the same directions, or did not get the message of "
-            f"each other: seed and step must agree and are {layer.seed} and {int(layer.step)} here"
+            f"{ranks} ranks use different directions, or a message was lost: seed and step must "
+            f"agree, got {layer.seed} and {int(layer.step)} here"
         )
     (total,) = over_ranks([shared_gradient], None, name)
     found = DistributedCheck(

@@ -7,26 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sigreg._arguments import (
-    check_count,
-    check_directions,
-    check_integer,
-    check_kind,
-    check_number,
-    check_samples,
-    full_precision,
-)
+from sigreg import _arguments as require
 from sigreg._distributed import Group, group_name, over_ranks
 from sigreg.directions import random_directions, wrap
 from sigreg.null_law import ChiSquareSum, null_law, tail_probability
 from sigreg.quadrature import Quadrature, trapezoid_rule
-from sigreg.reference import ecf_sums, epps_pulley
+from sigreg.reference import ecf_sums, epps_pulley, full_precision
 
 __all__ = ["EmbeddingReport", "collapse_value", "effective_rank", "embedding_report", "noise_floor"]
 
 
 def noise_floor(quadrature: Quadrature | None = None) -> float:
-    """Expected statistic of N(0, I) samples: where a perfect embedding stops.
+    """Expected statistic of N(0, I) samples; a perfect embedding scores this.
 
         Σ_k weight_k (1 − target_k²),   the same for every N, D and M
 
@@ -39,7 +31,7 @@ def noise_floor(quadrature: Quadrature | None = None) -> float:
 
 
 def collapse_value(num_samples: int, quadrature: Quadrature | None = None) -> float:
-    """Statistic of N samples that all sit on the origin.
+    """Statistic of N samples that all lie at the origin.
 
         N Σ_k weight_k (1 − target_k)²,   0.402 N for the default rule
 
@@ -49,31 +41,30 @@ def collapse_value(num_samples: int, quadrature: Quadrature | None = None) -> fl
     Returns: a float, the statistic with φ̂ = 1.
     """
     rule = _rule(quadrature)
-    check_count("num_samples", num_samples)
+    require.count("num_samples", num_samples)
     return float(num_samples * (rule.weight.double() * (1 - rule.target.double()).square()).sum())
 
 
 def effective_rank(covariance: Tensor) -> Tensor:
-    """How many directions share the variance.
+    """The number of directions that share the variance.
 
         exp(−Σ_i p_i ln p_i),   p_i = eigenvalue_i / Σ eigenvalues
 
-    Of the covariance, not its root: thin noise around a plane then counts as the plane.
+    These are eigenvalues of the covariance, not its root: thin noise around a plane adds little.
 
     Args:
         covariance: [..., D, D], symmetric, positive semi-definite.
-    Returns: [...], float64 on the CPU, between 1 and D; 0 if there is no variance at all.
+    Returns: [...], float64 on the CPU, between 1 and D; 0 if there is no variance.
     Raises: TypeError or ValueError unless it is a floating tensor of that shape.
     Source: Roy & Vetterli (2007), there with singular values of the data.
     """
-    check_samples(covariance, "covariance", axes="D, D")
+    require.samples(covariance, "covariance", axes="D, D")
     if covariance.shape[-1] != covariance.shape[-2]:
         raise ValueError(f"covariance must be [..., D, D], got {list(covariance.shape)}")
     values = torch.linalg.eigvalsh(covariance.detach().to("cpu", torch.float64)).clamp_min(0)
     total = values.sum(-1, keepdim=True)
     p = values / total.clamp_min(torch.finfo(torch.float64).tiny)
-    rank: Tensor = torch.special.entr(p).sum(-1).exp() * (total.squeeze(-1) > 0)
-    return rank
+    return torch.special.entr(p).sum(-1).exp() * (total.squeeze(-1) > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,19 +78,19 @@ class EmbeddingReport:
     floor: float  #: its expectation for N(0, I) samples
     excess: float  #: statistic − floor
     collapse: float  #: excess as a fraction of that of a total collapse on the origin
-    #: Probability of so large a statistic from N(0, I) samples, at least 1e-8. With B batches, B
-    #: times the smallest, at most 1, since they may depend on each other.
+    #: Probability that N(0, I) samples score at least this statistic, no less than 1e-8. With B
+    #: batches: B times the smallest, at most 1 (Bonferroni).
     p_value: float
     effective_rank: float  #: exponential entropy of the covariance spectrum
-    gaussian_rank: float  #: the effective rank that N samples of N(0, I) show on average
-    state_rank: float | None  #: what the caller knows of the data's own rank
+    gaussian_rank: float  #: mean effective rank of N samples of N(0, I)
+    state_rank: float | None  #: effective rank of the true states, if given
     scale: float  #: root mean square standard deviation of the coordinates; 1 is the target
     mean_error: float  #: |mean| / √D; about 1 / √N for N(0, I)
     covariance_error: float  #: ‖C − I‖_F / √D; about √((D + 1) / N) for N(0, I), 1 at collapse
     per_direction: Tensor  #: [..., M], the statistic along every direction
     worst_direction: Tensor  #: [D], the direction of the largest statistic in any batch
     worst_statistic: float  #: that statistic
-    worst_p_value: float  #: that any of M directions and B batches scores so much, by Bonferroni
+    worst_p_value: float  #: of the largest of M directions and B batches (Bonferroni)
 
     @property
     def verdict(self) -> str:
@@ -158,11 +149,11 @@ def embedding_report(
     state_rank: float | None = None,
     group: Group = None,
 ) -> EmbeddingReport:
-    """How far is z from an isotropic Gaussian, and in which way?
+    """Measure how far z is from an isotropic Gaussian, and in which way.
 
-    The p-value compares the statistic, averaged over the directions, with its null law for exactly
-    those directions (`null_law`), so directions that see the same data are not counted as
-    independent evidence. The law of drawn directions is computed once and kept.
+    The p-value compares the mean statistic with its null law for exactly these directions
+    (`null_law`). Directions that see the same data are therefore not counted as independent
+    evidence. The law of drawn directions is computed once and cached.
 
     Args:
         z: [..., N, D], samples on axis −2. Leading dims are separate batches.
@@ -170,8 +161,8 @@ def embedding_report(
         quadrature: K nodes with the Gaussian target; None means `trapezoid_rule()`.
         num_proj: M, if `directions` is None.
         seed: of the random directions.
-        state_rank: effective rank of the true states, if you know it. A world of few coordinates
-            gives a low rank for that reason; half of what the states have is called a collapse.
+        state_rank: effective rank of the true states, if known. An embedding of a low-dimensional
+            world has a low rank; less than half the rank of the states is called a collapse.
         group: ranks that share the samples, as in `sigreg_loss`; each gets the report of all.
     Returns: EmbeddingReport.
     Raises: TypeError unless z is a floating tensor; ValueError on disagreeing shapes, on fewer than
@@ -179,18 +170,18 @@ def embedding_report(
     Source: LeJEPA, arXiv:2511.08544, Section 4, for the statistic; the read-outs are ours.
     """
     name = group_name(group)
-    check_samples(z, at_least=0 if name else 2)
+    require.samples(z, at_least=0 if name else 2)
     d = z.shape[-1]
     rule = _rule(quadrature)
-    check_count("num_proj", num_proj)
-    check_integer("seed", seed)
+    require.count("num_proj", num_proj)
+    require.integer("seed", seed)
     if state_rank is not None:
-        check_number("state_rank", state_rank)
+        require.number("state_rank", state_rank)
     if directions is None:
         law = _law(_numbers(rule), num_proj, d, wrap(seed))
         directions = random_directions(num_proj, d, seed=seed, step=0, device=z.device)
     else:
-        check_directions(directions, z)
+        require.directions(directions, z)
         law = null_law(rule, directions)
     z = full_precision(z.detach())
     like = z.new_zeros(z.shape[:-2])
@@ -225,7 +216,7 @@ def embedding_report(
         floor=floor,
         excess=statistic - floor,
         collapse=(statistic - floor) / (collapse_value(n, rule) - floor),
-        # Bonferroni: views and time steps of one batch of data are anything but independent.
+        # Bonferroni: the views and time steps of one batch of data are not independent.
         p_value=min(1.0, means.numel() * float(p_values.min())),
         effective_rank=float(effective_rank(covariance).mean()),
         gaussian_rank=max(small * math.exp(-small / (2 * large)), 1.0),
@@ -243,12 +234,12 @@ def embedding_report(
 def _rule(quadrature: Quadrature | None) -> Quadrature:
     if quadrature is None:
         return trapezoid_rule()
-    check_kind("quadrature", quadrature, Quadrature)
+    require.kind("quadrature", quadrature, Quadrature)
     return quadrature
 
 
 def _numbers(rule: Quadrature) -> tuple[tuple[float, ...], ...]:
-    """What a rule can be looked up by."""
+    """A rule as a hashable key."""
     return tuple(tuple(part.tolist()) for part in rule[:3])
 
 
@@ -256,6 +247,6 @@ def _numbers(rule: Quadrature) -> tuple[tuple[float, ...], ...]:
 def _law(
     numbers: tuple[tuple[float, ...], ...], num_proj: int = 0, dim: int = 1, seed: int = 0
 ) -> ChiSquareSum:
-    """Null law of random directions of step 0, or of a single one."""
+    """Null law of random directions of step 0; `num_proj` 0 means a single direction."""
     rows = random_directions(num_proj, dim, seed=seed, step=0, device="cpu") if num_proj else None
     return null_law(Quadrature(*torch.tensor(numbers, dtype=torch.float64, device="cpu")), rows)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sigreg._arguments import check_choice, check_count, check_device, check_integer
+from sigreg import _arguments as require
 
 __all__ = ["Directions", "Sketch", "random_directions"]
 
@@ -16,14 +16,13 @@ SAMPLERS = ("gaussian", "orthogonal")
 # Odd multipliers of splitmix64 (Steele, Lea & Flood, 2014), written as signed 64-bit numbers.
 HASH = _WEYL, _MIX_A, _MIX_B = -7046029254386353131, -4658895280553007687, -7723592293110705685
 GRID = 4096.0  # rows are multiples of its inverse, so that float64 adds their squares exactly
-_BLOCK = 1 << 16  # counters at a time: they and what is made of them stay in cache
+_BLOCK = 1 << 16  # counters at a time, so that the work fits the cache
 
 
 class Directions(NamedTuple):
-    """M unit vectors, direction m is scale_m · rows_m.
+    """M unit vectors: direction m is scale_m · rows_m.
 
-    bfloat16 holds drawn rows exactly, so a matrix product in it loses nothing of them; the factor
-    behind it makes them unit vectors.
+    bfloat16 holds the drawn rows exactly, so matrix products may use it without loss.
     """
 
     rows: Tensor  #: [M, D], bfloat16 where drawn
@@ -35,11 +34,11 @@ class Directions(NamedTuple):
         return rows if self.scale is None else rows * self.scale[:, None]
 
     def to(self, like: Tensor) -> "Directions":
-        """The same in the dtype and on the device of `like`."""
+        """The same directions in the dtype and on the device of `like`."""
         return Directions(self.rows.to(like), None if self.scale is None else self.scale.to(like))
 
     def split(self, num: int) -> "list[Directions]":
-        """`num` directions at a time."""
+        """Parts of `num` directions each."""
         rows = self.rows.split(num)
         scales = [None] * len(rows) if self.scale is None else self.scale.split(num)
         return [Directions(*part) for part in zip(rows, scales, strict=True)]
@@ -53,10 +52,10 @@ class Directions(NamedTuple):
 
 
 def _scramble(counter: Tensor) -> Tensor:
-    """Spread every bit of `counter` over all 64, in place.
+    """splitmix64's mixing of `counter`, in place, so that each bit depends on all 64.
 
-    splitmix64 with arithmetic shifts, the only ones torch has for int64: each xor then clears the
-    top bit, which costs one bit of state per round; the last product fills it again.
+    torch has only arithmetic shifts for int64. Each xor then clears the top bit, which costs one
+    bit of state per round; the last product fills it again.
     """
     for shift, factor in ((30, _MIX_A), (27, _MIX_B), (31, _WEYL)):
         counter ^= counter >> shift
@@ -65,13 +64,13 @@ def _scramble(counter: Tensor) -> Tensor:
 
 
 def wrap(number: int) -> int:
-    """The integer that 64 bits keep of it, whatever kind it is."""
+    """The number modulo 2⁶⁴, as a signed 64-bit integer."""
     number = operator.index(number)
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def hash_start(seed: int) -> int:
-    """Where the counters of a seed begin, on a python integer that a kernel can be given."""
+    """The first counter of a seed, as a Python integer."""
     return int(_scramble(torch.tensor(wrap(seed * _WEYL), device="cpu")))
 
 
@@ -84,12 +83,12 @@ def quantiles(device: torch.device) -> Tensor:
 
 
 def _on_grid(x: Tensor) -> Tensor:
-    """x as multiples of 1 / GRID that bfloat16 holds."""
+    """x rounded to multiples of 1 / GRID that bfloat16 holds exactly."""
     return (x * GRID).round_().div_(GRID).bfloat16()
 
 
 def gaussian_rows(num: int, dim: int, seed: int, step: Tensor) -> Tensor:
-    """[num, dim], bfloat16: independent N(0, 1), four from each counter, by table."""
+    """[num, dim], bfloat16: independent N(0, 1) from a table, four from each counter."""
     quads = (dim + 3) // 4
     stream = _scramble((step + hash_start(seed)).mul_(_MIX_B)).add_(_WEYL)
     table = quantiles(step.device)
@@ -105,18 +104,17 @@ def gaussian_rows(num: int, dim: int, seed: int, step: Tensor) -> Tensor:
 
 
 def _orthonormal(g: Tensor) -> Tensor:
-    """Gram and Schmidt's rows of g [..., n, dim]; both ways round to the same bfloat16."""
+    """Gram-Schmidt of the rows of g [..., n, dim]; both ways round to the same bfloat16."""
     if g.device.type != "cpu":
         return _by_cholesky(g)
-    q, r = torch.linalg.qr(g.mT)  # LAPACK's, the quicker way on a CPU
+    q, r = torch.linalg.qr(g.mT)  # LAPACK's QR is faster on a CPU
     sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
-    rows: Tensor = q.mT * sign.unsqueeze(-1)
-    return rows
+    return q.mT * sign.unsqueeze(-1)
 
 
 def _by_cholesky(g: Tensor) -> Tensor:
-    """By the Gram matrix's Cholesky factor, twice, without waiting for the device."""
-    # The shift keeps the first factor positive definite, and the result does not depend on it.
+    """Gram-Schmidt by the Cholesky factor of the Gram matrix, twice, without synchronising."""
+    # The shift keeps the first Gram matrix positive definite. The result does not depend on it.
     for shift in (1e-13, 0.0):
         gram = g @ g.mT
         diagonal = gram.diagonal(dim1=-2, dim2=-1)
@@ -129,19 +127,18 @@ def _by_cholesky(g: Tensor) -> Tensor:
 def draw(rows: Tensor, orthogonal: bool) -> tuple[Tensor, Tensor]:
     """Rows and scale of `Directions` from Gaussian rows [M, dim]."""
     if orthogonal:
-        # Blocks in order: a row depends on those before it in its block, so M may cut the last.
+        # A row depends only on earlier rows of its block, so M may cut the last block.
         dim = rows.shape[1]
         whole = len(rows) // dim * dim
         g = rows.double()
         q = _orthonormal(g[:whole].view(-1, dim, dim)).reshape(-1, dim)
         q = torch.cat((q, _orthonormal(g[whole:])))
         rows = _on_grid(q * math.sqrt(dim))
-    # Squares of numbers on the grid: their sum is exact in any order, so every device agrees.
+    # Sums of squares on the grid are exact in any order, so all devices agree.
     return rows, rows.double().square_().sum(1).sqrt_().reciprocal_().float()
 
 
-# An operator of its own because a compiler may not reassociate products that wrap around, and
-# because a GPU has a kernel for it (`sigreg._kernels`).
+# A custom operator: a compiler may not reassociate products that overflow; a GPU has a kernel.
 @torch.library.custom_op("sigreg::directions", mutates_args=())
 def directions_op(
     step: Tensor, num_proj: int, dim: int, seed: int, orthogonal: bool
@@ -165,34 +162,33 @@ def random_directions(
     device: torch.device | str | None = None,
     sampler: str = "gaussian",
 ) -> Tensor:
-    """Unit vectors uniform on the sphere, the same wherever (seed, step) is the same.
+    """Unit vectors uniform on the sphere, a pure function of (seed, step).
 
         a_m = g_m / |g_m|,   g_m ~ N(0, I) from a hash of (seed, step, m, d)
 
-    Nothing is stored and nothing synchronises: ranks, restarts and devices agree without a
-    message, to the last bit. The g_md are 2¹⁶ quantiles of the normal law, rounded to bfloat16.
-    Fresh directions at every step are what makes few of them enough (LeJEPA, Section 5).
+    Ranks, restarts and devices agree to the last bit, without messages or stored state. The g_md
+    are 2¹⁶ quantiles of the normal law, in bfloat16. Every step draws fresh ones, so few suffice.
 
     Args:
         num_proj: M, how many.
         dim: D, their length.
         seed: any integer.
         step: an integer or an integer tensor [].
-        device: where the rows are made; None means the step's device, or the CPU.
-        sampler: "gaussian", independent rows; or "orthogonal", blocks of D rows orthogonal up to
-            the rounding to bfloat16, each still uniform, at the price of a factorisation per block.
+        device: of the result; None means the step's device, or the CPU.
+        sampler: "gaussian", independent rows; or "orthogonal", blocks of D rows that are orthogonal
+            up to the rounding to bfloat16, each uniform; it costs one factorisation per block.
     Returns: [M, D], float32, unit rows.
     Raises: ValueError if `num_proj` or `dim` is below 1 or the sampler is unknown.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; counter-based as in Salmon et al. (2011);
         Cholesky-QR as in Fukaya et al. (2020).
     """
-    check_count("num_proj", num_proj)
-    check_count("dim", dim)
-    check_choice("sampler", sampler, SAMPLERS)
-    check_integer("seed", seed)
-    check_integer("step", step)
+    require.count("num_proj", num_proj)
+    require.count("dim", dim)
+    require.choice("sampler", sampler, SAMPLERS)
+    require.integer("seed", seed)
+    require.integer("step", step)
     if device is not None:
-        check_device("device", device)
+        require.device("device", device)
     else:
         device = step.device if isinstance(step, Tensor) else "cpu"
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
@@ -204,39 +200,38 @@ def _drawn(step: Tensor, num_proj: int, dim: int, seed: int, sampler: str) -> Di
 
 
 def random_rotation(dim: int, *, seed: int) -> Tensor:
-    """[dim, dim], float32: orthonormal rows, uniform up to signs, which no test here can see."""
+    """[dim, dim], float32: random orthonormal rows, uniform up to signs."""
     step = torch.zeros((), dtype=torch.int64, device="cpu")
     return _orthonormal(gaussian_rows(dim, dim, wrap(seed), step).double()).float()
 
 
 class Sketch(nn.Module):
-    """What a layer that looks along fresh random directions is made of; it has no forward.
+    """Base of layers that use fresh random directions; it has no forward.
 
-    It owns (seed, step). `step` is in the state dict, so that a restart continues the sequence; a
-    draw in training mode advances it, one in evaluation mode repeats.
+    It owns (seed, step). The state dict holds `step`. A draw in training mode advances it.
     """
 
     step: Tensor
 
     def __init__(self, num_proj: int, *, seed: int = 0, sampler: str = "gaussian") -> None:
         super().__init__()
-        check_count("num_proj", num_proj)
-        check_choice("sampler", sampler, SAMPLERS)
-        check_integer("seed", seed)
+        require.count("num_proj", num_proj)
+        require.choice("sampler", sampler, SAMPLERS)
+        require.integer("seed", seed)
         self.num_proj, self.seed, self.sampler = num_proj, seed, sampler
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def draw(self, x: Tensor) -> Directions:
-        """The directions of this step for x [..., D], on its device; training moves on."""
+        """The directions of this step for x [..., D], on its device; training advances `step`."""
         drawn = self.current(x)
         if self.training:
             self.step += 1
         return drawn
 
     def current(self, x: Tensor) -> Directions:
-        """What `draw` will return next for x [..., D]."""
+        """The directions that `draw` will return next for x [..., D]."""
         return _drawn(self.step.to(x.device), self.num_proj, x.shape[-1], self.seed, self.sampler)
 
     def reset_parameters(self) -> None:
-        """Rewind `step` to 0, for modules built on the meta device."""
+        """Set `step` to 0; for modules built on the meta device."""
         self.step.zero_()

@@ -1,4 +1,4 @@
-"""SIGReg as a function: project, sum, compare with a Gaussian, average; and a term beside it."""
+"""SIGReg as a function: project, sum, compare with a Gaussian, average; and a scale term."""
 
 import math
 
@@ -6,24 +6,17 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sigreg._arguments import (
-    check_count,
-    check_directions,
-    check_kind,
-    check_samples,
-    check_shares,
-    full_precision,
-)
+from sigreg import _arguments as require
 from sigreg._distributed import Group, group_name, over_ranks
 from sigreg._kernels.contract import Problem, finish
 from sigreg._kernels.ops import choose_backend, fused_loss
 from sigreg.directions import Directions
 from sigreg.quadrature import Quadrature
-from sigreg.reference import ecf_sums
+from sigreg.reference import ecf_sums, full_precision
 
 __all__ = ["scale_term", "sigreg_loss"]
 
-_EPS = 1e-12  # of the variance: below it, as at a single point, the gradient is 0, not NaN
+_EPS = 1e-12  # added to the variance: at a single point the gradient is 0, not NaN
 
 
 def sigreg_loss(
@@ -47,35 +40,34 @@ def sigreg_loss(
         z: [..., N, D]. Leading dims are separate batches, each tested alone.
         directions: [M, D], unit rows, which may require a gradient; or Directions.
         quadrature: Quadrature, K nodes.
-        mask: [..., N], true where a sample counts. Others have no influence whatever they hold,
-            and N is the number that count; a batch where none does adds 0.
-        sample_weight: [..., N], w_n, not negative; None means 1. N is then the effective number
-            (Σ w)² / Σ w², for which Gaussian samples score the same floor.
-        scale_by_n: False drops the factor N, as in the formula LeWM prints.
+        mask: [..., N], true where a sample counts. Other samples have no influence, even NaN; N is
+            the number that count. A batch without any adds 0.
+        sample_weight: [..., N], w_n, at least 0; None means 1. N is then the effective number (Σ
+            w)² / Σ w², which keeps the floor of Gaussian samples.
+        scale_by_n: False drops the factor N, as in LeWM's printed formula.
         group: ranks that share the N samples: a process group, one dimension of a device mesh,
             "auto" for the default group if there is one, None for this process. Each rank returns
             the loss of all samples, and the gradient of its own times the number of ranks, by which
             DDP and FSDP divide; NaN if ranks drew different `Directions`.
-        backend: "auto", the device's fused kernel if the knots are equally spaced; "reference",
-            which alone has a second derivative; "cpu", "cpp" (compiled at its first call) or
-            "triton".
-        chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
-    Returns: [], float32 (float64 for float64 z), whatever autocast says. Gaussian samples score
-        the noise floor, not 0; a sample that is not finite makes it not finite.
+        backend: "auto", the device's fused kernel if the knots are equally spaced; "reference", the
+            only one with a second derivative; "cpu"; "cpp", compiled at its first call; "triton".
+        chunk: directions projected at a time, to bound memory; None: the kernel chooses.
+    Returns: [], float32 (float64 for float64 z), also under autocast. Gaussian samples score the
+        noise floor, not 0. A sample that is not finite makes it not finite.
     Raises: TypeError or ValueError on wrong types and shapes, no samples outside a group, a backend
         that cannot run, a group without this rank.
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
     name = group_name(group)
-    check_samples(z, at_least=0 if name else 1)
-    check_kind("quadrature", quadrature, Quadrature)
-    check_kind("scale_by_n", scale_by_n, bool)
+    require.samples(z, at_least=0 if name else 1)
+    require.kind("quadrature", quadrature, Quadrature)
+    require.kind("scale_by_n", scale_by_n, bool)
     if not isinstance(directions, Directions):
-        check_directions(directions, z)
+        require.directions(directions, z)
         directions = Directions(directions)
-    check_shares(mask, sample_weight, z)
+    require.shares(mask, sample_weight, z)
     if chunk is not None:
-        check_count("chunk", chunk)
+        require.count("chunk", chunk)
     chosen = choose_backend(backend, z.device, quadrature)
     with torch.autocast(z.device.type, enabled=False):
         z, shares = _counted(z, mask, sample_weight)
@@ -94,7 +86,7 @@ def sigreg_loss(
 
 
 def _four_lines(problem: Problem) -> Tensor:
-    """The definition, with gradients left to autograd."""
+    """The definition in plain torch; autograd computes the gradients."""
     rule, directions = problem.rule, problem.directions.to(problem.rule.weight)
     z = problem.z.to(rule.weight)
 
@@ -102,7 +94,7 @@ def _four_lines(problem: Problem) -> Tensor:
         x = z @ rows.T if scale is None else (z @ rows.T) * scale
         return torch.cat(ecf_sums(x, rule.t, problem.shares), -1)
 
-    if problem.chunk:  # recomputed in the backward pass, or nothing would be bounded
+    if problem.chunk:  # recomputed in the backward pass, to bound memory
         blocks = directions.split(problem.chunk)
         found = torch.cat([checkpoint(sums, z, *b, use_reentrant=False) for b in blocks], 1)
     else:
@@ -113,12 +105,12 @@ def _four_lines(problem: Problem) -> Tensor:
 def _counted(
     z: Tensor, mask: Tensor | None, sample_weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """z without what the mask leaves out, and how much each sample counts, in full precision."""
+    """z without masked samples, and the share of each sample in full precision."""
     full = full_precision(z.new_empty(0))
     shares = None if sample_weight is None else sample_weight.to(full)
     if mask is not None:
         mask = mask.bool()
-        z = z.where(mask.unsqueeze(-1), 0)  # not ·0: what is left out may be NaN
+        z = z.where(mask.unsqueeze(-1), 0)  # not ·0: a masked sample may be NaN
         shares = mask.to(full) if shares is None else shares.where(mask, 0)
     return z, shares
 
@@ -130,32 +122,32 @@ def scale_term(
     sample_weight: Tensor | None = None,
     group: Group = None,
 ) -> Tensor:
-    """How far the standard deviations of the coordinates fall short of 1: it pulls near a collapse.
+    """How far the coordinates' standard deviations fall below 1: a gradient near a collapse.
 
         mean_d max(0, 1 − std_d)
 
-    A sample at distance δ from the mean is pushed outwards with a force of order δ/σ, σ < 1 the
-    standard deviation; that of the Epps-Pulley statistic is of order δ. Leading dims are averaged.
+    It pushes a sample at distance δ from the mean outwards by about δ/σ, where σ < 1 is the
+    standard deviation; the Epps-Pulley statistic pushes by about δ. Leading dims are averaged.
 
     Args:
         z: [..., N, D].
-        mask: [..., N], true where a sample counts; a batch where none does adds 0.
-        sample_weight: [..., N], how much it counts; None means 1.
+        mask: [..., N], true where a sample counts; a batch without any adds 0.
+        sample_weight: [..., N], weight of each sample; None means 1.
         group: ranks that share the samples, as in `sigreg_loss`; costs two messages.
     Returns: [], float32 (float64 for float64 z).
     Raises: TypeError or ValueError as `sigreg_loss`.
     Source: VICReg, arXiv:2105.04906, equation 1, with the plain variance.
     """
     name = group_name(group)
-    check_samples(z, at_least=0)
-    check_shares(mask, sample_weight, z)
+    require.samples(z, at_least=0)
+    require.shares(mask, sample_weight, z)
     with torch.autocast(z.device.type, enabled=False):
         z, shares = _counted(full_precision(z), mask, sample_weight)
         share = (z.new_ones(z.shape[:-1]) if shares is None else shares).unsqueeze(-1)
         first, total = over_ranks([(z.detach() * share).sum(-2), share.sum(-2)], None, name)
         some = total > 0
         n = torch.where(some, total, 1)
-        # The mean's own gradient cancels in the sum below, but only over all ranks.
+        # Over all ranks the gradient of the mean cancels in the sum below.
         centred = z - (first / n).unsqueeze(-2)
         (variance,) = over_ranks([(centred.square() * share).sum(-2)], None, name)
         hinge = (1 - (variance / n + _EPS).sqrt()).clamp(min=0)

@@ -1,38 +1,31 @@
-"""Regularizers of a map of the embedding: into a few fixed subspaces, or by a learned bending."""
+"""Regularizers of a mapped embedding: in fixed subspaces, or after a learned near-isometry."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from sigreg._arguments import (
-    check_count,
-    check_integer,
-    check_kind,
-    check_number,
-    check_samples,
-    full_precision,
-)
+from sigreg import _arguments as require
 from sigreg.directions import random_rotation
+from sigreg.reference import full_precision
 
 __all__ = ["NearIsometry", "SubspaceRegularizer"]
 
 
 class SubspaceRegularizer(nn.Module):
-    """A regularizer applied inside each of S fixed, mutually orthogonal subspaces.
+    """A regularizer applied in each of S fixed, mutually orthogonal subspaces.
 
         L(x) = mean_s regularizer(x B_sᵀ),   B_s [D / S, D] orthonormal rows
 
-    The B_s are blocks of rows of one random rotation, which together cover the space. Dependence
-    between blocks is left free. That suits worlds of few degrees of freedom, which cannot fill D
-    dimensions with independent noise.
+    The B_s are blocks of rows of one random rotation, and together they span the space. Blocks may
+    depend on each other. Choose it for worlds with too few degrees of freedom to fill D dims.
 
     Args:
-        regularizer: any function [..., N, D / S] -> [] that averages over leading dims, as `SIGReg`
-            does. All subspaces share the directions it draws.
+        regularizer: any function [..., N, D / S] -> [] that averages over leading dims, as
+            `SIGReg`. All subspaces share the directions it draws.
         dim: D.
         num_subspaces: S, a divisor of D. Published: 32 for D = 192, but 16 for Push-T.
-        seed: of the rotation, which is a buffer and saved with the state.
+        seed: of the rotation, a buffer in the state dict.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
     Raises: ValueError if S does not divide D or x has another width.
     Source: Sub-JEPA, arXiv:2605.09241.
@@ -49,10 +42,10 @@ class SubspaceRegularizer(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_kind("regularizer", regularizer, callable)
-        check_count("dim", dim)
-        check_count("num_subspaces", num_subspaces)
-        check_integer("seed", seed)
+        require.kind("regularizer", regularizer, callable)
+        require.count("dim", dim)
+        require.count("num_subspaces", num_subspaces)
+        require.integer("seed", seed)
         if dim % num_subspaces:
             raise ValueError(f"num_subspaces must divide dim {dim}, got {num_subspaces}")
         self.regularizer, self.num_subspaces, self.seed = regularizer, num_subspaces, seed
@@ -60,13 +53,13 @@ class SubspaceRegularizer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the rotation of the seed again, for modules built on the meta device."""
+        """Draw the rotation again from the seed; for modules built on the meta device."""
         rotation = random_rotation(len(self.rotation), seed=self.seed)
         self.rotation = rotation.to(self.rotation.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """The regularizer of x [..., N, D], a scalar."""
-        check_samples(x, "x", at_least=0)
+        require.samples(x, "x", at_least=0)
         _check_width(x, len(self.rotation))
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)
@@ -75,16 +68,15 @@ class SubspaceRegularizer(nn.Module):
 
 
 class NearIsometry(nn.Module):
-    """A regularizer of T(x), where T is learned, keeps distances nearly, and starts as identity.
+    """A regularizer of T(x), where T is learned, nearly keeps distances, and starts as identity.
 
         L(x) = regularizer(T x),   T = B_L ∘ … ∘ B_1,   B(x) = x + c V tanh(U x + b)
         (1 − c)^L ≤ |T x − T x′| / |x − x′| ≤ (1 + c)^L
 
-    Only a gentle bending of the embedding need be Gaussian then, so prediction and regularizer pull
-    less against each other; and T can open no collapse. U and V are divided by an upper bound of
-    their spectral norms where that is above 1, so the inequality holds at every step. T belongs to
-    the loss: give its parameters to the optimizer, and leave it out of what is saved for use.
-    One seed elsewhere: 84 against 64 % of Push-T goals after 20,000 steps; not run here.
+    Only T(x) must be Gaussian, so prediction and regularizer conflict less. T cannot hide a
+    collapse. U and V are divided by an upper bound of their spectral norms where it is above 1, so
+    the inequality always holds. T belongs to the loss: give its parameters to the optimizer, and do
+    not save it with the model. Reported elsewhere with one seed: 84 against 64 % of Push-T goals.
 
     Args:
         regularizer: any function [..., N, D] -> [], as `SIGReg`.
@@ -109,9 +101,9 @@ class NearIsometry(nn.Module):
         super().__init__()
         hidden = dim if hidden is None else hidden
         for name, value in (("dim", dim), ("depth", depth), ("hidden", hidden)):
-            check_count(name, value)
-        check_kind("regularizer", regularizer, callable)
-        check_number("bend", bend, "[0, 1)")
+            require.count(name, value)
+        require.kind("regularizer", regularizer, callable)
+        require.number("bend", bend, "[0, 1)")
         self.regularizer, self.bend = regularizer, bend
         self.inner = nn.Parameter(torch.empty(depth, hidden, dim))
         self.bias = nn.Parameter(torch.empty(depth, hidden))
@@ -119,13 +111,13 @@ class NearIsometry(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """U of spectral norm about 1, b and V zero: T is the identity."""
+        """Set U to a spectral norm of about 1, and b and V to zero: T is the identity."""
         nn.init.normal_(self.inner, std=self.inner.shape[-1] ** -0.5 / 2)
         nn.init.zeros_(self.bias)
         nn.init.zeros_(self.outer)
 
     def transport(self, x: Tensor) -> Tensor:
-        """T x, [..., D], in float32 (float64 for float64 x) whatever autocast says."""
+        """T x, [..., D], in float32 (float64 for float64 x), also under autocast."""
         _check_width(x, self.inner.shape[-1])
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)
@@ -140,7 +132,7 @@ class NearIsometry(nn.Module):
 
 
 def _check_width(x: Tensor, dim: int) -> None:
-    check_kind("x", x, Tensor)
+    require.kind("x", x, Tensor)
     if not x.is_floating_point():
         raise TypeError(f"x must be floating point, got {x.dtype}")
     if x.ndim < 1 or x.shape[-1] != dim:
@@ -148,9 +140,9 @@ def _check_width(x: Tensor, dim: int) -> None:
 
 
 def _contract(weight: Tensor) -> Tensor:
-    """Each matrix of [L, p, q] with a spectral norm of at most 1, just below it where it was above.
+    """Divide each matrix of [L, p, q] by an upper bound of its spectral norm where it is above 1.
 
-    ‖W‖ = ‖(WWᵀ)^{2^k}‖^{2^{−k−1}}: with k = 5 the Frobenius norm is at most p^{1/128} above it.
+    ‖W‖ = ‖(WWᵀ)^{2^k}‖^{2^{−k−1}}: with k = 5 the Frobenius norm is at most p^{1/128} too large.
     """
     power = weight @ weight.mT if weight.shape[1] <= weight.shape[2] else weight.mT @ weight
     # A tiny diagonal keeps the gradient of a norm finite at W = 0.

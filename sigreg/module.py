@@ -1,4 +1,4 @@
-"""SIGReg as a layer: quadrature and a step counter around `sigreg_loss`."""
+"""SIGReg as a layer: a quadrature and a step counter around `sigreg_loss`."""
 
 import warnings
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sigreg._arguments import check_choice, check_count, check_kind, check_number, check_samples
+from sigreg import _arguments as require
 from sigreg._distributed import Group, group_name, whereabouts
 from sigreg._kernels.ops import BACKENDS
 from sigreg.directions import Sketch
@@ -22,25 +22,25 @@ class SIGReg(Sketch):
 
         L(x) = mean_m  N Σ_k weight_k |φ̂_m(t_k) − e^{−t_k²/2}|²,   m = 1..M random directions
 
-    Every call in training mode draws fresh directions and then advances the buffer `step`, which
-    is in the state dict; in evaluation mode `step` stays. Directions are a pure function of
-    (seed, step): ranks and restarts agree without a message.
+    Every call in training mode draws fresh directions and advances the buffer `step`, which the
+    state dict holds; in evaluation mode `step` stays. Directions are a pure function of (seed,
+    step), so ranks and restarts agree without a message.
 
-    Blind spots: a shift of 2π/Δt, 33.5 by default, for knots Δt apart; samples collapsed on one
-    point have no gradient, and near it one that fades: `scale` adds a term that does not.
+    Blind spots: a shift of 2π/Δt, 33.5 by default, for knots Δt apart. Samples that collapsed to
+    one point have no gradient, and near a point it fades; `scale` adds a term against that.
 
     Args:
         knots: K, frequencies of the quadrature. 17 as released; the fused cost is linear in it.
         num_proj: M, directions. 1024 as published for D = 192 to 2048.
         t_max: largest frequency, 3 in the released code.
         sampler: "gaussian", independent directions, or "orthogonal", blocks of D orthonormal ones.
-        scale_by_n: multiply by N, as all released code does and the LeWM paper's formula does not.
-        seed: which sequence of directions.
+        scale_by_n: multiply by N, as all released code does; LeWM's printed formula does not.
+        seed: of the sequence of directions.
         group: ranks that share the samples, as in `sigreg_loss`. "auto" is the default process
-            group if one is initialised when forward is called, and in evaluation mode this process
-            alone, so that one rank may validate while others wait; another group is used in both.
+            group if one is initialised when forward is called. In evaluation mode "auto" means this
+            process alone, so that one rank can validate while others wait.
         backend: "auto", "reference", "cpu", "cpp" or "triton".
-        chunk: directions projected at a time, which bounds memory; None leaves it to the kernel.
+        chunk: directions projected at a time, to bound memory; None: the kernel chooses.
         scale: weight of `scale_term`, off by default; lets collapsed samples escape.
         quadrature: another rule or target, such as `trapezoid_rule(target=student_t_cf(5))`.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
@@ -64,18 +64,18 @@ class SIGReg(Sketch):
         quadrature: Quadrature | None = None,
     ) -> None:
         super().__init__(num_proj, seed=seed, sampler=sampler)
-        check_number("scale", scale)
-        check_kind("scale_by_n", scale_by_n, bool)
+        require.number("scale", scale)
+        require.kind("scale_by_n", scale_by_n, bool)
         if chunk is not None:
-            check_count("chunk", chunk)
+            require.count("chunk", chunk)
         if quadrature is not None and (knots, t_max) != (17, 3.0):
             raise ValueError(
                 f"quadrature must come without knots and t_max, got knots={knots}, t_max={t_max}"
             )
         if quadrature is not None:
-            check_kind("quadrature", quadrature, Quadrature)
+            require.kind("quadrature", quadrature, Quadrature)
         group_name(group)
-        check_choice("backend", backend, BACKENDS)
+        require.choice("backend", backend, BACKENDS)
         self.quadrature = trapezoid_rule(knots, t_max) if quadrature is None else quadrature
         self.scale_by_n, self.scale = scale_by_n, scale
         self.group, self.backend, self.chunk = group, backend, chunk
@@ -90,9 +90,9 @@ class SIGReg(Sketch):
         sample_weight: Tensor | None = None,
         directions: Tensor | None = None,
     ) -> Tensor:
-        """The loss []; arguments as in `sigreg_loss`. With directions of your own `step` stays."""
+        """The loss []; arguments as in `sigreg_loss`. With your own directions `step` stays."""
         group = None if self.group == "auto" and not self.training else self.group
-        check_samples(x, "x", at_least=0 if group_name(group) else 1)
+        require.samples(x, "x", at_least=0 if group_name(group) else 1)
         self._warn_of_layout(x, group)
         loss = sigreg_loss(
             x,
@@ -111,12 +111,12 @@ class SIGReg(Sketch):
         return loss
 
     def extra_repr(self) -> str:
-        """What differs between two layers, for printing."""
+        """The settings to print."""
         t = self.quadrature.t
         return f"knots={len(t)}, num_proj={self.num_proj}, t_max={float(t[-1])}, seed={self.seed}"
 
     def _place_rule(self) -> None:
-        """The rule in float32, where `step` is: whatever .half() or .to_empty() do to a layer."""
+        """Keep the rule in float32 on the device of `step`, whatever .half() or .to_empty() do."""
         self._rule = self.quadrature.to(self.step.new_empty(0, dtype=torch.float32))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SIGReg":
@@ -125,7 +125,7 @@ class SIGReg(Sketch):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Checkpoints of the released code hold the quadrature and no step: both are fine.
+        # Checkpoints of the released code hold the quadrature and no step.
         for name in ("t", "phi", "weights"):
             state_dict.pop(prefix + name, None)
         state_dict.setdefault(prefix + "step", self.step)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sigreg._arguments import check_directions, check_kind
+from sigreg import _arguments as require
 from sigreg.quadrature import Quadrature, gaussian
 
 __all__ = ["ChiSquareSum", "null_law", "tail_probability"]
 
-_RESOLUTION = 1e-8  # tails below this are not resolved, hence never reported
+_RESOLUTION = 1e-8  # smallest tail probability that is resolved and reported
 
 
 class ChiSquareSum(NamedTuple):
@@ -25,24 +25,24 @@ class ChiSquareSum(NamedTuple):
 def null_law(quadrature: Quadrature, directions: Tensor | None = None) -> ChiSquareSum:
     """Law of the statistic averaged over `directions`, for N(0, I) samples and large N.
 
-    The characteristic functions of two directions with inner product ρ, at frequencies s and t,
-    covary like e^{−(s²+t²)/2} (cosh(ρst) − 1) in their cosines, with sinh(ρst) in their sines and
-    not at all across, that is Σ_{j≥1} ρ^j g_j(s) g_j(t) with g_j(t) = e^{−t²/2} t^j / √j!, even j
-    for the cosines. With R the Gram matrix of the directions and R^{∘j} its elementwise power, the
-    weights are the eigenvalues of Σ_j R^{∘j} ⊗ √w g_j g_jᵀ √w / M. Up to 64 of the largest enter
-    one by one, the others together as one gamma term with their exact mean and variance.
+    For two directions with inner product ρ, at frequencies s and t, the empirical characteristic
+    functions have the covariances e^{−(s²+t²)/2} (cosh(ρst) − 1) between cosines, sinh(ρst) in
+    place of cosh − 1 between sines, and none across. That is Σ_{j≥1} ρ^j g_j(s) g_j(t) with g_j(t)
+    = e^{−t²/2} t^j / √j!, even j for the cosines. With R the Gram matrix of the directions and
+    R^{∘j} its elementwise power, the weights are the eigenvalues of Σ_j R^{∘j} ⊗ √w g_j g_jᵀ √w /
+    M. Up to 64 of the largest enter one by one, the others as one gamma term of equal moments.
 
     Args:
         quadrature: K nodes.
         directions: [M, D], unit rows; None means one direction.
     Returns: ChiSquareSum; its mean is the noise floor.
     Raises: ValueError unless the target is that of N(0, 1).
-    Source: weighted chi-square limits of such statistics, Baringhaus & Henze (1988); the
-        covariance across directions is derived here.
+    Source: weighted chi-square limits of such statistics, Baringhaus & Henze (1988); the covariance
+        across directions is derived here.
     """
-    check_kind("quadrature", quadrature, Quadrature)
+    require.kind("quadrature", quadrature, Quadrature)
     if directions is not None:
-        check_directions(directions, directions)
+        require.directions(directions, directions)
     if not torch.allclose(quadrature.target, gaussian(quadrature.t), rtol=0, atol=1e-6):
         raise ValueError("quadrature must have the target of N(0, 1), e^{−t²/2}, got another")
     gram = torch.ones(1, 1, dtype=torch.float64, device="cpu")
@@ -55,8 +55,8 @@ def null_law(quadrature: Quadrature, directions: Tensor | None = None) -> ChiSqu
     weight, mean, square = torch.cat(eigenvalues), sum(means), sum(squares)
     weight = weight[weight > 1e-9 * weight.max()]
     dof = torch.ones_like(weight)
-    if mean > 1e-6 * float(weight.sum()) and square > 0:  # else what is left is rounding
-        # c·χ²(ν) with the mean cν and the variance 2c²ν of all eigenvalues left out.
+    if mean > 1e-6 * float(weight.sum()) and square > 0:  # else the rest is rounding
+        # c·χ²(ν) with the mean cν and the variance 2c²ν of all other eigenvalues.
         weight = torch.cat([weight, weight.new_tensor([square / mean])])
         dof = torch.cat([dof, dof.new_tensor([mean**2 / square])])
     return ChiSquareSum(weight, dof)
@@ -93,7 +93,7 @@ def _largest_eigenvalues(
     pairs = itertools.product(enumerate(powers), repeat=2)
     square = sum(overlap[a][b] * mean_power[i + j] for (a, i), (b, j) in pairs)
     trace = float(g.square().sum())
-    # Off the diagonal high powers of the Gram matrix vanish: no product needed for those.
+    # Off the diagonal high powers of the Gram matrix vanish, so they need no product.
     split = sum(mean_power[2 * j] - 1 / m > 1e-10 for j in powers)
     hadamard = [gram ** powers[i] / m for i in range(split)]
     diagonal = g[split:].mT @ g[split:] / m
@@ -120,8 +120,8 @@ def tail_probability(law: ChiSquareSum, x: Tensor) -> Tensor:
 
         P(Q > x) = ½ + Im Σ_{k≥0} φ((k+½)δ) e^{−i(k+½)δx} / (π(k+½))
 
-    The midpoint rule on the Gil-Pelaez integral of the characteristic function φ, with an error of
-    P(Q > x + 2π/δ), negligible by the choice of δ; by one FFT on a fine grid of x.
+    This is the midpoint rule for the Gil-Pelaez integral of the characteristic function φ, by one
+    FFT on a fine grid of x. Its error is P(Q > x + 2π/δ); δ is chosen to make it negligible.
 
     Args:
         law: weights and degrees of freedom.
@@ -130,14 +130,14 @@ def tail_probability(law: ChiSquareSum, x: Tensor) -> Tensor:
     Raises: TypeError for another law, or an x that is no real tensor.
     Source: Imhof (1961); Davies (1980).
     """
-    check_kind("law", law, ChiSquareSum)
-    check_kind("x", x, Tensor)
+    require.kind("law", law, ChiSquareSum)
+    require.kind("x", x, Tensor)
     if x.is_complex():
         raise TypeError(f"x must be real, got {x.dtype}")
     weight, dof = law
     largest = float(weight.max())
     deviation = math.sqrt(2 * float((weight**2 * dof).sum()))
-    # P(Q > span) is below the resolution: e^{−20} from the largest weight, six deviations else.
+    # P(Q > span) is below the resolution: e^{−20} for the largest weight, six deviations for all.
     span = float((weight * dof).sum()) + 6 * deviation + 40 * largest
     step = 2 * math.pi / span
 
@@ -153,7 +153,7 @@ def tail_probability(law: ChiSquareSum, x: Tensor) -> Tensor:
         angle = (2 * w * step) * (k + 0.5)
         log_phi += torch.complex(-0.25 * d * torch.log1p(angle**2), 0.5 * d * torch.atan(angle))
     sums = torch.fft.fft(log_phi.exp() / (math.pi * (k + 0.5)))
-    # e^{−i(k+½)δx} at x = n·span/count: the FFT supplies all but the half knot.
+    # e^{−i(k+½)δx} at x = n·span/count: the FFT gives all of it but the half knot.
     tail = 0.5 + (sums * torch.polar(torch.ones_like(k), -math.pi * k / count)).imag
     tail = tail.clamp(_RESOLUTION, 1.0)
     position = (x.detach().to("cpu", torch.float64) * (count / span)).clamp(0, count - 1)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sigreg._arguments import check_count, check_kind, check_number
+from sigreg import _arguments as require
 
 __all__ = ["Quadrature", "gaussian", "student_t_cf", "trapezoid_rule"]
 
@@ -44,7 +44,7 @@ def student_t_cf(dof: int) -> Callable[[Tensor], Tensor]:
     Returns: a function of t for `trapezoid_rule(target=...)`.
     Source: Hurst (1995), The characteristic function of the Student t distribution.
     """
-    check_count("dof", dof, at_least=3)
+    require.count("dof", dof, at_least=3)
 
     def target(t: Tensor) -> Tensor:
         u = math.sqrt(dof - 2) * t.abs()
@@ -70,9 +70,9 @@ def trapezoid_rule(
 
         weight_k = 2Δt e^{−t_k²/2},   halved at both ends,   Δt = t_max / (K − 1)
 
-    Equal spacing is what lets a kernel replace K sines by one sine and K complex products.
-    It also makes the rule periodic: a shift of the data by 2π/Δt is invisible to it, 33.5 for
-    the default, which is the rule of the released LeWM and LeJEPA code.
+    With equal spacing a kernel needs one sine and K complex products in place of K sines. But the
+    rule is periodic: it cannot see a shift of the data by 2π/Δt, 33.5 for the default. The default
+    is the rule of the released LeWM and LeJEPA code.
 
     Args:
         knots: K, at least 2.
@@ -82,9 +82,9 @@ def trapezoid_rule(
     Raises: ValueError if `knots` or `t_max` is outside its range.
     Source: LeJEPA, arXiv:2511.08544, Algorithm 1; interval as in the code of LeWM, 2603.19312.
     """
-    check_count("knots", knots, at_least=2)
-    check_number("t_max", t_max, "(0, inf)")
-    check_kind("target", target, callable)
+    require.count("knots", knots, at_least=2)
+    require.number("t_max", t_max, "(0, inf)")
+    require.kind("target", target, callable)
     t = torch.linspace(0.0, t_max, knots, dtype=torch.float64, device="cpu")
     spacing = t_max / (knots - 1)
     width = torch.full_like(t, 2.0 * spacing)

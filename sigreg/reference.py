@@ -1,14 +1,19 @@
-"""The mathematics of SIGReg in plain torch: the truth every kernel is compared with."""
+"""SIGReg in plain torch: the reference for every kernel."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from sigreg._arguments import check_samples
+from sigreg import _arguments as require
 from sigreg.quadrature import Quadrature
 
 __all__ = ["ecf_sums", "epps_pulley", "epps_pulley_exact"]
+
+
+def full_precision(z: Tensor) -> Tensor:
+    """z in float32; float64 stays."""
+    return z if z.dtype == torch.float64 else z.float()
 
 
 def ecf_sums(x: Tensor, t: Tensor, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -16,8 +21,8 @@ def ecf_sums(x: Tensor, t: Tensor, shares: Tensor | None = None) -> tuple[Tensor
 
         cos_mk = Σ_n share_n cos(t_k x_nm),   sin_mk = Σ_n share_n sin(t_k x_nm)
 
-    Of projections x [..., N, M] at frequencies t [K]; shares [..., N] say how much a sample counts.
-    Sums, not means: shards of a batch may be uneven, and sums of sums stay right.
+    x [..., N, M] are projections, t [K] frequencies, shares [..., N] the weights of the samples. It
+    returns sums, not means, because shards of a batch may be uneven.
     Returns: two tensors [..., M, K].
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
@@ -36,10 +41,9 @@ def epps_pulley(
 
         N Σ_k weight_k · ((cos_k − target_k)² + sin_k²)
 
-    Its expectation under N(0, 1) is the noise floor Σ_k weight_k (1 − target_k²) whatever N is;
-    samples collapsed on 0 score N Σ_k weight_k (1 − target_k)².
+    The means are [..., M, K]; n, the number of samples, broadcasts against [..., M]. N(0, 1)
+    samples score the noise floor Σ_k weight_k (1 − target_k²) on average, for any N.
 
-    The means are [..., M, K]; n, the number of samples behind them, broadcasts against [..., M].
     Returns: [..., M].
     Source: Epps & Pulley (1983); LeJEPA, arXiv:2511.08544, Section 4.
     """
@@ -48,18 +52,18 @@ def epps_pulley(
 
 
 def epps_pulley_exact(x: Tensor) -> Tensor:
-    """The statistic with its integral over the whole line done in closed form, O(N²).
+    """The statistic with its integral over the whole line in closed form, O(N²).
 
         √2π [ 1/N Σ_jk e^{−(x_j−x_k)²/2} − √2 Σ_j e^{−x_j²/4} + N/√3 ]
 
-    A second truth beside the quadrature: with t_max → ∞ and Δt → 0 both agree.
+    The quadrature converges to it as t_max → ∞ and Δt → 0.
 
     Args:
         x: [..., N, M] projections.
     Returns: [..., M].
     Source: Baringhaus & Henze (1988), dimension one; here from the Gaussian integrals.
     """
-    check_samples(x, "x", axes="N, M")
+    require.samples(x, "x", axes="N, M")
     n = x.shape[-2]
     pairs = torch.exp(-(x.unsqueeze(-2) - x.unsqueeze(-3)).square() / 2).sum((-3, -2)) / n
     single = math.sqrt(2.0) * torch.exp(-x.square() / 4).sum(-2)

@@ -1,7 +1,7 @@
-"""Any one-dimensional test as a regularizer of embeddings: project, test, average.
+"""One-dimensional tests as regularizers of embeddings: project, test, average.
 
 Each test takes projections [..., N, M] and compares every column with N(0, 1), by its first moments
-or by its sorted samples. Moments are cheap and smooth, but finitely many do not pin down a
+or its sorted samples. Moments are cheap and smooth, but finitely many do not determine a
 distribution (LeJEPA, Theorem 3), and their gradients grow like a power of the outliers.
 """
 
@@ -10,14 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sigreg._arguments import (
-    check_count,
-    check_directions,
-    check_kind,
-    check_samples,
-    full_precision,
-)
+from sigreg import _arguments as require
 from sigreg.directions import Sketch
+from sigreg.reference import full_precision
 
 __all__ = [
     "SlicedTest", "anderson_darling", "cramer_von_mises", "extended_jarque_bera", "hermite_moments",
@@ -30,13 +25,12 @@ class SlicedTest(Sketch):
 
         L(x) = mean_m statistic(x a_m),   m = 1..M random directions
 
-    A distribution is N(0, I) exactly if all its projections are N(0, 1) (Cramér & Wold), so any
-    test of the latter becomes one of the former. It sees this process's samples only.
+    It is N(0, I) iff all projections are N(0, 1) (Cramér & Wold). It uses this process's samples.
 
     Args:
         statistic: [..., N, M] -> [..., M], for example `anderson_darling`.
         num_proj: M, directions. 1024 as `SIGReg`.
-        seed: which sequence of directions.
+        seed: of the sequence of directions.
     Shape: x [..., N, D] with the samples on axis −2 -> [].
     Source: LeJEPA, arXiv:2511.08544, Section 4.
     """
@@ -45,15 +39,15 @@ class SlicedTest(Sketch):
         self, statistic: Callable[[Tensor], Tensor], num_proj: int = 1024, *, seed: int = 0
     ) -> None:
         super().__init__(num_proj, seed=seed)
-        check_kind("statistic", statistic, callable)
+        require.kind("statistic", statistic, callable)
         self.statistic = statistic
 
     def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:
-        """The regularizer of x, a scalar; with directions [M, D] of your own `step` stays."""
-        check_samples(x, "x")
+        """The regularizer of x, a scalar. With your own directions [M, D] `step` stays."""
+        require.samples(x, "x")
         a = self.draw(x).unit() if directions is None else directions
-        check_directions(a, x)
-        # Sorting and squaring lose what bfloat16 has to spare: float32 whatever autocast says.
+        require.directions(a, x)
+        # float32 even under autocast: sorting and squaring need more digits than bfloat16 has.
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)
             return self.statistic(x @ a.to(x).mT).mean()
@@ -64,20 +58,20 @@ def hermite_moments(x: Tensor, order: int = 4) -> Tensor:
 
         N Σ_{j=1..order} (mean_n He_j(x_n))² / j!
 
-    Zero exactly when the first `order` moments are Gaussian. The Hermite polynomials He_j replace
-    the powers of the published form because they are uncorrelated under N(0, 1): every term has
-    expectation 1 for any N, so the floor is `order` and no moment drowns the others.
+    It is zero exactly if the first `order` moments are Gaussian. The published form has powers; the
+    Hermite polynomials He_j are uncorrelated under N(0, 1), so every term has expectation 1 for any
+    N, the floor is `order`, and no moment dominates.
 
     Args:
         x: [..., N, M] projections.
-        order: highest moment. 2 asks for mean and variance alone; 4 adds skewness and kurtosis.
+        order: highest moment. 2 tests mean and variance alone; 4 adds skewness and kurtosis.
     Returns: [..., M], float32 (float64 for float64 x).
     Raises: ValueError if `order` is below 1.
     Source: moment matching as in LeJEPA, arXiv:2511.08544, Section 4; orthonormal form ours.
     """
-    check_count("order", order)
+    require.count("order", order)
     x = _checked(x)
-    # He_j / √j! by its recurrence: bounded numbers instead of a polynomial over a factorial.
+    # He_j / √j! by its recurrence, whose numbers stay small.
     previous, current = torch.ones_like(x), x
     total = current.mean(-2).square()
     for j in range(1, order):
@@ -91,8 +85,8 @@ def jarque_bera(x: Tensor) -> Tensor:
 
         N / 6 · (S² + (K − 3)² / 4)
 
-    About 2 for large Gaussian samples (χ² with two degrees of freedom). It cannot see mean and
-    variance, so alone it lets the embedding collapse: see `extended_jarque_bera`.
+    About 2 for large Gaussian samples (χ² with two degrees of freedom). It ignores mean and
+    variance, so alone it does not prevent collapse: see `extended_jarque_bera`.
 
     Args:
         x: [..., N, M] projections, N at least 2. A constant column counts as kurtosis 0.
@@ -104,7 +98,7 @@ def jarque_bera(x: Tensor) -> Tensor:
 
 
 def extended_jarque_bera(x: Tensor) -> Tensor:
-    """Jarque-Bera with the mean and the variance tested too.
+    """Jarque-Bera that also tests the mean and the variance.
 
         N [ m² + (v − 1)² / 2 + S² / 6 + (K − 3)² / 24 ]
 
@@ -125,8 +119,8 @@ def cramer_von_mises(x: Tensor) -> Tensor:
 
         W² = 1 / 12N + Σ_i (Φ(x_(i)) − (2i − 1) / 2N)²,   x_(1) ≤ … ≤ x_(N)
 
-    Expectation 1/6 for N(0, 1) samples of any size. Its gradient fades like the density, e^{−x²/2}:
-    samples far out are hardly pulled back, so start it from standardized projections.
+    Expectation 1/6 for N(0, 1) samples of any size. Its gradient falls like the density e^{−x²/2},
+    so it hardly moves outliers: standardize the projections first.
 
     Args:
         x: [..., N, M] projections.
@@ -138,12 +132,11 @@ def cramer_von_mises(x: Tensor) -> Tensor:
 
 
 def watson(x: Tensor) -> Tensor:
-    """Watson's U²: Cramér-von Mises without the part that a common shift explains.
+    """Watson's U²: Cramér-von Mises without the effect of a common shift.
 
         U² = W² − N (mean_i Φ(x_i) − ½)²
 
-    Expectation 1/12 for N(0, 1) samples of any size. Nearly blind to the mean by construction:
-    choose it only where something else fixes the mean.
+    Expectation 1/12 for N(0, 1) samples of any size. Something else must fix the mean.
 
     Args:
         x: [..., N, M] projections.
@@ -157,12 +150,11 @@ def watson(x: Tensor) -> Tensor:
 
 
 def anderson_darling(x: Tensor) -> Tensor:
-    """Anderson-Darling distance: Cramér-von Mises with the tails weighted up.
+    """Anderson-Darling distance: Cramér-von Mises with more weight on the tails.
 
         A² = −N − Σ_i (2i − 1) / N · [ln Φ(x_(i)) + ln Φ(−x_(N+1−i))]
 
-    Expectation 1 for N(0, 1) samples of any size. The logarithms are evaluated without underflow,
-    so the gradient grows like |x| far out and samples there do come back.
+    Expectation 1 for N(0, 1) samples of any size. The gradient grows like |x|, without underflow.
 
     Args:
         x: [..., N, M] projections.
@@ -180,8 +172,7 @@ def _standardized_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     mean = x.mean(-2, keepdim=True)
     centred = x - mean
     variance = centred.square().mean(-2, keepdim=True)
-    # A collapsed column has no shape: the guard keeps the value finite and lets the variance
-    # term, where there is one, pull it open again.
+    # The guard keeps the value of a collapsed column finite; a variance term can open it again.
     y = centred * (variance + 1e-12).rsqrt()
     cube = y * y.square()
     return mean.squeeze(-2), variance.squeeze(-2), cube.mean(-2), (cube * y).mean(-2)
@@ -194,5 +185,5 @@ def _midpoints(like: Tensor) -> Tensor:
 
 
 def _checked(x: Tensor, at_least: int = 1) -> Tensor:
-    check_samples(x, "x", axes="N, M", at_least=at_least)
+    require.samples(x, "x", axes="N, M", at_least=at_least)
     return full_precision(x)

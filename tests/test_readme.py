@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 import re
 import shlex
 import subprocess
@@ -13,7 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from sigreg import collapse_value, noise_floor, trapezoid_rule
+from worldmodel import goals
 from worldmodel.worlds import TwoRoom
+from worldmodel.worlds.push_t_pusher import CONTACTS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -68,6 +73,24 @@ def test_the_python_in_a_guide_runs(guide: Path, capsys: pytest.CaptureFixture[s
     run_blocks(guide)
 
 
+def test_tutorials_become_notebooks_with_the_same_code() -> None:
+    """Their cells, which `nox -s docs` runs, are the Python blocks of the pages, in order."""
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert len(made.PAGES) == 3
+    for path in made.PAGES:
+        page = path.read_text("utf-8")
+        cells = made.notebook(page)["cells"]
+        code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+        assert code == [text.rstrip("\n") for _, text in blocks(page, "python")] != []
+        text = [cell["source"] for cell in cells if cell["cell_type"] == "markdown"]
+        assert text[0].startswith("# Tutorial")
+        assert not any("```python" in part for part in text)
+
+
 @pytest.mark.slow
 def test_the_loss_on_two_ranks_is_that_of_one_process() -> None:
     """The tutorial's script finds one gradient on two gloo ranks and on one process."""
@@ -103,11 +126,30 @@ def test_ci_runs_the_command_that_the_readme_gives() -> None:
     assert re.search(r"-s tests\b", (ROOT / ".ci" / "run").read_text())
 
 
-def test_files_that_the_readme_links_exist() -> None:
-    """Every relative link and picture of the README leads to a file of the repository."""
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", README.read_text())
-    targets = [target for pair in links for target in pair if target and "://" not in target]
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub and MyST make them."""
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "CONTRIBUTING.md", *GUIDES], ids=lambda path: path.stem
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture leads to a file, and its anchor to a heading there."""
+    links = re.findall(r"\]\(([^)\s]*)\)|src=\"([^\"]+)\"", prose(page))
+    dead = []
+    for link in (target for pair in links for target in pair if target and "://" not in target):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+    assert dead == []
 
 
 def test_tables_in_the_readme_are_the_newest() -> None:
@@ -118,3 +160,55 @@ def test_tables_in_the_readme_are_the_newest() -> None:
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
     assert tables.fill(README.read_text()) == README.read_text()
+
+
+def test_what_the_claims_rest_on_exists() -> None:
+    """Every test that docs/results.md names for a claim is a function of that file."""
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "results.md").read_text("utf-8")
+    )
+    assert len(named) >= 10
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not re.search(rf"^def {test}\(", (ROOT / path).read_text(), re.MULTILINE)
+    ]
+    assert missing == []
+
+
+def test_scripts_that_the_docs_run_exist() -> None:
+    """Every `python FOLDER/SCRIPT.py` of README, CONTRIBUTING and the guides exists."""
+    pages = [README, ROOT / "CONTRIBUTING.md", *GUIDES]
+    runs = {
+        s for page in pages for s in re.findall(r"python (\w+/\w+\.py)", page.read_text("utf-8"))
+    }
+    assert "benchmarks/tables.py" in runs
+    assert sorted(script for script in runs if not (ROOT / script).exists()) == []
+
+
+def stated() -> dict[str, tuple[str, str]]:
+    """Sentences of the prose with a number in them, made from the code or file it comes from."""
+    limit = re.search(r"^EXTRA_LIMIT_MB = (\d+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
+    assert limit is not None
+    manifests = [json.loads(p.read_text()) for p in (ROOT / "benchmarks/manifests").glob("*.json")]
+    (pairs,) = {len(manifest["seeds"]) for manifest in manifests}
+    full = json.loads((ROOT / "benchmarks" / "gpu_worlds.json").read_text())
+    period = 2 * math.pi / float(trapezoid_rule().t.diff()[0])
+    count = {6: "six"}[len(manifests)]
+    return {
+        "size": ("README.md", f"less than {limit[1]} MB to torch"),
+        "floor": ("docs/sigreg.md", f"It is {noise_floor():.4f} with the default rule"),
+        "collapse": ("docs/sigreg.md", f"Total collapse scores {collapse_value(1):.3f} N"),
+        "period": ("docs/sigreg.md", f"This is {period:.1f} with the default rule"),
+        "contacts": ("docs/environments.md", f"one of {len(CONTACTS)} contacts"),
+        "manifests": ("docs/evaluate.md", f"has {count} manifests of {pairs} pairs"),
+        "published": ("docs/tutorial-paper.md", f"trains {full['steps']:,} steps of 128 windows"),
+        "soon": ("docs/goals.md", f"The factor 1/{1 / goals.SOON:.0f} is `goals.SOON`"),
+    }
+
+
+@pytest.mark.parametrize("name", stated())
+def test_a_number_in_the_prose_is_that_of_its_source(name: str) -> None:
+    """The page has the sentence that its source makes: change the source, and the page must too."""
+    page, sentence = stated()[name]
+    assert sentence in " ".join((ROOT / page).read_text("utf-8").split())

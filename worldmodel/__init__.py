@@ -1,4 +1,4 @@
-"""What happens next, in latent space? JEPA world-model parts, data, worlds and apps."""
+"""JEPA world models that predict the next embedding: parts, data, worlds and apps."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Arguments are checked by their type hints, and by a line of rules where a hint says too little.
+"""Arguments are checked by their type hints, and by a short rule where a hint is not enough.
 
 An error names argument, rule and what came: `depth must be an integer of at least 1, got 0`.
 """
@@ -28,11 +28,11 @@ _Broken = tuple[type[Exception], str] | None  # what to raise, and the rule; Non
 def checked(**rules: str) -> Callable[[_CallT], _CallT]:
     """Check the arguments of a function, or of a class's constructor, before it runs.
 
-    An int is an integer of any kind and at least 1 (a seed 0), a float is finite. NumPy's array is
-    taken wherever a tensor is. `rules` say more by name: "[0, 1)" of a number; "N D" of a float
-    tensor, "int N" and "any * N" of one of integers and of any type behind any number of axes,
-    "array N" of a list too; no axis is empty, those of the same letter agree, and a longer word is
-    an attribute of `self`. "any" checks nothing.
+    An int is an integer of any kind and at least 1 (a seed 0), a float is finite. A NumPy array is
+    accepted wherever a tensor is. `rules` add more by name: "[0, 1)" for a number; "N D" for a
+    float tensor, "int N" and "any * N" for integers and for any type behind any number of axes,
+    "array N" for a list too, "T>=3" for an axis of at least 3. No axis is empty, axes of the same
+    letter agree, and a longer word is an attribute of `self`. "any" checks nothing.
 
     Raises: TypeError for another type, ValueError for another number or shape.
     """
@@ -50,7 +50,7 @@ def checked(**rules: str) -> Callable[[_CallT], _CallT]:
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError:
-                return call(*args, **kwargs)  # Python says what is missing, or too much.
+                return call(*args, **kwargs)  # Python's own error names the argument.
             sizes: _Sizes = {word: (getattr(args[0], word), "self") for word in own}
             _check(bound.arguments, hints(), rules, sizes)
             return call(*bound.args, **bound.kwargs)
@@ -66,7 +66,7 @@ def checked(**rules: str) -> Callable[[_CallT], _CallT]:
 def _check(
     arguments: dict[str, Any], hints: dict[str, Any], rules: dict[str, str], sizes: _Sizes
 ) -> None:
-    """Raise for the first argument that is wrong; integers and arrays become Python's and ours."""
+    """Raise for the first wrong argument; convert NumPy's integers and arrays."""
     for name, value in arguments.items():
         rule = rules.get(name, "[0, inf)" if name == "seed" else "")
         if rule == "any":
@@ -83,22 +83,22 @@ def _check(
 
 
 def _takes_tensors(hint: Any) -> bool:
-    """Whether a tensor may come, and no array."""
+    """Whether the hint accepts a tensor, but no array."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return Tensor in kinds and np.ndarray not in kinds
 
 
 def _as_tensor(value: Any) -> Any:
-    """An array of numbers as a tensor on the CPU, doubles as floats; another array as it is."""
+    """An array of numbers as a tensor on the CPU, doubles as floats; other arrays unchanged."""
     if value.dtype.kind not in "biuf":
         return value
-    if value.dtype == np.float64:  # NumPy's default, which no model of ours has
+    if value.dtype == np.float64:  # NumPy's default dtype, but no model's
         value = value.astype(np.float32)
     return torch.as_tensor(np.require(value, requirements=["C", "W"]), device="cpu")
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: one short line."""
+    """A value in one short line, for an error."""
     if isinstance(value, (Tensor, np.ndarray)):
         return f"{value.dtype} {list(value.shape)}"
     line = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
@@ -158,11 +158,12 @@ def _broken_number(whole: bool, value: Any, rule: str) -> _Broken:
 
 def _broken_shape(wanted: Any, value: Any, name: str, rule: str, sizes: _Sizes) -> _Broken:
     kind, *axes = rule.split() if rule[:4] in ("int ", "any ") else ("float", *rule.split())
-    axes = [axis for axis in axes if axis != "array"]
-    shape = ", ".join(str(sizes[a][0]) if a in sizes else a for a in axes).replace("*", "...")
+    least = {a.partition(">=")[0]: int(a.partition(">=")[2] or 1) for a in axes if a != "array"}
+    axes = list(least)
+    names = {axis: f"{axis} >= {size}" if size > 1 else axis for axis, size in least.items()}
+    shape = ", ".join(str(sizes[a][0]) if a in sizes else names[a] for a in axes)
     what = "a tensor" if wanted is Tensor else "an array"
-    text = f"{what}{_OF[kind]} [{shape}]"
-    text = text if axes else what
+    text = f"{what}{_OF[kind]} [{shape.replace('*', '...')}]" if axes else what
     if not isinstance(value, wanted):
         return TypeError, text
     if not axes:
@@ -178,7 +179,7 @@ def _broken_shape(wanted: Any, value: Any, name: str, rule: str, sizes: _Sizes) 
     fits, others = len(found) == len(last), set[str]()
     for axis, size in zip(last, found, strict=False):
         like, who = (int(axis), name) if axis.isdigit() else sizes.setdefault(axis, (size, name))
-        fits = fits and size > 0 and size == like
+        fits = fits and size >= least[axis] and size == like
         others |= {who} if size != like else set()
     match = " and ".join(sorted(others - {name, "self"}))
     text += " without an empty axis" if 0 in found else f" to match {match}" if match else ""

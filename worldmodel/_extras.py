@@ -1,11 +1,11 @@
-"""Optional dependencies: one sentence that says what to install."""
+"""Optional dependencies: an error says what to install."""
 
 import importlib
 from typing import Any
 
 
 def install(extra: str) -> str:
-    """The command that brings an extra, from the index and from a clone."""
+    """The command that installs an extra, from the index and from a clone."""
     return f'pip install "sigreg[{extra}]"  (in a clone: pip install ".[{extra}]")'
 
 

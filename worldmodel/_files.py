@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever kills the writer."""
+"""Files that are complete or absent, even if the writer is killed."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to the disk, then rename over it: it is the old file or the new.
+    """Write beside `path`, flush to the disk, then rename: readers see the old file or the new one.
 
     Raises: OSError naming `path` if it cannot be written; a link or no file is never replaced.
     """
@@ -15,9 +15,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """`write_atomically` for several files: none is renamed before all are on the disk.
+    """`write_atomically` for several files: all are on the disk before the first is renamed.
 
-    A writer killed between two renames leaves the rest beside their paths, as `draft_of`.
+    If the writer is killed between two renames, the rest stays beside the paths, as `draft_of`.
     """
     path, renamed = Path(), False
     try:
@@ -39,5 +39,5 @@ def write_together(files: Mapping[Path, bytes]) -> None:
 
 
 def draft_of(path: Path) -> Path:
-    """Where a file is written before it is renamed."""
+    """The temporary path of a file, before it is renamed."""
     return path.with_name(path.name + ".tmp")

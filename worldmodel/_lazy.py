@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for."""
+"""Names of a package that are imported at their first use."""
 
 import ast
 import importlib
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def lazily(package: str) -> Callable[[str], Any]:
-    """A package's `__getattr__` (PEP 562), for what its `if TYPE_CHECKING:` block imports.
+    """A package's `__getattr__` (PEP 562) for the imports in its `if TYPE_CHECKING:` block.
 
-    Type checkers and Python read one list, and importing the package imports nothing else.
+    Type checkers and Python read the same list. Importing the package imports nothing else.
     """
     tree = ast.parse(Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8"))
     (block,) = (node.body for node in tree.body if isinstance(node, ast.If))

@@ -1,6 +1,6 @@
-"""A model on disk: `model.safetensors` for the values, `config.json` for everything else.
+"""A model on disk: `model.safetensors` holds the values, `config.json` everything else.
 
-Nothing is pickled, no class imported by the name a file gives: loading runs no code but ours.
+Nothing is pickled, and no class is imported by a name in a file, so loading runs only our code.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
-# What a folder may hold: its parts, and its other arguments.
+# The models a folder may hold: their parts, and their other arguments.
 _KINDS: dict[type[nn.Module], tuple[tuple[str, ...], tuple[str, ...]]] = {
     WorldModel: (("encoder", "action_encoder", "predictor"), ()),
     GCBC: (("encoder", "trunk"), ("action_dim",)),
@@ -41,11 +41,10 @@ _ModelT = TypeVar("_ModelT", WorldModel, GCBC)
 
 
 class RunConfig(NamedTuple):
-    """What `config.json` of a run folder says."""
+    """The contents of `config.json` of a run folder."""
 
     kind: str  #: Class of the model, "WorldModel" or "GCBC".
-    #: Class name and constructor arguments of "encoder", "action_encoder" and "predictor", of a
-    #: GCBC of "encoder" and "trunk".
+    #: Class name and constructor arguments, by the part's name.
     parts: dict[str, tuple[str, dict[str, Any]]]
     arguments: dict[str, Any]  #: Of the model beside its parts.
     action_scale: ActionScale | None  #: As in training; None if the model takes raw actions.
@@ -64,8 +63,8 @@ def save(
 
     Args:
         model: the model itself, not a DDP or compiled wrapper around it or a part.
-        folder: made if absent; files of an earlier save are replaced.
-        action_scale, extra: for plans in raw units; anything JSON holds. `read_config` has both.
+        folder: created if absent; files of an earlier save are replaced.
+        action_scale, extra: for plans in raw units; any JSON value. `read_config` returns both.
     Raises: TypeError if `model` is wrapped, a part keeps no `config` of its arguments, or `extra`
         is not JSON; OSError naming the file if it cannot be written.
     """
@@ -88,27 +87,27 @@ def save(
         raise TypeError(f"extra must hold JSON values only: {error}") from error
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    # Config last: its absence shows that a first save did not finish.
+    # Config last: without it a first save did not finish.
     write_together({path / WEIGHTS: weights, path / CONFIG: text.encode() + b"\n"})
 
 
 @checked()
 def load(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ()) -> WorldModel:
-    """Build the model of a run folder and fill in its weights, strict by name and shape.
+    """Load the model of a run folder; names and shapes of the weights must match.
 
     Args:
         folder, map_location: as `save` left it; device of the result.
         classes: your own part classes, found by their names; ours need not be listed.
     Returns: a WorldModel in evaluation mode, float32.
-    Raises: FileNotFoundError or ValueError, naming the file at fault: it is absent, damaged, of a
-        newer format, of a class that is not known, or of another width than the weights.
+    Raises: FileNotFoundError or ValueError, naming the file: it is absent, damaged, of a newer
+        format, of an unknown class, or its widths differ from the weights'.
     """
     return _load(Path(folder), WorldModel, classes).to(map_location)
 
 
 @checked()
 def load_policy(folder: Folder, map_location: Device = "cpu", *, classes: Classes = ()) -> GCBC:
-    """Build the policy of a run folder that was trained by behaviour cloning.
+    """Load the policy of a run folder that was trained by behaviour cloning.
 
     Args:
         folder, map_location, classes: as `load`.
@@ -120,7 +119,7 @@ def load_policy(folder: Folder, map_location: Device = "cpu", *, classes: Classe
 
 @checked()
 def read_config(folder: Folder) -> RunConfig:
-    """Read what a run folder says about its model, without the weights.
+    """Read the description of the model in a run folder, without the weights.
 
     Args:
         folder: as `save` left it.
@@ -154,17 +153,17 @@ def read_config(folder: Folder) -> RunConfig:
 
 
 def is_released(folder: Path) -> bool:
-    """Whether a folder holds a released LeWM (`weights.pt`), not a run of this library."""
+    """Whether a folder holds a released LeWM (`weights.pt`) and no run of this library."""
     return not (folder / WEIGHTS).exists() and any(folder.glob("*.pt"))
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of a model's state, on whatever device."""
+    """SHA-256 over names, dtypes, shapes and bytes of a model's state, on any device."""
     return digest_of(model.state_dict())
 
 
 def _read_json(folder: Path) -> tuple[Path, Any]:
-    """The configuration that goes with the weights, and its file.
+    """The configuration that belongs to the weights, and its file.
 
     A save that was killed between its two renames left it as a draft beside the old one.
     """
@@ -178,7 +177,7 @@ def _read_json(folder: Path) -> tuple[Path, Any]:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is not JSON: {error}") from error
         named = config.get("weights") if isinstance(config, dict) else None
-        # Folders of older versions name no digest, rewritten weights hold none.
+        # Configs of older versions and rewritten weights have no digest.
         if named == kept or (file == path and None in (named, kept)):
             return file, config
     _existing(folder, CONFIG)
@@ -193,7 +192,7 @@ def _load(path: Path, wanted: type[_ModelT], classes: Classes) -> _ModelT:
         raise ValueError(f"{wrong}; worldmodel.{reader.__name__} reads it")
     state = read_weights(_existing(path, WEIGHTS))
     known = {c.__name__: c for c in (*_CLASSES, *classes)}
-    # First without memory: sizes that the weights do not have are refused before they take any.
+    # First on the meta device: wrong sizes are refused before they take memory.
     for device in ("meta", "cpu"):
         with torch.random.fork_rng(devices=[]), torch.device(device):
             try:
@@ -211,7 +210,7 @@ def _load(path: Path, wanted: type[_ModelT], classes: Classes) -> _ModelT:
 
 
 def _describe(name: str, value: Any) -> Any:
-    """A constructor's argument for JSON: of a module, its class and its own arguments."""
+    """A constructor's argument as JSON: a module becomes its class and its own arguments."""
     if isinstance(value, nn.Module):
         config = vars(value).get("config")
         if not isinstance(config, dict):
@@ -226,7 +225,7 @@ def _describe(name: str, value: Any) -> Any:
 
 
 def _build(name: str, value: Any, known: Mapping[str, type[nn.Module]], most: int) -> Any:
-    """An argument again, from what `_describe` made of it; no deeper than `most` blocks."""
+    """Rebuild an argument from `_describe`'s result, with at most `most` blocks."""
     if not isinstance(value, dict):
         return value
     if value.keys() != {"class", "config"}:
@@ -265,14 +264,14 @@ def _hint(folder: Path) -> str:
 def as_bytes(
     state: Mapping[str, Tensor], notes: Mapping[str, str] | None = None
 ) -> tuple[bytes, str]:
-    """The content of a safetensors file, the same for the same tensors, and its digest."""
+    """The content of a safetensors file, a function of the tensors alone, and its digest."""
     import safetensors.torch
 
-    # Contiguous, because safetensors knows no strides (channels_last convolutions have them).
+    # Contiguous, because safetensors stores no strides (channels_last has them).
     kept = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     sha256 = digest_of(kept)
     content = safetensors.torch.save(kept, {"format": "pt", "sha256": sha256, **(notes or {})})
-    # The header again, sorted: safetensors shuffles the metadata.
+    # Sort the header: safetensors shuffles the metadata.
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)
@@ -296,7 +295,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def notes_of(path: Path) -> dict[str, str]:
-    """What the header of a weights file notes beside the tensors; nothing if it is unreadable."""
+    """The metadata in the header of a weights file; empty if it is unreadable."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -307,7 +306,7 @@ def notes_of(path: Path) -> dict[str, str]:
 
 
 def digest_of(state: Mapping[str, Tensor], before: bytes = b"") -> str:
-    """SHA-256 over `before`, names, types, shapes and bytes, on whatever device."""
+    """SHA-256 over `before`, names, dtypes, shapes and bytes, on any device."""
     total = hashlib.sha256(before)
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -319,7 +318,7 @@ def digest_of(state: Mapping[str, Tensor], before: bytes = b"") -> str:
 def check_tensors(
     state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], source: Path
 ) -> None:
-    """Every tensor that a model asks for, no other, each of its shape; or a ValueError."""
+    """Raise ValueError unless the state holds exactly the tensors of these names and shapes."""
     wrong = [
         f"{name} must be {list(shapes[name])}, got {list(state[name].shape)}"
         for name in shapes

@@ -1,4 +1,4 @@
-"""What the parts of a world model must offer; every other file speaks these words.
+"""The contract of the parts of a world model.
 
 Letters: B problems, S plans of each, T known frames, H steps, n sequences, A action dims of one
 block, a width of an encoded action, D embedding dims.
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 __all__ = ["Encoder", "OwnRollout", "Predictor", "QuickRollout", "Rollout", "Steered"]
 
-_CACHE = 24 * 2**20  # bytes that a processor's last cache level holds of the widest tensor
+_CACHE = 24 * 2**20  # bytes of the widest tensor that fit a processor's last cache
 
 Rollout = Callable[[Tensor, Tensor, Tensor], Tensor]
 """z [B, T, D], encoded past [B, T − 1, a], encoded plans [B, S, H, a] -> [B, S, H, D]."""
@@ -27,7 +27,7 @@ class _Module(Protocol):
 class Encoder(_Module, Protocol):
     """Observations to embeddings, each frame alone: an `nn.Module` with this attribute.
 
-    An action encoder needs no attribute: any module [..., A] -> [..., a], `nn.Linear` too.
+    An action encoder needs no attribute: any module [..., A] -> [..., a], such as `nn.Linear`.
 
     Shapes: a tensor [B, T, ...], or a mapping of such tensors -> [B, T, D].
     """
@@ -39,27 +39,27 @@ class Encoder(_Module, Protocol):
 class Predictor(_Module, Protocol):
     """Past embeddings and actions to the next embedding: an `nn.Module` with these attributes.
 
-    Output t may look at inputs up to t alone: it predicts embedding t + 1.
+    Output t predicts embedding t + 1 and depends on inputs up to t alone.
 
     Shapes: z [n, T, D], encoded actions [n, T, a], T ≤ history -> [n, T, D].
     """
 
     dim: int  #: D.
-    history: int  #: Most frames it looks back on; it is never given more.
+    history: int  #: The largest T.
 
 
 @runtime_checkable
 class Steered(Protocol):
-    """Optional: a predictor that says how wide its encoded actions are; a model checks it."""
+    """Optional: a predictor that states the width of its encoded actions; a model checks it."""
 
     action_width: int  #: a.
 
 
 @runtime_checkable
 class OwnRollout(Protocol):
-    """Optional: a predictor that rolls out otherwise than window by window.
+    """Optional: a predictor with its own rollout, not window by window.
 
-    A recurrent network goes on from its state, a prefix predictor answers for all steps at once.
+    A recurrent network continues from its state; a prefix predictor answers all steps at once.
     """
 
     def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
@@ -68,19 +68,19 @@ class OwnRollout(Protocol):
 
 @runtime_checkable
 class QuickRollout(Protocol):
-    """Optional: a predictor that rolls many plans out from few pasts with less work."""
+    """Optional: a predictor with a faster rollout of many plans from few pasts."""
 
     def quick_rollout(self, *, rows: int | None, compile: bool) -> Rollout:
         """Read the weights, once: a `Rollout` that equals the plain one up to rounding.
 
-        `rows` plans go through all steps together; None leaves it to the predictor.
+        `rows` plans are computed together; None: the predictor chooses.
         """
 
 
 def roll_out(predictor: Predictor, z: Tensor, actions: Tensor) -> Tensor:
-    """Predict step after step, from the last `history` embeddings unless it is an `OwnRollout`.
+    """Predict step by step from the last `history` embeddings, or by an `OwnRollout`.
 
-    Known z [n, T, D] and encoded actions [n, T − 1 + H, a], the first of them done: [n, H, D].
+    Known z [n, T, D] and encoded actions [n, T − 1 + H, a], past ones first: [n, H, D].
     """
     if isinstance(predictor, OwnRollout):
         return predictor.rollout(z, actions)
@@ -93,17 +93,17 @@ def roll_out(predictor: Predictor, z: Tensor, actions: Tensor) -> Tensor:
 
 
 def rows_in_cache(tokens: int, width: int, like: Tensor) -> int | None:
-    """Plans that go together, of `tokens` each, up to `width` wide; None, all, but on a CPU."""
+    """Plans to compute together, of `tokens` each, up to `width` wide; None (all) off the CPU."""
     return max(1, _CACHE // (tokens * width * like.itemsize)) if like.device.type == "cpu" else None
 
 
 def plain_rollout(
     predictor: Predictor, *, rows: int | None = None, compile: bool = False
 ) -> Rollout:
-    """The rollout of any predictor in eval mode: every plan behind its own copy of the past.
+    """The rollout of any predictor in eval mode: every plan with its own copy of the past.
 
-    `rows` plans go through all steps together; None is `rows_in_cache`, for tensors as wide as the
-    widest of the predictor's parameters, or as an embedding.
+    `rows` plans are computed together; None is `rows_in_cache`, for tensors as wide as the
+    predictor's widest parameter, or as an embedding.
     """
     own = predictor.parameters() if isinstance(predictor, nn.Module) else ()
     wide = max(predictor.dim, *(max(p.shape, default=1) for p in own), 1)

@@ -1,4 +1,4 @@
-"""Encoders: what is observed, or a block of actions, to one vector.
+"""Encoders: observations, or a block of actions, to one vector.
 
 Letters: B windows, T frames, C H W a frame, A action dims of one block, D embedding dims.
 """
@@ -18,7 +18,7 @@ __all__ = ["ActionEncoder", "ConvEncoder", "FusedEncoder", "StateEncoder", "ViTE
 
 @checked()
 class ViTEncoder(nn.Module):
-    """Vision Transformer: the class token behind the last norm, then a projection head.
+    """Vision Transformer: the class token after the last norm, then a projection head.
 
     The defaults are ViT-Tiny as published: 5,501,376 parameters, and 792,768 in the head.
 
@@ -80,16 +80,16 @@ class ViTEncoder(nn.Module):
 
 @checked()
 class ConvEncoder(nn.Module):
-    """Strided convolutions, then a projection head: small worlds, laptops, no GPU.
+    """Strided convolutions, then a projection head: for small worlds on a CPU.
 
-    The first layer cuts the frame into patches without overlap, where a convolution on a CPU saves
-    most; each further layer halves the side until it is `side` or less.
+    The first layer cuts the frame into patches without overlap, which is fastest on a CPU. Each
+    further layer halves the side until it is `side` or less.
 
     Args:
         image_size, patch_size: H = W, a power of two times the side of the first layer's patches.
-        width: channels behind the first layer; they double with every halving, up to 4 × width.
+        width: channels after the first layer; they double with every halving, up to 4 × width.
         dim, projector_dim: D, and hidden width of the projection head.
-        side: of the last layer's map; a larger one tells more exactly where things are.
+        side: of the last layer's map; a larger one tells positions more exactly.
     Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [..., D].
     Raises: as ViTEncoder.
     """
@@ -132,11 +132,11 @@ class ConvEncoder(nn.Module):
 class StateEncoder(nn.Module):
     """A vector (proprioception, a state) to an embedding: a small MLP, then a projection head.
 
-    Batch statistics in front standardise it, so raw units may differ by orders of magnitude.
+    Batch statistics standardise the input, so raw units may differ by orders of magnitude.
 
     Args:
         state_dim, dim: Q and D.
-        hidden_dim, projector_dim: width between, and hidden width of the projection head.
+        hidden_dim, projector_dim: hidden width, and hidden width of the projection head.
     Shapes: floating point [..., Q] -> [..., D].
     Raises: ValueError if the last dimension is not Q.
     """
@@ -152,11 +152,9 @@ class StateEncoder(nn.Module):
         self.embed = nn.Linear(hidden_dim, dim)
         self.projector = ProjectionHead(dim, projector_dim)
 
-    @checked(states="any * Q")
+    @checked(states="any * state_dim")
     def forward(self, states: Tensor) -> Tensor:
         """Embed vectors [..., Q]: [..., D]."""
-        if states.shape[-1] != self.state_dim:
-            raise ValueError(f"states must be [..., {self.state_dim}], got {list(states.shape)}")
         x = states.flatten(0, -2).to(self.expand.weight.dtype)
         h = self.embed(F.gelu(self.expand(self.standardise(x))))
         return self.projector(h).unflatten(0, states.shape[:-1])
@@ -202,7 +200,7 @@ class ActionEncoder(nn.Module):
 
     Args:
         action_dim, dim: A, raw action dims × frameskip, and D.
-        hidden_dim: width between; None means 4 × dim.
+        hidden_dim: hidden width; None means 4 × dim.
         mix_dim: width of the linear mix; None means A. The released models all have 10.
     Shapes: [..., A] -> [..., D].
     Raises: ValueError if the last dimension is not A; TypeError if actions are not floating point.
@@ -219,12 +217,8 @@ class ActionEncoder(nn.Module):
         self.expand = nn.Linear(mix_dim or action_dim, hidden_dim or 4 * dim)
         self.contract = nn.Linear(hidden_dim or 4 * dim, dim)
 
-    @checked(actions="any * A")
+    @checked(actions="* action_dim")
     def forward(self, actions: Tensor) -> Tensor:
         """Embed blocks of actions [..., A]: [..., D]."""
-        if actions.shape[-1] != self.action_dim:
-            raise ValueError(f"actions must be [..., {self.action_dim}], got {list(actions.shape)}")
-        if not actions.dtype.is_floating_point:
-            raise TypeError(f"actions must be floating point, got {actions.dtype}")
         actions = actions.to(self.mix.weight.dtype)
         return self.contract(F.silu(self.expand(self.mix(actions))))

@@ -1,8 +1,8 @@
 """A model for other runtimes: ONNX files and `torch.export` programs.
 
-Three graphs, each with any number of rows: the encoder, the predictor, and one planning step, an
-iteration of a planner whose noise is an input. Draw noise, call the planning step, feed its mean
-and std back: that loop is a planner in any language with an ONNX runtime.
+There are three graphs, each for any number of rows: the encoder, the predictor, and one planning
+step, which is an iteration of a planner with the noise as an input. A planner in any language with
+an ONNX runtime is a loop: draw noise, call the planning step, pass its mean and std back.
 
 Letters: N frames, B problems, T known embeddings, S candidates, H horizon, A and D dims.
 """
@@ -40,7 +40,7 @@ class PlanningStep(nn.Module):
     Args:
         model: in eval mode.
         update: the planner's iteration, such as `planners.planning_step(planners.CEM())` with the
-            bounds of the actions; what it does with a cost that is not finite is its own.
+            bounds of the actions; it decides what to do with a cost that is not finite.
     Raises: ValueError if the model is in training mode.
     """
 
@@ -64,9 +64,9 @@ class PlanningStep(nn.Module):
 
         Args:
             z, goal: [B, T, D], known embeddings, the newest last, and [B, D].
-            mean, std: [B, H, A], in the units the model was trained on.
-            noise: [B, S, H, A], standard normal; `CEM` and `MPPI` do not use that of candidate 0.
-            past: [B, T − 1, A], what was done between the known embeddings; None where T = 1.
+            mean, std: [B, H, A], in the model's units.
+            noise: [B, S, H, A], standard normal; `CEM` and `MPPI` ignore that of candidate 0.
+            past: [B, T − 1, A], actions between the known embeddings; None where T = 1.
         """
         done = z.new_zeros(z.shape[0], 0, mean.shape[-1]) if past is None else past
 
@@ -74,7 +74,7 @@ class PlanningStep(nn.Module):
             B, S = candidates.shape[:2]
             actions = torch.cat([done.unsqueeze(1).expand(B, S, -1, -1), candidates], dim=2)
             known = z.unsqueeze(1).expand(B, S, -1, -1)
-            # The plain rollout: it traces into a graph whose number of rows stays free.
+            # The plain rollout traces into a graph for any number of rows.
             predicted = self.model.rollout(known.flatten(0, 1), actions.flatten(0, 1))
             last: Tensor = predicted[:, -1].unflatten(0, (B, S))
             return (last - goal.unsqueeze(1)).square().sum(-1)
@@ -102,14 +102,14 @@ def export_onnx(
     | planning_step | z, goal, mean, std, noise, and past where T > 1 | next_mean, next_std, costs |
 
     N, B and S are free, all else is fixed. The predictor is causal: with fewer than `history`
-    embeddings, fill up behind them with zeros and read the last position that is yours.
+    embeddings, append zeros and read the output at your last one.
 
     Args:
-        model, folder: on any device, exported in eval mode from a copy; made if absent.
+        model, folder: on any device, exported in eval mode from a copy; created if absent.
         update: of the planning step, see `PlanningStep`; its bounds become part of the graph.
         horizon, known: H and T of the planning step; LeWM plans from one frame.
-        least_samples: the least S of the planning step, for a `CEM` its number of elites.
-        example: observations [N >= 2, ...], needed for an encoder of your own alone.
+        least_samples: the smallest S of the planning step, for a `CEM` its number of elites.
+        example: observations [N >= 2, ...], needed only for an encoder of your own.
     Returns: the files.
     Raises: as `export_torch`; ImportError naming the extra if a package is absent; RuntimeError if
         a file's outputs differ from the model's by more than 1e-4 (of the largest, above 1).
@@ -119,7 +119,7 @@ def export_onnx(
 
     def write(graph: _Graph, draft: Path) -> None:
         with warnings.catch_warnings():
-            # The exporter uses parts of torch that torch itself has deprecated.
+            # The exporter uses deprecated parts of torch.
             warnings.simplefilter("ignore", category=FutureWarning)
             warnings.simplefilter("ignore", category=DeprecationWarning)
             torch.onnx.export(
@@ -163,7 +163,7 @@ def export_torch(
 
 
 class _Call(nn.Module):
-    """A way of calling a part, as a forward whose inputs come side by side."""
+    """A call of a part, as a forward with positional inputs."""
 
     def __init__(self, part: nn.Module, how: Callable[..., Any]) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ def _graphs(
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    # No size is 1 or equal to another, so that no graph is special to its example.
+    # No size is 1 or equal to another, so that no graph is specialised to its example.
     B, S, T, H = 2, least_samples + 3, known, horizon
     if not isinstance(model.action_encoder, ActionEncoder):
         raise TypeError(f"export needs an ActionEncoder, got {type(model.action_encoder).__name__}")
@@ -236,7 +236,7 @@ def _graphs(
 
 
 def _example(encoder: object, num: int, generator: torch.Generator) -> Observations:
-    """Observations that one of our encoders takes."""
+    """Example observations for one of our encoders."""
     if isinstance(encoder, FusedEncoder):
         parts = zip(encoder.names, encoder.encoders, strict=True)
         found = {name: _example(part, num, generator) for name, part in parts}
@@ -252,7 +252,7 @@ def _example(encoder: object, num: int, generator: torch.Generator) -> Observati
 def _write_all(
     graphs: Mapping[str, _Graph], path: Path, kind: str, write: Callable[[_Graph, Path], None]
 ) -> list[Path]:
-    """A file for each graph, whole or absent."""
+    """Write a file for each graph, whole or absent."""
     path.mkdir(parents=True, exist_ok=True)
     files = []
     for name, graph in graphs.items():

@@ -1,4 +1,4 @@
-"""Goal-conditioned behaviour cloning: do what the data did on the way to such a picture."""
+"""Goal-conditioned behaviour cloning: imitate what the data did on the way to a goal."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ __all__ = ["GCBC", "gcbc_loss"]
 class GCBC(nn.Module):
     """A policy: the last frames and a goal picture to the next block of actions.
 
-    The trunk is the predictor of a world model; where that is steered by actions, this is steered
-    by the goal's embedding. There is no model of the world in it and no search.
+    The trunk is the predictor of a world model, steered by the goal's embedding in place of
+    actions. There is no world model and no search.
 
     Args:
         encoder: frames [..., C, H, W] -> [..., D]; freeze it by `requires_grad_(False)`.
@@ -42,7 +42,7 @@ class GCBC(nn.Module):
     def forward(self, frames: Tensor, goal: Tensor) -> Tensor:
         """The next block for frames [B, T, C, H, W], newest last, and goals [B, C, H, W]: [B, A].
 
-        Shorter pasts than the history are lengthened by their first frame, as in training.
+        A past shorter than the history is extended by its first frame, as in training.
         """
         history = self.trunk.history
         if frames.shape[1] < history:
@@ -69,12 +69,12 @@ class GCBC(nn.Module):
 def gcbc_loss(
     model: GCBC, batch: Batch, regularizer: nn.Module | None = None, weight: float = 0.0
 ) -> Losses:
-    """Squared error of the block that was done, with a later frame of the window as the goal.
+    """Squared error of the recorded block, with a later frame of the window as the goal.
 
         mean (π(o_{≤t}, o_g) − a_t)²,   t uniform in 0…T − 2,  g uniform in t + 1…T − 1
 
-    One (t, g) per window, drawn from the global generator. Goals reach as far as the window: take
-    windows as long as the distance that will be asked for (T = 6 at frameskip 5 for 25 steps).
+    One (t, g) per window is drawn from the global generator. Goals lie inside the window, so take
+    windows as long as the distance to goals (T = 6 at frameskip 5 for 25 steps).
 
     Args:
         model, batch: the policy, and windows of T ≥ 2 frames.

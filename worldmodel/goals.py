@@ -1,16 +1,16 @@
-"""What a plan is for: a goal scores the futures that a model imagines, [B, S, H, D] -> [B, S].
+"""Goals score imagined futures: [B, S, H, D] -> [B, S].
 
-Goals add and scale: `near(z_goal) + 0.5 * state(head, target)`. Which futures count is each goal's
-`frames`, with d_h its score of future h and H the last, or in its place `weights` [H]: Σ_h w_h d_h.
+Goals add and scale: `near(z_goal) + 0.5 * state(head, target)`. `frames` says which futures count,
+with d_h the score of future h and H the last; `weights` [H] replace it by Σ_h w_h d_h.
 
-    "last"      d_H                        published; plans that arrive in time all tie, so the
-                                           whole plan must be executed
+    "last"      d_H                        published; all plans that arrive in time cost the same,
+                                           so the whole plan must be executed
     "nearest"   min_h d_h + mean_h d_h/20  come close at any time, and soon: for replanning
-    "mean"      mean_h d_h                 arrive early; shuns detours
+    "mean"      mean_h d_h                 arrive early; avoids detours
 
-Everything is compared in float32 at least, outside of autocast, however low the rollout.
+Comparisons run in float32 or better, outside of autocast, whatever the dtype of the rollout.
 
-Letters: B problems, S plans, H futures, D embedding dims, Q quantities that a head reads off.
+Letters: B problems, S plans, H futures, D embedding dims, Q outputs of a head.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ FRAMES: tuple[Frames, ...] = get_args(Frames)
 Weights = Tensor | Sequence[float] | None
 
 SOON = 1 / 20
-"""Share of the mean in "nearest": of two plans that come equally close, the sooner is better; small
-enough that a detour around a wall still pays."""
+"""Share of the mean in "nearest": of two plans that come equally close, the sooner one is cheaper.
+It is small enough that a detour around a wall still pays."""
 
 
 @checked()
@@ -47,14 +47,14 @@ class Goal:
     last_step: bool = False  #: Whether all of them look at the last future alone.
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Score futures [B, S, H, D]: [B, S], marked `last_step` where that is so."""
+        """Score futures [B, S, H, D]: [B, S], with the attribute `last_step`."""
         if z.dim() != 4:
             raise ValueError(f"z must be futures [B, S, H, D], got {list(z.shape)}")
-        with _exactly(z):
-            z = _precise(z)
+        with exactly(z):
+            z = precise(z)
             scores = [s if w == 1 else w * s for w, s in ((w, term(z)) for w, term in self.terms)]
             total = sum(scores[1:], scores[0])
-        # A controller that sees only the tensor can still tell.
+        # A controller reads it from the tensor.
         total.last_step = self.last_step  # type: ignore[attr-defined]
         return total
 
@@ -93,7 +93,7 @@ def state(
     *,
     scale: Tensor | float = 1.0,
 ) -> Goal:
-    """Close to a state, or to a part of one, read off the embedding.
+    """Close to a state, or to a part of one, as a head reads it from the embedding.
 
         d_h = Σ_q ((head(ẑ_h)_q − target_q) / scale_q)²      over the q whose target is given
 
@@ -103,8 +103,7 @@ def state(
         frames, weights: which futures count; see above.
         scale: the unit of each quantity, [Q] or a number: its tolerance, or its deviation.
     Returns: Goal.
-    Source: a linear probe as cost lifts a frozen LeWM from 14 to 70 % at offset 100,
-        arXiv:2608.10145.
+    Source: a linear probe as cost raises LeWM from 14 to 70 % at offset 100, arXiv:2608.10145.
     """
     wanted = _per_problem(target)
     given = ~wanted.isnan()
@@ -142,11 +141,11 @@ def region(
 
 @checked()
 def reward(head: Head, frames: Frames = "mean", weights: Weights = None) -> Goal:
-    """Much of what a head predicts: d_h = −min_k head(ẑ_h)_k.
+    """A large output of a head: d_h = −min_k head(ẑ_h)_k.
 
     Args:
-        head: [..., D] -> [..., K], an ensemble, of which the least counts: a search finds every
-            value that is too high. Or [..., D] -> [...].
+        head: [..., D] -> [..., K], an ensemble, whose least output counts, because a search finds
+            every value that is too high. Or [..., D] -> [...].
         frames: "mean" for a reward; "last" for a value of what comes after the plan.
         weights: [H], in place of `frames`, such as discounts.
     Returns: Goal.
@@ -167,7 +166,7 @@ def temporal(
     frames: Frames = "last",
     weights: Weights = None,
 ) -> Goal:
-    """Few steps from an embedding, as a head has learned it: d_h = head(ẑ_h, z_goal).
+    """Few steps from an embedding, by a learned distance: d_h = head(ẑ_h, z_goal).
 
     Args:
         head: z [..., D], z_goal [..., D] -> [...], such as `heads.fit_distance`'s log(1 + steps).
@@ -198,39 +197,38 @@ def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
     read = _in_box(head, low, high)
 
     def depth(z: Tensor) -> Tensor:
-        with _exactly(z):
-            y, low, high = read(_precise(z))
+        with exactly(z):
+            y, low, high = read(precise(z))
             return torch.minimum(y - low, high - y).amin(-1)
 
     return depth
 
 
-@checked(z="N D")
+@checked(z="N D", share="(0, 1)")
 def typical(z: Tensor, share: float = 0.99) -> Callable[[Tensor], Tensor]:
-    """A constraint: stay where the model has been.
+    """A constraint: stay near the embeddings of the data.
 
         m(z) = (z − μ)ᵀ Σ⁻¹ (z − μ),    c_h = m(ẑ_h) / m_share − 1 ≤ 0
 
-    μ and Σ are the mean and covariance of embeddings of the data, taken for Gaussian. Variances
-    below a thousandth of their mean count as that: what varies there in imagined ones is rounding.
+    μ and Σ are the mean and covariance of the data's embeddings. Variances below a thousandth of
+    their mean are raised to it, because in imagined embeddings they are rounding.
 
     Args:
         z: [N, D], embeddings of data, N > D.
         share: in (0, 1), of them that stay below m_share.
     Returns: z [B, S, H, D] -> [B, S, H].
-    Raises: ValueError if z is no such matrix.
+    Raises: ValueError unless N > D.
     """
-    if z.dim() != 2 or len(z) <= z.shape[1] or not 0 < share < 1:
-        got = f"{list(z.shape)} and {share}"
-        raise ValueError(f"z must be [N, D] with N > D and share in (0, 1), got {got}")
-    seen = _precise(z.detach())
+    if len(z) <= z.shape[1]:
+        raise ValueError(f"z must be [N, D] with N > D, got {list(z.shape)}")
+    seen = precise(z.detach())
     mean = seen.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(seen.T).reshape(len(mean), len(mean)))
     whiten = vectors * values.clamp_min(1e-3 * values.mean()).rsqrt()
     limit = ((seen - mean) @ whiten).square().sum(-1).quantile(share)
 
     def beyond(z: Tensor) -> Tensor:
-        with _exactly(z):
+        with exactly(z):
             return ((z.to(mean) - mean) @ whiten).square().sum(-1) / limit - 1
 
     return beyond
@@ -251,7 +249,7 @@ def charge(
 
 
 def _goal(score: Head, frames: Frames, weights: Weights) -> Goal:
-    """A score of each future [B, S, H, D] -> [B, S, H], and which of them count."""
+    """A goal from a score of each future, [B, S, H, D] -> [B, S, H]."""
     if weights is not None:
         return Goal(((1.0, _weighted(score, frames, weights)),))
 
@@ -266,7 +264,7 @@ def _goal(score: Head, frames: Frames, weights: Weights) -> Goal:
 
 
 def _weighted(score: Head, frames: Frames, weights: Tensor | Sequence[float]) -> Head:
-    # Numbers stay on the host until futures come, then on their device: copied once.
+    # Copied to the device of the futures once.
     home = weights.device if isinstance(weights, Tensor) else "cpu"
     by = torch.as_tensor(weights, dtype=torch.float32, device=home)
     if by.dim() != 1 or frames == "nearest":
@@ -282,18 +280,18 @@ def _weighted(score: Head, frames: Frames, weights: Tensor | Sequence[float]) ->
     return term
 
 
-def _precise(value: Tensor) -> Tensor:
+def precise(value: Tensor) -> Tensor:
     """In float32 at least."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _per_problem(value: Tensor) -> Tensor:
     """[B, Q] or [Q] beside futures [B, S, H, Q]."""
-    return _precise(as_tensor(value).detach()).unsqueeze(-2).unsqueeze(-2)
+    return precise(as_tensor(value).detach()).unsqueeze(-2).unsqueeze(-2)
 
 
 def _in_box(head: Head, *sides: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """z to what a head reads off it, with the low and the high side beside it."""
+    """A function from z to a head's outputs, with the low and the high side."""
     low, high = (_per_problem(side) for side in sides)
 
     def read(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -306,7 +304,7 @@ def _in_box(head: Head, *sides: Tensor) -> Callable[[Tensor], tuple[Tensor, Tens
 
 
 def _match(name: str, value: Tensor, y: Tensor) -> None:
-    """Refuse what would broadcast into something else."""
+    """Refuse a shape that would broadcast in another way."""
     shape = list(value.shape)
     if shape not in ([y.shape[-1]], [len(y), y.shape[-1]]):
         raise ValueError(
@@ -314,8 +312,8 @@ def _match(name: str, value: Tensor, y: Tensor) -> None:
         )
 
 
-def _exactly(z: Tensor) -> AbstractContextManager[object]:
-    """Autocast off: rounded to 8 bits, half of 30 elites are others."""
+def exactly(z: Tensor) -> AbstractContextManager[object]:
+    """Turn autocast off: rounding to 8 bits changes half of 30 elites."""
     if not torch.amp.is_autocast_available(z.device.type):
         return nullcontext()
     return torch.autocast(z.device.type, enabled=False)

@@ -1,4 +1,4 @@
-"""Heads on frozen embeddings: what a goal reads off them, fitted in seconds.
+"""Heads on frozen embeddings: quantities for goals, fitted in seconds.
 
 Letters: N rows, E episodes, T frames of each, D embedding dims, Q quantities.
 """
@@ -30,7 +30,7 @@ PartT = TypeVar("PartT", bound=nn.Module)
 class Head(nn.Module):
     """Quantities of an embedding, in their own units: a linear map, or an MLP.
 
-    Embeddings are standardised on their way in, quantities given their units on their way out.
+    Inputs are standardised embeddings; outputs are scaled to the units of the quantities.
 
     Args:
         dim, out: D and Q.
@@ -63,10 +63,10 @@ class Head(nn.Module):
 
 @checked()
 class DistanceHead(nn.Module):
-    """How many steps from one embedding to another: f(z, z_goal) ≈ log(1 + steps).
+    """The number of steps from one embedding to another: f(z, z_goal) ≈ log(1 + steps).
 
     Args:
-        dim, hidden: D, and widths between.
+        dim, hidden: D, and hidden widths.
     Shapes: z [..., D], z_goal [..., D] -> [...].
     """
 
@@ -85,7 +85,7 @@ class DistanceHead(nn.Module):
 def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0) -> Head:
     """Fit a head: least squares if it is linear, otherwise 400 full-batch steps of Adam.
 
-    3e-3 falling by a cosine is enough for the R² to settle on thousands of samples.
+    A rate of 3e-3 with a cosine schedule lets the R² settle on thousands of samples.
 
     Args:
         z, y: [N, D] embeddings and [N, Q] quantities: states or parts of them, rewards, returns.
@@ -105,7 +105,7 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
     if hidden:
         descend(head.net, lambda: F.mse_loss(head.net(x), target), rate=3e-3, steps=400)
     else:
-        # Ridge of 1e-6 N: a collapsed embedding has no least-squares solution otherwise.
+        # A ridge of 1e-6 N, because a collapsed embedding has no least-squares solution.
         gram = x.T @ x + 1e-6 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         (linear,) = head.net
         with torch.no_grad():
@@ -126,29 +126,28 @@ def fit_distance(
     steps: int = 1000,
     seed: int = 0,
 ) -> DistanceHead:
-    """Learn how far things are from episodes, by pairs of imagined and later, seen embeddings.
+    """Learn distances from episodes, by pairs of imagined and later recorded embeddings.
 
         f(ẑ_{t+h}, z_g) → log(1 + unit · (g − t − h)),   h in 0…reach,  g in t + h…T − 1
 
-    ẑ_{t+h} is rolled out from z_t under the actions that were done, for a head that saw real
+    ẑ_{t+h} is rolled out from z_t under the recorded actions, because a head trained on recorded
     embeddings alone fails on imagined ones. Differences are drawn evenly: far pairs count as much.
 
     Args:
         model: in eval mode, for its rollout.
-        z, actions: of episodes, [E, T, D] with T > reach, and [E, T − 1, A] done between.
+        z, actions: of episodes, [E, T, D] with T > reach, and [E, T − 1, A] between them.
         reach, unit: blocks imagined ahead, the planner's horizon; steps between two frames.
-        hidden, steps, seed: widths between; steps of Adam, 1,024 pairs each; of all draws.
+        hidden, steps, seed: hidden widths; steps of Adam, 1,024 pairs each; of all draws.
     Returns: DistanceHead in eval mode, without gradients of its own.
     Raises: ValueError if shapes disagree or episodes are no longer than `reach`.
-    Source: trained on imagined × goal pairs its error on imagined embeddings falls from +69 % to
-        +3 %, arXiv:2608.10145.
+    Source: with imagined pairs the error on imagined embeddings falls to 3 %, arXiv:2608.10145.
     """
     E, T, D = z.shape
     check_recorded(z, actions, "reach", reach)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(as_seed(seed))
         head = DistanceHead(D, hidden).to(z)
-    # Each z_t, and what is imagined h blocks after it; NaN past the end.
+    # Each z_t, and the embedding imagined h blocks later; NaN past the end.
     seen = z.new_full((E, T, 1 + reach, D), torch.nan)
     seen[:, :, 0] = z
     with torch.no_grad():
@@ -175,7 +174,7 @@ def descend(
     steps: int,
     over: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> None:
-    """Steps of Adam on a part, the learning rate falling by a cosine; `over` goes through them."""
+    """Train a part by Adam with a cosine schedule; `over` iterates over the steps."""
     optimizer = torch.optim.Adam(part.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in over(range(steps)):
@@ -195,7 +194,7 @@ def _pairs(
         return (torch.rand(num, generator=generator, device=z.device) * limit).long()
 
     apart = below(T)
-    # From where `apart` still fits into the episode; imagined over at most what lies before it.
+    # Starts from which `apart` fits into the episode; imagined over at most the time before them.
     at = below(T - apart)
     ahead = torch.minimum(below(reach), at)
     e = below(E)
@@ -212,7 +211,7 @@ def _standardise(head: Head, z: Tensor, y: Tensor) -> None:
 
 @checked()
 def save_head(head: Head | DistanceHead, path: str | Path) -> None:
-    """Write a head into one safetensors file that `load_head` reads; it appears whole or not.
+    """Write a head into one safetensors file for `load_head`, whole or not at all.
 
     Args:
         head, path: fitted here; a file, which is replaced.
@@ -222,7 +221,7 @@ def save_head(head: Head | DistanceHead, path: str | Path) -> None:
 
 @checked()
 def load_head(path: str | Path) -> Head | DistanceHead:
-    """Read what `save_head` wrote.
+    """Read a head that `save_head` wrote.
 
     Args:
         path: the file.
@@ -235,7 +234,7 @@ def load_head(path: str | Path) -> Head | DistanceHead:
 
 
 def write_part(part: nn.Module, path: str | Path, what: str, header: dict[str, Any]) -> None:
-    """Keep what was fitted, under the name of its class."""
+    """Write a fitted part, with the name of its class."""
     told = json.dumps({"class": type(part).__name__, **header})
     write_atomically(Path(path), as_bytes(part.state_dict(), {what: told})[0])
 
@@ -243,7 +242,7 @@ def write_part(part: nn.Module, path: str | Path, what: str, header: dict[str, A
 def read_part(
     path: str | Path, what: str, make: Callable[[Any], PartT]
 ) -> tuple[PartT, dict[str, Any]]:
-    """What `write_part` kept, made of its header, and that; ValueError if it is something else."""
+    """Read what `write_part` wrote: the part that `make` builds from the header, and the header."""
     state = read_weights(Path(path))
     try:
         header = json.loads(notes_of(Path(path)).get(what, "null"))

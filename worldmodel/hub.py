@@ -1,4 +1,4 @@
-"""Models from a folder or from the Hugging Face hub, ours and released LeWM ones alike.
+"""Models from a folder or from the Hugging Face hub, ours and released LeWM ones.
 
 A model on the hub is a folder there: `config.json` and `model.safetensors` (or `weights.pt` of a
 released LeWM), the layout of PyTorchModelHubMixin in huggingface_hub. Nothing is unpickled.
@@ -32,15 +32,15 @@ def from_pretrained(
     map_location: Device = "cpu",
     classes: Classes = (),
 ) -> WorldModel | GCBC:
-    """The model of a run folder, of a released LeWM folder, or of either on the hub.
+    """Load the model of a run folder, of a released LeWM folder, or of either on the hub.
 
     Args:
         source: a folder, or an "owner/name" of the hub; a folder of that name wins.
-        revision: commit, tag or branch on the hub; give a commit to get the same weights for ever.
+        revision: commit, tag or branch on the hub; a commit always gives the same weights.
         map_location, classes: as `load`.
     Returns: WorldModel in evaluation mode, float32; GCBC if the folder holds a cloned policy.
     Raises: FileNotFoundError if there is no such folder or repository; ImportError if the hub is
-        asked and huggingface_hub is missing; ValueError, naming the file at fault.
+        needed and huggingface_hub is missing; ValueError, naming the file at fault.
     """
     folder = locate(source, revision=revision)
     if is_released(folder):
@@ -51,7 +51,7 @@ def from_pretrained(
 
 
 def locate(source: Folder, *, revision: str | None = None) -> Path:
-    """The folder of a model on this machine, fetched from the hub; raises as `from_pretrained`."""
+    """The local folder of a model, downloaded if needed; raises as `from_pretrained`."""
     path = Path(source)
     if path.exists():
         if revision is not None:
@@ -75,13 +75,13 @@ def push_to_hub(
 ) -> str:
     """Upload a run folder; `from_pretrained(repository)` reads it back.
 
-    Weights, settings, figures and pictures go; checkpoints and event files stay here. The hub shows
-    README.md of the folder as the model's card.
+    It uploads weights, settings, figures and pictures, but no checkpoints or event files. The hub
+    shows the folder's README.md as the model card.
 
     Args:
         folder: a run folder, or one that `worldmodel.save` wrote.
-        repository, private: "owner/name"; made, seen by its owner alone, if it is not there.
-        token: of the hub; None takes the one that `hf auth login` kept.
+        repository, private: "owner/name"; created if absent, visible to its owner alone.
+        token: of the hub; None uses the one that `hf auth login` stored.
         message: of the commit.
     Returns: the commit, for `revision=`.
     Raises: ImportError if huggingface_hub is missing; FileNotFoundError or ValueError if the folder
@@ -105,7 +105,7 @@ def push_to_hub(
 
 @contextmanager
 def _hub(kind: type[OSError], refused: str, what: str = "the hub") -> Iterator[Any]:
-    """huggingface_hub, whose errors become one line of that kind."""
+    """huggingface_hub; its errors become one-line errors of the given type."""
     hub, errors = (need(name, "hub", what)
                    for name in ("huggingface_hub", "huggingface_hub.errors"))  # fmt: skip
     try:

@@ -1,4 +1,4 @@
-"""Building blocks shared by encoders and predictors.
+"""Building blocks of encoders and predictors.
 
 Letters: B sequences, T tokens, D dims, h heads, d dims of a head.
 """
@@ -20,18 +20,24 @@ _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 def given(arguments: Mapping[str, Any], *but: str) -> dict[str, Any]:
     """The arguments of a constructor, from `locals()` in its first line: a part's `config`.
 
-    NumPy's numbers become Python's, which JSON holds.
+    NumPy's numbers become Python's, for JSON.
     """
     own = {key: v for key, v in arguments.items() if key not in ("self", "__class__", *but)}
     return {key: v.item() if type(v).__module__ == "numpy" else v for key, v in own.items()}
 
 
+def check_history(embeddings: Tensor, history: int) -> None:
+    """Refuse a window of more than `history` frames."""
+    if not 0 < (T := embeddings.shape[1]) <= history:
+        raise ValueError(f"T of embeddings must be between 1 and history {history}, got {T}")
+
+
 class Pixels(nn.Module):
-    """Frames to normalised numbers in the precision of the model.
+    """Frames to normalised numbers in the dtype of the model.
 
     Shapes: frames [..., 3, H, W], uint8 in 0…255 or floating point in 0…1 -> [N, 3, size, size].
     Raises: ValueError for another shape; TypeError for another dtype.
-    Warns: RuntimeWarning if the first floats it sees reach beyond 2: they are 0…255, most likely.
+    Warns: RuntimeWarning if the first floats it sees exceed 2: they are probably 0…255.
     """
 
     mean: Tensor
@@ -60,7 +66,7 @@ class Pixels(nn.Module):
         if frames.dtype == torch.uint8:
             x = x / 255
         elif not (self._trusted or torch.compiler.is_compiling() or x.is_meta or not x.numel()):
-            # Wait for the device once, until the range of floats is known to be right.
+            # This waits for the device, but only until the range was right once.
             largest = float(x.detach().amax())
             self._trusted = not largest > 2
             if not self._trusted:
@@ -76,7 +82,7 @@ class Pixels(nn.Module):
 
 
 class _GELU(nn.Module):
-    """GELU of a tensor nobody else holds: in place where no gradient is recorded."""
+    """GELU, in place where no gradient is recorded; nobody else may hold the tensor."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
@@ -85,8 +91,7 @@ class _GELU(nn.Module):
 class ProjectionHead(nn.Module):
     """Two linear maps around BatchNorm and GELU, applied to each vector alone.
 
-    A final LayerNorm pins every embedding to a sphere, which no Gaussian lives on; the batch
-    statistics of this head give the regularizer back its freedom.
+    A final LayerNorm puts embeddings on a sphere, where no Gaussian fits; batch statistics do not.
 
     Shapes: [..., D] -> [..., D].
     Source: LeWM, arXiv:2603.19312, Section 3; sizes of the released weights.
@@ -133,7 +138,7 @@ class Attention(nn.Module):
 
 
 def feed_forward(dim: int, hidden_dim: int, dropout: float = 0.0) -> nn.Sequential:
-    """Linear, GELU, linear, with dropout behind each half."""
+    """Linear, GELU, linear, with dropout after each half."""
     expand, contract = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
     return nn.Sequential(expand, _GELU(), nn.Dropout(dropout), contract, nn.Dropout(dropout))
 
@@ -158,14 +163,14 @@ class ViTBlock(nn.Module):
 
 
 def zeroed(layer: _ModuleT) -> _ModuleT:
-    """The same layer with weights and biases of zero."""
+    """Set the weights and biases of a layer to zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def fold_modulation(modulation: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Weight [6 D, D] and bias [6 D] that give 1 + scale where the linear map gives the scale."""
+    """Weight [6 D, D] and bias [6 D] that give 1 + scale in place of the scale."""
     bias = modulation.bias.unflatten(0, (6, -1)).clone()
     bias[1::3] += 1  # a slice: a list of indices is copied from the host at every call
     return modulation.weight, bias.flatten()
@@ -177,8 +182,8 @@ class AdaLNBlock(nn.Module):
         x ← x + g₁ · attention(norm((1 + s₁) · normalise(x) + b₁))
         x ← x + g₂ · mlp(norm((1 + s₂) · normalise(x) + b₂))
 
-    Shift b, scale s and gate g are linear in the condition and start at zero, so a new block is
-    the identity. The affine `norm` behind the modulation is the released model's own.
+    Shift b, scale s and gate g are linear in the condition and start at zero, so a new block is the
+    identity. The affine `norm` after the modulation is part of the released model.
 
     Source: Peebles & Xie, arXiv:2212.09748; LeWM, arXiv:2603.19312, Section 3.
     """
@@ -201,10 +206,9 @@ class AdaLNBlock(nn.Module):
     def advance(
         self, x: Tensor, modulation: Sequence[Tensor], attend: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Transform tokens x [T, ..., D] with any way of attending, [T, ..., D] -> [n, ..., D].
+        """Transform tokens x [T, ..., D] with any attention, [T, ..., D] -> [n, ..., D].
 
-        `modulation` is shift, 1 + scale and gate of attention, then of the MLP, each like x. Where
-        n < T, the answer is for the last n tokens alone.
+        `modulation` is shift, 1 + scale and gate of attention, then of the MLP. n may be below T.
         """
         b1, s1, g1, b2, s2, g2 = modulation
         attended = attend(self.norm1(torch.addcmul(b1, s1, _normalise(x))))

@@ -1,4 +1,4 @@
-"""Policies and values learn from cached embeddings, and are kept beside the model they belong to.
+"""Train policies and values on cached embeddings, and store them with their model's digest.
 
 Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a block.
 """
@@ -23,7 +23,7 @@ from worldmodel.values import GCIQL, GCIVL, HIQL
 __all__ = ["learn", "load_learner", "save_learner"]
 
 Learner = Policy | GCIVL | GCIQL | HIQL
-"""What `learn` trains: `(z, z_goal) -> [B, S, n, A]` proposes; values have a `distance` too."""
+"""What `learn` trains: `(z, z_goal) -> [B, S, n, A]`, proposals; values also have a `distance`."""
 _LearnerT = TypeVar("_LearnerT", Policy, GCIVL, GCIQL, HIQL)
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Policy, GCIVL, GCIQL, HIQL)}
@@ -44,20 +44,19 @@ def learn(
 ) -> _LearnerT:
     """Train a policy, or a value and its policy, on embeddings of recorded episodes.
 
-    The model that made the embeddings is not needed and not changed. Adam at `rate`, which falls
-    by a cosine; OGBench's stays, for a million steps.
+    It neither needs nor changes the model of the embeddings. Adam starts at `rate`, which falls by
+    a cosine; OGBench keeps it constant for a million steps.
 
     Args:
         kind: `Policy`, `GCIVL`, `GCIQL` or `HIQL`.
-        z: [E, T, D], as a frozen model embeds the frames of episodes, a block apart.
+        z: [E, T, D], embeddings of the frames of episodes, one block apart, by a frozen model.
         actions: [E, T − 1, A], blocks between them, in the model's units.
         steps, batch: of Adam, and steps of episodes in each.
-        rate, seed: at the start; of first weights and of what is drawn.
-        over: goes through the steps, such as a bar.
-        options: what differs from `kind.recipe`, see `Recipe`.
+        rate, seed: at the start; of the first weights and of all draws.
+        over: iterates over the steps, such as a progress bar.
+        options: fields that differ from `kind.recipe`, see `Recipe`.
     Returns: the learner, in eval mode, without gradients of its own.
-    Raises: ValueError if shapes disagree, episodes are shorter than a chunk, or something is not
-        finite.
+    Raises: ValueError if shapes disagree, episodes are too short, or values are not finite.
     Source: Adam, rate and batch of OGBench, arXiv:2410.20092.
     """
     if not bool(z.isfinite().all() and actions.isfinite().all()):
@@ -84,12 +83,12 @@ def learn(
 def save_learner(
     learner: Learner, path: str | Path, *, model: WorldModel, notes: dict[str, Any] | None = None
 ) -> None:
-    """Write a learner into one safetensors file; it appears whole or not.
+    """Write a learner into one safetensors file, whole or not at all.
 
     Args:
         learner, path: as `learn` returns it; a file, which is replaced.
-        model: whose embeddings it knows; the file remembers which.
-        notes: anything JSON can hold, such as data and steps.
+        model: of its embeddings; the file stores the model's digest.
+        notes: any JSON value, such as data and steps.
     """
     dims = [len(learner.standard.centre), learner.actor.shape[-1]]
     of, recipe = digest_of(model.state_dict()), asdict(learner.recipe)
@@ -99,19 +98,17 @@ def save_learner(
 
 @checked()
 def load_learner(path: str | Path, *, model: WorldModel) -> Learner:
-    """Read what `save_learner` wrote.
+    """Read a learner that `save_learner` wrote.
 
     Args:
-        path, model: the file, and what it will be used with.
+        path, model: the file, and the model of its embeddings.
     Returns: the learner, in eval mode, without gradients of its own.
-    Raises: ValueError naming the file if it holds something else, or belongs to another model:
-        its embeddings, and its units of actions, would mean something else.
+    Raises: ValueError naming the file if it holds something else, or is of another model.
     """
 
     def make(told: Any) -> Learner:
         recipe = Recipe(**{**told["recipe"], "hidden": tuple(told["recipe"]["hidden"])})
-        made: Learner = _KINDS[told["class"]](*told["dims"], recipe)
-        return made
+        return _KINDS[told["class"]](*told["dims"], recipe)
 
     learner, header = read_part(path, "learner", make)
     if header.get("model") != digest_of(model.state_dict()):

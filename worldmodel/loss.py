@@ -1,4 +1,4 @@
-"""Losses of a joint-embedding predictive world model: an error, and what keeps from collapse."""
+"""Losses of joint-embedding predictive world models: an error, and terms against collapse."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,14 +27,14 @@ def jepa_loss(
 
         mean (ẑ_{t+1} − z_{t+1})² + weight · regularizer(z)
 
-    Both sides of the error carry gradient: no stop-gradient, no moving average. The regularizer
-    sees [T, B, D], the batch of each time step alone, as released.
+    Both sides of the error carry gradient, without stop-gradient or moving average. The regularizer
+    gets [T, B, D], the batch of each time step alone, as released.
 
     Args:
         model, batch: windows of T ≥ 2 frames, and a history of at least T − 1.
         regularizer: [T, B, D] -> [], for example `sigreg.SIGReg()`.
         weight: λ. Released code has 0.09; success stays high from 0.01 to 0.2 (paper, λ figure).
-            The error is a mean over D: summing it instead would divide λ by D.
+            The error is a mean over D; a sum would need λ · D.
     Returns: Losses.
     Raises: ValueError if the batch is empty, has fewer than two frames or disagreeing shapes.
     Source: LeWM, arXiv:2603.19312, Eq. 1 and Appendix A.
@@ -79,7 +79,7 @@ def _one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple
 
 @checked()
 class InverseDynamics(nn.Module):
-    """What was done shows in what came of it: mean (q(z_t, z_{t+1}) − a_t)².
+    """Predict the action from its effect: mean (q(z_t, z_{t+1}) − a_t)².
 
     It keeps in the embedding what actions move, which prediction alone may drop.
 
@@ -105,7 +105,7 @@ class InverseDynamics(nn.Module):
 def rollout_error(model: WorldModel, z: Tensor, actions: Tensor) -> Tensor:
     """Mean squared error of the rollout from a window's first frame to its last, [].
 
-    z [B, T, D], actions [B, T, A]. A predictor trained on one step is asked for many when it plans.
+    z [B, T, D], actions [B, T, A]. It trains the predictor for the many steps of a plan.
     """
     return F.mse_loss(model.rollout(z[:, :1], actions[:, : z.shape[1] - 1]), z[:, 1:])
 
@@ -119,15 +119,15 @@ def straightening(z: Tensor) -> Tensor:
 
 @checked()
 class ComposedTerms(nn.Module):
-    """A regularizer and more terms with their weights: the third argument of `composed_loss`.
+    """A regularizer and weighted further terms: the third argument of `composed_loss`.
 
     Args:
         regularizer: embeddings [N, D] or [T, N, D] -> [], for example `sigreg.SIGReg()`.
-        weights: by name, "inverse" (`InverseDynamics`), "rollout" (`rollout_error`) and
-            "straight" (`straightening`).
-        dim, action_dim: D and A, which the inverse dynamics need.
-        pooled: the regularizer sees all embeddings of a batch at once, [T · B, D], and not each
-            time step alone as published. Frames of one window are then samples like any other.
+        weights: by name, "inverse" (`InverseDynamics`), "rollout" (`rollout_error`) and "straight"
+            (`straightening`).
+        dim, action_dim: D and A, for the inverse dynamics.
+        pooled: the regularizer gets all embeddings of a batch at once, [T · B, D], so the frames of
+            one window are samples too; not each time step alone as published.
     Raises: ValueError if a weight is negative or not finite, or has another name.
     """
 
@@ -149,7 +149,7 @@ class ComposedTerms(nn.Module):
         self.inverse = InverseDynamics(dim, action_dim) if weights.get("inverse") else None
 
     def forward(self, model: WorldModel, z: Tensor, actions: Tensor) -> dict[str, Tensor]:
-        """Each term whose weight is above 0 of z [B, T, D] and actions [B, T, A], before it."""
+        """The unweighted terms with a weight above 0, of z [B, T, D] and actions [B, T, A]."""
         each: dict[str, Callable[[], Tensor]] = {
             "inverse": lambda: z.new_zeros(()) if not self.inverse else self.inverse(z, actions),
             "rollout": lambda: rollout_error(model, z, actions),
@@ -162,13 +162,13 @@ class ComposedTerms(nn.Module):
 def composed_loss(
     model: WorldModel, batch: Batch, terms: ComposedTerms, weight: float = 0.09
 ) -> Losses:
-    """`jepa_loss` plus Σ weight · term: what an embedding should keep beside what is predictable.
+    """`jepa_loss` plus Σ weight · term: further properties that the embedding should have.
 
     Args:
         model, batch: as `jepa_loss`.
         terms: the regularizer and the further terms.
         weight: λ, of the regularizer alone.
-    Returns: Losses, `terms` among them.
+    Returns: Losses, with `terms`.
     Raises: as `jepa_loss`.
     """
     batch = batch.tensors()
@@ -184,7 +184,7 @@ def composed_loss(
 
 @checked(**dict.fromkeys(_PLDM, "[0, inf)"))
 class PLDMTerms(nn.Module):
-    """Seven-term PLDM without its prediction error: what stands where SIGReg stands.
+    """The terms of seven-term PLDM without its prediction error, in place of SIGReg.
 
         α V + β C + γ S + ζ V_t + ν C_t + μ I
 
@@ -193,10 +193,10 @@ class PLDMTerms(nn.Module):
         S   = mean (z_{t+1} − z_t)²                  neighbours in time are alike
         V_t = mean relu(1 − √(Var_t z + ε))          each sample and coordinate, over time
         C_t = mean_b Σ_{i≠j} Cov_t(z_b)²_ij / D      coordinates of a sample, over time
-        I   = mean (q(z_t, z_{t+1}) − a_t)²          what was done shows in what came of it
+        I   = mean (q(z_t, z_{t+1}) − a_t)²          the action, predicted from its effect
 
-    The defaults are the best of a grid of 256 settings on Push-T, with LeWM's encoder and
-    optimiser, by LeWM's authors. While μ is 0, `jepa_loss` takes these terms too.
+    LeWM's authors found the defaults on Push-T, the best of a grid of 256 settings with LeWM's
+    encoder and optimiser. While μ is 0, `jepa_loss` accepts these terms too.
 
     Args:
         variance, covariance, similarity, time_variance, time_covariance: α, β, γ, ζ, ν.
@@ -237,7 +237,7 @@ class PLDMTerms(nn.Module):
         return total
 
     def terms(self, z: Tensor, actions: Tensor | None = None) -> dict[str, Tensor]:
-        """Each term whose weight is above 0, before its weight."""
+        """The unweighted terms with a weight above 0."""
         each: dict[str, Callable[[], Tensor]] = {
             "variance": lambda: _hinge(z.transpose(0, 1)),
             "covariance": lambda: _off_diagonal(z),
@@ -254,12 +254,12 @@ class PLDMTerms(nn.Module):
 
 
 def _hinge(z: Tensor) -> Tensor:
-    """How far standard deviations over the first axis fall short of 1, on average."""
+    """Mean amount by which standard deviations over the first axis fall below 1."""
     return F.relu(1 - (z.var(0) + _EPSILON).sqrt()).mean()
 
 
 def _off_diagonal(z: Tensor) -> Tensor:
-    """Squared covariances between coordinates over axis −2, summed, over D, mean of the rest."""
+    """Mean over the rest of Σ cov² / D between coordinates, with covariances over axis −2."""
     centred = z - z.mean(-2, keepdim=True)
     square = (centred.mT @ centred / max(z.shape[-2] - 1, 1)).square()
     total = square.sum((-1, -2)) - square.diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -1,4 +1,4 @@
-"""A world model, and the same made ready to plan: encode, predict, roll out, imagine, cost."""
+"""A world model, and its form for planning: encode, predict, roll out, imagine, cost."""
 
 import copy
 from collections.abc import Callable
@@ -23,7 +23,8 @@ _Imagine = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 class WorldModel(nn.Module):
     """An encoder, an action encoder and a predictor around one embedding.
 
-    Nothing is cached, no argument written to. Parts may be your own, see `worldmodel.contract`.
+    It caches nothing and never changes its arguments. Parts may be your own, see
+    `worldmodel.contract`.
 
     Args:
         encoder: observations [B, T, ...] -> [B, T, D].
@@ -48,7 +49,7 @@ class WorldModel(nn.Module):
                 raise ValueError(
                     f"action_encoder must have dim {width}, the predictor's action_width, got {got}"
                 )
-        # Any: parts hold more than the contract names, sizes of frames for example.
+        # Any, because parts have more attributes than the contract names.
         self.encoder: Any = encoder
         self.action_encoder: Any = action_encoder
         self.predictor: Any = predictor
@@ -56,8 +57,8 @@ class WorldModel(nn.Module):
     def encode(self, frames: Observations) -> Tensor:
         """Embed observations, each frame alone: [B, T, D].
 
-        Frames are [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or whatever else the
-        encoder takes, a tensor [B, T, ...] or a mapping of them, or NumPy's arrays.
+        Frames are [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or other inputs of the
+        encoder: a tensor [B, T, ...], a mapping of them, or NumPy arrays.
         """
         return self.encoder(each(frames, as_tensor))
 
@@ -65,17 +66,17 @@ class WorldModel(nn.Module):
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predict from z [B, T, D], T ≤ history, and actions [B, T, A] each next embedding.
 
-        `actions[:, t]` is done after `z[:, t]`; of the result [B, T, D], `[:, t]` is for t + 1.
+        `actions[:, t]` follows `z[:, t]`; `[:, t]` of the result [B, T, D] predicts t + 1.
         """
         return self.predictor(z, self.action_encoder(as_tensor(actions)))
 
     @checked(z="B T D", actions="array B S A")
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
-        """Predict step after step, each prediction feeding the next: [B, H, D].
+        """Predict step by step, each prediction feeding the next: [B, H, D].
 
         Args:
-            z: [B, T, D], known embeddings, T ≥ 1; the last `history` of them are looked at.
-            actions: [B, T − 1 + H, A], H ≥ 1: those done between the known embeddings, the plan.
+            z: [B, T, D], known embeddings, T ≥ 1; the last `history` of them are used.
+            actions: [B, T − 1 + H, A], H ≥ 1: those between the known embeddings, then the plan.
         Raises: ValueError if there are too few actions.
         """
         if actions.shape[1] < z.shape[1]:
@@ -93,7 +94,7 @@ class WorldModel(nn.Module):
         *,
         rows: int | None = None,
     ) -> "Imagination":
-        """Make the model ready to plan, once: see `Imagination`, whose arguments these are.
+        """Prepare the model for planning, once: see `Imagination`, which has these arguments.
 
         Raises: ValueError if the model is in training mode.
         """
@@ -116,9 +117,9 @@ def goal_cost(
     compile: bool = False,
     cuda_graph: bool = False,
 ) -> Callable[[Tensor], Tensor]:
-    """Cost of plans: how far from the goal's embedding the model expects to end.
+    """Cost of plans: the expected distance of their end from the goal's embedding.
 
-    The short form of what a control loop writes out, the first line and the goal before the loop:
+    It is short for these lines of a control loop, the first and the goal before the loop:
 
         imagination = model.imagine(dtype, compile, cuda_graph, rows=rows)
         futures = imagination.look(frames, past_actions)
@@ -126,12 +127,12 @@ def goal_cost(
 
     Args:
         model: in eval mode.
-        frames: [B, T, C, H, W], what has been seen, the newest last; or other observations.
-        goal: [B, C, H, W], what should be seen.
-        past_actions: [B, T − 1, A], what was done between the frames; needed where T > 1.
+        frames: [B, T, C, H, W], the last frames, the newest last; or other observations.
+        goal: [B, C, H, W], the wanted frame.
+        past_actions: [B, T − 1, A], actions between the frames; needed where T > 1.
         steps: which futures are compared with the goal, the `frames` of `goals.near`.
         dtype, rows, compile, cuda_graph: as `WorldModel.imagine`.
-    Returns: a function of actions [B, S, H, A], as trained, to costs [B, S]; differentiable.
+    Returns: a differentiable function of actions [B, S, H, A], in the model's units, to [B, S].
     Raises: ValueError if the model is in training mode, shapes disagree, or CUDA is absent.
     Source: LeWM, arXiv:2603.19312, Section 3 (planning); sum over D as in the released code.
     """
@@ -148,25 +149,24 @@ def goal_cost(
 
 @checked()
 class Imagination:
-    """Rolls many plans out from what is seen now; made by `WorldModel.imagine`, once.
+    """Rolls out many plans from the present observations; made by `WorldModel.imagine`, once.
 
         imagination = model.imagine()
         futures = imagination.look(observations)       every control step
         z = futures(actions)                           [B, S, H, A] -> [B, S, H, D]
 
-    Weights are read when it is made: make another after a training step. A predictor with a
-    `QuickRollout` is rolled out by that, any other plainly. What is compiled or recorded stays,
-    for every look at as many frames and every call with as many plans.
+    It reads the weights when it is made: make another one after a training step. It uses a
+    predictor's `QuickRollout` if there is one. Equal numbers of frames and plans reuse graphs.
 
     Args:
         encoder, action_encoder, predictor: in eval mode.
-        dtype: of the rollout; observations are encoded in the model's own, and None keeps that.
-            bfloat16 is faster where the processor multiplies in it (AMX, tensor cores) alone.
+        dtype: of the rollout; None is the model's, in which observations are encoded. bfloat16 is
+            faster only on hardware that multiplies it (AMX, tensor cores).
         compile: send the rollout through `torch.compile`; the first call takes a minute or two.
-        cuda_graph: record the rollout as a CUDA graph on its first call and replay it from then
-            on: no gradients, one recording per shape, not inside another recording.
-        rows: plans that are rolled out together; None leaves it to the rollout.
-    Raises: ValueError if `cuda_graph` is asked for without CUDA.
+        cuda_graph: record the rollout as a CUDA graph on its first call and replay it from then on:
+            no gradients, one recording per shape, not inside another recording.
+        rows: plans that are rolled out together; None: the rollout chooses.
+    Raises: ValueError if `cuda_graph` is set without CUDA.
     """
 
     def __init__(
@@ -202,10 +202,10 @@ class Imagination:
 
     @torch.no_grad()
     def look(self, observations: Observations, past_actions: Tensor | None = None) -> "Futures":
-        """Encode what has been seen: what comes of a plan from here.
+        """Encode the observations; the result predicts what plans lead to from here.
 
-        Observations are [B, T, ...], the newest last, a tensor or a mapping of them, on any device;
-        past actions [B, T − 1, A] were done between them, and are needed where T > 1.
+        Observations are [B, T, ...], the newest last, a tensor or a mapping of them, on any device.
+        Past actions [B, T − 1, A] lie between them, and are needed where T > 1.
 
         Raises: ValueError if shapes disagree or past actions are missing.
         """
@@ -239,17 +239,17 @@ class Imagination:
 @checked()
 @dataclass(frozen=True, eq=False)
 class Futures:
-    """What the model expects of plans, from where it looked; made by `Imagination.look`."""
+    """The embeddings that the model expects of plans; made by `Imagination.look`."""
 
     imagine: _Imagine  #: z, past and actions [B, S, H, A] -> [B, S, H, D].
-    z: Tensor  #: [B, T, D], what is known, in the precision of the rollout.
-    past: Tensor | None  #: [B, T − 1, a], what was done between, encoded; None where T = 1.
+    z: Tensor  #: [B, T, D], known embeddings, in the dtype of the rollout.
+    past: Tensor | None  #: [B, T − 1, a], encoded past actions; None where T = 1.
 
     @checked(actions="array B S H A")
     def __call__(self, actions: Tensor) -> Tensor:
-        """Plans [B, S, H, A], as trained, to embeddings expected after each action, [B, S, H, D].
+        """The embedding expected after each action of plans [B, S, H, A]: [B, S, H, D].
 
-        Differentiable in the actions. Raises: ValueError if the shape is another.
+        Actions are in the model's units; gradients flow. Raises: ValueError on another shape.
         """
         actions = torch.as_tensor(actions, dtype=self.z.dtype, device=self.z.device)
         if actions.dim() != 4 or len(actions) != len(self.z):
@@ -260,7 +260,7 @@ class Futures:
 
 
 class _Graph:
-    """A function of CUDA tensors, recorded once per shapes into buffers that stay."""
+    """A function of CUDA tensors, recorded once per shape into fixed buffers."""
 
     def __init__(self, function: _Imagine) -> None:
         self.function = function
@@ -286,7 +286,7 @@ class _Graph:
         def run() -> Tensor:
             return self.function(z, past[0] if past else None, actions)
 
-        # Libraries set themselves up on first use, which must not be recorded.
+        # Libraries initialise themselves at their first use, which must not be recorded.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -1,7 +1,7 @@
 """DINO-WM's parts: a frozen encoder that keeps every patch, and a predictor over all of them.
 
-Embeddings are the patches of a frame side by side, D = P · d, so that everything that takes an
-embedding [B, T, D] takes these. Letters: P patches of d dims, n sequences, w token width.
+An embedding is the patches of a frame side by side, D = P · d, so all code for embeddings [B, T, D]
+works. Letters: P patches of d dims, n sequences, w token width.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from worldmodel._arguments import checked
 from worldmodel._extras import need
-from worldmodel.layers import Pixels, feed_forward, given, split_heads
+from worldmodel.layers import Pixels, check_history, feed_forward, given, split_heads
 
 __all__ = ["DinoPatches", "PatchPredictor"]
 
@@ -27,9 +27,9 @@ _ARCHITECTURE = (
 
 @checked()
 class DinoPatches(nn.Module):
-    """DINOv2's patch tokens behind the last norm, never trained.
+    """DINOv2's patch tokens after the last norm, frozen.
 
-    Made by `from_folder`; this constructor draws random weights, which `load` then replaces.
+    Use `from_folder`; this constructor draws random weights, which `load` then replaces.
 
     Args:
         architecture: of `transformers.Dinov2Config`.
@@ -81,7 +81,7 @@ class DinoPatches(nn.Module):
         return out
 
     def train(self, mode: bool = True) -> "DinoPatches":
-        """Stays in evaluation mode: a frozen encoder has nothing to drop or count."""
+        """Stay in evaluation mode: the encoder is frozen."""
         del mode
         super().train(False)
         return self
@@ -95,7 +95,7 @@ class DinoPatches(nn.Module):
 
 
 class _PatchBlock(nn.Module):
-    """Pre-norm transformer block that takes a sequence frame by frame."""
+    """Pre-norm transformer block that processes a sequence frame by frame."""
 
     def __init__(self, dim: int, heads: int, dim_head: int, mlp_dim: int, dropout: float) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class _PatchBlock(nn.Module):
         self.mlp = feed_forward(dim, mlp_dim, dropout)
 
     def extend(self, x: Tensor, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Transform one more frame [n, P, w], which sees itself and the frames in `seen`."""
+        """Transform one more frame [n, P, w], which attends to itself and the frames in `seen`."""
         q, k, v = split_heads(self.to_qkv(self.norm1(x)), self.heads)
         seen.append((k, v))
         keys, values = (torch.cat(part, dim=2) for part in zip(*seen, strict=True))
@@ -120,16 +120,16 @@ class _PatchBlock(nn.Module):
 
 @checked(dropout="[0, 1)")
 class PatchPredictor(nn.Module):
-    """Transformer over the patches of a short history; a patch sees its own frame and earlier ones.
+    """Transformer over the patches of a short history; patches attend to their own and past frames.
 
-    The encoded action is put beside every patch of its frame, so a token is d + a wide; of what
-    comes out, the first d are the predicted patch. Frames are taken one after another, each
-    attending to the keys of those before it. The defaults are published, for ViT-S/14 at 196 px.
+    The encoded action is appended to every patch of its frame, so a token is d + a wide; the first
+    d outputs are the predicted patch. Frames are processed in order, each attending to the keys of
+    those before. The defaults are published, for ViT-S/14 at 196 px.
 
     Args:
         token_dim, tokens, action_width: d, P and a.
         depth, heads, dim_head, mlp_dim: blocks, heads of each, their width, hidden width.
-        history: most frames it looks back on.
+        history: the largest number of frames in a window.
         dropout: in attention and MLP.
     Shapes: embeddings [B, T, P · d], actions [B, T, a] (encoded), T ≤ history -> [B, T, P · d].
     Raises: ValueError if T exceeds `history` or shapes disagree.
@@ -158,16 +158,10 @@ class PatchPredictor(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
 
+    @checked(embeddings="B T dim", actions="B T action_width")
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, P · d] and encoded actions [B, T, a]."""
-        lead = embeddings.shape[:2]
-        if embeddings.shape != (*lead, self.dim) or actions.shape != (*lead, self.action_width):
-            raise ValueError(
-                f"embeddings and actions must be [B, T, {self.dim}] and [B, T, "
-                f"{self.action_width}], got {list(embeddings.shape)} and {list(actions.shape)}"
-            )
-        if not 0 < lead[1] <= self.history:
-            raise ValueError(f"T must be between 1 and history {self.history}, got {lead[1]}")
+        check_history(embeddings, self.history)
         seen: _Seen = [[] for _ in self.blocks]
         pairs = zip(embeddings.unbind(1), actions.unbind(1), strict=True)
         return torch.stack([self._extend(z, a, t, seen) for t, (z, a) in enumerate(pairs)], dim=1)
@@ -175,7 +169,7 @@ class PatchPredictor(nn.Module):
     def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
         """Known z [n, T, P · d] and encoded actions [n, T − 1 + H, a]: [n, H, P · d].
 
-        Keys and values stay while the window grows; once it slides, every frame has a new place.
+        It reuses keys and values while the window grows; once it slides, all positions change.
         """
         frames, known = list(z.unbind(1)), z.shape[1]
         start = done = -1
@@ -191,7 +185,7 @@ class PatchPredictor(nn.Module):
         return torch.stack(frames[known:], dim=1)
 
     def _extend(self, z: Tensor, action: Tensor, place: int, seen: _Seen) -> Tensor:
-        """Take in the frame at a place of the window, also into `seen`: the next embedding."""
+        """Process the frame at a position of the window, extending `seen`: the next embedding."""
         beside = action.unsqueeze(1).expand(-1, self.tokens, -1)
         x = torch.cat([z.unflatten(1, (self.tokens, -1)), beside], dim=-1) + self.positions[place]
         x = F.dropout(x, self.dropout, self.training)

@@ -1,4 +1,4 @@
-"""Policies on frozen embeddings: what to do on the way to a goal, as proposals for a planner.
+"""Policies on frozen embeddings: actions towards a goal, as proposals for a planner.
 
 Letters: B problems, S proposals, H horizon, n blocks of a chunk, A action dims of a block, D
 embedding dims, K modes.
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._arguments import checked
+from worldmodel.goals import exactly, precise
 from worldmodel.transitions import Recipe, Transitions, check_recorded
 
 __all__ = ["Actor", "Policy", "Standard", "mlp", "retrieve", "unroll"]
@@ -20,7 +21,7 @@ __all__ = ["Actor", "Policy", "Standard", "mlp", "retrieve", "unroll"]
 
 @checked()
 class Standard(nn.Module):
-    """Embeddings beside each other, of zero mean and unit variance by what training saw.
+    """Embeddings side by side, standardised by the training data.
 
     Args:
         dim: D.
@@ -71,8 +72,8 @@ class Actor(nn.Module):
 
         p(a | x) = Σ_k w_k(x) N(a; μ_k(x), σ² I)
 
-    K = 1 with σ = 1 is squared error, the actor of OGBench. Where the data goes left or right, one
-    Gaussian goes straight on, between them; several have one mean for each.
+    K = 1 with σ = 1 is squared error, the actor of OGBench. If the data goes left or right, one
+    Gaussian goes straight between them; several have one mean for each way.
 
     Args:
         dim, action_dim, recipe: width of x; A; n, K and widths.
@@ -82,7 +83,7 @@ class Actor(nn.Module):
         super().__init__()
         self.shape = (recipe.modes, recipe.chunk, action_dim)
         self.net = mlp([dim, *recipe.hidden, recipe.modes + math.prod(self.shape)], last=1e-2)
-        # One σ for all. With K = 1 it would weigh nothing but the rate.
+        # One σ for all. With K = 1 it would only scale the gradient.
         self.log_std = nn.Parameter(torch.zeros(()), requires_grad=recipe.modes > 1)
         if recipe.modes > 1:  # equal modes would stay equal
             nn.init.normal_(self.net[-1].bias)  # type: ignore[arg-type]
@@ -96,18 +97,17 @@ class Actor(nn.Module):
         """The means, likeliest mode first: [N, K, n, A]."""
         means, weights = self(x)
         rows = torch.arange(len(means), device=means.device)[:, None]
-        out: Tensor = means[rows, weights.argsort(-1, descending=True)]
-        return out
+        return means[rows, weights.argsort(-1, descending=True)]
 
     def log_likelihood(self, x: Tensor, actions: Tensor, until: Tensor | None = None) -> Tensor:
-        """log p(a | x) but for a constant: [N], for [N, n, A]; of blocks before `until` alone."""
+        """log p(a | x) up to a constant: [N], for [N, n, A]; of blocks before `until` alone."""
         means, weights = self(x)
         error = (means - actions.unsqueeze(1)).square().sum(-1)
         counted = torch.ones_like(error[:, :1])
         if until is not None:
             block = torch.arange(self.shape[1], device=error.device)
             counted = (block < until[:, None]).to(error).unsqueeze(1)
-        # A σ far below the data's is a density that only grows.
+        # Without a floor on σ the density could grow without limit.
         log_std = self.log_std.clamp_min(-4.0)
         scale = counted.sum(-1) * self.shape[2] * log_std
         each = -(error * counted).sum(-1) / (2 * (2 * log_std).exp()) - scale
@@ -116,12 +116,12 @@ class Actor(nn.Module):
 
 @checked()
 class Policy(nn.Module):
-    """What the data did next on the way to such an embedding: inverse dynamics over any distance.
+    """What the data did on the way to an embedding: inverse dynamics over any distance.
 
         max log p(a_t … a_{t+n−1} | z_t, z_g),   g uniform in t + 1 … T − 1
 
-    K = 1 is deterministic; several modes are as many proposals. Blocks after the goal was reached
-    do not count. Inputs are two embeddings and nothing else, no past actions: see `draw`.
+    K = 1 is deterministic; K modes are K proposals. Blocks after the goal do not count. The inputs
+    are the two embeddings alone, without past actions: see `draw`.
 
     Args:
         dim, action_dim, recipe: D; A; n, a planner's horizon, or less and `unroll`; K; widths.
@@ -158,16 +158,16 @@ def unroll(
     z_goal: Tensor,
     horizon: int,
 ) -> Tensor:
-    """Plans as long as a planner's, of a policy that decides for less: it acts in imagination.
+    """Extend a policy's proposals to a planner's horizon by acting in imagination.
 
-    Where a proposal ends, the policy decides again for the embedding that is imagined there, by
-    its first answer. A GCBC on the same embeddings proposes so too, with
-    `lambda z, g: gcbc.decide(torch.stack([z, g], 1))[:, None, None]`.
+    Where a proposal ends, the policy decides again at the imagined embedding, by its first
+    proposal. A GCBC on the same embeddings works with `lambda z, g: gcbc.decide(torch.stack([z, g],
+    1))[:, None, None]`.
 
     Args:
         decide: z [N, D], z_goal [N, D] -> [N, S, n, A].
-        step: z [N, D], actions [N, n, A] -> [N, D]; of a model
-            `lambda z, a: model.rollout(z[:, None], a)[:, -1]`.
+        step: z [N, D], actions [N, n, A] -> [N, D]; of a model `lambda z, a: model.rollout(z[:,
+            None], a)[:, -1]`.
         z, z_goal, horizon: [B, D], now and wanted; H.
     Returns: [B, S, H, A].
     """
@@ -186,12 +186,12 @@ def unroll(
 def retrieve(
     z: Tensor, actions: Tensor, now: Tensor, z_goal: Tensor, num: int, horizon: int, reach: int = 0
 ) -> Tensor:
-    """What was done in the past, from embeddings like this one to embeddings like the goal.
+    """Recorded actions that led from similar embeddings to embeddings near the goal.
 
         ‖z_t − z‖² + min_{1 ≤ h ≤ reach} ‖z_{t+h} − z_goal‖²,   the `num` least
 
     Args:
-        z, actions: [E, T, D], recorded, and [E, T − 1, A], done between.
+        z, actions: [E, T, D], recorded, and [E, T − 1, A] between them.
         now, z_goal: [B, D].
         num, horizon, reach: S; H, length of a plan; most blocks until the goal, 0 is H.
     Returns: [B, S, H, A].
@@ -201,14 +201,14 @@ def retrieve(
     T, starts = z.shape[1], check_recorded(z, actions, "horizon", horizon)
 
     def apart(to: Tensor) -> Tensor:
-        out: Tensor = torch.cdist(to, z.flatten(0, 1)).square().unflatten(1, (-1, T))
-        return out
+        return torch.cdist(precise(to), precise(z.flatten(0, 1))).square().unflatten(1, (-1, T))
 
-    goal = apart(z_goal)[:, :, 1:]
-    # Episodes end: there are fewer embeddings to be near there.
-    ahead = F.pad(goal, (0, max(reach or horizon, horizon) - 1), value=torch.inf)
-    nearest = ahead.unfold(2, reach or horizon, 1).amin(-1)[:, :, :starts]
-    score = (apart(now)[:, :, :starts] + nearest).flatten(1)
-    found = score.topk(num, largest=False).indices
+    with exactly(z):
+        goal = apart(z_goal)[:, :, 1:]
+        # Near the end of an episode fewer embeddings follow.
+        ahead = F.pad(goal, (0, max(reach or horizon, horizon) - 1), value=torch.inf)
+        nearest = ahead.unfold(2, reach or horizon, 1).amin(-1)[:, :, :starts]
+        score = (apart(now)[:, :, :starts] + nearest).flatten(1)
+        found = score.topk(num, largest=False).indices
     block = torch.arange(horizon, device=z.device)
     return actions[(found // starts).unsqueeze(-1), (found % starts).unsqueeze(-1) + block]

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from worldmodel._arguments import checked
 from worldmodel.contract import Rollout
-from worldmodel.layers import AdaLNBlock, ProjectionHead, ViTBlock, feed_forward, given, zeroed
+from worldmodel.layers import (
+    AdaLNBlock,
+    ProjectionHead,
+    ViTBlock,
+    check_history,
+    feed_forward,
+    given,
+    zeroed,
+)
 from worldmodel.rollout import PlanRollout
 
 __all__ = ["AffinePredictor", "CausalPredictor", "MLPPredictor", "PrefixPredictor"]
@@ -19,13 +27,13 @@ __all__ = ["AffinePredictor", "CausalPredictor", "MLPPredictor", "PrefixPredicto
 class CausalPredictor(nn.Module):
     """Causal transformer over a short history, each block steered by the actions.
 
-    Token t sees embeddings and actions up to t and predicts embedding t + 1. The defaults are the
-    published ones: 10,791,360 parameters, and 792,768 in the head.
+    Token t attends to embeddings and actions up to t and predicts embedding t + 1. The defaults are
+    the published ones: 10,791,360 parameters, and 792,768 in the head.
 
     Args:
         dim: D, embedding width and token width.
         depth, heads, dim_head: blocks, heads of each, and their width; the product need not be D.
-        history: most frames it looks back on; one learned position for each.
+        history: the largest T; one learned position for each.
         mlp_dim, projector_dim: hidden width of a block, and of the projection head.
         dropout: in attention and MLP; 0.1 was the published optimum, 0 costs 18 points of success.
     Shapes: embeddings [B, T, D], actions [B, T, D] (encoded), T ≤ history -> [B, T, D].
@@ -57,14 +65,14 @@ class CausalPredictor(nn.Module):
     @checked(embeddings="B T dim", actions="B T dim")
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""
-        _check(embeddings, self.history)
+        check_history(embeddings, self.history)
         x = embeddings + self.positions[:, : embeddings.shape[1]]
         for block in self.blocks:
             x = block(x, actions)
         return self.read_out(x)
 
     def read_out(self, x: Tensor) -> Tensor:
-        """From tokens of the last block to predicted embeddings, [..., D]."""
+        """Predicted embeddings from tokens of the last block, [..., D]."""
         return self.projector(self.norm(x))
 
     def quick_rollout(self, *, rows: int | None = None, compile: bool = False) -> Rollout:
@@ -74,19 +82,19 @@ class CausalPredictor(nn.Module):
 
 @checked(dropout="[0, 1)")
 class PrefixPredictor(nn.Module):
-    """What an embedding becomes under each prefix of the actions, in one pass.
+    """Predicts the embedding after each prefix of the actions, in one pass.
 
         p_1 … p_T = transformer(W z_0, a_0, …, a_{T−1})      causal, the output at each action
         ẑ_k       = G(z_0, p_k)                              residual blocks, each k alone
 
-    No prediction is fed back, so errors do not pile up step by step, and a plan of H actions costs
-    one pass instead of H. `jepa_loss` on windows of H + 1 frames trains it as published: output t
-    answers for t + 1 actions from the window's first frame; the later frames are targets alone.
-    A plan starts from the newest known frame: it has no memory of the frames before.
+    Predictions are not fed back, so errors do not accumulate, and a plan of H actions costs one
+    pass instead of H. `jepa_loss` on windows of H + 1 frames trains it as published: output t is
+    for t + 1 actions from the window's first frame; later frames are targets alone. A plan starts
+    from the newest known frame; earlier frames are ignored.
 
     Args:
         dim: D, embedding width and token width.
-        history: most actions it answers for at once; longer plans go on from its last answer.
+        history: most actions of one pass; longer plans continue from its last output.
         prefix_depth, heads: blocks of the transformer over actions, and heads, which divide `dim`.
         depth, dropout: of G.
         mlp_dim, projector_dim: hidden width of all blocks, and of the projection head.
@@ -127,7 +135,7 @@ class PrefixPredictor(nn.Module):
     @checked(embeddings="B T dim", actions="B T dim")
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict from embeddings [B, T, D] and encoded actions [B, T, D]; `[:, t]` is t + 1."""
-        _check(embeddings, self.history)
+        check_history(embeddings, self.history)
         first = embeddings[:, :1]
         tokens = torch.cat([self.start(first), actions], dim=1)
         tokens = tokens + self.positions[:, : tokens.shape[1]]
@@ -141,7 +149,7 @@ class PrefixPredictor(nn.Module):
         return self.projector(self.norm(x))
 
     def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
-        """Known z [n, T, D], of which the newest counts, and encoded actions: [n, H, D]."""
+        """Known z [n, T, D], of which only the newest is used, and encoded actions: [n, H, D]."""
         start, out = z[:, -1:], []
         for part in actions[:, z.shape[1] - 1 :].split(self.history, dim=1):
             out.append(self(start.expand(-1, part.shape[1], -1), part))
@@ -169,12 +177,12 @@ class AffinePredictor(nn.Module):
 
         ẑ = z + U (g(a) · V z) + c(a)
 
-    g and c are outputs of an MLP on the encoded action, U and V are D × r. Nothing bends along z,
-    and a step costs a fraction of a transformer's. Good where embeddings move in straight lines.
+    g and c are outputs of an MLP on the encoded action, U and V are D × r. It is linear in z, and a
+    step costs a fraction of a transformer's. Good where embeddings move in straight lines.
 
     Args:
         dim, rank, hidden_dim: D, r, and width of the MLP.
-        history: most frames of a window; each prediction looks at its own frame alone.
+        history: the largest T; each prediction uses its own frame alone.
     Shapes: embeddings [B, T, D], actions [B, T, D] (encoded) -> [B, T, D].
     Raises: ValueError if shapes disagree.
     Source: state-affine transitions as in SALT, arXiv:2609.33595, of which only the idea was read.
@@ -198,7 +206,7 @@ class AffinePredictor(nn.Module):
         return self._step(embeddings, *self._steer(actions))
 
     def rollout(self, z: Tensor, actions: Tensor, /) -> Tensor:
-        """Known z [n, T, D], of which the newest counts, and encoded actions: [n, H, D]."""
+        """Known z [n, T, D], of which only the newest is used, and encoded actions: [n, H, D]."""
         now, out = z[:, -1], []
         gates, shifts = self._steer(actions[:, z.shape[1] - 1 :])
         for gate, shift in zip(gates.unbind(1), shifts.unbind(1), strict=True):
@@ -219,13 +227,13 @@ class AffinePredictor(nn.Module):
 class MLPPredictor(nn.Module):
     """The next embedding is the last plus an MLP of the last few embeddings and actions.
 
-    Frames before the first of a window are zeros, the mean of what SIGReg asks for. A step costs
-    a fraction of a transformer's; new, it predicts that nothing changes.
+    Frames before the first of a window are zeros, the mean that SIGReg asks for. A step costs a
+    fraction of a transformer's. A new predictor predicts no change.
 
     Args:
         dim, hidden_dim, depth: D, width, and residual blocks of two layers each.
-        look_back: frames a prediction looks at.
-        history: most frames of a window.
+        look_back: frames that a prediction uses.
+        history: the largest T.
     Shapes: embeddings [B, T, D], actions [B, T, D] (encoded) -> [B, T, D].
     Raises: ValueError if T exceeds `history` or shapes disagree.
     """
@@ -249,7 +257,7 @@ class MLPPredictor(nn.Module):
     @checked(embeddings="B T dim", actions="B T dim")
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
         """Predict each next embedding from [B, T, D] and encoded actions [B, T, D]."""
-        _check(embeddings, self.history)
+        check_history(embeddings, self.history)
         known = F.pad(torch.cat([embeddings, actions], dim=-1), (0, 0, self.look_back - 1, 0))
         return self._step(embeddings, known.unfold(1, self.look_back, 1).mT.flatten(-2))
 
@@ -269,8 +277,3 @@ class MLPPredictor(nn.Module):
         for block in self.blocks:
             h = h + block(h)
         return z + self.leave(self.norm(h))
-
-
-def _check(embeddings: Tensor, history: int) -> None:
-    if not 0 < (T := embeddings.shape[1]) <= history:
-        raise ValueError(f"T of embeddings must be between 1 and history {history}, got {T}")

@@ -1,4 +1,4 @@
-"""Models at published sizes, each with its source and what may be expected of it.
+"""Models at published sizes, each with its source and expected results.
 
 Each returns fresh weights in training mode. A is raw action dims × frameskip.
 """
@@ -49,7 +49,7 @@ def small(
 ) -> WorldModel:
     """A convolutional encoder and a two-block predictor, trained in minutes on two CPU cores.
 
-    The model of `worldmodel demo`; its measured success is in the README.
+    It is the model of `worldmodel demo`; the README has its measured success.
 
     Args:
         action_dim, dim: A and D.
@@ -68,7 +68,7 @@ def small(
 
 @checked()
 def mlp(action_dim: int = 10, *, image_size: int = 64, dim: int = 128) -> WorldModel:
-    """Larger maps than `small` has, and an MLP as predictor: contact-rich worlds on a CPU.
+    """Larger maps than `small`, and an MLP as predictor: for contact-rich worlds on a CPU.
 
     Args:
         action_dim, dim: A and D.
@@ -84,7 +84,7 @@ def mlp(action_dim: int = 10, *, image_size: int = 64, dim: int = 128) -> WorldM
 
 @checked()
 def states(action_dim: int = 10, *, state_dim: int, dim: int = 64) -> WorldModel:
-    """A world model on state vectors, without pixels: `small` behind a `StateEncoder`.
+    """A world model on state vectors, without pixels: `small` with a `StateEncoder`.
 
     Args:
         action_dim, state_dim, dim: A, numbers in a state Q, and D.
@@ -119,10 +119,9 @@ def _small_encoder(name: str, size: int | tuple[int, ...], dim: int) -> nn.Modul
 def dino_wm(encoder: DinoPatches, action_dim: int = 10, *, history: int = 3) -> WorldModel:
     """DINO-WM: a frozen DINOv2 and a predictor over all its patches, at the published sizes.
 
-    Train it by `jepa_loss` with weight 0: the encoder is frozen, so there is nothing to keep from
-    collapse. Published: 100 epochs, batch 32, learning rate 5e-4; success 92 on Push-T with
-    proprioception, 74 without (LeWM, arXiv:2603.19312). Actions go through our ActionEncoder where
-    the original has one linear map. Not yet trained to the end with this code.
+    Train it by `jepa_loss` with weight 0: a frozen encoder cannot collapse. Published: 100 epochs,
+    batch 32, learning rate 5e-4; success 92 on Push-T with proprioception, 74 without (LeWM,
+    arXiv:2603.19312). The original has one linear map of actions. Not yet trained to the end.
 
     Args:
         encoder: `DinoPatches.from_folder("dinov2-small")`, 196 patches of 384.

@@ -1,6 +1,6 @@
-"""The released LeWM weights, read into our own parts.
+"""Load the released LeWM weights into our own parts.
 
-`config.json` of a released folder names classes of other packages. Neither those nor Hydra are
+`config.json` of a released folder names classes of other packages. Neither they nor Hydra are
 needed: names are compared, never imported, and `weights.pt` is read as tensors only.
 """
 
@@ -73,19 +73,19 @@ _CONVOLUTION = "action_encoder.mix.weight"
 def from_published(folder: Folder, map_location: Device = "cpu") -> WorldModel:
     """Read a released LeWM folder: `weights.pt` and `config.json`.
 
-    Both generations of encoder keys are understood (transformers up to 5.8, and later), strict by
-    name and shape. Outputs are the official model's to 1e-5, with these conventions:
+    It understands both generations of encoder keys (transformers up to 5.8, and later) and is
+    strict by name and shape. Outputs are the official model's to 1e-5, with these conventions:
 
     - Frames are uint8 or in 0…1; the official data pipeline's ImageNet normalisation is inside.
     - `rollout` returns predictions only, without the known embeddings in front.
     - Actions are standardised per raw dim, by statistics that only the data set holds.
 
     Args:
-        folder: where the two files lie; or one `.pt` file beside its `config.json`.
+        folder: of the two files; or one `.pt` file beside its `config.json`.
         map_location: device of the result.
     Returns: a WorldModel in evaluation mode, float32.
     Raises: FileNotFoundError or ValueError, naming the file at fault. A file that holds anything
-        but tensors is refused without running it, `*_object.ckpt` by its name already.
+        but tensors is refused without running it, `*_object.ckpt` already by its name.
     Source: LeWM, arXiv:2603.19312, released weights and configuration.
     """
     weights, config = _locate(Path(folder))
@@ -130,7 +130,7 @@ def _locate(path: Path) -> tuple[Path, Path]:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        # weights_only: tensors and plain containers; anything else stops the reader.
+        # weights_only: tensors and plain containers; anything else raises.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -140,7 +140,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors, or is damaged, and was not read: {reason}"
         ) from error
     except Exception as error:
-        # Damaged bytes reach the reader as IndexError, struct.error, AssertionError and more.
+        # Damaged bytes raise IndexError, struct.error, AssertionError and more.
         raise ValueError(f"{path} is damaged or no state dict: {error!r}") from error
     if not isinstance(state, dict) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
@@ -150,7 +150,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _modern(name: str) -> str:
-    """A released name of either generation, as the later one spells it."""
+    """A released name of either generation, in the later spelling."""
     match = _OLD_BLOCK.fullmatch(name)
     if match is None:
         return name
@@ -159,7 +159,7 @@ def _modern(name: str) -> str:
 
 
 def _theirs(name: str) -> list[str]:
-    """The released names behind one of ours: one, or q, k and v in this order."""
+    """The released names of one of ours: one, or q, k and v in this order."""
     front, _, leaf = name.rpartition(".")
     if found := _ELSEWHERE.get(name) or _ELSEWHERE.get(front):
         return [found if name in _ELSEWHERE else f"{found}.{leaf}"]
@@ -170,7 +170,7 @@ def _theirs(name: str) -> list[str]:
 
 
 def _views(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's own tensors under the released names and in the released layout."""
+    """A model's own tensors by their released names, in the released layout."""
     views: dict[str, Tensor] = {}
     for name, value in own.items():
         theirs, whole = _theirs(name), value.unsqueeze(-1) if name == _CONVOLUTION else value
@@ -180,7 +180,7 @@ def _views(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Section:
-    """One part of the configuration; every entry must be asked for, so none is ignored."""
+    """A section of the configuration; every entry must be read, so that none is ignored."""
 
     def __init__(self, where: str, values: Any, *targets: str) -> None:
         self.where = where

@@ -1,4 +1,4 @@
-"""Records that travel between the parts: a batch of windows, and the losses of a step.
+"""Records passed between the parts: a batch of windows, and the losses of a step.
 
 Letters: B windows, T frames, C H W a frame, A action dims of one block, D embedding dims.
 """
@@ -19,18 +19,18 @@ Device = str | torch.device
 Folder = str | PathLike[str]
 Classes = Sequence[type[nn.Module]]
 Observations = Tensor | Mapping[str, Tensor]
-"""What is seen: a tensor [B, T, ...], or several by name (cameras, proprioception, states)."""
+"""A tensor [B, T, ...], or several by name (cameras, proprioception, states)."""
 
 
 def each(observations: Observations, change: Callable[[Tensor], Tensor]) -> Observations:
-    """The same observations with `change` applied to every tensor."""
+    """Apply `change` to every tensor of observations."""
     if isinstance(observations, Mapping):
         return {name: change(value) for name, value in observations.items()}
     return change(observations)
 
 
 def as_tensor(value: Any) -> Tensor:
-    """A tensor as it is, whatever the default device; NumPy's arrays and lists as tensors."""
+    """A tensor unchanged; NumPy arrays and lists as tensors on the CPU."""
     if isinstance(value, Tensor):
         return value
     try:
@@ -40,9 +40,9 @@ def as_tensor(value: Any) -> Tensor:
 
 
 def as_seed(seed: SupportsIndex) -> int:
-    """An integer of any kind and size for a generator; of 64 bits it keeps its value.
+    """An integer of any kind and size, modulo 2⁶⁴, as a seed of a generator.
 
-    Raises: TypeError if it is none.
+    Raises: TypeError for another type.
     """
     try:
         return (operator.index(seed) + 2**63) % 2**64 - 2**63
@@ -51,13 +51,13 @@ def as_seed(seed: SupportsIndex) -> int:
 
 
 def shuffled(num: int, seed: SupportsIndex) -> Tensor:
-    """[num], 0 … num − 1 in the order that a seed means, on the CPU."""
+    """[num], 0 … num − 1 in an order that depends on the seed alone, on the CPU."""
     generator = torch.Generator().manual_seed(as_seed(seed))
     return torch.randperm(num, generator=generator, device="cpu")
 
 
 def named(observations: Observations, alone: str) -> Mapping[str, Tensor]:
-    """Observations by name; a tensor that comes alone is given that one."""
+    """Observations by name; a single tensor gets the name `alone`."""
     return observations if isinstance(observations, Mapping) else {alone: observations}
 
 
@@ -76,28 +76,27 @@ def lead(observations: Observations, name: str = "observations") -> tuple[int, i
 class Batch(NamedTuple):
     """Windows of frames and the actions between them.
 
-    `actions[:, t]` is what was done between `frames[:, t]` and `frames[:, t + 1]`: all the raw
-    actions of that interval side by side, oldest first, so A = frameskip × raw action dims. The
-    last block leads out of the window; nothing in the window shows its effect.
+    `actions[:, t]` are all raw actions between `frames[:, t]` and `frames[:, t + 1]` side by side,
+    oldest first, so A = frameskip × raw action dims. The effect of the last block is not seen.
     """
 
-    #: [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or what else is observed.
+    #: [B, T, C, H, W], uint8 in 0…255 or floating point in 0…1; or other observations.
     frames: Observations
     actions: Tensor  #: [B, T, A], normalised as the model expects them.
 
     def to(self, device: Device) -> "Batch":
-        """The same batch on a device, copied while the host goes on."""
+        """The same batch on a device; the copy is asynchronous."""
         frames, actions = self.tensors()
         frames = each(frames, lambda seen: seen.to(device, non_blocking=True))
         return Batch(frames, actions.to(device, non_blocking=True))
 
     def tensors(self) -> "Batch":
-        """The same batch with NumPy's arrays as tensors."""
+        """The same batch with NumPy arrays as tensors."""
         return Batch(each(self.frames, as_tensor), as_tensor(self.actions))
 
 
 class Losses(NamedTuple):
-    """What one step minimised, term by term."""
+    """The losses of one step, term by term."""
 
     total: Tensor  #: [], prediction + weight × regularization; the one to call backward on.
     prediction: Tensor  #: [], mean squared error of the next embedding, per coordinate.
@@ -108,6 +107,6 @@ class Losses(NamedTuple):
 
     @classmethod
     def of(cls, prediction: Tensor, weight: float, regularization: Tensor, z: Tensor) -> "Losses":
-        """The two terms together; only `total` carries gradient."""
+        """Combine the two terms; only `total` carries gradient."""
         total = prediction + weight * regularization
         return cls(total, prediction.detach(), regularization.detach(), z.detach())

@@ -1,8 +1,8 @@
-"""The rollout of many plans from few pasts, with the least work that gives the same numbers.
+"""The rollout of many plans from few pasts, with the same numbers for less work.
 
 Letters: B problems, S plans of each, T known frames, H steps, D embedding dims; h heads of d dims.
-Tokens come first in every tensor here, [T, B, S, D], so that a run of tokens is one block of
-memory and one matrix product. What all plans of a problem share has S = 1.
+Tokens are the first axis of every tensor here, [T, B, S, D], so that a run of tokens is one block
+of memory and one matrix product. What all plans of a problem share has S = 1.
 """
 
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ __all__ = ["PlanRollout"]
 
 
 class PlanRollout:
-    """`WorldModel.rollout` for S plans of each of B problems, no product computed twice.
+    """`WorldModel.rollout` for S plans of each of B problems, with no product computed twice.
 
-    The modulations of all blocks are one matrix product, computed once, though a token appears in
-    up to `history` windows. Keys and values stay while the window grows; once it slides, every
-    token has a new position and starts afresh. The last block answers for the newest token alone,
-    and what lies before the first planned action is the same for all plans of a problem.
+    The modulations of all blocks are one matrix product, computed once, though a token is in up to
+    `history` windows. Keys and values are reused while the window grows; when it slides, every
+    token has a new position and is computed again. The last block computes the newest token alone.
+    All plans of a problem share what lies before the first planned action.
 
     On a CPU the oldest token of a window needs no query, key or value: softmax weights sum to one
-    and do not change when a constant is added to all scores, so with x₀ the oldest token's input
+    and do not change when a constant is added to all scores. With x₀ the oldest token's input
 
         Σⱼ aⱼ W_v xⱼ = W_v x₀ + Σ_{j>0} aⱼ W_v (xⱼ − x₀),    a = softmax(0, qᵀW_k (xⱼ − x₀), …)
 
-    and W_o W_v x₀ is a single D × D product. Elsewhere launches cost more than products: there
-    torch's attention takes the place of these steps (`fused`; None means anywhere but on a CPU).
+    and W_o W_v x₀ is a single D × D product. Elsewhere launches cost more than products, and
+    torch's attention replaces these steps (`fused`; None means everywhere but on a CPU).
 
-    The weights of `predictor`, a CausalPredictor in eval mode, are read when this object is made.
-    `rows` plans go through all steps together; None is `contract.rows_in_cache`.
+    It reads the weights of `predictor`, a CausalPredictor in eval mode, when it is made. `rows`
+    plans are computed together; None is `contract.rows_in_cache`.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class PlanRollout:
     def _advance(
         self, seen: list[list[Tensor]], x: Tensor, by: Sequence[Sequence[Tensor]], at: slice
     ) -> Tensor:
-        """Send tokens x [n, B, S, D] through all blocks: the newest, [B, S, D]."""
+        """Pass tokens x [n, B, S, D] through all blocks: the newest, [B, S, D]."""
         for part, window, modulation in zip(self.blocks, seen, by, strict=True):
             last = 1 if window is seen[-1] else len(x)
             attend = partial(part.attend, last=last, seen=window)
@@ -118,9 +118,9 @@ class PlanRollout:
 
 
 class _Block:
-    """A block, and two ways of attending to a window whose tokens come one after another.
+    """A block, and two ways of attending to a window whose tokens arrive one after another.
 
-    Each takes in tokens x [n, B, S, D], keeps what later ones need in `seen`, and answers for the
+    Each processes tokens x [n, B, S, D], stores what later ones need in `seen`, and returns the
     last of them: [last, B, S, D].
     """
 
@@ -138,7 +138,7 @@ class _Block:
         self.attend = self._relative if relative else self._fused
 
     def _relative(self, x: Tensor, last: int, seen: list[Tensor]) -> Tensor:
-        """`seen`: the oldest token, what it says alone, then each key and value, less its own."""
+        """`seen`: the oldest token, its own output, then each key and value minus the oldest's."""
         out = []
         if not seen:
             seen += [x[0], F.linear(x[0], self.alone, self.bias)]
@@ -165,7 +165,7 @@ class _Block:
         mask, count = None, seen[0].shape[3]
         if 1 < last < count:
             mask = torch.ones(last, count, dtype=torch.bool, device=x.device).tril(count - last)
-        # Its kernels take [n, h, T, d] alone.
+        # The kernels take only [n, h, T, d].
         query, key, mixed = (t.flatten(0, 1) for t in (query, *seen[0].chunk(2, dim=2)))
         if count > 1:
             mixed = F.scaled_dot_product_attention(
@@ -178,7 +178,7 @@ class _Block:
 def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     """Σ_{j>0} aⱼ vⱼ for the newest n tokens, each [B, S, h, d]; a has a score of 0 in front."""
     n, seen = len(query), len(keys)
-    # Written out: an attention kernel costs more than it computes for three tokens.
+    # Written out, because the overhead of an attention kernel is too large for three tokens.
     if seen == 1:
         return torch.linalg.vecdot(query, keys[0]).sigmoid().unsqueeze(-1) * values[0]
     scores = query.new_full((1 + seen, *query.shape[:-1]), -torch.inf)
@@ -194,9 +194,9 @@ def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
 
 
 def _keep_pages() -> None:
-    """Let later calls find their memory mapped, rather than fault it in page by page.
+    """Keep freed memory mapped, so that later calls need no page faults.
 
     glibc returns freed memory to the system above twice the largest block it has unmapped, 64 MiB
-    at most; freeing one of nearly 32 MiB, never touched, raises that line. Elsewhere it is idle.
+    at most. Freeing an untouched block of nearly 32 MiB raises that limit.
     """
     torch.empty(2**25 - 2**13, dtype=torch.uint8)

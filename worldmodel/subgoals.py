@@ -1,4 +1,4 @@
-"""Sub-goals for goals that are farther than a plan can see.
+"""Sub-goals for goals beyond a plan's horizon.
 
 Letters: B problems, M landmarks, D embedding dims.
 """
@@ -19,7 +19,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """z [..., D], z_goal [..., D] -> log(1 + blocks) [...]: `heads.fit_distance`'s, with its unit of 1,
 or the `distance` of a value."""
 
-_ROWS = 2**16  # pairs of embeddings that are measured together
+_ROWS = 2**16  # pairs of embeddings per call of the distance
 
 
 @checked(landmarks="N D", ways="N N", edge="(0, inf)")
@@ -27,8 +27,8 @@ _ROWS = 2**16  # pairs of embeddings that are measured together
 class Graph:
     """Recorded embeddings as landmarks, and the shortest ways between them.
 
-    A learned distance is right for what is near and too short for what is far, most of all across
-    walls. So ways are made of short edges alone, and far distances are their sums.
+    A learned distance is accurate for near embeddings and too short for far ones, mainly across
+    walls. So ways consist of short edges alone, and far distances are their sums.
 
         d(i, j) = least Σ of edges from i to j,   edges (u, v): distance(u, v) ≤ `edge` blocks
 
@@ -45,13 +45,12 @@ class Graph:
     def of(
         cls, z: Tensor, distance: Distance, *, num: int = 500, edge: float = 4.0, seed: int = 0
     ) -> "Graph":
-        """Choose landmarks among recorded embeddings, and find all ways between them.
+        """Choose landmarks among recorded embeddings, and find all shortest ways between them.
 
         Args:
             z, distance: [E, T, D], recorded, and of embeddings.
-            num, seed: M, at most; each is the recorded embedding that lies farthest from those
-                before it, out of ten times as many drawn.
-            edge: most blocks of one: near enough for the distance to be right and a plan to see.
+            num, seed: most landmarks, M: farthest points among ten times as many drawn embeddings.
+            edge: most blocks of one edge: short enough for an accurate distance and for a plan.
         """
         from scipy.sparse.csgraph import shortest_path
 
@@ -69,16 +68,15 @@ class Graph:
 
     @checked(z_goal="B D", reach="(0, inf)")
     def toward(self, z_goal: Tensor, *, reach: float | None = None) -> Callable[[Tensor], Tensor]:
-        """Where to go first on the way to goals.
+        """The next sub-goal on the way to goals.
 
             total_i = d(z, i) + left_i,   left_i = min_j (d(i, j) + d(j, z_goal))
             argmin_i left_i   over landmarks i within `reach` whose total is within a block of the
                               least: of those on the way, the farthest
 
         Args:
-            z_goal, reach: [B, D]; blocks that a plan can see, None is the graph's `edge`.
-        Returns: a function of now [B, D] to sub-goals [B, D]; z_goal itself where it is within
-            reach, and where no landmark leads to it.
+            z_goal, reach: [B, D]; blocks within a plan's horizon, None is the graph's `edge`.
+        Returns: a function of now [B, D] to sub-goals [B, D]; z_goal if in reach, or without a way.
         """
         reach = self.edge if reach is None else reach
         last = _blocks(self.distance, self.landmarks, z_goal)  # [M, B]
@@ -99,11 +97,11 @@ class Graph:
 
 @checked(blocks="* B")
 def warn_beyond(blocks: Tensor, horizon: int) -> None:
-    """Warn where goals are farther than plans can see.
+    """Warn if goals lie beyond the horizon of a plan.
 
     Args:
-        blocks, horizon: [B], how far goals are, `distance(z, z_goal).expm1()`; H of a plan.
-    Warns: RuntimeWarning that says how many, and how far.
+        blocks, horizon: [B], distances to goals, `distance(z, z_goal).expm1()`; H of a plan.
+    Warns: RuntimeWarning with their number and median distance.
     """
     far = blocks > horizon
     if bool(far.any()):

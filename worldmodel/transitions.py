@@ -1,4 +1,4 @@
-"""Steps of recorded episodes with goals drawn for them: what policies and values learn from.
+"""Steps of recorded episodes with goals drawn for them: training data of policies and values.
 
 Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a block, n blocks of a
 chunk, N steps drawn.
@@ -18,19 +18,18 @@ __all__ = ["Recipe", "Transitions", "draw"]
 @checked(discount="[0, 1]", share="(0, 1)", alpha="[0, inf)", random="[0, 1]")
 @dataclass(frozen=True)
 class Recipe:
-    """What policies and values are made of, and which goals they learn from."""
+    """Sizes of policies and values, and the goals they learn from."""
 
-    chunk: int = 1  #: n, blocks that are decided and done together.
+    chunk: int = 1  #: n, blocks that are decided together.
     modes: int = 1  #: K, Gaussians of a policy; as many proposals.
     hidden: tuple[int, ...] = (512, 512, 512)  #: Widths of every network.
-    #: γ of a block; 1 / (1 − γ) blocks are seen well, and value goals of the same episode lie as
-    #: far ahead on average.
+    #: γ of a block: the horizon, and the mean distance of value goals, is 1 / (1 − γ) blocks.
     discount: float = 0.99
-    share: float = 0.9  #: κ, the expectile; near 1 for the best that was ever done from there.
+    share: float = 0.9  #: κ, the expectile; near 1 for the best recorded continuation.
     alpha: float = 10.0  #: α, temperature of AWR, or weight of cloning.
     ahead: int = 5  #: k, blocks to a sub-goal; 25 steps in the source, 10 where things are handled.
-    #: Share of policy goals from anywhere; 0 unless episodes are pieces to be stitched together,
-    #: since a policy imitates its data even on the way to nowhere.
+    #: Share of policy goals from anywhere; 0 unless episodes must be stitched together, because a
+    #: policy imitates its data even if it leads nowhere.
     random: float = 0.0
 
 
@@ -50,7 +49,7 @@ class Transitions(NamedTuple):
 
 
 def check_recorded(z: Tensor, actions: Tensor, name: str, least: int) -> int:
-    """Refuse z and actions unless [E, T, D], [E, T − 1, A] with T > 1 ≤ least: how many starts."""
+    """Raise unless z is [E, T, D] with T > `least` ≥ 1 and actions [E, T − 1, A]; T − `least`."""
     (E, T, _), both = z.shape, f"{list(z.shape)} and {list(actions.shape)}"
     if actions.shape[:2] != (E, T - 1) or not 1 <= least < T:
         rule = f"[E, T, D] and [E, T - 1, A] with T > {name} = {least}"
@@ -67,11 +66,11 @@ def draw(
         value goals     s_t itself .2, later in the episode, geometrically .5, any state .3
         policy goals    later in the episode, uniformly; anywhere with `recipe.random`
 
-    That a goal is reached is a matter of its index, not of how alike two embeddings are. No action
-    before the step is drawn: a policy that sees them repeats them, which fits data and fails.
+    A goal is reached at its index, not where two embeddings are alike. Actions before the step are
+    not drawn: a policy that sees them repeats them, which fits the data and fails in use.
 
     Args:
-        z, actions: [E, T, D], T > n, and [E, T − 1, A], done between.
+        z, actions: [E, T, D], T > n, and [E, T − 1, A] between them.
         num, recipe, generator: N, and the source of all randomness, on the device of z.
     Raises: ValueError if shapes disagree or episodes are no longer than a chunk.
     Source: OGBench, arXiv:2410.20092, `impls/utils/datasets.py`; past actions: Cube 100 → 76 %,
@@ -85,7 +84,7 @@ def draw(
 
     e, other, t = (u() * E).long(), (u() * E).long(), (u() * (T - n)).long()
     last = torch.full_like(t, T - 1)
-    # Any state but the last of an episode, from which nothing was done.
+    # Any state but the last of an episode, which has no action.
     elsewhere = (u() * (T - 1)).long()
     geometric = torch.minimum(
         t + 1 + (torch.log1p(-u()) / torch.tensor(γ, device="cpu").log()).long(), last

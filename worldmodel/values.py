@@ -1,11 +1,11 @@
-"""How far is the goal for who acts well? Values of recorded steps, and policies that follow them.
+"""Values: distances to goals under good actions, and policies that follow them.
 
-Rewards are −1 for every block until the goal is reached, so V = −(1 − γ^d) / (1 − γ) for d blocks.
-The losses are those of OGBench, arXiv:2410.20092 (`impls/agents/gcivl.py`, `gciql.py`, `hiql.py`),
-with a block of actions, or a chunk of several, in place of a step.
+Rewards are −1 per block until the goal is reached, so V = −(1 − γ^d) / (1 − γ) for d blocks. The
+losses are those of OGBench, arXiv:2410.20092 (`impls/agents/gcivl.py`, `gciql.py`, `hiql.py`), with
+a block of actions, or a chunk of several, in place of a step.
 
-Each is `learner(z, z_goal) -> [B, K, n, A]`, proposals, and `learner.distance(z, z_goal)`,
-log(1 + blocks) of [..., D] that broadcast, for `goals.temporal` and `subgoals.Graph`.
+Each has `learner(z, z_goal) -> [B, K, n, A]`, proposals, and `learner.distance(z, z_goal)`, log(1 +
+blocks) of [..., D] that broadcast, for `goals.temporal` and `subgoals.Graph`.
 
 Letters: N steps, D embedding dims, n blocks of a chunk, A action dims of a block. s, s′, g are
 embeddings; V̄ is a slow copy of V.
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._arguments import checked
+from worldmodel.goals import exactly, precise
 from worldmodel.policies import Actor, Standard, mlp
 from worldmodel.transitions import Recipe, Transitions
 
@@ -33,7 +34,7 @@ _Value = Callable[[Tensor, Tensor], Tensor]
 
 
 def expectile(advantage: Tensor, difference: Tensor, share: float) -> Tensor:
-    """|share − 1(advantage < 0)| · difference²: weighed by the one, measured by the other."""
+    """|share − 1(advantage < 0)| · difference²: the sign of one weighs the square of the other."""
     return torch.where(advantage >= 0, share, 1 - share) * difference.square()
 
 
@@ -44,7 +45,7 @@ def _gain(value: _Value, z: Tensor, after: Tensor, goal: Tensor) -> Tensor:
 
 
 def awr(actor: Actor, x: Tensor, actions: Tensor, advantage: Tensor, alpha: float) -> Tensor:
-    """−mean min(e^{α · advantage}, 100) log π(actions | x): imitate what turned out well."""
+    """−mean min(e^{α · advantage}, 100) log π(actions | x): imitate good actions more."""
     weight = (alpha * advantage).exp().clamp_max(100.0).detach()
     return -(weight * actor.log_likelihood(x, actions)).mean()
 
@@ -55,7 +56,7 @@ def _ivl(value: _Value, slow: _Value, batch: Transitions, share: float) -> Tenso
         adv = r + γ min_i V̄_i(s′) − mean_i V̄_i(s)
         Σ_i expectile(adv, r + γ V̄_i(s′) − V_i(s))
 
-    The weight is the slow copy's opinion, the residual the learner's; each V_i follows its own V̄_i.
+    The slow copy gives the weight, the learner the residual; each V_i follows its own V̄_i.
     """
     g = batch.value_goal
     with torch.no_grad():
@@ -75,13 +76,13 @@ class _Ensemble(nn.ModuleList):
 
 
 class _Valued(nn.Module):
-    """What all three share: networks, of which one has a slow copy, and a distance."""
+    """The common base: networks, of which one has a slow copy, and a distance."""
 
     def __init__(self, dim: int, recipe: Recipe, followed: nn.Module) -> None:
         super().__init__()
         self.recipe, self.standard = recipe, Standard(dim)
         self.slow = copy.deepcopy(followed).requires_grad_(False)
-        self._pair = (self.slow, followed)  # in a tuple, so that it is no part of its own
+        self._pair = (self.slow, followed)  # in a tuple, so that it is no submodule
 
     @abstractmethod
     def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
@@ -89,21 +90,23 @@ class _Valued(nn.Module):
 
     @checked(z="* D", z_goal="* D")
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """log(1 + d) by the lowest V = −(1 − γ^d) / (1 − γ): a search finds those too high."""
-        γ, value = self.recipe.discount, self.values(z, z_goal).amin(0)
-        left = (1 + (1 - γ) * value).clamp(1e-3, 1.0)  # what is beyond 1 / (1 − γ) is far
+        """log(1 + d) from the lowest V = −(1 − γ^d) / (1 − γ): a search exploits high ones."""
+        γ = self.recipe.discount
+        with exactly(z):
+            value = self.values(precise(z), precise(z_goal)).amin(0)
+        left = (1 + (1 - γ) * value).clamp(1e-3, 1.0)  # V below −1 / (1 − γ) means far
         return (left.log() / torch.tensor(γ, device="cpu").log()).log1p()
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the slow copy, V̄ ← V̄ + .005 (V − V̄); before each step."""
+        """Move the slow copy, V̄ ← V̄ + .005 (V − V̄), before each step."""
         for old, new in zip(*(part.parameters() for part in self._pair), strict=True):
             old.lerp_(new, _TAU)
 
 
 @checked()
 class GCIVL(_Valued):
-    """Goal-conditioned implicit V-learning: how far, and the policy that data with hindsight gives.
+    """Goal-conditioned implicit V-learning: distances, and a policy from hindsight data.
 
         value    Σ_i expectile_κ(adv, r + γ V̄_i(s′, g) − V_i(s, g)), see `_ivl`
         policy   AWR with advantage mean_i V_i(s′, g) − mean_i V_i(s, g), α
@@ -126,7 +129,7 @@ class GCIVL(_Valued):
         return self.actor.ranked(self.standard(z, z_goal))
 
     def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """Both."""
+        """Both values."""
         return self.value(self.standard(z, z_goal))
 
     def loss(self, batch: Transitions) -> Tensor:
@@ -172,11 +175,11 @@ class GCIQL(_Valued):
         return self._within(self.actor.ranked(self.standard(z, z_goal)))
 
     def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """The one."""
+        """The single value."""
         return self.value(self.standard(z, z_goal))
 
     def keep_within(self, actions: Tensor) -> None:
-        """Take the range of recorded actions [..., A]: outside, Q has seen nothing."""
+        """Store the range of recorded actions [..., A]; Q was not trained outside."""
         self.low.copy_(actions.flatten(0, -2).amin(0))
         self.high.copy_(actions.flatten(0, -2).amax(0))
 
@@ -193,14 +196,13 @@ class GCIQL(_Valued):
         critic = (self.critic(torch.cat([x, actions], -1)) - target).square().sum(0).mean()
         x = see(batch.z, batch.goal)
         means = self.actor(x)[0][:, 0]
-        # The critic is a measure here, not a pupil.
+        # The policy's loss must not train the critic.
         frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
         chosen = torch.cat([x, self._within(means).flatten(1)], -1)
         best: Tensor = torch.func.functional_call(self.critic, frozen, (chosen,)).amin(0)
         pleased = -best.mean() / (best.abs().mean() + 1e-6).detach()
         clone = (means.flatten(1) - actions).square().sum(-1).mean() / 2
-        total: Tensor = value + critic + pleased + self.recipe.alpha * clone
-        return total
+        return value + critic + pleased + self.recipe.alpha * clone
 
     def _within(self, actions: Tensor) -> Tensor:
         return actions.clamp(self.low, self.high)
@@ -215,8 +217,8 @@ class HIQL(_Valued):
         high     AWR: φ(s, s_{t+k}) on the way to g, advantage V(s_{t+k}, g) − V(s, g)
 
     Args:
-        dim, action_dim, recipe: D, A; defaults of the source, κ = .7, α = 3 for both policies,
-            k = 5 blocks; one mode always.
+        dim, action_dim, recipe: D, A; defaults of the source, κ = .7, α = 3 for both policies, k =
+            5 blocks; one mode always.
     Source: Park et al., arXiv:2307.11949; OGBench.
     """
 
@@ -232,21 +234,21 @@ class HIQL(_Valued):
 
     @checked(z="B D", z_goal="B D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """The proposal: what the low policy does for the high one's sub-goal."""
+        """The proposal of the low policy for the high policy's sub-goal."""
         wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0, 0])
         return self.actor.ranked(torch.cat([self.standard(z), wanted], -1))
 
     def subgoal(self, z: Tensor, z_goal: Tensor, known: Tensor) -> Tensor:
-        """The recorded embedding, of known [M, D], whose φ the high policy wants most: [B, D]."""
+        """The recorded embedding, of known [M, D], with φ nearest to the high policy's: [B, D]."""
         wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0])
         return known[(self._phi(z.unsqueeze(1), known) - wanted).square().sum(-1).argmin(1)]
 
     def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """Both, of φ."""
+        """Both values, of φ."""
         return self._of(self.value, z, z_goal)
 
     def loss(self, batch: Transitions) -> Tensor:
-        """Value and both policies, summed; the policies teach φ nothing."""
+        """Value and both policies, summed; the policies do not train φ."""
         see, α, V = self.standard, self.recipe.alpha, self.values
         value = _ivl(V, lambda s, g: self._of(self.slow, s, g), batch, self.recipe.share)
         s, low, goal, ahead = batch.z, batch.low_goal, batch.goal, batch.subgoal
@@ -262,8 +264,7 @@ class HIQL(_Valued):
 
     def _of(self, nets: nn.Module, z: Tensor, z_goal: Tensor) -> Tensor:
         φ = self._phi(z, z_goal)
-        out: Tensor = nets(torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1))
-        return out
+        return nets(torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1))
 
 
 def _of_length(x: Tensor) -> Tensor:

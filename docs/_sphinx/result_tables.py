@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 
 def fill(_app: Sphinx, name: str, source: list[str]) -> None:
-    """Replace every requested table by the newest result; results.md shows all of them."""
+    """Replace every requested table by the newest result; results.md adds those no page shows."""
     text = tables.fill(source[0], curves=True)
     if name == "results":
-        shown = set(re.findall(tables.REQUEST, source[0]))
+        shown = {
+            n
+            for page in tables.FILLED[1:]
+            for n in re.findall(tables.REQUEST, page.read_text("utf-8"))
+        }
         others = sorted({path.stem for path in tables.RESULTS.glob("*.json")} - shown)
         text += "".join(f"\n\n## {other}\n\n{tables.table(other)}\n" for other in others)
     source[0] = text

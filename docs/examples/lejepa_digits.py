@@ -1,14 +1,14 @@
 """LeJEPA on real images: handwritten digits, no labels, no teacher.
 
-scikit-learn ships 1,797 handwritten digits of 8x8 pixels. A small encoder is trained twice on
-unlabelled views of them: once only to make the views of an image agree, once with SIGReg beside
-it. Then a linear probe asks what each has learned about images that neither has seen, and
-`sigreg.embedding_report` says what each embedding looks like.
+scikit-learn ships 1,797 handwritten digits of 8x8 pixels. This script trains a small encoder twice
+on unlabelled views of them: once with the invariance loss alone, once with SIGReg added. Then a
+linear probe measures what each encoder has learned, on held-out images, and
+`sigreg.embedding_report` describes each embedding.
 
-Making views agree is easiest if every image goes to one point. Without SIGReg that is what
-happens, and the embedding is worth nothing; the features below it keep whatever the random
-initialization and BatchNorm gave them. With SIGReg the embedding stays a Gaussian cloud, the point
-is no way out, and what is left to learn is what the views of a digit share.
+Views agree perfectly if every image goes to one point. Without SIGReg the embedding collapses in
+this way and loses the digits. The features before the projector keep what the random initialization
+and BatchNorm give them. SIGReg keeps the embedding Gaussian, so the encoder must learn what the
+views of a digit share.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def augment(images: Tensor) -> Tensor:
-    """A random view of every image: turned, stretched, moved, bent, brighter or darker, noisy."""
+    """A random view of every image: rotated, scaled, shifted, warped, brighter or darker, noisy."""
     n = len(images)
     angle = torch.empty(n).uniform_(-0.35, 0.35)
     cos, sin = angle.cos(), angle.sin()
@@ -54,7 +54,7 @@ def augment(images: Tensor) -> Tensor:
 
 
 def make_encoder() -> nn.Sequential:
-    """Images [N, 1, 8, 8] -> features [N, 256], which the probe sees."""
+    """Images [N, 1, 8, 8] -> features [N, 256], the probe's input."""
     return nn.Sequential(
         *(nn.Flatten(), nn.Linear(64, 512), nn.BatchNorm1d(512), nn.ReLU()),
         *(nn.Linear(512, 256), nn.BatchNorm1d(256), nn.ReLU()),
@@ -62,7 +62,7 @@ def make_encoder() -> nn.Sequential:
 
 
 def make_projector() -> nn.Sequential:
-    """Features [N, 256] -> embedding [N, 16], which the loss sees."""
+    """Features [N, 256] -> embedding [N, 16], the loss's input."""
     return nn.Sequential(nn.Linear(256, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 16))
 
 

@@ -20,7 +20,7 @@ PARTS = (96, 32)
 
 
 def gradient(encoder: torch.nn.Module, x: torch.Tensor, *, ranks: bool) -> torch.Tensor:
-    """The gradient of the loss by the encoder's weights."""
+    """The gradient of the loss with respect to the encoder's weights."""
     regularizer = SIGReg(seed=0)
     if ranks:
         check_distributed(regularizer)  # raises if the ranks are set up differently
@@ -31,7 +31,7 @@ def gradient(encoder: torch.nn.Module, x: torch.Tensor, *, ranks: bool) -> torch
 
 
 def main(rank: int, meeting_point: str) -> None:
-    """One rank: it trains on its part and compares with the whole batch."""
+    """One rank: compute the gradient on its part and compare it with that of the whole batch."""
     store = dist.FileStore(meeting_point, len(PARTS))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=len(PARTS))
     torch.manual_seed(0)  # the same encoder and the same batch everywhere

@@ -1,7 +1,7 @@
 """Plan through a door.
 
-A point of mass one in a plane, a wall with one gap, and a cost written in five lines: planners
-need no model class, only a function from candidate actions to costs.
+A point moves in a plane that has a wall with one gap. The cost is a function of a few lines.
+A planner needs no model class, only a function from candidate actions to costs.
 """
 
 import torch
@@ -13,7 +13,7 @@ START, GOAL, DOOR = torch.tensor([-1.0, -0.6]), torch.tensor([1.0, 0.6]), 0.2
 
 
 def cost_from(position: Tensor):
-    """Where a plan's steps lead, how far from the goal that is, and whether they hit the wall."""
+    """Mean distance of a plan's path to the goal, plus a penalty where it hits the wall."""
 
     def cost(actions: Tensor) -> Tensor:  # [B, S, H, 2] -> [B, S]
         path = position + actions.cumsum(-2)

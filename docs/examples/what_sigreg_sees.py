@@ -1,7 +1,7 @@
 """What SIGReg sees.
 
-The statistic of a few batches whose answer is known, and a collapsed batch that gradient descent
-on the statistic alone unfolds again.
+This script prints the statistic of a few batches with known properties. Then gradient descent on
+the statistic alone spreads out a batch that is almost collapsed.
 """
 
 import torch
@@ -30,7 +30,7 @@ for name, draw in cases.items():
     values = torch.stack([regularizer(draw()) for _ in range(50)])
     print(f"{name:32s} {values.mean():8.2f} ± {values.std() / 50**0.5:.2f}")
 
-# Unfolding: no data, no encoder, only the points themselves and the statistic.
+# No data and no encoder: the points themselves are the parameters.
 z = (0.01 * torch.randn(N, D)).requires_grad_()
 optimizer = torch.optim.Adam([z], lr=0.05)
 print("\nstep  statistic  smallest and largest variance of a principal axis")

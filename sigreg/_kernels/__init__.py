@@ -1,1 +1,1 @@
-"""The fused implementations: kernels that all meet one contract, and their table in `ops`."""
+"""The fused kernels. All meet one contract; `ops` holds their table."""

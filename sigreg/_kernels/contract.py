@@ -1,4 +1,4 @@
-"""What a kernel is asked and answers, and what torch needs to make an operator of it.
+"""The contract of a kernel: what it receives, what it returns, and how torch sees it.
 
 Letters: G batches, N samples, D dims, M directions, K knots.
 """
@@ -15,8 +15,8 @@ from sigreg.directions import Directions
 from sigreg.quadrature import Quadrature
 from sigreg.reference import epps_pulley
 
-# The loss [] in float32 (float64 for float64 z), and the gradients with respect to z [G, N, D] and
-# to the rows [M, D], contiguous and in the loss's dtype; of shape [0] where not asked for.
+# The loss [] in float32 (float64 for float64 z), and its gradients with respect to z [G, N, D] and
+# the rows [M, D], contiguous, in the loss's dtype. A gradient nobody asked for has shape [0].
 Answer = tuple[Tensor, Tensor, Tensor]
 
 
@@ -24,13 +24,13 @@ class Problem(NamedTuple):
     """One call of `sigreg::loss`."""
 
     z: Tensor  #: [G, N, D], any floating dtype and any strides, never written
-    directions: Directions  #: drawn, in bfloat16 with a scale, or unit rows in z's precision
-    shares: Tensor | None  #: [G, N], not negative, in the answer's precision; None counts all once
+    directions: Directions  #: bfloat16 rows with a scale, or unit rows in z's precision
+    shares: Tensor | None  #: [G, N], at least 0, in the answer's precision; None means 1
     rule: Quadrature  #: in the answer's precision
     scale_by_n: bool  #: whether the statistic is multiplied by N
-    chunk: int  #: directions projected at a time; 0 leaves it to the kernel
-    group: str  #: name of the ranks that share the samples, "" for this process alone
-    want_z: bool  #: whether the gradient with respect to z is asked for
+    chunk: int  #: directions projected at a time; 0: the kernel chooses
+    group: str  #: name of the process group, "" for this process alone
+    want_z: bool  #: whether to return the gradient with respect to z
     want_rows: bool  #: the same for the rows, whose scale is then None
 
     @property
@@ -40,7 +40,7 @@ class Problem(NamedTuple):
         return self.rule.spacing
 
     def own_sizes(self) -> tuple[Tensor, Tensor]:
-        """Σ share and Σ share², [G] each, of this process's samples."""
+        """Σ share and Σ share² of this process's samples, [G] each."""
         groups, n, _ = self.z.shape
         if self.shares is None:
             size = self.rule.weight.new_full((groups,), n)
@@ -48,7 +48,7 @@ class Problem(NamedTuple):
         return self.shares.sum(1), self.shares.square().sum(1)
 
     def over_ranks(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`sums`, of any shape, and the two sizes, over all ranks: NaN if they drew differently."""
+        """`sums` and the two sizes over all ranks; NaN if the ranks drew other directions."""
         drawn = self.group and self.directions.scale is not None
         mark = self.directions.mark() if drawn else None
         sums, total, squares = over_ranks([sums, *self.own_sizes()], mark, self.group)
@@ -58,8 +58,8 @@ class Problem(NamedTuple):
 def effective_size(total: Tensor, squares: Tensor, scale_by_n: bool) -> tuple[Tensor, Tensor]:
     """What to divide sums by to get means, and the factor N of the statistic.
 
-    N is Kish's effective size (Σ share)² / Σ share²: the number of samples if all count alike, and
-    what keeps the noise floor where it is if they do not. No samples have N = 0.
+    N is Kish's effective size (Σ share)² / Σ share². It equals the number of samples if all shares
+    are equal, and it keeps the noise floor the same if they are not. An empty batch has N = 0.
     """
     some = total != 0
     divisor = torch.where(some, total, 1)
@@ -68,19 +68,19 @@ def effective_size(total: Tensor, squares: Tensor, scale_by_n: bool) -> tuple[Te
 
 
 def finish(sums: Tensor, total: Tensor, squares: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Loss [], and its derivative with respect to the sums [G, M, 2K], both over all ranks."""
+    """The loss [], and its derivative with respect to the sums [G, M, 2K] over all ranks."""
     groups, num, _ = sums.shape
     divisor, n = effective_size(total[:, None], squares[:, None], problem.scale_by_n)
     cos, sin = (sums / divisor[..., None]).chunk(2, -1)
     loss = epps_pulley(cos, sin, n, problem.rule).mean()
-    # Of the sum Σ weight ((cos − target)² + sin²). DDP and FSDP will divide by the number of ranks.
+    # The derivative of Σ weight ((cos − target)² + sin²). DDP and FSDP divide by the ranks.
     ranks, _ = whereabouts(problem.group)
     slope = 2 * problem.rule.weight * (n * (ranks / (groups * num)) / divisor).unsqueeze(-1)
     return loss, torch.cat((slope * (cos - problem.rule.target), slope * sin), -1)
 
 
 def function_of(kernels: Mapping[str, Callable[[Problem], Answer]]) -> Callable[..., Answer]:
-    """The kernels' answers as a function of tensors and numbers alone, as an operator must be."""
+    """The kernels as one function of tensors and numbers, which an operator of torch must be."""
 
     def loss(
         z: Tensor,
@@ -106,13 +106,13 @@ def function_of(kernels: Mapping[str, Callable[[Problem], Answer]]) -> Callable[
 
 
 def arguments(problem: Problem, backend: str) -> tuple[object, ...]:
-    """What `function_of` makes a problem of."""
+    """The arguments of `function_of` for a problem."""
     z, directions, shares, rule, *rest = problem
     return z, *directions, shares, rule.weight, rule.target, problem.spacing, backend, *rest
 
 
 def save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """They were taken on the way forward."""
+    """Keep the gradients that the forward pass computed."""
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[1:])
     z, rows, *_, want_z, want_rows = inputs
@@ -120,7 +120,7 @@ def save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def pull(ctx: Any, upstream: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradients times what comes from above."""
+    """The backward pass: scale the gradients by the upstream gradient."""
     if any(gradient is not None for gradient in second):
         raise RuntimeError(
             "sigreg's fused kernels have no second derivative; use backend='reference' where a "
@@ -134,6 +134,6 @@ def pull(ctx: Any, upstream: Tensor | None, *second: Tensor | None) -> tuple[Ten
 
 
 def flops(z: Sequence[int], rows: Sequence[int], *rest: Any, **_: Any) -> int:
-    """Of the products with the directions, as torch counts its own; the rest is not products."""
-    products = 1 + sum(rest[-2:])  # and one for each gradient
+    """Floating-point operations of the matrix products with the directions."""
+    products = 1 + sum(rest[-2:])  # the projections, and one product for each gradient
     return int(2 * math.prod(z) * rows[0] * products)

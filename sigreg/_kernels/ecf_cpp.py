@@ -1,4 +1,4 @@
-"""The kernel in C++ (`ecf.cpp`): compiled at its first call, kept in a cache, called by ctypes."""
+"""The C++ kernel (`ecf.cpp`): compiled at its first call, cached, called through ctypes."""
 
 import ctypes
 import functools
@@ -27,7 +27,7 @@ _NUMBERS = "groups n dim num knots chunk own_size threads"
 
 
 class _Job(ctypes.Structure):
-    """`Job` of ecf.cpp, field by field."""
+    """The struct `Job` of ecf.cpp, field by field."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in _TENSORS.split()),
@@ -38,7 +38,7 @@ class _Job(ctypes.Structure):
 
 @functools.cache
 def library(dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
-    """The kernel for float32 or float64, compiled unless it is in the cache for this processor."""
+    """The kernel for float32 or float64; compiled unless the cache has it for this processor."""
     scalar = "double" if dtype == torch.float64 else "float"
     arm = platform.machine().lower() in ("arm64", "aarch64")
     flags = [*_FLAGS, "-mcpu=native" if arm else "-march=native", f"-DSCALAR={scalar}"]
@@ -64,7 +64,7 @@ def library(dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
 
 
 def _processor() -> list[str]:
-    """What `native` depends on."""
+    """What `-march=native` depends on."""
     cpuinfo = Path("/proc/cpuinfo")
     first = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0] if cpuinfo.exists() else ""
     lines = [line for line in first.splitlines() if line.startswith(("model", "flags", "Features"))]
@@ -72,7 +72,7 @@ def _processor() -> list[str]:
 
 
 def loss(problem: Problem) -> Answer:
-    """The answer to a problem: in one pass where nothing has to be learned from other ranks."""
+    """Answer a problem: in one pass, or in two where other ranks share the samples."""
     z, directions, _, rule, *_ = problem
     if z.device.type != "cpu":
         raise ValueError(f"backend='cpp' needs a tensor on the CPU, got one on {z.device}")
@@ -95,14 +95,14 @@ def loss(problem: Problem) -> Answer:
 
 
 def _run(problem: Problem, **tensors: Tensor) -> None:
-    """One walk over all directions, into the tensors that are given."""
+    """One pass over all directions; the results go into the tensors given."""
     z, (rows, scale), shares, rule, *_ = problem
     like, (groups, n, dim) = rule.weight, z.shape
     num, knots = len(rows), like.numel()
     kernel, threads = library(like.dtype), torch.get_num_threads()
     lanes = kernel.sigreg_lanes()
     panel = 2 * lanes
-    # A task is a panel of directions in one group: every thread shall have one.
+    # A task is a panel of directions in one group. Every thread should have one.
     chunk = max(256, _PROJECTIONS // max(1, groups * n), -(-threads // groups) * panel)
     chunk = min(num, problem.chunk or chunk)
     wide, centres = -(-chunk // panel) * panel, max(1, -(-(knots - 1) // 8))

@@ -1,12 +1,12 @@
-"""Sums of cos(k θ) and sin(k θ) on the CPU, in plain torch: few features and one small product.
+"""The CPU kernel in plain torch: sums of cos(k θ) and sin(k θ) from few features.
 
 Write every knot as k = p ± j with a centre p ∈ {4, 12, 20, …} and an offset j ≤ 4. Then
 
     cos (p ± j)θ = cos pθ cos jθ ∓ sin pθ sin jθ,   sin (p ± j)θ = sin pθ cos jθ ± cos pθ sin jθ
 
-so all 2K sums over samples are combinations of the products Σ_n F_p F_j of a few features, a
-batched matrix product [2P, N] @ [N, 9] per row, and the gradient is the transposed product. Eleven
-features after one sine and one cosine serve 17 knots. Rows are walked in tiles that stay in cache.
+so all 2K sums over samples are combinations of products Σ_n F_p F_j of a few features: a batched
+matrix product [2P, N] @ [N, 9] per row. The gradient is the transposed product. One sine, one
+cosine and eleven features serve 17 knots. The rows are processed in tiles that fit the cache.
 """
 
 import functools
@@ -20,12 +20,11 @@ from torch import Tensor
 from sigreg._kernels.contract import Answer, Problem, effective_size, finish
 from sigreg.directions import Directions
 
-# Samples × directions per tile. More would leave the cache; fewer cost more calls, and torch splits
-# an elementwise operation between two threads only beyond 32,768 elements.
+# Samples × directions per tile. More leave the cache; fewer need more calls and use one thread.
 _TILE = 1 << 16
 _PROJECTIONS = 1 << 16  # held at a time in one walk, or 128 directions if that is more
 _MAX_SAMPLES = _TILE  # in one walk: more do not fit a tile
-_PAD = 112  # or a power-of-two N puts a sample of every feature in one cache set
+_PAD = 112  # without it a power-of-two N maps all features of a sample to one cache set
 _OFFSETS = 9  # 1, and cos and sin of θ, 2θ, 3θ, 4θ
 _CENTRES = 7  # cos 4θ and sin 4θ are the first centre too
 _SCALE_4 = 4.0  # sin 4θ and the later centres' sines are kept divided by 4
@@ -33,9 +32,9 @@ _SCALE_4 = 4.0  # sin 4θ and the later centres' sines are kept divided by 4
 
 @functools.lru_cache(maxsize=32)
 def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """([2P·9, 2K], [2K, 2P·9]): products -> sums, and gradient of the sums -> product weights."""
+    """([2P·9, 2K], [2K, 2P·9]): from products to sums, and from gradients of sums to weights."""
     forward = torch.zeros(2 * _centres(num_knots), _OFFSETS, 2, num_knots, dtype=torch.float64)
-    # What a stored feature must be multiplied with to be the true cosine or sine.
+    # Factors that turn a stored feature into the true cosine or sine.
     unit_j = [(1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (-1.0, 1.0), (1.0, _SCALE_4)]
     for k in range(num_knots):
         i = max(0, (k - 1) // 8)
@@ -56,12 +55,12 @@ def _combinations(num_knots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _centres(num_knots: int) -> int:
-    """P, how many centres 4, 12, 20, … reach the knots 0..K−1."""
+    """P, the number of centres 4, 12, 20, … for the knots 0..K−1."""
     return max(1, -(-(num_knots - 1) // 8))
 
 
 class _Tile:
-    """Buffers for the features of `rows` rows of `n` angles, reused from tile to tile."""
+    """Buffers for the features of `rows` rows of `n` angles, used for one tile after another."""
 
     def __init__(self, rows: int, n: int, num_knots: int, like: Tensor) -> None:
         self.centres = _centres(num_knots)
@@ -73,10 +72,10 @@ class _Tile:
         self.pulled = like.new_empty(rows, 2 * self.centres, n)
 
     def load(self, theta: Tensor, roots: Tensor | None) -> None:
-        """Features of theta [rows, n] times the roots of the shares: every product is of two."""
+        """Compute the features of theta [rows, n] times the roots of the shares."""
         rows, n = theta.shape
         f = self.features = self.buffer[:, :rows, :n]
-        # Scratch, in memory that `pull` fills only when the features are ready.
+        # Scratch memory, which `pull` overwrites later.
         c8, s8 = self.pulled.view(-1)[: 2 * rows * n].view(2, rows, n)
         if roots is not None:
             f[0] = 1
@@ -95,7 +94,7 @@ class _Tile:
             torch.addcmul(s4, s4, c8, value=2, out=f[10])  # sin 12θ / 4
         if self.centres > 2:
             torch.mul(s4, c4, out=s8).mul_(2)  # sin 8θ / 4
-            for i in range(2, self.centres):  # rotated by 8θ: errors grow with i, not with i²
+            for i in range(2, self.centres):  # rotate by 8θ: errors grow with i, not with i²
                 c, s, c_next, s_next = f[5 + 2 * i : 9 + 2 * i]
                 torch.mul(c, c8, out=c_next).addcmul_(s, s8, value=16)
                 torch.mul(s, c8, out=s_next).addcmul_(c, s8, value=-1)
@@ -106,7 +105,7 @@ class _Tile:
         """[rows, 2P·9], Σ_n F_p F_j."""
         f = self.features
         out = self.product[: f.shape[1]]
-        # Sums of sums round less than one long sum, least if both are about as long.
+        # Sums of sums round less than one long sum; least if both are about equally long.
         run = max(128, 1 << round(math.log2(6 * math.sqrt(f.shape[-1]))))
         for i, part in enumerate(torch.split(f, run, -1)):
             out.baddbmm_(
@@ -127,7 +126,7 @@ class _Tile:
 
 
 def loss(problem: Problem) -> Answer:
-    """The answer to a problem: in one walk where nothing has to be learned from elsewhere first."""
+    """Answer a problem: in one pass over the tiles, or in two where that is not possible."""
     wanted = problem.want_z or problem.want_rows
     if wanted and not problem.group and 0 < problem.z.shape[1] <= _MAX_SAMPLES:
         return _in_one_walk(problem)
@@ -135,7 +134,7 @@ def loss(problem: Problem) -> Answer:
 
 
 def _in_two_phases(problem: Problem) -> Answer:
-    """Sums of all directions, then one message between ranks, then the gradients."""
+    """Compute the sums of all directions, add them over the ranks, then compute the gradients."""
     z, directions, shares, rule, _, chunk, *_ = problem
     knots, spacing = rule.weight.numel(), problem.spacing
     z = z.to(rule.weight)
@@ -162,7 +161,7 @@ def _in_two_phases(problem: Problem) -> Answer:
         if len(blocks) > 1:
             x = _project(z, block)
         weights = slope[:, at].contiguous() @ (backward * spacing)
-        # The last use of x: its gradient takes its place.
+        # x is not used again: its gradient overwrites it.
         for tile, angles, b, m, s in _tiles(x, roots, knots, spacing):
             x[b, s, m] = tile.pull(weights[b, m], angles).T
         if problem.want_z:
@@ -174,7 +173,7 @@ def _in_two_phases(problem: Problem) -> Answer:
 
 
 def _project(z: Tensor, directions: Directions) -> Tensor:
-    """Projections [G, N, M], a direction's samples side by side."""
+    """Projections [G, N, M]; the samples of a direction are adjacent in memory."""
     rows, scale = directions.to(z)
     return ((rows if scale is None else rows * scale[:, None]) @ z.mT).mT
 
@@ -182,7 +181,7 @@ def _project(z: Tensor, directions: Directions) -> Tensor:
 def _tiles(
     x: Tensor, roots: Tensor | None, knots: int, spacing: float
 ) -> Iterator[tuple[_Tile, Tensor, int, slice, slice]]:
-    """Every tile of x [G, N, M], loaded; its angles; its batch, directions and samples."""
+    """Load every tile of x [G, N, M]: yields tile, angles, batch, directions and samples."""
     if not x.numel():
         return
     groups, n, num = x.shape
@@ -198,14 +197,14 @@ def _tiles(
 
 
 def _tile_shape(rows: int, n: int) -> tuple[int, int]:
-    """(rows, samples) of tiles as even as can be, with all samples of a row if they fit."""
+    """(rows, samples) of evenly sized tiles, with all samples of a row if they fit."""
     samples = min(n, _TILE)
     tiles = -(-rows // (_TILE // samples))
     return -(-rows // tiles), samples
 
 
 def _in_one_walk(problem: Problem) -> Answer:
-    """Sums, coefficients and pull tile by tile, while a direction's features are still in cache."""
+    """Sums and gradients tile by tile, while the features of a direction are in the cache."""
     z, directions, shares, rule = problem[:4]
     groups, n, dim = z.shape
     num, knots, spacing = len(directions.rows), rule.weight.numel(), problem.spacing
@@ -218,7 +217,7 @@ def _in_one_walk(problem: Problem) -> Answer:
     total, size = effective_size(*problem.own_sizes(), problem.scale_by_n)
     expected = torch.outer(total, torch.cat((rule.target, 0 * rule.target)))
     factor = torch.outer(size / total.square(), torch.cat((rule.weight, rule.weight)))
-    # Rows of a tile are (direction, group): repeat the groups past the last tile's end.
+    # The rows of a tile are (direction, group): repeat the groups beyond the end of the last tile.
     repeats = rows // groups + 2
     expected, factor = expected.repeat(repeats, 1), factor.repeat(repeats, 1)
     roots = None if shares is None else shares.sqrt().repeat(repeats, 1)

@@ -1,7 +1,7 @@
-"""The kernels as torch operators: eager, traced and compiled code see the same two functions.
+"""The kernels as torch operators, the same for eager, traced and compiled code.
 
-`sigreg::loss` takes its gradient on the way forward, as soon as the sums are known, so that its
-backward is one product with a number and nothing of the size of the projections outlives the call.
+`sigreg::loss` computes the gradient in the forward pass; backward only rescales it. So nothing as
+large as the projections is kept between the two.
 """
 
 import importlib.util
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sigreg._arguments import check_choice
+from sigreg import _arguments as require
 from sigreg._kernels import ecf_cpp, ecf_cpu
 from sigreg._kernels.contract import Answer, Problem, arguments, function_of, pull, save_gradients
 from sigreg.directions import directions_op, draw, gaussian_rows
 from sigreg.quadrature import Quadrature
 
-# Found, not imported: `import sigreg` must work and stay light without it.
+# Looked for, not imported: `import sigreg` must be fast and work without triton.
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -32,11 +32,11 @@ BACKENDS = ("auto", "reference", *_KERNELS)
 
 
 def choose_backend(backend: str, device: torch.device, rule: Quadrature) -> str:
-    """The implementation that will run, "reference" or a kernel: "auto" is the device's fastest.
+    """The implementation to run: "reference" or a kernel; "auto" is the fastest of the device.
 
-    A name that was asked for is never replaced: ValueError if it is unknown or cannot do it.
+    Raises: ValueError if the backend is unknown or cannot run; no other one replaces it.
     """
-    check_choice("backend", backend, BACKENDS)
+    require.choice("backend", backend, BACKENDS)
     if backend == "auto":
         if rule.spacing is None:
             return "reference"
@@ -57,7 +57,7 @@ def choose_backend(backend: str, device: torch.device, rule: Quadrature) -> str:
 def draw_on_gpu(
     step: Tensor, num_proj: int, dim: int, seed: int, orthogonal: bool
 ) -> tuple[Tensor, Tensor]:
-    """`sigreg::directions` by one kernel where there is triton, to the same bits."""
+    """`sigreg::directions` on a GPU, by one kernel if triton is there, with the same bits."""
     if not _HAS_TRITON:
         return draw(gaussian_rows(num_proj, dim, seed, step), orthogonal)
     from sigreg._kernels import ecf_triton
@@ -83,7 +83,7 @@ loss_op.register_autograd(pull, setup_context=save_gradients)
 
 
 def fused_loss(problem: Problem, backend: str) -> Tensor:
-    """`sigreg::loss`; on one GPU its twin, whose kernels a compiler sees and launches itself."""
+    """`sigreg::loss`; on one GPU its twin `loss_triton`, whose kernels a compiler can see."""
     operator: Callable[..., Answer] = loss_op
     if backend == "triton" and not problem.group:
         import sigreg._kernels.ecf_triton  # noqa: F401  # brings the operator

@@ -142,7 +142,7 @@ def test_where_nothing_moves_everything_stays() -> None:
     assert len(windows) == 48
     with pytest.raises(ValueError, match=r"dims must be among 2 states, got \[2\]"):
         windows.thin(0.8, [2])
-    with pytest.raises(ValueError, match="share must be at least 0 and below 1, got 1"):
+    with pytest.raises(ValueError, match=r"share must be a finite number in \[0, 1\), got 1"):
         windows.thin(1.0)
 
 

@@ -95,7 +95,7 @@ def test_says_what_is_wrong(model: WorldModel) -> None:
         goal_cost(model, frames, goal[:1])
     with pytest.raises(ValueError, match="steps must be"):
         goal_cost(model, frames[:, :1], goal, steps="first")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"actions must be \[\.\.\., 4\], got \[2, 5, 4, 5\]"):
+    with pytest.raises(ValueError, match=r"actions must be .*\[\.\.\., 4\], got .*\[2, 5, 4, 5\]"):
         goal_cost(model, frames[:, :1], goal)(torch.randn(B, S, H, A + 1))
     with pytest.raises(ValueError, match=r"actions must be \[B, S, H, A\] with B = 2, got \[3, "):
         goal_cost(model, frames[:, :1], goal)(torch.randn(B + 1, S, H, A))

@@ -57,5 +57,7 @@ def test_other_sizes_are_refused() -> None:
     """Sides are multiples of 16, and every embedding has its picture."""
     with pytest.raises(ValueError, match=r"S a multiple of 16, got \[3, 20, 20\]"):
         Decoder(torch.zeros(3, 20, 20), torch.zeros(2), torch.ones(2))
+    with pytest.raises(TypeError, match=r"pictures must be uint8 in 0…255, got torch.float32"):
+        fit_decoder(torch.zeros(4, 2), torch.rand(4, 3, 16, 16))
     with pytest.raises(ValueError, match=r"pictures must be .* to match z"):
         fit_decoder(torch.zeros(3, 2), torch.zeros(2, 3, 16, 16, dtype=torch.uint8))

@@ -135,9 +135,9 @@ def test_action_encoder_is_a_mix_and_an_mlp_with_silu() -> None:
 
 def test_actions_of_another_width_or_dtype_are_refused() -> None:
     """The message names the width and what came."""
-    with pytest.raises(ValueError, match=r"actions must be \[\.\.\., 10\], got \[2, 3, 4\]"):
+    with pytest.raises(ValueError, match=r"actions must be .*\[\.\.\., 10\], got .*\[2, 3, 4\]"):
         ActionEncoder(10, 8)(torch.zeros(2, 3, 4))
-    with pytest.raises(TypeError, match=r"actions must be floating point, got torch.int64"):
+    with pytest.raises(TypeError, match=r"actions must be a tensor of floats .*, got torch.int64"):
         ActionEncoder(10, 8)(torch.zeros(2, 3, 10, dtype=torch.int64))
 
 
@@ -171,7 +171,7 @@ def test_states_in_any_units_are_standardised_by_their_batch() -> None:
     encoder, states = StateEncoder(3, 8), torch.randn(64, 3)
     scaled = 1e3 * states + torch.tensor([5e3, -1e3, 0.0])
     torch.testing.assert_close(encoder(scaled), encoder(states), rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match=r"states must be \[\.\.\., 3\], got \[2, 4\]"):
+    with pytest.raises(ValueError, match=r"states must be .*\[\.\.\., 3\], got .*\[2, 4\]"):
         encoder(torch.zeros(2, 4))
 
 

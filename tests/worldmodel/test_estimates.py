@@ -156,7 +156,7 @@ def test_wrong_shapes_are_named() -> None:
         bootstrap(torch.zeros(3), lambda t: t[..., 0])
     with pytest.raises(ValueError, match=r"without an empty axis"):
         jackknife(torch.zeros(0, 2), lambda t: t[..., 0])
-    with pytest.raises(ValueError, match=r"\[N\] with N >= 2, got \[1\] and \[1\]"):
+    with pytest.raises(ValueError, match=r"first must be .*\[N >= 2\], got .*\[1\]"):
         paired_test(torch.zeros(1), torch.zeros(1))
     with pytest.raises(ValueError, match=r"trials must be an integer of at least 1, got 0"):
         proportion(0, 0)

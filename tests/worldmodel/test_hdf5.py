@@ -122,10 +122,10 @@ def test_nothing_open_or_large_is_pickled(
         frames[torch.arange(300)]
         assert len(pickle.dumps(frames)) < 300 * 16 * 16
     assert isinstance(chunked, ChunkedFrames)
-    mine = chunked._open()
-    assert chunked._open() is mine
+    mine = chunked._own(chunked._open)
+    assert chunked._own(chunked._open) is mine
     monkeypatch.setattr(os, "getpid", lambda: -7)
-    assert chunked._open() is not mine
+    assert chunked._own(chunked._open) is not mine
 
 
 def test_channels_may_come_first(

@@ -128,7 +128,9 @@ def test_states_of_no_maze_are_refused() -> None:
     for layout in (0.5, -1, 2**20):
         with pytest.raises(ValueError, match="layouts"):
             world.start(np.array([[37, 37, layout]], np.float32))
-    with pytest.raises(ValueError, match="layout must be from 0 to 1048575, got 1048576"):
+    with pytest.raises(
+        ValueError, match=r"layout must be an integer in \[0, 1048575\], got 1048576"
+    ):
         Maze(32, layout=2**20)
 
 

@@ -110,35 +110,50 @@ def test_discrete_actions_become_one_hot(
     assert episodes.states is None
 
 
-@pytest.mark.parametrize(
-    ("column", "values", "message"),
-    [
-        (
-            "actions",
-            np.asarray([1, 0]),
-            r"T \+ 1 observations around T actions, got 4 and 2 in episode 1 .*; record",
-        ),
-        ("observations", np.zeros((4, 8, 8, 3), np.uint8), r"\[16, 16, 3\] in episode 0, got \[8"),
-    ],
-)
-def test_an_episode_that_does_not_fit_is_named(
-    make: Callable[..., Path],
-    counter_walks: Callable[[list[int]], list[Any]],
-    column: str,
-    values: Any,
-    message: str,
-) -> None:
-    """A missing action, and frames of another size than the first episode's, are refused."""
-    walks = counter_walks([5, 4])
-    seen = [walk.frames.transpose(0, 2, 3, 1) for walk in walks]
-    done = [np.asarray([2, 0, 1, 2]), np.asarray([1, 0, 2])]
-    folder = make(seen, done, spaces.Box(*IMAGE), spaces.Discrete(3))
+Walks = Callable[[list[int]], list[Any]]
+
+
+def change(folder: Path, number: int, column: str, values: Any) -> None:
+    """Write other values into a column of an episode."""
     with pytest.importorskip("h5py").File(folder / "data" / "main_data.hdf5", "r+") as file:
-        episode = file["episode_1"]
+        episode = file[f"episode_{number}"]
         del episode[column]
         episode[column] = values
         episode.attrs["total_steps"] = len(episode["actions"])
-    with pytest.raises(ValueError, match=message):
+
+
+def test_an_episode_that_lacks_an_action_locks_no_other_away(
+    make: Callable[..., Path], counter_walks: Walks
+) -> None:
+    """It is left out with a warning that names it; where all lack one, that is said."""
+    walks = counter_walks([5, 4, 3])
+    seen = [walk.frames.transpose(0, 2, 3, 1) for walk in walks]
+    done = [np.asarray([2, 0, 1, 2]), np.asarray([1, 0, 2]), np.asarray([2, 1])]
+    folder = make(seen, done, spaces.Box(*IMAGE), spaces.Discrete(3))
+    change(folder, 1, "actions", np.asarray([1, 0]))
+    with pytest.warns(RuntimeWarning, match=r"1 of 3 episodes of .* left out.* missing.*: 1$"):
+        episodes = open_minari(folder)
+    assert episodes.lengths.tolist() == [5, 3]
+    assert torch.equal(episodes.actions[5:7], torch.eye(3)[[2, 1]])
+    assert np.array_equal(episodes.frames[torch.arange(5, 8)].numpy(), walks[2].frames)
+    change(folder, 0, "actions", np.asarray([1, 0]))
+    change(folder, 2, "actions", np.asarray([], np.int64))
+    with pytest.raises(ValueError, match=r"T \+ 1 .*, got 5 and 2 in episode 0 of "):
+        open_minari(folder)
+
+
+def test_frames_of_another_size_are_refused(
+    make: Callable[..., Path], counter_walks: Walks
+) -> None:
+    """One size for all; the error names the episode."""
+    (walk,) = counter_walks([4])
+    one = walk.frames.transpose(0, 2, 3, 1)
+    done = [np.asarray([1, 0, 2])] * 2
+    folder = make([one, one], done, spaces.Box(*IMAGE), spaces.Discrete(3))
+    change(folder, 1, "observations", np.zeros((4, 8, 8, 3), np.uint8))
+    with pytest.raises(
+        ValueError, match=r"\[16, 16, 3\] in episode 0, got \[8, 8, 3\] in episode 1"
+    ):
         open_minari(folder)
 
 

@@ -89,5 +89,5 @@ def test_too_few_actions_are_refused(model: WorldModel) -> None:
 
 def test_actions_of_another_width_are_refused(model: WorldModel) -> None:
     """The width comes from the action encoder and is named."""
-    with pytest.raises(ValueError, match=r"actions must be \[\.\.\., 4\], got \[2, 1, 5\]"):
+    with pytest.raises(ValueError, match=r"actions must be .*\[\.\.\., 4\], got .*\[2, 1, 5\]"):
         model.predict(torch.randn(2, 1, 8), torch.randn(2, 1, 5))

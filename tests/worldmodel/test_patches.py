@@ -113,7 +113,7 @@ def test_the_published_predictor_has_its_size() -> None:
 def test_widths_that_differ_are_named() -> None:
     """Patches, actions and history must fit."""
     model = predictor()
-    with pytest.raises(ValueError, match=r"\[B, T, 24\] and \[B, T, 3\], got"):
+    with pytest.raises(ValueError, match=r"embeddings must be .*\[B, T, 24\], got .*\[1, 2, 23\]"):
         model(torch.zeros(1, 2, 23), torch.zeros(1, 2, 3))
     with pytest.raises(ValueError, match="between 1 and history 3, got 4"):
         model(torch.zeros(1, 4, 24), torch.zeros(1, 4, 3))

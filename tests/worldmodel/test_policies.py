@@ -115,6 +115,16 @@ def test_what_was_done_on_the_same_way_is_found() -> None:
     assert torch.equal(far[0, 0], actions[3, :5])
 
 
+def test_what_is_nearest_is_found_in_full_precision() -> None:
+    """Embeddings in bfloat16, and autocast, rank as the same numbers in float32 do."""
+    z, actions = torch.randn(20, 12, 6).bfloat16(), torch.randn(20, 11, 2)
+    now, goal = (z.float() + 0.1).bfloat16()[:, 2], z[:, 5]
+    wanted = retrieve(z.float(), actions, now.float(), goal.float(), 8, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(retrieve(z.float(), actions, now.float(), goal.float(), 8, 5), wanted)
+    assert torch.equal(retrieve(z, actions, now, goal, 8, 5), wanted)
+
+
 def test_the_goal_is_looked_for_ahead_alone() -> None:
     """A recorded embedding that is the goal itself is no way to it: its past does not count."""
     z = torch.zeros(2, 7, 1)

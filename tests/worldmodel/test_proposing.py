@@ -113,6 +113,18 @@ def test_the_model_and_its_run_stay_as_they_were(run: Path, data: Path, tmp_path
     assert learner.recipe.modes == 8
 
 
+def test_pictures_may_be_drawn_while_it_learns(run: Path, tmp_path: Path) -> None:
+    """From stored states, the same embeddings and the same learner as from stored pictures."""
+    words = ["--env", "two-room", "--episodes", "4", "--length", "12"]
+    for name, more in {"all": ["--size", "16"], "states": ["--states-only"]}.items():
+        out = ["--out", str(tmp_path / f"{name}.h5")]
+        assert main(["data", "collect", *words, *more, *out]) == 0
+    assert learn(run, tmp_path / "all.h5", tmp_path / "one") == 0
+    assert learn(run, tmp_path / "states.h5", tmp_path / "two", "--render", "16") == 0
+    for name in ("recorded.safetensors", "proposals.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "rollouts"),
     [
@@ -286,6 +298,19 @@ def test_a_policy_that_is_right_stays_right_when_it_is_checked() -> None:
         assert outcome.at_end.all(), name
         ends[name] = outcome.distance.mean()
     assert ends["refined"] < ends["alone"] + 2
+
+
+def test_rest_lies_in_a_box_without_zero() -> None:
+    """Where zero is no action, the plan of rest is the nearest that the box allows."""
+    guide = right(PlannerSettings(planner="proposals")).guide
+    assert guide is not None
+    guide = guide._replace(bounds=Bounds(0.25, 0.5, mean=[0.0, 0.4], std=[1.0, 0.1]))
+    goal = torch.zeros(1, 2)
+    futures = guide.model.imagine().look(torch.zeros(1, 1, 3, 16, 16, dtype=torch.uint8))
+    _, plans, _ = guide.begin(goal, goal)(futures, goal)
+    rest = guide.bounds.to_environment(plans[0, -1])
+    assert torch.equal(rest, torch.full_like(rest, 0.25))
+    assert torch.equal(plans[0, -1, :, :2], torch.tensor([0.25, -1.5]).expand(len(rest), 2))
 
 
 def test_a_policy_in_other_units_is_refused() -> None:

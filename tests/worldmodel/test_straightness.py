@@ -49,5 +49,5 @@ def test_standing_still_has_no_direction() -> None:
 
 def test_two_points_make_no_turn() -> None:
     """Fewer than three frames are refused."""
-    with pytest.raises(ValueError, match=r"\[E, T >= 3, D\], got \[1, 2, 4\]"):
+    with pytest.raises(ValueError, match=r"\[E, T >= 3, D\], got .*\[1, 2, 4\]"):
         straightness(torch.zeros(1, 2, 4))

@@ -187,6 +187,16 @@ def test_networks_begin_as_ogbenchs() -> None:
     assert [type(layer) for layer in mlp([3, 4, 5])] == [nn.Linear, nn.GELU, nn.Linear]
 
 
+@pytest.mark.parametrize("kind", [GCIVL, GCIQL, HIQL])
+def test_distances_rank_in_full_precision(kind: type) -> None:
+    """Autocast rounds none of them: sub-goals and what is trusted depend on their order."""
+    learner = kind(6, 2, Recipe(hidden=(16, 16)))
+    z, goal = torch.randn(2, 40, 6)
+    wanted = learner.distance(z, goal)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(learner.distance(z, goal), wanted)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "chunk", "steps"), [(GCIVL, 1, 1000), (GCIVL, 2, 1000), (HIQL, 1, 1500)]

@@ -1,4 +1,4 @@
-"""Episodes to windows of frames and actions."""
+"""Data sets: episodes, and windows of frames and actions."""
 
 from typing import TYPE_CHECKING
 

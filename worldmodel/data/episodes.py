@@ -1,4 +1,4 @@
-"""Episodes as flat rows: the one record every reader produces and every window is cut from."""
+"""Episodes as flat rows: the record that every reader produces and windows are cut from."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ _BLOCK = 256  # frames copied at a time when a whole data set is read
 class Episodes:
     """Episodes laid end to end, one row per observation.
 
-    Row r holds an observation and the action taken there; it leads to row r + 1 of the same
-    episode. The last row of an episode leads nowhere: its action is NaN, or one whose effect was
-    not recorded. L rows are thus L observations and L − 1 actions that lead somewhere.
+    Row r holds an observation and the action taken there, which leads to row r + 1 of the same
+    episode. The action in the last row of an episode leads nowhere: it is NaN, or its effect was
+    not recorded. So L rows are L observations and L − 1 actions that lead somewhere.
 
     Raises: ValueError if there is no episode, shapes disagree, an episode is shorter than two rows,
         an action that leads somewhere is not finite, or any is infinite.
@@ -38,7 +38,7 @@ class Episodes:
     states: Tensor | None = None  #: [R, S], float32, for probes and success
     #: More observations by name, as `frames`: other cameras, proprioception.
     others: Mapping[str, Frames] = field(default_factory=dict)
-    #: Options of each action if they were whole numbers, which are now one-hot, side by side.
+    #: Options of each action if they were whole numbers; they are now one-hot, side by side.
     choices: tuple[int, ...] = ()
     offsets: Tensor = field(init=False)  #: [E], first row of each episode; computed
 
@@ -65,7 +65,7 @@ class Episodes:
         ends = self.lengths.cumsum(0)
         object.__setattr__(self, "offsets", ends - self.lengths)
         missing = taken.isnan()
-        missing[ends - 1] = False  # what leads nowhere may be missing
+        missing[ends - 1] = False  # the last action may be missing
         bad = (taken.isinf() | missing).any(-1)
         if bad.any():
             row = int(bad.nonzero()[0])
@@ -77,12 +77,12 @@ class Episodes:
 
     @property
     def num_missing(self) -> int:
-        """Rows whose action is NaN: one per episode as published, at its end."""
+        """Rows whose action is NaN: in published files one per episode, at its end."""
         return int(self.actions.isnan().any(-1).sum())
 
     @property
     def stated(self) -> Tensor:
-        """[E], bool: episodes whose states are finite throughout, or that have none."""
+        """[E], bool: episodes whose states are all finite, or that have none."""
         if self.states is None:
             return torch.ones_like(self.lengths, dtype=torch.bool)
         parts = self.states.isfinite().all(-1).split(self.lengths.tolist())
@@ -90,7 +90,7 @@ class Episodes:
 
     @checked(subset="int N")
     def rows(self, subset: Tensor | None = None) -> Tensor:
-        """Row numbers of the episodes `subset`, which must not be empty, in its order, or all."""
+        """Row numbers of the episodes `subset` (not empty), in its order; None means all."""
         every = torch.arange(len(self), device=self.lengths.device)
         chosen = every if subset is None else subset.long()  # of uint8 it would be a mask
         lengths = self.lengths[chosen]
@@ -99,7 +99,7 @@ class Episodes:
         return starts + torch.arange(len(starts), device=starts.device)
 
     def in_memory(self) -> "Episodes":
-        """The same episodes with every observation in one tensor: the fastest source of windows."""
+        """The same episodes with every observation in one tensor, the fastest source of windows."""
         if all(isinstance(seen, Tensor) for seen in (self.frames, *self.others.values())):
             return self
         others = {name: _in_memory(seen) for name, seen in self.others.items()}
@@ -132,19 +132,19 @@ class ActionScale:
         actions = actions[actions.isfinite().all(-1)]
         std, exact = actions.std(0, correction=0), actions.double().std(0, correction=0)
         low, high = actions.aminmax(dim=0)
-        # What differs by rounding alone has not moved, in whatever units it is.
+        # Differences of the size of rounding are no motion, in any unit.
         still = high - low <= 4 * torch.finfo(std.dtype).eps * torch.maximum(-low, high)
         std = torch.where(std > 1e-6, std, exact.to(std)).masked_fill(still, 0.0)
         return cls(torch.where(still, low, actions.mean(0)), std)
 
     @property
     def held(self) -> list[int]:
-        """Dims that never moved in the training data: a model knows nothing of them."""
+        """Dims that never moved in the training data, so that a model knows nothing of them."""
         return (self.std == 0).nonzero().flatten().tolist()
 
     @property
     def held_in_words(self) -> str:
-        """The same for a reader."""
+        """A sentence about `held` for reports."""
         where = ", ".join(f"{dim} (always {float(self.mean[dim]):.4g})" for dim in self.held)
         return f"action {where} never moved in the training data: plans hold it there"
 
@@ -153,13 +153,12 @@ class ActionScale:
         """Raw blocks [..., n × A] to the model's units; NaN stays NaN."""
         single = actions.unflatten(-1, (-1, len(self.mean)))
         std = torch.where(self.std > 0, self.std, torch.ones_like(self.std))
-        out: Tensor = ((single - self.mean) / std).flatten(-2)
-        return out
+        return ((single - self.mean) / std).flatten(-2)
 
 
 @checked(num="[2, inf)", held_out="(0, 1)")
 def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split episode indices: train and held out, never a window of one in the other.
+    """Split episode indices into training and held-out ones; windows never cross.
 
     `held_out` is the fraction kept out; at least one of `num` episodes lands on each side.
 
@@ -172,16 +171,16 @@ def split(num: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def action_digest(actions: NDArray[np.float32]) -> str:
-    """Name an episode by what was done in it, so that training and test data can be told apart.
+    """A name of an episode by its actions, to tell training from test data.
 
-    The first 16 hex digits of SHA-256 over its raw float32 actions [L − 1, A]: the same at every
-    frame size, in every file and order. Episodes of equal actions share it.
+    The first 16 hex digits of SHA-256 over its raw float32 actions [L − 1, A]. It does not depend
+    on frame size, file or order. Episodes with equal actions share it.
     """
     return hashlib.sha256(np.ascontiguousarray(actions, "<f4").tobytes()).hexdigest()[:16]
 
 
 @checked()
 def episode_digests(episodes: Episodes) -> list[str]:
-    """`action_digest` of each of E episodes, over the actions that lead somewhere."""
+    """`action_digest` of each of E episodes, without the last action."""
     parts = episodes.actions.split(episodes.lengths.tolist())
     return [action_digest(part[:-1].numpy()) for part in parts]

@@ -1,5 +1,6 @@
-"""Where frames live: in a tensor, or behind anything that hands out rows when asked."""
+"""Frames in a tensor, or from a source that returns rows on request."""
 
+import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,9 +17,9 @@ Images = NDArray[np.uint8]
 
 
 class Frames(Protocol):
-    """R frames [R, C, H, W], uint8, read by row number; a Tensor is one.
+    """R frames [R, C, H, W], uint8, read by row number, such as a Tensor.
 
-    Readers hold no open file when pickled: a DataLoader's workers may be forked or spawned.
+    A pickled reader holds no open file, so that DataLoader workers may be forked or spawned.
     """
 
     @property
@@ -39,9 +40,8 @@ class Frames(Protocol):
 def gather(frames: Frames, rows: Tensor) -> Tensor:
     """Frames at `rows` [...]: [..., C, H, W]."""
     if isinstance(frames, Tensor):
-        # index_select copies frame by frame; indexing by a tensor goes byte by byte.
-        out: Tensor = frames.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-        return out
+        # index_select copies whole frames; indexing by a tensor copies single bytes.
+        return frames.index_select(0, rows.flatten()).unflatten(0, rows.shape)
     return frames[rows]
 
 
@@ -52,16 +52,16 @@ def is_channels_last(shape: Sequence[int]) -> bool:
 
 
 def in_colour(num: int) -> list[int]:
-    """Which of `num` channels make a picture in red, green and blue.
+    """The channels, out of `num`, that make a picture in red, green and blue.
 
-    Grey is repeated, of red, green, blue and alpha the last is left out, and of a stack of frames
-    the newest, at its end, is taken. Four are never taken for a stack.
+    Grey is repeated. Of red, green, blue and alpha, alpha is dropped. Of a stack of frames the
+    newest, at its end, is taken; four channels are never a stack.
     """
     return [0, 1, 2] if num == 4 else list(range(num - 3, num)) if num % 3 == 0 else [num - 1] * 3
 
 
 class StoredFrames(ABC):
-    """Frames [num, *shape] of one source, which `_read` fetches as they are stored."""
+    """Frames [num, *shape] of one source; `_read` returns them as they are stored."""
 
     dtype = torch.uint8
 
@@ -69,7 +69,7 @@ class StoredFrames(ABC):
         H, W, C = shape if channels_last else (*shape[1:], shape[0])
         self._stored, self._channels_last = tuple(shape), channels_last
         self.shape: tuple[int, ...] = (num, C, H, W)
-        self._source: Any = None  # whatever is open or decoded: it stays in its process
+        self._source: Any = None  # open or decoded data; never pickled
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -79,11 +79,16 @@ class StoredFrames(ABC):
         frames = torch.from_numpy(self._read(rows.flatten().numpy()))
         if self._channels_last:
             frames = frames.permute(0, 3, 1, 2)
-        out: Tensor = frames.unflatten(0, rows.shape)
-        return out
+        return frames.unflatten(0, rows.shape)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_source": None}
+
+    def _own(self, make: Callable[[], Any]) -> Any:
+        """`make()`, once in each process: a fork must not use what its parent opened."""
+        if self._source is None or self._source[0] != os.getpid():
+            self._source = os.getpid(), make()
+        return self._source[1]
 
     @abstractmethod
     def _read(self, rows: NDArray[np.int64]) -> Images:
@@ -91,10 +96,10 @@ class StoredFrames(ABC):
 
 
 class EpisodeFrames(StoredFrames):
-    """Frames of a source that gives whole episodes: videos, one file or dataset per episode.
+    """Frames of a source of whole episodes: videos, one file or dataset per episode.
 
-    The last `keep` episodes are kept, so rows in order cost one decoding each; random windows
-    decode an episode each. To train on such a source, convert it to HDF5 or read it into memory.
+    The last `keep` episodes stay decoded, so rows in order cost one decoding each, but random
+    windows decode an episode each. For training, convert it to HDF5 or read it into memory.
 
     Args:
         read: e -> frames [L, H, W, C], uint8, of episode e; must be picklable.
@@ -132,5 +137,4 @@ class EpisodeFrames(StoredFrames):
             if len(self._source) > self._keep:
                 self._source.popitem(last=False)
         self._source.move_to_end(e)
-        decoded: Images = self._source[e]
-        return decoded
+        return self._source[e]

@@ -1,14 +1,13 @@
 """HDF5 in the published LeWM layout: flat rows, one dataset per column, an index of episodes.
 
 `pixels` [R, H, W, C] (or [R, C, H, W]) uint8, `action` [R, A], optional state columns [R, …],
-`ep_len` [E] and `ep_offset` [E]. Columns may lie in groups: `proprio/joint_pos`. Frames are mapped
-where they lie uncompressed, and read through h5py where they do not.
+`ep_len` [E] and `ep_offset` [E]. Columns may lie in groups: `proprio/joint_pos`. Uncompressed
+frames are memory-mapped; compressed ones are read through h5py.
 Source: LeWM's released data and stable-worldmodel's writers (arXiv:2603.19312).
 """
 
 import importlib
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from worldmodel._arguments import checked
 from worldmodel._extras import need
@@ -32,7 +30,7 @@ __all__ = ["ChunkedFrames", "MappedFrames", "hdf5_columns", "open_for_reading", 
 Images = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
-# Each column's last row asks for the whole of its index.
+# Reading a column's last row needs its whole index.
 _TRIAL = """
 import h5py, sys
 with h5py.File(sys.argv[1], "r", swmr=True) as file:
@@ -47,23 +45,21 @@ def open_hdf5(
     path: str | Path, *, pixels: str = "pixels", action: str = "action", state: Names = None,
     integers: Integers = "choices", shift: bool = False,
 ) -> Episodes:  # fmt: skip
-    """Episodes of an HDF5 file; frames stay on disk and are read when asked for.
+    """Episodes of an HDF5 file; frames stay on disk until they are read.
 
-    Uncompressed frames are mapped: the file's pages in memory are the cache, and a file larger than
-    memory streams. Compressed ones go through h5py. The result can be pickled, forked and sent to
-    workers. A file that is still being written, or whose writer was killed, ends at its last whole
-    episode.
+    Uncompressed frames are memory-mapped, so the system caches them and a file larger than memory
+    streams. Compressed ones are read through h5py. The result can be pickled, forked and sent to
+    workers. A file with an active or killed writer ends at its last whole episode.
 
     Args:
         path: of the file.
         pixels: column of frames, uint8, channels last or first, or none of grey frames. The frames
             of a file of states alone (`worldmodel data collect --states-only`) are its states.
         action: column of raw actions; NaN in the last row of each episode.
-        state: columns or groups of columns laid side by side as `states`; by default `state`, else
-            `proprio`, else none.
+        state: columns or groups, side by side as `states`; by default `state` or `proprio`.
         integers, shift: see `worldmodel.data.reading.read_actions`.
-    Raises: FileNotFoundError; ImportError if h5py or a compression filter is missing; ValueError
-        if the file is not HDF5 or damaged, a column is missing or has another shape, or there is no
+    Raises: FileNotFoundError; ImportError if h5py or a compression filter is missing; ValueError if
+        the file is not HDF5 or damaged, a column is missing or has another shape, or there is no
         episode; OSError if it was cut short.
     """
     path = Path(path)
@@ -85,8 +81,10 @@ def open_hdf5(
             state, {*columns, *groups} - {"."}, ("state", "proprio"), f"columns or groups of {path}"
         )
         members = [c for name in chosen for c in columns if c == name or c.startswith(f"{name}/")]
-        tables = [_table(file[name], path, rows) for name in members]
-    states = torch.cat(tables, 1) if tables else None
+        tables = [_values(file[name], path, rows).reshape(len(rows), -1) for name in members]
+    states = None
+    if tables:
+        states = torch.from_numpy(np.hstack(tables, dtype=np.float32, casting="unsafe"))
     seen = states if frames is None else frames
     assert seen is not None
     return Episodes(
@@ -124,7 +122,7 @@ def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
     for name in _INDEX:
         _ensure_own(file[name], path)
     lengths, offsets = (_whole(file[name][:num], name, path) for name in _INDEX)
-    # A killed writer may have made room for an episode that it never entered.
+    # A killed writer may have left room for an episode that it did not write.
     whole = np.flatnonzero(lengths)
     if len(whole) == 0:
         raise ValueError(f"{path} must hold at least one whole episode, got none")
@@ -151,8 +149,7 @@ def _whole(values: Any, name: str, path: Path) -> Ints:
     """Entries of the index as integers."""
     if values.dtype.kind not in "iuf" or (values % 1 != 0).any():
         raise ValueError(f"{name!r} must hold whole numbers, got {values.dtype} in {path}")
-    whole: Ints = values.astype(np.int64)
-    return whole
+    return values.astype(np.int64)
 
 
 def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
@@ -169,25 +166,16 @@ def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
     return ChunkedFrames(path, name, shape, rows, (dataset.chunks or (1,))[0])
 
 
-def _table(dataset: Any, path: Path, rows: Ints) -> Tensor:
-    """Rows of a small column as float32 [R, S], whatever its shape."""
-    values = _values(dataset, path, rows).astype(np.float32)
-    return torch.from_numpy(values.reshape(len(rows), -1))
-
-
 def _values(dataset: Any, path: Path, rows: Ints) -> NDArray[Any]:
-    """Rows of a small column as they are stored."""
+    """Rows of a small column, unconverted."""
     if dataset.dtype.kind not in "fiub" or len(dataset) <= rows.max():
         found = f"{dataset.dtype} {list(dataset.shape)} in {path}"
         raise ValueError(f"{dataset.name!r} must be numbers, one row per frame, got {found}")
-    # Published files have one row per chunk, and h5py makes a call for each.
+    # Published files have one row per chunk, and h5py makes a call for each, which is slow.
     addresses = row_addresses(dataset, path)
-    values: NDArray[Any]
     if addresses is None:
-        values = dataset[()][rows]
-    else:
-        values = mapped_rows(path, _row_bytes(dataset))[addresses[rows]].view(dataset.dtype)
-    return values
+        return dataset[()][rows]
+    return mapped_rows(path, _row_bytes(dataset))[addresses[rows]].view(dataset.dtype)
 
 
 def _row_bytes(dataset: Any) -> int:
@@ -195,7 +183,7 @@ def _row_bytes(dataset: Any) -> int:
 
 
 def open_for_reading(path: Path) -> Any:
-    """The file as an h5py.File; FileNotFoundError, or ValueError for what is no HDF5."""
+    """The file as an h5py.File; FileNotFoundError, or ValueError if it is not HDF5."""
     h5py = need("h5py", "worldmodel", "reading HDF5")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -203,8 +191,7 @@ def open_for_reading(path: Path) -> Any:
         raise ValueError(f"path must be an HDF5 file, got {path}, which is not one")
     with path.open("rb") as raw:
         head = raw.read(12)
-    # Where a writer lives, or was killed, this mode reads what is whole. It must not be tried on
-    # any other file: HDF5 would wait for a writer to mend what is broken.
+    # With an active or killed writer, SWMR mode reads the complete part. Other files could hang.
     has_writer = len(head) == 12 and head[8] >= 3 and bool(head[11] & 4)  # superblock 3, bit 2
     if has_writer:
         _try_out(path)
@@ -212,7 +199,7 @@ def open_for_reading(path: Path) -> Any:
 
 
 def _try_out(path: Path) -> None:
-    """Read the file's structure in a process that can be given up on; ValueError if it hangs."""
+    """Read the file's structure in another process; ValueError if it fails or hangs."""
     words = [sys.executable, "-c", _TRIAL, str(path.resolve())]
     try:
         found = subprocess.run(words, capture_output=True, text=True, timeout=15)  # noqa: S603 - fixed words
@@ -224,7 +211,7 @@ def _try_out(path: Path) -> None:
 
 @contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
-    """A broken structure ends in a ValueError, what cannot be read in an OSError; both name it."""
+    """Raise ValueError for a broken structure and OSError for a failed read; both name the path."""
     try:
         yield
     except (RuntimeError, KeyError) as error:
@@ -256,16 +243,16 @@ def ensure_filters(dataset: Any, path: Path) -> None:
 
 
 def _ensure_own(dataset: Any, path: Path) -> None:
-    """Values must not come from other files: whoever wrote this one could name any of yours."""
+    """Refuse values in other files, because the author of this file could name any of yours."""
     if dataset.is_virtual or dataset.external:
         rule = f"hold its values itself to be read, got one that names other files, in {path}"
         raise ValueError(f"{dataset.name!r} must {rule}: h5repack makes a copy of your own")
 
 
 def row_addresses(dataset: Any, path: Path) -> Ints | None:
-    """Byte address of each row in the file, or None if rows do not lie there as they are.
+    """Byte address of each row in the file; None if rows are not stored contiguously.
 
-    Rows lie as they are in contiguous storage and in unfiltered chunks of whole rows.
+    They are in contiguous storage and in unfiltered chunks of whole rows.
 
     Raises: ImportError for an unknown filter; ValueError if the file is shorter than it says.
     """
@@ -301,7 +288,7 @@ def row_addresses(dataset: Any, path: Path) -> Ints | None:
 
 
 def mapped_rows(path: Path, size: int) -> Images:
-    """The mapped file as if a row of `size` bytes began at every byte: indexed by addresses."""
+    """The mapped file with a row of `size` bytes at every byte address."""
     file = np.memmap(path, np.uint8, "r")
     return np.lib.stride_tricks.sliding_window_view(file, size)
 
@@ -316,14 +303,13 @@ class MappedFrames(StoredFrames):
     def _read(self, rows: Ints) -> Images:
         if self._source is None:
             self._source = mapped_rows(self._path, math.prod(self._stored))
-        frames: Images = self._source[self._addresses[rows]]
-        return frames.reshape(-1, *self._stored)
+        return self._source[self._addresses[rows]].reshape(-1, *self._stored)
 
 
 class ChunkedFrames(StoredFrames):
-    """Compressed or oddly chunked frames, read through h5py, each touched chunk once a batch.
+    """Compressed or oddly chunked frames, read through h5py, each chunk once per batch.
 
-    `rows` [R] are the stored rows of the column `name`, of which a chunk holds `per_chunk`.
+    `rows` [R] are the stored rows of the column `name`, whose chunks hold `per_chunk` rows.
     """
 
     def __init__(
@@ -333,7 +319,7 @@ class ChunkedFrames(StoredFrames):
         self._path, self._name, self._rows, self._per_chunk = path, name, rows, per_chunk
 
     def _read(self, rows: Ints) -> Images:
-        dataset = self._open()
+        dataset = self._own(self._open)
         wanted, back = np.unique(self._rows[rows], return_inverse=True)
         out = np.empty((len(wanted), *self._stored), np.uint8)
         edges = np.flatnonzero(np.diff(wanted // self._per_chunk)) + 1
@@ -346,10 +332,7 @@ class ChunkedFrames(StoredFrames):
         return out[back]
 
     def _open(self) -> Any:
-        # A fork must not share the file of the process it came from.
-        if self._source is None or self._source[0] != os.getpid():
-            with naming_damage(self._path):
-                dataset = open_for_reading(self._path)[self._name]
-            ensure_filters(dataset, self._path)
-            self._source = os.getpid(), dataset
-        return self._source[1]
+        with naming_damage(self._path):
+            dataset = open_for_reading(self._path)[self._name]
+        ensure_filters(dataset, self._path)
+        return dataset

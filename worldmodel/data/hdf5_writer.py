@@ -1,4 +1,4 @@
-"""Write episodes as HDF5 in the published layout, so that a killed writer leaves whole episodes."""
+"""Write episodes as HDF5 in the published layout; a killed writer leaves whole episodes."""
 
 import errno
 import os
@@ -25,19 +25,18 @@ _VERSION = ("v110", "v110")  # the oldest file format that one may read while an
 
 @checked()
 class HDF5Writer:
-    """Appends whole episodes; whatever kills it, the file ends at the last one it finished.
+    """Appends whole episodes; if the writer is killed, the file ends at the last finished one.
 
-    Rows go to disk first, then `ep_offset`, then `ep_len`: an episode counts from the moment its
-    length is there. HDF5's single-writer/multiple-reader mode keeps the file's own index whole in
-    between, so others may read while this writes. After a kill `open_hdf5` reads the file, as does
-    `h5py.File(path, swmr=True)`, the published loader's way; `worldmodel data convert` makes a
-    clean copy. The file appears at `path` with its first episode.
+    Rows are written first, then `ep_offset`, then `ep_len`: an episode counts once its length is
+    there. HDF5's single-writer/multiple-reader mode keeps the file's own index whole in between, so
+    others can read meanwhile. After a kill `open_hdf5` reads the file, as does `h5py.File(path,
+    swmr=True)`, the published loader's way; `worldmodel data convert` makes a clean copy. The file
+    appears at `path` with its first episode.
 
     Args:
         path: file to create, which must not exist.
-        compression: of the frames, "gzip" or "lzf"; None stores them as they are, one per chunk as
-            published, which `open_hdf5` can map.
-        append: go on with a file that an earlier writer closed.
+        compression: of the frames, "gzip" or "lzf"; None stores single frames, which can be mapped.
+        append: continue a file that an earlier writer closed.
         origin: where the episodes come from, stored as attributes of the file (`read_origin`).
     Raises: FileExistsError or FileNotFoundError, by `append`; ImportError without h5py; OSError if
         the folder cannot be written.
@@ -77,17 +76,17 @@ class HDF5Writer:
         try:
             self.close()
         except OSError:
-            # The error that ended the block is the one to tell.
+            # An error inside the block comes first.
             if error is None:
                 raise
 
     def write(
         self, frames: ArrayLike | None, actions: ArrayLike, states: ArrayLike | None = None
     ) -> None:
-        """Append one episode of L >= 2 frames [L, C, H, W], uint8, and make it count.
+        """Append one episode of L >= 2 frames [L, C, H, W], uint8, and count it.
 
-        Actions are [L, A], or [L − 1, A] without the one behind the last frame, stored as NaN;
-        states [L, S]. Frames or states may be None, the same choice for every episode of a file.
+        Actions are [L, A], or [L − 1, A] without the last one, stored as NaN; states [L, S]. Frames
+        or states may be None, the same for every episode of a file.
 
         Raises: ValueError if shapes disagree with each other or with earlier episodes; OSError if
             the disk is full.
@@ -97,7 +96,7 @@ class HDF5Writer:
             self._create(columns)
         self._check(columns)
         first, last = self._rows, self._rows + len(columns["action"])
-        # HDF5 that is refused a write cannot close its file any more, and may crash at exit.
+        # After a failed write HDF5 cannot close its file, and may crash at exit.
         _ensure_room(self.path, self._file.id.get_filesize() + self._room(columns))
         try:
             for name, values in columns.items():
@@ -109,7 +108,7 @@ class HDF5Writer:
         self._rows, self._episodes = last, self._episodes + 1
 
     def close(self) -> None:
-        """Close the file; it needs no special mode to be read from now on."""
+        """Close the file; from then on it needs no special mode to be read."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -123,8 +122,7 @@ class HDF5Writer:
                 index: dict[str, NDArray[Any]]
                 index = {"ep_offset": np.empty(0, np.int64), "ep_len": np.empty(0, np.int32)}
                 for name, values in (columns | index).items():
-                    # Small columns stay uncompressed: their last chunk is rewritten by every
-                    # episode, and a torn write must not spoil the rows that were there.
+                    # Small columns stay uncompressed: a broken write must not damage earlier rows.
                     row, is_frames = values.shape[1:], name == "pixels"
                     file.create_dataset(
                         name,
@@ -142,7 +140,7 @@ class HDF5Writer:
             raise OSError(f"cannot write {self.path}: {error}") from error
 
     def _room(self, columns: dict[str, NDArray[Any]]) -> int:
-        """Bytes by which an episode may make the file grow, at most."""
+        """The most bytes by which an episode can make the file grow."""
         rows, large = len(columns["action"]), 0
         small = sum(v[0].nbytes for name, v in columns.items() if name != "pixels") + 12
         if "pixels" in columns:
@@ -150,8 +148,7 @@ class HDF5Writer:
         return int(large + (-(-rows // _ROWS) + 1) * _ROWS * small + _OVERHEAD)
 
     def _open(self) -> None:
-        # Opened in this mode at once: a file caught between opening and `swmr_mode = True` bears a
-        # mark that no reader passes.
+        # SWMR mode from the start: before `swmr_mode = True` no reader could open the file.
         h5f, h5p = self._h5py.h5f, self._h5py.h5p
         access = h5p.create(h5p.FILE_ACCESS)
         access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
@@ -199,12 +196,11 @@ class HDF5Writer:
 
 
 def read_origin(path: str | Path) -> dict[str, str | int]:
-    """What `HDF5Writer` was told about where a file's episodes come from.
+    """The origin that `HDF5Writer` stored in a file.
 
-    Of a file from elsewhere, the words and whole numbers among its attributes, if any.
+    For other files: the strings and integers among its attributes.
 
-    Raises: ImportError without h5py; FileNotFoundError; ValueError or OSError, naming the file, if
-        it is not HDF5 or damaged.
+    Raises: ImportError without h5py; FileNotFoundError; ValueError or OSError on a damaged file.
     """
     path = Path(path)
     with naming_damage(path), open_for_reading(path) as file:
@@ -216,7 +212,7 @@ def read_origin(path: str | Path) -> dict[str, str | int]:
 def _columns(
     frames: ArrayLike | None, actions: NDArray[Any], states: ArrayLike | None
 ) -> dict[str, NDArray[Any]]:
-    """What is stored of an episode, by name of the column."""
+    """The columns of an episode, by name."""
     columns: dict[str, NDArray[Any]] = {}
     if frames is not None:
         seen = np.asarray(frames)
@@ -242,10 +238,10 @@ def _columns(
 
 
 def _ensure_room(path: Path, size: int) -> None:
-    """Make sure that a file could grow to `size` bytes; create it if it is not there.
+    """Make sure that a file can grow to `size` bytes; create it if it is absent.
 
-    On Linux the room is taken and given back: a full disk, a quota or a limit on file sizes shows
-    itself here. Elsewhere the free space is compared, which sees a full disk alone.
+    On Linux the space is allocated and released again, which detects a full disk, a quota or a
+    limit on file sizes. Elsewhere only the free space of the disk is compared.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:

@@ -1,6 +1,6 @@
 """LeRobot data sets on the local disk, versions 2 and 3: parquet tables and mp4 videos.
 
-Read with pyarrow and av alone, never with the lerobot package.
+Read with pyarrow and av, without the lerobot package.
 Source: LeRobot's documented LeRobotDataset layouts v2.0, v2.1 and v3.0.
 """
 
@@ -17,16 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from worldmodel._extras import need
+from worldmodel.data import reading
 from worldmodel.data.episodes import Episodes
-from worldmodel.data.reading import (
-    Column,
-    Integers,
-    Names,
-    choose_pixels,
-    choose_states,
-    episodes_of,
-    read_actions,
-)  # fmt: skip
+from worldmodel.data.reading import Column, Integers, Names
 
 __all__ = ["is_lerobot", "lerobot_columns", "open_lerobot"]
 
@@ -41,25 +34,26 @@ def open_lerobot(
     """Episodes of a LeRobot folder.
 
     Row t holds observation t and action t, as recorded; the last action of an episode is kept and
-    leads nowhere. Frames are decoded episode by episode, so convert to HDF5 before training.
+    leads nowhere. Frames are decoded episode by episode: convert to HDF5 before training.
 
     Args:
-        folder: holds `meta/`, `data/` and `videos/`.
-        pixels: camera, e.g. `observation.images.top`; may be left out if there is only one.
+        folder: with `meta/`, `data/` and `videos/`.
+        pixels: camera, e.g. `observation.images.top`; optional if there is only one.
         action: feature with the actions.
         state: features laid side by side as `states`; by default `observation.state` if it exists.
         integers, shift: see `worldmodel.data.reading.read_actions`.
     Raises: FileNotFoundError; ImportError without pyarrow or av; ValueError if the version or a
         feature is unknown, the index lacks an entry, a table or video is shorter than it says, or a
-        camera has more than 8 bits a channel: its values do not fit into uint8.
+        camera has more than 8 bits a channel, which do not fit into uint8.
     """
     root = Path(folder)
     info = _info(root)
     try:
         features = info["features"]
         images = [name for name, f in features.items() if f["dtype"] in ("video", "image")]
-        camera = choose_pixels(pixels, images, "camera", str(folder))
-        names = choose_states(state, features, ["observation.state"], f"features of {folder}")
+        camera = reading.choose_pixels(pixels, images, "camera", str(folder))
+        usual = ["observation.state"]
+        names = reading.choose_states(state, features, usual, f"features of {folder}")
         if action not in features:
             found = ", ".join(sorted(features))
             raise ValueError(f"{folder} must have a feature {action!r}, got {found}")
@@ -76,8 +70,9 @@ def open_lerobot(
             states.append([rows[name].astype(np.float32) for name in names])
     read = partial(_frames, index, camera, float(info["fps"]))
     lengths = np.array([episode.length for episode in index])
-    taken = read_actions(np.vstack(actions), lengths, folder, integers=integers, shift=shift)
-    return episodes_of(read, read(int(taken.kept[0])).shape[1:], taken, lengths, states)
+    stored = np.vstack(actions)
+    taken = reading.read_actions(stored, lengths, folder, integers=integers, shift=shift)
+    return reading.episodes_of(read, read(int(taken.kept[0])).shape[1:], taken, lengths, states)
 
 
 def lerobot_columns(folder: str | Path) -> list[Column]:
@@ -92,7 +87,7 @@ def is_lerobot(folder: str | Path) -> bool:
 
 
 class _Episode(NamedTuple):
-    """Where one episode lies."""
+    """The files of one episode."""
 
     number: int
     length: int  #: rows
@@ -102,7 +97,7 @@ class _Episode(NamedTuple):
 
 
 def _info(root: Path) -> dict[str, Any]:
-    """What meta/info.json says, if we know its version."""
+    """The content of meta/info.json, if its version is known."""
     if not (root / _INFO).is_file():
         raise FileNotFoundError(f"there is no LeRobot data set at {root}: no {_INFO}")
     try:
@@ -119,7 +114,7 @@ def _info(root: Path) -> dict[str, Any]:
 
 
 def _index(root: Path, info: dict[str, Any], camera: str, in_video: bool) -> Iterator[_Episode]:
-    """Every episode: v2 has a file for each, v3 many in a file."""
+    """Every episode: v2 has one file for each, v3 several in a file."""
     is_v2, at = info["codebase_version"].startswith("v2."), f"videos/{camera}"
     for row in _rows(root, at if in_video else None, is_v2=is_v2):
         e, start, film = row["episode_index"], 0.0, None
@@ -149,7 +144,7 @@ def _rows(root: Path, film: str | None, *, is_v2: bool) -> Iterator[dict[str, An
 
 
 def _read(table: Path, names: list[str], episodes: list[_Episode]) -> list[dict[str, Any]]:
-    """The rows of each episode: columns [L, …] by name. A table is read once for all."""
+    """The rows of each episode, columns [L, …] by name; the table is read once for all."""
     parquet = need("pyarrow.parquet", "lerobot", "reading LeRobot data sets")
     if not table.is_file():
         raise FileNotFoundError(f"episode {episodes[0].number} must lie in {table}, got no file")
@@ -169,7 +164,7 @@ def _read(table: Path, names: list[str], episodes: list[_Episode]) -> list[dict[
 
 
 def _frames(episodes: list[_Episode], camera: str, fps: float, e: int) -> NDArray[np.uint8]:
-    """Those of one episode, [L, H, W, 3]."""
+    """The frames of one episode, [L, H, W, 3]."""
     episode = episodes[e]
     if episode.video is not None:
         return _video(episode, episode.video, fps, camera)
@@ -178,7 +173,7 @@ def _frames(episodes: list[_Episode], camera: str, fps: float, e: int) -> NDArra
 
 
 def _image(image: dict[str, Any], table: Path, camera: str) -> NDArray[np.uint8]:
-    """An image stored as bytes in the table."""
+    """Decode an image stored in the table."""
     if image["bytes"] is None:
         raise ValueError(f"images must be stored inside {table}, got the path {image['path']}")
     picture = Image.open(io.BytesIO(image["bytes"]))
@@ -195,7 +190,7 @@ def _too_deep(camera: str, found: str, path: Path) -> ValueError:
 
 
 def _video(episode: _Episode, path: Path, fps: float, camera: str) -> NDArray[np.uint8]:
-    """The episode's part of a video, from the key frame before it on."""
+    """Decode the episode's part of a video, from the key frame before it."""
     av = need("av", "lerobot", "decoding videos")
     number, length = episode.number, episode.length
     if not path.is_file():

@@ -3,6 +3,7 @@
 Source: Minari's documented EpisodeData (https://minari.farama.org).
 """
 
+import math
 import os
 import re
 from pathlib import Path
@@ -12,17 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodel._extras import need
+from worldmodel.data import reading
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import is_channels_last
-from worldmodel.data.reading import (
-    Column,
-    Integers,
-    Names,
-    choose_pixels,
-    choose_states,
-    episodes_of,
-    read_actions,
-)  # fmt: skip
+from worldmodel.data.reading import Column, Integers, Names
 
 __all__ = ["is_minari", "minari_columns", "open_minari"]
 
@@ -35,19 +29,19 @@ def open_minari(
 ) -> Episodes:  # fmt: skip
     """Episodes of a Minari data set on this machine.
 
-    Observation t becomes a row with action t; the row behind the last action gets NaN. Opening
-    reads every episode once for its actions; frames are then decoded episode by episode, so convert
-    to HDF5 before training.
+    Row t holds observation t and action t; the row after the last action has NaN. Opening reads
+    every episode once for its actions. Frames are decoded by episode: for training use HDF5.
 
     Args:
         dataset: folder of the data set, or its id among the local ones (`namespace/name-v0`).
-        pixels: observation that holds the frames, `a/b` inside nested spaces; may be left out if
-            only one is an image. An observation space that is an image needs no name.
-        state: observations laid side by side as `states`; by default `state`, else `proprio`, else
-            none.
+        pixels: observation with the frames, `a/b` inside nested spaces; optional if only one is an
+            image. An observation space that is an image needs no name.
+        state: observations, side by side as `states`; by default `state` or `proprio`.
         integers: see `worldmodel.data.reading.read_actions`.
+    Warns: RuntimeWarning that names episodes left out: not T + 1 observations around T actions, or
+        as in `read_actions`.
     Raises: FileNotFoundError; ImportError without minari; ValueError if there is no such
-        observation, an episode is not T + 1 observations around T actions, or sizes differ.
+        observation, no episode is left, or sizes differ.
     """
     source = _Source(_folder(dataset))
     found = source.open()
@@ -55,33 +49,34 @@ def open_minari(
     images = [n for n, s in leaves.items() if s.dtype == np.uint8 and len(s.shape) in (2, 3)]
     known = ", ".join(f"{n or 'the observation'} {s.dtype} {s.shape}" for n, s in leaves.items())
     where = f"{source.folder} (uint8 [H, W, C], [C, H, W] or [H, W] among {known})"
-    source.pixels = choose_pixels(pixels, images, "image", where)
+    source.pixels = reading.choose_pixels(pixels, images, "image", where)
     usual = ("state", "proprio")
-    names = choose_states(state, leaves, usual, f"observations of {source.folder}")
+    names = reading.choose_states(state, leaves, usual, f"observations of {source.folder}")
     start, options = _options(found.action_space)
-    actions, lengths, states, image = [], [], [], tuple[int, ...]()
+    actions, lengths, states, image, ill = [], [], [], tuple[int, ...](), ""
     for e, episode in enumerate(found):
         frames = _pictures(_leaf(episode.observations, source.pixels))
         taken = np.asarray(episode.actions)
-        taken = taken.reshape(len(taken), -1) - start
+        taken = taken.reshape(len(taken), math.prod(taken.shape[1:])) - start
         if len(frames) != len(taken) + 1:
-            found = f"{len(frames)} and {len(taken)} in episode {e} of {source.folder}"
-            rule = "an episode must be T + 1 observations around T actions"
-            remedy = "record it again, or write the others with worldmodel.data.HDF5Writer"
-            raise ValueError(f"{rule}, got {found}; {remedy}")
+            ill = ill or f"{len(frames)} and {len(taken)} in episode {e} of {source.folder}"
+            frames, taken = frames[:0], taken[:0]  # it is left out aloud
         image = image or frames.shape[1:]
         if frames.shape[1:] != image:
             found = f"{list(image)} in episode 0, got {list(frames.shape[1:])} in episode {e}"
             raise ValueError(f"every frame must have one size, {found}")
-        # Beside the frame each led to, which is shifted below: whole numbers have no NaN.
+        # Each beside the frame it led to, and shifted below, because integers have no NaN.
         actions.append(np.vstack([taken[:1], taken]))
         lengths.append(len(frames))
-        states.append([_leaf(episode.observations, n).astype(np.float32) for n in names])
+        known_states = (_leaf(episode.observations, n) for n in names)
+        states.append([row[: len(frames)].astype(np.float32) for row in known_states])
+    if ill and not any(lengths):
+        raise ValueError(f"episodes must be T + 1 observations around T actions, got {ill}")
     if not actions:
         raise ValueError(f"{source.folder} must hold at least one episode, got none")
     rows, stored, home = np.array(lengths), np.vstack(actions), source.folder
-    told = read_actions(stored, rows, home, integers=integers, shift=True, options=options)
-    return episodes_of(source, image, told, rows, states)
+    told = reading.read_actions(stored, rows, home, integers=integers, shift=True, options=options)
+    return reading.episodes_of(source, image, told, rows, states)
 
 
 def minari_columns(dataset: str | Path) -> list[Column]:
@@ -102,7 +97,7 @@ def is_minari(dataset: str | Path) -> bool:
 
 
 class _Source:
-    """Reads the frames of one episode; opened anew in each process."""
+    """Reads the frames of one episode; each process opens the data set anew."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.pixels = folder, ""
@@ -158,7 +153,7 @@ def _pictures(stored: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _options(space: Any) -> tuple[Any, list[int]]:
-    """The lowest choice, and how many there are of each; 0 and none where actions are numbers."""
+    """The lowest choice and the number of options of each; 0 and none for numbers."""
     spaces = need("gymnasium.spaces", "minari", "reading Minari data sets")
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         of = space.n if isinstance(space, spaces.Discrete) else space.nvec

@@ -1,4 +1,4 @@
-"""Open any data set we can read, by what lies at its path."""
+"""Open a data set of any known format, recognised by its path."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ __all__ = ["columns_of", "format_of", "open_episodes"]
 
 
 def format_of(path: str | Path) -> str:
-    """What lies at `path`: "hdf5", "lerobot" or "minari".
+    """The format at `path`: "hdf5", "lerobot" or "minari".
 
-    Raises: FileNotFoundError if nothing does; ValueError if it is a folder of neither kind.
+    Raises: FileNotFoundError if nothing is there; ValueError if it is another folder.
     """
     if is_lerobot(path):
         return "lerobot"
@@ -37,11 +37,10 @@ def open_episodes(
 ) -> Episodes:  # fmt: skip
     """Episodes of an HDF5 file, a LeRobot folder, or a Minari folder or id, frames on disk.
 
-    `pixels`, `action` and `state` name columns; None takes the format's usual ones. `integers` and
+    `pixels`, `action` and `state` name columns; None means the format's usual ones. `integers` and
     `shift` are those of `worldmodel.data.reading.read_actions`.
 
-    Raises: what `open_hdf5`, `open_lerobot` and `open_minari` raise; ValueError if `action` or
-        `shift` is given for Minari, which has one action and knows when it was taken.
+    Raises: as the three readers; ValueError if Minari gets an `action` or `shift`.
     """
     kind = format_of(path)
     if kind == "minari":
@@ -56,6 +55,6 @@ def open_episodes(
 
 
 def columns_of(path: str | Path) -> list[Column]:
-    """Every column that lies at `path`, read or not."""
+    """All columns of the data set at `path`."""
     readers = {"hdf5": hdf5_columns, "lerobot": lerobot_columns, "minari": minari_columns}
     return readers[format_of(path)](path)

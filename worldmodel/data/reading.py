@@ -1,4 +1,4 @@
-"""What the readers of all formats share: columns, and which of them are meant."""
+"""Shared by the readers of all formats: columns, and the choice among them."""
 
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -33,7 +33,7 @@ class Column(NamedTuple):
 
 
 def choose_pixels(pixels: str | None, known: Sequence[str], kind: str, where: str) -> str:
-    """The column of frames: the one that is named, which must be known, or the only one."""
+    """The column of frames: the one named, which must be known, or the only one."""
     chosen = [name for name in known if pixels in (None, name)]
     if len(chosen) != 1:
         found = f"got {pixels!r} and {kind}s {list(known)}"
@@ -44,7 +44,7 @@ def choose_pixels(pixels: str | None, known: Sequence[str], kind: str, where: st
 def choose_states(
     state: Names, known: Collection[str], usual: Sequence[str], what: str
 ) -> list[str]:
-    """The columns of states: those that are named, all known, or the first usual one there is."""
+    """The columns of states: those named, all known, or the first usual one that exists."""
     if state is None:
         return [name for name in usual if name in known][:1]
     names = [state] if isinstance(state, str) else list(state)
@@ -56,7 +56,7 @@ def choose_states(
 
 
 class Taken(NamedTuple):
-    """What was done in the episodes that can be learned from."""
+    """The actions of the episodes that are kept."""
 
     actions: Floats  #: [R, A]
     choices: tuple[int, ...]  #: options of each action where they are choices, as in `Episodes`
@@ -72,16 +72,16 @@ def read_actions(
     shift: bool = False,
     options: Sequence[int] = (),
 ) -> Taken:
-    """Actions [R, …] as every reader means them, without the episodes that nobody can learn from.
+    """Actions [R, …] in the common convention, without unusable episodes.
 
     Whole numbers are choices and become one-hot, unless `integers` says "numbers". An episode of
-    fewer than two rows, or with an action that is NaN or infinite, is left out with a warning, and
-    so one bad record locks no other away; if none is left, `Episodes` says what is wrong.
+    fewer than two rows, or with an action that is NaN or infinite, is left out with a warning; if
+    none is left, `Episodes` raises.
 
     Args:
         stored: numbers, of episodes end to end.
         lengths: [E], of the episodes.
-        where: the data set, as errors name it.
+        where: the data set, for errors.
         integers: what whole numbers mean.
         shift: each action lies beside the frame it led to: it is moved one row up.
         options: of each choice; by default from 0, or the lowest, to the highest there is.
@@ -106,7 +106,7 @@ def read_actions(
     if shift:
         actions[last] = np.nan
     bad = np.asarray((~np.isfinite(actions)).any(-1))
-    bad[last] = np.isinf(actions[last]).any(-1)  # what leads nowhere may be missing
+    bad[last] = np.isinf(actions[last]).any(-1)  # the last action may be missing
     if not shift and bad[first].sum() == bad.sum() == len(first) > 0:
         told = "as where each action lies beside the frame it led to"
         remedy = "worldmodel data convert IN OUT.h5 --shift moves them one row up"
@@ -117,14 +117,14 @@ def read_actions(
         good[:] = True
     else:
         numbers = ", ".join(map(str, np.flatnonzero(~good)[:10].tolist()))
-        what = "shorter than two rows, or with an action that is NaN or infinite"
+        what = "shorter than two rows, or with an action that is missing, NaN or infinite"
         few = f"{(~good).sum()} of {len(good)} episodes of {where} are left out"
         warnings.warn(f"{few}, {what}: {numbers}", RuntimeWarning, stacklevel=3)
     return Taken(actions[good[whose]], tuple(options), np.flatnonzero(good))
 
 
 def choices_in_words(episodes: Episodes) -> str:
-    """What the whole numbers among the actions became."""
+    """A sentence about whole numbers that became choices."""
     options = " × ".join(map(str, episodes.choices))
     return f"whole numbers are choices of {options} options, one-hot side by side"
 
@@ -140,9 +140,9 @@ def episodes_of(
     lengths: Ints,
     states: list[list[Floats]],
 ) -> Episodes:
-    """A record of the episodes in `taken`, which `read` decodes one by one to frames [L, *image].
+    """A record of the episodes in `taken`; `read` decodes each to frames [L, *image].
 
-    `lengths` and any number of `states` [L, …], laid side by side, are of all episodes.
+    `lengths` and `states` (lists of [L, …], laid side by side) are of all episodes.
     """
     kept = [states[e] for e in taken.kept.tolist()]
     rows = [np.hstack([s.reshape(len(s), -1) for s in parts]) for parts in kept if parts]

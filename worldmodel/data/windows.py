@@ -1,4 +1,4 @@
-"""The one window rule, which windows make up each batch, and workers that fetch them ahead."""
+"""Windows of episodes, the windows of each batch, and workers that fetch them ahead."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -25,17 +25,15 @@ _TOGETHER = 256  # frames compared at a time
 class Windows(Dataset[Batch]):
     """Every window of the chosen episodes, indexable one by one or in batches.
 
-    Window (e, s) holds the frames of rows s, s + k, …, s + (T − 1)k of episode e and, as block t,
-    the k actions of rows s + tk … s + tk + k − 1 side by side, oldest first: all that was done
-    between frame t and frame t + 1. It exists if row s + Tk − 1 does, as in the published loader.
-    Its very last action may be the missing one behind an episode: as published, NaN becomes 0
-    after normalisation (an average action); no frame of the window shows its effect and the loss
-    never sees it.
+    Window (e, s) holds the frames of rows s, s + k, …, s + (T − 1)k of episode e. Its block t is
+    the k actions of rows s + tk … s + tk + k − 1 side by side, oldest first: all actions between
+    frame t and frame t + 1. The window exists if row s + Tk − 1 does, as in the published loader.
+    Its very last action may be the missing one at the end of an episode: as published, NaN becomes
+    0 after normalisation (an average action). No frame shows its effect, and the loss ignores it.
 
     `DataLoader(windows, batch_size=…)` works as for any data set; `loader` fetches whole batches.
 
-    Raises: ValueError if T or k is not positive, an observation is not there, or every episode is
-        shorter than T·k rows.
+    Raises: ValueError if T or k < 1, an observation is missing, or no episode has T·k rows.
     """
 
     episodes: Episodes  #: what to cut them from
@@ -79,17 +77,16 @@ class Windows(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._starts)
 
+    @checked(share="[0, 1)", dims="any")
     def thin(self, share: float, dims: Sequence[int] | None = None, seed: int = 0) -> None:
-        """Leave still windows out by chance, until something moves in `share` of those that stay.
+        """Drop still windows at random, until something moves in `share` of the rest.
 
-        A window moves if its last frame differs from its first: in one of the states `dims`, None
-        means all, by a fiftieth of that dim's standard deviation, or by a grey level on average
-        where there are no states. All windows that move stay; without one, all stay.
+        A window moves if its last frame differs from its first: in one of the states `dims` (None
+        means all) by a fiftieth of that dim's standard deviation, or by a grey level on average if
+        there are no states. All moving windows stay; if there is none, all windows stay.
 
         Raises: ValueError if `share` is not in [0, 1), or there are no such dims.
         """
-        if not 0 <= share < 1:
-            raise ValueError(f"share must be at least 0 and below 1, got {share}")
         first, states = self._starts, self.episodes.states
         last = first + self.frameskip * (self.num_frames - 1)
         if states is not None:
@@ -139,8 +136,8 @@ class Windows(Dataset[Batch]):
 class BatchOrder(Sampler[Tensor]):
     """Window indices of every step, a pure function of (seed, step, rank).
 
-    Each pass over the windows has an order of its own; the short rest of a pass is left out. The
-    ranks of one step share the batch of a single process: rank r takes the r-th part.
+    Each pass over the windows has its own order; its incomplete last batch is dropped. The ranks of
+    one step share the batch of a single process: rank r takes the r-th part.
 
     Raises: ValueError if there are fewer windows than `batch_size`, or the ranks do not divide it.
     """
@@ -187,8 +184,7 @@ def loader(
 ) -> DataLoader[Batch]:
     """Batches of `windows` in `order`, fetched ahead by worker processes.
 
-    With workers the windows' episodes should read from disk, or be forked; `pin_memory` makes
-    page-locked batches, for quick copies to a GPU.
+    With workers, read the episodes from disk; `pin_memory` makes batches for fast copies to a GPU.
 
     Returns: an iterable of Batch; frames from disk are channels-last in memory.
     """
@@ -199,19 +195,19 @@ def loader(
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_deaf,
-        # Iterating draws a seed; a generator of its own leaves the global one untouched.
+        # Iterating draws a seed; with its own generator the global one is untouched.
         generator=torch.Generator(),
     )
 
 
 class _Loader(DataLoader[Batch]):
     def __iter__(self) -> Any:
-        # The seed is drawn on the default device, where our generator may not be.
+        # torch draws the seed on the default device, but our generator is on the CPU.
         with torch.device("cpu"):
             return super().__iter__()
 
 
 def _deaf(_: int) -> None:
-    """A signal to all processes of a job is for the one that trains, which ends its workers."""
+    """Ignore signals in workers: the training process handles them and ends its workers."""
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What has the model learned? Probes, surprise, straight paths, foresight, pictures and maps."""
+"""What a model has learned: probes, violation of expectation, straight paths, predictions."""
 
 from worldmodel.study.estimates import (
     Estimate,

@@ -1,6 +1,6 @@
-"""Figures that say how sure they are: bootstrap over episodes, proportions, paired differences.
+"""Figures with confidence intervals: bootstrap over episodes, proportions, paired differences.
 
-Frames of one episode are alike, so an episode is the unit: it is drawn whole or not at all.
+Frames of one episode are alike, so whole episodes are drawn, never parts of one.
 """
 
 import math
@@ -24,12 +24,12 @@ Figure = Callable[[Tensor], Tensor]
 
 
 class Estimate(NamedTuple):
-    """A figure, its 95 % interval, and what stands behind it."""
+    """A figure, its 95 % interval, and the number of episodes behind it."""
 
     value: float  #: NaN where it is not defined (a cosine of a path that never moves).
     low: float  #: Lower end of the interval; NaN where n is below 2.
     high: float  #: Upper end.
-    n: int  #: Number of episodes that entered.
+    n: int  #: Number of episodes.
 
 
 class PairedTest(NamedTuple):
@@ -44,17 +44,17 @@ class PairedTest(NamedTuple):
 
 @checked(sums="E K")
 def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
-    """A figure that depends on totals over episodes, with a percentile bootstrap interval.
+    """A figure of totals over episodes, with a percentile bootstrap interval.
 
         value = f(Σ_e s_e),   interval: 2.5 % and 97.5 % points of f(Σ_e m_e s_e)
 
     m counts how often each of E episodes is drawn when E are drawn with replacement. Means, ratios,
-    R² and correlations all depend on totals alone, so that 2000 rounds are one matrix product.
+    R² and correlations depend on totals alone, so 2000 rounds are one matrix product.
 
     Args:
         sums: [E, K], what each episode adds to each of K totals.
         figure: totals [..., K] -> [...].
-    Returns: Estimate; a round where the figure is not defined is left out of the interval.
+    Returns: Estimate; rounds where the figure is not defined do not enter the interval.
     Raises: ValueError if `sums` is not [E, K] with at least one episode.
     Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), Chapter 13.
     """
@@ -80,7 +80,7 @@ def jackknife(sums: Tensor, figure: Figure) -> Estimate:
 
         value ± 1.96 √((E − 1) / E · Σ_e (f₋ₑ − f̄₋)²)
 
-    For figures that repeated draws distort: an effective rank falls when episodes come twice.
+    For figures that repeated episodes distort, such as an effective rank, which they lower.
 
     Source: Efron & Tibshirani (1993), Chapter 11.
     """
@@ -100,7 +100,7 @@ def _total(sums: Tensor, figure: Figure) -> tuple[Tensor, float]:
 
 @checked(values="any E")
 def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:
-    """Mean of one value per episode [E]; episodes whose value is not finite are left out.
+    """Mean of one value per episode [E], without values that are not finite.
 
     Returns: Estimate by `bootstrap`; all NaN with n = 0 if no episode has a value.
     """
@@ -116,10 +116,10 @@ def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:
 def proportion(successes: float, trials: int) -> Estimate:
     """Share of successes with Wilson's score interval.
 
-    Between two whole numbers of successes the ends are interpolated.
+    For a number of successes that is not whole, the ends are interpolated.
 
     Returns: Estimate; none of N starts at exactly 0, all of N ends at exactly 1.
-    Raises: ValueError for counts that are none.
+    Raises: ValueError unless 0 ≤ successes ≤ trials and trials ≥ 1.
     Source: Wilson (1927), by scipy.
     """
     if not 0 <= successes <= trials or trials < 1:
@@ -142,7 +142,7 @@ def sign_test(differences: Sequence[float]) -> float:
 
         p = min(1, 2 P(X ≤ min(n₊, n₋))),   X ~ Binomial(n₊ + n₋, 1/2)
 
-    Ties say nothing about which is better and are left out; of ties alone p is 1.
+    Ties are left out; with ties alone p is 1.
 
     Raises: ValueError if a difference is NaN.
     Source: McNemar (1947); the exact form is the binomial test of Dixon & Mood (1946), by scipy.
@@ -153,7 +153,7 @@ def sign_test(differences: Sequence[float]) -> float:
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-@checked(first="N", second="N")
+@checked(first="N>=2", second="N")
 def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
     """Is `first` [N] larger than `second` [N], episode by episode?
 
@@ -163,9 +163,6 @@ def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
     Raises: ValueError if shapes disagree, N < 2, or a value is not finite.
     Source: Student (1908), by scipy; d_z of Lakens, Frontiers in Psychology 4 (2013), Equation 6.
     """
-    if first.shape != second.shape or first.dim() != 1 or len(first) < 2:
-        got = f"{list(first.shape)} and {list(second.shape)}"
-        raise ValueError(f"first and second must both be [N] with N >= 2, got {got}")
     d = (first.double() - second.double()).cpu()
     if not bool(d.isfinite().all()):
         raise ValueError(
@@ -173,7 +170,7 @@ def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
             f"{len(d)} that are not"
         )
     t, p = 0.0, 1.0
-    # Differences that are equal but for rounding have no variance to compare with.
+    # Without this, differences equal up to rounding would have a meaningless variance.
     if float(d.std()) > 1e-12 * float(d.abs().max()):
         from scipy.stats import ttest_rel
 

@@ -1,4 +1,4 @@
-"""Paths through latent space: how straight, how well foreseen, what the impossible does to them.
+"""Paths in latent space: straightness, prediction errors, and violation of expectation.
 
 Letters: E episodes, T frames, C H W a frame, H steps ahead, D embedding dims, A action dims.
 """
@@ -28,29 +28,26 @@ class HorizonErrors(NamedTuple):
 @torch.no_grad()
 @checked(frames="any * C H W")
 def embed(model: WorldModel, frames: Tensor, *, chunk: int = 256) -> Tensor:
-    """Encode frames [..., 3, H, W] one by one, `chunk` at a time: [..., D]."""
+    """Encode frames [..., 3, H, W], `chunk` at a time: [..., D]."""
     device = next(model.parameters()).device
     parts = frames.flatten(0, -4).split(chunk)
     z = torch.cat([model.encode(part[None].to(device))[0] for part in parts])
     return z.unflatten(0, frames.shape[:-3])
 
 
-@checked(z="E T D")
+@checked(z="E T>=3 D")
 def straightness(z: Tensor) -> Tensor:
     """Mean cosine of consecutive velocities along each path z [E, T, D], T ≥ 3.
 
         S = mean_t cos(v_t, v_{t+1}),   v_t = z_{t+1} − z_t
 
-    1 on a straight line at any speed, about 0 on a random walk, −½ on independent points, −1 on
-    a path that goes back and forth. Pairs with a velocity of zero (1e-6 of the distance from the
-    origin, which is rounding) have no cosine and are left out.
+    1 on a straight line at any speed, about 0 on a random walk, −½ on independent points, −1 on a
+    path that goes back and forth. Pairs with a zero velocity, up to rounding, are left out.
 
     Returns: [E]; NaN for a path without two consecutive moves.
     Raises: ValueError if there are fewer than three points.
     Source: LeWM, arXiv:2603.19312, Equation 9.
     """
-    if z.dim() != 3 or z.shape[1] < 3:
-        raise ValueError(f"z must be [E, T >= 3, D], got {list(z.shape)}")
     v = z.diff(dim=1)
     speed = torch.linalg.vector_norm(v, dim=-1)
     least = 1e-6 * torch.linalg.vector_norm(z, dim=-1).amax(1, keepdim=True)
@@ -62,24 +59,23 @@ def straightness(z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-@checked(model="any", z="E T D", actions="E S A")
+@checked(model="any", z="E T>=2 D", actions="E S A")
 def surprise(model: WorldModel, z: Tensor, actions: Tensor, *, history: int) -> Tensor:
-    """Error of the one-step prediction of every embedding, as the episode is watched.
+    """Error of the one-step prediction of every embedding (violation of expectation).
 
         s_t = ‖predict(z_{≤t}, a_{≤t}) − z_{t+1}‖² / D
 
     Args:
-        model: in evaluation mode; anything with its `predict`.
-        z, actions: [E, T, D] and [E, T − 1, A] (further actions are not looked at).
-        history: frames the model looks back on, at most.
+        model: in evaluation mode; only its `predict` is used.
+        z, actions: [E, T, D] and [E, T − 1, A] (further actions are ignored).
+        history: most frames given to the model.
     Returns: [E, T − 1]; entry t is the surprise at frame t + 1.
     Raises: ValueError if there are fewer than two frames or too few actions.
     Source: LeWM, arXiv:2603.19312, Section 5 (violation of expectation).
     """
     steps = z.shape[1] - 1
-    if z.dim() != 3 or steps < 1 or actions.shape[1] < steps:
-        got = f"{list(z.shape)} and {list(actions.shape)}"
-        raise ValueError(f"z must be [E, T >= 2, D] and actions [E, T - 1, A], got {got}")
+    if actions.shape[1] < steps:
+        raise ValueError(f"actions must be [E, {steps}, A] or longer, got {list(actions.shape)}")
     windows = [slice(max(0, t + 1 - history), t + 1) for t in range(steps)]
     expected = [model.predict(z[:, w], actions[:, w])[:, -1] for w in windows]
     return (torch.stack(expected, dim=1) - z[:, 1:]).square().mean(-1)
@@ -90,17 +86,17 @@ def surprise(model: WorldModel, z: Tensor, actions: Tensor, *, history: int) -> 
 def open_loop(
     model: WorldModel, z: Tensor, actions: Tensor, *, known: int, mean: Tensor
 ) -> HorizonErrors:
-    """Errors of a rollout that never looks again, beside two guesses that need no model.
+    """Errors of a rollout without new observations, beside two guesses that need no model.
 
     Args:
-        model: in evaluation mode; anything with its `rollout`.
-        z, actions: [E, known + H, D] and one action fewer, of which further ones do not matter.
+        model: in evaluation mode; only its `rollout` is used.
+        z, actions: [E, known + H, D] and one action fewer (further ones are ignored).
         known: frames given to the model, at least 1.
         mean: [D], the constant guess; take it from other episodes.
     Raises: ValueError if no step is left to predict or there are too few actions.
     """
     steps = z.shape[1] - known
-    if z.dim() != 3 or known < 1 or steps < 1 or actions.shape[1] < z.shape[1] - 1:
+    if steps < 1 or actions.shape[1] < z.shape[1] - 1:
         got = f"actions one fewer, got {list(z.shape)} and {list(actions.shape)}"
         raise ValueError(f"z must be [E, known + H, D], known = {known} >= 1 and H >= 1, {got}")
     predicted = model.rollout(z[:, :known], actions[:, : z.shape[1] - 1])
@@ -110,25 +106,23 @@ def open_loop(
 
 @checked(frames="any * C H W")
 def background(frames: Tensor) -> Tensor:
-    """What frames [..., C, H, W] of a still camera share, the median of every pixel: [C, H, W]."""
+    """The common background of frames [..., C, H, W] of a fixed camera, by median: [C, H, W]."""
     return frames.flatten(0, -4).median(dim=0).values
 
 
 @checked(frames="int E T 3 H W", still="any 3 H W", at="[0, inf)", threshold="[0, inf)")
 def recolour(frames: Tensor, still: Tensor, at: int, *, threshold: int = 24) -> Tensor:
-    """From frame `at` on, whatever differs from the background changes its colour.
+    """Change the colour of everything but the background, from frame `at` on.
 
     Red becomes green, green blue and blue red, in every pixel of frames [E, T, 3, H, W], uint8,
     that differs from `still` [3, H, W] by more than `threshold` in some channel: above sensor noise
-    and below the contrast of objects. Nothing moves, so only what things look like is violated.
+    and below the contrast of objects. Nothing moves, so the change violates appearance alone.
 
     Returns: [E, T, 3, H, W], a copy.
     Raises: ValueError if frames have not three channels or `at` lies outside.
     """
-    if frames.shape[-3] != 3 or not 0 <= at < frames.shape[1]:
-        raise ValueError(
-            f"frames must be [E, T > at, 3, H, W] with at = {at} >= 0, got {list(frames.shape)}"
-        )
+    if at >= frames.shape[1]:
+        raise ValueError(f"frames must be [E, T > {at}, 3, H, W], got {list(frames.shape)}")
     later = frames[:, at:]
     differs = (later.short() - still.short()).abs().amax(-3, keepdim=True) > threshold
     out = frames.clone()
@@ -138,10 +132,9 @@ def recolour(frames: Tensor, still: Tensor, at: int, *, threshold: int = 24) -> 
 
 @checked()
 def splice(x: Tensor, at: int) -> Tensor:
-    """From entry `at` on, each episode of x [E, T, …] goes on as its neighbour does: it jumps.
+    """Continue each episode of x [E, T, …] as its neighbour from entry `at` on: a jump.
 
-    Episode e continues as episode e + 1, the last as the first. Everything after the jump is true
-    again, only the jump is not. Splice frames, actions and states at the same entry.
+    Episode e continues as episode e + 1, the last as the first. Splice frames, actions and states.
 
     Raises: ValueError if there is one episode only, or `at` lies outside.
     """

@@ -1,4 +1,4 @@
-"""What can be read off embeddings: states by probes, pictures by a decoder, and a map.
+"""Information in embeddings: states by probes, pictures by a decoder, and a map.
 
 Letters: N training rows, P other rows, D embedding dims, Q quantities.
 """
@@ -23,15 +23,15 @@ __all__ = [
 
 
 class Guesses(NamedTuple):
-    """What probes say of embeddings they were not fitted on."""
+    """Predictions of probes for embeddings they were not fitted on."""
 
-    constant: Tensor  #: [P, Q], the mean of the training quantities, whatever the embedding.
+    constant: Tensor  #: [P, Q], the mean of the training quantities.
     linear: Tensor  #: [P, Q], of the least-squares fit.
     mlp: Tensor  #: [P, Q], of a small network.
 
 
 class ProbeScore(NamedTuple):
-    """How good a probe's guesses of one quantity are."""
+    """The quality of a probe's predictions of one quantity."""
 
     mse: Estimate  #: Mean squared error in units of `scale`, squared.
     r: Estimate  #: Pearson's correlation between guess and truth.
@@ -40,10 +40,9 @@ class ProbeScore(NamedTuple):
 
 @checked(train_z="N D", train_y="N Q", test_z="P D")
 def probe_guesses(train_z: Tensor, train_y: Tensor, test_z: Tensor, *, seed: int = 0) -> Guesses:
-    """Fit probes of `train_y` on `train_z`; what they say of `test_z`, and a guess that is blind.
+    """Fit probes of train_y [N, Q] on train_z [N, D]; predict from test_z [P, D], other episodes.
 
-    They are `heads.fit_head`'s, a line and a network with hidden layers of 128 twice, of [N, D]
-    and [N, Q]; `test_z` is [P, D], of other episodes.
+    They are `heads.fit_head`'s, linear and with two hidden layers of 128, beside a constant guess.
 
     Raises: ValueError if rows disagree, or there are fewer training rows than D + 1.
     Source: the probes of LeWM, arXiv:2603.19312, Section 5 and Tables 1, 3 and 4.
@@ -91,7 +90,7 @@ def _mse(total: Tensor) -> Tensor:
 
 def _explained(total: Tensor) -> Tensor:
     n, y, _, yy, xx, xy = total.unbind(-1)
-    # Where the truth does not vary its variance is rounding, of about 1e-16 in these units.
+    # The variance of a constant truth is rounding, of about 1e-16 in these units.
     variance = yy - y * y / n
     return torch.where(variance > 1e-12 * n, 1 - (yy - 2 * xy + xx) / variance, math.nan)
 
@@ -117,11 +116,11 @@ def principal_components(z: Tensor, num: int = 2) -> tuple[Tensor, Tensor]:
 
 @checked(mean="3 S S", centre="D", spread="D")
 class Decoder(nn.Module):
-    """An embedding to a picture: the mean picture, and what the embedding changes in it.
+    """An embedding to a picture: the mean picture plus a change.
 
-    A linear map to a grid of 8 × 8, two convolutions on 16 × 16, each cell of which paints its own
-    block of pixels: cheap enough to be trained in seconds on one core. `mean` [3, S, S] is the mean
-    picture in 0…1, S a multiple of 16; `centre` and `spread` [D] are of the embeddings.
+    A linear map to a grid of 8 × 8, then two convolutions on 16 × 16, where each cell paints its
+    own block of pixels; it trains in seconds on one core. `mean` [3, S, S] is the mean picture in
+    0…1, S a multiple of 16; `centre` and `spread` [D] are of the embeddings.
 
     Shapes: [N, D] -> [N, 3, S, S] in 0…1.
     """
@@ -146,7 +145,7 @@ class Decoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.GELU(),
-            zeroed(nn.Conv2d(2 * width, 3 * block * block, 1)),  # it paints the mean
+            zeroed(nn.Conv2d(2 * width, 3 * block * block, 1)),  # starts at the mean
             nn.PixelShuffle(block),
         )
 
@@ -164,14 +163,16 @@ class Decoder(nn.Module):
 def fit_decoder(
     z: Tensor, pictures: Tensor, *, steps: int = 400, batch_size: int = 32, seed: int = 0
 ) -> Decoder:
-    """Train a decoder on embeddings [N, D] and the pictures [N, 3, S, S], uint8, they were made of.
+    """Train a decoder on embeddings [N, D] and their pictures [N, 3, S, S], uint8.
 
-    Pixels count by how much they differ from the mean picture, 1 + 20 |x − mean|, for a small thing
-    that moves would otherwise be the last that is learned.
+    Pixels are weighted by 1 + 20 |x − mean|; otherwise small moving things are learned last.
 
     Returns: Decoder in evaluation mode.
-    Raises: ValueError if the rows disagree or S is no multiple of 16.
+    Raises: ValueError if the rows disagree or S is no multiple of 16; TypeError if pictures are not
+        uint8: floats of which unit nobody knows.
     """
+    if pictures.dtype != torch.uint8:
+        raise TypeError(f"pictures must be uint8 in 0…255, got {pictures.dtype}")
     z = z.detach().float()
     mean = pictures.float().mean(0) / 255
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):

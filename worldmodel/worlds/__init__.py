@@ -1,4 +1,4 @@
-"""Worlds that can be reset, stepped and drawn."""
+"""Worlds: environments that can be reset, stepped and drawn."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,8 @@
-"""What all our worlds share: actions in a box, checked states, and sessions."""
+"""Shared by all our worlds: actions in a box, checked states, and sessions."""
 
 import importlib.util
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -33,24 +34,24 @@ class BoxSession:
         return self._world.render(self.states if agents is None else self.states[agents])
 
     def close(self) -> None:
-        """Whatever runs behind it belongs to the world."""
+        """Nothing to close: simulators belong to the world."""
 
 
 class BoxWorld(ABC):
-    """The half of `worldmodel.worlds.World` that needs to know no rules; actions in [−1, 1]^A."""
+    """The part of `worldmodel.worlds.World` shared by all worlds; actions in [−1, 1]^A."""
 
     name: str
     state_dim: int
     action_dim: int
     smallest = 16  #: side of a frame
-    published = -1  #: width of states that are taken too, if there are, what they lack being 0
-    package = ""  #: module that the extra of this world's name brings
-    distributions: tuple[str, ...] = ("numpy",)  #: whose versions decide, where installed
+    published = -1  #: width of shorter states, which are filled up with 0; -1 for none
+    package = ""  #: module that this world's extra installs
+    distributions: tuple[str, ...] = ("numpy",)  #: packages whose versions matter, if installed
 
     def __init__(self, image_size: int) -> None:
         if image_size < self.smallest:
             raise ValueError(f"image_size must be at least {self.smallest}, got {image_size}")
-        # Looked for without importing it: that may open an OpenGL context.
+        # Looked for, not imported: an import may open an OpenGL context.
         if self.package and importlib.util.find_spec(self.package) is None:
             raise ImportError(f"{self.name} needs the package {self.package}: {install(self.name)}")
         self.image_size = image_size
@@ -59,7 +60,7 @@ class BoxWorld(ABC):
 
     @abstractmethod
     def step(self, states: Floats, actions: Floats) -> Floats:
-        """Act once everywhere, a function of its arguments alone: [N, S], [N, A] -> [N, S]."""
+        """Act once in every state: [N, S], [N, A] -> [N, S], a pure function."""
 
     @abstractmethod
     def render(self, states: Floats) -> Pixels:
@@ -67,11 +68,11 @@ class BoxWorld(ABC):
 
     @abstractmethod
     def renderer(self) -> str:
-        """What draws the pictures."""
+        """Name of the renderer."""
 
     @checked(states="any N S")
     def start(self, states: Floats) -> BoxSession:
-        """One agent in each state [N, S]; ValueError for another shape or what is not finite."""
+        """One agent in each state [N, S]; ValueError for another shape or non-finite values."""
         return BoxSession(self, self._checked(states))
 
     @checked(states="any N S")
@@ -80,14 +81,16 @@ class BoxWorld(ABC):
         return self.render(self._checked(states))
 
     def idle(self, states: Floats) -> Floats:
-        """Zeros: no step, no torque, and springs hold what they hold."""
+        """Zeros: no step, no torque, no force."""
         return np.zeros((len(states), self.action_dim), np.float32)
 
     def versions(self) -> dict[str, str]:
-        """Each package behind the world, and what draws it."""
-        found = {name: _version(name) for name in self.distributions}
-        known = {name: number for name, number in found.items() if number}
-        return {**known, "rendering": self.renderer()}
+        """Versions of the packages of the world, and its renderer."""
+        found = {}
+        for name in self.distributions:
+            with suppress(PackageNotFoundError):
+                found[name] = version(name)
+        return {**found, "rendering": self.renderer()}
 
     def _checked(self, states: Floats) -> Floats:
         S = self.state_dim
@@ -97,10 +100,3 @@ class BoxWorld(ABC):
             found = f"{list(states.shape)}, {(~np.isfinite(states)).sum()} of them NaN or inf"
             raise ValueError(f"states must be finite [N, {S}], got {found}")
         return states.astype(np.float32)
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

@@ -1,4 +1,4 @@
-"""Worlds of a disc among walls: rules and pictures that do not depend on where the walls stand."""
+"""Worlds of a disc among walls: rules and pictures for any position of the walls."""
 
 from abc import abstractmethod
 
@@ -14,15 +14,14 @@ __all__ = ["BORDER", "THICKNESS", "DiscWorld", "paint_rooms", "sample_grid"]
 BORDER, THICKNESS = 4.0, 10.0  # of the square's edge, and of walls inside it
 
 _FLOOR, _WALL, _AGENT = ((244, 241, 234), (62, 68, 84), (222, 73, 55))
-_FINE = 8  # samples a side of a pixel, for edges of walls between pixels
+_FINE = 8  # samples per side of a pixel, for walls that end between pixels
 
 
 class DiscWorld(BoxWorld):
-    """A disc in a square of 224, simulated and drawn for N agents that do not see each other.
+    """A disc in a square of 224, simulated and drawn for N independent agents.
 
     A state begins with the disc's centre x, y, y downwards. An action moves it by `speed` × action,
-    first along x, then along y; walls stop it, doors let it through. There is no randomness. A
-    frame of any size shows the whole square.
+    first along x, then along y; walls stop it, doors let it through. A frame shows the square.
     """
 
     size = 224.0  #: side of the world
@@ -31,11 +30,9 @@ class DiscWorld(BoxWorld):
     success_radius = 16.0  #: a goal is reached when the centres are closer than this
     action_dim = 2
 
+    @checked(states="N state_dim", actions="N action_dim")
     def step(self, states: Floats, actions: Floats) -> Floats:
-        """Move every agent once: [N, S], [N, 2] -> [N, S]; bad shapes and values are refused."""
-        if states.shape[1:] != (self.state_dim,) or actions.shape != (len(states), 2):
-            wanted = f"[N, {self.state_dim}] and [N, 2], got {states.shape} and {actions.shape}"
-            raise ValueError(f"states and actions must be {wanted}")
+        """Move every agent once: [N, S], [N, 2] -> [N, S]."""
         if not np.isfinite(actions).all():
             raise ValueError("actions must be finite, got NaN or inf")
         return self._moved(states, self.speed * np.clip(actions, -1.0, 1.0))
@@ -48,11 +45,10 @@ class DiscWorld(BoxWorld):
         return "numpy"
 
     def distance(self, states: Floats, goals: Floats) -> Floats:
-        """Distance between centres as the crow flies, in world units; inf between two mazes."""
+        """Straight distance between centres, in world units; inf between different mazes."""
         straight = np.linalg.norm(states[..., :2] - goals[..., :2], axis=-1)
         same = (states[..., 2:] == goals[..., 2:]).all(-1)
-        out: Floats = (straight + np.where(same, 0.0, np.inf)).astype(np.float32)
-        return out
+        return (straight + np.where(same, 0.0, np.inf)).astype(np.float32)
 
     @checked(states="* S", goals="* S")
     def success(self, states: Floats, goals: Floats) -> Flags:
@@ -60,19 +56,18 @@ class DiscWorld(BoxWorld):
         return self.distance(states, goals) < self.success_radius
 
     def expert(self, goals: Floats) -> Expert:
-        """The way to the goals [N, S], through the doors where it must."""
+        """Walk to the goals [N, S], through doors if needed."""
         return lambda states: self.steer(states, self.waypoint(states, goals)).astype(np.float32)
 
     def steer(self, states: Floats, waypoints: Floats) -> Floats:
-        """Actions [N, 2] straight towards points, at full speed until they are a step away."""
+        """Actions [N, 2] straight towards points, at full speed until one step away."""
         heading = waypoints[:, :2] - states[:, :2]
         length = np.maximum(np.abs(heading).max(-1, keepdims=True), 1e-6)
-        out: Floats = heading / length * np.minimum(length / self.speed, 1.0)
-        return out
+        return heading / length * np.minimum(length / self.speed, 1.0)
 
     @abstractmethod
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
-        """Places where a disc is clear of the walls: [num, S]."""
+        """Positions of a disc clear of the walls: [num, S]."""
 
     @abstractmethod
     def waypoint(self, states: Floats, targets: Floats) -> Floats:
@@ -80,19 +75,19 @@ class DiscWorld(BoxWorld):
 
     @abstractmethod
     def new_targets(self, rng: np.random.Generator, states: Floats, cross: float) -> Floats:
-        """Places [N, S] to go to from `states`, elsewhere than their room with chance `cross`."""
+        """Targets [N, S] from `states`, in another room with probability `cross`."""
 
     @abstractmethod
     def _moved(self, states: Floats, delta: Floats) -> Floats:
-        """States after moves [N, 2], as far as walls let them."""
+        """States after moves [N, 2], stopped by walls."""
 
     @abstractmethod
     def _empty(self, states: Floats) -> Pixels:
-        """A frame without an agent for each state, to paint on."""
+        """A frame without an agent for each state."""
 
 
 def _paint_discs(frames: Pixels, centres: Floats, radius: float, size: float) -> Pixels:
-    """A disc at each centre [N, 2] into each frame, in place; its soft edge shows small moves."""
+    """Paint a disc at each centre [N, 2], in place; its soft edge shows small moves."""
     side = frames.shape[-1]
     scale = side / size
     reach = int(np.ceil(radius * scale + 1))
@@ -114,14 +109,12 @@ def _paint_discs(frames: Pixels, centres: Floats, radius: float, size: float) ->
 
 def sample_grid(image_size: int, size: float) -> NDArray[np.float64]:
     """Coordinates of the samples along one side, for `paint_rooms`: [image_size × 8]."""
-    out: NDArray[np.float64] = (np.arange(image_size * _FINE) + 0.5) * size / (image_size * _FINE)
-    return out
+    return (np.arange(image_size * _FINE) + 0.5) * size / (image_size * _FINE)
 
 
 def paint_rooms(solid: Flags) -> Pixels:
-    """Walls on a floor, each pixel the mean over its samples: [8 H, 8 H] -> [3, H, H]."""
+    """Walls on a floor; a pixel is the mean of its samples: [8 H, 8 H] -> [3, H, H]."""
     side = len(solid) // _FINE
     cover = solid.astype(np.float32).reshape(side, _FINE, side, _FINE).mean((1, 3))
     floor, wall = (np.asarray(colour)[:, None, None] for colour in (_FLOOR, _WALL))
-    out: Pixels = np.rint(floor * (1 - cover) + wall * cover).astype(np.uint8)
-    return out
+    return np.rint(floor * (1 - cover) + wall * cover).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What the two MuJoCo worlds share: workers, which graphics library draws, and what without one."""
+"""Shared by the two MuJoCo worlds: workers, the graphics backend, and errors without one."""
 
 import os
 import sys
@@ -15,8 +15,8 @@ from worldmodel.worlds.contract import Floats, Pixels
 
 __all__ = ["PLAIN_BELOW", "MujocoWorld", "choose_backend", "gl_renderer", "named_when_it_fails"]
 
-# Smaller frames are drawn without shadows, reflections and multisampling, on which a software
-# renderer spends nearly all its time. The published frames of 224 are drawn with all of it.
+# Smaller frames are drawn without shadows, reflections and multisampling, which take nearly all the
+# time of a software renderer. The published frames of 224 have them.
 PLAIN_BELOW = 112
 
 _REMEDY = (
@@ -26,7 +26,7 @@ _REMEDY = (
 
 
 class MujocoWorld(BoxWorld):
-    """A world whose simulators are made for an image size; None means one per core, up to 16."""
+    """A world with simulators for one image size; `workers=None` is one per core, up to 16."""
 
     simulator: Callable[[int], Any]
 
@@ -36,30 +36,28 @@ class MujocoWorld(BoxWorld):
         self._workers = Workers(partial(self.simulator, image_size), num)
 
     def step(self, states: Floats, actions: Floats) -> Floats:
-        moved: Floats = self._workers.call("step", states, actions)
-        return moved
+        return self._workers.call("step", states, actions)
 
     def render(self, states: Floats) -> Pixels:
-        drawn: Pixels = self._workers.call("draw", states)
-        return drawn
+        return self._workers.call("draw", states)
 
     def renderer(self) -> str:
         return str(self._workers.call("renderer", np.zeros(1))[0])
 
 
 def choose_backend() -> None:
-    """Draw without a screen on Linux unless MUJOCO_GL says otherwise; before mujoco is imported."""
+    """Draw without a screen on Linux unless MUJOCO_GL is set; call it before importing mujoco."""
     if sys.platform == "linux":
         os.environ.setdefault("MUJOCO_GL", "egl")
-        # PyOpenGL looks for its platform by itself, and finds X11.
+        # Otherwise PyOpenGL chooses X11.
         os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
-        # One worker per core: Mesa's own threads would fight over them.
+        # There is one worker per core, so Mesa needs no threads of its own.
         os.environ.setdefault("LP_NUM_THREADS", "1")
 
 
 @contextmanager
 def named_when_it_fails() -> Iterator[None]:
-    """Whatever goes wrong while drawing becomes one error that names the remedy."""
+    """Turn any error while drawing into one that names the remedy."""
     try:
         yield
     except Exception as error:
@@ -70,7 +68,7 @@ def named_when_it_fails() -> Iterator[None]:
 
 
 def gl_renderer(gl: Any) -> str:
-    """The graphics driver's name, in the context that is current."""
-    gl.glGetError()  # one that MuJoCo left behind is not ours
+    """The name of the graphics driver, in the current context."""
+    gl.glGetError()  # clear an error that MuJoCo left
     name = gl.glGetString(gl.GL_RENDERER)
     return f"{os.environ.get('MUJOCO_GL', 'default')}: {name.decode() if name else 'unknown'}"

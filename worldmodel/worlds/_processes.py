@@ -1,7 +1,7 @@
-"""Run a simulator for many agents at once, in this process or shared out among others.
+"""Run a simulator for many agents at once, in this process or in several others.
 
-A simulator keeps nothing from one call to the next: all it needs is in the state. So any worker may
-step any agent, and what happens to one does not depend on how many there are or in which order.
+A simulator keeps nothing between calls: the state holds all it needs. So any worker can step any
+agent, and results do not depend on the number or order of agents.
 """
 
 import multiprocessing
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Workers", "serve"]
 
-# A worker imports its simulator and never the script that runs here, as multiprocessing would: that
-# may bring torch and triton along, seconds and memory for each, and a crash next to OpenGL.
+# A worker imports its simulator, but not the main script as multiprocessing would: that may import
+# torch and triton, which cost time and memory and can crash beside OpenGL.
 _BOOT = """
 import sys
 sys.path[:] = sys.argv[2:]
@@ -31,10 +31,10 @@ serve(int(sys.argv[1]))
 
 
 class Workers:
-    """A simulator of one agent, asked for many.
+    """A simulator of one agent, called for many.
 
-    `make`, which is picklable, makes the simulator in each of `num` processes, started at the first
-    call; 0 runs it in this one. Its functions take what belongs to one agent.
+    `make`, which is picklable, makes the simulator in each of `num` processes, which start at the
+    first call; 0 runs it in this process. The simulator's methods take the arguments of one agent.
     """
 
     def __init__(self, make: Callable[[], Any], num: int) -> None:
@@ -47,7 +47,7 @@ class Workers:
         self._stop: Callable[[], Any] = lambda: None
 
     def call(self, what: str, *arrays: NDArray[Any]) -> Any:
-        """A function of the simulator on each row: [N, ...], ... -> [N, ...]."""
+        """Call a method of the simulator on each row: [N, ...], ... -> [N, ...]."""
         if self._num == 0:
             self._here = self._here or self._make()
             return _each(self._here, what, arrays)
@@ -57,10 +57,10 @@ class Workers:
         busy = []
         for pipe, *mine in zip(self._pipes, *parts, strict=True):
             if len(mine[0]):
-                with suppress(ConnectionError):  # the dead say so when they are asked
+                with suppress(ConnectionError):  # `_answer` reports dead workers
                     pipe.send((what, mine))
                 busy.append(pipe)
-        # Every answer is fetched before one of them is complained about: none may stay behind.
+        # Fetch all answers before raising, so that none stays in a pipe.
         answers = [_answer(pipe) for pipe in busy]
         for answer in answers:
             if isinstance(answer, Exception):
@@ -102,15 +102,15 @@ def _each(simulator: Any, what: str, arrays: Sequence[NDArray[Any]]) -> Any:
 
 
 def serve(descriptor: int) -> None:
-    """What a worker does all day: first it is told its simulator, then one call after another."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asked
+    """The loop of a worker: receive the simulator, then answer calls."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
     pipe, simulator = Connection(descriptor), None
     make = pipe.recv()
     while True:
         try:
             what, arrays = pipe.recv()
         except EOFError:
-            os._exit(0)  # at once: graphics drivers complain when an interpreter is taken down
+            os._exit(0)  # at once: graphics drivers fail during interpreter shutdown
         try:
             simulator = simulator or make()
             answer = _each(simulator, what, arrays)
@@ -123,9 +123,9 @@ def serve(descriptor: int) -> None:
 
 def _stop(pipes: list[Connection], processes: list[subprocess.Popen[bytes]]) -> None:
     for pipe in pipes:
-        pipe.close()  # which a worker takes as the end of its day
+        pipe.close()  # ends the worker
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=5)
-        process.kill()  # nothing to one that has ended
+        process.kill()  # no effect if it has ended
         process.wait()

@@ -1,8 +1,8 @@
-"""Pictures of Push-T for many states at once, by signed distances instead of a 512-pixel raster.
+"""Pictures of Push-T for many states at once, by signed distances.
 
-gym-pusht draws polygons and discs on 512 × 512 pixels and shrinks the raster. Here a shape covers a
-sample by how far the sample lies inside its edge, and only the samples around block and agent are
-looked at. Colours, order and line widths are those of gym-pusht.
+gym-pusht draws polygons and discs on 512 × 512 pixels and shrinks the picture. Here the coverage of
+a sample follows from its signed distance to an edge, and only samples around block and agent are
+computed. Colours, order and line widths are those of gym-pusht.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from worldmodel.worlds.contract import Floats, Pixels
 __all__ = ["WORLD", "Pictures"]
 
 WORLD = 512  # side of the world, and of gym-pusht's own pictures
-_MANY = 32  # states drawn together: what is in use fits a processor's cache
+_MANY = 32  # states drawn together, to fit a processor's cache
 _LINE = np.float32(2.3)  # of the outline, beyond the edge and within it
 _RIM = 4.0  # of the agent's disc
 _AGENT_RADIUS = 14.6  # as the raster of a disc of 15 comes out
@@ -27,12 +27,12 @@ _BRIGHTER = np.float32(1.2)
 
 
 class Pictures:
-    """Draws states over a picture [512, 512, 3] of the world without agent and block."""
+    """Draws states on a background [512, 512, 3] without agent and block."""
 
     def __init__(self, background: Pixels, size: int) -> None:
         self.size = size
         self._cell = np.float32(WORLD / size)
-        # Samples a side of a pixel: enough that a line of the outline is not stepped over.
+        # Samples per side of a pixel: enough to hit every line of the outline.
         self._fine = max(1, round(float(self._cell) / 4))
         self._margin = int(np.ceil(2 * _RADIUS / float(self._cell))) + 2
         frame = np.rint(_shrunk(background, size)).astype(np.uint8).transpose(2, 0, 1)
@@ -79,7 +79,7 @@ class Pictures:
         fine, cell, margin = self._fine, self._cell, self._margin
         side = min(int(np.ceil(2 * radius / float(cell))) + 1, self.size + margin)
         first = np.floor((middle - np.float32(radius)) / cell).astype(np.int64)
-        # What lies off the picture altogether is drawn in the margin, which is cut off.
+        # Shapes outside the picture are drawn in the margin, which is cut off.
         first = np.clip(first, -margin, self.size + margin - side)
         step = (np.arange(side * fine, dtype=np.float32) + np.float32(0.5)) * (cell / fine)
         # A raster's pixel i has its middle at i, since pygame rounds.
@@ -90,7 +90,7 @@ class Pictures:
         return x[:, None, :], y[:, :, None], (each, rows[:, :, None], columns[:, None, :])
 
     def _cover(self, distance: Floats) -> Floats:
-        """How much of each pixel lies within an edge, from the samples' signed distances."""
+        """The covered share of each pixel, from the samples' signed distances to an edge."""
         fine = self._fine
         width = np.float32(self._cell / fine)
         inside: Floats = np.clip(0.5 - distance / width, 0, 1, dtype=np.float32)
@@ -98,12 +98,11 @@ class Pictures:
             return inside
         n, height, across = inside.shape
         inside = inside.reshape(n, height // fine, fine, across // fine, fine)
-        mean: Floats = inside.mean((2, 4), dtype=np.float32)
-        return mean
+        return inside.mean((2, 4), dtype=np.float32)
 
 
 def _paint(canvas: Pixels, places: tuple[Any, ...], layers: list[tuple[Floats, Floats]]) -> None:
-    """Lay colours over the pixels, each as far as it covers them."""
+    """Blend colours into the pixels, by the covered share."""
     n, rows, columns = places
     for c in range(3):
         value = canvas[n, c, rows, columns].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Who collects data: the policies of each world, by name."""
+"""Policies that collect data, by world and name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +13,13 @@ from worldmodel.worlds.two_room import TwoRoomExpert
 
 __all__ = ["make_behaviour", "policies"]
 
-# What each world is explored with; the first is the one its data are usually collected with.
+# The policies of each world; the first is the default.
 _SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Any]]] = {
     "two-room": {"expert": TwoRoomExpert},
     "maze": {"expert": TwoRoomExpert},
     "push-t": {
         "pusher": lambda _, num, rng: PushTExplorer(num, rng),
-        # Four levels of noise, one an episode: what a push does is learned from near misses too.
+        # Four levels of noise, one per episode, so that the data also hold near misses.
         "pusher-varied": lambda _, num, rng: PushTExplorer(num, rng, noise=(0.0, 0.1, 0.2, 0.4)),
         "near-block": lambda _, num, rng: PushTNearBlock(num, rng),
     },
@@ -29,14 +29,14 @@ _SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Any]]] 
 
 
 def policies(world: str) -> tuple[str, ...]:
-    """Names of the policies that a world is collected with; the first is its default."""
+    """Names of a world's policies; the first is the default."""
     return (*_SCRIPTED.get(kind_of(world), {}), "random")
 
 
 def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator) -> Expert:
-    """A policy for `num` agents of a world, its noise included, all randomness from `rng`.
+    """A policy for `num` agents of a world, with noise; `rng` is its only randomness.
 
-    It may remember: one batch of episodes each. "random" draws evenly from the box of actions.
+    It may have memory, so make one for each batch of episodes. "random" draws uniform actions.
 
     Raises: ValueError if the world has no policy of that name.
     """
@@ -46,5 +46,4 @@ def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator
     if policy == "random":
         low, high = world.action_low, world.action_high
         return lambda states: rng.uniform(low, high, (len(states), len(low))).astype(np.float32)
-    act: Expert = _SCRIPTED[kind_of(world.name)][policy](world, num, rng).act
-    return act
+    return _SCRIPTED[kind_of(world.name)][policy](world, num, rng).act

@@ -1,6 +1,6 @@
-"""What a world must offer to be collected from, studied and evaluated on.
+"""The contract of a world: collection, study and evaluation need nothing else.
 
-Letters: N agents side by side that do not see each other, S state dims, A action dims.
+Letters: N independent agents, S state dims, A action dims.
 """
 
 from collections.abc import Callable
@@ -15,29 +15,29 @@ Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
 Expert = Callable[[Floats], Floats]
-"""A scripted way to goals it was told: states [N, S] -> actions [N, A], one raw step."""
+"""A scripted policy for given goals: states [N, S] -> actions [N, A], one raw step."""
 
 
 class Session(Protocol):
-    """N agents on their way, from the states they were started in."""
+    """N agents, started in given states."""
 
     def step(self, actions: Floats) -> Floats:
-        """Act once everywhere: [N, A] in the world's units -> states [N, S]."""
+        """Act once with every agent: [N, A] in the world's units -> states [N, S]."""
 
     def render(self, agents: NDArray[np.int64] | None = None) -> Pixels:
-        """Frames as they are now, of all agents or of those named: [n, 3, H, W]."""
+        """The present frames of all agents, or of those named: [n, 3, H, W]."""
 
     def close(self) -> None:
-        """Give back whatever runs behind the session; closing twice is harmless."""
+        """Release the resources of the session; closing twice is harmless."""
 
 
 class World(Protocol):
-    """The rules of a world: what a state is, where it may start, and what counts as arrived.
+    """The rules of a world: states, starts, and success.
 
-    A state is all there is: the same state, actions and versions give the same states again.
+    A state is complete: the same state, actions and versions give the same next states.
     """
 
-    name: str  #: what people call it, "two-room", "push-t", …
+    name: str  #: such as "two-room" or "push-t"
     image_size: int  #: side H = W of the frames
     state_dim: int  #: S
     action_dim: int  #: A, of one raw step
@@ -46,33 +46,33 @@ class World(Protocol):
     criterion: str  #: success in one line, with its source
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
-        """Where episodes may begin, all randomness from `rng`: [num, S]."""
+        """Starts of episodes, with all randomness from `rng`: [num, S]."""
 
     def start(self, states: Floats) -> Session:
-        """Put one agent into each state [N, S]."""
+        """A session with one agent in each state [N, S]."""
 
     def draw(self, states: Floats) -> Pixels:
-        """Pictures of states, of a goal for instance: [N, S] -> [N, 3, H, W], uint8."""
+        """Pictures of states, such as goals: [N, S] -> [N, 3, H, W], uint8."""
 
     def success(self, states: Floats, goals: Floats) -> Flags:
-        """Whether each state counts as its goal reached: [..., S], [..., S] -> [...]."""
+        """Whether each state reaches its goal: [..., S], [..., S] -> [...]."""
 
     def distance(self, states: Floats, goals: Floats) -> Floats:
         """How far each state is from its goal, in the unit `success` measures: [...]."""
 
     def idle(self, states: Floats) -> Floats:
-        """The actions [N, A] that change least: what doing nothing means here."""
+        """The actions [N, A] that change least."""
 
     def expert(self, goals: Floats) -> Expert | None:
-        """A scripted, noiseless way to the goals [N, S], or None where nobody has written one.
+        """A scripted policy without noise for the goals [N, S], or None if there is none.
 
-        It may remember things from step to step: make a new one for every attempt.
+        It may have memory: make a new one for every attempt.
         """
 
     def versions(self) -> dict[str, str]:
-        """Packages and rendering backend that decide what happens and how it looks."""
+        """Packages and renderer that determine results and pictures."""
 
 
 def kind_of(name: str) -> str:
-    """The rules behind a world's name: `maze-7` is a `maze`."""
+    """The world's name without its layout: `maze-7` is a `maze`."""
     return "maze" if name.startswith("maze-") else name

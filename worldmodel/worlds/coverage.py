@@ -1,4 +1,4 @@
-"""What a set of episodes covers: cells of the state space, and how much happens in a window."""
+"""Coverage of a set of episodes: visited cells of the state space, and motion in a window."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ _CELLS = 256  # of every grid: 16 × 16, or 256 along one dim
 class Grid(NamedTuple):
     """One or two dims of a state, cut into 256 cells."""
 
-    name: str  #: of what they say
+    name: str  #: of the dims
     dims: tuple[int, ...]  #: positions in the state
     low: float  #: lower edge
     high: float  #: upper edge
@@ -22,19 +22,19 @@ class Grid(NamedTuple):
 
 
 class Covered(NamedTuple):
-    """What was seen of one grid."""
+    """Coverage of one grid."""
 
     name: str  #: of the grid
     cells: int  #: cells visited, of 256
-    moved: float  #: median path from the first to the last state of a window, as the crow flies
+    moved: float  #: median distance between the first and the last state of a window
 
 
 class Coverage(NamedTuple):
-    """What episodes cover."""
+    """Coverage of a set of episodes."""
 
     grids: tuple[Covered, ...]  #: one record per grid of the world
     window: int  #: steps between a start and its goal
-    solved: float  #: fraction of windows whose first state already counts as the last one reached
+    solved: float  #: fraction of windows whose first state already reaches the last one
 
 
 _TURN = 2 * np.pi
@@ -60,11 +60,11 @@ GRIDS: dict[str, tuple[Grid, ...]] = {
         Grid("effector height", (43,), 0.0, 0.4),
     ),
 }
-"""What is counted in each world."""
+"""The grids of each world."""
 
 
 def coverage(world: World, episodes: list[Floats], window: int = 25) -> Coverage:
-    """Cells visited and windows solved at the start, over episodes of states [L, S] each.
+    """Visited cells, and windows solved at their start, over episodes of states [L, S].
 
     Raises: ValueError if no episode is longer than the window.
     """

@@ -1,4 +1,4 @@
-"""OGBench's cube: a robot arm over a table with one cube, ogbench behind it, and who moves it."""
+"""OGBench's cube: a robot arm over a table with one cube, and its policies."""
 
 import importlib
 from typing import Any
@@ -20,17 +20,17 @@ _QUATERNION = slice(17, 21)
 _EFFECTOR, _YAW, _CONTACT = slice(41, 44), 44, 46
 _READ = ("effector_pos", "effector_yaw", "gripper_opening", "gripper_contact")
 
-_OVER = np.array([0.0, 0.0, 0.18])  # a cube or a target, on the way to it
-_LIFTED = 0.16  # effector height from which one may travel
+_OVER = np.array([0.0, 0.0, 0.18])  # above a cube or a target, on the way to it
+_LIFTED = 0.16  # effector height for travel
 _NEAR, _AT = 0.04, 0.02
 _LYING = 0.03  # a cube's centre lower than this is on the table
 _HELD, _FREE = 0.5, 0.1  # gripper contact
 _TABLE = np.array([[0.3, -0.3], [0.55, 0.3]])  # where targets lie
-_AIR = np.array([[0.25, -0.35, 0.20], [0.6, 0.35, 0.35]])  # where the arm goes to in the end
+_AIR = np.array([[0.25, -0.35, 0.20], [0.6, 0.35, 0.35]])  # where the arm ends
 
 
 class _Simulator:
-    """OGBench's environment, its physics reset for every call."""
+    """OGBench's environment; every call resets its physics."""
 
     def __init__(self, image_size: int) -> None:
         _mujoco.choose_backend()
@@ -41,7 +41,7 @@ class _Simulator:
         self._env: Any = cube.CubeEnv(
             "single", ob_type="pixels", mode="data_collection", visualize_info=False, **size
         )
-        # A reset returns an observation, which is a picture: nobody has asked for one yet.
+        # A reset would draw a picture as its observation, which is not needed.
         self._env.compute_observation = lambda: None
         self._env.reset(seed=0)
         self._plain = image_size < _mujoco.PLAIN_BELOW
@@ -95,18 +95,18 @@ class _Simulator:
 
 
 class Cube(_mujoco.MujocoWorld):
-    """The single cube of OGBench, its arm drawn nearly transparent as its pixels are.
+    """The single cube of OGBench, with a nearly transparent arm as in its pixel tasks.
 
-    A state is the published `qpos` [21] and `qvel` [20], and behind them what a policy reads from
-    them: effector x, y, z and yaw, gripper opening and contact. Only the first 41 decide, so
-    published states of 41 dims are taken too. An action moves the effector by up to 5 cm along each
-    axis, turns it by up to 0.3 rad and opens or closes the gripper, for 0.05 s.
+    A state is the published `qpos` [21] and `qvel` [20], then the readings of a policy: effector x,
+    y, z and yaw, gripper opening and contact. Only the first 41 determine the future, so published
+    states of 41 dims are accepted. An action moves the effector by up to 5 cm along each axis,
+    turns it by up to 0.3 rad and opens or closes the gripper, for 0.05 s.
 
     Args:
         image_size: side of the frames, seen by the camera `front_pixels`; below 112 they are drawn
             without shadows, reflections and multisampling.
-        workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
-            this one, where importing triton after the first frame crashes.
+        workers: processes that simulate and draw, by default one per core up to 16; 0 uses this
+            process, where importing triton after the first frame crashes.
     Source: OGBench, `cube-single`; success as in its data collection mode and in
         stable-worldmodel's cube (LeWM, arXiv:2603.19312, Section 4).
     """
@@ -125,32 +125,31 @@ class Cube(_mujoco.MujocoWorld):
     distributions = ("ogbench", "dm_control", "mujoco", "numpy")
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
-        """Starts as OGBench draws them for its data: arm, cube and cube's angle anywhere."""
-        starts: Floats = self._workers.call("begin", rng.integers(0, 2**31, num))
-        return starts
+        """Starts as OGBench draws them for its data: arm, cube and cube's angle random."""
+        return self._workers.call("begin", rng.integers(0, 2**31, num))
 
     def success(self, states: Floats, goals: Floats) -> Flags:
         """Whether each cube is within the tolerance of its goal."""
         return self.distance(states, goals) <= self.tolerance
 
     def distance(self, states: Floats, goals: Floats) -> Floats:
-        """Distance of the cube from its goal, metres: [...]."""
+        """Distance of the cube from its goal in metres: [...]."""
         out: Floats = np.linalg.norm(states[..., CUBE] - goals[..., CUBE], axis=-1)
         return out.astype(np.float32)
 
     def expert(self, goals: Floats) -> Expert:
-        """The scripted picker without noise: the cube to its goal, where it lies or hangs."""
+        """The scripted picker without noise: the cube to its goal, on or above the table."""
         return CubePicker(goals[:, CUBE]).act
 
 
 class CubePicker:
-    """Picks each cube up, carries it to its target, lets go and moves the arm off.
+    """Picks each cube up, carries it to its target, releases it and moves the arm away.
 
-    The rules look at the present state alone, so a slip begins the grasp anew. Heights, thresholds
-    and gains are those of OGBench's Markovian oracle, which knows no target above the table.
+    The rules depend on the present state alone, so the grasp restarts after a slip. Heights,
+    thresholds and gains are those of OGBench's Markovian oracle, whose targets lie on the table.
 
-    A target [N, 3] above the table is held there. Cubes are turned to `yaws` [N] or left as they
-    are; the effectors go to `rests` [N, 3] in the end, or stay above the cube.
+    A cube is held at a target [N, 3] above the table. Cubes are turned to `yaws` [N], or not at
+    all; the effectors end at `rests` [N, 3], or above the cube.
     """
 
     def __init__(
@@ -195,20 +194,19 @@ class CubePicker:
 
         way = goal - effector
         length = np.linalg.norm(way, axis=-1, keepdims=True)
-        # At full speed until there: a slow end would be a long one.
+        # Full speed until close: slowing down earlier takes too long.
         move = np.where(length > _AT / 4, 2 * way / np.maximum(length, 1e-6), 5 * way)
         wanted = cube_yaw if self.yaws is None else _quarter(self.yaws, at_yaw)
         turn = np.where(which < 7, cube_yaw - at_yaw, wanted - cube_yaw)
         turn[placed] = 0.0
-        actions: Floats = np.column_stack([move, 3 * turn, gripper]).clip(-1, 1).astype(np.float32)
-        return actions
+        return np.column_stack([move, 3 * turn, gripper]).clip(-1, 1).astype(np.float32)
 
 
 class CubeCollector:
-    """The picker on its way to targets of its own, disturbed by noise: what `collect` runs.
+    """The picker with random targets and noise, for data collection.
 
-    Each arm's own standard deviation is drawn evenly up to `noise`; turning gets three times as
-    much of it, the gripper ten times. After `patience` steps a target is given up.
+    The noise of an arm has a standard deviation drawn evenly up to `noise`, three times as much for
+    turning and ten times for the gripper. A target is dropped after `patience` steps.
 
     Source: noise of stable-worldmodel's collection with OGBench's Markovian oracle.
     """
@@ -232,8 +230,7 @@ class CubeCollector:
             picker.yaws[new], picker.rests[new] = yaws[new], rests[new]
         self.age = np.where(new, 0, self.age + 1)
         noise = self.noise * self.rng.standard_normal(clean.shape)
-        out: Floats = np.clip(clean + noise, -1, 1).astype(np.float32)
-        return out
+        return np.clip(clean + noise, -1, 1).astype(np.float32)
 
     def _targets(self, num: int) -> tuple[Floats, Array, Array]:
         rng = self.rng
@@ -243,6 +240,6 @@ class CubeCollector:
 
 
 def _quarter(yaw: Array, near: Array) -> Array:
-    """The same cube face: `yaw` plus quarter turns, as close to `near` as can be."""
+    """`yaw` plus quarter turns, as close to `near` as possible: the same cube face."""
     quarter = np.pi / 2
     return near + (yaw - near + quarter / 2) % quarter - quarter / 2

@@ -1,7 +1,7 @@
-"""A maze of rooms and doors: Two-Room's disc, where a plan of 25 steps cannot see the way.
+"""A maze of rooms and doors for Two-Room's disc, too large for a plan of 25 steps.
 
-Nine rooms, joined by doors so that between any two there is one way. Which doors there are is the
-layout, a number that belongs to the state; layouts that nobody trained on are other numbers.
+Between any two of its nine rooms there is one way through doors. The layout of the doors is a
+number in the state; other numbers are layouts that a model was not trained on.
 """
 
 from functools import lru_cache
@@ -25,17 +25,17 @@ _SHIFTS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])  # columns, rows
 
 
 class Layout(NamedTuple):
-    """Which doors a maze has."""
+    """The doors of a maze."""
 
     right: Flags  #: [3, 2], a door from room (row, column) to (row, column + 1)
     down: Flags  #: [2, 3], a door from room (row, column) to (row + 1, column)
-    towards: Whole  #: [9, 9], the next room on the way from one room to another
-    rooms: Whole  #: [9, 9], how many doors lie between two rooms
+    towards: Whole  #: [9, 9], the next room from one room to another
+    rooms: Whole  #: [9, 9], doors between two rooms
 
 
 @lru_cache(maxsize=4096)
 def layout_of(number: int) -> Layout:
-    """The maze of that number, 0 to 2^20 − 1: a random tree of rooms, by a walk that backtracks."""
+    """The maze of a number, 0 to 2^20 − 1: a random tree of rooms, by a backtracking walk."""
     num = _ROOMS**2
     rng = np.random.default_rng([number, _ROOMS])
     joined = np.zeros((num, num), bool)
@@ -62,13 +62,11 @@ def layout_of(number: int) -> Layout:
     return Layout(joined[at[:, :-1], at[:, 1:]], joined[at[:-1], at[1:]], towards, rooms)
 
 
-@checked(layout="[0, inf)")
+@checked(layout=f"[0, {_LAYOUTS - 1}]")
 class Maze(DiscWorld):
     """The rules and the pictures of the maze.
 
-    A state is [x, y, layout]: the disc's centre, and the number of its maze.
-
-    A `layout` is the number of the only maze there is; None draws another for every start.
+    A state is [x, y, layout], centre and maze. `layout` fixes the maze; None draws one per start.
     """
 
     criterion = (
@@ -79,8 +77,7 @@ class Maze(DiscWorld):
     smallest = 32
 
     def __init__(self, image_size: int = 64, *, layout: int | None = None) -> None:
-        if layout is not None and not 0 <= layout < _LAYOUTS:
-            raise ValueError(f"layout must be from 0 to {_LAYOUTS - 1}, got {layout}")
+
         super().__init__(image_size)
         self.layout, self.name = layout, "maze" if layout is None else f"maze-{layout}"
         self._cell = self.size / _ROOMS
@@ -89,7 +86,7 @@ class Maze(DiscWorld):
         self._drawn = lru_cache(maxsize=1024)(self._draw_rooms)
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
-        """Places drawn evenly over all rooms, each in a maze of its own: [num, 3]."""
+        """Positions drawn evenly over all rooms, each in its own maze: [num, 3]."""
         layouts = rng.integers(_LAYOUTS, size=num)
         if self.layout is not None:
             layouts[:] = self.layout
@@ -98,22 +95,21 @@ class Maze(DiscWorld):
     def room(self, states: Floats) -> Whole:
         """Which of the nine rooms, row by row: [..., 3] -> [...]."""
         place = np.clip(states[..., :2] // self._cell, 0, _ROOMS - 1).astype(np.int64)
-        out: Whole = place @ np.array([1, _ROOMS])
-        return out
+        return place @ np.array([1, _ROOMS])
 
     def doors_between(self, states: Floats, goals: Floats) -> Whole:
-        """How many doors lie on the way: [N, 3], [N, 3] -> [N]."""
+        """Number of doors on the way: [N, 3], [N, 3] -> [N]."""
         ways = zip(_layouts(states), self.room(states), self.room(goals), strict=True)
         return np.array([layout.rooms[here, there] for layout, here, there in ways], np.int64)
 
     def waypoint(self, states: Floats, targets: Floats) -> Floats:
-        """The target, or a point before, in or behind the next door on the way to it: [N, 2]."""
+        """The target, or a point before, in or after the next door on the way: [N, 2]."""
         here, there = self.room(states), self.room(targets)
         ways = zip(_layouts(states), here, there, strict=True)
         following = np.array([layout.towards[a, b] for layout, a, b in ways])
         middle, ahead = self._middle(here), self._middle(following)
         way = np.sign(ahead - middle)
-        # Who stands in a door of another way than the one to go leaves it through the middle.
+        # An agent in a wrong door returns to the middle of the room first.
         offset = states[:, :2] - middle
         across = np.where(way == 0, offset, 0.0)
         lined_up = np.abs(across).max(-1) < 0.8 * self._gap
@@ -127,7 +123,7 @@ class Maze(DiscWorld):
         return np.where(stuck[:, None], home, out).astype(np.float32)
 
     def new_targets(self, rng: np.random.Generator, states: Floats, cross: float) -> Floats:
-        """Places to go to from `states`, in any room with probability `cross`: [N, 3]."""
+        """Targets from `states`, in any room with probability `cross`: [N, 3]."""
         places = self._places(rng, len(states))
         stay = rng.random(len(states)) >= cross
         here = self.room(states)
@@ -157,7 +153,7 @@ class Maze(DiscWorld):
         return np.column_stack([x, y, states[:, 2]]).astype(np.float32)
 
     def _along(self, at: Numbers, beside: Numbers, move: Numbers, doors: Flags) -> Numbers:
-        """Where a move along one axis ends: [N]; doors [N, rooms beside, walls on the way]."""
+        """The end of a move along one axis: [N]; doors [N, rooms beside, walls on the way]."""
         cell, reach, gap, low = self._cell, self._reach, self._gap, BORDER + self.radius
         to = np.clip(at + move, low, self.size - low).astype(np.float64)
         wall = np.clip(np.rint(to / cell).astype(np.int64), 1, _ROOMS - 1)
@@ -167,12 +163,11 @@ class Maze(DiscWorld):
         blocked = (np.abs(to - wall * cell) < reach) & ~through
         edge = np.where(at < wall * cell, wall * cell - reach, wall * cell + reach)
         to = np.where(blocked, edge, to)
-        # In a door of the other direction there is only the door's width to move in.
+        # In a door of the other direction the agent can only move within the door's width.
         nearest = np.clip(np.rint(beside / cell), 1, _ROOMS - 1) * cell
         in_door = np.abs(beside - nearest) < reach
         mine = (np.clip(at // cell, 0, _ROOMS - 1) + 0.5) * cell
-        out: Numbers = np.where(in_door, np.clip(to, mine - gap, mine + gap), to)
-        return out
+        return np.where(in_door, np.clip(to, mine - gap, mine + gap), to)
 
     def _empty(self, states: Floats) -> Pixels:
         return np.stack([self._drawn(int(number)) for number in states[:, 2]])

@@ -1,4 +1,4 @@
-"""A world by its name; what a world needs is imported when it is asked for."""
+"""Open a world by its name; its packages are imported at that time."""
 
 import importlib
 import inspect
@@ -13,24 +13,22 @@ from worldmodel.worlds.contract import World
 __all__ = ["WORLDS", "open_world"]
 
 WORLDS = ("two-room", "maze", "push-t", "reacher", "cube")
-"""Names that `open_world` knows; the first two need no package of their own. `maze-7` is the maze
-whose only layout is number 7."""
+"""Names that `open_world` knows; the first two need no further package. `maze-7` is the maze with
+layout 7 only."""
 
 
 @checked(workers="[0, inf)")
 def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -> World:
-    """The world of that name, or of your own class.
+    """The world of a name, or of your own class.
 
-    A class of your own, "package.module:Class", is called as `Class(image_size)`, with `workers=…`
-    if they are given, and offers all of `worldmodel.worlds.World`. Its module is looked for where
-    Python looks, and in the present folder. Importing it runs its code, so give no name here that a
-    file from elsewhere told you.
+    Your own class, "package.module:Class", is called as `Class(image_size)`, with `workers=…` if
+    given, and must offer all of `worldmodel.worlds.World`. Its module is searched on Python's path
+    and in the present folder. Importing it runs its code, so use no name from an untrusted file.
 
-    `workers` simulate and draw in worlds that go one agent at a time; None leaves it to the world.
+    `workers` simulate and draw in worlds that step one agent at a time; None: the world chooses.
 
     Raises: ValueError for another name, for workers in Two-Room, or naming what a class lacks;
-        ImportError naming the extra if a package is missing, and whatever the world raises where
-        it cannot draw.
+        ImportError naming the extra if a package is missing, and what a world raises.
     """
     options = {} if workers is None else {"workers": workers}
     if ":" in name:
@@ -60,7 +58,7 @@ def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
     try:
         found: Any = getattr(importlib.import_module(path), kind, None)
     except ModuleNotFoundError as error:
-        # A module that lacks one of its own imports says so itself.
+        # A missing import inside the module is another error.
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
             raise
         raise ValueError(f"env must name a module, there is none called {error.name!r}") from None

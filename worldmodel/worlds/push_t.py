@@ -1,4 +1,4 @@
-"""Push-T: a round agent, a block in the shape of a T, and gym-pusht behind them."""
+"""Push-T: a round agent and a block in the shape of a T, simulated by gym-pusht's physics."""
 
 import importlib
 import os
@@ -24,21 +24,20 @@ class PushT(BoxWorld):
     """The world of gym-pusht, with states and actions as in the published data.
 
     A state is [agent x, y, block x, y, angle in [0, 2π), agent velocity x, y], the published seven,
-    and behind them the block's velocity x, y and spin. Lengths are the world's, a square of 512, y
-    downwards. States of seven dims are taken too: their block is at rest. An action names a point
-    100 × action from the agent, held inside the square; a spring draws the agent towards it for a
-    tenth of a second. Of `workers` processes, which simulate, 0 means this one.
+    then the block's velocity x, y and spin. Lengths are the world's, a square of 512, y downwards.
+    States of seven dims are accepted, with a block at rest. An action names a point 100 × action
+    from the agent, kept inside the square; a spring pulls the agent towards it for a tenth of a
+    second. `workers` processes simulate; 0 means this one.
 
-    After every step the physics is set up anew from the state it has just reported. A simulator
-    that runs on keeps contact forces that no state holds, and where the agent is pressed into the
-    block a rounding error decides on which side it comes out.
+    Every step sets the physics up from the last reported state. A simulator that runs on keeps
+    contact forces that no state holds, and rounding errors then decide where an agent comes out.
 
-    The green T in the picture lies where gym-pusht draws it and is not the goal of a pair. At 512
-    pixels gym-pusht draws; every other size is drawn for many states at once by signed distances,
-    which differ from its shrunken raster by a sixth of a grey level on average.
+    The green T in the picture is where gym-pusht draws it; it is not the goal of a pair. At 512
+    pixels gym-pusht draws. Every other size is drawn for many states at once by signed distances,
+    which differ from its shrunken picture by a sixth of a grey level on average.
 
-    Source: gym-pusht; relative actions and success as in stable-worldmodel's Push-T
-        (LeWM, arXiv:2603.19312, Section 4), whose reset also lets a hundredth of a second pass.
+    Source: gym-pusht; relative actions and success as in stable-worldmodel's Push-T (LeWM,
+        arXiv:2603.19312, Section 4), whose reset also simulates a hundredth of a second.
     """
 
     name = "push-t"
@@ -62,8 +61,7 @@ class PushT(BoxWorld):
 
     def step(self, states: Floats, actions: Floats) -> Floats:
         """A tenth of a second, in the workers: [N, 10], [N, 2] -> [N, 10]."""
-        moved: Floats = self._workers.call("step", states, actions)
-        return moved
+        return self._workers.call("step", states, actions)
 
     def render(self, states: Floats) -> Pixels:
         """Pictures, in this process: [N, 10] -> [N, 3, H, W]."""
@@ -74,11 +72,11 @@ class PushT(BoxWorld):
         return self._pictures.draw(states)
 
     def renderer(self) -> str:
-        """Whose pictures these are."""
+        """Name of the renderer of this size."""
         return "pygame" if self.image_size == WORLD else "signed distances"
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
-        """Starts as gym-pusht draws them, everything at rest, none with the agent in the block."""
+        """Starts as gym-pusht draws them, at rest, with the agent outside the block."""
         states = np.zeros((num, self.state_dim), np.float32)
         todo = np.arange(num)
         while len(todo):
@@ -93,13 +91,12 @@ class PushT(BoxWorld):
         return self.distance(states, goals) < 1
 
     def distance(self, states: Floats, goals: Floats) -> Floats:
-        """The larger of the two differences, each as a multiple of its tolerance: [...]."""
+        """The larger of the two differences, in units of its tolerance: [...]."""
         position = np.linalg.norm(states[..., :4] - goals[..., :4], axis=-1)
         turn = np.abs(states[..., 4] - goals[..., 4]) % (2 * np.pi)
         angle = np.minimum(turn, 2 * np.pi - turn)
         worse = np.maximum(position / self.position_tolerance, angle / self.angle_tolerance)
-        out: Floats = worse.astype(np.float32)
-        return out
+        return worse.astype(np.float32)
 
     def clearance(self, states: Floats) -> NDArray[np.float64]:
         """Gap between agent and block, below 0 where they overlap: [N]."""
@@ -111,7 +108,7 @@ class PushT(BoxWorld):
         return PushTPusher(goals).act
 
     def _picture(self, state: Floats | None) -> Pixels:
-        """gym-pusht's own, of a state or of walls and the green T alone: [512, 512, 3]."""
+        """gym-pusht's picture of a state, or of walls and the green T alone: [512, 512, 3]."""
         env = self._env
         env._setup()
         if state is None:
@@ -121,16 +118,14 @@ class PushT(BoxWorld):
             env.agent.position, env.block.angle = values[:2], values[4]
             env.block.position = values[2:4]
             for body in (env.agent, env.block):
-                env.space.reindex_shapes_for_body(body)  # pictures show where the shapes last were
-        drawn: Pixels = env._get_img(env._draw(), WORLD, WORLD)
-        return drawn
+                env.space.reindex_shapes_for_body(body)  # or the picture is out of date
+        return env._get_img(env._draw(), WORLD, WORLD)
 
 
 class _Physics:
-    """gym-pusht's steps from any state, by Chipmunk's own functions in pymunk's library.
+    """gym-pusht's steps from any state, by direct calls of Chipmunk in pymunk's library.
 
-    Every step sets a space up anew, four fifths of whose time went into pymunk's objects. The same
-    calls in the same order without the objects give the same bits.
+    Every step sets a new space up, four times faster without pymunk's objects, with the same bits.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Scripted behaviour in Push-T: the T seen from itself, and who pushes it about.
+"""Scripted policies in Push-T, in the frame of the block.
 
-Lengths are the world's, a square of 512. In the block's own frame the origin is the middle of the
-bar's top, which is the position that states hold; the body turns about `CENTRE`.
+Lengths are the world's, a square of 512. The origin of the block's frame is the middle of the bar's
+top, the position in the states; the body turns about `CENTRE`.
 """
 
 import numpy as np
@@ -45,8 +45,7 @@ def clearance(points: Array) -> Array:
         beyond = np.abs(points - box[:2]) - box[2:]
         outside = np.linalg.norm(np.maximum(beyond, 0), axis=-1)
         gaps.append(outside + np.minimum(beyond.max(-1), 0))
-    gap: Array = np.minimum(*gaps)
-    return gap
+    return np.minimum(*gaps)
 
 
 def _turn(angle: Array) -> Array:
@@ -56,7 +55,7 @@ def _turn(angle: Array) -> Array:
 
 
 def _outline() -> tuple[Array, Array]:
-    """Where the agent can touch the T, and the direction in which it then pushes: [P, 2] each."""
+    """Contacts of the agent with the T, and the direction of its push: [P, 2] each."""
     points, inward = [], []
     for start, end in zip(_CORNERS, (*_CORNERS[1:], _CORNERS[0]), strict=True):
         a, b = np.array(start, float), np.array(end, float)
@@ -66,7 +65,7 @@ def _outline() -> tuple[Array, Array]:
         points += [a + t * along for t in spots]
         inward += [np.array([-along[1], along[0]])] * len(spots)  # clockwise, y downwards
     contacts, normals = np.stack(points), np.stack(inward)
-    # In the inner corners the agent would touch the other arm first.
+    # In the inner corners the agent touches the other arm first.
     free = clearance(contacts - AGENT * normals) > AGENT - 1e-6
     return contacts[free], normals[free]
 
@@ -75,15 +74,14 @@ CONTACTS, INWARD = _outline()
 
 
 class PushTPusher:
-    """Pushes each block to its goal pose and then walks to the goal's agent position.
+    """Pushes each block to its goal pose, then walks to the goal's agent position.
 
-    Damping stops the block between two steps, so a push moves it as a force moves a body at rest:
-    along the contact's normal, and about its centre by the lever. The pusher goes to the contact
-    whose motion lies closest to the one that is missing, and pushes until another contact is
-    clearly better.
+    Damping stops the block between two steps, so a push moves it like a force on a body at rest:
+    along the contact's normal, and about its centre by the lever. The pusher chooses the contact
+    whose motion is closest to the missing one, and keeps it until another one is clearly better.
 
-    Goals are states [N, >= 5]. The agent walks off once the block is within `settle` of its goal,
-    in lengths (a radian counts as 57.3); `stride` is the longest action on the way.
+    Goals are states [N, >= 5]. The agent leaves once the block is within `settle` of its goal, in
+    lengths (a radian counts as 57.3); `stride` is the longest action on the way.
     """
 
     def __init__(self, goals: Floats, *, settle: float = 6.0, stride: float = 0.6) -> None:
@@ -98,7 +96,7 @@ class PushTPusher:
         agent, position, angle = s[:, :2], s[:, 2:4], s[:, 4]
         shift, turn = self.missing(states)
         error = np.hypot(np.linalg.norm(shift, axis=-1), _LEVER * turn)
-        # Walking off must not begin and end at the same error.
+        # The thresholds to leave the block and to return differ.
         self.settled = np.where(self.settled, error < 2 * self.settle, error < self.settle)
 
         gain = self._gains(shift, turn, position, angle)
@@ -121,15 +119,14 @@ class PushTPusher:
         wanted = np.where(self.settled[:, None], self.goals[:, :2], wanted)
         target = np.where(pushing[:, None], wanted, self._around(agent, wanted, position, angle))
         actions = (np.clip(target, _LOW, _HIGH) - agent) / 100.0
-        # A push reaches further than it goes: the spring closes half of the gap within a step.
+        # A push aims further than it goes: the spring closes half of the gap per step.
         longest = np.where(pushing, 0.35, self.stride)
         length = np.linalg.norm(actions, axis=-1)
         actions = actions * np.minimum(1.0, longest / np.maximum(length, 1e-9))[:, None]
-        out: Floats = actions.astype(np.float32)
-        return out
+        return actions.astype(np.float32)
 
     def missing(self, states: Floats) -> tuple[Array, Array]:
-        """How the block must still move, in its own frame: shift of its centre [N, 2], turn [N]."""
+        """The block's missing motion in its own frame: shift of its centre [N, 2], turn [N]."""
         s = states.astype(np.float64)
         goal = to_world(
             np.broadcast_to(CENTRE, (len(s), 1, 2)), self.goals[:, 2:4], self.goals[:, 4]
@@ -139,7 +136,7 @@ class PushTPusher:
         return shift, turn
 
     def _gains(self, shift: Array, turn: Array, position: Array, angle: Array) -> Array:
-        """Part of the missing motion that each contact's own motion covers: [N, P]."""
+        """The part of the missing motion that a push at each contact makes: [N, P]."""
         lever = CONTACTS - CENTRE
         spin = (lever[:, 0] * INWARD[:, 1] - lever[:, 1] * INWARD[:, 0]) / MOMENT
         size = np.sqrt(1 + (_LEVER * spin) ** 2)
@@ -150,7 +147,7 @@ class PushTPusher:
         return np.where(out, -1e6, gain)
 
     def _around(self, agent: Array, target: Array, position: Array, angle: Array) -> Array:
-        """The target, or a point of the detour while the block lies in between: [N, 2]."""
+        """The target, or a point of the detour while the block is in between: [N, 2]."""
         both = to_block(np.stack([agent, target], 1), position, angle)
         a, b = both[:, 0], both[:, 1]
         along = np.linspace(0, 1, 24)[None, :, None]
@@ -168,13 +165,13 @@ class PushTPusher:
 
 
 class PushTExplorer:
-    """The pusher on its way to goals of its own, disturbed by noise: what `collect` runs.
+    """The pusher with random goals and noise, for data collection.
 
-    A goal lies a push or two from where the block is, so that most steps are spent in touch with
-    it. A new one is drawn when the old one is reached, or after `patience` steps.
+    A goal lies a push or two from the block, so that most steps are in contact. A new one is drawn
+    when the old one is reached, or after `patience` steps.
 
-    `noise` is the standard deviation of what is added to each component of an action, or several,
-    which the agents have in turn; the part `memory` of it stays from one step to the next.
+    `noise` is the standard deviation added to each component of an action, or several values, which
+    agents get in turn; the share `memory` of the noise stays from one step to the next.
     """
 
     def __init__(
@@ -197,7 +194,7 @@ class PushTExplorer:
         pusher, rng = self.pusher, self.rng
         there = np.linalg.norm(states[:, :2] - pusher.goals[:, :2], axis=-1) < 20
         new = (pusher.settled & there) | (self.age >= self.patience)
-        # Drawn for all: what happens to one must not move the others' random numbers.
+        # Drawn for all agents, so that their random numbers do not depend on each other.
         goals = self._goals(states)
         pusher.goals[new] = goals[new]
         pusher.contact[new], pusher.settled[new] = -1, False
@@ -215,7 +212,7 @@ class PushTExplorer:
 
 
 class PushTNearBlock:
-    """Random points, one a step, clipped to a square of half side `reach` around the block.
+    """Random points, one per step, clipped to a square of half side `reach` around the block.
 
     Source: rule and number of stable-worldmodel's WeakPolicy.
     """

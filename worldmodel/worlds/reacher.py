@@ -1,4 +1,4 @@
-"""Reacher: an arm of two links in the plane, dm_control behind it, and who moves it."""
+"""Reacher: dm_control's arm of two links in the plane, and its policies."""
 
 import importlib
 from functools import partial
@@ -16,7 +16,7 @@ _DAMPING = np.array([0.9, 0.2])
 
 
 class _Simulator:
-    """dm_control's physics, reset for every call."""
+    """dm_control's physics; every call resets it."""
 
     def __init__(self, image_size: int) -> None:
         _mujoco.choose_backend()
@@ -57,18 +57,18 @@ class _Simulator:
 
 
 class Reacher(_mujoco.MujocoWorld):
-    """The arm of dm_control's suite, without the target that its tasks draw.
+    """The arm of dm_control's suite, without the target of its tasks.
 
-    A state is [shoulder, wrist, their velocities], radians; the shoulder turns without end, the
+    A state is [shoulder, wrist, their velocities], radians; the shoulder turns without limit, the
     wrist stays within ±160°. An action is the torque at both joints for 0.02 s.
 
     Args:
         image_size: side of the frames; below 112 without shadows, reflections and multisampling.
-        workers: processes that simulate and draw, by default one per core up to 16; 0 does it in
-            this one, where importing triton after the first frame crashes.
+        workers: processes that simulate and draw, by default one per core up to 16; 0 uses this
+            process, where importing triton after the first frame crashes.
     Source: dm_control suite, `reacher`; the hidden target and success as in stable-worldmodel's
-        task `qpos_match` (LeWM, arXiv:2603.19312, Section 4), which fails the same pose on another
-        winding of the shoulder: that rule is "published" in `worldmodel.worlds.rules`.
+        task `qpos_match` (LeWM, arXiv:2603.19312, Section 4). That task refuses the same pose on
+        another winding of the shoulder: its rule is "published" in `worldmodel.worlds.rules`.
     """
 
     name = "reacher"
@@ -85,7 +85,7 @@ class Reacher(_mujoco.MujocoWorld):
     distributions = ("dm_control", "mujoco", "numpy")
 
     def sample_states(self, rng: np.random.Generator, num: int) -> Floats:
-        """Starts as dm_control draws them: any angles, at rest."""
+        """Starts as dm_control draws them: random angles, at rest."""
         states = np.zeros((num, self.state_dim), np.float32)
         states[:, 0] = rng.uniform(-np.pi, np.pi, num)
         states[:, 1] = rng.uniform(-self.wrist_limit, self.wrist_limit, num)
@@ -98,10 +98,9 @@ class Reacher(_mujoco.MujocoWorld):
     def distance(self, states: Floats, goals: Floats) -> Floats:
         """The larger of the two joints' differences, radians: [...]."""
         gap = states[..., :2] - goals[..., :2]
-        # The shoulder turns without end: the same pose lies on every winding.
+        # The shoulder turns without limit, so the same pose has many angles.
         shoulder = (gap[..., 0] + np.pi) % (2 * np.pi) - np.pi
-        out: Floats = np.maximum(np.abs(shoulder), np.abs(gap[..., 1])).astype(np.float32)
-        return out
+        return np.maximum(np.abs(shoulder), np.abs(gap[..., 1])).astype(np.float32)
 
     def expert(self, goals: Floats) -> Expert:
         """A spring and a damper at each joint."""
@@ -111,14 +110,13 @@ class Reacher(_mujoco.MujocoWorld):
 def steer(goals: Floats, states: Floats) -> Floats:
     """Torques [N, 2] of a spring and a damper, at states [N, 4] towards goals [N, >= 2]."""
     pull = _STIFFNESS * (goals[:, :2] - states[:, :2]) - _DAMPING * states[:, 2:4]
-    torques: Floats = np.clip(pull, -1, 1).astype(np.float32)
-    return torques
+    return np.clip(pull, -1, 1).astype(np.float32)
 
 
 class ReacherReach:
-    """N arms towards random poses; a new one when the old one is near, or after `patience` steps.
+    """Moves N arms to random poses; a new pose when near the old one, or after `patience` steps.
 
-    `noise` is the standard deviation of what is added to each torque.
+    `noise` is the standard deviation added to each torque.
     """
 
     def __init__(

@@ -1,6 +1,5 @@
-"""Frames that are drawn when they are asked for: states travel, pictures are made on the spot."""
+"""Frames that are drawn from states when they are read."""
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -15,12 +14,12 @@ __all__ = ["RenderedFrames"]
 class RenderedFrames(StoredFrames):
     """R frames (`worldmodel.data.Frames`) that a world draws from R states [R, S].
 
-    A picture of 224 × 224 has as many bytes as some four thousand states of Push-T: where a world
-    draws as fast as a model learns, nothing but states needs to be stored.
+    A picture of 224 × 224 has as many bytes as some four thousand states of Push-T. If a world
+    draws as fast as a model trains, only the states need to be stored.
 
     Args:
-        world: which draws. A picklable function that makes one is called once in every process
-            that reads frames, as the workers of a DataLoader do; none of them shares a simulator.
+        world: draws the frames. A picklable function that makes a world is called once in every
+            process that reads frames, such as a DataLoader's workers.
         states: [R, S].
     """
 
@@ -32,13 +31,10 @@ class RenderedFrames(StoredFrames):
         super().__init__(len(states), (3, *[here.image_size] * 2), channels_last=False)
 
     def _here(self) -> World:
-        """The world of this process; a fork must not draw with that of its parent."""
+        """The world of this process; a forked process makes its own."""
         if not callable(self._world):
             return self._world
-        if self._source is None or self._source[0] != os.getpid():
-            self._source = os.getpid(), self._world()
-        world: World = self._source[1]
-        return world
+        return self._own(self._world)
 
     def _read(self, rows: NDArray[np.int64]) -> Pixels:
         once, place = np.unique(rows, return_inverse=True)

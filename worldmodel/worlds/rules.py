@@ -1,4 +1,4 @@
-"""When a goal counts as reached: a world's own rule, and others that published figures count by."""
+"""Success rules: a world's own, and those of published figures."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Rule(NamedTuple):
     criterion: str
     success: Callable[[Floats, Floats], Flags]
     hold: int = 1  #: steps in a row
-    pairs: Callable[[Floats, Floats], Flags] | None = None  #: which pairs are a task; None: all
+    pairs: Callable[[Floats, Floats], Flags] | None = None  #: which pairs are allowed; None: all
 
     def met(self, states: Floats, goals: Floats) -> Flags:
         """Whether the rule is met after each of T steps: [N, T, S], [N, S] -> [N, T]."""
@@ -28,25 +28,22 @@ class Rule(NamedTuple):
 
 
 def _gap(states: Floats, goals: Floats, part: slice = slice(None)) -> Floats:
-    out: Floats = np.linalg.norm(states[..., part] - goals[..., part], axis=-1)
-    return out
+    return np.linalg.norm(states[..., part] - goals[..., part], axis=-1)
 
 
 def _turn(states: Floats, goals: Floats) -> Floats:
     """The smaller angle between two directions."""
-    out: Floats = np.abs((states - goals + np.pi) % (2 * np.pi) - np.pi)
-    return out
+    return np.abs((states - goals + np.pi) % (2 * np.pi) - np.pi)
 
 
 def _fingertip(states: Floats) -> Floats:
-    """Where both links of 12 cm end: [..., 4] -> [..., 2]."""
+    """End of the two links of 12 cm: [..., 4] -> [..., 2]."""
     angles = np.stack([states[..., 0], states[..., 0] + states[..., 1]], -1)
-    tip: Floats = 0.12 * np.stack([np.cos(angles), np.sin(angles)], -1).sum(-2)
-    return tip
+    return 0.12 * np.stack([np.cos(angles), np.sin(angles)], -1).sum(-2)
 
 
 def _cube_turn(states: Floats, goals: Floats) -> Floats:
-    """The smallest angle to any of the 24 ways in which a cube looks as its goal does."""
+    """The smallest angle to any of the cube's 24 equivalent orientations."""
     from scipy.spatial.transform import Rotation
 
     now, then = (
@@ -54,17 +51,15 @@ def _cube_turn(states: Floats, goals: Floats) -> Floats:
         for part in (states, goals)
     )
     same = (now.inv() * then).as_quat() @ Rotation.create_group("O").as_quat().T
-    turn: Floats = 2 * np.arccos(np.abs(same).max(-1).clip(max=1)).reshape(states.shape[:-1])
-    return turn
+    return 2 * np.arccos(np.abs(same).max(-1).clip(max=1)).reshape(states.shape[:-1])
 
 
 def _other_room(states: Floats, goals: Floats) -> Flags:
-    out: Flags = (states[..., 0] > 112) != (goals[..., 0] > 112)
-    return out
+    return (states[..., 0] > 112) != (goals[..., 0] > 112)
 
 
 REST = {"push-t": slice(5, None), "reacher": slice(2, 4), "cube": slice(21, 41)}
-"""Velocities in a state, which CLEAR's starts do not have."""
+"""Velocities in a state; CLEAR starts at rest."""
 
 _DEGREE = np.pi / 180
 _CLEAR = "as in CLEAR-LeWM v0.9, Strict"
@@ -110,9 +105,9 @@ RULES: dict[str, dict[str, Rule]] = {
         ),
     },
 }  # fmt: skip
-"""By world, then by name; what is not here is the world's own."""
+"""By world, then by name, without the world's own rule."""
 
 
 def rules_of(world: World) -> dict[str, Rule]:
-    """The world's own rule, "own", and the others there are for it."""
+    """The world's own rule, "own", and its published ones."""
     return {"own": Rule(world.criterion, world.success)} | RULES.get(kind_of(world.name), {})

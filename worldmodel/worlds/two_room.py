@@ -1,4 +1,4 @@
-"""Two-Room: a disc, two rooms, a wall and a door; one agent for gymnasium, and noisy walkers."""
+"""Two-Room: a disc, two rooms, a wall and a door; a gymnasium-like environment, and walkers."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ class TwoRoom(DiscWorld):
         return states.astype(np.float32)
 
     def waypoint(self, states: Floats, targets: Floats) -> Floats:
-        """The target, or the near or far mouth of the door while the wall is in between."""
+        """The target, or the near or far side of the door if the wall is in between."""
         _, _, left, right = self.limits()
         centre, half = self.door
         side, target_side = self.room(states), self.room(targets)
@@ -72,7 +72,7 @@ class TwoRoom(DiscWorld):
         return (states[..., 0] > self.size / 2).astype(np.int64)
 
     def new_targets(self, rng: np.random.Generator, states: Floats, cross: float) -> Floats:
-        """Places to go to from `states`, in the other room with probability `cross`: [N, 2]."""
+        """Targets from `states`, in the other room with probability `cross`: [N, 2]."""
         targets = self.sample_states(rng, len(states))
         room = self.room(states)
         wanted = np.where(rng.random(len(states)) < cross, 1 - room, room)
@@ -81,7 +81,7 @@ class TwoRoom(DiscWorld):
         return targets
 
     def limits(self) -> tuple[float, float, float, float]:
-        """Lowest and highest centre along an axis, and the centre's two edges at the wall."""
+        """Lowest and highest coordinate of the centre, and its left and right limit at the wall."""
         low, reach = BORDER + self.radius, THICKNESS / 2 + self.radius
         return low, self.size - low, self.size / 2 - reach, self.size / 2 + reach
 
@@ -103,10 +103,10 @@ class TwoRoom(DiscWorld):
 
 @checked()
 class TwoRoomEnv:
-    """One agent of Two-Room behind gymnasium's `reset` and `step`.
+    """One agent of Two-Room with gymnasium's `reset` and `step`.
 
-    Observations are frames [H, W, 3], uint8; `info` carries "state" and "goal", each [2].
-    Reward is 1 on the step that reaches the goal, which also terminates the episode.
+    Observations are frames [H, W, 3], uint8; `info` carries "state" and "goal", each [2]. The step
+    that reaches the goal has reward 1 and terminates the episode.
     """
 
     def __init__(self, image_size: int = 64) -> None:
@@ -117,7 +117,7 @@ class TwoRoomEnv:
     def reset(
         self, *, seed: int | None = None, options: dict[str, Floats] | None = None
     ) -> tuple[Pixels, dict[str, Any]]:
-        """Start anew; `options` may fix "state" and "goal", each [2] in world units, no others."""
+        """Start an episode; `options` may set "state" and "goal", each [2] in world units."""
         if seed is not None:
             self.rng = np.random.default_rng(seed)
         drawn = {name: self.world.sample_states(self.rng, 1)[0] for name in ("state", "goal")}
@@ -139,8 +139,7 @@ class TwoRoomEnv:
 
     def render(self) -> Pixels:
         """The current frame, [H, W, 3]."""
-        out: Pixels = self.world.render(self.state[None])[0].transpose(1, 2, 0)
-        return out
+        return self.world.render(self.state[None])[0].transpose(1, 2, 0)
 
     def _info(self) -> dict[str, Any]:
         return {"state": self.state.copy(), "goal": self.goal.copy()}
@@ -149,10 +148,10 @@ class TwoRoomEnv:
 @checked(noise="[0, inf)", repeat="[0, 1]", cross="[0, 1]", bump="[0, 1]")
 @dataclass
 class TwoRoomExpert:
-    """A scripted, noisy walker, in Two-Room or a maze: to a random target, through the doors.
+    """A scripted walker with noise, in Two-Room or a maze: to a random target, through doors.
 
-    A new target is drawn when the old one is reached. Noise and repeats make sure that the data
-    hold more than straight lines; a model that never saw the wall stop anybody plans through it.
+    A new target is drawn when the old one is reached. Noise and repeats make the data more than
+    straight lines. With `bump` it also walks into walls, so that a model sees them.
     """
 
     world: DiscWorld
@@ -162,7 +161,7 @@ class TwoRoomExpert:
     noise: float = 0.3  #: standard deviation of what is added to each component of an action
     repeat: float = 0.05  #: probability of repeating the last action
     cross: float = 0.6  #: probability that a new target lies in another room
-    bump: float = 0.0  #: probability of walking to a new target straight, wall or no wall
+    bump: float = 0.0  #: probability of walking straight to a new target, even into a wall
 
     def __post_init__(self) -> None:
         self.targets = np.full((self.num, self.world.state_dim), np.nan, np.float32)
@@ -174,7 +173,7 @@ class TwoRoomExpert:
         """Actions [N, 2] in [−1, 1] for the states [N, S]."""
         world, rng = self.world, self.rng
         done = ~(world.distance(states, self.targets) >= world.speed)
-        # Who runs into the wall gives up after 20 steps on average.
+        # An agent that walks straight gives up after 20 steps on average.
         done |= self.bumping & (rng.random(len(states)) < 0.05)
         if done.any():
             self.targets[done] = world.new_targets(rng, states[done], self.cross)
@@ -190,7 +189,7 @@ class TwoRoomExpert:
 
 
 class Walks(NamedTuple):
-    """Recorded behaviour, equally long: T + 1 states around T actions."""
+    """Recorded episodes of equal length: T + 1 states around T actions."""
 
     states: Floats  #: [E, T + 1, S], world units
     actions: Floats  #: [E, T, 2]; `actions[:, t]` leads from `states[:, t]` to `states[:, t + 1]`
@@ -198,7 +197,7 @@ class Walks(NamedTuple):
 
 @checked(bump="[0, 1]")
 def collect(world: DiscWorld, num: int, length: int, seed: int, *, bump: float = 0.0) -> Walks:
-    """Let the noisy expert walk `num` episodes of `length` actions, both positive."""
+    """Record `num` episodes of `length` actions by the noisy walker, both positive."""
     rng = np.random.default_rng(as_seed(seed) % 2**64)
     expert = TwoRoomExpert(world, num, rng, bump=bump)
     states, actions = [world.sample_states(rng, num)], []

@@ -1,4 +1,4 @@
-"""The kernels in Triton. Nothing else imports triton, and this only where it is used."""
+"""The Triton kernels. No other file imports triton."""
 
 from sigreg._kernels.ecf_triton.launch import gaussian_directions, loss
 

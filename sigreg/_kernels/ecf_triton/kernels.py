@@ -1,9 +1,9 @@
 """The Triton kernels of the characteristic function: sums, loss and weights, gradient.
 
 Letters: G batches, N samples, M directions, K knots. A pair of centres serves 16 knots beside the
-base, k = b + 1 … b + 16 with b = 16·pair, from 32 products of features: cosines and sines, doubled
-because 2 cos 2θ = 2 − (2 sin θ)² and its like are then one instruction each. The halves and
-quarters that this leaves are put right once per sum, not once per projection.
+base, k = b + 1 … b + 16 with b = 16·pair, from 32 products of features. The features are doubled
+cosines and sines, because 2 cos 2θ = 2 − (2 sin θ)² and similar steps are then one instruction. The
+resulting factors of 2 and 4 are corrected once per sum, not once per projection.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -22,8 +22,8 @@ def _signed(a, sign):
 def _double_sincos(x, scale, SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr):
     """2 sin and 2 cos of scale·SPACING·x; HIGH + LOW is SPACING / π in two float32.
 
-    x in half turns, less the nearest whole number of them in one fused step, so that the angle is
-    not rounded before it is small; then minimax polynomials on a quarter turn both ways.
+    x is taken in half turns, minus the nearest whole number in one fused step, so that the angle is
+    small before it is rounded; then minimax polynomials on a quarter turn both ways.
     """
     if x.dtype == tl.float64:
         theta = x * scale * SPACING
@@ -36,7 +36,7 @@ def _double_sincos(x, scale, SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.
         sign = turns.to(tl.int32, bitcast=True) << 31
         turns = turns - 12582912.0
         r = tl.fma(x, low, tl.fma(x, high, -turns))
-        # Beyond 2²² half turns float32 holds no phase: any finite answer will do; NaN stays.
+        # Beyond 2²² half turns float32 has no phase, and any finite result will do. NaN stays NaN.
         r = tl.where(tl.abs(r) > 1.0, 0.0, r)
         u = r * r
         s = tl.fma(u, 0.15501057446145774, -1.1964357117977156)
@@ -90,7 +90,7 @@ def features(
 
 @triton.jit
 def four(a, b, c, d):
-    """[..., 2, 2] of four tensors: a thread that holds an element of each holds the four."""
+    """Join four tensors into [..., 2, 2]; each thread holds its element of all four."""
     return tl.join(tl.join(a, b), tl.join(c, d))
 
 
@@ -102,7 +102,7 @@ def four_times(a):
 
 @triton.jit
 def products(add_to, centres, d1, d2, d3, d4, t1, t2, t3):
-    """add_to [..., 2, 2, 2, 2, 2] and the 32 products of the centres with 1, d1 … d4, t1 … t3."""
+    """Add the 32 products of the centres with 1, d1 … d4, t1 … t3 to [..., 2, 2, 2, 2, 2]."""
     twice = tl.join(centres, centres)
     twice = tl.join(twice, twice)
     one = tl.full(d1.shape, 1.0, d1.dtype)
@@ -113,7 +113,7 @@ def products(add_to, centres, d1, d2, d3, d4, t1, t2, t3):
 
 @triton.jit
 def _place(M, N, samples, splits, BLOCK_M: tl.constexpr):
-    """Directions, first sample, end, split and batch: only a grid's first axis may be long."""
+    """Directions, first sample, end, split and batch; only the first axis of a grid may be long."""
     pid = tl.program_id(0)
     blocks = tl.cdiv(M, BLOCK_M)
     m = (pid % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -131,8 +131,8 @@ def sums_kernel(
 ):  # fmt: skip
     """The 32 products summed over one program's samples, into out [G, splits, 32·pairs, M].
 
-    x is [G, N, M]. A thread owns a direction, its neighbour the next: a row of x is read in whole
-    lines, sums stay in registers, and nothing is exchanged until the samples are through.
+    x is [G, N, M]. A thread owns a direction and its neighbour the next, so a row of x is read in
+    whole lines. Sums stay in registers until all samples are done.
     """
     m, start, end, split, batch = _place(M, N, samples, splits, BLOCK_M)
     live_m = (m < M)[None, :]
@@ -146,7 +146,7 @@ def sums_kernel(
     sums = four_times(four_times(zero))
     sums = tl.join(sums, sums)
     whole = start + (end - start) // ROWS * ROWS
-    # The next x is on its way while this one is worked on.
+    # The next x is loaded while this one is processed.
     x = tl.load(at, mask=live_m & (start + row < end)[:, None], other=0.0)
     for first in tl.range(start, whole, ROWS, loop_unroll_factor=2):
         at += ROWS * M
@@ -159,7 +159,7 @@ def sums_kernel(
             centres = centres * four_times(share)
         sums = products(sums, centres, d1, d2, d3, d4, t1, t2, t3)
         x = ahead
-    # What does not fill a step.
+    # The samples that do not fill a step.
     counts = whole + row < end
     share = counts.to(out_ptr.dtype.element_ty)
     if shares_ptr is not None:
@@ -206,8 +206,8 @@ def finish_kernel(
 ):  # fmt: skip
     """Loss [G, blocks], and weights [G, pairs, 34, M], from the sums [G, splits, 32·pairs, M].
 
-    Weights of a pair's 32 products and its base's cosine and sine, times the number of ranks, by
-    which DDP and FSDP will divide. Directions from `known` on are padding and weigh nothing.
+    The weights are those of a pair's 32 products and of its base's cosine and sine, times the
+    number of ranks, by which DDP and FSDP divide. Directions from `known` on are padding.
     """
     pid = tl.program_id(0)
     blocks = tl.cdiv(M, BLOCK_M)
@@ -284,7 +284,7 @@ def pull_kernel(
     SPACING: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, FIRST: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of x by one pair's weights, stored (FIRST) or added to out [G, N, M]."""
+    """Gradient of x by the weights of one pair, stored (FIRST) or added to out [G, N, M]."""
     m, start, end, _, batch = _place(M, N, samples, splits, BLOCK_M)
     live_m = (m < M)[None, :]
     row = tl.arange(0, ROWS)
@@ -293,7 +293,7 @@ def pull_kernel(
     scale = zero + 1.0
     if scale_ptr is not None:
         scale = tl.load(scale_ptr + m[None, :], mask=live_m, other=0.0) + zero
-    # Every warp loads its own copy: rows of threads, not one row that would be handed around.
+    # Every warp loads its own copy, so that no row is exchanged between warps.
     w = weights_ptr + (batch * pairs + pair) * 34 * M + m[None, :] + row[:, None] * 0
     live_w = live_m & (row >= 0)[:, None]
     w0, w1 = _weights(w, M, live_w), _weights(w + M, M, live_w)
@@ -359,17 +359,17 @@ def product_kernel(
     PARTS: tl.constexpr, ADD: tl.constexpr, INTERPRET: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """out [P, Q] = a [P, D] @ b [D, Q], or added to it; b is bfloat16, PARTS says what a is.
+    """out [P, Q] = a [P, D] @ b [D, Q], or added to it; b is bfloat16, a has PARTS such parts.
 
-    a is cut into bfloat16 parts as it arrives, the smallest multiplied first. Tensor cores cut off
-    where they add, so steps are added up outside of them.
+    a is split into bfloat16 parts as it is loaded; the smallest is multiplied first. Tensor cores
+    truncate when they add, so steps are added outside of them.
     """
     pid = tl.program_id(0)
     columns = tl.cdiv(Q, BLOCK)
     p = (pid // columns) * BLOCK + tl.arange(0, BLOCK)
     q = (pid % columns) * BLOCK + tl.arange(0, BLOCK)
     d = tl.arange(0, BLOCK_D)
-    # Beyond the end it reads another row, and nothing is stored: one condition less per load.
+    # Beyond the end it reads another row and stores nothing, which saves a condition per load.
     at_a = a_ptr + (p % P).to(tl.int64)[:, None] * stride_a + d[None, :]
     at_b = b_ptr + d[:, None] * stride_bd + (q % Q)[None, :] * stride_bq
     total = tl.zeros([BLOCK, BLOCK], tl.float32)

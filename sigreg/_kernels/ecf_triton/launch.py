@@ -1,8 +1,7 @@
-"""The launches: projections, sums, loss and weights, gradients of the projections and of z; draws.
+"""The launches: projections, sums, loss and weights, gradients of projections and z; draws.
 
-With k = p ± j, a sample adds the products of (cos pθ, sin pθ) with (1, cos jθ, sin jθ) for each of
-two centres p, and its gradient is the same products weighted. More than 17 knots take one launch
-per pair of centres.
+With k = p ± j, a sample adds the products of (cos pθ, sin pθ) with (1, cos jθ, sin jθ) for two
+centres p; its gradient is the same products, weighted. Each pair of centres takes a launch.
 """
 
 import contextlib
@@ -45,7 +44,7 @@ class Card(NamedTuple):
 
 @functools.cache
 def card(device: torch.device) -> Card:
-    """The card of a device; the interpreter's for the CPU."""
+    """The properties of a device; the CPU gets those of the interpreter."""
     if device.type != "cuda":
         return Card(1, 0, True)
     driver = triton.runtime.driver.active
@@ -56,7 +55,7 @@ def card(device: torch.device) -> Card:
 
 
 def on_device(like: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Launch on the tensor's card, whichever is current; without one only the interpreter runs."""
+    """Launch on the tensor's GPU, whichever is current; on a CPU only the interpreter runs."""
     if like.is_cuda:
         return torch.cuda.device(like.device)
     if not INTERPRET:
@@ -68,16 +67,16 @@ def on_device(like: Tensor) -> contextlib.AbstractContextManager[object]:
 
 
 def _launch(kernel: Any, programs: int, *arguments: Any, warps: int, **constants: Any) -> None:
-    """Start programs; a product and a sum are one instruction only where a kernel says so."""
+    """Start programs; only an explicit fma fuses a product and a sum."""
     constants |= {"num_warps": warps, "num_stages": 3}
     if type(arguments[0]) is Tensor:
         kernel[(programs,)](*arguments, enable_fp_fusion=False, **constants)
-    else:  # A compiler records the launch. It takes no such option.
+    else:  # A compiler records the launch, which takes no such option.
         torch.library.wrap_triton(kernel)[(programs,)](*arguments, **constants)
 
 
 def loss(problem: Problem) -> Answer:
-    """The answer to a problem: sums, one message between ranks, loss and weights, gradients."""
+    """Answer a problem: sums, one message between ranks, loss and weights, gradients."""
     with on_device(problem.z):
         return _loss(problem)
 
@@ -124,7 +123,7 @@ def _whole(parts: list[Tensor]) -> Tensor:
 
 
 def _aligned(block: Directions) -> Directions:
-    """The same, and zeros, so that D and M are multiples of 16."""
+    """The same directions, padded with zeros so that D and M are multiples of 16."""
     rows, scale = aligned(block.rows, 16), block.scale
     assert scale is not None
     more = len(rows) - len(scale)
@@ -139,7 +138,7 @@ def _times(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
 
 
 def _project(z: Tensor, block: Directions, problem: Problem) -> Tensor:
-    """z @ rowsᵀ, [G, N, M]: their scale comes later."""
+    """z @ rowsᵀ, [G, N, M], without the scale of the rows."""
     num = len(block.rows)
     x = torch.empty(len(z), num, dtype=problem.rule.weight.dtype, device=z.device)
     return _times(z, block.rows.T, x).view(*problem.z.shape[:2], num)
@@ -173,7 +172,7 @@ def _finish(
 
 
 def _pull(x: Tensor, block: Directions, weights: Tensor, problem: Problem) -> Tensor:
-    """Gradient with respect to x [G, N, M], in its memory where one launch gives all of it."""
+    """Gradient with respect to x [G, N, M], in place where one launch computes all of it."""
     if not x.shape[1]:
         return x
     out = torch.empty_like(x) if _pairs(problem) > 1 else x
@@ -203,7 +202,7 @@ def _pairs(problem: Problem) -> int:
 
 
 def _splits(x: Tensor) -> tuple[int, int]:
-    """Into how many parts the samples of x go, and their size: as many programs as are resident."""
+    """The number of parts of the samples of x, and their size: all programs are resident."""
     groups, n, num = x.shape
     blocks = groups * triton.cdiv(num, _BLOCK_M)
     splits = max(1, _PROGRAMS_PER_SM * card(x.device).processors // blocks)
@@ -215,8 +214,7 @@ def _splits(x: Tensor) -> tuple[int, int]:
 def aligned(a: Tensor, rows: int = 1) -> Tensor:
     """a [P, D], or a copy whose rows can be read 16 bytes at a time, filled with zeros.
 
-    D becomes a multiple of 16 and P one of `rows`. A copy costs less than loads of one number each,
-    and leaves one variant of the kernel to check.
+    D becomes a multiple of 16 and P one of `rows`. A copy costs less than unaligned loads.
     """
     across, down = -a.shape[1] % 16, -a.shape[0] % rows
     if across or down:
@@ -228,9 +226,9 @@ def aligned(a: Tensor, rows: int = 1) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
-    """out [P, Q], in float32: a [P, D] @ b [D, Q], or added to it, as exact as in float32.
+    """out [P, Q], in float32: a [P, D] @ b [D, Q], or added to it, with the accuracy of float32.
 
-    b is bfloat16 and a not float64, both as `aligned` gives them, b or its transpose in both axes.
+    b is bfloat16 and a not float64, both as `aligned` gives them; b may be transposed.
     """
     rows, columns = out.shape
     if not rows:
@@ -248,7 +246,7 @@ def product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
 
 
 def gaussian_directions(num: int, dim: int, seed: int, step: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and scale of `sigreg.directions.draw` on the step's GPU, to the last bit."""
+    """Rows and scale of `sigreg.directions.draw` on the step's GPU, with the same bits."""
     weyl, mix_a, mix_b = HASH
     # As integers: an interpreter without bfloat16 stores them as they are.
     table = quantiles(step.device).view(torch.int16)
@@ -263,8 +261,7 @@ def gaussian_directions(num: int, dim: int, seed: int, step: Tensor) -> tuple[Te
     return out.view(torch.bfloat16), scale
 
 
-# An operator of its own: what other ranks add comes in a message, which no compiler sees through,
-# and this one can be made only where triton is.
+# A second operator: compilers cannot trace messages between ranks, and this one needs triton.
 loss_triton_op: Any = torch.library.triton_op(
     "sigreg::loss_triton", function_of({"triton": loss}), mutates_args=()
 )

@@ -68,6 +68,7 @@ class Guide(NamedTuple):
         planner, learner, sources = self.planner, self.learner, self.planner.sources
         toward, H = self._toward(z_goal), self.horizon
         rest = self.bounds.from_environment(z_goal.new_zeros(self.actions.shape[-1]))
+        rest = rest.clamp(*self.bounds.box(rest))  # a box need not hold zero
 
         def advise(futures: Futures, frames: Tensor) -> tuple[goals.Goal, Tensor, Tensor]:
             z = futures.z[:, -1].to(z_goal)

@@ -32,8 +32,8 @@ _LEARNERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "gcivl": (GCIVL, {}), "gciql": (GCIQL, {}), "hiql": (HIQL, {}),
 }  # fmt: skip
 _READ = {
-    "out", "data", "pixels", "action", "init_from", "objective", "learner", "model", "device",
-    "steps", "batch_size", "learning_rate", "seed", "config", "debug",
+    "out", "data", "pixels", "action", "world", "render", "init_from", "objective", "learner",
+    "model", "device", "steps", "batch_size", "learning_rate", "seed", "config", "debug",
 }  # fmt: skip
 _SETTINGS, _REPORT = "train.json", "report.json"
 _HIDDEN = [256, 256]  # widths that a processor trains in minutes, half of OGBench's

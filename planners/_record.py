@@ -63,7 +63,7 @@ def take_apart(record: Any) -> dict[str, Tensor]:
 
 
 def put_together(like: RecordT, tensors: Mapping[str, Tensor], device: torch.device) -> RecordT:
-    """A record like `like`, filled with what `take_apart` gave; None takes whatever is there."""
+    """A record like `like`, filled with the result of `take_apart`; None accepts anything."""
 
     def visit(name: str, value: Any) -> Any:
         if isinstance(value, Tensor) or (value is None and name in tensors):

@@ -64,15 +64,13 @@ class MPC(Generic[StateT]):
     b is a function of (seed, b, t) and of the costs. LeWM: H 5, 30 iterations, execute 5, block 5.
 
     With `committed=c` the environment executes the first c actions of every plan while it is
-    computed, and `act` returns the next ones. An episode begins with c idle actions: zero in the
-    environment's units, or the nearest that `bounds` allow.
+    computed, and `act` returns the next ones. An episode begins with c idle actions.
 
     `record` holds the whole state; it can be kept, sent to another thread, and set again. `last` is
     the `Plan` of the last call of `act`, in planning units; None before the first.
 
     Raises: ValueError on a number out of range, TypeError on an argument of another type.
-    Warns: RuntimeWarning in the first `act`, if the cost looks at the last step alone (see `Cost`)
-        and the controller executes less than its plan.
+    Warns: RuntimeWarning if the cost looks at the last step alone and `act` executes only a part.
     """
 
     method: Method[StateT]  #: Which planner.
@@ -82,7 +80,7 @@ class MPC(Generic[StateT]):
     #: Of each `act`, or a function of the control step since any problem began.
     iterations: int | Callable[[int], int]
     execute: int = 1  #: Actions to return per call, in [1, horizon − committed].
-    committed: int = 0  #: c, actions executed while a plan is computed.
+    committed: int = 0  #: c, actions executed while a plan is computed; idle is 0, inside `bounds`.
     #: Allowed actions, in the environment's units, and how they were normalised.
     bounds: Bounds | None = None
     seed: int | Tensor = 0  #: An integer, or [batch] integers.
@@ -112,7 +110,7 @@ class MPC(Generic[StateT]):
         self.history = integer("history", self.history, 1)
         require(A % self.block == 0, f"block must divide action_dim = {A}, got {self.block}")
         if self.committed and self.method.discrete:
-            raise ValueError("committed must be 0 for choices: none of them is rest")
+            raise ValueError("committed must be 0 for choices: no choice is an idle action")
         shape = integer("batch", self.batch, 1), H, A
         start = torch.zeros(shape, dtype=self.dtype, device=self.device)
         self._units = self.bounds or Bounds(-torch.inf, torch.inf)
@@ -173,7 +171,7 @@ class MPC(Generic[StateT]):
         if True in marks:
             warnings.warn(
                 f"the cost looks at the last of {H} actions alone, but {self.execute} are "
-                "executed: all plans that arrive in time tie, so what is done is arbitrary. "
+                "executed: plans that arrive in time cost the same, so the actions are arbitrary. "
                 "Execute the whole plan, or let the cost look at all steps",
                 RuntimeWarning,
                 stacklevel=3,
@@ -235,7 +233,7 @@ class MPC(Generic[StateT]):
         if past is not None and length > 1:
             names = take_apart(past).keys()
             require(take_apart(new).keys() == names, f"observation must hold {', '.join(names)}")
-            require(action.shape[1] > 0, "executed must be given if act handed nothing out")
+            require(action.shape[1] > 0, "executed must be given if act returned nothing")
             action = torch.where(fresh[:, None, None], self._rest, action)
             done, handed = torch.cat([done, action], 1)[:, 1:], handed[:, 1:]
         known: Any = walk(joined, new, past)

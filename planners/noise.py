@@ -22,8 +22,7 @@ Size = tuple[int, ...]
 # Levels of the quantile table and the grid its entries lie on. Entries are multiples of 2⁻²⁰
 # below 4, so the sum of two is below 8 and exact in float32: no rounding, no fused product.
 _LEVELS, _GRID = 1 << 16, 1 << 20
-# Numbers made by one pass: more do not fit the processor's cache, and fewer are dominated by the
-# cost of calls. At most 32 iterations are made ahead.
+# Numbers made by one pass, to fit the processor's cache, for at most 32 iterations.
 _PASS_CPU, _PASS_GPU, _AHEAD = 1 << 16, 1 << 24, 32
 # Sums and differences alternate in runs of this length, long enough for vector instructions.
 _RUN = 64

@@ -46,12 +46,10 @@ def optimize(
     Args:
         method: which planner, with its hyperparameters.
         cost: [B, S, H, A] -> [B, S]. Non-finite costs count as the worst and are never chosen.
-        plan: [B, H, A], where the search starts; it sets dtype and device. Actions outside the
-            bounds are mirrored into them, at most to their middle.
+        plan: [B, H, A], the start; it sets dtype and device. Bounds mirror what lies outside.
         iterations: the largest number of calls of the cost, at least 1.
         bounds: box of allowed actions, for every candidate and the result.
-        seed: an integer, from which each of the B problems gets its own stream, or [B] integers,
-            the streams themselves. The global generator is never used.
+        seed: an integer, which gives each problem its own stream, or [B] integers, the streams.
         stop: ends the search when all problems have settled: for five iterations no entry of the
             plan has moved by more than this, in planning units, and the method's spread is no
             larger (`State.spread`). A GPU's answer is read five iterations later. Methods with a
@@ -226,8 +224,7 @@ def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:
 class Stopping:
     """Decides whether a search has settled or its time is over.
 
-    A problem has settled if the method's spread and the plan's last move are at most `stop`. It
-    then keeps its state while other problems continue.
+    A problem has settled if its spread and last move are at most `stop`; it keeps that state.
 
     On a GPU the host reads the answer of the previous check, `LOOK` iterations old, so that the
     device always has work. The clock compares the time with the marks in the device's queue (made

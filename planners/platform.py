@@ -41,12 +41,10 @@ class StableWorldModelSolver(Generic[StateT]):
     cost: Costable  #: The platform's model or evaluator, with `get_cost(info, candidates)`.
     _: KW_ONLY
     iterations: int  #: Of the method, per plan.
-    #: In the environment's units, with the mean and std of the platform's action scaler. None means
-    #: the box of the action space and raw actions; it warns.
+    #: With mean and std of the platform's action scaler. None: the action space's box; it warns.
     bounds: Bounds | None = None
     seed: int = 1234  #: Of the streams, one for each place among the problems to plan.
-    #: Environments planned at once; None means all. 1 is the platform's default, and the only value
-    #: that LeWM's `get_cost` in stable-worldmodel 0.1.1 takes.
+    #: Environments planned at once; None: all. LeWM in stable-worldmodel 0.1.1 accepts only 1.
     batch_size: int | None = 1
     device: torch.device | str = "cpu"  #: Of the search.
     dtype: torch.dtype = torch.float32  #: Of the search.

@@ -168,8 +168,7 @@ class AugmentedLagrangian:
     constraint: Cost  #: [B, S, H, A] -> [B, S, C], satisfied where ≤ 0; once per iteration.
     #: Iterations between updates of λ. A gradient method with one start needs more than half of it.
     every: int = 10
-    #: ρ at the start, in units of cost per squared constraint: the default suits costs and
-    #: constraints of the order of 1; scale it with the cost.
+    #: ρ at the start, in units of cost per squared constraint; scale it with the cost.
     penalty: float = 10.0
     growth: float = 2.0  #: γ, at least 1.
     tolerance: float = 1e-3  #: Largest c that still counts as satisfied.

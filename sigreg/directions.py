@@ -54,8 +54,7 @@ class Directions(NamedTuple):
 def _scramble(counter: Tensor) -> Tensor:
     """splitmix64's mixing of `counter`, in place, so that each bit depends on all 64.
 
-    torch has only arithmetic shifts for int64. Each xor then clears the top bit, which costs one
-    bit of state per round; the last product fills it again.
+    torch has only arithmetic shifts for int64, which cost one bit of state per round.
     """
     for shift, factor in ((30, _MIX_A), (27, _MIX_B), (31, _WEYL)):
         counter ^= counter >> shift

@@ -40,8 +40,7 @@ def sigreg_loss(
         z: [..., N, D]. Leading dims are separate batches, each tested alone.
         directions: [M, D], unit rows, which may require a gradient; or Directions.
         quadrature: Quadrature, K nodes.
-        mask: [..., N], true where a sample counts. Other samples have no influence, even NaN; N is
-            the number that count. A batch without any adds 0.
+        mask: [..., N], true where a sample counts; N is their number, and an empty batch adds 0.
         sample_weight: [..., N], w_n, at least 0; None means 1. N is then the effective number (Σ
             w)² / Σ w², which keeps the floor of Gaussian samples.
         scale_by_n: False drops the factor N, as in LeWM's printed formula.

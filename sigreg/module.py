@@ -23,8 +23,7 @@ class SIGReg(Sketch):
         L(x) = mean_m  N Σ_k weight_k |φ̂_m(t_k) − e^{−t_k²/2}|²,   m = 1..M random directions
 
     Every call in training mode draws fresh directions and advances the buffer `step`, which the
-    state dict holds; in evaluation mode `step` stays. Directions are a pure function of (seed,
-    step), so ranks and restarts agree without a message.
+    state dict holds; evaluation mode keeps `step`. (seed, step) fix the directions on every rank.
 
     Blind spots: a shift of 2π/Δt, 33.5 by default, for knots Δt apart. Samples that collapsed to
     one point have no gradient, and near a point it fades; `scale` adds a term against that.

@@ -71,8 +71,7 @@ def trapezoid_rule(
         weight_k = 2Δt e^{−t_k²/2},   halved at both ends,   Δt = t_max / (K − 1)
 
     With equal spacing a kernel needs one sine and K complex products in place of K sines. But the
-    rule is periodic: it cannot see a shift of the data by 2π/Δt, 33.5 for the default. The default
-    is the rule of the released LeWM and LeJEPA code.
+    rule is periodic: it cannot see a shift of the data by 2π/Δt, 33.5 for the default.
 
     Args:
         knots: K, at least 2.

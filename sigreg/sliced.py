@@ -59,8 +59,7 @@ def hermite_moments(x: Tensor, order: int = 4) -> Tensor:
         N Σ_{j=1..order} (mean_n He_j(x_n))² / j!
 
     It is zero exactly if the first `order` moments are Gaussian. The published form has powers; the
-    Hermite polynomials He_j are uncorrelated under N(0, 1), so every term has expectation 1 for any
-    N, the floor is `order`, and no moment dominates.
+    Hermite polynomials He_j are uncorrelated under N(0, 1), so every term has expectation 1.
 
     Args:
         x: [..., N, M] projections.

@@ -158,8 +158,8 @@ def _broken_number(whole: bool, value: Any, rule: str) -> _Broken:
 
 def _broken_shape(wanted: Any, value: Any, name: str, rule: str, sizes: _Sizes) -> _Broken:
     kind, *axes = rule.split() if rule[:4] in ("int ", "any ") else ("float", *rule.split())
-    least = {a.partition(">=")[0]: int(a.partition(">=")[2] or 1) for a in axes if a != "array"}
-    axes = list(least)
+    least = {axis: int(size or 1) for axis, _, size in (a.partition(">=") for a in axes)}
+    axes = [a.partition(">=")[0] for a in axes if a != "array"]
     names = {axis: f"{axis} >= {size}" if size > 1 else axis for axis, size in least.items()}
     shape = ", ".join(str(sizes[a][0]) if a in sizes else names[a] for a in axes)
     what = "a tensor" if wanted is Tensor else "an array"

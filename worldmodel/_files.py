@@ -23,7 +23,7 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     try:
         for path, content in files.items():
             if path.is_symlink() or (path.exists() and not path.is_file()):
-                raise OSError(errno.EEXIST, "a link or no plain file lies there")
+                raise OSError(errno.EEXIST, "a link or special file is in its place")
             with draft_of(path).open("wb") as file:
                 file.write(content)
                 file.flush()

@@ -130,7 +130,7 @@ def read_config(folder: Folder) -> RunConfig:
     version = config.get("format") if isinstance(config, dict) else None
     if not isinstance(version, int):
         raise ValueError(
-            f"{path} describes no model of this library: no format{_hint(path.parent)}"
+            f"{path} has no format, so it describes no model of ours{_hint(path.parent)}"
         )
     if version > FORMAT:
         raise ValueError(
@@ -181,7 +181,7 @@ def _read_json(folder: Path) -> tuple[Path, Any]:
         if named == kept or (file == path and None in (named, kept)):
             return file, config
     _existing(folder, CONFIG)
-    raise ValueError(f"{path} and {WEIGHTS} beside it are of two different saves")
+    raise ValueError(f"{path} and {WEIGHTS} beside it belong to two different saves")
 
 
 def _load(path: Path, wanted: type[_ModelT], classes: Classes) -> _ModelT:

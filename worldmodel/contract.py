@@ -102,8 +102,7 @@ def plain_rollout(
 ) -> Rollout:
     """The rollout of any predictor in eval mode: every plan with its own copy of the past.
 
-    `rows` plans are computed together; None is `rows_in_cache`, for tensors as wide as the
-    predictor's widest parameter, or as an embedding.
+    `rows` plans are computed together; None is `rows_in_cache` for the widest parameter.
     """
     own = predictor.parameters() if isinstance(predictor, nn.Module) else ()
     wide = max(predictor.dim, *(max(p.shape, default=1) for p in own), 1)

@@ -82,8 +82,7 @@ class ViTEncoder(nn.Module):
 class ConvEncoder(nn.Module):
     """Strided convolutions, then a projection head: for small worlds on a CPU.
 
-    The first layer cuts the frame into patches without overlap, which is fastest on a CPU. Each
-    further layer halves the side until it is `side` or less.
+    The first layer cuts the frame into patches. Each further layer halves the side down to `side`.
 
     Args:
         image_size, patch_size: H = W, a power of two times the side of the first layer's patches.

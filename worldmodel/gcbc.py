@@ -18,8 +18,7 @@ __all__ = ["GCBC", "gcbc_loss"]
 class GCBC(nn.Module):
     """A policy: the last frames and a goal picture to the next block of actions.
 
-    The trunk is the predictor of a world model, steered by the goal's embedding in place of
-    actions. There is no world model and no search.
+    The trunk is a world model's predictor, steered by the goal's embedding. There is no search.
 
     Args:
         encoder: frames [..., C, H, W] -> [..., D]; freeze it by `requires_grad_(False)`.
@@ -79,8 +78,7 @@ def gcbc_loss(
     Args:
         model, batch: the policy, and windows of T ≥ 2 frames.
         regularizer, weight: of the embeddings [history + 1, B, D]; None for none.
-    Returns: Losses; `prediction` is the error of the actions, embeddings are those of the last
-        frames and of the goal, [B, history + 1, D].
+    Returns: Losses; `prediction` is of the actions, embeddings are [B, history + 1, D], goal last.
     Raises: ValueError if there are fewer than two frames, or a weight without a regularizer.
     """
     frames, actions = batch.tensors()

@@ -144,8 +144,7 @@ def reward(head: Head, frames: Frames = "mean", weights: Weights = None) -> Goal
     """A large output of a head: d_h = −min_k head(ẑ_h)_k.
 
     Args:
-        head: [..., D] -> [..., K], an ensemble, whose least output counts, because a search finds
-            every value that is too high. Or [..., D] -> [...].
+        head: [..., D] -> [..., K], an ensemble, whose least output counts, or [..., D] -> [...].
         frames: "mean" for a reward; "last" for a value of what comes after the plan.
         weights: [H], in place of `frames`, such as discounts.
     Returns: Goal.

@@ -59,8 +59,8 @@ def locate(source: Folder, *, revision: str | None = None) -> Path:
         return path
     if not _REPOSITORY.fullmatch(str(source)):
         raise FileNotFoundError(f"{source} is neither a folder nor an owner/name of the hub")
-    refused = f"{source} is no folder here, and the hub does not give it"
-    with _hub(FileNotFoundError, refused, f"{source} is no folder here, and the hub") as hub:
+    refused = f"{source} is no local folder, and the hub refused it"
+    with _hub(FileNotFoundError, refused, f"{source} is no local folder, and the hub") as hub:
         return Path(hub.snapshot_download(str(source), revision=revision, allow_patterns=_FILES))
 
 
@@ -75,8 +75,7 @@ def push_to_hub(
 ) -> str:
     """Upload a run folder; `from_pretrained(repository)` reads it back.
 
-    It uploads weights, settings, figures and pictures, but no checkpoints or event files. The hub
-    shows the folder's README.md as the model card.
+    It uploads weights, settings, figures, pictures and README.md, the model card; no checkpoints.
 
     Args:
         folder: a run folder, or one that `worldmodel.save` wrote.

@@ -82,7 +82,7 @@ class Pixels(nn.Module):
 
 
 class _GELU(nn.Module):
-    """GELU, in place where no gradient is recorded; nobody else may hold the tensor."""
+    """GELU, in place where no gradient is recorded, so the tensor must not be shared."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)

@@ -44,8 +44,7 @@ def learn(
 ) -> _LearnerT:
     """Train a policy, or a value and its policy, on embeddings of recorded episodes.
 
-    It neither needs nor changes the model of the embeddings. Adam starts at `rate`, which falls by
-    a cosine; OGBench keeps it constant for a million steps.
+    Adam starts at `rate`, which falls by a cosine; OGBench keeps it for a million steps.
 
     Args:
         kind: `Policy`, `GCIVL`, `GCIQL` or `HIQL`.
@@ -60,7 +59,7 @@ def learn(
     Source: Adam, rate and batch of OGBench, arXiv:2410.20092.
     """
     if not bool(z.isfinite().all() and actions.isfinite().all()):
-        raise ValueError("z and actions must be finite: leave out what leads to no frame")
+        raise ValueError("z and actions must be finite: leave out actions without a next frame")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(as_seed(seed))
         recipe = replace(kind.recipe, **options)

@@ -34,7 +34,6 @@ def jepa_loss(
         model, batch: windows of T ≥ 2 frames, and a history of at least T − 1.
         regularizer: [T, B, D] -> [], for example `sigreg.SIGReg()`.
         weight: λ. Released code has 0.09; success stays high from 0.01 to 0.2 (paper, λ figure).
-            The error is a mean over D; a sum would need λ · D.
     Returns: Losses.
     Raises: ValueError if the batch is empty, has fewer than two frames or disagreeing shapes.
     Source: LeWM, arXiv:2603.19312, Eq. 1 and Appendix A.

@@ -1,7 +1,7 @@
 """Policies on frozen embeddings: actions towards a goal, as proposals for a planner.
 
-Letters: B problems, S proposals, H horizon, n blocks of a chunk, A action dims of a block, D
-embedding dims, K modes.
+Letters: B problems, S proposals, H horizon, n blocks of a chunk, A and D dims of actions and
+embeddings, K modes.
 """
 
 import math

@@ -89,8 +89,7 @@ class PrefixPredictor(nn.Module):
 
     Predictions are not fed back, so errors do not accumulate, and a plan of H actions costs one
     pass instead of H. `jepa_loss` on windows of H + 1 frames trains it as published: output t is
-    for t + 1 actions from the window's first frame; later frames are targets alone. A plan starts
-    from the newest known frame; earlier frames are ignored.
+    for t + 1 actions from the window's first frame. A plan starts from the newest known frame.
 
     Args:
         dim: D, embedding width and token width.

@@ -108,9 +108,9 @@ def _locate(path: Path) -> tuple[Path, Path]:
     objects = [path] if path.suffix == ".ckpt" else [] if found else sorted(path.glob("*.ckpt"))
     if objects:
         raise ValueError(
-            f"{objects[0]} is a pickled Python object: reading it runs whatever code it holds, "
-            "and needs the very classes it was made from. Use the released weights.pt with its "
-            "config.json, or write them where the object was made: "
+            f"{objects[0]} is a pickled Python object: loading it would run its code and needs "
+            "its classes. Use the released weights.pt with its config.json, or write them where "
+            "the object was made: "
             "torch.save(model.state_dict(), 'weights.pt')"
         )
     weights = path

@@ -35,8 +35,7 @@ class PlanRollout:
     and W_o W_v x₀ is a single D × D product. Elsewhere launches cost more than products, and
     torch's attention replaces these steps (`fused`; None means everywhere but on a CPU).
 
-    It reads the weights of `predictor`, a CausalPredictor in eval mode, when it is made. `rows`
-    plans are computed together; None is `contract.rows_in_cache`.
+    It reads the weights of `predictor` once. `rows` plans are computed together.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """Steps of recorded episodes with goals drawn for them: training data of policies and values.
 
-Letters: E episodes, T embeddings of each, D embedding dims, A action dims of a block, n blocks of a
-chunk, N steps drawn.
+Letters: E episodes, T embeddings, D embedding dims, A action dims, n blocks of a chunk, N steps.
 """
 
 from dataclasses import dataclass
@@ -28,8 +27,7 @@ class Recipe:
     share: float = 0.9  #: κ, the expectile; near 1 for the best recorded continuation.
     alpha: float = 10.0  #: α, temperature of AWR, or weight of cloning.
     ahead: int = 5  #: k, blocks to a sub-goal; 25 steps in the source, 10 where things are handled.
-    #: Share of policy goals from anywhere; 0 unless episodes must be stitched together, because a
-    #: policy imitates its data even if it leads nowhere.
+    #: Share of policy goals from anywhere; above 0 only where episodes must be stitched together.
     random: float = 0.0
 
 

@@ -7,8 +7,7 @@ a block of actions, or a chunk of several, in place of a step.
 Each has `learner(z, z_goal) -> [B, K, n, A]`, proposals, and `learner.distance(z, z_goal)`, log(1 +
 blocks) of [..., D] that broadcast, for `goals.temporal` and `subgoals.Graph`.
 
-Letters: N steps, D embedding dims, n blocks of a chunk, A action dims of a block. s, s′, g are
-embeddings; V̄ is a slow copy of V.
+Letters: N steps, D embedding dims, n blocks a chunk, A action dims; s, s′, g embeddings, V̄ slow V.
 """
 
 import copy
@@ -217,8 +216,7 @@ class HIQL(_Valued):
         high     AWR: φ(s, s_{t+k}) on the way to g, advantage V(s_{t+k}, g) − V(s, g)
 
     Args:
-        dim, action_dim, recipe: D, A; defaults of the source, κ = .7, α = 3 for both policies, k =
-            5 blocks; one mode always.
+        dim, action_dim, recipe: D, A; defaults of the source, κ = .7, α = 3, k = 5; one mode.
     Source: Park et al., arXiv:2307.11949; OGBench.
     """
 

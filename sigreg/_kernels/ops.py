@@ -1,7 +1,6 @@
 """The kernels as torch operators, the same for eager, traced and compiled code.
 
-`sigreg::loss` computes the gradient in the forward pass; backward only rescales it. So nothing as
-large as the projections is kept between the two.
+`sigreg::loss` computes the gradient in the forward pass; backward only rescales it.
 """
 
 import importlib.util

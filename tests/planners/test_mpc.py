@@ -371,7 +371,7 @@ def test_observations_and_the_actions_between_them_are_kept() -> None:
     mpc.see(torch.zeros(1, 4), executed=[[[0.6], [-0.4]]])
     assert mpc.past_actions is not None
     torch.testing.assert_close(mpc.past_actions[0, -1], torch.tensor([1.0, -1.0]))
-    with pytest.raises(ValueError, match="executed must be given if act handed nothing out"):
+    with pytest.raises(ValueError, match="executed must be given if act returned nothing"):
         mpc.see(torch.zeros(1, 4))
     with pytest.raises(ValueError, match=r"executed must be a float tensor \[1, 2, 1\]"):
         mpc.see(torch.zeros(1, 4), executed=[[[0.6]]])

@@ -165,7 +165,7 @@ def test_what_the_hub_lacks_is_said_in_one_line(server: Hub, tmp_path: Path) -> 
         "import worldmodel\ntry:\n    worldmodel.from_pretrained('me/nothing')\n"
         "except FileNotFoundError as error:\n    print(error)"
     )
-    assert "me/nothing is no folder here, and the hub does not" in client(server, tmp_path, code)
+    assert "me/nothing is no local folder, and the hub refused" in client(server, tmp_path, code)
     with pytest.raises(FileNotFoundError, match="is neither a folder nor an owner/name"):
         worldmodel.from_pretrained(tmp_path / "a" / "b" / "c")
 

@@ -54,8 +54,7 @@ def is_channels_last(shape: Sequence[int]) -> bool:
 def in_colour(num: int) -> list[int]:
     """The channels, out of `num`, that make a picture in red, green and blue.
 
-    Grey is repeated. Of red, green, blue and alpha, alpha is dropped. Of a stack of frames the
-    newest, at its end, is taken; four channels are never a stack.
+    Grey is repeated, alpha dropped, and of a stack of frames the newest, at its end, is taken.
     """
     return [0, 1, 2] if num == 4 else list(range(num - 3, num)) if num % 3 == 0 else [num - 1] * 3
 

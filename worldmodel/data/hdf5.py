@@ -245,7 +245,7 @@ def ensure_filters(dataset: Any, path: Path) -> None:
 def _ensure_own(dataset: Any, path: Path) -> None:
     """Refuse values in other files, because the author of this file could name any of yours."""
     if dataset.is_virtual or dataset.external:
-        rule = f"hold its values itself to be read, got one that names other files, in {path}"
+        rule = f"hold its own values, got links to other files, in {path}"
         raise ValueError(f"{dataset.name!r} must {rule}: h5repack makes a copy of your own")
 
 

@@ -30,11 +30,10 @@ class HDF5Writer:
     Rows are written first, then `ep_offset`, then `ep_len`: an episode counts once its length is
     there. HDF5's single-writer/multiple-reader mode keeps the file's own index whole in between, so
     others can read meanwhile. After a kill `open_hdf5` reads the file, as does `h5py.File(path,
-    swmr=True)`, the published loader's way; `worldmodel data convert` makes a clean copy. The file
-    appears at `path` with its first episode.
+    swmr=True)`, the published loader's way; `worldmodel data convert` makes a clean copy.
 
     Args:
-        path: file to create, which must not exist.
+        path: file to create, with the first episode; it must not exist.
         compression: of the frames, "gzip" or "lzf"; None stores single frames, which can be mapped.
         append: continue a file that an earlier writer closed.
         origin: where the episodes come from, stored as attributes of the file (`read_origin`).

@@ -24,7 +24,7 @@ from worldmodel.data.reading import Column, Integers, Names
 __all__ = ["is_lerobot", "lerobot_columns", "open_lerobot"]
 
 _INFO = "meta/info.json"
-_REMEDY = "fetch the data set anew, or take the episode out of meta/episodes"
+_REMEDY = "download the data set again, or take the episode out of meta/episodes"
 
 
 def open_lerobot(
@@ -183,7 +183,7 @@ def _image(image: dict[str, Any], table: Path, camera: str) -> NDArray[np.uint8]
 
 
 def _too_deep(camera: str, found: str, path: Path) -> ValueError:
-    remedy = "store it as 8 bits, scaled to what matters, or name another with --pixels"
+    remedy = "store it as 8 bits, with the values scaled, or name another with --pixels"
     return ValueError(
         f"camera {camera!r} must have 8 bits a channel, got {found} in {path}; {remedy}"
     )

@@ -37,15 +37,14 @@ def open_episodes(
 ) -> Episodes:  # fmt: skip
     """Episodes of an HDF5 file, a LeRobot folder, or a Minari folder or id, frames on disk.
 
-    `pixels`, `action` and `state` name columns; None means the format's usual ones. `integers` and
-    `shift` are those of `worldmodel.data.reading.read_actions`.
+    None means the format's usual columns; `integers` and `shift` are those of `read_actions`.
 
     Raises: as the three readers; ValueError if Minari gets an `action` or `shift`.
     """
     kind = format_of(path)
     if kind == "minari":
         if action is not None or shift:
-            got = "shift, which it needs not" if shift else f"action {action!r}"
+            got = "shift" if shift else f"action {action!r}"
             raise ValueError(f"a Minari data set has one action, got {got}")
         return open_minari(path, pixels=pixels, state=state, integers=integers)
     named: dict[str, Any] = {"action": action or "action", "state": state, "integers": integers}

@@ -108,7 +108,7 @@ def read_actions(
     bad = np.asarray((~np.isfinite(actions)).any(-1))
     bad[last] = np.isinf(actions[last]).any(-1)  # the last action may be missing
     if not shift and bad[first].sum() == bad.sum() == len(first) > 0:
-        told = "as where each action lies beside the frame it led to"
+        told = "as if each action lay beside the frame it led to"
         remedy = "worldmodel data convert IN OUT.h5 --shift moves them one row up"
         raise ValueError(f"actions are NaN in each first row of {where}, {told}; {remedy}")
     whose = np.repeat(np.arange(len(lengths)), lengths)

@@ -169,7 +169,7 @@ def fit_decoder(
 
     Returns: Decoder in evaluation mode.
     Raises: ValueError if the rows disagree or S is no multiple of 16; TypeError if pictures are not
-        uint8: floats of which unit nobody knows.
+        uint8: floats have an unknown unit.
     """
     if pictures.dtype != torch.uint8:
         raise TypeError(f"pictures must be uint8 in 0…255, got {pictures.dtype}")

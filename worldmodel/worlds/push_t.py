@@ -26,8 +26,8 @@ class PushT(BoxWorld):
     A state is [agent x, y, block x, y, angle in [0, 2π), agent velocity x, y], the published seven,
     then the block's velocity x, y and spin. Lengths are the world's, a square of 512, y downwards.
     States of seven dims are accepted, with a block at rest. An action names a point 100 × action
-    from the agent, kept inside the square; a spring pulls the agent towards it for a tenth of a
-    second. `workers` processes simulate; 0 means this one.
+    from the agent, kept inside the square; a spring pulls the agent there for a tenth of a second.
+    `workers` processes simulate; 0 means this one.
 
     Every step sets the physics up from the last reported state. A simulator that runs on keeps
     contact forces that no state holds, and rounding errors then decide where an agent comes out.

@@ -105,8 +105,8 @@ class TwoRoom(DiscWorld):
 class TwoRoomEnv:
     """One agent of Two-Room with gymnasium's `reset` and `step`.
 
-    Observations are frames [H, W, 3], uint8; `info` carries "state" and "goal", each [2]. The step
-    that reaches the goal has reward 1 and terminates the episode.
+    Observations are frames [H, W, 3], uint8; `info` has "state" and "goal", each [2]. Reaching the
+    goal gives reward 1 and ends the episode.
     """
 
     def __init__(self, image_size: int = 64) -> None:

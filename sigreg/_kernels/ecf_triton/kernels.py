@@ -361,8 +361,7 @@ def product_kernel(
 ):  # fmt: skip
     """out [P, Q] = a [P, D] @ b [D, Q], or added to it; b is bfloat16, a has PARTS such parts.
 
-    a is split into bfloat16 parts as it is loaded; the smallest is multiplied first. Tensor cores
-    truncate when they add, so steps are added outside of them.
+    a is split into bfloat16 parts, smallest first. Steps are added outside of the tensor cores.
     """
     pid = tl.program_id(0)
     columns = tl.cdiv(Q, BLOCK)

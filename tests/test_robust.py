@@ -85,6 +85,17 @@ def test_a_killed_worker_keeps_the_step(data: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 
+def test_a_worker_says_nothing_of_another_ones_end() -> None:
+    """The thread that hands tensors over would print a traceback of the connection that broke."""
+    code = (
+        "import sys; from multiprocessing.resource_sharer import sys as its; assert its is sys\n"
+        "from worldmodel.data.windows import _deaf; _deaf(0)\n"
+        "its.excepthook(ConnectionResetError, ConnectionResetError('peer'), None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 def test_a_signal_to_one_rank_stops_all_of_them() -> None:
     """Whoever is told, `release` raises on every rank of the same step, and on none before."""
 

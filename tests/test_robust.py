@@ -172,6 +172,18 @@ def test_what_would_be_silently_wrong_is_refused(data: Path) -> None:
         Windows(open_hdf5(data), subset=torch.tensor([-1]))
 
 
+def test_settings_that_nest_without_end_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They could be read, and not be written into the run's folder."""
+    config = tmp_path / "deep.json"
+    config.write_text(X, encoding="utf-8")
+    words = ("--config", str(config), "--data", "two-room", "--out", str(tmp_path / "run"))
+    assert main(["train", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "settings must be what JSON can hold" in line
+
+
 def test_a_table_that_is_none_is_begun_anew(tmp_path: Path) -> None:
     """Whole rows of numbers stay, up to the step; what else lies there goes."""
     path = tmp_path / "curves.csv"
@@ -223,6 +235,8 @@ def test_no_command_replaces_what_it_did_not_write(
             )
             (line,) = capsys.readouterr().err.splitlines()
             assert "must" in line, line
+    assert main([*commands["compare"], "--out", ""]) == 2
+    assert "--out must not exist yet" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in before}
     assert link.is_symlink()
     assert Path("/dev/null").is_char_device()

@@ -268,17 +268,17 @@ def _files(given: Path) -> list[Path]:
 def run(settings: CompareSettings) -> int:
     """Compare results, say what came of it, and write it down if asked to."""
     inputs = [_files(path) for path in (settings.a, settings.b)]
-    outputs = [settings.out, settings.out.with_suffix(".html")] if settings.out else []
-    for path in outputs:
-        check_new_file(path, [*inputs[0], *inputs[1]])
+    if out := settings.out:
+        check_new_file(out, [*inputs[0], *inputs[1]])
+        check_new_file(out.with_suffix(".html"), [*inputs[0], *inputs[1]])
     a, b = ([read_result(path) for path in side] for side in inputs)
     found, names = compare(a, b), (str(settings.a), str(settings.b))
     say(render("compare.txt", found=found, names=names))
-    if outputs:
+    if out:
         settled = settings.model_dump(mode="json")
-        write_json({**found.model_dump(), "settings": settled}, outputs[0])
+        write_json({**found.model_dump(), "settings": settled}, out)
         page = render("compare.html", found=found, names=names)
-        write_atomically(outputs[1], page.encode())
+        write_atomically(out.with_suffix(".html"), page.encode())
     return 0
 
 

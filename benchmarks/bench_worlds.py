@@ -18,7 +18,7 @@ from typing import Any
 import harness
 import numpy as np
 
-from worldmodel.apps.data.collecting import episodes
+from worldmodel.apps.data.collecting import drawn
 from worldmodel.apps.evaluate import make_pairs
 from worldmodel.study import proportion
 from worldmodel.worlds import WORLDS, open_world
@@ -86,7 +86,8 @@ def measure(name: str, policy: str) -> dict[str, Any]:
     """One policy of one world."""
     world: Any = open_world(name)
     num, length = EPISODES[name], LENGTH[name]
-    data = list(episodes(world, policy, num, length=length, seed=1))
+    told = drawn(world, policy, num, length=length, seed=1, pictures=False)
+    data = [(states, actions) for _, actions, states in told]
     states = [part for part, _ in data]
     found = coverage(world, states, OFFSET)
     pairs = make_pairs(world, states, PAIRS.get(name, 200), offset=OFFSET, seed=0)

@@ -198,7 +198,7 @@ def stated() -> dict[str, tuple[str, str]]:
     return {
         "size": ("README.md", f"less than {limit[1]} MB to torch"),
         "floor": ("docs/sigreg.md", f"It is {noise_floor():.4f} with the default rule"),
-        "collapse": ("docs/sigreg.md", f"Total collapse scores {collapse_value(1):.3f} N"),
+        "collapse": ("docs/sigreg.md", f"total collapse, score {collapse_value(1):.3f} N"),
         "period": ("docs/sigreg.md", f"This is {period:.1f} with the default rule"),
         "contacts": ("docs/environments.md", f"one of {len(CONTACTS)} contacts"),
         "manifests": ("docs/evaluate.md", f"has {count} manifests of {pairs} pairs"),

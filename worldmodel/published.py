@@ -222,11 +222,35 @@ def _build(path: Path) -> WorldModel:
     action = section("action_encoder", "Embedder")
     projector, pred_proj = section("projector", "MLP"), section("pred_proj", "MLP")
     root.end()
-    encoder = _encoder_arguments(vit)
-    dim = encoder["dim"]
-    encoder["projector_dim"] = _projector_width(path, projector, dim)
-    steered = _predictor_arguments(predictor, dim)
-    steered["projector_dim"] = _projector_width(path, pred_proj, dim)
+    size = vit.rest.pop("size", "tiny")
+    if not isinstance(size, str) or size not in _VIT:
+        raise ValueError(f"{vit.where} must have a size of {sorted(_VIT)}, got {size!r}")
+    width, depth, heads = _VIT[size]
+    vit.fixed(pretrained=False, use_mask_token=False)
+    dim = vit.number("hidden_size", width)
+    encoder = {
+        "image_size": vit.number("image_size", 224),
+        "patch_size": vit.number("patch_size", 16),
+        "dim": dim,
+        "depth": vit.number("num_hidden_layers", depth),
+        "heads": vit.number("num_attention_heads", heads),
+        "mlp_dim": vit.number("intermediate_size", 4 * width),
+        "projector_dim": _projector_width(path, projector, dim),
+    }
+    predictor.fixed(input_dim=dim, hidden_dim=dim, output_dim=dim, emb_dropout=0.0)
+    dropout = predictor.rest.pop("dropout", 0.0)
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        raise ValueError(f"{predictor.where} must have dropout in [0, 1), got {dropout!r}")
+    steered: dict[str, Any] = {
+        "dim": dim,
+        "depth": predictor.number("depth"),
+        "heads": predictor.number("heads"),
+        "history": predictor.number("num_frames"),
+        "dim_head": predictor.number("dim_head", 64),
+        "mlp_dim": predictor.number("mlp_dim"),
+        "dropout": dropout,
+        "projector_dim": _projector_width(path, pred_proj, dim),
+    }
     width = action.number("emb_dim", 10)
     told = {
         "action_dim": action.number("input_dim", 10),
@@ -241,38 +265,6 @@ def _build(path: Path) -> WorldModel:
         return WorldModel(*parts)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _encoder_arguments(section: _Section) -> dict[str, Any]:
-    size = section.rest.pop("size", "tiny")
-    if not isinstance(size, str) or size not in _VIT:
-        raise ValueError(f"{section.where} must have a size of {sorted(_VIT)}, got {size!r}")
-    width, depth, heads = _VIT[size]
-    section.fixed(pretrained=False, use_mask_token=False)
-    return {
-        "image_size": section.number("image_size", 224),
-        "patch_size": section.number("patch_size", 16),
-        "dim": section.number("hidden_size", width),
-        "depth": section.number("num_hidden_layers", depth),
-        "heads": section.number("num_attention_heads", heads),
-        "mlp_dim": section.number("intermediate_size", 4 * width),
-    }
-
-
-def _predictor_arguments(section: _Section, dim: int) -> dict[str, Any]:
-    section.fixed(input_dim=dim, hidden_dim=dim, output_dim=dim, emb_dropout=0.0)
-    dropout = section.rest.pop("dropout", 0.0)
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise ValueError(f"{section.where} must have dropout in [0, 1), got {dropout!r}")
-    return {
-        "dim": dim,
-        "depth": section.number("depth"),
-        "heads": section.number("heads"),
-        "history": section.number("num_frames"),
-        "dim_head": section.number("dim_head", 64),
-        "mlp_dim": section.number("mlp_dim"),
-        "dropout": dropout,
-    }
 
 
 def _projector_width(path: Path, section: _Section, dim: int) -> int:

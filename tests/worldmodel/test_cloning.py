@@ -11,16 +11,9 @@ import torch
 from torch import Tensor
 
 from worldmodel import GCBC, presets
-from worldmodel.apps.evaluate import (
-    GCBCPolicy,
-    Pairs,
-    Scene,
-    Task,
-    attempt,
-    evaluate,
-    make_manifest,
-    make_pairs,
-)
+from worldmodel.apps.evaluate import attempt, evaluate, make_manifest, make_pairs
+from worldmodel.apps.evaluate.manifest import Pairs
+from worldmodel.apps.evaluate.policies import GCBCPolicy, Scene, Task
 from worldmodel.apps.runs import Run
 from worldmodel.apps.settings import TrialSettings
 from worldmodel.data import ActionScale

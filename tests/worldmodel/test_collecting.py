@@ -18,7 +18,7 @@ import torch
 from worldmodel.apps import settings
 from worldmodel.apps.cli import COMMANDS
 from worldmodel.apps.data import command
-from worldmodel.apps.data.collecting import episodes
+from worldmodel.apps.data.collecting import drawn
 from worldmodel.apps.folder import locked
 from worldmodel.apps.parsing import parse
 from worldmodel.data import open_hdf5
@@ -206,8 +206,8 @@ def test_push_t_is_collected_by_its_pusher(tmp_path: Path) -> None:
     for t in range(30):
         assert np.array_equal(session.step(actions[:, t]), states[:, t + 1])
     assert np.array_equal(world.draw(states[:1, 12]), stored.frames[torch.tensor([12])].numpy())
-    later = list(episodes(world, "pusher", 2, length=30, seed=0, first=1))
-    assert np.array_equal(later[0][0], states[1])
+    later = list(drawn(world, "pusher", 2, length=30, seed=0, first=1, pictures=False))
+    assert np.array_equal(later[0][2], states[1])
 
 
 @pytest.mark.parametrize("kept", [0, 7])
@@ -295,14 +295,14 @@ def test_a_convert_that_fails_leaves_nothing(
     collect(walks, 3)
     with monkeypatch.context() as patch:
         stop = KeyboardInterrupt()
-        read = iter([command.one_episode, None])
+        read = iter([command.collecting.one_episode, None])
 
         def one(*given: object) -> object:
             if (known := next(read)) is None:
                 raise stop
             return known(*given)
 
-        patch.setattr(command, "one_episode", one)
+        patch.setattr(command.collecting, "one_episode", one)
         with pytest.raises(KeyboardInterrupt):
             data("convert", walks, out)
     assert {p.name for p in tmp_path.iterdir()} == {"walks.h5"}

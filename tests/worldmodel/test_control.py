@@ -13,20 +13,10 @@ import torch
 
 from worldmodel import presets
 from worldmodel.apps.cli import main
-from worldmodel.apps.evaluate import (
-    Actor,
-    ExpertPolicy,
-    Manifest,
-    RandomPolicy,
-    Result,
-    Task,
-    compare,
-    evaluate,
-    read_manifest,
-    read_result,
-    write_result,
-)
-from worldmodel.apps.evaluate.result import rate_by_episode
+from worldmodel.apps.evaluate import RandomPolicy, Result, evaluate, read_manifest, read_result
+from worldmodel.apps.evaluate.manifest import Manifest
+from worldmodel.apps.evaluate.policies import Actor, ExpertPolicy, Task
+from worldmodel.apps.evaluate.result import compare, rate_by_episode, write_result
 from worldmodel.apps.report import render
 from worldmodel.apps.runs import Run, open_run, save_run
 from worldmodel.apps.settings import PlannerSettings, TrialSettings

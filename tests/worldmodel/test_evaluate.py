@@ -5,17 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldmodel.apps.evaluate import (
-    Actor,
-    ExpertPolicy,
-    IdlePolicy,
-    Pairs,
-    RandomPolicy,
-    Scene,
-    Task,
-    attempt,
-    make_pairs,
-)
+from worldmodel.apps.evaluate import RandomPolicy, attempt, make_pairs
+from worldmodel.apps.evaluate.manifest import Pairs
+from worldmodel.apps.evaluate.policies import Actor, ExpertPolicy, IdlePolicy, Scene, Task
 from worldmodel.worlds import TwoRoom, collect
 
 WORLD = TwoRoom(16)

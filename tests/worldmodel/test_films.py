@@ -10,15 +10,10 @@ import pytest
 import torch
 
 from worldmodel import presets
-from worldmodel.apps.evaluate import (
-    Manifest,
-    Outcome,
-    PlannerPolicy,
-    RandomPolicy,
-    attempt,
-    make_manifest,
-)
+from worldmodel.apps.evaluate import RandomPolicy, attempt, make_manifest
 from worldmodel.apps.evaluate.films import film_attempts, film_of, film_suffix, nearest_frames
+from worldmodel.apps.evaluate.manifest import Manifest
+from worldmodel.apps.evaluate.policies import Outcome, PlannerPolicy
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom, collect

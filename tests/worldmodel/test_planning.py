@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from worldmodel import Futures, Imagination, WorldModel, presets
-from worldmodel.apps.evaluate import PlannerPolicy, Scene, Task
-from worldmodel.apps.evaluate.policies import method_of
+from worldmodel.apps.evaluate.policies import PlannerPolicy, Scene, Task, method_of
 from worldmodel.apps.settings import EvaluateSettings, PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom

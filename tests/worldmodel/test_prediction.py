@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldmodel import presets
 from worldmodel.data import Episodes
-from worldmodel.study import background, open_loop, recolour, splice, surprise
+from worldmodel.study import background, open_loop, rank_actions, recolour, splice, surprise
 
 
 class Perfect:
@@ -59,6 +59,32 @@ def test_splicing_disturbs_one_transition() -> None:
     torch.testing.assert_close(found.clone().fill_diagonal_(0)[:, :4], torch.zeros(4, 4), atol=1e-5,
                                rtol=0)  # fmt: skip
     torch.testing.assert_close(found[:, 5:], torch.zeros(4, 4), atol=1e-5, rtol=0)
+
+
+class Blind(Perfect):
+    """Knows no action: everything stays where it is."""
+
+    def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
+        return z[:, -1:].expand(-1, actions.shape[1] + 1 - z.shape[1], -1)
+
+
+def test_a_perfect_model_ranks_what_was_done_first_and_a_blind_one_by_chance() -> None:
+    """Rank 0 at every horizon, costs apart; or exactly a half, and costs all alike."""
+    actions = torch.randn(6, 9, 3)
+    z = path(actions, torch.randn(6, 3))
+    found = rank_actions(Perfect(), z, actions, known=2, others=20)
+    assert found.rank.shape == found.variation.shape == (6, 8)
+    assert not found.rank.any()
+    assert (found.variation > 0.1).all()
+    blind = rank_actions(Blind(), z, actions, known=2, others=20)
+    assert (blind.rank == 0.5).all()
+    assert (blind.variation < 1e-6).all()
+    # Of two episodes with opposite actions, a model with the wrong sign prefers the other one's.
+    opposite = torch.stack([actions[0], -actions[0]])
+    z = path(-opposite, torch.zeros(2, 3))
+    assert (rank_actions(Perfect(), z, opposite, known=2, others=3).rank == 1).all()
+    with pytest.raises(ValueError, match="H >= 1, actions one fewer"):
+        rank_actions(Perfect(), z, opposite, known=10)
 
 
 def test_surprise_of_a_model_is_the_error_of_its_predict() -> None:

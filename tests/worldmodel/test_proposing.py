@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from planners import Bounds
 from worldmodel import Futures, WorldModel, presets
 from worldmodel.apps.cli import main
-from worldmodel.apps.evaluate import Pairs, PlannerPolicy, Scene, Task, attempt, read_result
-from worldmodel.apps.evaluate.policies import bounds_of
+from worldmodel.apps.evaluate import attempt, read_result
+from worldmodel.apps.evaluate.manifest import Pairs
+from worldmodel.apps.evaluate.policies import PlannerPolicy, Scene, Task, bounds_of
 from worldmodel.apps.evaluate.proposing import Guide
 from worldmodel.apps.runs import open_run, save_run
 from worldmodel.apps.settings import PlannerSettings

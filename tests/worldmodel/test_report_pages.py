@@ -56,6 +56,8 @@ def study(name: str) -> Found:
                 known_frames=1, horizons=[1, 2], raw_steps_per_horizon=5, model=[E10] * 2,
                 copy=[E10] * 2, mean=[E10] * 2, first_horizon_no_better_than_copying=1, unit=name,
             ),
+            "actions": Found(known_frames=1, horizons=[1, 2], rank=[E10] * 2,
+                             variation=[E10] * 2),
             "violations": Found(
                 at_frame=1, frames=[1, 2], surprise={c: [E10] * 2 for c in conditions},
                 tests=tests, pixels_changed=dict.fromkeys(conditions, E10), teleport_is=name,

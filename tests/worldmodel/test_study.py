@@ -21,7 +21,16 @@ from worldmodel.data import ActionScale, Episodes, HDF5Writer, action_digest, ep
 from worldmodel.heads import load_head
 from worldmodel.worlds import TwoRoom, collect
 
-PARTS = {"probes", "foresight", "violations", "straightness", "spread", "pictures", "map"}
+PARTS = {
+    "probes",
+    "foresight",
+    "actions",
+    "violations",
+    "straightness",
+    "spread",
+    "pictures",
+    "map",
+}
 
 
 def save_small(
@@ -153,12 +162,12 @@ def test_one_episode_without_states_still_gives_a_study(tmp_path: Path) -> None:
     save_small(tmp_path / "run", world=None)
     report = run_study(tmp_path / "run", tmp_path / "out", data=str(tmp_path / "one.h5"), steps=1)
     missing = {n: p["unavailable"] for n, p in report["parts"].items() if "unavailable" in p}
-    assert set(missing) == {"probes", "violations", "spread", "pictures"}
+    assert set(missing) == {"probes", "actions", "violations", "spread", "pictures"}
     assert "got one in all" in missing["probes"]
     assert report["parts"]["foresight"]["model"][0]["n"] == 1
     assert report["parts"]["foresight"]["model"][0]["low"] is None
     page = (tmp_path / "out" / "study.html").read_text()
-    assert page.count("Not measured:") == 4
+    assert page.count("Not measured:") == 5
 
 
 def test_data_without_states_say_so(tmp_path: Path) -> None:
@@ -184,7 +193,7 @@ def test_a_collapsed_model_is_called_collapsed(tmp_path: Path) -> None:
     report = run_study(tmp_path / "run", tmp_path / "out", episodes=6, steps=1)
     assert "collapsed" in report["notes"][0]
     parts = report["parts"]
-    for name in ("foresight", "violations", "straightness", "map"):
+    for name in ("foresight", "actions", "violations", "straightness", "map"):
         assert "unavailable" in parts[name]
     for quantity in parts["probes"]["quantities"]:
         assert quantity["linear"]["r2"]["value"] < 0.01

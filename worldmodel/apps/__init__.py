@@ -1,3 +1,1 @@
 """The apps: train, evaluate, demo and the command line. Nothing imports this package."""
-
-__all__: list[str] = []

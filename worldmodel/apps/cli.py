@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from importlib import resources
 from typing import NamedTuple
 
-__all__ = ["COMMANDS", "kill_is_interrupt", "main"]
-
 _OURS = ("sigreg", "planners", "worldmodel")
 _REPORT = (
     "this is a bug of worldmodel; please report it with the output of the same command and --debug"

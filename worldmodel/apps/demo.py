@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sigreg import noise_floor
 from worldmodel._files import write_atomically
-from worldmodel.apps.data.collecting import drawn, in_memory
+from worldmodel.apps.data.collecting import fresh_walks
 from worldmodel.apps.evaluate.films import film_of, write_film
 from worldmodel.apps.evaluate.manifest import Manifest, make_manifest
 from worldmodel.apps.evaluate.policies import policy_of
@@ -25,7 +25,7 @@ from worldmodel.apps.evaluate.trial import evaluate
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import device_of, provenance
 from worldmodel.apps.parsing import check_kept, complete, kept_settings
-from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import latent_map, render, save_chart, training_curves, write_index
 from worldmodel.apps.runs import Run, open_run
@@ -37,8 +37,6 @@ from worldmodel.apps.train.material import cut
 from worldmodel.apps.train.reports import read_table
 from worldmodel.data import Episodes, episode_digests
 from worldmodel.worlds import TwoRoom
-
-__all__ = ["PLANNER", "DemoMaterial", "collected", "gather", "run", "seed_for"]
 
 # Imagines fewer blocks than the default; chosen by trying several on the demo's own seeds.
 PLANNER = TrialSettings(planner="icem", horizon=7, iterations=4)
@@ -57,14 +55,6 @@ class DemoMaterial(NamedTuple):
     crosses: NDArray[np.bool_]  #: [N], which of them lie across the wall
 
 
-class Learned(NamedTuple):
-    """A trained model and what came of it."""
-
-    run: Run
-    figures: dict[str, object]  #: what report.json holds of it
-    map: Found
-
-
 def run(settings: DemoSettings) -> int:
     """Run the whole pipeline and leave a run folder behind."""
     out, clock, device = settings.out, dict[str, float](), device_of(settings.device)
@@ -77,13 +67,13 @@ def run(settings: DemoSettings) -> int:
             with _phase(clock, "collect", f"{sizes}, {settings.held_out} to be tried on"):
                 material = gather(settings)
             write_json(settings.model_dump(mode="json"), out / _SETTINGS)
-            found = _learn(settings, material, out, clock)
+            trained, figures, points = _learn(settings, material, out, clock)
             with _phase(clock, "pictures", "curves, map and film"):
-                shown = _draw(found, material, out)
+                shown = _draw(trained, points, material, out)
             manifest, world = material.manifest, material.world
             far = world.distance(manifest.starts, manifest.goals) / world.success_radius
             report = {
-                **found.figures, "episodes": len(far),
+                **figures, "episodes": len(far),
                 "pairs_dropped_as_solved": manifest.dropped_as_solved,
                 "cross_room_fraction": _rate(material.crosses),
                 "mean_start_goal_distance": round(float(far.mean()), 3),
@@ -95,8 +85,8 @@ def run(settings: DemoSettings) -> int:
                 with _phase(clock, "ablation", "the same without SIGReg, λ = 0"):
                     (out / _WITHOUT).mkdir(exist_ok=True)
                     without = settings.model_copy(update={"weight": 0.0})
-                    other = _learn(without, material, out / _WITHOUT, {})
-                report["ablation"] = {"weight": 0.0, **other.figures}
+                    _, other, _ = _learn(without, material, out / _WITHOUT, {})
+                report["ablation"] = {"weight": 0.0, **other}
             report["wall_seconds"] = clock | {"total": round(sum(clock.values()), 2)}
             page = render("demo.html", report=report, **shown)
             write_atomically(out / "demo.html", page.encode())
@@ -131,9 +121,7 @@ def seed_for(settings: DemoSettings, purpose: str) -> int:
 def collected(settings: DemoSettings, num: int, seed: int, *, bump: float = 0.0) -> Episodes:
     """Episodes of Two-Room's noisy expert, as `data collect` writes them, in memory."""
     world = TwoRoom(settings.image_size)
-    found = drawn(world, "expert", num, length=settings.length, seed=seed, bump=bump)
-    with Progress("collect", num, unit="episode") as bar:
-        return in_memory(bar.over(found), num)
+    return fresh_walks(world, num, settings.length, seed, bump=bump).in_memory()
 
 
 def gather(settings: DemoSettings) -> DemoMaterial:
@@ -157,8 +145,11 @@ def gather(settings: DemoSettings) -> DemoMaterial:
 
 def _learn(
     settings: DemoSettings, material: DemoMaterial, out: Path, clock: dict[str, float]
-) -> Learned:
-    """Train, study and evaluate one model, by the functions of the commands."""
+) -> tuple[Run, dict[str, object], Found]:
+    """Train, study and evaluate one model, by the functions of the commands.
+
+    Returns: its run, what report.json holds of it, and a map of its embeddings.
+    """
     device, world = device_of(settings.device), material.world
     with _phase(clock, "train", f"{settings.steps} steps of {settings.batch_size} windows"):
         own = {"dim": settings.dim}
@@ -198,21 +189,21 @@ def _learn(
         "random_success_rate": result.random_success_rate,
         "mean_steps_to_goal": result.mean_steps_to_goal,
     }  # fmt: skip
-    return Learned(run, figures, studied.parts["map"])
+    return run, figures, studied.parts["map"]
 
 
-def _draw(found: Learned, material: DemoMaterial, out: Path) -> dict[str, object]:
+def _draw(run: Run, points: Found, material: DemoMaterial, out: Path) -> dict[str, object]:
     """What the page shows, each of it in a file too."""
     # Three across the wall, three within a room, the first drawn of each: none is picked.
     some = [np.flatnonzero(flags)[:3] for flags in (material.crosses, ~material.crosses)]
-    policy = policy_of(found.run, material.world, PLANNER)
+    policy = policy_of(run, material.world, PLANNER)
     film = film_of(material.world, material.manifest, policy, np.concatenate(some))
     film = film._replace(names=[""] * len(film.names), expected=None)
     write_film(film, TwoRoom(160), out / "episodes.gif", across=2)
     tables = (read_table(out / name) for name in ("curves.csv", "held_out.csv"))
     curves = training_curves(*tables, floor=noise_floor())
     save_chart(curves, out / "curves.png")
-    if part := getattr(found.map, "shown", None):
+    if part := getattr(points, "shown", None):
         save_chart(latent_map(part)[0], out / "latent.png")
     return {"film": out / "episodes.gif", "map": part, "curves": curves}
 

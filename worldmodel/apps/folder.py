@@ -16,8 +16,6 @@ from filelock import FileLock, Timeout
 
 from worldmodel._files import draft_of, write_atomically
 
-__all__ = ["begin_folder", "check_new_file", "locked", "whole_file", "write_json"]
-
 _LOCK = ".lock"
 
 

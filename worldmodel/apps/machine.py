@@ -1,26 +1,16 @@
 """This machine: its devices, and where a number comes from: versions, commit, processor."""
 
+import functools
 import platform
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distributions, requires, version
 from pathlib import Path
 
 import torch
 
 from worldmodel.apps.settings import InfoSettings
-
-__all__ = [
-    "commit",
-    "device_of",
-    "extras",
-    "info",
-    "machine",
-    "precision_of",
-    "provenance",
-    "versions",
-]
 
 
 def device_of(name: str) -> str:
@@ -84,20 +74,13 @@ def extras() -> list[str]:
         needed = requires("sigreg") or []
     except PackageNotFoundError:
         return []
-    found: dict[str, bool] = {}
+    plain = functools.partial(re.sub, "[-_.]+", "-")
+    found, here = dict[str, bool](), {plain(one.name).lower() for one in distributions()}
     for line in needed:
         if extra := re.search(r"extra == ['\"]([\w-]+)", line):
-            package = re.split(r"[^\w.-]", line)[0]
-            found[extra[1]] = found.get(extra[1], True) and _is_here(package)
-    return sorted(name for name, here in found.items() if here)
-
-
-def _is_here(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
+            package = plain(re.split(r"[^\w.-]", line)[0]).lower()
+            found[extra[1]] = found.get(extra[1], True) and package in here
+    return sorted(name for name, there in found.items() if there)
 
 
 def commit() -> str | None:

@@ -16,9 +16,6 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 from worldmodel.apps.settings import Part, Settings, TrainSettings
 
-__all__ = ["Record", "check_kept", "complete", "kept_settings", "message_of", "parse",
-           "parse_record", "preset", "read_record", "read_settings"]  # fmt: skip
-
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
 _CAP = 1 << 20  # bytes of a settings file

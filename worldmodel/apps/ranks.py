@@ -17,9 +17,6 @@ from torch import Tensor, nn
 from worldmodel.apps.machine import device_of
 from worldmodel.layers import AdaLNBlock, ViTBlock
 
-__all__ = ["ALONE", "Launched", "Ranks", "SharedBatchNorm", "everyone", "joined", "launched",
-           "part", "shared", "synchronise", "whole"]  # fmt: skip
-
 _MEETING = timedelta(minutes=5)  # for all processes to come together
 _PATIENCE = timedelta(days=7)  # one rank may simulate far longer than another
 _WORDS = 64  # bytes of what a rank says to the others

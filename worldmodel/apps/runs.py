@@ -16,9 +16,6 @@ from worldmodel.hub import from_pretrained, locate
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
-__all__ = ["EPISODES", "LEARNER", "PLANNER", "RECORDED", "KeptPlanner", "Run", "TrainedOn",
-           "open_run", "read_episodes", "save_run", "write_episodes"]  # fmt: skip
-
 EPISODES = "episodes.json"
 PLANNER = "planner.json"  # what `evaluate --keep-planner` writes
 LEARNER = "proposals.safetensors"  # what `train --objective proposals` adds
@@ -105,7 +102,15 @@ def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None
     """
     path = locate(source)
     if checkpoint.is_released(path):
-        return _released(path, device, data)
+        if data is None:
+            remedy = "name the data set it learned from with --data"
+            raise ValueError(f"{path} is a released LeWM and holds no action statistics: {remedy}")
+        model, episodes = from_published(path, device), open_episodes(data)
+        width, block = episodes.actions.shape[1], model.action_encoder.config["action_dim"]
+        if block % width:
+            raise ValueError(f"--data must have actions whose width divides {block}, got {width}")
+        scale, nobody = ActionScale.fit(episodes), frozenset[str]()
+        return Run(path, model, scale, block // width, None, "lewm", data, nobody, nobody, {})
     config = checkpoint.read_config(path)
     complaint = f"{path / checkpoint.CONFIG} must be of a run that train or demo wrote"
     if config.action_scale is None:
@@ -117,15 +122,3 @@ def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None
         extra.world, extra.objective, extra.data, frozenset(names.train),
         frozenset(names.held_out), extra.settings,
     )  # fmt: skip
-
-
-def _released(path: Path, device: str, data: str | None) -> Run:
-    if data is None:
-        remedy = "name the data set it learned from with --data"
-        raise ValueError(f"{path} is a released LeWM and holds no action statistics: {remedy}")
-    model, episodes = from_published(path, device), open_episodes(data)
-    width, block = episodes.actions.shape[1], model.action_encoder.config["action_dim"]
-    if block % width:
-        raise ValueError(f"--data must have actions whose width divides {block}, got {width}")
-    scale, nobody = ActionScale.fit(episodes), frozenset[str]()
-    return Run(path, model, scale, block // width, None, "lewm", data, nobody, nobody, {})

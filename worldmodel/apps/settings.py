@@ -11,13 +11,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import CliPositionalArg, CliSuppress
 
-__all__ = [
-    "CollectSettings", "CompareSettings", "ConvertSettings", "DemoSettings", "EvaluateSettings",
-    "InfoSettings", "InspectSettings", "ManifestSettings", "PlannerSettings", "Recipe",
-    "RenderSettings", "Settings", "StudySettings", "TrainSettings", "TrialSettings", "TuneSettings",
-    "ViewSettings",
-]  # fmt: skip
-
 _MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=_MOST)]
 Pair = Annotated[int, Field(ge=2, le=_MOST)]

@@ -30,8 +30,6 @@ from worldmodel.apps.train.material import TrainMaterial, begin_training, cut, o
 from worldmodel.data import Windows, split
 from worldmodel.model import WorldModel
 
-__all__ = ["Search", "Trial", "bisection", "judge", "monotone", "run", "run_trial", "tune_material"]
-
 _SETTINGS, _TRIALS, _CHART = "tune-lambda.json", "tune.json", "tune.png"
 _BLOCK = 64  # held-out windows encoded at a time
 

@@ -11,10 +11,12 @@ from worldmodel.study.estimates import (
     sign_test,
 )
 from worldmodel.study.paths import (
+    ActionRanks,
     HorizonErrors,
     background,
     embed,
     open_loop,
+    rank_actions,
     recolour,
     splice,
     straightness,
@@ -31,8 +33,8 @@ from worldmodel.study.probes import (
 )
 
 __all__ = [
-    "Decoder", "Estimate", "Guesses", "HorizonErrors", "PairedTest", "ProbeScore", "background",
-    "bootstrap", "embed", "fit_decoder", "jackknife", "mean_estimate", "open_loop",
-    "paired_test", "principal_components", "probe_guesses", "proportion", "recolour",
-    "score_guesses", "sign_test", "splice", "straightness", "surprise",
+    "ActionRanks", "Decoder", "Estimate", "Guesses", "HorizonErrors", "PairedTest", "ProbeScore",
+    "background", "bootstrap", "embed", "fit_decoder", "jackknife", "mean_estimate", "open_loop",
+    "paired_test", "principal_components", "probe_guesses", "proportion", "rank_actions",
+    "recolour", "score_guesses", "sign_test", "splice", "straightness", "surprise",
 ]  # fmt: skip

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from worldmodel._arguments import checked
 from worldmodel.model import WorldModel
+from worldmodel.records import as_seed
 
 __all__ = [
-    "HorizonErrors", "background", "embed", "open_loop", "recolour", "splice", "straightness",
-    "surprise",
+    "ActionRanks", "HorizonErrors", "background", "embed", "open_loop", "rank_actions", "recolour",
+    "splice", "straightness", "surprise",
 ]  # fmt: skip
 
 
@@ -102,6 +103,49 @@ def open_loop(
     predicted = model.rollout(z[:, :known], actions[:, : z.shape[1] - 1])
     guesses = (predicted, z[:, known - 1 : known], mean.expand(1, 1, -1))
     return HorizonErrors(*((guess - z[:, known:]).square().mean(-1) for guess in guesses))
+
+
+class ActionRanks(NamedTuple):
+    """How a model ranks what was done among what was done elsewhere, for every step ahead."""
+
+    rank: Tensor  #: [E, H], share of the others that lead nearer to what came; 0.5 is chance.
+    variation: Tensor  #: [E, H], standard deviation of all costs over their mean.
+
+
+@torch.no_grad()
+@checked(model="any", z="E>=2 T D", actions="E S A", known="[1, inf)", others="[1, inf)")
+def rank_actions(
+    model: WorldModel, z: Tensor, actions: Tensor, *, known: int, others: int = 63, seed: int = 0
+) -> ActionRanks:
+    """Rank the actions that were done among those of other episodes, as a planner would.
+
+        c_h(a) = ‖ẑ_h(a) − z_h‖²,   rank_h = mean over others a′ of [c_h(a′) < c_h(a)], ties half
+
+    A planner needs this order, and a small validation loss does not promise it.
+
+    Args:
+        model: in evaluation mode; only its `rollout` is used.
+        z, actions: [E, known + H, D] and one action fewer (further ones are ignored).
+        known: frames given to the model.
+        others, seed: other action sequences, each of a random other episode at the same time.
+    Raises: ValueError if no step is left to predict, or there are too few actions.
+    Source: the true action among other ones, LeWAM, arXiv:2610.12818; variation of costs, PRISM,
+        arXiv:2606.07974.
+    """
+    (E, T), steps = z.shape[:2], z.shape[1] - 1
+    if known >= T or actions.shape[1] < steps:
+        got = f"actions one fewer, got {list(z.shape)} and {list(actions.shape)}"
+        raise ValueError(f"z must be [E, known + H, D], known = {known} and H >= 1, {got}")
+    generator = torch.Generator("cpu").manual_seed(as_seed(seed))
+    away = torch.randint(1, E, (others, E), generator=generator, device="cpu")
+    away = torch.cat([torch.zeros_like(away[:1]), away])  # the true ones first
+    past, costs = actions[:, : known - 1], list[Tensor]()
+    for whose in (away + torch.arange(E, device="cpu")) % E:
+        tried = torch.cat([past, actions[whose.to(actions.device), known - 1 : steps]], 1)
+        costs.append((model.rollout(z[:, :known], tried) - z[:, known:]).square().sum(-1))
+    c = torch.stack(costs)
+    rank = (c[1:] < c[0]).double().mean(0) + (c[1:] == c[0]).double().mean(0) / 2
+    return ActionRanks(rank, c.std(0) / c.mean(0).clamp_min(torch.finfo(c.dtype).tiny))
 
 
 @checked(frames="any * C H W")

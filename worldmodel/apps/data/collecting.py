@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -26,9 +26,6 @@ from worldmodel.worlds.behaviours import make_behaviour
 from worldmodel.worlds.maze import Maze
 from worldmodel.worlds.rendered import RenderedFrames
 
-__all__ = ["Stored", "drawn", "episodes", "fresh_walks", "has_pictures", "in_memory",
-           "one_episode", "one_stream", "open_pictures", "open_writer", "write_all"]  # fmt: skip
-
 Floats = NDArray[np.float32]
 # One episode: frames [L + 1, 3, H, W] or None, actions [L, A] and states [L + 1, S] or None.
 Stored = tuple[NDArray[np.uint8] | None, Floats, Floats | None]
@@ -36,28 +33,15 @@ _OWN = {"reacher": 1, "cube": 1}  # simulators of a process that draws; OpenGL i
 _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
 
 
-def episodes(
-    world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
-    bump: float = 0.0,
-) -> Iterator[tuple[Floats, Floats]]:  # fmt: skip
-    """Episodes `first` to `num`: states [length + 1, S] and actions [length, A] of each.
-
-    Episode e is the same whatever `first` and `num` are, but for the walks of
-    `one_stream`, which share their random numbers and depend on `num`.
-    """
-    simulate = _simulator(world, policy, num, length, seed, bump)
-    for block, some in _blocks(first, num):
-        states, actions = simulate(block)
-        yield from ((states[e], actions[e]) for e in some)
-
-
 def drawn(
     world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
     bump: float = 0.0, ranks: Ranks = ALONE, pictures: bool = True,
 ) -> Iterator[Stored]:  # fmt: skip
-    """`episodes` with their frames, in order, on rank 0; every rank must run it to the end.
+    """Episodes `first` to `num`, in order, on rank 0; every rank must run it to the end.
 
-    The ranks take turns at blocks of episodes; the others hand theirs over and yield nothing.
+    Episode e is the same whatever `first` and `num` are, but for the walks of `one_stream`, which
+    share their random numbers and depend on `num`. The ranks take turns at blocks of episodes; the
+    others hand theirs over and yield nothing. Without `pictures` nothing is drawn.
     """
     simulate, side = _simulator(world, policy, num, length, seed, bump), world.image_size
     for block, some in _blocks(first, num):
@@ -82,28 +66,16 @@ def drawn(
                 yield frames, told[0], told[1]
 
 
-def fresh_walks(world: TwoRoom, num: int, length: int, seed: int) -> Episodes:
-    """Walks of Two-Room's noisy expert, whose frames are drawn when they are asked for."""
-    walks = collect(world, num, length, seed)
-    states = walks.states.reshape(-1, 2)
+def fresh_walks(
+    world: TwoRoom | Maze, num: int, length: int, seed: int, *, bump: float = 0.0
+) -> Episodes:
+    """Walks of the world's noisy expert, whose frames are drawn when they are asked for."""
+    walks = collect(world, num, length, seed, bump=bump)
+    states = walks.states.reshape(-1, world.state_dim)
     after = np.full((num, 1, 2), np.nan, np.float32)  # nothing is done at the end
     actions = torch.from_numpy(np.concatenate([walks.actions, after], axis=1)).flatten(0, 1)
     lengths = torch.full((num,), length + 1)
     return Episodes(RenderedFrames(world, states), actions, lengths, torch.from_numpy(states))
-
-
-def in_memory(found: Iterator[Stored], num: int) -> Episodes:
-    """`num` episodes of equal length as one record, without a file."""
-    first = pixels, moves, places = next(found)
-    assert pixels is not None
-    assert places is not None
-    frames = torch.empty((num, *pixels.shape), dtype=torch.uint8)
-    actions = torch.full((num, len(pixels), moves.shape[1]), torch.nan)
-    states = torch.empty(num, *places.shape)
-    for e, episode in enumerate(chain([first], found)):
-        frames[e], actions[e, :-1], states[e] = map(torch.from_numpy, episode)
-    lengths = torch.full((num,), frames.shape[1])
-    return Episodes(frames.flatten(0, 1), actions.flatten(0, 1), lengths, states.flatten(0, 1))
 
 
 def one_episode(stored: Episodes, e: int) -> Stored:

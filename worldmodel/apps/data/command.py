@@ -8,29 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from worldmodel._files import write_atomically
-from worldmodel.apps.data.collecting import (
-    drawn,
-    has_pictures,
-    one_episode,
-    one_stream,
-    open_pictures,
-    open_writer,
-    write_all,
-)  # fmt: skip
+from worldmodel.apps import settings as kinds
+from worldmodel.apps.data import collecting
 from worldmodel.apps.folder import check_new_file, locked, whole_file
 from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import joined
-from worldmodel.apps.settings import (
-    CollectSettings,
-    ConvertSettings,
-    InspectSettings,
-    RenderSettings,
-)  # fmt: skip
+from worldmodel.apps.report import render as filled
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.frames import gather, in_colour
 from worldmodel.data.hdf5_writer import read_origin
@@ -40,14 +28,14 @@ from worldmodel.worlds import World, open_world
 from worldmodel.worlds.behaviours import policies
 from worldmodel.worlds.coverage import coverage
 
-__all__ = ["collect", "convert", "inspect", "render"]
-
 _NUM_FRAMES, _FRAMESKIP = 4, 5  # of the windows that are counted
-_SIDE, _GAP, _LABEL = 128, 6, 18  # pixels of a contact sheet
+_WINDOW = 25  # steps between two places that are compared
+_SIDE = 128  # pixels of a picture of a contact sheet
 _MARK = "worldmodel contact sheet of"
+_READ = {"pixels", "action", "state", "integers", "shift"}  # settings of opening a data set
 
 
-def collect(settings: CollectSettings) -> int:
+def collect(settings: kinds.CollectSettings) -> int:
     """Write what a policy sees and does; several processes share the episodes out."""
     out, num = settings.out, settings.episodes
     with joined("cpu") as ranks, ExitStack() as held:
@@ -58,11 +46,11 @@ def collect(settings: CollectSettings) -> int:
                 if not (settings.resume and out.is_file() and not out.is_symlink()):
                     check_new_file(out)
                 held.enter_context(locked(out.with_name(f"{out.name}.lock"), str(out)))
-                writer = held.enter_context(open_writer(settings, origin))
+                writer = held.enter_context(collecting.open_writer(settings, origin))
                 if (least := len(writer)) > num:
                     raise ValueError(f"--episodes must be at least the {least} in {out}, got {num}")
         first = int(ranks.gather(str(len(writer)) if ranks.first else "")[0])
-        found = drawn(
+        found = collecting.drawn(
             world, policy, num, length=settings.length, seed=settings.seed, first=first,
             bump=settings.bump, ranks=ranks, pictures=not settings.states_only,
         )  # fmt: skip
@@ -70,7 +58,7 @@ def collect(settings: CollectSettings) -> int:
             list(found)
             return 0
         try:
-            write_all(writer, found, num, "collect", first)
+            collecting.write_all(writer, found, num, "collect", first)
         except KeyboardInterrupt:
             kept = f"{out} holds {len(writer)} whole episodes"
             say(f"\ninterrupted; {kept}; --resume continues it")
@@ -78,23 +66,14 @@ def collect(settings: CollectSettings) -> int:
         writer.close()
         what = "states" if settings.states_only else "frames"
         say(f"{out}: {len(writer)} episodes of {settings.length + 1} {what}")
-        _say_coverage(world, open_hdf5(out))
+        stored = open_hdf5(out)
+        if stored.states is not None and settings.length >= _WINDOW:
+            states = [part.numpy() for part in stored.states.split(stored.lengths.tolist())]
+            say(filled("collect.txt", found=coverage(world, states, _WINDOW), window=_WINDOW))
     return 0
 
 
-def _say_coverage(world: World, stored: Episodes, window: int = 25) -> None:
-    """What collected episodes cover; nothing if they are too short to tell."""
-    if stored.states is None or int(stored.lengths.max()) <= window:
-        return
-    states = [part.numpy() for part in stored.states.split(stored.lengths.tolist())]
-    found = coverage(world, states, window)
-    for grid in found.grids:
-        apart = f"{grid.moved:.3g} apart after {window} steps (median)"
-        say(f"  {grid.name:<18} {grid.cells} of 256 cells visited; {apart}")
-    say(f"  solved already     {100 * found.solved:.1f} % of pairs {window} steps apart")
-
-
-def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str | int]]:
+def _policy(settings: kinds.CollectSettings, world: World) -> tuple[str, dict[str, str | int]]:
     """Who acts, and what the file says about itself; the same words are the same episodes."""
     known = policies(world.name)
     if (policy := settings.policy or known[0]) not in known:
@@ -106,7 +85,7 @@ def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str
         "collect": settings.told(),
     }  # fmt: skip
     # Walks that share one stream depend on how many there are.
-    if one_stream(world, policy, settings.bump):
+    if collecting.one_stream(world, policy, settings.bump):
         return policy, origin | {"episodes": settings.episodes, "bump": str(settings.bump)}
     if settings.bump:
         raise ValueError(
@@ -115,7 +94,7 @@ def _policy(settings: CollectSettings, world: World) -> tuple[str, dict[str, str
     return policy, origin
 
 
-def inspect(settings: InspectSettings) -> int:
+def inspect(settings: kinds.InspectSettings) -> int:
     """Say what is in a data set, and draw a contact sheet of it."""
     data = settings.data
     sheet, earlier = settings.sheet or Path(f"{Path(data).name}.sheet.png"), None
@@ -124,56 +103,66 @@ def inspect(settings: InspectSettings) -> int:
             earlier = picture.info.get(_MARK)
     if earlier != data:
         check_new_file(sheet, [data], option="--sheet")
-    episodes = _open(settings)
-    for line in _describe(data, episodes):
-        say(line)
-    if has_pictures(episodes):
+    episodes = open_episodes(settings.data, **settings.model_dump(include=_READ))
+    lengths, (rows, *shape), states = episodes.lengths, episodes.frames.shape, episodes.states
+    columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(data)]
+    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
+    told = filled(
+        "inspect.txt", path=data, format=format_of(data), rows=rows, count=len(lengths),
+        columns=["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in columns],
+        lengths=[int(of(lengths)) for of in (torch.min, torch.max, torch.median)],
+        shape=shape if collecting.has_pictures(episodes) else None,
+        actions=_ranges(episodes.actions), states=[] if states is None else _ranges(states),
+        discrete=choices_in_words(episodes) if episodes.choices else None,
+        missing=episodes.num_missing,
+        at_end=int(episodes.actions[episodes.offsets + lengths - 1].isnan().any(-1).sum()),
+        unknown=0 if states is None else int((~states.isfinite()).any(-1).sum()),
+        windows=int((lengths - _NUM_FRAMES * _FRAMESKIP + 1).clamp(min=0).sum()),
+        window=(_NUM_FRAMES, _FRAMESKIP),
+    )  # fmt: skip
+    say(told)
+    if collecting.has_pictures(episodes):
         _contact_sheet(episodes, sheet, data)
         say(f"  contact sheet  {sheet}")
     return 0
 
 
-def convert(settings: ConvertSettings) -> int:
+def convert(settings: kinds.ConvertSettings) -> int:
     """Write pixels, actions and states of any data set we read as HDF5."""
     out, size = settings.out, settings.size
     with whole_file(out, [settings.data]) as partial:
-        episodes = _open(settings)
-        if not has_pictures(episodes) and (size or settings.channels):
+        episodes = open_episodes(settings.data, **settings.model_dump(include=_READ))
+        if not collecting.has_pictures(episodes) and (size or settings.channels):
             hint = f"worldmodel data render {settings.data} {out} --size {size or 64} draws them"
             raise ValueError(f"--size resizes pictures, {settings.data} holds none: {hint}")
         channels = _channels(settings.channels, episodes.frames.shape[1])
         # What is said about the frames holds no longer once they are resized.
         is_copy = format_of(settings.data) == "hdf5" and size is None
         origin = (read_origin(settings.data) if is_copy else {}) | {"convert": settings.told()}
-        stored = (one_episode(episodes, e) for e in range(len(episodes)))
+        stored = (collecting.one_episode(episodes, e) for e in range(len(episodes)))
         taken = ((x if x is None else x[:, channels], a, s) for x, a, s in stored)
         found = ((_resize(x, size) if size and x is not None else x, a, s) for x, a, s in taken)
         with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
-            write_all(writer, found, len(episodes), "convert")
-    told = {"pixels": has_pictures(episodes), "action": True, "state": episodes.states is not None}
-    kept = ", ".join(name for name, there in told.items() if there)
+            collecting.write_all(writer, found, len(episodes), "convert")
+    pictures, states = collecting.has_pictures(episodes), episodes.states is not None
+    kept = ", ".join(["pixels"] * pictures + ["action"] + ["state"] * states)
     say(f"{out}: {kept} of {len(episodes)} episodes; other columns stay behind")
     return 0
 
 
-def render(settings: RenderSettings) -> int:
+def render(settings: kinds.RenderSettings) -> int:
     """Draw the states of a collected file at another size."""
     data, out, size = settings.data, settings.out, settings.size
     with whole_file(out, [data]) as partial:
-        episodes = open_pictures(
+        episodes = collecting.open_pictures(
             str(data), render=size, env=settings.env, workers=settings.workers
         )  # fmt: skip
         origin = read_origin(data) | {"image_size": size, "render": settings.told()}
-        found = (one_episode(episodes, e) for e in range(len(episodes)))
+        found = (collecting.one_episode(episodes, e) for e in range(len(episodes)))
         with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
-            write_all(writer, found, len(episodes), "render")
+            collecting.write_all(writer, found, len(episodes), "render")
     say(f"{out}: {len(episodes)} episodes at {size} × {size} pixels")
     return 0
-
-
-def _open(settings: InspectSettings | ConvertSettings) -> Episodes:
-    names = {"pixels", "action", "state", "integers", "shift"}
-    return open_episodes(settings.data, **settings.model_dump(include=names))
 
 
 def _channels(wanted: str | None, num: int) -> list[int]:
@@ -193,68 +182,30 @@ def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.stack(small).reshape(*frames.shape[:2], size, size)
 
 
-def _describe(path: str, episodes: Episodes) -> list[str]:
-    """Columns, episodes, frames, ranges and windows of the data set at `path`, line by line."""
-    lengths, (rows, *seen) = episodes.lengths, episodes.frames.shape
-    frames = "none, states alone; train --render SIDE draws them"
-    if has_pictures(episodes):
-        frames = f"{seen[2]} × {seen[1]} pixels, {seen[0]} channels"
-    columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(path)]
-    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
-    table = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in columns]
-    least, mid, most = (int(f(lengths)) for f in (torch.min, torch.median, torch.max))
-    at_end = int(episodes.actions[episodes.offsets + lengths - 1].isnan().any(-1).sum())
-    states = episodes.states
-    unknown = 0 if states is None else int((~states.isfinite()).any(-1).sum())
-    windows = int((lengths - _NUM_FRAMES * _FRAMESKIP + 1).clamp(min=0).sum())
-    return [
-        f"{path}  ({format_of(path)})",
-        *(f"    {line}" for line in table),
-        f"  episodes       {len(episodes):,}, {rows:,} rows; {least} to {most} each, median {mid}",
-        f"  frames         {frames}",
-        *_ranges("actions", episodes.actions),
-        *([f"  discrete       {choices_in_words(episodes)}"] if episodes.choices else []),
-        f"  NaN actions    {episodes.num_missing:,} rows, {at_end:,} at the end of an episode",
-        *([] if episodes.states is None else _ranges("states", episodes.states)),
-        *([f"  NaN states     {unknown:,} rows"] if unknown else []),
-        f"  windows        {windows:,} of {_NUM_FRAMES} frames, {_FRAMESKIP} rows apart",
-    ]
-
-
-def _ranges(name: str, values: Tensor) -> list[str]:
-    """Lowest, mean, highest and standard deviation per dim, NaN rows left out."""
+def _ranges(values: Tensor) -> list[list[float]]:
+    """Lowest, mean, highest and standard deviation of each dim, NaN rows left out."""
     known = values[values.isfinite().all(-1)].double()
-    lines = [f"  {name:<14} {values.shape[1]} dims       lowest      mean   highest       std"]
-    for dim, column in enumerate(known.T):
-        figures = column.min(), column.mean(), column.max(), column.std(correction=0)
-        lines.append(f"    dim {dim:<16}" + "".join(f"{float(v):>10.4g}" for v in figures))
-    return lines
+    figures = known.amin(0), known.mean(0), known.amax(0), known.std(0, correction=0)
+    return torch.stack(figures, 1).tolist()
 
 
 def _contact_sheet(episodes: Episodes, path: Path, source: str) -> None:
     """Eight frames of six episodes at most, evenly spaced, as PNG in which `source` is noted."""
-    lengths = episodes.lengths.tolist()
-    picks = [(e, _spread(lengths[e], 8)) for e in _spread(len(lengths), 6)]
-    width = _GAP + max(len(within) for _, within in picks) * (_SIDE + _GAP)
-    sheet = Image.new("RGB", (width, _GAP + len(picks) * (_LABEL + _SIDE + _GAP)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for line, (e, within) in enumerate(picks):
-        top = _GAP + line * (_LABEL + _SIDE + _GAP)
-        title = f"episode {e}, {lengths[e]} frames: {', '.join(map(str, within))}"
-        draw.text((_GAP, top), title, fill="black", font=font)
+    from worldmodel.apps.evaluate.films import sheet
+
+    lengths, rows, small = episodes.lengths.tolist(), [], max(episodes.frames.shape[2:]) <= _SIDE
+    how = Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR
+    for e in _spread(len(lengths), 6):
+        within = _spread(lengths[e], 8)
         frames = gather(episodes.frames, episodes.offsets[e] + torch.tensor(within))
-        for column, frame in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
-            picture = Image.fromarray(frame[..., in_colour(frame.shape[-1])])
-            # Whole multiples keep pixels square.
-            how, scale = Image.Resampling.NEAREST, float(_SIDE // max(picture.size))
-            if not scale:
-                how, scale = Image.Resampling.BILINEAR, _SIDE / max(picture.size)
-            W, H = (max(round(side * scale), 1) for side in picture.size)
-            place = (_GAP + column * (_SIDE + _GAP), top + _LABEL)
-            sheet.paste(picture.resize((W, H), how).convert("RGB"), place)
+        colours = frames[:, in_colour(frames.shape[1])].permute(0, 2, 3, 1).contiguous().numpy()
+        words = [f"episode {e}, frame {t}" for t in within]
+        pictures = (Image.fromarray(frame).convert("RGB") for frame in colours)
+        fitted = [ImageOps.pad(one, (_SIDE, _SIDE), how, color="white") for one in pictures]
+        rows.append([(one, word, "#000000") for one, word in zip(fitted, words, strict=True)])
     content, mark = io.BytesIO(), PngInfo()
     mark.add_itxt(_MARK, source)
-    sheet.save(content, "PNG", pnginfo=mark)
+    sheet(rows).save(content, "PNG", pnginfo=mark)
     write_atomically(path, content.getvalue())
 
 

@@ -18,9 +18,6 @@ from worldmodel.apps.evaluate.policies import PlannerPolicy, Policy, attempt
 from worldmodel.study import embed
 from worldmodel.worlds import World, open_world
 
-__all__ = ["Film", "film_attempts", "film_of", "film_suffix", "nearest_frames", "sheets",
-           "write_film"]  # fmt: skip
-
 Floats = NDArray[np.float32]
 _INK, _GOOD, _BAD, _TRAIL, _GAP, _FOOT = "#2b3040", "#2f9e6f", "#c23b22", "#e9a79a", 6, 20
 _DISC = ((0,), 224.0, 16.0)
@@ -137,23 +134,23 @@ def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]
                 newest = expected[min(step // film.every, len(expected) - 1)]
                 shown.append((newest[e], "what the plan expects", _INK))
             rows.append(shown)
-        yield _sheet(rows, across)
+        yield sheet(rows, across)
 
 
-def _sheet(rows: Sequence[Sequence[tuple[Image.Image, str, str]]], across: int) -> Image.Image:
-    """Attempts, each a row of pictures with words below them, as one picture."""
+def sheet(rows: Sequence[Sequence[tuple[Image.Image, str, str]]], across: int = 1) -> Image.Image:
+    """Rows of square pictures with words below them, each of a colour, `across` rows in a line."""
     side, across = rows[0][0][0].width, min(across, len(rows))
-    wide, high = len(rows[0]) * (side + _GAP) + _GAP, side + _FOOT + _GAP
+    wide, high = max(map(len, rows)) * (side + _GAP) + _GAP, side + _FOOT + _GAP
     size = (wide * across - 2 * _GAP, high * -(-len(rows) // across) - _GAP)
     # Even sides: H.264 wants them.
-    sheet = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), "#ffffff")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    whole = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), "#ffffff")
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(13)
     for place, row in enumerate(rows):
         for column, (picture, words, ink) in enumerate(row):
             x, y = place % across * wide + column * (side + _GAP), place // across * high
-            sheet.paste(picture, (x, y))
+            whole.paste(picture, (x, y))
             draw.text((x + 2, y + side + 3), words, ink, font)
-    return sheet
+    return whole
 
 
 def _draw_trail(world: World, picture: Image.Image, path: Floats, goal: Floats) -> None:

@@ -30,9 +30,6 @@ from worldmodel.worlds import TwoRoom, World, open_world
 from worldmodel.worlds.contract import kind_of
 from worldmodel.worlds.rules import REST
 
-__all__ = ["Manifest", "Pairs", "make_manifest", "make_pairs", "read_manifest",
-           "run", "write_manifest"]  # fmt: skip
-
 _LENGTH = 200  # actions of a walk collected for a manifest: goals 100 steps away leave room
 _FAR, _MOST = 10_000, 10_000  # steps to a goal, and walks, that memory holds
 

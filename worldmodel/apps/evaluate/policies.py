@@ -15,18 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from planners import (
-    CEM,
-    ICEM,
-    MPC,
-    MPPI,
-    Bounds,
-    Cost,
-    GradientDescent,
-    Method,
-    PredictiveSampling,
-    Proposals,
-)
+import planners
+from planners import MPC, Bounds, Cost, Method
 from worldmodel import goals
 from worldmodel.apps.evaluate.manifest import Manifest, Pairs
 from worldmodel.apps.evaluate.proposing import EACH, Guide, guide_of
@@ -38,11 +28,8 @@ from worldmodel.model import WorldModel
 from worldmodel.worlds import World
 from worldmodel.worlds.rules import Rule, rules_of
 
-__all__ = ["FLOORS", "Actor", "ExpertPolicy", "GCBCPolicy", "IdlePolicy", "Outcome",
-           "PlannerPolicy", "Policy", "RandomPolicy", "Scene", "Task", "attempt", "method_of",
-           "policy_of"]  # fmt: skip
-
 Floats = NDArray[np.float32]
+_LEAST_STD = 0.05  # of a search that narrows: never so little that nothing is tried
 
 
 class Task(NamedTuple):
@@ -217,25 +204,24 @@ def bounds_of(world: World, scale: ActionScale) -> Bounds:
 
 
 def method_of(
-    planner: PlannerSettings, plans: tuple[Tensor, ...] = (), bounds: Bounds | None = None
+    told: PlannerSettings, plans: tuple[Tensor, ...] = (), bounds: Bounds | None = None
 ) -> Method[Any]:
     """The planner that the settings mean; proposals with the plans of a moment and their box."""
-    samples, elites, std = planner.budget[0], planner.elites, planner.std
-    if planner.planner == "cem":
-        return CEM(samples, elites, init_std=std)
-    if planner.planner == "proposals":
-        # Around the cheapest, and never so narrow that nothing is tried.
-        refine = CEM(samples, elites, init_std=std, min_std=0.05)
-        varied = (PredictiveSampling(EACH, std),) if "variants" in planner.sources else ()
-        return Proposals(refine if planner.budget[1] > 1 else None, (*plans, *varied), bounds)
-    if planner.planner == "icem":
+    (samples, iterations), elites, std, least = told.budget, told.elites, told.std, _LEAST_STD
+    if told.planner == "cem":
+        return planners.CEM(samples, elites, init_std=std)
+    if told.planner == "proposals":
+        refine = planners.CEM(samples, elites, init_std=std, min_std=least)
+        varied = (planners.PredictiveSampling(EACH, std),) if "variants" in told.sources else ()
+        return planners.Proposals(refine if iterations > 1 else None, (*plans, *varied), bounds)
+    if told.planner == "icem":
         # Without decay: as many candidates in every iteration as the others have.
-        return ICEM(samples, elites, init_std=std, decay=1.0)
-    if planner.planner == "mppi":
-        return MPPI(samples, planner.temperature, std, top_k=elites, adapt_std=True, min_std=0.05)
-    if planner.planner == "gradient":
-        return GradientDescent(lambda x: torch.optim.Adam(x, lr=planner.rate), samples, std)
-    return PredictiveSampling(samples, std)
+        return planners.ICEM(samples, elites, init_std=std, decay=1.0)
+    if told.planner == "mppi":
+        return planners.MPPI(samples, told.temperature, std, elites, adapt_std=True, min_std=least)
+    if told.planner == "gradient":
+        return planners.GradientDescent(lambda x: torch.optim.Adam(x, lr=told.rate), samples, std)
+    return planners.PredictiveSampling(samples, std)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,6 @@ from worldmodel.subgoals import Graph, warn_beyond
 from worldmodel.values import HIQL
 from worldmodel.worlds.contract import Pixels
 
-__all__ = ["EACH", "Guide", "guide_of"]
-
 EACH = 8  # recorded plans, and variants of the last one
 _EDGE = 3.0  # blocks between two landmarks
 _LANDMARKS = 200

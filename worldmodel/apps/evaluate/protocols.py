@@ -6,8 +6,6 @@ from worldmodel.apps.settings import Protocol
 from worldmodel.worlds import World
 from worldmodel.worlds.rules import Rule, rules_of
 
-__all__ = ["PROTOCOLS", "Terms", "rule_of"]
-
 
 class Terms(NamedTuple):
     """Which pairs, which of them count, and what counts as success."""

@@ -24,10 +24,6 @@ from worldmodel.apps.report import render
 from worldmodel.apps.settings import CompareSettings, Count, Natural, Protocol
 from worldmodel.study import Estimate, bootstrap, proportion, sign_test
 
-__all__ = ["PLANNED", "Comparison", "Difference", "Distances", "Fingerprint", "Judged", "Key",
-           "Log", "Mark", "PlanningSeconds", "Result", "Tried", "compare", "rate_by_episode",
-           "read_result", "run", "shares_of", "write_result"]  # fmt: skip
-
 PLANNED = "planned"
 _POWER = 1.43  # (1.96 + 0.84) / 1.96: half an interval, to what is seen with a chance of 80 %
 Key = tuple[str, int, int]

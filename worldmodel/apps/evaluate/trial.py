@@ -12,25 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from worldmodel._files import write_atomically
+from worldmodel.apps.evaluate import result as results
 from worldmodel.apps.evaluate.films import film_attempts
 from worldmodel.apps.evaluate.manifest import Manifest, read_manifest
 from worldmodel.apps.evaluate.policies import FLOORS, PlannerPolicy, Policy, attempt, policy_of
 from worldmodel.apps.evaluate.protocols import PROTOCOLS, rule_of
-from worldmodel.apps.evaluate.result import (
-    PLANNED,
-    Distances,
-    Fingerprint,
-    Judged,
-    Key,
-    Log,
-    Mark,
-    PlanningSeconds,
-    Result,
-    Tried,
-    rate_by_episode,
-    shares_of,
-    write_result,
-)
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import commit, device_of, machine, versions
 from worldmodel.apps.parsing import complete, kept_settings, read_record
@@ -44,8 +30,6 @@ from worldmodel.hub import locate
 from worldmodel.worlds import World, open_world
 from worldmodel.worlds.rules import Rule, rules_of
 
-__all__ = ["Trial", "evaluate", "prepare", "result_of", "run", "tries"]
-
 _SETTINGS = "evaluate.json"
 
 
@@ -57,15 +41,10 @@ class Trial(NamedTuple):
     manifest: Manifest  #: as it is tried; the published protocol takes its first 50 pairs
     manifest_pairs: int  #: pairs in its file
     settings: TrialSettings
-    fingerprint: Fingerprint
-    keys: list[Key]  #: what is to be tried
+    fingerprint: results.Fingerprint
+    keys: list[results.Key]  #: what is to be tried
     rule: Rule  #: what counts as success
-
-    @property
-    def others(self) -> dict[str, Rule]:
-        """The world's own rule and the published one, if success is another."""
-        known = rules_of(self.world)
-        return {n: known[n] for n in ("own", "published") if known.get(n, self.rule) != self.rule}
+    others: dict[str, Rule]  #: the world's own rule and the published one, if success is another
 
 
 def prepare(
@@ -118,20 +97,21 @@ def prepare(
             f"the manifest's states must have the {world.state_dim} entries of {manifest.env}, "
             f"got {manifest.starts.shape[1]}"
         )
-    rule = rule_of(world, name)
+    rule, known = rule_of(world, name), rules_of(world)
+    others = {n: known[n] for n in ("own", "published") if known.get(n, rule) != rule}
     policy = policy_of(who, world, settings) if isinstance(who, Run) else who
-    policies = {PLANNED: policy, **FLOORS}
+    policies = {results.PLANNED: policy, **FLOORS}
     if world.expert(manifest.goals[:1]) is None:
         del policies["expert"]
     tried = manifest.take(slice(terms.pairs))
     # Only plans and chance differ from one repeat to the next.
-    times = {PLANNED: settings.seeds, "random": settings.seeds}
+    times = {results.PLANNED: settings.seeds, "random": settings.seeds}
     keys = [(name, repeat, pair) for name in policies for repeat in range(times.get(name, 1))
             for pair in range(len(tried.seeds))]  # fmt: skip
     planned = policy if isinstance(policy, PlannerPolicy) else None
     if planned and planned.guide:
         planned.guide.warn(*(world.draw(states) for states in (tried.starts, tried.goals)))
-    fingerprint = Fingerprint(
+    fingerprint = results.Fingerprint(
         run=str(run.folder) if run else type(policy).__name__,
         objective=run.objective if run else None, weights=digest(run.model) if run else None,
         planner=planned.planner.described() if planned else type(policy).__name__,
@@ -141,13 +121,14 @@ def prepare(
         manifest_versions=manifest.versions, versions=versions(), commit=commit(),
         machine=machine(str(next(run.model.parameters()).device) if run else "cpu"),
     )  # fmt: skip
-    return Trial(policies, world, tried, len(manifest.seeds), settings, fingerprint, keys, rule)
+    pairs = len(manifest.seeds)
+    return Trial(policies, world, tried, pairs, settings, fingerprint, keys, rule, others)
 
 
 def evaluate(
     who: Run | Policy, manifest: Manifest, settings: TrialSettings, *,
     world: World | None = None, title: str = "evaluate",
-) -> Result:  # fmt: skip
+) -> results.Result:  # fmt: skip
     """Try a run or a policy on a manifest, beside chance, idleness and the scripted expert.
 
     Of a Run the model stands behind the planner of `settings`. `world` None opens the manifest's.
@@ -159,7 +140,9 @@ def evaluate(
         return result_of(trial, [one for some in tries(trial, trial.keys, bar) for one in some])
 
 
-def tries(trial: Trial, keys: Iterable[Key], bar: Progress) -> Iterator[list[Tried]]:
+def tries(
+    trial: Trial, keys: Iterable[results.Key], bar: Progress
+) -> Iterator[list[results.Tried]]:
     """What comes of each batch of `keys`, which stand in the order of `trial.keys`.
 
     Neither the size of a batch nor the order of the pairs changes an outcome.
@@ -176,11 +159,12 @@ def tries(trial: Trial, keys: Iterable[Key], bar: Progress) -> Iterator[list[Tri
             success = found.at_end if at_end else found.success
             others = {n: r.met(found.paths[:, 1:], mine.goals) for n, r in trial.others.items()}
             yield [
-                Tried(
+                results.Tried(
                     pair=pair, repeat=repeat, policy=name,
                     success=bool(success[n]), success_at_end=bool(found.at_end[n]),
                     steps=int(found.steps[n]) if success[n] else None,
-                    final_distance=float(found.distance[n]), roughness=float(found.roughness[n]),
+                    final_distance=round(float(found.distance[n]), 4),
+                    roughness=round(float(found.roughness[n]), 5),
                     by_rule={k: (bool(m[n].any()), bool(m[n, -1])) for k, m in others.items()},
                     together=0 if n else len(some), seconds=() if n else found.seconds,
                 )
@@ -189,10 +173,12 @@ def tries(trial: Trial, keys: Iterable[Key], bar: Progress) -> Iterator[list[Tri
             bar.update(len(some))
 
 
-def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
+def result_of(trial: Trial, tried: Sequence[results.Tried]) -> results.Result:
     """The result, of all keys of a trial in whatever order."""
     manifest, pairs = trial.manifest, len(trial.manifest.seeds)
-    planned = sorted((one for one in tried if one.policy == PLANNED), key=lambda one: one.key)
+    planned = sorted(
+        (one for one in tried if one.policy == results.PLANNED), key=lambda one: one.key
+    )
     by_repeat = np.asarray([one.success for one in planned]).reshape(-1, pairs).mean(1)
     steps = [one.steps for one in planned if one.steps is not None]
     distance, far = np.quantile([one.final_distance for one in planned], [0.5, 0.95]).tolist()
@@ -201,25 +187,27 @@ def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
     together = max(one.together for one in planned)
     rates: dict[str, Any] = {"expert_success_rate": None, "expert_success_interval": None}
     for policy in trial.policies:
-        name = "" if policy == PLANNED else f"{policy}_"
+        name = "" if policy == results.PLANNED else f"{policy}_"
         mine = [one for one in tried if one.policy == policy]
         for end, kind in (("", "success"), ("_at_end", "success_at_end")):
-            shares = np.asarray(list(shares_of(mine, kind).values()))
+            shares = np.asarray(list(results.shares_of(mine, kind).values()))
             rates[f"{name}success_rate{end}"] = round(float(shares.mean()), 4)
             if not (name and end):
                 # Repeats of a pair narrow no interval, nor do pairs of one episode.
-                ends = rate_by_episode(shares, manifest.episodes)[1:3]
+                ends = results.rate_by_episode(shares, manifest.episodes)[1:3]
                 rates[f"{name}success_interval{end}"] = tuple(round(bound, 4) for bound in ends)
     far_off = trial.world.distance(manifest.starts, manifest.goals)
     progress = [1 - one.final_distance / float(far_off[one.pair]) for one in planned
                 if far_off[one.pair] > 0]  # fmt: skip
     rough = [one.roughness for one in planned if one.roughness is not None]
-    judged = {
-        name: np.mean([one.by_rule[name] for one in planned], axis=0).round(4).tolist()
-        for name in trial.others
-    }
+    judged = {}
+    for name, rule in trial.others.items():
+        rate, end = np.mean([one.by_rule[name] for one in planned], axis=0).round(4).tolist()
+        judged[name] = results.Judged(
+            criterion=rule.criterion, success_rate=rate, success_rate_at_end=end
+        )
     reports = (PROTOCOLS[trial.settings.protocol].clear or {}).get(trial.world.name)
-    return Result(
+    return results.Result(
         env=manifest.env, protocol=trial.settings.protocol, manifest_protocol=manifest.protocol,
         manifest_pairs=trial.manifest_pairs, manifest_hash=manifest.sha256,
         criterion=trial.rule.criterion, offset=manifest.offset, budget=manifest.budget,
@@ -230,24 +218,14 @@ def result_of(trial: Trial, tried: Sequence[Tried]) -> Result:
         median_steps_to_goal=float(np.median(steps)) if steps else None,
         progress_to_goal=round(float(np.median(progress)), 4) if progress else None,
         action_roughness=round(float(np.mean(rough)), 5) if rough else None,
-        by_rule={
-            name: Judged(criterion=trial.others[name].criterion, success_rate=rate,
-                         success_rate_at_end=end)
-            for name, (rate, end) in judged.items()
-        },
+        by_rule=judged,
         pair_episodes=tuple(manifest.episodes.tolist()), clear_reports=reports,
-        final_distance=Distances(median=round(distance, 4), p95=round(far, 4)),
-        planning_seconds=PlanningSeconds(
+        final_distance=results.Distances(median=round(distance, 4), p95=round(far, 4)),
+        planning_seconds=results.PlanningSeconds(
             median=round(median, 5), p95=round(slow, 5), pairs_per_decision=together,
             median_per_pair=round(median / together, 6), decisions=len(seconds),
         ),
-        outcomes=tuple(
-            one.model_copy(
-                update={"final_distance": round(one.final_distance, 4),
-                        "roughness": one.roughness and round(one.roughness, 5)}
-            )
-            for one in planned
-        ),
+        outcomes=tuple(planned),
     )  # fmt: skip
 
 
@@ -285,11 +263,11 @@ def run(settings: EvaluateSettings) -> int:
                 )
             subject = open_run(settings.run, ranks.device, data=settings.data)
             trial = prepare(subject, manifest, settings)
-            mark = Mark(manifest=manifest.sha256, weights=trial.fingerprint.weights)
+            mark = results.Mark(manifest=manifest.sha256, weights=trial.fingerprint.weights)
             if ranks.first:
                 held.enter_context(begin_folder(out, _SETTINGS, resume=resume))
         with ranks.together():
-            log, keys = Log(out, mark, ranks.rank), trial.keys
+            log, keys = results.Log(out, mark, ranks.rank), trial.keys
             if ranks.first:
                 write_json(settings.model_dump(mode="json"), begun)
             left = [key for key in keys if key not in log.tried]
@@ -303,16 +281,16 @@ def run(settings: EvaluateSettings) -> int:
                     log.write(some)
         if not ranks.first:
             return 0
-        result = result_of(trial, [Log(out, mark).tried[key] for key in keys])
+        result = result_of(trial, [results.Log(out, mark).tried[key] for key in keys])
         # Before its pictures: whatever happens to them, hours of planning are not lost.
-        write_result(result, out / "result.json")
+        results.write_result(result, out / "result.json")
         if settings.keep_planner:
             planner = settings.model_dump(mode="json", include=set(PlannerSettings.model_fields))
             chosen = KeptPlanner(
                 settings=planner, manifest=manifest.sha256, success_rate=result.success_rate
             )
             write_json(chosen.model_dump(), subject.folder / PLANNER)
-        who = (trial.world, trial.manifest, trial.policies[PLANNED], result.reached)
+        who = (trial.world, trial.manifest, trial.policies[results.PLANNED], result.reached)
         films = film_attempts(*who, out, each=settings.films)
         # The page last: its presence says that everything is there.
         content = result.model_dump(mode="json")

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "LatentMap", "Line", "Panel", "bars", "convergence", "latent_map",
-           "panels", "position_colours", "ranges", "save_chart", "svg", "training_curves",
-           "tune_chart"]  # fmt: skip
-
 INK, FAINT, HAIR = "#24272f", "#6c707b", "#e3e1d9"
 PALETTE = ("#3566c4", "#d1452f", "#2c8a5f", "#a8731b")
 """Colours of the lines, counted around; style.css has their dark side too."""
@@ -74,11 +70,35 @@ class LatentMap(NamedTuple):
 @_styled()
 def panels(*shown: Panel) -> "Figure":
     """Panel above panel; ValueError if one has nothing to draw."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
     figure, places = _new(400, 240, rows=len(shown))
     for axes, panel in zip(places, shown, strict=True):
         _name(axes, panel.x_label, panel.y_label)
-        _draw_lines(axes, panel)
-        _place_ticks(axes, panel)
+        drawn = 0
+        for place, line in enumerate(panel.lines):
+            colour = PALETTE[(place if line.colour is None else line.colour) % len(PALETTE)]
+            look: dict[str, Any] = {"color": colour, "zorder": 3 - place / 9}
+            x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
+            if y.ndim > 1:
+                y, low, high = y.T[:3]
+                axes.fill_between(x, low, high, alpha=0.17, linewidth=0, **look)
+            kept = np.isfinite(y) & ((y > 0) | (not panel.log_y))
+            drawn += int(kept.sum())
+            dots = "o-" if kept.sum() < 40 else "-"
+            axes.plot(x[kept], y[kept], dots, label=_short(line.name) or "_", **look)
+        if not drawn:
+            raise ValueError("lines must hold a point, above 0 on a logarithmic axis, got none")
+        scales = {True: "log", False: "linear"}
+        axes.set(xscale=scales[panel.log_x], yscale=scales[panel.log_y])
+        axes.minorticks_off()
+        for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 6)):
+            # Ones, twos and fives within few decades, powers of ten alone over many.
+            low, high = axis.get_view_interval()
+            subs = (1, 2, 5) if log and math.log10(high / low) < 2.5 else (1,)
+            even = MaxNLocator(most, steps=[1, 2, 5, 10])
+            axis.set_major_locator(LogLocator(subs=subs, numticks=8) if log else even)
+            axis.set_major_formatter(_number)
         for mark, line_at in ((panel.level, axes.axhline), (panel.moment, axes.axvline)):
             if mark is not None:
                 line_at(mark[0], label=_short(mark[1]), color=FAINT, linewidth=1, dashes=(4, 3))
@@ -87,37 +107,6 @@ def panels(*shown: Panel) -> "Figure":
             axes.legend(ncols=columns, loc="lower left", bbox_to_anchor=(-0.01, 1.08))
         axes.set_title(panel.title, loc="right", color=INK)
     return figure
-
-
-def _draw_lines(axes: "Axes", panel: Panel) -> None:
-    drawn = 0
-    for place, line in enumerate(panel.lines):
-        colour = PALETTE[(place if line.colour is None else line.colour) % len(PALETTE)]
-        look: dict[str, Any] = {"color": colour, "zorder": 3 - place / 9}
-        x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
-        if y.ndim > 1:
-            y, low, high = y.T[:3]
-            axes.fill_between(x, low, high, alpha=0.17, linewidth=0, **look)
-        kept = np.isfinite(y) & ((y > 0) | (not panel.log_y))
-        drawn += int(kept.sum())
-        dots = "o-" if kept.sum() < 40 else "-"
-        axes.plot(x[kept], y[kept], dots, label=_short(line.name) or "_", **look)
-    if not drawn:
-        raise ValueError("lines must hold a point, above 0 on a logarithmic axis, got none")
-
-
-def _place_ticks(axes: "Axes", panel: Panel) -> None:
-    """Ones, twos and fives within few decades, powers of ten alone over many."""
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
-    axes.set(xscale="log" if panel.log_x else "linear", yscale="log" if panel.log_y else "linear")
-    axes.minorticks_off()
-    for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 6)):
-        low, high = axis.get_view_interval()
-        subs = (1, 2, 5) if log and math.log10(high / low) < 2.5 else (1,)
-        ticks = LogLocator(subs=subs, numticks=8) if log else MaxNLocator(most, steps=[1, 2, 5, 10])
-        axis.set_major_locator(ticks)
-        axis.set_major_formatter(_number)
 
 
 @_styled()

@@ -28,9 +28,6 @@ from worldmodel.study import Estimate
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["index_page", "interval", "number", "p_value", "percent", "plural", "points", "render",
-           "study_page", "write_index"]  # fmt: skip
-
 _Content = Mapping[str, Any]  # what a JSON file of a command holds
 _TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 
@@ -123,7 +120,8 @@ def _environment() -> "Environment":
         "svg": lambda figure, title: Markup(charts.svg(figure, title)),  # noqa: S704
     }
     published = PlannerSettings(**preset("evaluate", "preset", "published")).described()
-    environment.globals |= {name: getattr(charts, name) for name in charts.__all__} | {
+    drawn = ("Line", "Panel", "bars", "latent_map", "panels", "ranges", "tune_chart")
+    environment.globals |= {name: getattr(charts, name) for name in drawn} | {
         "actor": _actor, "estimate": Estimate, "published": published, "rates": _rates,
     }  # fmt: skip
     return environment

@@ -1,3 +1,1 @@
 """`worldmodel study`: what a run has learned, measured and put on one page."""
-
-__all__: list[str] = []

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -34,9 +34,8 @@ from worldmodel.data import Episodes, episode_digests
 from worldmodel.data.frames import gather
 from worldmodel.heads import fit_head, save_head
 from worldmodel.study import embed
-from worldmodel.worlds import TwoRoom
-
-__all__ = ["gather_material", "plain", "run", "sequences", "study"]
+from worldmodel.worlds import Maze, TwoRoom, open_world
+from worldmodel.worlds.contract import kind_of
 
 _JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
 _MOST_FRAMES = 24  # of an episode
@@ -165,17 +164,22 @@ def _parameters(run: Run) -> int:
     return sum(p.numel() for p in run.world_model.parameters())
 
 
-def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> StudyMaterial:
-    """Fresh episodes of the built-in world, or the unseen ones of a data set.
+def gather_material(
+    run: Run, data: str | None, episodes: int, seed: int, *, mazes: bool = False
+) -> StudyMaterial:
+    """Fresh episodes of Two-Room (of `mazes` too), or the unseen ones of a data set.
 
     Raises: ValueError if there is no source, or nothing in it that the run was not trained on.
     """
-    source, world = data or (None if run.world == TwoRoom.name else run.data), None
+    kind, world = kind_of(run.world or ""), None
+    fresh = kind == TwoRoom.name or (mazes and kind == "maze")
+    source = data or (None if fresh else run.data)
     if source is not None:
         drawn = run.settings.get("render") if data is None else None
         found = open_pictures(source, render=drawn)
-    elif run.world == TwoRoom.name:
-        world = TwoRoom(int(run.world_model.encoder.image_size))
+    elif fresh:
+        side = int(run.world_model.encoder.image_size)
+        world = cast(TwoRoom | Maze, open_world(str(run.world), image_size=side))
         length = max(int(run.settings.get("length", 80)), 4 * run.frameskip)
         found = fresh_walks(world, 2 * episodes, length, _COLLECT_SEED + seed)
     else:
@@ -216,11 +220,10 @@ def gather_material(run: Run, data: str | None, episodes: int, seed: int) -> Stu
         notes.append(f"{few}: intervals are wide and rough below about ten a side.")
     count = 0 if found.states is None else found.states.shape[1]
     names = ["x", "y"] if world else [f"state {i}" for i in range(count)]
-    fresh = "fresh episodes of Two-Room, collected for this study"
-    told = f"{len(chosen)} {fresh if world else f'unseen episodes of {source}'}"
+    where = f"fresh episodes of {kind}" if world else f"unseen episodes of {source}"
     test = sequences(run, found, chosen[1::2] if len(chosen) > 1 else chosen, T)
     fit = sequences(run, found, chosen[::2], T) if len(chosen) > 1 else None
-    return StudyMaterial(fit, test, world, names, told, notes)
+    return StudyMaterial(fit, test, world, names, f"{len(chosen)} {where}", notes)
 
 
 def sequences(run: Run, data: Episodes, which: Tensor, T: int = _MOST_FRAMES) -> Sequences:

@@ -24,9 +24,7 @@ from worldmodel.apps.runs import Run
 from worldmodel.apps.train.loop import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
-from worldmodel.worlds import TwoRoom
-
-__all__ = ["PARTS", "Found", "Sequences", "Study", "StudyMaterial", "UnavailableError", "lens_of"]
+from worldmodel.worlds import Maze, TwoRoom
 
 _WIDE = 256  # embeddings wider than this are studied through their principal components
 _POINTS = 800  # of the map, at most
@@ -59,7 +57,7 @@ class StudyMaterial(NamedTuple):
 
     fit: Sequences | None  #: None where there was only one episode
     test: Sequences
-    world: TwoRoom | None  #: the built-in one, if the episodes were collected in it
+    world: TwoRoom | Maze | None  #: the built-in one, if the episodes were collected in it
     names: list[str]  #: of the state's dims
     source: str  #: where the episodes are from, in words
     notes: list[str]  #: what a reader should know about them
@@ -140,6 +138,19 @@ def _foresight(study: Study) -> Found:
         first_horizon_no_better_than_copying=next(worse, None),
         unit=f"{_UNIT} (1 is what their mean scores)",
     )  # fmt: skip
+
+
+def _actions(study: Study) -> Found:
+    """Does the model tell what was done from what was done elsewhere?"""
+    test, model = study.material.test, study.run.world_model
+    known = min(model.predictor.history, test.z.shape[1] - 2)
+    _need(known > 0, f"episodes of {test.z.shape[1]} frames leave no future to predict")
+    _need(study.variance > 0, "all embeddings are the same, so actions lead nowhere")
+    _need(len(test.z) > 1, "the actions of another episode are needed, got one episode in all")
+    found = measure.rank_actions(model, test.z, test.actions, known=known, seed=study.seed)
+    rank, variation = ([study.mean(x) for x in part.unbind(1)] for part in found)
+    horizons = list(range(1, len(rank) + 1))
+    return Found(known_frames=known, horizons=horizons, rank=rank, variation=variation)
 
 
 def _violations(study: Study) -> Found:
@@ -356,6 +367,15 @@ def _map(study: Study) -> Found:
 
 PARTS: dict[str, Callable[[Study], Found]] = {
     part.__name__.removeprefix("_"): part
-    for part in (_probes, _foresight, _violations, _straightness, _spread, _pictures, _map)
+    for part in (
+        _probes,
+        _foresight,
+        _actions,
+        _violations,
+        _straightness,
+        _spread,
+        _pictures,
+        _map,
+    )
 }
 """Parts by name, in the order of the report."""

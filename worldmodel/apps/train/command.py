@@ -17,7 +17,7 @@ from worldmodel.apps.machine import provenance
 from worldmodel.apps.parsing import check_kept, kept_settings
 from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import ALONE, Ranks, joined, whole
-from worldmodel.apps.report import save_chart, training_curves, write_index
+from worldmodel.apps.report import render, save_chart, training_curves, write_index
 from worldmodel.apps.report.pages import number
 from worldmodel.apps.runs import EPISODES, read_episodes, save_run, write_episodes
 from worldmodel.apps.settings import TrainSettings
@@ -27,8 +27,6 @@ from worldmodel.apps.train.material import TrainMaterial, begin_training, build_
 from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
 from worldmodel.data import BatchOrder, Windows
 from worldmodel.data.hdf5_writer import read_origin
-
-__all__ = ["CHECKPOINTS", "SETTINGS", "checkpoints", "run", "score", "train", "whole_steps"]
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
@@ -173,19 +171,8 @@ def _begin(
     (out / _REPORT).unlink(missing_ok=True)
     write_json(settings.model_dump(mode="json"), out / SETTINGS)
     write_episodes(out, material.trained_on, material.kept_apart)
-    weights = sum(p.numel() for p in training.model.parameters())
-    for note in material.notes:
-        say(note)
-    processes = "" if ranks.size == 1 else f" on {ranks.size} processes"
-    say(
-        f"{settings.data}: {len(material.trained_on)} episodes to train on with "
-        f"{len(material.train):,} windows, {len(material.kept_apart)} held out\n"
-        f"{settings.preset}: {weights:,} weights, {settings.steps} steps of "
-        f"{settings.batch_size} windows{processes}, {settings.precision}, {ranks.device}"
-    )
-    if settings.resume:
-        stand = f"resumed at step {training.step} of {training.steps}"
-        say(stand if training.step else "no checkpoint was reached before: from the start")
+    told = {"weights": sum(p.numel() for p in training.model.parameters()), "step": training.step}
+    say(render("train.txt", s=settings, material=material, ranks=ranks, **told))
     return settings, training, state
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,6 @@ from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
-
-__all__ = ["DamagedStateError", "NonFiniteError", "Objective", "Training", "WorkerEndedError",
-           "learning_rate", "read_state", "write_state"]  # fmt: skip
 
 _FORMAT = 2  # of a training state
 
@@ -126,8 +123,13 @@ class Training:
         if self.workers:
             self.order.start, pin = self.step, self.device.type == "cuda"
             batches = loader(self.windows, self.order, workers=self.workers, pin_memory=pin)
+            fetched = iter(batches)
+            if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+                # The next fetch notices that a worker died. torch's own handler of this signal
+                # would raise it in the middle of a step.
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
-                yield from _between_steps(iter(batches))
+                yield from fetched
             except (RuntimeError, ConnectionError, EOFError) as error:
                 # What a worker raises itself says so in other words.
                 if isinstance(error, RuntimeError) and "worker (pid" not in str(error):
@@ -244,16 +246,6 @@ class Training:
         """What a state must agree in to be continued."""
         names = Recipe.model_fields.keys() - {"config", "debug"}
         return {name: str(getattr(self.recipe, name)) for name in sorted(names)}
-
-
-def _between_steps(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, but the death of a worker is noticed by the next fetch alone.
-
-    torch would raise it from a signal's handler, in the middle of a step.
-    """
-    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    return batches
 
 
 class _Pass(nn.Module):

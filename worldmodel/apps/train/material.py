@@ -23,9 +23,6 @@ from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import ComposedTerms, PLDMTerms, composed_loss, jepa_loss, pldm_loss
 from worldmodel.model import WorldModel
 
-__all__ = ["NoTerms", "TrainMaterial", "begin_training", "build_model", "cut", "objective_of",
-           "open_material"]  # fmt: skip
-
 _MEMORY = 8 * 2**30  # bytes of frames that are read into memory where a file cannot be mapped
 
 

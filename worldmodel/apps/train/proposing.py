@@ -25,8 +25,6 @@ from worldmodel.policies import Policy
 from worldmodel.transitions import Recipe
 from worldmodel.values import GCIQL, GCIVL, HIQL
 
-__all__ = ["run"]
-
 _LEARNERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "policy": (Policy, {}), "mixture": (Policy, {"modes": 8}),
     "gcivl": (GCIVL, {}), "gciql": (GCIQL, {}), "hiql": (HIQL, {}),

@@ -16,12 +16,11 @@ from sigreg import EmbeddingReport, SIGReg, embedding_report, noise_floor
 from worldmodel._files import write_atomically
 from worldmodel.apps.folder import write_json
 from worldmodel.apps.progress import Progress, say
+from worldmodel.apps.report import render
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Training, learning_rate
 from worldmodel.loss import ComposedTerms
 from worldmodel.records import Losses
-
-__all__ = ["COLUMNS", "Alarm", "Reports", "Scores", "begin_wandb", "need_wandb", "read_table"]
 
 COLUMNS = ("step", "prediction", "regularization", "excess", "effective_rank", "embedding_std",
            "gradient_norm", "learning_rate", "windows_per_second")  # fmt: skip
@@ -55,28 +54,14 @@ class Alarm:
             signs.append(f"they fill {found.effective_rank:.1f} of {found.dim} directions")
         if found.collapse > _EXCESS:
             signs.append(f"SIGReg's excess is {found.collapse:.0%} of a single point's")
-        figures = (
-            f"standard deviation {found.scale:.2g} instead of 1, effective rank "
-            f"{found.effective_rank:.1f} where Gaussian samples show {found.gaussian_rank:.0f}, "
-            f"SIGReg {found.statistic:.3g} over a floor of {found.floor:.2f}"
-        )
         self.seen = self.seen + 1 if signs else 0
         if self.raised and not signs:
             self.raised = False
-            return f"step {step}: the embeddings have spread again, {figures}"
-        if self.raised or self.seen < 3:
+        elif self.raised or self.seen < 3:
             return None
-        self.raised, self.count = True, self.count + 1
-        remedy = (
-            f"Raise weight (now {recipe.weight:g}; doubling it is a step), or lower learning_rate "
-            f"(now {recipe.learning_rate:g}); do the frames differ? See worldmodel data inspect"
-        )
-        if recipe.weight == 0:
-            remedy = "weight is 0: nothing keeps embeddings apart; set weight=0.05 or so"
-        return (
-            f"COLLAPSE at step {step}: {'; '.join(signs)} ({figures}). Embeddings that are all "
-            f"alike are easy to predict: the small prediction loss is no success. {remedy}"
-        )
+        else:
+            self.raised, self.count = True, self.count + 1
+        return render("alarm.txt", step=step, signs=signs, found=found, recipe=recipe)
 
 
 class Scores(NamedTuple):

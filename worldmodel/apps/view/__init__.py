@@ -1,3 +1,1 @@
 """`worldmodel view`: a page on which a run plans in the browser."""
-
-__all__: list[str] = []

@@ -10,25 +10,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from worldmodel._extras import need
 from worldmodel.apps.folder import locked, write_json
 from worldmodel.apps.machine import machine, versions
 from worldmodel.apps.progress import say
 from worldmodel.apps.report import write_index
-from worldmodel.apps.runs import Run, open_run
+from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import PlannerSettings, ViewSettings
-from worldmodel.apps.view.graphs import need_export, write_graphs
-from worldmodel.apps.view.material import (
-    Material,
-    describe_model,
-    describe_world,
-    gather,
-    write_episodes,
-)
+from worldmodel.apps.view.graphs import write_graphs
+from worldmodel.apps.view.material import describe_model, describe_world, gather, write_episodes
 from worldmodel.apps.view.runtime import CDN, FILES, find_runtime
 from worldmodel.checkpoint import digest
 from worldmodel.encoder import ConvEncoder, ViTEncoder
-
-__all__ = ["open_server", "run", "serve", "write"]
 
 _MARK, _WITHOUT = "view.json", "without-sigreg"
 _HORIZONS = [3, 5, 8]
@@ -42,7 +35,8 @@ def run(settings: ViewSettings) -> int:
         FileExistsError if the folder is none of ours; ImportError if the export extra is missing.
     """
     out = settings.out or settings.run / "view"
-    need_export()
+    for package in ("onnxruntime", "onnxscript"):
+        need(package, "export", "the page")
     if not settings.run.exists() and len(settings.run.parts) != 2:
         raise ValueError(f"{settings.run} is neither a folder nor an owner/name of the hub")
     if not settings.out and not settings.run.is_dir():
@@ -54,7 +48,7 @@ def run(settings: ViewSettings) -> int:
     draft = out.with_name(f"{out.name}.unfinished")
     with ExitStack() as held:
         # The port is taken before the work, which lasts minutes.
-        server = held.enter_context(open_server(out, settings.port)) if settings.serve else None
+        server = held.enter_context(_server(out, settings.port)) if settings.serve else None
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked(out.with_name(f"{out.name}.lock"), str(out)):
             shutil.rmtree(draft, ignore_errors=True)
@@ -69,7 +63,12 @@ def run(settings: ViewSettings) -> int:
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         say(f"{out / 'index.html'}: {size / 1e6:.1f} MB, for any static host")
         if server is not None:
-            serve(server, settings.open)
+            address = f"http://127.0.0.1:{server.server_address[1]}/"
+            say(f"{address} (Ctrl-C ends it)")
+            with suppress(KeyboardInterrupt):
+                if settings.open:
+                    webbrowser.open(address)
+                server.serve_forever()
     return 0
 
 
@@ -88,35 +87,28 @@ def write(settings: ViewSettings, out: Path) -> None:
         shutil.copytree(page, out, ignore=shutil.ignore_patterns("__pycache__"))
     told: dict[str, Any] = {
         "world": describe_world(found, material, planner),
-        "models": [_add(found, material, planner, out, "model")],
+        "models": [],
         "horizons": _HORIZONS,
         "runtime": {"at": "runtime/" if runtime else CDN, "files": FILES},
         "machine": machine("cpu"),
         "versions": versions(),
     }
+    runs = {"model": found}
     if (settings.run / _WITHOUT).is_dir():
-        other = open_run(settings.run / _WITHOUT, data=settings.data)
-        told["models"].append(_add(other, material, planner, out, "without"))
-    if material.world is None:
-        told["episodes"] = write_episodes(material, _KEPT_EPISODES, out)
+        runs["without"] = open_run(settings.run / _WITHOUT, data=settings.data)
+    for name, run in runs.items():
+        say(f"{run.folder}: measured, then written as graphs and compared: a minute or two")
+        measured, probe = describe_model(run, material, planner)
+        (out / name).mkdir()
+        write_graphs(run.world_model, probe, out / name, _HORIZONS)
+        told["models"].append({"folder": name, "weights": digest(run.world_model), **measured})
+    if material.found.world is None:
+        told["episodes"] = write_episodes(material.found.test, _KEPT_EPISODES, out)
     if runtime is not None:
         (out / "runtime").mkdir()
         for name in FILES:
             shutil.copyfile(runtime / name, out / "runtime" / name)
     write_json(told, out / _MARK)
-
-
-def _add(
-    run: Run, material: Material, planner: PlannerSettings, out: Path, name: str
-) -> dict[str, Any]:
-    """Export a model into a folder of its own, and say what is known of it."""
-    say(f"{run.folder}: measured, then written as graphs and compared: a minute or two")
-    told, probe = describe_model(run, material, planner)
-    (out / name).mkdir()
-    write_graphs(run.world_model, probe, out / name, _HORIZONS)
-    if reached := told.get("python"):
-        say(f"planned in Python it reaches {reached['reached']} of {reached['of']} goals")
-    return {"folder": name, "weights": digest(run.world_model), **told}
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -136,19 +128,9 @@ class _Handler(SimpleHTTPRequestHandler):
         """Quiet."""
 
 
-def open_server(folder: Path, port: int) -> ThreadingHTTPServer:
+def _server(folder: Path, port: int) -> ThreadingHTTPServer:
     """A server of a folder, for this machine alone; OSError if the port is taken."""
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
     except OSError as error:
         raise OSError(f"--port must be free, got {port}: {error.strerror}") from error
-
-
-def serve(server: ThreadingHTTPServer, show: bool = False) -> None:
-    """Answer until Ctrl-C."""
-    address = f"http://127.0.0.1:{server.server_address[1]}/"
-    say(f"{address} (Ctrl-C ends it)")
-    with suppress(KeyboardInterrupt):
-        if show:
-            webbrowser.open(address)
-        server.serve_forever()

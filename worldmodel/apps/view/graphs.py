@@ -7,8 +7,7 @@
 """
 
 import copy
-import logging
-import warnings
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import cast
@@ -16,35 +15,21 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
-from worldmodel._extras import install
+from worldmodel.export import Call, Graph, write_onnx
 from worldmodel.heads import Head
 from worldmodel.layers import AdaLNBlock, ProjectionHead
 from worldmodel.model import WorldModel
 from worldmodel.predictor import CausalPredictor
 
-__all__ = ["need_export", "write_graphs"]
-
-_TOLERANCE = 1e-4
-
-
-def need_export() -> None:
-    """Raise an ImportError naming the extra if onnx, onnxscript or onnxruntime is absent."""
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"the page needs {error.name}: {install('export')}") from error
-
 
 def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[int]) -> None:
     """Write encoder.onnx, and futures-H.onnx for each horizon; check each with onnxruntime.
 
-    Raises: ImportError as `need_export`; RuntimeError if a file's outputs differ from torch's by
-        more than 1e-4 (of the largest, above 1).
+    Raises: RuntimeError as `worldmodel.export.write_onnx`.
     """
-    need_export()
     plain, probe = copy.deepcopy(model).cpu().eval(), copy.deepcopy(probe).cpu()
     model = copy.deepcopy(plain)
     for part in model.modules():
@@ -54,24 +39,28 @@ def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[in
     generator = torch.Generator().manual_seed(0)
     side, A = model.encoder.image_size, model.action_encoder.action_dim
     frames = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=generator)
+
+    def write(
+        name: str, part: nn.Module, run: Callable[..., Tensor], z: Tensor, inputs: dict[str, Tensor]
+    ) -> None:
+        def read(parts: nn.ModuleList, *given: Tensor) -> tuple[Tensor, Tensor]:
+            found = run(parts[0], *given)
+            return found, parts[1](found)
+
+        # Of the last input the number of rows is free.
+        free = [*[dict[int, Dim]() for _ in inputs][1:], {0: Dim("rows", min=2)}]
+        both = Call(nn.ModuleList([part, probe]), read).eval()
+        graph = Graph(both, inputs, ("embedding", "places"), tuple(free))
+        write_onnx(graph, folder / f"{name}.onnx", (z, probe(z)))
+
     with torch.no_grad():
         z = plain.encode(frames[:, None])[:, 0]
-    _write(folder / "encoder.onnx", _Encoder(model), probe, {"frames": frames}, z)
-    for H in horizons:
-        actions = torch.randn(5, H, A, generator=generator)
-        with torch.no_grad():
+        write("encoder", model, lambda m, x: m.encode(x[:, None])[:, 0], z, {"frames": frames})
+        for H in horizons:
+            actions = torch.randn(5, H, A, generator=generator)
             expected = plain.rollout(z[:1, None].expand(5, -1, -1), actions)
-        given = {"z": z[:1], "actions": actions}
-        _write(folder / f"futures-{H}.onnx", _Futures(model), probe, given, expected)
-
-
-class _Encoder(nn.Module):
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.model.encode(frames.unsqueeze(1)).squeeze(1)
+            inputs = {"z": z[:1], "actions": actions}
+            write(f"futures-{H}", _Futures(model), _Futures.__call__, expected, inputs)
 
 
 class _Futures(nn.Module):
@@ -161,47 +150,3 @@ class _Block(nn.Module):
             (w / total) @ self.heads.T * v for w, v in zip(weights, window.values, strict=True)
         ]
         return F.linear(sum(parts[1:], parts[0]), out.weight) + alone
-
-
-class _WithProbe(nn.Module):
-    def __init__(self, module: nn.Module, probe: Head) -> None:
-        super().__init__()
-        self.module, self.probe = module, probe
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        z = self.module(*inputs)
-        return z, self.probe(z)
-
-
-def _write(
-    file: Path, module: nn.Module, probe: Head, inputs: dict[str, Tensor], z: Tensor
-) -> None:
-    """Export a module whose last input has a free number of rows, and check it against z."""
-    import onnxruntime
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-
-    # The exporter tells of packages it could use, and uses what torch itself has deprecated.
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        rows = [None] * (len(inputs) - 1) + [{0: torch.export.Dim("rows", min=2)}]
-        example, both = tuple(inputs.values()), _WithProbe(module, probe).eval()
-        program = torch.export.export(both, example, dynamic_shapes=(tuple(rows),))
-        outputs = ["embedding", "places"]
-        graph = torch.onnx.export(
-            program, input_names=list(inputs), output_names=outputs, dynamo=True, verbose=False
-        )
-        assert graph is not None
-        # Half the file would be stack traces of this module.
-        ClearMetadataAndDocStringPass()(graph.model)
-        graph.save(file, external_data=False)
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        *shared, (last, value) = inputs.items()
-        # One row too: a page looks at one frame, and torch traces for two at least.
-        for num in (len(value), 1):
-            given = dict([*shared, (last, value[:num])])
-            found = session.run(outputs, {name: one.numpy() for name, one in given.items()})
-            for expected, other in zip((z, probe(z)), found, strict=True):
-                error = float((expected[:num] - torch.from_numpy(other)).abs().max())
-                if not error <= _TOLERANCE * max(1.0, float(expected.abs().max())):
-                    raise RuntimeError(f"{file.name} is off by {error:.1e} in onnxruntime")

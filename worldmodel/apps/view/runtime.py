@@ -11,8 +11,6 @@ from pathlib import Path
 
 from worldmodel._files import write_together
 
-__all__ = ["CDN", "FILES", "find_runtime"]
-
 _VERSION = "1.30.0"
 _PACKAGE = ("sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02V"
             "b7QmRMDs1SigqR4CXAfKYQ==")  # fmt: skip

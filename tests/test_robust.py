@@ -177,7 +177,8 @@ def test_settings_that_nest_without_end_are_one_line(
 ) -> None:
     """They could be read, and not be written into the run's folder."""
     config = tmp_path / "deep.json"
-    config.write_text(X, encoding="utf-8")
+    deep = "[" * 400 + "]" * 400
+    config.write_text(f'{{"model": {{"encoder": {{"dim": {deep}}}}}}}', encoding="utf-8")
     words = ("--config", str(config), "--data", "two-room", "--out", str(tmp_path / "run"))
     assert main(["train", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()

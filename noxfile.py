@@ -74,7 +74,7 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Malformed calls, words and files, kills: 5 minutes; --minutes 60 and --save after `--`."""
+    """Malformed calls, words, files; full disks, kills: 5 minutes; `-- --minutes 60 --save`."""
     install_wheel(session, EXTRAS, *group("test"))
     folder = Path(session.create_tmp()) / "empty"
     folder.mkdir(exist_ok=True)

@@ -27,6 +27,7 @@ COMMANDS = {
         f"gpu_{w.replace('-', '_')}": f"benchmarks/gpu_worlds.py {w}"
         for w in ("push-t", "reacher", "cube")
     },
+    "fuzz": "tests/fuzz --save",
     "platform": "benchmarks/platform_check.py",
     "sigreg_wall": "benchmarks/bench_sigreg.py wall",
 }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,3 +32,28 @@ def test_malformed_calls_end_in_clear_errors(
     assert len(found) > 500
     assert len(bad) <= 0.03 * len(found), "\n".join(map(str, bad))
     assert not [one for one in bad if one.verdict == "hang"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, kills and mounts as Linux does")
+def test_a_slice_of_the_other_kinds_comes_to_nothing_wrong(tmp_path: Path) -> None:
+    """Words, files, full disks, second processes and kills, half a minute of each."""
+    mounts: list[str] = []
+    if os.geteuid() and (unshare := shutil.which("unshare")):
+        # A user of its own may mount, where the system lets it.
+        mounts = [unshare, "-rm"]
+        if subprocess.run([*mounts, "true"], capture_output=True).returncode:
+            mounts = []
+    kinds = ("words", "files", "disks", "twice", "kills")
+    fuzz = Path(__file__).resolve().parent / "fuzz"
+    words = [str(fuzz), "--only", ",".join(kinds), "--minutes", "2.5", "--seed", "7"]
+    done = subprocess.run(
+        [*mounts, sys.executable, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    tried = {kind: int(n) for kind, n in re.findall(r"^(\w+) +(\d+)  ", done.stdout, re.MULTILINE)}
+    if "disks: not run" in done.stdout:
+        del tried["disks"]
+    assert min(tried.values()) > 0
+    assert {*tried} >= {*kinds} - {"disks"}

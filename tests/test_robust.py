@@ -19,7 +19,8 @@ from fuzz.words import _MODEL, TRAIN
 
 import worldmodel
 from sigreg import SIGReg, VCReg, collapse_value, invariance_loss
-from worldmodel.apps.cli import main
+from worldmodel.apps.cli import COMMANDS, main
+from worldmodel.apps.folder import locked
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.train.command import whole_steps
 from worldmodel.apps.train.reports import _begin
@@ -82,6 +83,17 @@ def test_a_killed_worker_keeps_the_step(data: Path, tmp_path: Path) -> None:
     assert "a process that loads data was ended" in said
     assert "Traceback" not in said
     assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_worker_says_nothing_of_another_ones_end() -> None:
+    """The thread that hands tensors over would print a traceback of the connection that broke."""
+    code = (
+        "import sys; from multiprocessing.resource_sharer import sys as its; assert its is sys\n"
+        "from worldmodel.data.windows import _deaf; _deaf(0)\n"
+        "its.excepthook(ConnectionResetError, ConnectionResetError('peer'), None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_a_signal_to_one_rank_stops_all_of_them() -> None:
@@ -160,9 +172,114 @@ def test_what_would_be_silently_wrong_is_refused(data: Path) -> None:
         Windows(open_hdf5(data), subset=torch.tensor([-1]))
 
 
+def test_settings_that_nest_without_end_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They could be read, and not be written into the run's folder."""
+    config = tmp_path / "deep.json"
+    deep = "[" * 400 + "]" * 400
+    config.write_text(f'{{"model": {{"encoder": {{"dim": {deep}}}}}}}', encoding="utf-8")
+    words = ("--config", str(config), "--data", "two-room", "--out", str(tmp_path / "run"))
+    assert main(["train", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "settings must be what JSON can hold" in line
+
+
 def test_a_table_that_is_none_is_begun_anew(tmp_path: Path) -> None:
     """Whole rows of numbers stay, up to the step; what else lies there goes."""
     path = tmp_path / "curves.csv"
     path.write_bytes(b"step,a\n1,0.5\n2,nan\nx,1\n3,<b>\n\x80\x04,2\n4,-1.5e-07\n9,1\n5,2")
     _begin(path, ("step", "a"), 8)
     assert path.read_text(encoding="utf-8") == "step,a\n1,0.5\n2,nan\n4,-1.5e-07\n"
+
+
+def test_no_command_replaces_what_it_did_not_write(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files, links, devices and inputs stay, and each is refused before the work begins."""
+    run, note, link = tmp_path / "run", tmp_path / "note.json", tmp_path / "link"
+    train = ["train", "--data", str(data), *TRAIN[2:], *_MODEL, "--steps", "1", "--out"]
+    assert main([*train, str(run)]) == 0
+    task = tmp_path / "pairs.json"
+    assert main(["manifest", "--env", "two-room", "--pairs", "2", "--out", str(task)]) == 0
+    note.write_text("{}", encoding="utf-8")
+    link.symlink_to(data)
+    before = {path: path.read_bytes() for path in (data, run / "train.json", note)}
+    commands = {
+        "demo": ["demo"],
+        "data collect": ["data", "collect", "--episodes", "2", "--length", "6", "--resume"],
+        "data inspect": ["data", "inspect", str(data)],
+        "data convert": ["data", "convert", str(data)],
+        "data render": ["data", "render", str(data)],
+        "train": train[:-1],
+        "tune-lambda": ["tune-lambda", "--data", str(data)],
+        "study": ["study", str(run)],
+        "view": ["view", str(run), "--no-serve"],
+        "manifest": ["manifest", "--env", "two-room", "--pairs", "2"],
+        "evaluate": ["evaluate", str(run), "--manifest", str(task)],
+        "compare": ["compare", str(note), str(note)],
+    }
+    assert {*commands} == {*COMMANDS} - {"info"}
+    places = (Path("/dev/null"), link, data, run / "train.json", note)
+    for name, words in commands.items():
+        option = {"data inspect": ["--sheet"], "data convert": [], "data render": []}
+        for place in places:
+            # A file of its own kind is continued, if it is one.
+            if name == "data collect" and place in (data, run / "train.json", note):
+                continue
+            if name == "view":
+                pytest.importorskip("onnxscript")
+            more = ["--size", "16"] if name == "data render" else []
+            assert main([*words, *option.get(name, ["--out"]), str(place), *more]) == 2, (
+                name,
+                place,
+            )
+            (line,) = capsys.readouterr().err.splitlines()
+            assert "must" in line, line
+    assert main([*commands["compare"], "--out", ""]) == 2
+    assert "--out must not exist yet" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in before}
+    assert link.is_symlink()
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["collect", "evaluate", "train", "demo"])
+def test_the_second_of_two_processes_is_told_who_the_first_is(
+    data: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One writes; the other refuses in one line with its number, and leaves the output alone."""
+    out, run, task = tmp_path / "out", tmp_path / "run", tmp_path / "pairs.json"
+    train = ["train", "--data", str(data), *TRAIN[2:], *_MODEL, "--out"]
+    many = {
+        "collect": ["data", "collect", "--episodes", "100000", "--length", "9", "--size", "16"],
+        "evaluate": ["evaluate", str(run), "--manifest", str(task), "--seeds", "9999"],
+        "train": ["train", "--resume"],
+        "demo": ["demo", "--device", "cpu"],
+    }  # fmt: skip
+    if name == "evaluate":
+        assert main([*train, str(run), "--steps", "1"]) == 0
+        assert main(["manifest", "--env", "two-room", "--pairs", "4", "--out", str(task)]) == 0
+    if name == "train":
+        assert main([*train, str(out), "--steps", "100000", "--minutes", "1e-9"]) == 0
+    words = [*many[name], "--out", str(out)]
+    holder = out / ".lock.holder" if name != "collect" else tmp_path / "out.lock.holder"
+    first = subprocess.Popen(
+        [sys.executable, "-m", "worldmodel", *words],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 120
+        while not holder.is_file() and time.monotonic() < end:
+            time.sleep(0.05)
+        capsys.readouterr()
+        assert main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{out} is being written by process {first.pid} on " in line
+        assert first.poll() is None
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert holder.is_file()  # the lock died with its process, whatever still lies there
+    with locked(holder.with_suffix(""), "out"):
+        pass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import random
 import resource
 import signal
 import sys
@@ -13,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-LIMIT = 20  # seconds; more is a hang
+from worldmodel.apps.cli import main
+
+LIMIT = 20  # seconds; more is a hang, where a command takes a tenth of it
 _MEMORY = 12 << 30  # bytes of address space
 
 
@@ -27,6 +31,8 @@ class Ended(NamedTuple):
 class Child:
     """A function, or a command's words, in a process and group of its own."""
 
+    limit: float = LIMIT  #: seconds that the machine's pace makes of it
+
     def __init__(
         self,
         work: Callable[[], int],
@@ -34,11 +40,11 @@ class Child:
         env: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.told = told
+        self.told, self.status, self._over = told, None, False
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            status = 70
+            status, begun = 70, False
             try:
                 os.setsid()
                 os.environ.update(env or {})
@@ -52,39 +58,69 @@ class Child:
                 os.dup2(file, 2)
                 sys.stdout = os.fdopen(1, "w", closefd=False)
                 sys.stderr = os.fdopen(2, "w", closefd=False)
+                begun = True
                 status = work()
+                told.with_suffix(".modules").write_text("\n".join(sys.modules), encoding="utf-8")
             except SystemExit as error:
                 status = error.code if isinstance(error.code, int) else 1
-            except BaseException:
-                traceback.print_exc()
+            except BaseException as error:
+                # A command that is interrupted says nothing, and so does one that never began.
+                if begun or not isinstance(error, KeyboardInterrupt):
+                    traceback.print_exc()
             finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(status)
+                try:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                finally:
+                    os._exit(status)
 
-    def wait(self, limit: float = LIMIT) -> Ended:
-        """The end, within `limit` seconds; what hangs is killed with its group."""
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
+    def ended(self, limit: float | None = None) -> bool:
+        """Whether it ends within `limit` seconds; `status` then says how."""
+        end = time.monotonic() + (self.limit if limit is None else limit)
+        while not self._over and time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                code = os.waitstatus_to_exitcode(status)
-                return Ended(code, self.told.read_text(errors="replace"))
-            time.sleep(0.01)
-        os.killpg(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        return Ended(None, self.told.read_text(errors="replace"))
+                self.status, self._over = os.waitstatus_to_exitcode(status), True
+            else:
+                time.sleep(0.01)
+        return self._over
 
-    def kill(self, which: signal.Signals, *, group: bool) -> None:
-        """Send a signal, unless it has ended."""
+    def wait(self, limit: float | None = None) -> Ended:
+        """The end, within `limit` seconds; what hangs is killed with its group."""
+        if not self.ended(limit):
+            os.killpg(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._over = True
+        return Ended(self.status, self.told.read_text(errors="replace"))
+
+    def kill(
+        self, which: signal.Signals, *, group: bool, among: random.Random | None = None
+    ) -> None:
+        """Send a signal to the group, to the process, or to one `among` it and its children."""
+        if self._over:
+            return
+        pids = [self.pid]
+        with contextlib.suppress(OSError):
+            of = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+            pids += map(int, of.read_text(encoding="utf-8").split()) if among else ()
         with contextlib.suppress(ProcessLookupError):
-            (os.killpg if group else os.kill)(self.pid, which)
+            if group:
+                os.killpg(self.pid, which)
+            else:
+                os.kill(among.choice(pids) if among else self.pid, which)
+
+
+def learn(folder: Path) -> None:
+    """Import what the children that told in `folder` had to import: later ones need not."""
+    for path in folder.glob("*.modules"):
+        for name in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        path.unlink()
 
 
 def command(words: Sequence[str | Path], told: Path, env: Mapping[str, str] | None = None) -> Child:
     """Begin a command."""
-    from worldmodel.apps.cli import main
-
     return Child(lambda: main([str(word) for word in words]), told, env)
 
 

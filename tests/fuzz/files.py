@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.calls import Outcome
-from fuzz.children import command, verdict
+from fuzz.children import command, learn, verdict
 
 DEEP: Any = json.loads("[" * 400 + "]" * 400)
 OTHERS: tuple[Any, ...] = ([], {}, "x", -1, 1.5, None, True, 10**9, 10**30, float("inf"), DEEP,
                            "<script>alert(1)</script>", "../../etc/passwd")  # fmt: skip
+_SHORT = ("--films", "0", "--device", "cpu", "--samples", "8", "--iterations", "2")
+# One step more: the last would be followed by charts.
+_RESUME = ("train", "--resume", "--out", "{}/begun", "--minutes", "1e-9")
 # A file below the inputs, and the commands that read it; {} is a copy of the inputs.
 READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "data.h5": (("data", "inspect", "{}/data.h5", "--sheet", "{}/s.png"),
@@ -23,18 +26,18 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "run/config.json": (("manifest", "--env", "two-room", "--data", "{}/data.h5", "--pairs", "2",
                          "--offset", "2", "--unseen-by", "{}/run", "--out", "{}/m.json"),),
     "run/model.safetensors": (("evaluate", "{}/run", "--manifest", "{}/pairs.json", "--out",
-                               "{}/e", "--films", "0", "--device", "cpu"),),
+                               "{}/e", *_SHORT),),
     "run/episodes.json": (("manifest", "--env", "two-room", "--data", "{}/data.h5", "--pairs", "2",
                            "--offset", "2", "--unseen-by", "{}/run", "--out", "{}/m.json"),),
-    "begun/train.json": (("train", "--resume", "--out", "{}/begun"),),
-    "begun/checkpoints/step-000000002.safetensors": (("train", "--resume", "--out", "{}/begun"),),
-    "begun/curves.csv": (("train", "--resume", "--out", "{}/begun"),),
-    "begun/held_out.csv": (("train", "--resume", "--out", "{}/begun"),),
+    "begun/train.json": (_RESUME,),
+    "begun/checkpoints/step-000000001.safetensors": (_RESUME,),
+    "begun/curves.csv": (_RESUME,),
+    "begun/held_out.csv": (_RESUME,),
     "pairs.json": (("evaluate", "{}/run", "--manifest", "{}/pairs.json", "--out", "{}/e",
-                    "--films", "0", "--device", "cpu"),),
+                    *_SHORT),),
     "result.json": (("compare", "{}/result.json", "{}/other.json", "--out", "{}/cmp.json"),),
     "settings.yaml": (("train", "--config", "{}/settings.yaml", "--data", "{}/data.h5", "--out",
-                       "{}/new", "--steps", "1"),),
+                       "{}/new", "--steps", "1", "--batch-size", "4"),),
 }  # fmt: skip
 
 
@@ -113,7 +116,8 @@ def fuzz_files(inputs: Path, *, seed: int, count: int) -> Iterator[Outcome]:
             shutil.rmtree(work, ignore_errors=True)
             shutil.copytree(inputs, work, symlinks=True)
             (work / name).write_bytes(content)
-            ended = command([word.replace("{}", str(work)) for word in words], told).wait(40)
+            ended = command([word.replace("{}", str(work)) for word in words], told).wait()
+            learn(inputs.parent)
             found = verdict(ended)
             if mark.exists():
                 found = "payload"

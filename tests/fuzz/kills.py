@@ -1,7 +1,8 @@
-"""Kills at random moments: what was begun goes on with --resume and ends as if nothing had been."""
+"""Kills at random moments: the same command goes on, and ends as if nothing had been."""
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -9,12 +10,12 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 
 from fuzz.calls import Outcome
-from fuzz.children import Child, Ended, command, verdict
+from fuzz.children import Child, Ended, command, learn, verdict
 from fuzz.words import _MODEL, TRAIN
 
 
@@ -22,37 +23,37 @@ class Job(NamedTuple):
     """A command that can be continued."""
 
     words: tuple[str, ...]  #: {} is the folder of inputs, OUT the output
+    again: tuple[str, ...] = ()  #: what is added to go on
+    mark: str = ""  #: the file of OUT without which nothing was begun; none: add it always
     ranks: int = 1
 
 
-_LONG = (
-    "--steps",
-    "60",
-    "--checkpoint-every",
-    "20",
-    "--report-every",
-    "7",
-    "--held-out-windows",
-    "4",
-)
-_TRAIN = ("train", "--data", "{}/data.h5", "--out", "OUT", *TRAIN[2:], *_LONG, *_MODEL)
+_TRAIN = ("train", "--data", "{}/data.h5", "--out", "OUT", *TRAIN[2:], *_MODEL, "--steps", "24",
+          "--checkpoint-every", "6", "--report-every", "7", "--held-out-windows", "4")  # fmt: skip
+_RESUME = ("--resume",)
 JOBS = {
-    "train": Job(_TRAIN),
-    "train, 2 workers": Job((*_TRAIN, "--workers", "2")),
-    "train, 2 ranks": Job(_TRAIN, ranks=2),
-    "collect": Job(("data", "collect", "--episodes", "80", "--length", "30", "--size", "32",
-                    "--out", "OUT")),
+    "train": Job(_TRAIN, _RESUME, "train.json"),
+    "train, 2 workers": Job((*_TRAIN, "--workers", "2"), _RESUME, "train.json"),
+    "train, 2 ranks": Job(_TRAIN, _RESUME, "train.json", ranks=2),
+    "collect": Job(("data", "collect", "--episodes", "60", "--length", "20", "--size", "16",
+                    "--out", "OUT"), _RESUME),
     "evaluate": Job(("evaluate", "{}/run", "--manifest", "{}/pairs.json", "--out", "OUT",
-                     "--films", "0", "--device", "cpu", "--samples", "8", "--iterations", "2")),
-    "demo": Job(("demo", "--out", "OUT", "--steps", "20", "--device", "cpu")),
+                     "--films", "0", "--device", "cpu", "--samples", "8", "--iterations", "2",
+                     "--batch-size", "1")),
+    "demo": Job(("demo", "--out", "OUT", "--device", "cpu", "--steps", "20", "--episodes", "8",
+                 "--held-out", "8", "--length", "20", "--pairs", "3", "--offset", "4", "--budget",
+                 "5", "--image-size", "16", "--dim", "8", "--batch-size", "4", "--num-proj", "4"),
+                _RESUME, "demo.json"),
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+_DONE = ("needs an unfinished run", "must not hold a result yet")
+_PASSING = ("planning_seconds", "wall_seconds", "commit")  # when and from where
 
 
-def begin(job: Job, inputs: Path, out: Path, *more: str) -> list[Child]:
-    """Begin a job on all of its ranks."""
+def begin(job: Job, inputs: Path, out: Path, *more: str, who: str = "") -> list[Child]:
+    """Begin a job on all of its ranks; `who` tells their words from those of others."""
     words = [w.replace("{}", str(inputs)).replace("OUT", str(out)) for w in (*job.words, *more)]
-    told = [out.with_name(f"{out.name}.{rank}.txt") for rank in range(job.ranks)]
+    told = [inputs.parent / f"{out.name}{who}.{rank}.txt" for rank in range(job.ranks)]
     if job.ranks == 1:
         return [command(words, told[0])]
     with socket.socket() as free:
@@ -65,91 +66,120 @@ def begin(job: Job, inputs: Path, out: Path, *more: str) -> list[Child]:
     ]
 
 
-def wait(children: list[Child], limit: float) -> list[Ended]:
-    """The ends of all, each within the limit."""
-    return [child.wait(limit) for child in children]
+def wait(children: list[Child], limit: float | None = None) -> list[Ended]:
+    """The ends of all; some seconds after one failed the others are told to, as a launcher does."""
+    end = time.monotonic() + (limit or Child.limit)
+    failed = end
+    while [child for child in children if not child.ended(0.01)] and time.monotonic() < end:
+        now = time.monotonic()
+        if failed == end and any(child.status for child in children):
+            failed = now
+        elif now > failed + 3:
+            for child in children:
+                child.kill(signal.SIGTERM, group=True)
+            failed = end + 1
+    return [child.wait(0.01) for child in children]
 
 
-def result(out: Path) -> dict[str, object]:
-    """What decides whether two outputs are equal: weights, tables without clocks, episodes."""
+def result(out: Path) -> dict[str, Any]:
+    """What decides whether two outputs are equal: weights, tables and figures without clocks."""
     if out.is_file():
         with h5py.File(out) as file:
             return {name: file[name][()].tobytes() for name in file}
-    found: dict[str, object] = {}
-    for name in ("model.safetensors", "held_out.csv", "episodes.json"):
-        if (out / name).exists():
-            found[name] = (out / name).read_bytes()
-    if (out / "curves.csv").exists():
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    # Where it was stopped decides which checkpoints are left, and the clock TensorBoard's names.
+    parts = ("checkpoints", "tensorboard")
+    found: dict[str, Any] = {"files": {n for n in names if not n.startswith(parts)}}
+    for name in names & {"model.safetensors", "held_out.csv", "episodes.json"}:
+        found[name] = (out / name).read_bytes()
+    if "curves.csv" in names:
         lines = (out / "curves.csv").read_text(encoding="utf-8").splitlines()
         found["curves.csv"] = [line.rpartition(",")[0] for line in lines]
-    if (out / "result.json").exists():
-        import json
-
-        kept = json.loads((out / "result.json").read_text(encoding="utf-8"))
-        outcomes = kept["outcomes"]
-        found["result.json"] = [kept["success_rate"], kept["final_distance"], outcomes]
+    for name in names & {"result.json", "report.json"}:
+        kept = json.loads((out / name).read_text(encoding="utf-8"))
+        for part in (kept, kept.get("fingerprint", {})):
+            for key in _PASSING:
+                part.pop(key, None)
+        found[name] = kept
     return found
 
 
-def fuzz_kills(
-    inputs: Path, *, seed: int, seconds: float, names: tuple[str, ...] = tuple(JOBS)
-) -> Iterator[Outcome]:
-    """Kill each job in turn, at random moments, as long as there is time; at least once each."""
+def unequal(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Names of what differs between two outputs."""
+    files = set(found.pop("files", ())) ^ set(wanted.get("files", ()))
+    other = {k for k in {*found, *wanted} - {"files"} if found.get(k) != wanted.get(k)}
+    return sorted(files | other)
+
+
+def fuzz_kills(inputs: Path, *, seed: int, seconds: float, count: int = 0) -> Iterator[Outcome]:
+    """Kill each job in turn, at random moments: `count` times, or as long as there is time."""
     drawn, end = random.Random(seed), time.monotonic() + seconds
-    wholes: dict[str, tuple[float, dict[str, object]]] = {}
-    turn = 0
-    while turn < len(names) or time.monotonic() < end:
+    wholes: dict[str, tuple[float, dict[str, Any]]] = {}
+    turn, names = 0, [*JOBS, *(n for n in JOBS if n != "demo")]  # the slowest is rare
+    while names and (turn < (count or len(names)) or (not count and time.monotonic() < end)):
         name = names[turn % len(names)]
         turn += 1
         job = JOBS[name]
         if name not in wholes:
-            whole = inputs.parent / "whole"
-            _clear(whole)
-            began = time.monotonic()
-            ends = wait(begin(job, inputs, whole), 240)
+            whole, began = new(inputs, "whole"), time.monotonic()
+            ends = wait(begin(job, inputs, whole), 600)
+            learn(inputs.parent)
             if any(e.status for e in ends):
                 yield Outcome(name, "", "not killed", verdict(ends[0]), ends[0].said[-200:])
+                names.remove(name)
                 continue
             wholes[name] = time.monotonic() - began, result(whole)
-        lasts, expected = wholes[name]
-        yield _one(name, job, inputs, drawn, lasts, expected)
+        yield _one(name, job, inputs, drawn, *wholes[name])
 
 
 def _one(
-    name: str, job: Job, inputs: Path, drawn: random.Random, lasts: float,
-    expected: dict[str, object],
-) -> Outcome:  # fmt: skip
-    out = inputs.parent / "killed"
-    _clear(out)
+    name: str, job: Job, inputs: Path, drawn: random.Random, lasts: float, wanted: dict[str, Any]
+) -> Outcome:
+    out = new(inputs, "killed")
     which, group, when = drawn.choice(SIGNALS), drawn.random() < 0.5, drawn.random() * lasts
+    limit = max(Child.limit, 10 * lasts)
     children = begin(job, inputs, out)
     time.sleep(when)
-    drawn.choice(children).kill(which, group=group)
-    ends = wait(children, 40)
-    # The one that was killed at once had no words; those that can speak must end clearly.
+    for child in children if group else [drawn.choice(children)]:
+        # Of one process and those that load its data, one.
+        child.kill(which, group=group, among=drawn)
+    ends = wait(children, limit)
     what = f"{which.name}{' to the group' if group else ''} after {when:.1f} of {lasts:.1f} s"
     for ended in ends:
-        said = verdict(ended)
-        if said in ("traceback", "hang", "bug"):
+        # The one that was killed at once had no words; those that can speak must end clearly.
+        quiet = ended.status in (0, 130, -which) and "Traceback" not in ended.said
+        if not quiet and (said := verdict(ended)) != "clear":
             return Outcome(name, "", what, said, ended.said[-300:])
-    finished = all(ended.status == 0 for ended in ends)
-    begun = (out / "train.json").exists() or out.exists()
-    if not finished:
-        # A start that was killed before it wrote anything is begun again.
-        ends = wait(begin(job, inputs, out, *(["--resume"] if begun else [])), 240)
-        refused = "needs a run folder" in ends[0].said
-        if refused:
-            ends = wait(begin(job, inputs, out), 240)
-        if any(ended.status for ended in ends):
+    if any(ended.status for ended in ends):
+        # What was killed before it wrote anything is begun again.
+        again = job.again if not job.mark or (out / job.mark).is_file() else ()
+        ends = _resumed(job, inputs, out, again, limit)
+        done = all(any(w in e.said for w in _DONE) for e in ends if e.status)
+        if any(ended.status for ended in ends) and not done:
             told = next(e for e in ends if e.status)
             return Outcome(name, "", what, f"lost: {verdict(told)}", told.said[-300:])
-    found = result(out)
-    unequal = [key for key in expected if found.get(key) != expected[key]]
-    return Outcome(name, "", what, "unequal" if unequal else "legitimate", ", ".join(unequal))
+    other = unequal(result(out), wanted)
+    return Outcome(name, "", what, "unequal" if other else "legitimate", ", ".join(other))
 
 
-def _clear(out: Path) -> None:
+def _resumed(
+    job: Job, inputs: Path, out: Path, again: tuple[str, ...], limit: float
+) -> list[Ended]:
+    """The ends of the command that goes on, once the last process of the killed one is gone."""
+    end = time.monotonic() + limit
+    while True:
+        ends = wait(begin(job, inputs, out, *again), limit)
+        held = any("is being written by" in ended.said for ended in ends)
+        if not held or time.monotonic() > end:
+            return ends
+        time.sleep(0.5)
+
+
+def new(inputs: Path, name: str) -> Path:
+    """An output of this name, with nothing there."""
+    out = inputs.parent / name
     shutil.rmtree(out, ignore_errors=True)
-    for path in out.parent.glob(f"{out.name}*"):
+    for path in out.parent.glob(f"{name}*"):
         if path.is_file():
             path.unlink()
+    return out

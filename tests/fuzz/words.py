@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import random
 import shutil
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,8 @@ from unittest import mock
 
 from pydantic.fields import FieldInfo
 
-from fuzz.calls import Outcome
-from fuzz.children import Child, verdict
+from fuzz.calls import LIMIT, Hang, Outcome, limited
+from fuzz.children import Child, Ended, verdict
 from worldmodel.apps import cli, settings
 
 _MODEL = ("encoder.image_size=16", "encoder.width=4", "predictor.depth=1", "predictor.heads=1")
@@ -47,6 +50,7 @@ BASE: dict[str, tuple[str, ...]] = {
     "compare": ("{}/result.json", "{}/result.json", "--out", "new.json"),
     "info": (),
 }
+LONG = ("demo", "tune-lambda", "view", "study")
 _NUMBERS = ("-1", "1.5", "x", "", "nan", "inf", "1e400", "9" * 400, "9223372036854775808",
             "-9223372036854775809", "1_0", "0x10", "٣", "1e3", "[1]", "{}", "true")  # fmt: skip
 _WORDS = ("", "nonsense", "-1", "\t", "a\nb", "é\U0001f600", "x" * 5000, "None", "[", "{")
@@ -94,6 +98,9 @@ def spoiled(name: str, inputs: Path) -> Iterator[tuple[str, list[str], bool]]:
         ]
         runs = "Path" in str(field.annotation) or option in ("data", "env", "world", "device")
         for value in values(field, inputs):
+            if name in LONG:  # what its output must not be it says first
+                files = ("data.h5", "link", "run/train.json", "pairs.json")
+                runs = option == "out" and value in ("/dev/null", *(f"{inputs}/{f}" for f in files))
             words = list(base)
             if positional:
                 words[order.index(option)] = value
@@ -116,20 +123,32 @@ def fuzz_words(inputs: Path, *, seed: int, share: float, names: str = "") -> Ite
             work = inputs.parent / "work"
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
-            whole = runs and name not in ("demo", "tune-lambda", "view", "study")
-            run = cli.main if whole else parsed
-            ended = Child(lambda run=run, words=everything: run(words), told, folder=work).wait()
+            ended = (
+                Child(lambda words=everything: cli.main(words), told, folder=work).wait()
+                if runs
+                else parsed(everything)
+            )
             found = verdict(ended, flag(option), option.upper(), option, option.replace("_", "-"))
-            if (after := digests(inputs)) != before:
+            if runs and (after := digests(inputs)) != before:
                 found, before = "overwritten", after
             lines = ended.said.strip().splitlines()
             yield Outcome(name, option, repr(words)[-120:], found, lines[-1][:200] if lines else "")
 
 
-def parsed(words: list[str]) -> int:
-    """Only as far as the settings: the command itself does nothing."""
-    nothing = mock.Mock()
+def parsed(words: list[str]) -> Ended:
+    """What comes of them as far as the settings: the command itself does nothing."""
+    nothing, said = mock.Mock(), io.StringIO()
     for one in cli.COMMANDS.values():
         getattr(nothing, one.function).return_value = 0
-    with mock.patch.object(cli, "importlib", mock.Mock(import_module=lambda _: nothing)):
-        return cli.main(words)
+    try:
+        with (
+            mock.patch.object(cli, "importlib", mock.Mock(import_module=lambda _: nothing)),
+            contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), limited(LIMIT),
+        ):  # fmt: skip
+            return Ended(cli.main(words), said.getvalue())
+    except Hang:
+        return Ended(None, said.getvalue())
+    except SystemExit as error:
+        return Ended(error.code if isinstance(error.code, int) else 1, said.getvalue())
+    except Exception:
+        return Ended(70, traceback.format_exc())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from worldmodel.apps import settings
-from worldmodel.apps.cli import COMMANDS, main
+from worldmodel.apps.cli import COMMANDS, kill_is_interrupt, main
 from worldmodel.apps.data import command as data_command
 
 DEMO = [
@@ -238,3 +240,21 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
     assert done.stderr.decode().strip() == (
         f"worldmodel demo: error: --out must not exist yet, got {tmp_path}: choose another folder"
     )
+
+
+def test_an_interrupt_that_falls_into_the_end_of_an_object_still_interrupts() -> None:
+    """Python drops what a finaliser raises and tells a traceback of it; a command ends anyway."""
+
+    class Ending:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def works() -> None:
+        ending = Ending()
+        del ending
+        time.sleep(20)
+
+    before = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), kill_is_interrupt():
+        works()
+    assert sys.unraisablehook is before

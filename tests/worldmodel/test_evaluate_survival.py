@@ -370,3 +370,21 @@ def test_a_run_plans_as_was_kept_with_it(folder: Path, tmp_path: Path) -> None:
     assert (usual["std"], usual["held"]) == (1.0, True)
     with pytest.warns(RuntimeWarning, match="were chosen on these pairs"):
         planned("n.json", "again")
+
+
+def test_a_full_disk_is_told_of_by_the_file_that_did_not_fit(tmp_path: Path) -> None:
+    """What was written before stays, the torn line counts for nothing, and with room it goes on."""
+    resource = pytest.importorskip("resource", reason="needs rlimits")
+    Log(tmp_path, MARK).write([tried(0)])
+    size = (tmp_path / "outcomes-0.jsonl").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*outcomes-0\.jsonl: File too large"):
+            Log(tmp_path, MARK).write([tried(1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log = Log(tmp_path, MARK)
+    assert set(log.tried) == {("planned", 0, 0)}
+    log.write([tried(1)])
+    assert set(Log(tmp_path, MARK).tried) == {("planned", 0, 0), ("planned", 0, 1)}

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from worldmodel._files import draft_of
 from worldmodel.apps.folder import begin_folder, check_new_file, locked, whole_file, write_json
 
 
 def begin(out: Path, *, resume: bool = False, fails: bool = False, writes: str = "") -> None:
     """Hold a folder of `mark.json`, write into it, and perhaps fail."""
-    with begin_folder(out, "mark.json", resume=resume, done="done.json", worth="worth"):
+    with begin_folder(out, "mark.json", resume=resume, done=("done.json", "page"), worth="worth"):
         write_json({}, out / "mark.json")
         if writes:
             (out / writes).write_text("", encoding="utf-8")
@@ -29,6 +30,7 @@ def test_a_folder_is_new_or_continued(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"must not exist yet, got .*add --resume"):
         begin(out)
     begin(out, resume=True, writes="done.json")
+    begin(out, resume=True, writes="page")  # the last of two was missing
     with pytest.raises(FileExistsError, match="needs an unfinished run"):
         begin(out, resume=True)
     with pytest.raises(FileNotFoundError, match=r"needs a run folder with mark\.json"):
@@ -47,6 +49,21 @@ def test_a_failed_start_leaves_nothing_and_a_late_failure_leaves_all(tmp_path: P
     with pytest.raises(ValueError, match="no"):
         begin(out, resume=True, fails=True)
     assert (out / "mark.json").exists()
+
+
+def test_an_interrupt_while_the_lock_is_taken_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the folder nor a folder above it, so that the same command begins again."""
+
+    def interrupted(path: Path, content: bytes) -> None:
+        draft_of(path).write_bytes(content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("worldmodel.apps.folder.write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path / "deep" / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_start_that_was_killed_is_no_run(tmp_path: Path) -> None:
@@ -113,3 +130,39 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with locked(lock, "run"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_being_written_is_said_to_be(tmp_path: Path) -> None:
+    """Who finds it there hears first of the process that holds it, not that it exists."""
+    out, file = tmp_path / "run", tmp_path / "walks.h5"
+    held = f"is being written by process {os.getpid()} on"
+    with begin_folder(out, "mark.json", resume=False):
+        write_json({}, out / "mark.json")
+        with pytest.raises(BlockingIOError, match=f"run {held}"):
+            begin(out)
+    with locked(tmp_path / "walks.h5.lock", str(file)):
+        file.touch()
+        with pytest.raises(BlockingIOError, match=f"walks.h5 {held}"):
+            check_new_file(file)
+    with pytest.raises(FileExistsError, match=r"must not exist yet, got \.:"):
+        check_new_file(Path())
+    with pytest.raises(FileExistsError, match="add --resume"):
+        begin(out)
+    with pytest.raises(FileExistsError, match="choose another name"):
+        check_new_file(file)
+
+
+def test_a_file_that_only_bears_the_name_of_a_lock_stays(tmp_path: Path) -> None:
+    """`--out poetry` beside poetry.lock is refused, and the lock file is as it was."""
+    mine = tmp_path / "poetry.lock"
+    mine.write_text("mine", encoding="utf-8")
+    with pytest.raises(FileExistsError, match=r"poetry\.lock must not exist to lock"):
+        with_content(tmp_path / "poetry")
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def with_content(path: Path) -> None:
+    """A whole file."""
+    with whole_file(path) as partial:
+        partial.touch()

@@ -220,6 +220,34 @@ def test_a_closed_file_can_be_appended_to(
         assert set(file) == {"pixels", "action", "state", "ep_len", "ep_offset"}
 
 
+@pytest.mark.parametrize("resized", [False, True])
+@pytest.mark.parametrize("put", range(5))
+def test_an_interrupted_episode_leaves_no_hole(
+    tmp_path: Path, counter_walks: Walks, monkeypatch: pytest.MonkeyPatch, put: int, resized: bool
+) -> None:
+    """Wherever Ctrl-C falls between two writes, who appends leaves the rows of one go."""
+    walks, at, real = counter_walks(LENGTHS), put + 5, HDF5Writer._put
+    write(tmp_path / "whole.h5", walks)
+
+    def interrupted(self: HDF5Writer, name: str, first: int, last: int, values: Any) -> None:
+        calls.append(name)
+        if len(calls) <= at:
+            return real(self, name, first, last, values)
+        if resized:
+            self._file[name].resize(last, 0)
+        raise KeyboardInterrupt
+
+    calls: list[str] = []
+    monkeypatch.setattr(HDF5Writer, "_put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.h5", walks)
+    monkeypatch.undo()
+    write(tmp_path / "a.h5", walks[1:], append=True)
+    with h5py.File(tmp_path / "a.h5") as mine, h5py.File(tmp_path / "whole.h5") as whole:
+        for name in whole:
+            assert np.array_equal(mine[name][()], whole[name][()], equal_nan=name == "action")
+
+
 def test_a_writer_never_replaces_a_file(tmp_path: Path, counter_walks: Walks) -> None:
     """An existing file, a missing folder or file and an unknown compression are refused at once."""
     write(tmp_path / "a.h5", counter_walks([5]))

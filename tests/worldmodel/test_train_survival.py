@@ -297,6 +297,17 @@ def test_a_resumed_run_keeps_its_settings_and_its_data(
         run(settings(data, out, resume=True))
 
 
+def test_a_run_killed_before_its_last_page_gets_it(data: Path, whole: Path, tmp_path: Path) -> None:
+    """The report is there and the folder's page is not: `--resume` makes it, and nothing else."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "index.html").unlink()
+    run(settings(data, out, resume=True))
+    assert (out / "index.html").is_file()
+    assert weights(out) == weights(whole)
+    assert (out / "held_out.csv").read_bytes() == (whole / "held_out.csv").read_bytes()
+
+
 def test_a_finished_run_is_extended_by_a_schedule_of_its_own(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

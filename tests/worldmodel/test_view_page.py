@@ -106,7 +106,7 @@ def write_planners(folder: Path) -> None:
 
 
 @pytest.mark.skipif(NODE is None, reason="the page's own tests need node")
-@pytest.mark.parametrize("name", ["worlds", "planner"])
+@pytest.mark.parametrize("name", ["worlds", "planner", "charts"])
 def test_the_pages_own_tests_pass_on_fixtures_that_python_wrote(name: str, tmp_path: Path) -> None:
     """Worlds step and draw as in Python, and planners plan as in Python from the same noise."""
     write_worlds(tmp_path)

@@ -1,5 +1,6 @@
 """The command line: names of the commands, and what becomes of an error."""
 
+import _thread
 import ast
 import dis
 import importlib
@@ -84,12 +85,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextmanager
 def kill_is_interrupt() -> Iterator[None]:
     """SIGTERM, with which Slurm and systemd end a job, means Ctrl-C, unless it has a handler."""
-    main_thread = threading.current_thread() is threading.main_thread()
+    main_thread, before = threading.current_thread() is threading.main_thread(), sys.unraisablehook
+
+    def again(told: "sys.UnraisableHookArgs") -> None:
+        # Python drops an interrupt that falls into the end of an object: it comes once more.
+        if isinstance(told.exc_value, KeyboardInterrupt):
+            threading.Timer(0.01, _thread.interrupt_main).start()
+        else:
+            before(told)
+
+    sys.unraisablehook = again
     if mine := main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
+        sys.unraisablehook = before
         if mine:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

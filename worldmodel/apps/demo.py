@@ -59,7 +59,8 @@ def run(settings: DemoSettings) -> int:
     """Run the whole pipeline and leave a run folder behind."""
     out, clock, device = settings.out, dict[str, float](), device_of(settings.device)
     try:
-        with begin_folder(out, _SETTINGS, resume=settings.resume, done=_REPORT, worth=CHECKPOINTS):
+        done = (_REPORT, "index.html")
+        with begin_folder(out, _SETTINGS, resume=settings.resume, done=done, worth=CHECKPOINTS):
             if settings.resume:
                 check_kept(settings, kept_settings(DemoSettings, "demo", out / _SETTINGS))
             sizes = f"{settings.episodes} episodes to learn from"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from worldmodel._files import write_atomically
+from worldmodel._files import draft_of, write_atomically
 
 _LOCK = ".lock"
 
@@ -31,6 +31,7 @@ def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str
         raise ValueError(f"{option} must not be a file that the command reads, got {path}")
     # A broken link exists too.
     if path.is_symlink() or path.exists():
+        _ensure_free(path.parent / f"{path.name}{_LOCK}", path)
         raise FileExistsError(f"{option} must not exist yet, got {path}: choose another name")
     if not path.parent.exists():
         raise FileNotFoundError(f"{option} must be in a folder that exists, got {path}")
@@ -53,23 +54,24 @@ def whole_file(path: Path, inputs: Sequence[Path | str] = ()) -> Iterator[Path]:
 
 @contextmanager
 def begin_folder(
-    out: Path, mark: str, *, resume: bool, done: str | None = None, worth: str | None = None
+    out: Path, mark: str, *, resume: bool, done: Sequence[str] = (), worth: str | None = None
 ) -> Iterator[bool]:
     """Hold a folder that a command writes into, new or its own, for as long as the block runs.
 
-    The file `mark` shows whose folder it is, `done` that nothing is left to do. A new folder that
-    does not hold `worth` (None: anything beside the mark) when an error leaves the block is taken
-    away again, so that the corrected command can have its name.
+    The file `mark` shows whose folder it is, all of `done` that nothing is left to do. A new folder
+    that does not hold `worth` (None: anything beside the mark) when an error leaves the block is
+    taken away again, so that the corrected command can have its name.
 
     Yields: whether the folder was there before.
     Raises: FileExistsError, FileNotFoundError, or OSError with what to do instead.
     """
-    ours, over = (out / mark).is_file(), bool(done and (out / done).exists())
+    ours = (out / mark).is_file()
+    over = bool(done) and all((out / name).exists() for name in done)
     new = f"--out must not exist yet, got {out}"
     if resume and not ours:
         raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
     if resume and over:
-        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done}")
+        raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done[0]}")
     # A lock and nothing else is left of a start that was killed.
     names = (
         {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else set()
@@ -77,6 +79,7 @@ def begin_folder(
     killed = _LOCK in names <= {_LOCK, f"{_LOCK}.holder", f"{_LOCK}.holder.tmp", f"{mark}.tmp"}
     if not resume:
         if (out.is_symlink() or out.exists()) and not killed:
+            _ensure_free(out / _LOCK, out)
             remedy = "add --resume to continue it, or " if ours and not over else ""
             raise FileExistsError(f"{new}: {remedy}choose another folder")
         _check_parent(out, "--out")
@@ -88,22 +91,30 @@ def begin_folder(
     except OSError as error:
         rule = "--out must be a folder that can be made"
         raise OSError(f"{rule}, got {out}: {error.strerror}") from error
-    with locked(out / _LOCK, str(out)):
-        try:
-            yield resume
-        except BaseException:
-            left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.holder", mark}
-            if not resume and (worth not in left if worth else not left):
-                shutil.rmtree(out)
-                for parent in above:
-                    with suppress(OSError):
-                        parent.rmdir()
-            raise
+    try:
+        with locked(out / _LOCK, str(out)):
+            try:
+                yield resume
+            except BaseException:
+                left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.holder", mark}
+                if not resume and (worth not in left if worth else not left):
+                    shutil.rmtree(out)
+                raise
+    finally:
+        # What is empty was not begun, also where an interrupt fell before the block.
+        for folder in (out, *above):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file of an output; BlockingIOError names who has it if another process does."""
+    """Hold the lock file of an output; BlockingIOError names who has it if another process does.
+
+    Raises: BlockingIOError; FileExistsError if a file of that name is not empty, as ours are.
+    """
+    if path.exists() and path.stat().st_size:
+        raise FileExistsError(f"{path} must not exist to lock {what}: choose another name")
     lock, holder = FileLock(path), path.with_name(f"{path.name}.holder")
     try:
         lock.acquire(timeout=0)
@@ -115,9 +126,16 @@ def locked(path: Path, what: str) -> Iterator[None]:
         write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        holder.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        for mine in (holder, draft_of(holder), path):
+            mine.unlink(missing_ok=True)
         lock.release()
+
+
+def _ensure_free(lock: Path, output: Path) -> None:
+    """Let the error be that another process writes an output that is there, if one does."""
+    if lock.with_name(f"{lock.name}.holder").is_file():
+        with locked(lock, str(output)):
+            pass
 
 
 def _check_parent(path: Path, option: str) -> None:

@@ -54,9 +54,13 @@ def complete(kind: type[SettingsT], command: str, *layers: Values) -> SettingsT:
     for layer in layers:
         values = _over(values, {k: v for k, v in layer.items() if v is not None or k != "model"})
     try:
-        return kind.model_validate(_chosen(kind, command, values) | values)
+        record = kind.model_validate(_chosen(kind, command, values) | values)
+        record.model_dump_json()
     except ValidationError as error:
         raise ValueError(message_of(error, kind)) from None
+    except ValueError as error:  # they are written into the output
+        raise ValueError(f"settings must be what JSON can hold: {error}") from None
+    return record
 
 
 def read_settings(path: Path) -> Values:

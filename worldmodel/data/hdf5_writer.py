@@ -169,10 +169,11 @@ class HDF5Writer:
             if name not in self._file or self._file[name].maxshape[0] is not None:
                 self.close()
                 raise ValueError(f"{self.path} must have a column {name!r} that can grow")
-        lengths, offsets = self._file["ep_len"], self._file["ep_offset"]
-        self._episodes = len(lengths)
-        if self._episodes:
-            self._rows = int(lengths[-1]) + int(offsets[-1])
+        lengths, offsets = self._file["ep_len"][()], self._file["ep_offset"][()]
+        # An episode that was interrupted may have its place already, and no length.
+        self._episodes = last = len(np.trim_zeros(lengths, "b"))
+        if last:
+            self._rows = int(lengths[last - 1]) + int(offsets[last - 1])
 
     def _check(self, columns: dict[str, NDArray[Any]]) -> None:
         known = sorted(set(self._file) - {"ep_len", "ep_offset"})

@@ -1,6 +1,7 @@
 """Windows of episodes, the windows of each batch, and workers that fetch them ahead."""
 
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import count
@@ -208,6 +209,10 @@ class _Loader(DataLoader[Batch]):
 
 
 def _deaf(_: int) -> None:
-    """Ignore signals in workers: the training process handles them and ends its workers."""
+    """Ignore signals in workers: the training process handles them and ends its workers.
+
+    It tells their errors too: what one says besides is of a connection that another's end broke.
+    """
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)
+    sys.excepthook = lambda *_: None

@@ -218,9 +218,12 @@ class Log:
 
     def write(self, some: Sequence[Tried]) -> None:
         """Add outcomes; what is written survives the process."""
-        with self.path.open("ab") as file:
-            records = [self.mark, *some] if file.tell() == 0 else some
-            file.write(b"".join(one.model_dump_json().encode() + b"\n" for one in records))
+        try:
+            with self.path.open("ab") as file:
+                records = [self.mark, *some] if file.tell() == 0 else some
+                file.write(b"".join(one.model_dump_json().encode() + b"\n" for one in records))
+        except OSError as error:
+            raise OSError(f"cannot write {self.path}: {error.strerror}") from error
         self.tried |= {one.key: one for one in some}
 
 
@@ -261,17 +264,17 @@ def _files(given: Path) -> list[Path]:
 def run(settings: CompareSettings) -> int:
     """Compare results, say what came of it, and write it down if asked to."""
     inputs = [_files(path) for path in (settings.a, settings.b)]
-    outputs = [settings.out, settings.out.with_suffix(".html")] if settings.out else []
-    for path in outputs:
-        check_new_file(path, [*inputs[0], *inputs[1]])
+    if out := settings.out:
+        check_new_file(out, [*inputs[0], *inputs[1]])
+        check_new_file(out.with_suffix(".html"), [*inputs[0], *inputs[1]])
     a, b = ([read_result(path) for path in side] for side in inputs)
     found, names = compare(a, b), (str(settings.a), str(settings.b))
     say(render("compare.txt", found=found, names=names))
-    if outputs:
+    if out:
         settled = settings.model_dump(mode="json")
-        write_json({**found.model_dump(), "settings": settled}, outputs[0])
+        write_json({**found.model_dump(), "settings": settled}, out)
         page = render("compare.html", found=found, names=names)
-        write_atomically(outputs[1], page.encode())
+        write_atomically(out.with_suffix(".html"), page.encode())
     return 0
 
 

@@ -48,6 +48,8 @@ def run(settings: StudySettings) -> int:
     out = settings.out or settings.run
     if not settings.out and not out.is_dir():
         raise ValueError(f"--out must be given for a model of the hub, {out} is no folder here")
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"--out must be a folder, got the file {out}")
     # The settings that decide a figure.
     decide = settings.model_dump(mode="json", include={"data", "episodes", "steps", "seed"})
     new = not out.exists()

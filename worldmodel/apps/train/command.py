@@ -100,11 +100,13 @@ def _decided(settings: TrainSettings) -> TrainSettings:
         return settings.model_copy(update={"world": world})
     before = kept_settings(TrainSettings, "train", out / SETTINGS, out=out)
     steps, precision = settings.steps or before.steps, settings.precision
-    if (out / _REPORT).exists():
-        if (steps or 0) <= (before.steps or 0):
+    if (out / _REPORT).exists() and (steps or 0) <= (before.steps or 0):
+        # Killed before the page of the folder, only that is left to do.
+        if (out / "index.html").exists():
             more = f"--steps above {before.steps} extends it"
             rule = f"an unfinished run, got {out} with its {_REPORT}"
             raise FileExistsError(f"--resume needs {rule}; {more}")
+    elif (out / _REPORT).exists():
         before = before.model_copy(update={"steps": steps, "schedule_from": before.steps})
     precision = before.precision if precision == "auto" else precision
     own = {"steps": steps, "precision": precision, "world": settings.world or before.world}

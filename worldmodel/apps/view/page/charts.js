@@ -70,3 +70,9 @@ export function surpriseChart(list, [middle, most]) {
   const kind = (one) => (one.error > most ? "alarm" : "elite");
   return `${open}${band}${line(points, px, py, "thin")}${list.map((one, i) => dots([points[i]], px, py, kind(one), 3)).join("")}${notes.join("")}</svg>`;
 }
+
+const escaped = (text) => String(text).replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
+
+// A tile a figure, whatever texts a run brings; an id in the place of a value is filled in later.
+export const tiles = (list) => list.map(({ id, value, words }) =>
+  `<div><b>${id ? `<span id="${id}" style="all:unset">–</span>` : escaped(value)}</b><span>${escaped(words)}</span></div>`).join("");

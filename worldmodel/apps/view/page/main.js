@@ -1,7 +1,7 @@
 // The page: what is loaded, what the buttons do, and what is shown when something changed.
 
 import { Brain, median, sleep } from "./brain.js";
-import { costCurve, driftChart, surpriseChart } from "./charts.js";
+import { costCurve, driftChart, surpriseChart, tiles } from "./charts.js";
 import { Backdrop, begin, placeColour, readColours } from "./draw.js";
 import { agreement, drawCost, LatentMap, PlaceMap, ways } from "./maps.js";
 import { Recorded } from "./recorded.js";
@@ -36,16 +36,16 @@ function describe() {
     $(id).value = value;
   $("whose").hidden = told.models.length < 2;
   const python = model.python, r2 = model.probe.r2.slice(0, 2).map((v) => v.toFixed(2)).join(" and ");
-  const tiles = [
-    python && [`${python.reached} of ${python.of}`, `goals reached, planned in Python (${told.machine})`],
-    python && [`<span id="here" style="all:unset">–</span>`, "of the same goals, planned in this browser"],
-    [`<span id="planms" style="all:unset">–</span>`, "a plan, measured in this browser (median)"],
-    model.probe.of === "states" && [r2, "R² of the linear probe that draws the futures, measured in Python on episodes it was not fitted on"],
+  const figures = [
+    python && { value: `${python.reached} of ${python.of}`, words: `goals reached, planned in Python (${told.machine})` },
+    python && { id: "here", words: "of the same goals, planned in this browser" },
+    { id: "planms", words: "a plan, measured in this browser (median)" },
+    model.probe.of === "states" && { value: r2, words: "R² of the linear probe that draws the futures, measured in Python on episodes it was not fitted on" },
   ];
   const worst = Math.min(...model.probe.r2.slice(0, 2));
   $("poor").hidden = worst >= 0.5;
   $("poor").textContent = `Of this model's embeddings a line reads places badly (R² ${worst.toFixed(1)}): imagined futures are drawn where they are not. The plans do not use the probe.`;
-  $("glance").innerHTML = tiles.filter(Boolean).map(([value, words]) => `<div><b>${value}</b><span>${words}</span></div>`).join("");
+  $("glance").innerHTML = tiles(figures.filter(Boolean));
   $("trialtools").hidden = !python;
   const from = told.runtime.at.includes("://") ? ` · onnxruntime-web is fetched from ${new URL(told.runtime.at).host}` : "";
   $("foot").textContent = `worldmodel view · ${told.world.source} · ${Object.entries(told.versions).filter(([, v]) => v !== "not installed").map((v) => v.join(" ")).join(", ")}${from}`;

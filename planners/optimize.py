@@ -78,10 +78,7 @@ def optimize(
     box, start = _box(method, plan, bounds, committed), plan.detach()
     if box is not None:
         start = mirrored(start.unsqueeze(1), *box)[:, 0]
-    stream = Stream(problem_seeds(seed, plan.shape[0], plan.device))
-    in_graph = torch.compiler.is_compiling() or (
-        plan.is_cuda and torch.cuda.is_current_stream_capturing()
-    )
+    stream, in_graph = Stream(problem_seeds(seed, plan.shape[0], plan.device)), _in_graph(plan)
     timed = stop is not None or deadline is not None
     require(not (timed and in_graph), "stop and deadline must be None in a captured search")
     stopping = Stopping(stop, deadline, start) if timed else None
@@ -196,6 +193,12 @@ def _project(actions: Tensor, box: _Box | None) -> Tensor:
     if box is None:
         return actions
     return actions.clamp(*box) if actions.ndim == 4 else actions.unsqueeze(1).clamp(*box)[:, 0]
+
+
+def _in_graph(plan: Tensor) -> bool:
+    if torch.compiler.is_compiling():
+        return True
+    return plan.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _check(lowest: Tensor, candidates: Tensor, box: _Box | None) -> None:

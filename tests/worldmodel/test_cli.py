@@ -87,6 +87,8 @@ def test_a_mistyped_option_is_told_by_its_own_command(
         (["--pairs", "-1"], '--pairs must be greater than or equal to 1, got "-1"'),
         (["--seed", "-1"], '--seed must be greater than or equal to 0, got "-1"'),
         (["--seed", "99999999999999999999"], "--seed must be less than 9223372036854775808"),
+        (["--frameskip", "9223372036854775807"], "--frameskip must be less than or equal to 214"),
+        (["--num-proj", "1000000000000"], "--num-proj must be less than or equal to"),
         (["--weight", "nan"], "--weight must be a finite number"),
         (["--weight", "-0.1"], '--weight must be greater than or equal to 0, got "-0.1"'),
         (["--weight", "big"], '--weight must be a valid number, got "big"'),

@@ -237,7 +237,7 @@ def test_the_page_fetches_nothing(studied: Path) -> None:
     assert re.findall(r"url\((?!#)", page) == []
     assert "@import" not in page
     assert page.count("<section>") == len(PARTS)
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 9
 
 
 def test_a_run_that_knows_every_fresh_episode_is_told_so(tmp_path: Path) -> None:

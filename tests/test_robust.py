@@ -142,7 +142,7 @@ def test_values_of_other_files_are_not_read(data: Path, tmp_path: Path, kind: st
             file.create_virtual_dataset("pixels", layout)
     assert main(["data", "convert", str(path), str(tmp_path / "c.h5")]) == 2
     assert not (tmp_path / "c.h5").exists()
-    with pytest.raises(ValueError, match="hold its values itself"):
+    with pytest.raises(ValueError, match="must hold its own values"):
         open_hdf5(path)
 
 

@@ -953,6 +953,17 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
                 "mean": torch.zeros(D),
             },
         ),
+        "rank_actions": lambda: (
+            study.rank_actions,
+            {
+                "model": model(),
+                "z": randn(B, 5, D),
+                "actions": randn(B, 5, A),
+                "known": 2,
+                "others": 3,
+                "seed": 0,
+            },
+        ),
         "paired_test": lambda: (
             study.paired_test,
             {"first": randn(9), "second": randn(9, seed=1), "seed": 0},

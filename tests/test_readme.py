@@ -11,6 +11,7 @@ import subprocess
 import sys
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +39,16 @@ def commands() -> list[list[str]]:
     parts = [part for line in lines for part in line.removeprefix("$ ").split("&&")]
     split = [shlex.split(part, comments=True) for part in parts]
     return [words for words in split if words]
+
+
+def script(path: str) -> Any:
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_blocks(path: Path) -> dict[str, object]:
@@ -75,11 +86,7 @@ def test_the_python_in_a_guide_runs(guide: Path, capsys: pytest.CaptureFixture[s
 
 def test_tutorials_become_notebooks_with_the_same_code() -> None:
     """Their cells, which `nox -s docs` runs, are the Python blocks of the pages, in order."""
-    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    made = script("docs/notebooks.py")
     assert len(made.PAGES) == 3
     for path in made.PAGES:
         page = path.read_text("utf-8")
@@ -154,11 +161,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_tables_in_the_readme_are_the_newest() -> None:
     """Each table equals what `python benchmarks/tables.py` would write from the results."""
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    tables = script("benchmarks/tables.py")
     assert tables.fill(README.read_text()) == README.read_text()
 
 

@@ -7,7 +7,7 @@ skipped when it is there, so the whole may be interrupted at any time:
     python benchmarks/bench_small_worlds.py --world push-t     one of them; the others' rows stay
     python benchmarks/bench_small_worlds.py --only "push-t 1,000"      rows whose title holds this
 
-Needs `pip install 'sigreg[worldmodel,data,envs]'`. The published sizes: gpu_<world>.py.
+Needs `pip install 'sigreg[worldmodel,envs]'`. The published sizes: gpu_<world>.py.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ class Data:
     episodes: int
     length: int
 
+    @property
+    def file(self) -> str:
+        """The world's name in names of files."""
+        return self.world.removeprefix("gymnasium:")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -76,7 +81,7 @@ class Case:
     def run(self) -> str:
         """Of the folder of its model."""
         other = "" if self.objective == "lewm" else f"-{self.objective}"
-        return f"{self.data.world}-{self.steps}{other}"
+        return f"{self.data.file}-{self.steps}{other}"
 
     @property
     def name(self) -> str:
@@ -87,6 +92,8 @@ class Case:
 PUSH_T = Data("push-t", "gym_pusht", "pusher", episodes=512, length=125)
 REACHER = Data("reacher", "dm_control", "random", episodes=512, length=125)
 CUBE = Data("cube", "ogbench", "picker", episodes=96, length=200)
+SWIMMER = Data("gymnasium:Swimmer-v5", "mujoco", "held", episodes=96, length=100)
+POINT_MAZE = Data("gymnasium:pointmaze-medium-v0", "ogbench", "held", episodes=96, length=100)
 CASES = (
     Case(PUSH_T, 1000),
     Case(PUSH_T, 5000),
@@ -97,6 +104,8 @@ CASES = (
     Case(REACHER, 5000, ("--planner", "icem")),
     Case(REACHER, 5000, (), "gcbc"),
     Case(CUBE, 2000),
+    Case(SWIMMER, 500),
+    Case(POINT_MAZE, 500),
 )
 
 
@@ -112,8 +121,7 @@ def main() -> int:
         if arguments.world not in (None, case.data.world) or arguments.only not in case.title:
             continue
         if importlib.util.find_spec(case.data.needs) is None:
-            world = case.data.world
-            print(f"{world}: not run, needs pip install 'sigreg[worldmodel,data,{world}]'")
+            print(f"{case.data.world}: not run, needs pip install 'sigreg[worldmodel,envs]'")
             continue
         ensure(case, arguments.runs)
         table(arguments.runs)
@@ -128,7 +136,7 @@ def ensure(case: Case, runs: Path) -> None:
     if result.exists():
         return
     runs.mkdir(parents=True, exist_ok=True)
-    episodes, run = runs / f"{data.world}.h5", runs / case.run
+    episodes, run = runs / f"{data.file}.h5", runs / case.run
     if not (run / "report.json").exists():
         worldmodel("data", "collect", "--env", data.world, "--policy", data.policy,
                    "--episodes", data.episodes, "--length", data.length, "--size", 64,
@@ -137,7 +145,7 @@ def ensure(case: Case, runs: Path) -> None:
                "--objective", case.objective)  # fmt: skip
         begun = (run / "train.json").exists()
         worldmodel("train", "--out", run, *(("--resume",) if begun else new))
-    manifest = MANIFESTS / f"{data.world}-25.json"
+    manifest = MANIFESTS / f"{data.file}-25.json"
     worldmodel("evaluate", run, "--manifest", manifest, *case.planner, "--films", 0,
                "--out", result.parent)  # fmt: skip
 

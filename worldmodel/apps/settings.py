@@ -48,7 +48,10 @@ Source = Annotated[str, AfterValidator(_absolute)]
 Existing = Annotated[Path, AfterValidator(lambda path: Path(_absolute(str(path))))]
 Part = Literal["encoder", "action_encoder", "predictor", "recipe"]
 _DATA = "HDF5 file, LeRobot folder, Minari folder or id"
-_WORLD = "two-room, push-t, reacher, cube, or a class of your own as package.module:Class"
+_WORLD = (
+    "two-room, maze, push-t, reacher, cube, an environment of MuJoCo as gymnasium:ID, or a class "
+    "of your own as package.module:Class"
+)
 _RUN = "run folder of demo or train, a released LeWM folder, or owner/name on the hub"
 Device = Annotated[str, Field(description="cpu, cuda, cuda:1, mps, ...; auto: a GPU if any")]
 _WORKERS = "processes that simulate and draw, not for two-room; none: the world's"

@@ -16,7 +16,7 @@ __all__ = ["BoxSession", "BoxWorld"]
 
 
 class BoxSession:
-    """N agents in their states (`worldmodel.worlds.Session`), actions clipped to [−1, 1]."""
+    """N agents in their states (`worldmodel.worlds.Session`), actions clipped to its box."""
 
     def __init__(self, world: "BoxWorld", states: Floats) -> None:
         self._world, self.states = world, np.array(states, np.float32)
@@ -26,8 +26,8 @@ class BoxSession:
         wanted = (len(self.states), self._world.action_dim)
         if actions.shape != wanted or not np.isfinite(actions).all():
             raise ValueError(f"actions must be finite {list(wanted)}, got {list(actions.shape)}")
-        clipped = np.clip(actions, -1, 1).astype(np.float32)
-        self.states = self._world.step(self.states, clipped)
+        clipped = np.clip(actions, self._world.action_low, self._world.action_high)
+        self.states = self._world.step(self.states, clipped.astype(np.float32))
         return self.states.copy()
 
     def render(self, agents: NDArray[np.int64] | None = None) -> Pixels:
@@ -38,7 +38,7 @@ class BoxSession:
 
 
 class BoxWorld(ABC):
-    """The part of `worldmodel.worlds.World` shared by all worlds; actions in [−1, 1]^A."""
+    """The part of `worldmodel.worlds.World` shared by our worlds; actions in [−1, 1]^A."""
 
     name: str
     state_dim: int

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.worlds.contract import Expert, World, kind_of
+from worldmodel.worlds.contract import Expert, Floats, World, kind_of
 from worldmodel.worlds.cube import CubeCollector
 from worldmodel.worlds.push_t_pusher import PushTExplorer, PushTNearBlock
 from worldmodel.worlds.reacher import ReacherReach
@@ -25,7 +25,32 @@ _SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Any]]] 
     },
     "reacher": {"reach": lambda _, num, rng: ReacherReach(num, rng)},
     "cube": {"picker": lambda _, num, rng: CubeCollector(num, rng)},
+    "gymnasium": {"held": lambda world, num, rng: Held(world, num, rng)},
 }
+
+
+class Held:
+    """Uniform actions of N agents, each held for 1 to `longest` steps.
+
+    In small steps a new action every time stays around its start, for it undoes what the last did.
+    """
+
+    def __init__(
+        self, world: World, num: int, rng: np.random.Generator, *, longest: int = 20
+    ) -> None:
+        self.world, self.rng, self.longest = world, rng, longest
+        self.actions = np.zeros((num, world.action_dim), np.float32)
+        self.left = np.zeros(num, int)
+
+    def act(self, states: Floats) -> Floats:
+        """Actions [N, A] in the world's box, whatever the states [N, S]."""
+        low, high, num = self.world.action_low, self.world.action_high, len(states)
+        new = self.rng.uniform(low, high, (num, len(low)))
+        times = self.rng.integers(self.longest, size=num)
+        over = self.left == 0
+        self.actions = np.where(over[:, None], new, self.actions).astype(np.float32)
+        self.left = np.where(over, times, self.left - 1)
+        return self.actions
 
 
 def policies(world: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Expert", "Flags", "Floats", "Pixels", "Session", "World", "kind_of"]
+__all__ = ["Expert", "Flags", "Floats", "Pixels", "Session", "World", "imports_code", "kind_of"]
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -74,5 +74,12 @@ class World(Protocol):
 
 
 def kind_of(name: str) -> str:
-    """The world's name without its layout: `maze-7` is a `maze`."""
+    """The world's name without its layout: `maze-7` is a `maze`, `gymnasium:ID` is `gymnasium`."""
+    if name.startswith("gymnasium:"):
+        return "gymnasium"
     return "maze" if name.startswith("maze-") else name
+
+
+def imports_code(name: str) -> bool:
+    """Whether `open_world` imports a module that the name itself names."""
+    return ":" in name.removeprefix("gymnasium:")

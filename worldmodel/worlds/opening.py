@@ -8,7 +8,7 @@ from typing import Any
 
 from worldmodel._arguments import checked
 from worldmodel._extras import install
-from worldmodel.worlds.contract import World
+from worldmodel.worlds.contract import World, kind_of
 
 __all__ = ["WORLDS", "open_world"]
 
@@ -19,24 +19,31 @@ layout 7 only."""
 
 @checked(workers="[0, inf)")
 def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -> World:
-    """The world of a name, or of your own class.
+    """The world of a name, of an environment of Gymnasium, or of your own class.
 
-    Your own class, "package.module:Class", is called as `Class(image_size)`, with `workers=…` if
-    given, and must offer all of `worldmodel.worlds.World`. Its module is searched on Python's path
-    and in the present folder. Importing it runs its code, so use no name from an untrusted file.
+    "gymnasium:ID" is an environment on MuJoCo that can be set to a state; ID may be module:ID, as
+    `gymnasium.make` takes it. Your own class, "package.module:Class", is called as
+    `Class(image_size)`, with `workers=…` if given, and must offer all of `worldmodel.worlds.World`.
+    Its module is searched on Python's path and in the present folder. Importing a module runs its
+    code, so use no name from an untrusted file.
 
     `workers` simulate and draw in worlds that step one agent at a time; None: the world chooses.
 
-    Raises: ValueError for another name, for workers in Two-Room, or naming what a class lacks;
-        ImportError naming the extra if a package is missing, and what a world raises.
+    Raises: ValueError for another name, for workers in Two-Room, or naming what a class or an
+        environment lacks; ImportError naming the extra if a package is missing, and what a world
+        raises.
     """
     options = {} if workers is None else {"workers": workers}
+    if kind_of(name) == "gymnasium":
+        from worldmodel.worlds.gymnasium import Gymnasium
+
+        return Gymnasium(name.partition(":")[2], image_size, **options)
     if ":" in name:
         return _own(name, image_size, options)
     kind, _, number = name.partition("-") if name.startswith("maze-") else (name, "", "")
     is_layout = number.isascii() and number.isdecimal() and len(number) < 8
     if kind not in WORLDS or (kind != name and not is_layout):
-        known = f"{', '.join(WORLDS)}, or a class of your own as package.module:Class"
+        known = f"{', '.join(WORLDS)}, gymnasium:ID, or a class of your own as package.module:Class"
         raise ValueError(f"env must be one of {known}, got {name!r}")
     if kind in ("two-room", "maze") and workers is not None:
         raise ValueError(f"{name} is simulated all at once, without workers, got {workers}")

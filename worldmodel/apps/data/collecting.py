@@ -23,13 +23,15 @@ from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.data.opening import open_episodes
 from worldmodel.worlds import TwoRoom, World, collect, open_world
 from worldmodel.worlds.behaviours import make_behaviour
+from worldmodel.worlds.contract import imports_code, kind_of
 from worldmodel.worlds.maze import Maze
 from worldmodel.worlds.rendered import RenderedFrames
 
 Floats = NDArray[np.float32]
 # One episode: frames [L + 1, 3, H, W] or None, actions [L, A] and states [L + 1, S] or None.
 Stored = tuple[NDArray[np.uint8] | None, Floats, Floats | None]
-_OWN = {"reacher": 1, "cube": 1}  # simulators of a process that draws; OpenGL is never forked
+# Simulators of a process that draws; OpenGL is never forked.
+_OWN = {"reacher": 1, "cube": 1, "gymnasium": 1}
 _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
 
 
@@ -111,7 +113,7 @@ def open_pictures(
         return episodes
     origin = read_origin(data)
     name = env or str(origin.get("world", ""))
-    if not name or (env is None and ":" in name):
+    if not name or (env is None and imports_code(name)):
         # The words of a file are no reason to import a class.
         hint = f": --env {name}, for train --world {name}" if name else ""
         raise ValueError(f"{data} must say which built-in world it comes from{hint}")
@@ -121,7 +123,7 @@ def open_pictures(
     if not bool(episodes.stated.all()):
         e = int(episodes.stated.int().argmin())
         raise ValueError(f"states must be finite to be drawn, those of episode {e} are not")
-    few = workers if alone else _OWN.get(name)
+    few = workers if alone else _OWN.get(kind_of(name))
     make = partial(open_world, name, image_size=render, workers=few)
     frames = RenderedFrames(make, episodes.states.numpy())
     then, now = json.loads(str(origin.get("versions", "{}"))), make().versions()

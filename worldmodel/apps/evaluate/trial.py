@@ -28,6 +28,7 @@ from worldmodel.apps.settings import EvaluateSettings, PlannerSettings, TrialSet
 from worldmodel.checkpoint import digest
 from worldmodel.hub import locate
 from worldmodel.worlds import World, open_world
+from worldmodel.worlds.contract import imports_code
 from worldmodel.worlds.rules import Rule, rules_of
 
 _SETTINGS = "evaluate.json"
@@ -85,7 +86,7 @@ def prepare(
     if settings.compile:
         import torch._dynamo  # noqa: F401 - imported after an OpenGL context, it would crash
     # A file may name a class, but only whoever starts the command has it imported.
-    if world is None and ":" in manifest.env and manifest.env != settings.env:
+    if world is None and imports_code(manifest.env) and manifest.env != settings.env:
         raise ValueError(
             f"the manifest is of {manifest.env}, which is no world of ours: add --env "
             f"{manifest.env} to import and run that class"

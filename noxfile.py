@@ -28,6 +28,13 @@ EXTRAS = "worldmodel"
 # slowly without a GPU. `nox -s control` tests them, each by itself.
 TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export,dino,hub,push-t"
 WORLD_EXTRAS = ("push-t", "reacher", "cube", "envs")
+# Worlds of `nox -s control`: the extra of each, and its test file.
+CONTROLLED = {
+    "push-t": ("push-t", "push_t"),
+    "reacher": ("reacher", "reacher"),
+    "cube": ("cube", "cube"),
+    "gymnasium:Swimmer-v5": ("envs", "gymnasium_worlds"),
+}
 EXTRA_LIMIT_MB = 300  # of [worldmodel], torch excluded
 ESLINT = "eslint@10.15.0"  # of npm, for the page of `worldmodel view`
 
@@ -135,12 +142,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("env", WORLD_EXTRAS[:3], ids=WORLD_EXTRAS[:3])
+@nox.parametrize("env", [*CONTROLLED], ids=[*CONTROLLED])
 def control(session: nox.Session, env: str) -> None:
     """Collect, train and evaluate in one world, small: minutes on two cores. And its tests."""
-    install_wheel(session, f"{EXTRAS},{env}", *group("test"))
+    extra, name = CONTROLLED[env]
+    install_wheel(session, f"{EXTRAS},{extra}", *group("test"))
     tests = ROOT / "tests" / "worldmodel"
-    own = tests / f"test_{env.replace('-', '_')}.py"
+    own = tests / f"test_{name}.py"
     run_pytest(session, str(tests / "test_worlds.py"), str(own), "-k", f"{env} or {own.stem}")
     work = Path(session.create_tmp()) / "control"
     shutil.rmtree(work, ignore_errors=True)
@@ -149,9 +157,9 @@ def control(session: nox.Session, env: str) -> None:
     def worldmodel(*words: object) -> None:
         session.run("worldmodel", *map(str, words))
 
-    # The cube's pictures are slow without a GPU: fewer of them, and no film.
-    sizes = {"push-t": (40, 20, 1), "reacher": (40, 20, 1), "cube": (8, 4, 0)}
-    episodes, others, films = sizes[env]
+    # Pictures of the others are slow without a GPU: fewer of them, and no film.
+    few = env not in ("push-t", "reacher")
+    episodes, others, films = (8, 4, 0) if few else (40, 20, 1)
     seen, unseen, run, pairs = (work / n for n in ("seen.h5", "unseen.h5", "run", "pairs.json"))
     collect = ("data", "collect", "--env", env, "--length", 60)
     worldmodel(*collect, "--episodes", episodes, "--size", 64, "--seed", 0, "--out", seen)

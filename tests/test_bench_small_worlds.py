@@ -38,7 +38,7 @@ def test_every_case_has_a_row_and_a_folder_of_its_own(bench: ModuleType) -> None
     """Two cases in one folder would take each other's result."""
     assert len({case.name for case in bench.CASES}) == len(bench.CASES)
     for case in bench.CASES:
-        assert (bench.MANIFESTS / f"{case.data.world}-25.json").exists()
+        assert (bench.MANIFESTS / f"{case.data.file}-25.json").exists()
         assert bench.row(case, None)[2] == "not run"
 
 

@@ -147,7 +147,7 @@ class RenderSettings(Settings):
     data: CliPositionalArg[Existing] = Field(description="HDF5 file that collect wrote")
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count = Field(description="side of a frame in pixels")
-    env: str | None = option(None, "the world if it is a class of your own; none: as the file says")
+    env: str | None = option(None, "the world if a module of yours has it; none: as the file says")
     workers: Simulators = None
     compression: Compression = None
 
@@ -381,7 +381,9 @@ class TrialSettings(PlannerSettings):
     batch_size: Count = option(64, "pairs side by side; changes no outcome")
     seeds: Count = option(1, "try every pair this often, with other seeds each time")
     protocol: Protocol = option("held-out", "what is allowed, and success; docs/evaluate.md")
-    env: str | None = option(None, "a class of your own the manifest names, package.module:Class")
+    env: str | None = option(
+        None, "the world the manifest names, if opening it imports a module of yours"
+    )
     workers: Simulators = None
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -147,10 +148,12 @@ class _Simulator:
                 importlib.import_module("ogbench")
         make = partial(gymnasium.make, env, render_mode="rgb_array", disable_env_checker=True)
         try:
-            try:
-                return make(width=self._size, height=self._size)
-            except TypeError:  # it knows no size: its frames are shrunk
-                return make()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of render modes and newer versions
+                try:
+                    return make(width=self._size, height=self._size)
+                except TypeError:  # it knows no size: its frames are shrunk
+                    return make()
         except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
             hint = f"MuJoCo and OGBench come with {install('envs')}"
             raise ImportError(f"{self._name} lacks a package ({_line(error)}); {hint}") from error

@@ -197,7 +197,7 @@ def stated() -> dict[str, tuple[str, str]]:
     (pairs,) = {len(manifest["seeds"]) for manifest in manifests}
     full = json.loads((ROOT / "benchmarks" / "gpu_worlds.json").read_text())
     period = 2 * math.pi / float(trapezoid_rule().t.diff()[0])
-    count = {6: "six"}[len(manifests)]
+    count = {8: "eight"}[len(manifests)]
     return {
         "size": ("README.md", f"less than {limit[1]} MB to torch"),
         "floor": ("docs/sigreg.md", f"It is {noise_floor():.4f} with the default rule"),

@@ -150,8 +150,9 @@ def test_actions_are_those_of_the_environment() -> None:
     world = open_world(CART, image_size=20, workers=0)
     assert (world.action_low, world.action_high) == ([-2], [3])
     states = world.sample_states(np.random.default_rng(0), 2)
-    far, edge = world.start(states), world.start(states)
-    assert np.array_equal(far.step(np.full((2, 1), 9)), edge.step(np.full((2, 1), 3)))
+    far, edge, less = (world.start(states).step(np.full((2, 1), push)) for push in (9, 3, 2.9))
+    assert np.array_equal(far, edge)
+    assert not np.array_equal(edge, less)
     assert not world.idle(states).any()
 
 
@@ -289,4 +290,4 @@ def test_an_environment_with_buttons_is_refused() -> None:
     """OGBench's scene is set by qpos, qvel and buttons, which no state here holds."""
     real("pointmaze-medium-v0")
     with pytest.raises(ValueError, match="scene-v0 cannot be set to a state: set_state"):
-        open_world("gymnasium:scene-v0", image_size=32, workers=0)
+        open_world("gymnasium:scene-v0", image_size=32, workers=1)

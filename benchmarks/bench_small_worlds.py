@@ -27,7 +27,7 @@ import harness
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 COLUMNS = (
     "world, optimizer steps, episodes", "planner", "success", "95 % interval", "at the end",
-    "random", "no action", "scripted",
+    "random", "no-op", "scripted",
 )  # fmt: skip
 
 

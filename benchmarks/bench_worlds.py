@@ -32,7 +32,7 @@ PAIRS = {"cube": 64}  # of 200; its physics is the slowest
 OFFSET, BUDGET = 25, 50
 ANYWHERE = {"push-t": 240}  # budget from a random start to a random goal
 COLUMNS = (
-    "world, policy", "cells visited of 256", "solved already", "no action", "random", "replay",
+    "world, policy", "cells visited of 256", "solved already", "no-op", "random", "replay",
     "scripted",
 )  # fmt: skip
 

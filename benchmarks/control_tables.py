@@ -181,10 +181,10 @@ def row(
 
 
 def floor_rows(record: dict[str, Any] | None) -> list[list[harness.Cell]]:
-    """What random actions, none, and the expert make of the same pairs."""
+    """The random, no-op and expert policies on the same pairs, a row each."""
     if record is None:
         return []
-    named = {"random actions": "random", "no action": "noop", "scripted expert": "expert"}
+    named = {"random actions": "random", "no-op": "noop", "scripted expert": "expert"}
     out: list[list[harness.Cell]] = []
     for title, key in named.items():
         low, high = record[f"{key}_success_interval"]

@@ -239,7 +239,7 @@ def test_the_command_leaves_all_that_is_promised(
     out = tmp_path / "out"
     assert main(words_of(folder, out, "--batch-size", "3")) == 0
     text = capsys.readouterr().out
-    for part in ("cem", "random actions", "no action", "scripted expert", "95 % interval"):
+    for part in ("cem", "random actions", "no-op", "scripted expert", "95 % interval"):
         assert part in text
     result = read_result(out)
     assert len(result.outcomes) == result.pairs == 8

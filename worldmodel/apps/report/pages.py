@@ -163,7 +163,7 @@ def _actor(result: _Content) -> str:
 def _rates(result: _Content) -> list[tuple[str, Estimate | None, float | None]]:
     """Title, rate and rate at the end of who acted and of the policies beside it."""
     found = []
-    for title, key in ((_actor(result), ""), ("random actions", "random_"), ("no action", "noop_"),
+    for title, key in ((_actor(result), ""), ("random actions", "random_"), ("no-op", "noop_"),
                        ("scripted expert", "expert_")):  # fmt: skip
         rate, ends = result[f"{key}success_rate"], result[f"{key}success_interval"]
         estimate = None if rate is None else Estimate(rate, ends[0], ends[1], result["pairs"])

@@ -469,7 +469,7 @@ def test_a_manifest_of_a_data_set_leaves_out_what_a_run_was_trained_on(
     [
         (["--env", "reacher"], "reacher needs"),
         (["--env", "mars"], "mars needs --data"),
-        (["--env", "two-room", "--state", "x"], "unseen-by and state go with --data"),
+        (["--env", "two-room", "--state", "x"], "unseen-by and state need --data"),
         (["--env", "two-room", "--pairs", "3", "--data", "no.h5"], "there is no data set at no.h5"),
         (["--env", "two-room", "--offset", "999999999"], "--offset must be at most 10000 on fresh"),
         (["--env", "two-room", "--pairs", "999999999"], "num (--pairs) must be at most the"),

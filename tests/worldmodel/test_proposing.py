@@ -360,7 +360,7 @@ def test_what_does_not_fit_is_named(
     assert evaluate(learned, manifest, out, "--cloned", str(run)) == 2
     assert "cloned must be a run of --objective gcbc" in capsys.readouterr().err
     assert evaluate(learned, manifest, out, "--check", "0", "--distance", "1") == 2
-    assert "check 0 takes no distance" in capsys.readouterr().err
+    assert "check 0 imagines nothing" in capsys.readouterr().err
     words = ["--manifest", str(manifest), "--out", str(out), "--subgoals", "graph"]
     assert main(["evaluate", str(learned), *words]) == 2
     assert "subgoals is a setting of proposals, got it with planner cem" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_what_is_no_manifest_is_named(tmp_path: Path) -> None:
         ("seeds", [-1] * 20, "(must be whole numbers|nothing be negative)"),
         ("seeds", [0.5] * 20, "(must be whole numbers|nothing be negative)"),
         ("versions", {"numpy": 2}, "versions.numpy must be"),
-        ("more", 1, "more is an entry too many"),
+        ("more", 1, "more is an unknown entry"),
     ):
         content = good | {entry: value}
         del content["sha256"]

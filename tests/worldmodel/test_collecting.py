@@ -165,7 +165,7 @@ def test_states_alone_are_the_states_of_the_pictures(
     assert read_origin(copy).items() > read_origin(states).items()
     sheet = tmp_path / "sheet.png"
     assert data("inspect", states, "--sheet", sheet) == 0
-    assert "none, states alone" in capsys.readouterr().out
+    assert "none, only states" in capsys.readouterr().out
     assert not sheet.exists()
     with pytest.raises(ValueError, match=r"--size resizes pictures, .*states\.h5 holds none"):
         data("convert", states, tmp_path / "b.h5", "--size", 8)

@@ -367,7 +367,7 @@ def test_training_episodes_are_refused_unless_history_asks(run: Run, manifest: M
     result = evaluate(seen, manifest, tiny(protocol="historical"))
     assert result.protocol == "historical"
     label = label_of(result)
-    assert "fewer than its 50 pairs; not drawn by it: pairs that were solved" in label
+    assert "than the protocol’s 50 pairs; not drawn by this protocol: pairs solved" in label
     old = manifest.model_copy(update={"protocol": "historical"})
     with pytest.raises(ValueError, match="drawn by the historical protocol"):
         evaluate(run, old, tiny())
@@ -386,7 +386,7 @@ def test_the_historical_label_names_where_the_planner_departs(run: Run, manifest
     label = label_of(evaluate(run, task, tiny(protocol="historical")))
     for part in (
         "samples 6, not 300", "iterations 2, not 30", "elites 3, not 30", "horizon 2, not 5",
-        "execute 1, not 5", "cost nearest, not last", "a block holds one action",
+        "execute 1, not 5", "cost nearest, not last", "one action is held for a block",
     ):  # fmt: skip
         assert part in label
     assert "dtype" not in label
@@ -401,10 +401,11 @@ def test_the_historical_label_names_where_the_planner_departs(run: Run, manifest
         update={"offset": 25, "budget": 50, "manifest_protocol": "historical"}
     )
     assert label_of(steps) == (
-        "  HISTORICAL PROTOCOL: for comparison with published tables only; fewer than its 50 pairs"
+        "  HISTORICAL PROTOCOL: for comparison with published tables only; fewer than the protocol’s "
+        "50 pairs"
     )
-    assert "6 steps to the goal and 3 allowed, not 25 and 50" in label_of(result)
-    assert "nothing was planned" in label_of(
+    assert "6 steps to the goal and a budget of 3, not 25 and 50" in label_of(result)
+    assert "the policy does not plan" in label_of(
         evaluate(RandomPolicy(), manifest, tiny(protocol="historical"))
     )
 

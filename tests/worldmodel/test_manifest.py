@@ -210,7 +210,7 @@ def test_a_budget_shorter_than_the_way_is_remarked_upon(
     for budget, shorter in (("5", True), ("6", False)):
         out = str(tmp_path / f"{budget}.json")
         assert main(["manifest", *words, "--budget", budget, "--out", out]) == 0
-        told = "the budget is shorter than the 6 steps of the episode" in capsys.readouterr().out
+        told = "the budget is shorter than the 6 steps from start to goal" in capsys.readouterr().out
         assert told == shorter
 
 
@@ -234,7 +234,7 @@ def test_too_few_episodes_are_remarked_upon(
     words = ["manifest", "--env", "two-room", "--data", str(tmp_path / "walks.h5"), "--offset", "6"]
     for pairs, shared in (("4", False), ("5", True)):
         assert main([*words, "--pairs", pairs, "--out", str(tmp_path / f"{pairs}.json")]) == 0
-        assert ("fewer than the pairs: some share one" in capsys.readouterr().out) == shared
+        assert ("fewer than the pairs: some pairs share an episode" in capsys.readouterr().out) == shared
 
 
 def test_a_protocol_sets_offset_and_budget_unless_told(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_the_alarm_rings_without_sigreg_and_only_then(
         assert said.count("COLLAPSE") == rings == reports.alarm.count
         if rings:
             assert "standard deviation 0.0" in said
-            assert "weight is 0: nothing keeps embeddings apart; set weight=" in said
+            assert "weight is 0, so nothing prevents collapse; set weight=" in said
 
 
 def test_every_kind_of_collapse_is_told_and_told_once() -> None:

@@ -110,7 +110,7 @@ def test_a_result_names_the_policy_and_counts_no_rollouts() -> None:
     seen = run._replace(trained_on=frozenset("a"))
     with pytest.raises(ValueError, match=r"trained on 1 of the \d episodes"):
         evaluate(seen, manifest, TrialSettings())
-    with pytest.raises(ValueError, match="which plans nothing: leave out --planner"):
+    with pytest.raises(ValueError, match="which does not plan: leave out --planner"):
         evaluate(run, manifest, TrialSettings(samples=5, elites=2))
 
 

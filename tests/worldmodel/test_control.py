@@ -341,7 +341,7 @@ def test_a_world_of_ones_own_runs_when_the_command_names_it(
     assert read_manifest("m.json").env == name
     save(tmp_path / "run", world=name)
     words = words_of(tmp_path, tmp_path / "out")
-    assert f"which is no world of ours: add --env {name}" in refused(capsys, *words)
+    assert f"which is not a built-in world: add --env {name}" in refused(capsys, *words)
     assert main([*words, "--env", name, "--films", "1"]) == 0
     assert read_result(tmp_path / "out").env == name
 
@@ -401,8 +401,8 @@ def test_the_historical_label_names_where_the_planner_departs(run: Run, manifest
         update={"offset": 25, "budget": 50, "manifest_protocol": "historical"}
     )
     assert label_of(steps) == (
-        "  HISTORICAL PROTOCOL: for comparison with published tables only; fewer than the protocol’s "
-        "50 pairs"
+        "  HISTORICAL PROTOCOL: for comparison with published tables only; fewer than the "
+        "protocol’s 50 pairs"
     )
     assert "6 steps to the goal and a budget of 3, not 25 and 50" in label_of(result)
     assert "the policy does not plan" in label_of(

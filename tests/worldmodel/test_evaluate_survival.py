@@ -253,7 +253,7 @@ def test_foreign_outcomes_are_one_line(
     lines[place] = line + b"\n"
     (out / "outcomes-0.jsonl").write_bytes(b"".join(lines))
     told = refused(capsys, *words_of(folder, out))
-    assert f"{out / 'outcomes-0.jsonl'} is damaged, take it away" in told
+    assert f"{out / 'outcomes-0.jsonl'} is damaged, remove it" in told
 
 
 def test_outcomes_are_never_written_through_a_link(

@@ -80,7 +80,7 @@ def test_a_killed_worker_keeps_the_step(data: Path, tmp_path: Path) -> None:
     os.kill(workers_of(child.pid)[0], signal.SIGKILL)
     said, _ = child.communicate(timeout=60)
     assert child.returncode == 2
-    assert "a process that loads data was ended" in said
+    assert "a process that loads data was killed" in said
     assert "Traceback" not in said
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 

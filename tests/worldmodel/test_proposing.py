@@ -324,7 +324,7 @@ def test_a_policy_in_other_units_is_refused() -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--weight", "0.1"], "weight decides nothing with objective proposals"),
+        (["--weight", "0.1"], "weight has no effect with objective proposals"),
         (["recipe.mode=2"], "recipe has no 'mode'; it has chunk, modes"),
         (["recipe.modes=x"], "recipe.modes must be like 1, got 'x'"),
         (["recipe.chunk=40"], "T > chunk = 40"),
@@ -349,7 +349,7 @@ def test_what_does_not_fit_is_named(
     assert main(["train", "--objective", "proposals", "--data", str(data), "--out", str(out)]) == 2
     assert "needs --init-from" in capsys.readouterr().err
     assert main(["train", "--data", str(data), "--out", str(out), "recipe.modes=2"]) == 2
-    assert "recipe is of objective proposals" in capsys.readouterr().err
+    assert "recipe needs objective proposals" in capsys.readouterr().err
     assert evaluate(run, manifest, out) == 2
     assert "worldmodel train --objective proposals --init-from" in capsys.readouterr().err
     assert learn(run, data, tmp_path / "policy", "--learner", "policy") == 0

@@ -171,7 +171,7 @@ def test_nothing_is_planned_or_studied_with_it(
     assert main(["manifest", "--env", "two-room", "--pairs", "4", "--out", str(pairs)]) == 0
     words = ["evaluate", str(run), "--manifest", str(pairs), "--out", str(tmp_path / "x")]
     assert main([*words, "--planner", "icem"]) == 2
-    assert "plans nothing: leave out --planner and its settings" in capsys.readouterr().err
+    assert "does not plan: leave out --planner and its settings" in capsys.readouterr().err
     assert main(["study", str(run), "--out", str(tmp_path / "y")]) == 2
     assert "RUN must hold a world model" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

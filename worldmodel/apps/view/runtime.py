@@ -50,7 +50,7 @@ def find_runtime(given: Path | None) -> Path | None:
             return None
         (packed,) = Path(scratch).glob("*.tgz")
         if _hash(packed, "sha512") != _PACKAGE:
-            raise ValueError(f"npm must give the known onnxruntime-web {_VERSION}, got another hash")
+            raise ValueError(f"npm must give onnxruntime-web {_VERSION} with the known hash")
         with tarfile.open(packed) as package:
             found = {name: package.extractfile(f"package/dist/{name}") for name in FILES}
             cache.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def test_no_pair_depends_on_its_neighbours(size: int) -> None:
 
 
 def test_a_result_names_the_policy_and_counts_no_rollouts() -> None:
-    """It is measured like a planner, beside the same floors, and refused by the same rules."""
+    """It is measured like a planner, beside the same baselines, and refused by the same rules."""
     walks = collect(WORLD, 10, 20, seed=2)
     manifest = make_manifest(
         WORLD, list(walks.states), ["a"] * 10, num=6, offset=4, budget=7, seed=0, source="walks"

@@ -235,7 +235,7 @@ def test_a_world_without_an_expert_has_no_rate_of_it(
 def test_the_command_leaves_all_that_is_promised(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every figure, floor, record and fingerprint is written, and a table printed."""
+    """Every figure, baseline, record and fingerprint is written, and a table printed."""
     out = tmp_path / "out"
     assert main(words_of(folder, out, "--batch-size", "3")) == 0
     text = capsys.readouterr().out

@@ -115,7 +115,7 @@ def test_a_kill_at_any_pair_loses_that_pair_alone(
             file.write(whole[lines][: int(torn)])
     tried = counted(monkeypatch)
     assert main(words_of(folder, out)) == 0
-    # A line for the mark; then 8 pairs, twice planned and by chance, once idle and by the expert.
+    # A line for the mark; then 8 pairs, twice planned and random, once no-op and expert.
     assert sum(tried) == 48 - max(0, lines - 1)
     assert found(out) == found(folder / "whole")
     again = (out / "outcomes-0.jsonl").read_bytes().splitlines()

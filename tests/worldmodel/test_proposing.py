@@ -288,7 +288,7 @@ def rooms(num: int = 24) -> Pairs:
 
 
 def test_a_policy_that_is_right_stays_right_when_it_is_checked() -> None:
-    """Alone it ends at every goal; so it does picked, and refined as often as one likes."""
+    """Alone it ends at every goal; so it does when its plans are picked or refined."""
     pairs, ends = rooms(), {}
     for name, words in {
         "alone": {"check": 0.0}, "picked": {"iterations": 1},
@@ -302,7 +302,7 @@ def test_a_policy_that_is_right_stays_right_when_it_is_checked() -> None:
 
 
 def test_rest_lies_in_a_box_without_zero() -> None:
-    """Where zero is no action, the plan of rest is the nearest that the box allows."""
+    """If zero is out of bounds, the no-op plan holds the nearest allowed action."""
     guide = right(PlannerSettings(planner="proposals")).guide
     assert guide is not None
     guide = guide._replace(bounds=Bounds(0.25, 0.5, mean=[0.0, 0.4], std=[1.0, 0.1]))

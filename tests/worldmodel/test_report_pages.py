@@ -232,7 +232,7 @@ def test_a_phone_shows_every_page_whole(name: str, tmp_path: Path) -> None:
 
 
 def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> None:
-    """A square a pair by what became of it, a row a policy, the historical label and its limits."""
+    """A square per pair with its outcome, a row per policy, the historical label and its limits."""
     page = pages("name", tmp_path)["evaluate"]
     assert [page.count(f'<i class="{kind}"') for kind in ("end", "once", "never")] == [1, 1, 2]
     assert page.count("<td>random actions</td>") == 1

@@ -445,7 +445,7 @@ def test_a_controller_of_a_held_control_never_moves_it() -> None:
 
 
 def test_arrays_are_taken_wherever_a_tensor_is() -> None:
-    """NumPy's arrays, doubles among them, mean the same tensors at every door of the model."""
+    """NumPy's arrays, doubles among them, mean the same tensors in every function of the model."""
     model, rng = presets.small(2, image_size=16).eval(), np.random.default_rng(0)
     frames = rng.integers(0, 256, (2, 3, 3, 16, 16), np.uint8)
     actions, plans = rng.normal(size=(2, 3, 2)), rng.normal(size=(2, 5, 3, 2))

@@ -118,7 +118,7 @@ def test_a_continued_table_has_no_row_twice(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_stretch_counts_on(tmp_path: Path) -> None:
-    """Stopped in the middle of a row and continued, the table is that of one go, alarm included."""
+    """Stopped inside a row and continued, the table is that of one run, alarm included."""
     whole = make_training(steps=7)
     with Reports(whole, tmp_path / "whole", every=3) as reports:
         followed(whole, reports)

@@ -1,4 +1,4 @@
-"""Whatever ends a run, what is left can be read and goes on to the same end."""
+"""After any end of a run its files can be read, and --resume leads to the same end."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Interrupted behind step 3, where no checkpoint is due; the rest costs one step."""
+    """Interrupted after step 3, where no checkpoint is due; the resumed run takes one step."""
     out, config = tmp_path / "run", tmp_path / "config.json"
     config.write_text(settings(data).model_dump_json(), encoding="utf-8")
     stop_at(3, KeyboardInterrupt(), monkeypatch)
@@ -130,7 +130,7 @@ def test_worker_processes_decide_no_bit(data: Path, whole: Path, tmp_path: Path)
 def test_a_damaged_checkpoint_is_stepped_over(
     data: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One flipped bit: the run says so, goes on from the one before, and ends the same."""
+    """One flipped bit: the run says so, continues from the checkpoint before, and ends the same."""
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     (out / "report.json").unlink()

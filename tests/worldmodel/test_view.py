@@ -228,7 +228,7 @@ def test_a_runtime_must_have_its_files_and_npm_must_bring_the_known_one(
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(ValueError, match="must give onnxruntime-web .* with the known hash"):
+    with pytest.raises(ValueError, match=r"must give onnxruntime-web .* with the known hash"):
         find_runtime(None)
     npm.write_text("#!/bin/sh\nexit 1\n")
     assert find_runtime(None) is None

@@ -54,7 +54,7 @@ Device = Annotated[str, Field(description="cpu, cuda, cuda:1, mps, ...; auto: a 
 _WORKERS = "processes that simulate and draw, not for two-room; none: the world's default"
 Simulators = Annotated[Workers | None, Field(description=_WORKERS)]
 Packing = Literal["gzip", "lzf"] | None
-Compression = Annotated[Packing, Field(description="compression; smaller and much slower to read")]
+Compression = Annotated[Packing, Field(description="compression: smaller, but slower to read")]
 Column = Annotated[str | None, Field(description="column of the data; none: the format's default")]
 Resume = Annotated[bool, Field(description="continue the interrupted run in --out", exclude=True)]
 
@@ -133,7 +133,7 @@ class ConvertSettings(_Columns):
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count | None = option(None, "resize frames to this side; none: keep their size")
     channels: str | None = option(None, "rgb, of grey, RGBA or stacked frames; or three as 3,4,5")
-    integers: Literal["choices", "numbers"] = option("choices", "what whole-number actions are")
+    integers: Literal["choices", "numbers"] = option("choices", "how to read whole-number actions")
     shift: bool = option(False, "move actions one row up, if each lies beside its next frame")
     compression: Compression = None
 
@@ -309,7 +309,7 @@ class PlannerSettings(Settings):
 
     planner: Planner = option("cem", "planning method")
     samples: Count | None = option(None, "candidates; none: 64, gradient: 16 starts, proposals: 12")
-    iterations: Count | None = option(None, "none: 6, gradient: 24, proposals: 1, more refine")
+    iterations: Count | None = option(None, "iterations; none: 6, gradient: 24, proposals: 1")
     elites: Count = option(8, "best candidates, to fit (cem, icem, proposals) or average (mppi)")
     horizon: Count = option(5, "blocks planned ahead")
     execute: Count = option(1, "blocks executed before the next plan")

@@ -233,7 +233,7 @@ def _build(name: str, value: Any, known: Mapping[str, type[nn.Module]], most: in
     kind = str(value["class"])
     if kind not in known:
         raise ValueError(
-            f"{name} has class {kind!r}, the known ones are {sorted(known)}; pass your own as classes=(...)"
+            f"{name} has class {kind!r}, known are {sorted(known)}; pass your own as classes=(...)"
         )
     arguments = _build(name, value["config"], known, most)
     if not isinstance(arguments, dict):

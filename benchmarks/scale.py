@@ -146,8 +146,8 @@ def main() -> None:
         f"{sum(step.messages) / 1e3:.0f} kB together, the largest {most / 1e3:.0f} kB. Assumed: "
         f"{SHARE:.0%} of {PEAK / 1e12:.0f} TFLOP/s, {LAUNCH * 1e6:.0f} µs to send a kernel, "
         f"{NVLINK / 1e9:.0f} GB/s among {MACHINE} GPUs, {NETWORK / 1e9:.0f} GB/s a GPU beyond, "
-        f"{HOP * 1e6:.0f} µs a hop. Gradients travel during the backward pass; the last column is in "
-        "windows a second, and the step does not wait for them.",
+        f"{HOP * 1e6:.0f} µs a hop. Gradients travel during the backward pass; the last column "
+        "is in windows a second, and the step does not wait for them.",
     )  # fmt: skip
 
 

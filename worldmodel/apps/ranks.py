@@ -245,13 +245,13 @@ class _SumOverRanks(torch.autograd.Function):
     """The sum of a tensor over the default group; its gradient is summed over the ranks too."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
+    def forward(_ctx: Any, value: Tensor) -> Tensor:
         total = value.clone()
         torch.distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    def backward(_ctx: Any, gradient: Tensor) -> Any:
         return _SumOverRanks.apply(gradient)  # type: ignore[no-untyped-call]
 
 

@@ -286,6 +286,25 @@ def test_success_in_a_maze_is_that_of_ogbench(name: str) -> None:
     assert world.success(states, goals).tolist() == own
 
 
+def test_success_with_cubes_is_that_of_ogbench() -> None:
+    """Every cube must be at its goal: the world agrees with the environment's own rule."""
+    world = real("cube-double-v0")
+    bare: Any = importlib.import_module("gymnasium").make("ogbench:cube-double-v0").unwrapped
+    bare.reset(seed=0)
+    rng, nq = np.random.default_rng(0), bare.model.nq
+    state = world.sample_states(rng, 1)[0]
+    bare.set_state(state[:nq].astype(float), state[nq:].astype(float))
+    starts = [int(bare.model.joint(f"object_joint_{i}").qposadr[0]) for i in range(2)]
+    goals, own = state[None].repeat(40, 0), []
+    for goal in goals:
+        for cube, at in enumerate(starts):
+            goal[at : at + 3] += rng.uniform(-0.03, 0.03, 3)
+            bare.data.mocap_pos[bare._cube_target_mocap_ids[cube]] = goal[at : at + 3]
+        own.append(all(bare._compute_successes()))
+    assert 5 < sum(own) < 38
+    assert world.success(state[None].repeat(40, 0), goals).tolist() == own
+
+
 def test_an_environment_with_buttons_is_refused() -> None:
     """OGBench's scene is set by qpos, qvel and buttons, which no state here holds."""
     real("pointmaze-medium-v0")

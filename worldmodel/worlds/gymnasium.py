@@ -225,7 +225,13 @@ class Gymnasium(_mujoco.MujocoWorld):
     Goals are recorded states. Mazes, balls and cubes of OGBench have its own rule. Elsewhere every
     joint must be within `tolerance` (metres, radians) of the goal's, unlimited hinges counted
     around the circle; the place that Gymnasium's observations leave out is left out. A class of
-    your own with another tolerance: `class Mine(Gymnasium): tolerance = 0.1`.
+    your own, as package.module:Mine, has another tolerance:
+
+        class Mine(Gymnasium):
+            tolerance = 0.1
+
+            def __init__(self, image_size=64, **options):
+                super().__init__("Swimmer-v5", image_size, **options)
 
     Frames come from the environment's own camera, or from its camera `track` if it has one. Below
     112 pixels they have no shadows, reflections and multisampling. OGBench's goal is not drawn.

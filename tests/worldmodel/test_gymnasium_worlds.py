@@ -286,6 +286,7 @@ def test_success_in_a_maze_is_that_of_ogbench(name: str) -> None:
     assert world.success(states, goals).tolist() == own
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:gymnasium")
 def test_success_with_cubes_is_that_of_ogbench() -> None:
     """Every cube must be at its goal: the world agrees with the environment's own rule."""
     world = real("cube-double-v0")

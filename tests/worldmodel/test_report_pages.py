@@ -58,6 +58,10 @@ def study(name: str) -> Found:
             ),
             "actions": Found(known_frames=1, horizons=[1, 2], rank=[E10] * 2,
                              variation=[E10] * 2),
+            "ranking": Found(
+                planner={"name": name}, raw_steps_to_goal=25, problems=3, unit=name,
+                stages=[Found(stage=name, correlation=E10, chosen=E10, best=E10)],
+            ),
             "violations": Found(
                 at_frame=1, frames=[1, 2], surprise={c: [E10] * 2 for c in conditions},
                 tests=tests, pixels_changed=dict.fromkeys(conditions, E10), teleport_is=name,

@@ -61,7 +61,7 @@ def main() -> int:
         done = all(one_command(words, end) for words in commands(world, folder, given.try_out))
         if done and not given.try_out:
             write_down(world, folder)
-        print(f"{world}: {'done' if done else 'the part is over; the same command goes on'}")
+        print(f"{world}: {'done' if done else 'run the same command to continue'}")
     return 0
 
 

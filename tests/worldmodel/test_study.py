@@ -238,7 +238,7 @@ def test_the_page_fetches_nothing(studied: Path) -> None:
     assert re.findall(r"url\((?!#)", page) == []
     assert "@import" not in page
     assert page.count("<section>") == len(PARTS)
-    assert page.count("<svg") == 9
+    assert page.count("<svg") == 10
 
 
 def test_a_run_that_knows_every_fresh_episode_is_told_so(tmp_path: Path) -> None:
@@ -364,6 +364,8 @@ class Simulator:
 def test_plans_of_a_perfect_model_are_ranked_as_the_world_does(tmp_path: Path, sign: float) -> None:
     """With true states for embeddings the order is exact; mirrored ones lead away from the goal."""
     save_small(tmp_path / "run")
+    kept = {"settings": {"cost": "last", "samples": 32}, "manifest": "", "success_rate": 0.5}
+    (tmp_path / "run" / "planner.json").write_text(json.dumps(kept))
     run = open_run(tmp_path / "run")
     material = gather_material(run, None, 12, 0)
     assert material.test.states is not None
@@ -382,6 +384,7 @@ def test_plans_of_a_perfect_model_are_ranked_as_the_world_does(tmp_path: Path, s
         assert first.correlation.value < 0
         assert first.chosen.value > first.best.value + 10
     assert part.raw_steps_to_goal == 25
+    assert (part.planner["cost"], part.planner["samples"]) == ("last", 32)
     assert part.problems == 12
 
 

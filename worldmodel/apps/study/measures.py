@@ -29,6 +29,7 @@ from worldmodel.apps.train.loop import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
 from worldmodel.worlds import Maze, TwoRoom, World, open_world
+from worldmodel.worlds.contract import imports_code
 
 _WIDE = 256  # wider embeddings are reduced to principal components
 _POINTS = 800  # of the map, at most
@@ -219,8 +220,8 @@ def _known_world(study: Study) -> World:
     """The world in which plans can be tried, from states of it."""
     test, name = study.material.test, study.run.world
     states = _need(test.states, "the data hold no states to try plans from")
-    # A file may name a class, but only whoever starts a command has it imported.
-    _need(name is not None and ":" not in name, "the run's world is none of ours")
+    # A file may name a class, but only the user's command line lets it be imported.
+    _need(name is not None and not imports_code(name), "the run's world is none of ours")
     try:
         world = study.material.world or open_world(str(name))
     except (ImportError, ValueError) as error:

@@ -13,7 +13,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, Losses, WorldModel
+from worldmodel import (
+    ActionEncoder,
+    Batch,
+    CausalPredictor,
+    ConvEncoder,
+    Losses,
+    WorldModel,
+    jepa_loss,
+)
 from worldmodel.apps.cli import kill_is_interrupt
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.command import whole_steps
@@ -221,6 +229,54 @@ def test_a_signal_inside_a_step_waits_for_its_end(
     second.restore(tmp_path / "state.safetensors")
     list(second.run())
     assert same(weights(whole), weights(second))
+
+
+def test_a_batch_in_parts_trains_the_same_weights(tmp_path: Path) -> None:
+    """SIGReg and batch norm see the whole batch: steps in four parts are steps in one.
+
+    The mean of four losses of a quarter each, with their own N, is another one. A run in parts
+    resumes bit for bit.
+    """
+    exact, ends = told(steps=2, batch_size=8, learning_rate=1e-4, num_proj=8), []
+    for parts in (1, 4):
+        training = Training(
+            make_model().double(), make_windows(), exact, objective=in_double, accumulate=parts
+        )
+        list(training.run())
+        ends.append(weights(training))
+    for name, value in ends[0].items():
+        # AdamW divides rounding by rounding where batch norm makes a bias idle.
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-6, atol=1e-6, msg=name)
+
+    training, batch = Training(make_model(), make_windows(), exact), make_windows().batch
+    quarters = [training.losses(batch(torch.arange(i, i + 2))) for i in range(0, 8, 2)]
+    mean = sum(float(losses.regularization) for losses in quarters) / 4
+    assert abs(mean / float(training.losses(batch(torch.arange(8))).regularization) - 1) > 0.1
+
+    whole = Training(make_model(), make_windows(), RECIPE, accumulate=3)
+    list(whole.run())
+    first = Training(make_model(), make_windows(), RECIPE, accumulate=3)
+    next(first.run())
+    first.save(tmp_path / "state.safetensors")
+    second = Training(make_model(), make_windows(), RECIPE, accumulate=3)
+    second.restore(tmp_path / "state.safetensors")
+    list(second.run())
+    assert same(weights(whole), weights(second))
+
+
+def in_double(model: Any, batch: Batch, regularizer: Any, weight: float) -> Losses:
+    """The default objective on actions in float64."""
+    return jepa_loss(model, Batch(batch.frames, batch.actions.double()), regularizer, weight)
+
+
+def test_parts_that_cannot_be_are_refused() -> None:
+    """More parts than windows, and an encoder that has none, are each named."""
+    with pytest.raises(ValueError, match=r"accumulate must be at most the 8 windows .*, got 9"):
+        Training(make_model(), make_windows(), RECIPE, accumulate=9)
+    model = make_model()
+    model.encoder = torch.nn.Identity()
+    with pytest.raises(TypeError, match=r"encoder that is contract\.Parted, got Identity"):
+        Training(model, make_windows(), RECIPE, accumulate=2)
 
 
 def test_another_objective_takes_the_place_of_the_default() -> None:

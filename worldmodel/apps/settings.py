@@ -171,7 +171,10 @@ class Recipe(Settings):
 class TrainSettings(Recipe):
     """Train a world model on episodes of pixels and actions, and leave a run folder."""
 
-    may_change = ("data", "workers", "device", "sharded", "wandb", "pixels", "action", "init_from")
+    may_change = (
+        "data", "workers", "device", "sharded", "accumulate", "wandb", "pixels", "action",
+        "init_from",
+    )  # fmt: skip
 
     out: Path = Field(exclude=True, description="the run folder")
     resume: Resume = False
@@ -202,6 +205,7 @@ class TrainSettings(Recipe):
     workers: Workers = option(2, "processes that load data ahead; decides no number")
     minutes: Positive | None = option(None, "stop after this time, to be resumed", exclude=True)
     sharded: bool = option(False, "each process holds a part of the weights (FSDP2), not all")
+    accumulate: Count = option(1, "parts in which a batch is embedded: less memory, more work")
     wandb: bool = option(False, "also log to Weights & Biases, if installed")
     model: dict[Part, dict[str, Any]] = option({}, "arguments of its parts, as part.name=value")
 

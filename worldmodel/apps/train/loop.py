@@ -17,6 +17,7 @@ from worldmodel.apps.machine import precision_of
 from worldmodel.apps.ranks import ALONE, Ranks, part, shared, whole
 from worldmodel.apps.settings import Recipe
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
+from worldmodel.contract import Parted
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
@@ -61,18 +62,22 @@ class Training:
         regularizer: the objective's third argument, SIGReg by the recipe if None; it learns too.
         workers: processes that fetch batches ahead; the batches are the same with any number.
         sharded: each rank holds a part of every weight and moment (FSDP2), not all (DDP).
-    Raises: ValueError if the windows or ranks do not fit the batch, or `steps` is not decided.
+        accumulate: parts in which the encoder embeds a batch; losses are of the whole batch.
+    Raises: ValueError if windows, ranks or parts do not fit the batch, or `steps` is not decided;
+        TypeError if the encoder is not `Parted` and `accumulate` is above 1.
     """
 
     def __init__(
         self, model: nn.Module, windows: Windows, recipe: Recipe, *,
         objective: Objective = jepa_loss, regularizer: nn.Module | None = None, workers: int = 0,
-        ranks: Ranks = ALONE, sharded: bool = False,
+        ranks: Ranks = ALONE, sharded: bool = False, accumulate: int = 1,
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)
         if (steps := recipe.steps) is None:
             raise ValueError("steps must be a number here, got none")
+        if accumulate > 1:
+            _embed_in_parts(model, accumulate, recipe.batch_size // ranks.size)
         self.recipe = recipe = recipe.model_copy(update={"precision": precision})
         self.model: Any = model
         self.windows, self.objective = windows, objective
@@ -259,6 +264,17 @@ class _Pass(nn.Module):
         run, batch = self._of, Batch(frames, actions).to(self._of.device)
         with run.precision():
             return run.objective(self.model, batch, self.regularizer, run.recipe.weight)
+
+
+def _embed_in_parts(model: Any, parts: int, windows: int) -> None:
+    if parts > windows:
+        rule = f"at most the {windows} windows of a step in each process"
+        raise ValueError(f"accumulate must be {rule}, got {parts}")
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, Parted):
+        kind = type(encoder).__name__
+        raise TypeError(f"accumulate needs an encoder that is contract.Parted, got {kind}")
+    encoder.parts = parts
 
 
 class DamagedStateError(ValueError):

@@ -36,7 +36,12 @@ UNEVEN = (3, 5)
 
 
 def training(
-    data: str, ranks: Ranks = ALONE, dropout: float = 0.0, *, sharded: bool = False, parts: int = 1
+    data: str,
+    ranks: Ranks = ALONE,
+    dropout: float = 0.0,
+    *,
+    sharded: bool = False,
+    accumulate: int = 1,
 ) -> Training:
     """A tiny model in float64, where rounding is too small for AdamW to blow it up."""
     torch.manual_seed(2)
@@ -52,7 +57,13 @@ def training(
     if ranks.size > 1:
         synchronise(model)
     return Training(
-        model, windows, RECIPE, objective=in_double, ranks=ranks, sharded=sharded, accumulate=parts
+        model,
+        windows,
+        RECIPE,
+        objective=in_double,
+        ranks=ranks,
+        sharded=sharded,
+        accumulate=accumulate,
     )
 
 
@@ -131,7 +142,7 @@ def shared(data: str, folder: Path, ranks: Ranks) -> list[str]:
     results["held"] = torch.tensor(held)
     results |= {f"sharded.{name}": value for name, value in parts.items()}
     for name, sharded in (("parted", False), ("both", True)):
-        parts = trace(training(data, ranks, sharded=sharded, parts=3))
+        parts = trace(training(data, ranks, sharded=sharded, accumulate=3))
         results |= {f"{name}.{key}": value for key, value in parts.items()}
     run = training(data, ranks, dropout=0.5)
     words = [dirty(run), str(run.step)]

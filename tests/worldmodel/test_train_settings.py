@@ -123,6 +123,10 @@ def test_paths_are_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest.M
         ("wandb=maybe", '--wandb must be a valid boolean, got "maybe"'),
         ("colour=red", "there is no setting 'colour'; known are action, batch_size"),
         ("decoder.dim=3", "settings must be key=value, or part.key=value with part one of encoder"),
+        ("augment.shift=0.5", "augment.shift must be whole pixels, got 0.5"),
+        ("augment.contrast=2", "augment.contrast and brightness must be at most 1, got 2"),
+        ("augment.blur=1", "--augment.blur must be 'shift', 'contrast' or 'brightness'"),
+        ("accumulate=0", '--accumulate must be greater than or equal to 1, got "0"'),
         ("model=3", "--model must be a valid dictionary"),
     ],
 )

@@ -30,6 +30,7 @@ Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling", "pro
 Dtype = Literal["float32", "bfloat16", "float16"]
 Cost = Literal["last", "mean", "nearest"]
 Preset = Literal["small", "lewm", "mlp"]
+Augment = Literal["shift", "contrast", "brightness"]
 Term = Literal["inverse", "rollout", "straight"]
 Objective = Literal["lewm", "pldm", "gcbc", "proposals"]
 Learner = Literal["policy", "mixture", "gcivl", "gciql", "hiql"]
@@ -192,6 +193,9 @@ class TrainSettings(Recipe):
     learner: Learner = option("gcivl", "of proposals: a policy, or a value and its policies")
     terms: dict[Term, Weight] = option({}, "weights of further terms of lewm, as terms.name=value")
     pooled: bool = option(False, "SIGReg sees all frames of a batch as one sample, not each step's")
+    augment: dict[Augment, Weight] = option(
+        {}, "augment.shift=4 pixels at most, augment.contrast=0.2, augment.brightness=0.1"
+    )
     moving: Annotated[float, Field(ge=0, lt=1)] = option(
         0.0, "least share of windows in which something moves; the others are thinned out"
     )
@@ -213,6 +217,10 @@ class TrainSettings(Recipe):
     def _composed(self) -> "TrainSettings":
         if (self.terms or self.pooled) and self.objective != "lewm":
             raise ValueError(f"terms and pooled go with objective lewm, got {self.objective}")
+        if self.augment.get("shift", 0) % 1:
+            raise ValueError(f"augment.shift must be whole pixels, got {self.augment['shift']:g}")
+        if (most := max(self.augment.get(k, 0) for k in ("contrast", "brightness"))) > 1:
+            raise ValueError(f"augment.contrast and brightness must be at most 1, got {most:g}")
         if self.minutes and self.objective == "proposals":
             raise ValueError("minutes goes with objectives that can be resumed, got proposals")
         return self

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.machine import precision_of
 from worldmodel.apps.ranks import ALONE, Ranks, part, shared, whole
 from worldmodel.apps.settings import Recipe
+from worldmodel.apps.train.augment import augmented, draws
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 from worldmodel.contract import Parted
 from worldmodel.data import BatchOrder, Windows, loader
@@ -23,6 +25,7 @@ from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
 
 _FORMAT = 2  # of a training state
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
@@ -62,6 +65,7 @@ class Training:
         regularizer: the objective's third argument, SIGReg by the recipe if None; it learns too.
         workers: processes that fetch batches ahead; the batches are the same with any number.
         sharded: each rank holds a part of every weight and moment (FSDP2), not all (DDP).
+        augment: how far windows are moved and recoloured at most, by name: see `augment`.
         accumulate: parts in which the encoder embeds a batch; losses are of the whole batch.
     Raises: ValueError if windows, ranks or parts do not fit the batch, or `steps` is not decided;
         TypeError if the encoder is not `Parted` and `accumulate` is above 1.
@@ -70,7 +74,8 @@ class Training:
     def __init__(
         self, model: nn.Module, windows: Windows, recipe: Recipe, *,
         objective: Objective = jepa_loss, regularizer: nn.Module | None = None, workers: int = 0,
-        ranks: Ranks = ALONE, sharded: bool = False, accumulate: int = 1,
+        ranks: Ranks = ALONE, sharded: bool = False, augment: Mapping[str, float] = _NOTHING,
+        accumulate: int = 1,
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)
@@ -82,6 +87,7 @@ class Training:
         self.model: Any = model
         self.windows, self.objective = windows, objective
         self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
+        self.augment = {kind: most for kind, most in augment.items() if most}
         self.step, self.steps, self.gradient_norm = 0, steps, math.nan
         self.order = BatchOrder(
             len(windows), recipe.batch_size, seed=recipe.seed, stop=self.steps, rank=ranks.rank,
@@ -154,7 +160,7 @@ class Training:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
             torch.manual_seed(seed % 2**63)
         self.optimizer.zero_grad(set_to_none=True)
-        losses: Losses = self._pass(*batch)
+        losses: Losses = self._pass(*self._varied(batch))
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         # Averaged over the ranks, the gradient is finite on all of them or on none.
@@ -167,6 +173,14 @@ class Training:
             raise NonFiniteError(self._diagnose(losses, batch))
         self.optimizer.step()
         return losses
+
+    def _varied(self, batch: Batch) -> Batch:
+        if not self.augment:
+            return batch
+        frames, actions = batch.to(self.device)
+        share, size = self.ranks.rank * len(actions), self.recipe.batch_size
+        chance = draws(self.recipe.seed, self.step, size)[share : share + len(actions)]
+        return Batch(augmented(frames, self.augment, chance), actions)
 
     def _random(self) -> dict[str, Tensor]:
         own = {"random": torch.get_rng_state()}

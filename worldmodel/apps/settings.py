@@ -25,7 +25,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Protocol = Literal[
     "held-out", "strict", "published", "historical", "clear-moderate", "clear-strict"
 ]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling", "proposals"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Cost = Literal["last", "mean", "nearest"]
@@ -165,7 +165,9 @@ class Recipe(Settings):
     clip: Positive = option(1.0, "largest norm of the gradient")
     warmup: Fraction = option(0.01, "fraction of the steps with a rising rate")
     num_proj: NumProj = option(1024, "directions SIGReg looks along")
-    precision: Precision = option("auto", "of the network; auto: bfloat16 on a GPU that has it")
+    precision: Precision = option(
+        "auto", "auto: bfloat16 on a GPU that has it; tf32: float32, rough products"
+    )
     schedule_from: CliSuppress[Natural] = option(0, "first step of an extended run's schedule")
 
 

@@ -25,6 +25,7 @@ from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
 
 _FORMAT = 2  # of a training state
+_UNSEEN = 100  # steps at most between two looks whether all was finite
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
@@ -50,14 +51,20 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * along))
 
 
+def fuses(device: torch.device) -> bool:
+    """Whether AdamW is one kernel there that can leave out a step by itself."""
+    return device.type == "cuda"
+
+
 class Training:
     """A model on its way: steps one at a time, and a file from which it goes on.
 
     Batches and the learning rate are functions of (seed, step): model, optimizer, regularizer,
-    random state and step are a whole state. `step` counts the optimizer steps taken, of `steps`;
-    `gradient_norm` is the last one's before it was clipped. On several ranks each computes its part
-    of a batch and gradients are averaged: with batch statistics (`ranks.synchronise`) and SIGReg
-    over all ranks they are those of one process. Dropout masks depend on (seed, step, rank).
+    random state and step are a whole state. `step` counts the optimizer steps taken, of `steps`.
+    Where AdamW is fused (on a GPU), a step never waits for the device: a step that is not finite,
+    and all behind it, are left out there until `settle` looks. On several ranks each computes its
+    part of a batch and gradients are averaged: with batch statistics (`ranks.synchronise`) and
+    SIGReg over all ranks they are those of one process. Dropout masks depend on (seed, step, rank).
 
     Args:
         model: what `objective` takes; trained in place, on the device where it is.
@@ -88,7 +95,7 @@ class Training:
         self.windows, self.objective = windows, objective
         self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
         self.augment = {kind: most for kind, most in augment.items() if most}
-        self.step, self.steps, self.gradient_norm = 0, steps, math.nan
+        self.step, self.steps = 0, steps
         self.order = BatchOrder(
             len(windows), recipe.batch_size, seed=recipe.seed, stop=self.steps, rank=ranks.rank,
             ranks=ranks.size,
@@ -99,9 +106,17 @@ class Training:
         self.both = _Pass(self)
         self._pass = shared(self.both, ranks, self.sharded) if ranks.size > 1 else self.both
         self.parameters = list(self.both.parameters())
+        self.fused = fuses(self.device) and not self.sharded
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+            self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
+            fused=self.fused or None,
+        )  # fmt: skip
+        # Of steps that nobody has looked at: number and random state of each, how many were finite.
+        self._unseen: list[tuple[int, dict[str, Tensor]]] = []
+        self._good = torch.zeros((), dtype=torch.int64, device=self.device)
+        # Total, prediction, regularizer and norm of the last step, or of the first that is bad.
+        self._last = torch.full((4,), math.nan, device=self.device)
+        self.bad = torch.zeros((), dtype=torch.bool, device=self.device)
 
     def run(self) -> Generator[Losses, None, None]:
         """Train to the last step, yielding the losses of each; `step` counts them.
@@ -111,19 +126,54 @@ class Training:
         Raises: NonFiniteError if a loss or gradient is not finite; all is as before that step.
         """
         self.model.train()
-        batches = self._batches()
+        batches, products = self._batches(), torch.backends.cuda.matmul
+        before, products.allow_tf32 = products.allow_tf32, self._tf32 or products.allow_tf32
         try:
             while self.step < self.steps:
                 losses = self._advance(next(batches))
                 self.step += 1
+                if self.step == self.steps or len(self._unseen) == _UNSEEN:
+                    self.settle()
                 yield losses
         finally:
             batches.close()
+            products.allow_tf32 = before
+
+    @property
+    def gradient_norm(self) -> float:
+        """Of the last step, before it was clipped; NaN before the first."""
+        return float(self._last[3])
+
+    def settle(self, batch: Batch | None = None) -> None:
+        """Wait for the device and look whether every step was finite; `save` does it too.
+
+        `batch` is that of the step that is under way.
+
+        Raises: NonFiniteError; all is as before the first step that was not finite.
+        """
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
+            return
+        good = int(self._good)
+        self._good.zero_()
+        if good == len(unseen):
+            return
+        self.step, random = unseen[good]
+        self._set_random(random)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.bad.zero_()
+        raise NonFiniteError(
+            self._diagnose(batch or self.windows.batch(self.order.batch(self.step)))
+        )
 
     def losses(self, batch: Batch) -> Losses:
         """The objective of a batch on any device, in the precision of the run."""
         losses: Losses = self.both(*batch)
         return losses
+
+    @property
+    def _tf32(self) -> bool:
+        return self.recipe.precision == "tf32"
 
     def precision(self) -> torch.autocast:
         """A block in which the network computes as it does in training."""
@@ -155,7 +205,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         # What a forward pass moves.
-        before, random = [buffer.clone() for buffer in self.both.buffers()], self._random()
+        before = [buffer.clone() for buffer in self.both.buffers()]
+        self._unseen.append((self.step, self._random()))
         if self.ranks.size > 1:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
             torch.manual_seed(seed % 2**63)
@@ -164,13 +215,16 @@ class Training:
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         # Averaged over the ranks, the gradient is finite on all of them or on none.
-        self.gradient_norm = float(whole(norm))
-        if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):
-            for buffer, value in zip(self.both.buffers(), before, strict=True):
-                buffer.copy_(value)
-            self._set_random(random)
-            self.optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteError(self._diagnose(losses, batch))
+        told = torch.stack([losses.total.detach(), *losses[1:3], whole(norm)])
+        self._last = torch.where(self.bad, self._last.to(told), told)
+        self.bad = ~(self._last[0] + self._last[3]).isfinite()
+        self._good += ~self.bad
+        for buffer, value in zip(self.both.buffers(), before, strict=True):
+            buffer.copy_(torch.where(self.bad, value, buffer))
+        if self.fused:
+            self.optimizer.found_inf = self.bad.float()  # type: ignore[attr-defined]
+        else:
+            self.settle(batch)
         self.optimizer.step()
         return losses
 
@@ -193,12 +247,13 @@ class Training:
         if self.device.type == "cuda" and "random.cuda" in state:
             torch.cuda.set_rng_state(state["random.cuda"], self.device)
 
-    def _diagnose(self, losses: Losses, batch: Batch) -> str:
+    def _diagnose(self, batch: Batch) -> str:
         def bad(values: Mapping[str, Tensor]) -> str:
             return " and ".join(k for k, v in values.items() if not bool(v.isfinite().all()))
 
-        terms = {"prediction loss": losses.prediction, "SIGReg": losses.regularization}
-        what = "the gradient" if bool(losses.total.isfinite()) else bad(terms) or "the total loss"
+        total, prediction, regularization, _ = self._last
+        terms = {"prediction loss": prediction, "SIGReg": regularization}
+        what = "the gradient" if bool(total.isfinite()) else bad(terms) or "the total loss"
         where, source = "", "its data are finite, so the weights have diverged"
         if self.ranks.size > 1:
             where, source = f" of rank {self.ranks.rank}", "this rank's data are finite: unless "
@@ -213,7 +268,11 @@ class Training:
         )
 
     def save(self, path: Path, also: Mapping[str, Tensor] | None = None) -> None:
-        """Write the state, and tensors of the caller's; every rank must call it, one writes."""
+        """Write the state, and tensors of the caller's; every rank must call it, one writes.
+
+        Raises: NonFiniteError before anything is written, as `settle`.
+        """
+        self.settle()
         tensors: dict[str, Tensor] = dict(self.both.state_dict())
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}

@@ -210,13 +210,17 @@ def test_push_t_is_collected_by_its_pusher(tmp_path: Path) -> None:
     assert np.array_equal(later[0][2], states[1])
 
 
-@pytest.mark.parametrize("kept", [0, 7])
+@pytest.mark.parametrize(("kept", "jpeg"), [(0, None), (7, None), (7, 60)])
 def test_the_file_of_a_killed_writer_is_continued(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int, jpeg: int | None
 ) -> None:
-    """After kill -9 `--resume` keeps the whole episodes, says so, and ends with the same rows."""
+    """After kill -9 `--resume` keeps the whole episodes, says so, and ends with the same rows.
+
+    Pictures of JPEG too: those that are copied are not encoded a second time.
+    """
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
-    collect(whole, 40)
+    packing = [] if jpeg is None else ["--jpeg", str(jpeg)]
+    collect(whole, 40, *packing)
     code = (
         "import os, signal\n"
         "from worldmodel.apps.cli import main\n"
@@ -228,7 +232,7 @@ def test_the_file_of_a_killed_writer_is_continued(
         "    put(self, *given)\n"
         "HDF5Writer._put = dies\n"
         "main(['data', 'collect', '--episodes', '40', '--length', '6', '--size', '16', '--seed', "
-        f"'3', '--policy', 'random', '--out', {str(killed)!r}])\n"
+        f"'3', '--policy', 'random', '--out', {str(killed)!r}, *{packing}])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL

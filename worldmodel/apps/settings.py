@@ -56,6 +56,8 @@ _WORKERS = "processes that simulate and draw, not for two-room; none: the world'
 Simulators = Annotated[Workers | None, Field(description=_WORKERS)]
 Packing = Literal["gzip", "lzf"] | None
 Compression = Annotated[Packing, Field(description="smaller files that read far more slowly")]
+Quality = Annotated[int, Field(ge=1, le=100)]
+JPEG = Annotated[Quality | None, Field(description="frames as JPEG of quality 1…100, not exact")]
 Column = Annotated[str | None, Field(description="column of the data; none: the format's usual")]
 Resume = Annotated[bool, Field(description="continue the interrupted run in --out", exclude=True)]
 
@@ -104,6 +106,13 @@ class CollectSettings(Settings):
     resume: bool = option(False, "continue --out if it exists, also to more episodes")
     workers: Simulators = None
     compression: Compression = None
+    jpeg: JPEG = None
+
+    @model_validator(mode="after")
+    def _packed(self) -> "CollectSettings":
+        if self.jpeg is not None and (self.states_only or self.compression is not None):
+            raise ValueError("jpeg goes with neither states_only nor compression: it packs frames")
+        return self
 
 
 class _Columns(Settings):
@@ -137,6 +146,7 @@ class ConvertSettings(_Columns):
     integers: Literal["choices", "numbers"] = option("choices", "what whole numbers as actions are")
     shift: bool = option(False, "each action lies beside the frame it led to: move it one row up")
     compression: Compression = None
+    jpeg: JPEG = None
 
 
 class RenderSettings(Settings):
@@ -148,6 +158,7 @@ class RenderSettings(Settings):
     env: str | None = option(None, "the world if it is a class of your own; none: as the file says")
     workers: Simulators = None
     compression: Compression = None
+    jpeg: JPEG = None
 
 
 class Recipe(Settings):

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -20,6 +19,7 @@ from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.frames import gather
 from worldmodel.data.hdf5 import open_for_reading
 from worldmodel.data.hdf5_writer import read_origin
+from worldmodel.data.jpeg import JPEGFrames, Pictures
 from worldmodel.data.opening import open_episodes
 from worldmodel.worlds import TwoRoom, World, collect, open_world
 from worldmodel.worlds.behaviours import make_behaviour
@@ -28,7 +28,7 @@ from worldmodel.worlds.rendered import RenderedFrames
 
 Floats = NDArray[np.float32]
 # One episode: frames [L + 1, 3, H, W] or None, actions [L, A] and states [L + 1, S] or None.
-Stored = tuple[NDArray[np.uint8] | None, Floats, Floats | None]
+Stored = tuple[NDArray[np.uint8] | Pictures | None, Floats, Floats | None]
 _OWN = {"reacher": 1, "cube": 1}  # simulators of a process that draws; OpenGL is never forked
 _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
 
@@ -78,10 +78,15 @@ def fresh_walks(
     return Episodes(RenderedFrames(world, states), actions, lengths, torch.from_numpy(states))
 
 
-def one_episode(stored: Episodes, e: int) -> Stored:
-    """Frames [L, C, H, W], actions [L, A] and states [L, S] of episode e, for a writer."""
+def one_episode(stored: Episodes, e: int, *, exact: bool = False) -> Stored:
+    """Frames [L, C, H, W], actions [L, A] and states [L, S] of episode e, for a writer.
+
+    `exact` leaves JPEG as it is: decoded and encoded once more it would be another picture.
+    """
     rows = stored.rows(torch.tensor([e]))
     states = None if stored.states is None else stored.states[rows].numpy()
+    if exact and isinstance(stored.frames, JPEGFrames):
+        return stored.frames.pictures(rows.numpy()), stored.actions[rows].numpy(), states
     frames = gather(stored.frames, rows).numpy() if has_pictures(stored) else None
     return frames, stored.actions[rows].numpy(), states
 
@@ -146,27 +151,34 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
 
     Raises: ValueError if the file to continue comes from somewhere else; OSError naming it.
     """
-    path, compression = settings.out, settings.compression
+    path = settings.out
+    packing = {"origin": origin, "compression": settings.compression, "jpeg": settings.jpeg}
     if not (settings.resume and path.exists()):
-        return HDF5Writer(path, compression=compression, origin=origin)
+        return HDF5Writer(path, **packing)
     known = read_origin(path)
     for name, value in origin.items():
         if name != "collect" and known.get(name) != value:
             rule = f"{name} must be {known.get(name)!r} as in the file, got {value!r}"
             raise ValueError(f"{path} cannot be continued: {rule}")
-    with suppress(OSError):
-        return HDF5Writer(path, append=True)
     with open_for_reading(path) as file:
         empty = not file["ep_len"][()].any()
+        quality = file["pixels"].attrs.get("quality") if "pixels" in file else None
+    if settings.jpeg not in (None, quality):
+        rule = f"jpeg must be {quality} as in the file, got {settings.jpeg}"
+        raise ValueError(f"{path} cannot be continued: {rule}")
+    packing["jpeg"] = None if quality is None else int(quality)
+    with suppress(OSError):
+        return HDF5Writer(path, append=True)
     if empty:
         path.unlink()
-        return HDF5Writer(path, compression=compression, origin=origin)
+        return HDF5Writer(path, **packing)
     stored = open_hdf5(path)
     copy = path.with_name(f"{path.name}.unfinished")
     copy.unlink(missing_ok=True)
     say(f"{path} was left by a killed writer: its {len(stored)} whole episodes are copied first")
-    with HDF5Writer(copy, compression=compression, origin=known) as writer:
-        write_all(writer, map(one_episode, repeat(stored), range(len(stored))), len(stored), "copy")
+    with HDF5Writer(copy, **packing | {"origin": known}) as writer:
+        found = (one_episode(stored, e, exact=True) for e in range(len(stored)))
+        write_all(writer, found, len(stored), "copy")
     copy.replace(path)
     return HDF5Writer(path, append=True)
 

@@ -56,8 +56,8 @@ _WORKERS = "processes that simulate and draw, not for two-room; none: the world'
 Simulators = Annotated[Workers | None, Field(description=_WORKERS)]
 Packing = Literal["gzip", "lzf"] | None
 Compression = Annotated[Packing, Field(description="smaller files that read far more slowly")]
-Quality = Annotated[int, Field(ge=1, le=100)]
-JPEG = Annotated[Quality | None, Field(description="frames as JPEG of quality 1…100, not exact")]
+Quality = Annotated[int, Field(ge=1, le=100)] | None
+JPEG = Annotated[Quality, Field(description="frames as JPEG of quality 1…100, not exact")]
 Column = Annotated[str | None, Field(description="column of the data; none: the format's usual")]
 Resume = Annotated[bool, Field(description="continue the interrupted run in --out", exclude=True)]
 

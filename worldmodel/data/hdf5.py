@@ -157,7 +157,7 @@ def _whole(values: Any, name: str, path: Path) -> Ints:
 
 def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
     dataset = file[name]
-    if dataset.attrs.get("encoding") == "jpeg":
+    if str(dataset.attrs.get("encoding")) == "jpeg":
         return _pictures(file, path, name, rows)
     shape, found = dataset.shape[1:], f"{dataset.dtype} {list(dataset.shape)} in {path}"
     if dataset.ndim not in (3, 4) or dataset.dtype != np.uint8:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import ALONE, Ranks
-from worldmodel.apps.settings import CollectSettings
+from worldmodel.apps.settings import CollectSettings, Settings
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.frames import gather
 from worldmodel.data.hdf5 import open_for_reading
@@ -144,6 +144,11 @@ def write_all(
             writer.write(*episode)
 
 
+def packing(settings: Settings) -> dict[str, Any]:
+    """How a command's file holds its frames, as `HDF5Writer` is told."""
+    return settings.model_dump(include={"compression", "jpeg"})
+
+
 def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5Writer:
     """A writer for the file of `data collect`: new, or behind the episodes that are there.
 
@@ -151,10 +156,9 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
 
     Raises: ValueError if the file to continue comes from somewhere else; OSError naming it.
     """
-    path = settings.out
-    packing = {"origin": origin, "compression": settings.compression, "jpeg": settings.jpeg}
+    path, packed = settings.out, packing(settings)
     if not (settings.resume and path.exists()):
-        return HDF5Writer(path, **packing)
+        return HDF5Writer(path, origin=origin, **packed)
     known = read_origin(path)
     for name, value in origin.items():
         if name != "collect" and known.get(name) != value:
@@ -166,17 +170,17 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
     if settings.jpeg not in (None, quality):
         rule = f"jpeg must be {quality} as in the file, got {settings.jpeg}"
         raise ValueError(f"{path} cannot be continued: {rule}")
-    packing["jpeg"] = None if quality is None else int(quality)
+    packed["jpeg"] = None if quality is None else int(quality)
     with suppress(OSError):
         return HDF5Writer(path, append=True)
     if empty:
         path.unlink()
-        return HDF5Writer(path, **packing)
+        return HDF5Writer(path, origin=origin, **packed)
     stored = open_hdf5(path)
     copy = path.with_name(f"{path.name}.unfinished")
     copy.unlink(missing_ok=True)
     say(f"{path} was left by a killed writer: its {len(stored)} whole episodes are copied first")
-    with HDF5Writer(copy, **packing | {"origin": known}) as writer:
+    with HDF5Writer(copy, origin=known, **packed) as writer:
         found = (one_episode(stored, e, exact=True) for e in range(len(stored)))
         write_all(writer, found, len(stored), "copy")
     copy.replace(path)

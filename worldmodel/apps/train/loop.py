@@ -127,7 +127,8 @@ class Training:
         """
         self.model.train()
         batches, products = self._batches(), torch.backends.cuda.matmul
-        before, products.allow_tf32 = products.allow_tf32, self._tf32 or products.allow_tf32
+        before = products.allow_tf32
+        products.allow_tf32 = before or self.recipe.precision == "tf32"
         try:
             while self.step < self.steps:
                 losses = self._advance(next(batches))
@@ -171,10 +172,6 @@ class Training:
         losses: Losses = self.both(*batch)
         return losses
 
-    @property
-    def _tf32(self) -> bool:
-        return self.recipe.precision == "tf32"
-
     def precision(self) -> torch.autocast:
         """A block in which the network computes as it does in training."""
         low = self.recipe.precision == "bfloat16"
@@ -205,8 +202,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         # What a forward pass moves.
-        before = [buffer.clone() for buffer in self.both.buffers()]
-        self._unseen.append((self.step, self._random()))
+        before, random = [buffer.clone() for buffer in self.both.buffers()], self._random()
         if self.ranks.size > 1:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
             torch.manual_seed(seed % 2**63)
@@ -219,6 +215,7 @@ class Training:
         self._last = torch.where(self.bad, self._last.to(told), told)
         self.bad = ~(self._last[0] + self._last[3]).isfinite()
         self._good += ~self.bad
+        self._unseen.append((self.step, random))
         for buffer, value in zip(self.both.buffers(), before, strict=True):
             buffer.copy_(torch.where(self.bad, value, buffer))
         if self.fused:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -28,7 +29,8 @@ from worldmodel.worlds.rendered import RenderedFrames
 
 Floats = NDArray[np.float32]
 # One episode: frames [L + 1, 3, H, W] or None, actions [L, A] and states [L + 1, S] or None.
-Stored = tuple[NDArray[np.uint8] | Pictures | None, Floats, Floats | None]
+Stored = tuple[NDArray[np.uint8] | None, Floats, Floats | None]
+Encoded = tuple[Pictures, Floats, Floats | None]
 _OWN = {"reacher": 1, "cube": 1}  # simulators of a process that draws; OpenGL is never forked
 _TOGETHER = 32  # episodes simulated side by side; part of what a seed means
 
@@ -78,15 +80,10 @@ def fresh_walks(
     return Episodes(RenderedFrames(world, states), actions, lengths, torch.from_numpy(states))
 
 
-def one_episode(stored: Episodes, e: int, *, exact: bool = False) -> Stored:
-    """Frames [L, C, H, W], actions [L, A] and states [L, S] of episode e, for a writer.
-
-    `exact` leaves JPEG as it is: decoded and encoded once more it would be another picture.
-    """
+def one_episode(stored: Episodes, e: int) -> Stored:
+    """Frames [L, C, H, W], actions [L, A] and states [L, S] of episode e, for a writer."""
     rows = stored.rows(torch.tensor([e]))
     states = None if stored.states is None else stored.states[rows].numpy()
-    if exact and isinstance(stored.frames, JPEGFrames):
-        return stored.frames.pictures(rows.numpy()), stored.actions[rows].numpy(), states
     frames = gather(stored.frames, rows).numpy() if has_pictures(stored) else None
     return frames, stored.actions[rows].numpy(), states
 
@@ -136,12 +133,21 @@ def open_pictures(
 
 
 def write_all(
-    writer: HDF5Writer, found: Iterable[Stored], num: int, title: str, first: int = 0
+    writer: HDF5Writer, found: Iterable[Stored | Encoded], num: int, title: str, first: int = 0
 ) -> None:
     """Write episodes `first` to `num`, counted under a title."""
     with Progress(title, num, start=first, unit="episode") as bar:
         for episode in bar.over(found):
             writer.write(*episode)
+
+
+def _as_it_is(stored: Episodes, e: int) -> Stored | Encoded:
+    """As `one_episode`, but JPEG as it is: decoded and encoded again it is another picture."""
+    if not isinstance(stored.frames, JPEGFrames):
+        return one_episode(stored, e)
+    rows = stored.rows(torch.tensor([e]))
+    states = None if stored.states is None else stored.states[rows].numpy()
+    return stored.frames.pictures(rows.numpy()), stored.actions[rows].numpy(), states
 
 
 def packing(settings: Settings) -> dict[str, Any]:
@@ -181,8 +187,7 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
     copy.unlink(missing_ok=True)
     say(f"{path} was left by a killed writer: its {len(stored)} whole episodes are copied first")
     with HDF5Writer(copy, origin=known, **packed) as writer:
-        found = (one_episode(stored, e, exact=True) for e in range(len(stored)))
-        write_all(writer, found, len(stored), "copy")
+        write_all(writer, map(_as_it_is, repeat(stored), range(len(stored))), len(stored), "copy")
     copy.replace(path)
     return HDF5Writer(path, append=True)
 

@@ -81,7 +81,7 @@ class Training:
     def __init__(
         self, model: nn.Module, windows: Windows, recipe: Recipe, *,
         objective: Objective = jepa_loss, regularizer: nn.Module | None = None, workers: int = 0,
-        ranks: Ranks = ALONE, sharded: bool = False, augment: Mapping[str, float] = _NOTHING,
+        ranks: Ranks = ALONE, sharded: bool = False, augment: Mapping[Any, float] = _NOTHING,
         accumulate: int = 1,
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device

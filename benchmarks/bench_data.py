@@ -10,10 +10,13 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from harness import mebibytes, save
+from matplotlib import cbook
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,7 +27,8 @@ from worldmodel.worlds import open_world
 
 T, FRAMESKIP, BATCH, LENGTH, WORKERS = 4, 5, 32, 60, 2
 CASES = {64: 120, 224: 24}  # side of a frame: episodes
-PUSHES, PARTS = {64: 16, 224: 8}, 6  # episodes of Push-T, by side; batches of a round
+# Episodes of a source at a side; batches of a round.
+SEEN, PARTS = {("Push-T", 64): 16, ("Push-T", 224): 8, ("photo", 224): 8}, 6
 PACKINGS: dict[str, dict[str, str | int]] = {
     "uncompressed": {}, "gzip": {"compression": "gzip"}, "JPEG 95": {"jpeg": 95},
     "JPEG 90": {"jpeg": 90}, "JPEG 75": {"jpeg": 75},
@@ -112,18 +116,33 @@ def in_process(episodes: Episodes, index: list[Tensor]) -> float:
     return best
 
 
+def panned(num: int, size: int) -> list[Any]:
+    """A camera that moves over matplotlib's photo of Grace Hopper: episodes for a writer."""
+    photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).transpose(2, 0, 1)
+    rng, found = np.random.default_rng(0), []
+    room = np.array(photo.shape[1:]) - size
+    for _ in range(num):
+        actions = rng.integers(-4, 5, (LENGTH, 2))
+        places = np.clip(rng.integers(0, room) + np.vstack([[0, 0], actions]).cumsum(0), 0, room)
+        frames = [photo[:, y : y + size, x : x + size] for y, x in places]
+        found.append((np.stack(frames), actions, places))
+    return found
+
+
 def pictures() -> None:
-    """Push-T in every packing: size, processor time of reading, and what is lost."""
+    """Drawn and photographed frames in every packing: size, time of reading, what is lost."""
     results: list[dict[str, object]] = []
     rows: list[list[str | int | float | None]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for size, num in PUSHES.items():
-            found = list(
-                drawn(open_world("push-t", image_size=size), "pusher", num, length=LENGTH, seed=0)
-            )
+        for (source, size), num in SEEN.items():
+            if source == "photo":
+                found = panned(num, size)
+            else:
+                world = open_world("push-t", image_size=size)
+                found = list(drawn(world, "pusher", num, length=LENGTH, seed=0))
             cut = {}
             for name, packing in PACKINGS.items():
-                path = Path(folder) / f"{size}-{name}.h5"
+                path = Path(folder) / f"{source}{size}-{name}.h5"
                 with HDF5Writer(path, **packing) as writer:  # type: ignore[arg-type]
                     for episode in found:
                         writer.write(*episode)
@@ -137,28 +156,38 @@ def pictures() -> None:
                         windows.batch(part)
                     seconds[name].append(time.thread_time() - began)
             exact = [cut["uncompressed"].batch(part).frames.float() for part in order]
-            whole = (Path(folder) / f"{size}-uncompressed.h5").stat().st_size
+            whole = (Path(folder) / f"{source}{size}-uncompressed.h5").stat().st_size
             for name, windows in cut.items():
                 pairs = zip(order, exact, strict=True)
                 off = torch.stack([(windows.batch(i).frames - x).abs() for i, x in pairs])
-                held = (Path(folder) / f"{size}-{name}.h5").stat().st_size
+                held = (Path(folder) / f"{source}{size}-{name}.h5").stat().st_size
                 record: dict[str, object] = {
-                    "packing": name, "size": size, "bytes": held, "of_uncompressed": held / whole,
+                    "source": source, "packing": name, "size": size, "bytes": held,
+                    "of_uncompressed": held / whole,
                     "windows_per_second": BATCH * PARTS / min(seconds[name]),
                     "mean_error": float(off.mean()), "above_8": float((off > 8).float().mean()),
                 }  # fmt: skip
                 results.append(record)
                 rows.append([
-                    name, size, mebibytes(held), f"{held / whole:.3f}",
+                    source, name, size, mebibytes(held), f"{held / whole:.3f}",
                     round(BATCH * PARTS / min(seconds[name])), f"{record['mean_error']:.2f}",
                     f"{record['above_8']:.2%}",
                 ])  # fmt: skip
     save(
         "data_pictures",
-        f"Push-T pictures on disk: size of the file, windows of {T} frames a second of one "
-        "processor's time, and how far values of 0…255 are from the exact ones",
+        f"Frames on disk, drawn by Push-T or cut from a photo: size of the file, windows of {T} "
+        "frames a second of one processor's time, and how far values of 0…255 are from the exact",
         results,
-        columns=["frames", "px", "file", "of uncompressed", "windows", "mean error", "off by > 8"],
+        columns=(
+            "frames",
+            "stored as",
+            "px",
+            "file",
+            "of uncompressed",
+            "windows",
+            "mean error",
+            "off by > 8",
+        ),
         rows=rows,
         note="Best of three interleaved rounds in this process, files in the page cache.",
     )

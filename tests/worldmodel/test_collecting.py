@@ -128,7 +128,7 @@ def test_a_file_says_where_it_comes_from_and_copies_say_so_too(tmp_path: Path) -
     assert told == origin
     assert json.loads(str(origin["collect"])) == {
         "env": "two-room", "policy": "random", "length": 6, "size": 16, "states_only": False,
-        "seed": 3, "bump": 0.0, "compression": None,
+        "seed": 3, "bump": 0.0, "compression": None, "jpeg": None,
     }  # fmt: skip
     assert read_origin(small).keys() == {"convert"}
 
@@ -141,7 +141,12 @@ def test_states_are_drawn_again_at_another_size(tmp_path: Path) -> None:
     assert data("render", small, again, "--size", 40) == 0
     assert same(large, again)
     told, wanted = read_origin(again), read_origin(large)
-    assert json.loads(str(told.pop("render"))) == {"size": 40, "env": None, "compression": None}
+    assert json.loads(str(told.pop("render"))) == {
+        "size": 40,
+        "env": None,
+        "compression": None,
+        "jpeg": None,
+    }
     assert told.pop("collect") != wanted.pop("collect")
     assert told == wanted
     data("convert", small, tmp_path / "nameless.h5", "--size", 8)

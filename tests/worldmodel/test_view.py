@@ -124,6 +124,19 @@ def test_an_encoders_graph_reads_frames_as_torch_does(tmp_path: Path) -> None:
         assert np.abs(places - probe(expected).numpy()).max() < 1e-4
 
 
+def test_a_collapsed_model_is_written_too(tmp_path: Path) -> None:
+    """Where all embeddings are nearly one, the probe divides rounding errors by a tiny spread."""
+    model, probe = presets.small(4, image_size=32, dim=16).eval(), Head(16, 2)
+    frames = torch.randint(0, 256, (64, 1, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        model.encoder.embed.weight *= 1e-4
+        z = model.encode(frames)[:, 0]
+        probe.centre.copy_(z.mean(0))
+        probe.spread.copy_(z.std(0))
+    write_graphs(model, probe.requires_grad_(False).eval(), tmp_path, [3])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_the_folder_holds_the_page_both_models_and_the_runtime(site: Path) -> None:
     """Everything that the page asks for lies beside it."""
     told = json.loads((site / "view.json").read_text())

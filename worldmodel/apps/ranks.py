@@ -3,7 +3,6 @@
 Started by torchrun, srun or mpirun. One process alone needs none of this, and no process group.
 """
 
-import functools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -242,6 +241,20 @@ def part(value: Tensor, pattern: Tensor) -> Tensor:
     return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over the default group; its gradient is summed over the ranks too."""
+
+    @staticmethod
+    def forward(_ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Any:
+        return _SumOverRanks.apply(gradient)  # type: ignore[no-untyped-call]
+
+
 class SharedBatchNorm(nn.BatchNorm1d):
     """BatchNorm1d whose batch is that of all ranks together.
 
@@ -257,10 +270,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """Normalise the rows of x."""
         if not self.training or not _many():
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
-        # Its gradient is summed over the ranks too.
-        total = functools.partial(all_reduce, group=everyone())
+        total: Callable[[Tensor], Tensor] = _SumOverRanks.apply
         # Reduced precision would lose the variance: moments are float32 at least, as in torch.
         wide = x if x.dtype == torch.float64 else x.float()
         first = total(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))

@@ -1,4 +1,4 @@
-"""How fast do windows come from disk, beside plain h5py, and from memory, and how small are they?
+"""How many windows a second are read from disk, memory and plain h5py, and how small are they?
 
 `--only speed` or `--only pictures` measures one of the two tables.
 """
@@ -78,7 +78,7 @@ def write(path: Path, size: int, compression: str | None) -> None:
 
 
 def rate(batches: Iterable[Batch], warm: int = 4) -> float:
-    """Windows per second, start-up of the workers left out."""
+    """Windows per second, without the start of the workers."""
     count, began = 0, 0.0
     for step, batch in enumerate(batches):
         if step == warm:

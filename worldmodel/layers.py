@@ -28,10 +28,10 @@ def given(arguments: Mapping[str, Any], *but: str) -> dict[str, Any]:
 
 
 def in_parts(each: Callable[[Tensor], Tensor], frames: Tensor, parts: int) -> Tensor:
-    """`each` of frames [..., C, H, W], in parts, with what the backward pass needs of one alone.
+    """`each` of frames [..., C, H, W], in parts; activations are kept for one part at a time.
 
-    `each` treats every frame alone: [..., C, H, W] -> [N, D]. The backward pass computes all parts
-    but the last again, one at a time, so the gradient is that of one part up to rounding.
+    `each` maps every frame independently, [..., C, H, W] -> [N, D]. The backward pass computes all
+    parts but the last again, so the gradient equals that of a single part up to rounding.
     """
     if parts == 1 or not torch.is_grad_enabled():
         return each(frames)

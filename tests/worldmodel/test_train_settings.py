@@ -126,7 +126,7 @@ def test_paths_are_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest.M
         ("wandb=maybe", '--wandb must be a valid boolean, got "maybe"'),
         (
             "colour=red",
-            "there is no setting 'colour'; known are accumulate, action, augment, batch_size",
+            "there is no setting 'colour'; the settings are accumulate, action, augment",
         ),
         ("decoder.dim=3", "settings must be key=value, or part.key=value with part one of encoder"),
         ("augment.shift=0.5", "augment.shift must be whole pixels, got 0.5"),

@@ -1,4 +1,4 @@
-"""Windows shifted and recoloured while training: one draw for all frames of a window.
+"""Augmentation: random shift, contrast and brightness, the same for all frames of a window.
 
 Letters: B windows, T frames, C H W a frame.
 """
@@ -18,7 +18,7 @@ def draws(seed: int, step: int, num: int) -> Tensor:
 
 
 def augmented(frames: Observations, by: Mapping[str, float], chance: Tensor) -> Tensor:
-    """Frames [B, T, C, H, W], as a camera may have seen them, in the same dtype.
+    """Augmented frames [B, T, C, H, W], in the same dtype.
 
         shift       whole pixels in −p…p, down and to the right; the border is repeated
         contrast    m + (1 + c)(x − m), with the mean m of the window

@@ -1,4 +1,4 @@
-"""The training loop: two losses, AdamW, warm-up and cosine, a state that can be resumed."""
+"""The training loop: two losses, AdamW, warm-up and cosine schedule, states to resume from."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
 
 _FORMAT = 2  # of a training state
-_UNSEEN = 100  # steps at most between two looks whether all was finite
+_UNSEEN = 100  # most steps between two checks for values that are not finite
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
@@ -33,7 +33,7 @@ Objective = Callable[[Any, Batch, Any, float], Losses]
 
 
 class WorkerEndedError(OSError):
-    """A process that fetched batches was killed."""
+    """A worker process that loads batches was killed."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -41,7 +41,7 @@ class NonFiniteError(FloatingPointError):
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Rate of a step: from `schedule_from` a linear warm-up, then a cosine to 0 behind the last."""
+    """Learning rate of a step: a linear warm-up from `schedule_from`, then a cosine to 0."""
     assert recipe.steps is not None
     steps, now = recipe.steps - recipe.schedule_from, step - recipe.schedule_from
     warm = max(round(recipe.warmup * steps), 1)
@@ -52,27 +52,28 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def fuses(device: torch.device) -> bool:
-    """Whether AdamW is one kernel there that can leave out a step by itself."""
+    """Whether AdamW has a fused kernel there, which can skip a step without the host."""
     return device.type == "cuda"
 
 
 class Training:
-    """A model on its way: steps one at a time, and a file from which it goes on.
+    """A model in training: it takes one step at a time, and saves and restores its state.
 
-    Batches and the learning rate are functions of (seed, step): model, optimizer, regularizer,
-    random state and step are a whole state. `step` counts the optimizer steps taken, of `steps`.
-    Where AdamW is fused (on a GPU), a step never waits for the device: a step that is not finite,
-    and all behind it, are left out there until `settle` looks. On several ranks each computes its
-    part of a batch and gradients are averaged: with batch statistics (`ranks.synchronise`) and
-    SIGReg over all ranks they are those of one process. Dropout masks depend on (seed, step, rank).
+    Batches and the learning rate are functions of (seed, step), so the state is model, optimizer,
+    regularizer, random state and step. `step` is the number of optimizer steps taken, of `steps`;
+    `gradient_norm` is that of the last step before clipping. With fused AdamW (on a GPU) no step
+    waits for the device: AdamW skips a step that is not finite, and all later ones, until `settle`
+    checks. Each of several ranks computes a part
+    of the batch; gradients are averaged. With batch statistics (`ranks.synchronise`) and SIGReg
+    over all ranks they equal those of one process. Dropout masks depend on (seed, step, rank).
 
     Args:
         model: what `objective` takes; trained in place, on the device where it is.
         recipe: settings of the loop, `steps` decided.
-        regularizer: the objective's third argument, SIGReg by the recipe if None; it learns too.
-        workers: processes that fetch batches ahead; the batches are the same with any number.
+        regularizer: the objective's third argument; None: the recipe's SIGReg. It is trained too.
+        workers: processes that load batches ahead; their number does not change the batches.
         sharded: each rank holds a part of every weight and moment (FSDP2), not all (DDP).
-        augment: how far windows are moved and recoloured at most, by name: see `augment`.
+        augment: largest shift and change of colour of a window, by name; see `augmented`.
         accumulate: parts in which the encoder embeds a batch; losses are of the whole batch.
     Raises: ValueError if windows, ranks or parts do not fit the batch, or `steps` is not decided;
         TypeError if the encoder is not `Parted` and `accumulate` is above 1.
@@ -102,7 +103,7 @@ class Training:
         )  # fmt: skip
         self.regularizer = regularizer or SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
         self.regularizer.to(self.device)
-        # Model and regularizer, for that may learn too, as PLDM's inverse dynamics do.
+        # Model and regularizer: the latter may have weights, as PLDM's inverse dynamics.
         self.both = _Pass(self)
         self._pass = shared(self.both, ranks, self.sharded) if ranks.size > 1 else self.both
         self.parameters = list(self.both.parameters())
@@ -111,19 +112,19 @@ class Training:
             self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
             fused=self.fused or None,
         )  # fmt: skip
-        # Of steps that nobody has looked at: number and random state of each, how many were finite.
+        # Of the steps since the last check: number and random state of each, how many are finite.
         self._unseen: list[tuple[int, dict[str, Tensor]]] = []
         self._good = torch.zeros((), dtype=torch.int64, device=self.device)
-        # Total, prediction, regularizer and norm of the last step, or of the first that is bad.
+        # Total, prediction, regularizer and norm of the last step, or of the first bad one.
         self._last = torch.full((4,), math.nan, device=self.device)
         self.bad = torch.zeros((), dtype=torch.bool, device=self.device)
 
     def run(self) -> Generator[Losses, None, None]:
-        """Train to the last step, yielding the losses of each; `step` counts them.
+        """Train to the last step, and yield the losses of each; `step` counts the steps.
 
-        Between two steps everything is whole: the place to save, or to stop.
+        The state is complete between two steps: save or stop there.
 
-        Raises: NonFiniteError if a loss or gradient is not finite; all is as before that step.
+        Raises: NonFiniteError if a loss or gradient is not finite; the state stays as before it.
         """
         self.model.train()
         batches, products = self._batches(), torch.backends.cuda.matmul
@@ -146,11 +147,11 @@ class Training:
         return float(self._last[3])
 
     def settle(self, batch: Batch | None = None) -> None:
-        """Wait for the device and look whether every step was finite; `save` does it too.
+        """Check that all steps since the last check were finite; this waits for the device.
 
-        `batch` is that of the step that is under way.
+        `save` calls it. `batch` is that of the present step, if the check is within a step.
 
-        Raises: NonFiniteError; all is as before the first step that was not finite.
+        Raises: NonFiniteError; the state is that before the first step that was not finite.
         """
         unseen, self._unseen = self._unseen, []
         if not unseen:
@@ -168,12 +169,12 @@ class Training:
         )
 
     def losses(self, batch: Batch) -> Losses:
-        """The objective of a batch on any device, in the precision of the run."""
+        """The losses of a batch on any device, in the precision of the run."""
         losses: Losses = self.both(*batch)
         return losses
 
     def precision(self) -> torch.autocast:
-        """A block in which the network computes as it does in training."""
+        """A context in which the network computes in the precision of training."""
         low = self.recipe.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
@@ -184,15 +185,15 @@ class Training:
             fetched = iter(batches)
             if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
                 # The next fetch notices that a worker died. torch's own handler of this signal
-                # would raise it in the middle of a step.
+                # would raise in the middle of a step.
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
                 yield from fetched
             except (RuntimeError, ConnectionError, EOFError) as error:
-                # What a worker raises itself says so in other words.
+                # An error that a worker itself raises has another message.
                 if isinstance(error, RuntimeError) and "worker (pid" not in str(error):
                     raise
-                told = "a process that loads data was ended, as by a lack of memory; see --workers"
+                told = "a process that loads data was killed, perhaps for memory; see --workers"
                 raise WorkerEndedError(f"{told}: {error}") from error
         while True:
             yield self.windows.batch(self.order.batch(self.step))
@@ -201,7 +202,7 @@ class Training:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
-        # What a forward pass moves.
+        # The state that a forward pass changes.
         before, random = [buffer.clone() for buffer in self.both.buffers()], self._random()
         if self.ranks.size > 1:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
@@ -265,7 +266,7 @@ class Training:
         )
 
     def save(self, path: Path, also: Mapping[str, Tensor] | None = None) -> None:
-        """Write the state, and tensors of the caller's; every rank must call it, one writes.
+        """Write the state and the caller's tensors; every rank must call it, rank 0 writes.
 
         Raises: NonFiniteError before anything is written, as `settle`.
         """
@@ -279,9 +280,9 @@ class Training:
             write_state(path, tensors | self._random(), self._words() | {"step": str(self.step)})
 
     def restore(self, path: Path) -> dict[str, Tensor]:
-        """Go on from a file that `save` wrote with the same recipe, or at the end of a shorter one.
+        """Continue from a file that `save` wrote with the same recipe, or at a shorter one's end.
 
-        Returns: what `save` was given as `also`.
+        Returns: the `also` of `save`.
         Raises: as `read_state`; ValueError if it is of another recipe or of another model.
         """
         tensors, words = read_state(path)
@@ -291,12 +292,12 @@ class Training:
             rule = f"a step in 0…{mine['steps']}, got {told[:30]}"
             raise DamagedStateError(f"{path} is no training state: it must have {rule}")
         if self.recipe.schedule_from == step and words.get("steps", "0") == str(step):
-            # Its schedule is over, and ours begins.
+            # The schedule of the file is over, and this one begins.
             words |= {"steps": mine["steps"], "schedule_from": mine["schedule_from"]}
         words.setdefault("schedule_from", "0")
         if changed := [f"{k} {words.get(k)} → {v}" for k, v in mine.items() if words.get(k) != v]:
-            rule = f"keep its settings, got other ones than {path} holds"
-            raise ValueError(f"a resumed run must {rule}: {', '.join(changed)}")
+            rule = f"keep the settings in {path}"
+            raise ValueError(f"a resumed run must {rule}, got {', '.join(changed)}")
 
         def below(prefix: str) -> dict[str, Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
@@ -318,13 +319,13 @@ class Training:
         return below("also.")
 
     def _words(self) -> dict[str, str]:
-        """What a state must agree in to be continued."""
+        """The settings that a state must share to be continued."""
         names = Recipe.model_fields.keys() - {"config", "debug"}
         return {name: str(getattr(self.recipe, name)) for name in sorted(names)}
 
 
 class _Pass(nn.Module):
-    """One whole forward pass as a module, so that what wraps it sees every parameter in use."""
+    """One forward pass as a module, so that DDP and FSDP2 wrap all parameters in use."""
 
     def __init__(self, training: Training) -> None:
         super().__init__()
@@ -348,20 +349,20 @@ def _embed_in_parts(model: Any, parts: int, windows: int) -> None:
 
 
 class DamagedStateError(ValueError):
-    """A checkpoint that is not what was written; the message names the file."""
+    """A checkpoint is damaged; the message names the file."""
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> None:
     """Write tensors and words as one safetensors file, whole or not at all; OSError names it."""
-    # As a tensor the words are under the file's digest too.
+    # The words are a tensor, so that the file's digest covers them.
     told = torch.frombuffer(bytearray(json.dumps(dict(words)).encode()), dtype=torch.uint8)
     write_atomically(path, as_bytes({**tensors, "words": told}, {"format": str(_FORMAT)})[0])
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What `write_state` was given.
+    """Read what `write_state` wrote.
 
-    Raises: FileNotFoundError; DamagedStateError if a bit differs; ValueError of another format.
+    Raises: FileNotFoundError; DamagedStateError if a bit differs; ValueError for another format.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no training state to resume from at {path}")

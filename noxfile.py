@@ -217,12 +217,17 @@ def test_wheel(session: nox.Session) -> None:
     named = any(argument.startswith(str(ROOT)) for argument in given)
     # Each microbenchmark runs once, so that none is found broken by the one who needs it.
     both = [str(ROOT / "tests"), str(MICRO)]
-    run_pytest(session, "--benchmark-disable", *given, *([] if named else both))
+    # A process and a thread for each core; `-- -n 0` for one process.
+    spread = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
+    run_pytest(
+        session, "--benchmark-disable", *spread, *given, *([] if named else both),
+        OMP_NUM_THREADS="1",
+    )  # fmt: skip
 
 
-def run_pytest(session: nox.Session, *arguments: str) -> None:
+def run_pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
     """Run pytest from an empty folder, so that only the wheel can be imported."""
-    env = {"SIGREG_TESTS_ON_WHEEL": "1"}
+    env = {"SIGREG_TESTS_ON_WHEEL": "1", **variables}
     if shutil.which("nvidia-smi") is None:
         env["TRITON_INTERPRET"] = "1"
     config = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}", "-p", "no:cacheprovider")

@@ -191,9 +191,7 @@ CALLS = (
 )  # fmt: skip
 
 
-def variants(
-    arch: int, calls: tuple[Call, ...] = CALLS, *, usage: bool = False
-) -> list[Variant]:
+def variants(arch: int, calls: tuple[Call, ...] = CALLS, *, usage: bool = False) -> list[Variant]:
     """Every kernel that the calls need, once each."""
     found: dict[tuple[str, str], Variant] = {}
     with instead_of_launching(arch) as compiled:

@@ -1,4 +1,4 @@
-"""The GPU's kernels, compiled for cards that are not there, and what their machine code holds.
+"""Compile the GPU kernels without a GPU, and read their machine code.
 
     python benchmarks/ahead.py 90 80 ...     every variant as one JSON list; fewer with --fast,
                                              those of two default calls with --plain;
@@ -6,8 +6,8 @@
                                              as long as compiling: no instructions, no loop
 
 The launches are the library's own: its host code runs on tensors of the CPU while `JITFunction.run`
-compiles instead of launching. A process of its own, without TRITON_INTERPRET. Triton's package
-brings ptxas, cuobjdump and nvdisasm; no GPU and no driver is asked.
+compiles instead of launching. It runs in a process of its own, without TRITON_INTERPRET. Triton's
+package contains ptxas, cuobjdump and nvdisasm, so no GPU and no driver is needed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sigreg.directions import Directions
 BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # Shared memory that a program may have, by compute capability: NVIDIA's tuning guides.
 SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10}
-# What an instruction keeps busy, by the beginning of its name; the rest is integer and control.
+# The unit of an instruction, by the beginning of its name; others are integer and control.
 UNITS = {
     "fma": ("FFMA", "FADD", "FMUL", "HFMA2", "DFMA", "DADD", "DMUL"),
     "alu": ("FSEL", "FSETP", "LOP3", "SHF", "ISETP", "SEL", "PRMT", "FMNMX", "IADD", "VIADD"),
@@ -52,7 +52,7 @@ UNITS = {
 
 
 class Variant(NamedTuple):
-    """One kernel as a card would run it.
+    """One compiled kernel.
 
     Attributes:
         kernel: its name.
@@ -82,7 +82,7 @@ class Variant(NamedTuple):
 
 
 class _Absent:
-    """A driver for a card that is not there."""
+    """A driver for a card that is not installed."""
 
     def __init__(self, arch: int) -> None:
         self.arch = arch
@@ -123,7 +123,7 @@ def instead_of_launching(arch: int) -> Iterator[list[tuple[str, Any]]]:
 
 
 class Call(NamedTuple):
-    """What a user does, as far as it decides which kernels are compiled."""
+    """The parts of a user's call that decide which kernels are compiled."""
 
     dtype: torch.dtype = torch.float32
     knots: int = 17
@@ -136,7 +136,7 @@ class Call(NamedTuple):
     aligned: bool = True
 
     def describe(self) -> str:
-        """What differs from the plain call."""
+        """The differences from the plain call."""
         plain = Call()
         parts = ["N 8192, M 1024"] if self.large else []
         parts += [f"D {self.dim}"] if self.dim != plain.dim else []
@@ -148,7 +148,7 @@ class Call(NamedTuple):
         return ", ".join(parts)
 
     def make(self) -> None:
-        """Do it."""
+        """Make the call."""
         n, num = (4096, 1024) if self.large else (70, 48)
         flat = torch.zeros(2 * n * self.dim + 1, dtype=self.dtype)
         z = flat[int(not self.aligned) :][: 2 * n * self.dim].view(2, n, self.dim)

@@ -1,10 +1,9 @@
 """How much faster does LeWM plan than DINO-WM, at the published sizes of both?
 
-One token a frame and an encoder trained with the predictor, against 196 patches of a frozen
-ViT-S/14. Random weights (time does not depend on them), the same planner and the same settings,
-start and goal encoded by each model's own encoder. Candidates and iterations are scaled down
-equally, for the larger model's sake. One thread, and the processor's own time, so that other
-programs on the machine do not count.
+LeWM has one token a frame; DINO-WM has 196 patches of a frozen ViT-S/14. Weights are random,
+because time does not depend on them. Planner and settings are the same; each model encodes start
+and goal itself. Both get fewer candidates and iterations than published, because DINO-WM is slow.
+Times are processor time of one thread, so that other programs on the machine do not count.
 
     python benchmarks/bench_baselines.py                8 candidates, 1 iteration
     python benchmarks/bench_baselines.py --samples 300 --iterations 30      the published planner
@@ -71,7 +70,7 @@ def turn(call: Callable[[], object], least: float = 0.5) -> float:
 
 @torch.inference_mode()
 def bench(rounds: int, samples: int, iterations: int) -> None:
-    """Both models, turn by turn."""
+    """Time both models in turn."""
     torch.set_num_threads(1)
     models = {"LeWM": presets.lewm(A), "DINO-WM": presets.dino_wm(DinoPatches(VIT_S14), A)}
     frames, goal = torch.rand(1, 1, 3, 224, 224), torch.rand(1, 3, 224, 224)
@@ -94,7 +93,7 @@ def bench(rounds: int, samples: int, iterations: int) -> None:
         for name, call in calls.items():
             seconds[name].append(turn(call))
     timings = {name: harness.Timing(tuple(values)) for name, values in seconds.items()}
-    # A candidate of DINO-WM costs the same in any company; LeWM's are cheaper together.
+    # DINO-WM's time per candidate is constant; LeWM's falls with the number of candidates.
     each = {"LeWM": FULL[0], "DINO-WM": samples}
     whole = {
         n: timings[f"{n}, encoding"].median
@@ -140,7 +139,7 @@ def bench(rounds: int, samples: int, iterations: int) -> None:
 
 
 def main() -> None:
-    """Run at the given settings."""
+    """Run the benchmark with the given settings."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--samples", type=int, default=8)

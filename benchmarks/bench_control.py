@@ -1,13 +1,13 @@
-"""Control in Two-Room: planners, distances, λ, baselines, attempts to do better, and the floors.
+"""Control in Two-Room: planners, distances, λ, baselines and other settings of the demo's model.
 
-Trains small models and tries them on the manifests beside this file. Every training and every
-evaluation leaves a file in --runs and is skipped when that file is there, so the whole may be
-interrupted at any time and cut into slices. What benchmarks/results/ already holds counts as done:
+The script trains small models and evaluates them on the manifests beside this file. Each training
+and evaluation writes a file into --runs and is skipped if that file exists, so you can interrupt
+the script at any time. Cases in benchmarks/results/ count as finished:
 
-    python benchmarks/bench_control.py                    all that is left to do
-    python benchmarks/bench_control.py --again            all, whatever the results hold
+    python benchmarks/bench_control.py                    all unfinished cases
+    python benchmarks/bench_control.py --again            all cases again
     python benchmarks/bench_control.py --only icem        one case, or all whose name holds a word
-    python benchmarks/bench_control.py --tables           tables from what is there
+    python benchmarks/bench_control.py --tables           tables of the finished cases
     python benchmarks/bench_control.py --only "LeWM, 224 px" --device cuda      the published size
 """
 
@@ -31,7 +31,7 @@ MANIFESTS = Path(__file__).resolve().parent / "manifests"
 
 
 def main() -> None:
-    """Train and evaluate what is not there yet, then make the tables."""
+    """Train and evaluate the unfinished cases, then make the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/control"))
     parser.add_argument("--only", default="", help="a case's name, or a word of some")
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def ensure(case: Case, runs: Path, config: DemoSettings, device: str = "cpu") -> None:
-    """The case's record in `runs`, made if it is not there."""
+    """The case's record in `runs`; a missing one is made."""
     record = runs / f"{case.name}.json"
     if record.exists():
         return
@@ -69,7 +69,7 @@ def ensure(case: Case, runs: Path, config: DemoSettings, device: str = "cpu") ->
     run = load(case.recipe, runs, device)
     found = evaluate(run, manifest, case.planner, title=case.name)
     result = found.model_dump(mode="json", exclude={"outcomes"})
-    # One character a pair: enough for a paired test, short enough for a file of results.
+    # One character per pair keeps the result file short, and is enough for a paired test.
     result["reached"] = "".join(str(int(flag)) for flag in found.reached)
     result["run_settings"] = run.settings
     write_atomically(record, json.dumps({"case": case.name, **result}, indent=1).encode())

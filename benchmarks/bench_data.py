@@ -1,4 +1,4 @@
-"""How fast do windows come from disk, beside plain h5py, and from memory?"""
+"""How many windows a second are read from disk, from memory, and with plain h5py?"""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write(path: Path, size: int, compression: str | None) -> None:
 
 
 def rate(batches: Iterable[Batch], warm: int = 4) -> float:
-    """Windows per second, start-up of the workers left out."""
+    """Windows per second, without the start of the workers."""
     count, began = 0, 0.0
     for step, batch in enumerate(batches):
         if step == warm:

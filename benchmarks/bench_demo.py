@@ -1,4 +1,4 @@
-"""Does the demo keep its promise, on more than one seed, and what is SIGReg worth in it?"""
+"""How often does the demo reach its goals, on several seeds, with and without SIGReg?"""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Policies that propose, a model that checks, values and sub-goals: how far do they see?
+"""Which far goals are reached with proposed plans, values and sub-goals?
 
-Everything goes through the command line that users have. Each step leaves a file in --runs and is
-skipped when it is there, so the whole may be interrupted at any time, or be shared by processes:
+All steps use the command line. Each step writes a file into --runs and is skipped if that file
+exists, so you can interrupt the script at any time, or run several processes at once:
 
     python benchmarks/bench_far.py                      all worlds, arms and offsets
     python benchmarks/bench_far.py --worlds maze-7 --offsets 100 --arms cem graph
-    python benchmarks/bench_far.py --tables             only the table, of what is there
+    python benchmarks/bench_far.py --tables             only the table, of finished cases
 
-Models are those of the demo's size, and learn from 800 episodes; pairs are the two ends of held-out
-episodes, so that no two share one.
+Models have the demo's size and 800 training episodes. A pair is the first and the last state of a
+held-out episode, so no two pairs share an episode.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REFINED = (*OURS, "--iterations", "2")
 
 
 class Arm(NamedTuple):
-    """One way to act.
+    """One row of the table: a policy or planner.
 
     Attributes:
         says: what it is, in the table.
@@ -92,7 +92,7 @@ ARMS = {
 
 
 def main() -> int:
-    """Do what is left to do, then make the table of what is there."""
+    """Run the unfinished steps, then make the table of the finished ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", nargs="+", default=["two-room", "maze-7"])
     parser.add_argument("--offsets", nargs="+", type=int, default=[25, 50, 100])
@@ -115,7 +115,7 @@ def main() -> int:
 
 
 def ensure(runs: Path, world: str, seed: int, offset: int, name: str, pairs: int) -> None:
-    """Collect, train, learn and evaluate, as far as it was not done."""
+    """Collect, train, learn and evaluate; finished steps are skipped."""
     arm, model, data = ARMS[name], runs / f"{world}-{seed}", runs / f"{world}-{seed}.h5"
     whose = runs / f"{world}-{seed}-{arm.learner}" if arm.learner else model
     ends, task = (runs / f"{world}-{offset}-{seed}-pairs.{kind}" for kind in ("h5", "json"))
@@ -141,7 +141,7 @@ def ensure(runs: Path, world: str, seed: int, offset: int, name: str, pairs: int
         begin = ("train", "--objective", "proposals", "--init-from", model, "--data", data)
         say(*begin, "--out", whose, *LEARNERS[arm.learner])
     if not task.exists():
-        # Episodes as long as the way: each has one pair. Some are solved before the first step.
+        # Episodes have `offset` steps, so each gives one pair. Some are solved at the start.
         many = ("--episodes", pairs + pairs // 2, "--length", offset, "--seed", 2000 + seed)
         say(*collect, *many, "--out", ends)
         of = ("manifest", "--env", world, "--data", ends, "--pairs", pairs, "--seed", seed)
@@ -164,7 +164,7 @@ def result_of(runs: Path, world: str, seed: int, offset: int, name: str) -> Path
 
 
 def tables(given: argparse.Namespace) -> None:
-    """Success at the end of all seeds, beside the base on the same pairs, and what it took."""
+    """Success at the end over all seeds, compared with the base on the same pairs, and its cost."""
     rows: list[list[harness.Cell]] = []
     results: list[dict[str, object]] = []
     for world in given.worlds:

@@ -1,10 +1,10 @@
-"""Which cost finds its way, and which kinds of goals are reached? Frozen models of small worlds.
+"""Which cost reaches far goals, and which kinds of goals are reached, with frozen small models?
 
     python benchmarks/bench_goals.py                          both tables
     python benchmarks/bench_goals.py distances --pairs 100    image, probe and temporal distance
     python benchmarks/bench_goals.py kinds                    regions, rewards, constraints, sums
 
-All costs of a table see the same pairs, the same noise and the same weights. Models are trained
+All costs of a table have the same pairs, noise and weights. Models are trained
 once, two minutes each, and kept in --runs.
 """
 
@@ -36,7 +36,7 @@ Flags = NDArray[np.bool_]
 
 
 class Heads(NamedTuple):
-    """What was fitted on the frozen embeddings of training episodes."""
+    """Heads fitted on the frozen embeddings of training episodes."""
 
     linear: Any
     network: Any
@@ -45,7 +45,7 @@ class Heads(NamedTuple):
 
 
 def main() -> int:
-    """Train or read the model, then try what was asked for."""
+    """Train or read the model, then make the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", choices=("distances", "kinds"))
     parser.add_argument("--pairs", type=int, default=100)
@@ -113,7 +113,7 @@ def distances(runs: Path, num: int, seed: int) -> None:
 def searched(
     runs: Path, world: str, horizon: int, offset: int, num: int, seed: int
 ) -> dict[str, Flags]:
-    """Which pairs each cost solves."""
+    """The pairs that each cost solves."""
     name = "lewm" if world == "two-room" else world
     subject = two_room.subject(runs / f"{name}-{seed}", seed=seed, world=world)
     fitted = fit(subject, runs / f"{name}-{seed}")
@@ -147,7 +147,7 @@ def searched(
 
 
 def kinds(runs: Path, num: int, seed: int) -> None:
-    """Goals that are no pictures, each by what it asks for."""
+    """Goals that are not pictures; each counts as reached by its own rule."""
     subject = two_room.subject(runs / f"lewm-{seed}", seed=seed)
     fitted = fit(subject, runs / f"lewm-{seed}")
     pairs = two_room.pairs(2 * num, 25, seed=seed)

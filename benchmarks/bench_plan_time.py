@@ -1,10 +1,10 @@
 """How few rollouts reach the success of the published search? Two-Room, one frozen model a seed.
 
-    python benchmarks/bench_plan_time.py --pairs 200 --seeds 3      as the table wants it
+    python benchmarks/bench_plan_time.py --pairs 200 --seeds 3      for the table
     python benchmarks/bench_plan_time.py --pairs 60 --seeds 1       a first look
 
-Every setting sees the same pairs. It counts as equal if its success is at most two points below
-that of 9,000 rollouts a decision.
+Every setting has the same pairs. It counts as equal if its success is at most two points below that
+of 9,000 rollouts a decision.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Setting:
         name: of the row.
         method: planner.
         iterations: per decision; a function of the control step shrinks it once warm.
-        horizon: blocks.
+        horizon: in blocks.
         options: more of `MPC`.
     """
 

@@ -1,4 +1,4 @@
-"""What a planner itself costs, and what it gets for equal cost evaluations.
+"""Time of the planners alone, and the minimum that each reaches with equal cost evaluations.
 
 python benchmarks/bench_planners.py            both tables
 python benchmarks/bench_planners.py overhead   or one of them
@@ -46,7 +46,7 @@ GRADIENT = 3
 
 
 def free(candidates: Tensor) -> Tensor:
-    """A cost that costs nothing: one view, no arithmetic."""
+    """A free cost: one view, no arithmetic."""
     return candidates[:, :, 0, 0]
 
 
@@ -156,16 +156,16 @@ def share(method: Any, problem: Problem, iterations: int) -> float:
 
 
 def cell(value: float | None) -> str:
-    """Two figures, 0 for what float32 cannot tell from it."""
+    """Two digits; 0 for a value that is 0 in float32."""
     if value is None:
         return "–"
     return "0" if abs(value) < 1e-7 else f"{value:.1g}"
 
 
 def regret() -> None:
-    """How far from the known minimum after 3000 cost evaluations, method by problem."""
+    """Regret after 3000 cost evaluations, by method and problem."""
     B = 64
-    # Small tensors: a second thread only waits.
+    # The tensors are small: a second thread would only wait.
     torch.set_num_threads(1)
     results: list[dict[str, object]] = []
     rows: list[list[str]] = []
@@ -183,7 +183,7 @@ def regret() -> None:
             problem: share(method, made, BUDGET // evaluations)
             for problem, made in ((k, make(B)) for k, make in PROBLEMS.items())
         })  # fmt: skip
-    # Half the budget to find the valley, half to reach its floor.
+    # Half of the budget finds the valley, the other half its minimum.
     polish = Refine(CEM(100, 10), GradientDescent(), after=15)
     row("Refine(CEM, GradientDescent)", {
         k: share(polish, make(B), 15 + BUDGET // 2 // GRADIENT) for k, make in PROBLEMS.items()

@@ -9,7 +9,7 @@ at every step.
     python benchmarks/bench_planning.py batch          50 problems at once, or one after another
     python benchmarks/bench_planning.py small          the demo's model, one call of its cost
     python benchmarks/bench_planning.py work           the first two in processor time, one thread:
-                                                       what a machine with other work can tell
+                                                       usable on a machine with other work
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SAMPLES, ELITES, ITERATIONS, HORIZON, A = 300, 30, 30, 5, 10
 
 
 def trained_like(model: WorldModel) -> WorldModel:
-    """Gates away from zero: a new block is the identity, which would be timed just the same."""
+    """Open the gates: a new block is the identity, and a check of it would show nothing."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "modulation" in name:

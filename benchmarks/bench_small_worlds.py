@@ -1,9 +1,9 @@
-"""How far do some minutes on a processor go in the published worlds? Collect, train, evaluate.
+"""What success do small models reach in the published worlds, after some minutes on a CPU?
 
-Everything goes through the command line that users have. Each step leaves a file in --runs and is
-skipped when it is there, so the whole may be interrupted at any time:
+All steps use the command line. Each step writes a file into --runs and is skipped if that file
+exists, so you can interrupt the script at any time:
 
-    python benchmarks/bench_small_worlds.py                    every world whose package is there
+    python benchmarks/bench_small_worlds.py                    all worlds whose package is installed
     python benchmarks/bench_small_worlds.py --world push-t     one of them; the others' rows stay
     python benchmarks/bench_small_worlds.py --only "push-t 1,000"      rows whose title holds this
 
@@ -27,18 +27,18 @@ import harness
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 COLUMNS = (
     "world, optimizer steps, episodes", "planner", "success", "95 % interval", "at the end",
-    "random", "no action", "scripted",
+    "random", "no-op", "scripted",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Data:
-    """Episodes to learn from.
+    """Training episodes.
 
     Attributes:
         world: its name.
         needs: module of its package.
-        policy: who collects.
+        policy: that collects them.
         episodes: how many.
         length: actions in each.
     """
@@ -55,7 +55,7 @@ class Case:
     """One row: a model of the small preset at 64 pixels, tried on the world's manifest.
 
     Attributes:
-        data: what it learns from.
+        data: training episodes.
         steps: optimizer steps.
         planner: its options, as the command line takes them; none for "gcbc".
         objective: what is trained.
@@ -101,7 +101,7 @@ CASES = (
 
 
 def main() -> int:
-    """Do what is left to do, then make the table."""
+    """Run the unfinished steps, then make the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", choices=sorted({case.data.world for case in CASES}))
     parser.add_argument("--only", default="", help="part of a row's title")
@@ -123,7 +123,7 @@ def main() -> int:
 
 
 def ensure(case: Case, runs: Path) -> None:
-    """Collect, train and evaluate, as far as it is not done."""
+    """Collect, train and evaluate; finished steps are skipped."""
     data, result = case.data, runs / case.name / "result.json"
     if result.exists():
         return
@@ -150,7 +150,7 @@ def worldmodel(*words: object) -> None:
 
 
 def table(runs: Path) -> None:
-    """One line per case, with what is known of those not run here from earlier."""
+    """One line per case; cases not run here keep their earlier lines."""
     path = harness.RESULTS / "small_worlds.json"
     known = json.loads(path.read_text())["results"] if path.exists() else []
     records = {record["case"]: record for record in known}
@@ -159,7 +159,7 @@ def table(runs: Path) -> None:
         if result.exists():
             records[case.name] = read(case, result, runs)
     harness.save(
-        "small_worlds", "The published worlds at small scale, on a processor: goals 25 steps away",
+        "small_worlds", "The published worlds at small scale, on a CPU: goals 25 steps away",
         [records[case.name] for case in CASES if case.name in records],
         columns=COLUMNS,
         rows=[row(case, records.get(case.name)) for case in CASES],
@@ -173,7 +173,7 @@ def table(runs: Path) -> None:
 
 
 def read(case: Case, result: Path, runs: Path) -> dict[str, Any]:
-    """A result, less its single outcomes, with how its model was trained."""
+    """A result without its outcomes, with the settings of the training."""
     record = {key: value for key, value in json.loads(result.read_text(encoding="utf-8")).items()
               if key != "outcomes"}  # fmt: skip
     record["fingerprint"]["run"] = case.run

@@ -1,7 +1,7 @@
 """Which λ does `worldmodel tune-lambda` choose on the built-in world, and is it a good one?
 
-A search at the default settings, and the whole demo at its answer. Everything lies in
-runs/bench-tune-<commit>, so an interrupted benchmark goes on where it stopped.
+It runs a search at the default settings, and the whole demo at the λ found. All files are in
+runs/bench-tune-<commit>, so an interrupted benchmark continues.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ COLUMNS = (
 
 
 def worldmodel(*words: str) -> None:
-    """One command of ours."""
+    """Run a command of worldmodel."""
     subprocess.run([sys.executable, "-m", "worldmodel", *words], check=True, cwd=harness.ROOT)
 
 
 def search(folder: Path, steps: int) -> dict[str, Any]:
-    """What tune.json says in the end."""
+    """Run a search; return the content of tune.json."""
     out = folder / f"tune-{steps}"
     again = ["--resume"] if (out / "tune.json").exists() else []
     low, high, runs = SEARCHES[steps]
@@ -48,7 +48,7 @@ def demo(folder: Path, weight: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Search, then plan with what was found."""
+    """Search λ, then run the demo with it."""
     folder = harness.ROOT / "runs" / f"bench-tune-{harness._commit()}"
     folder.mkdir(parents=True, exist_ok=True)
     results = []

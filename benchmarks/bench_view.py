@@ -1,7 +1,7 @@
 """How long does a plan take in a browser, and until when is the page usable?
 
 Needs chromium, playwright and onnxruntime-web (npm). `chrt -f 1 python benchmarks/bench_view.py`
-lets other programs wait.
+makes other programs wait.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MEASURE = """async ({ rounds, settings }) => {
 
 
 class Plainly(nn.Module):
-    """A predictor that is not written out for the browser: exported as its plain rollout."""
+    """A predictor whose export is its plain rollout, not the form for browsers."""
 
     def __init__(self, predictor: nn.Module) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def main() -> None:
             ready.append(page.evaluate("window.viewer.readyMs"))
             context.close()
         page = browser.new_page()
-        # A page with nothing on it: the real one would plan beside us.
+        # An empty page: the real one would plan at the same time.
         page.goto(f"{address}package.json")
         measured = page.evaluate(MEASURE, {"rounds": ROUNDS, "settings": settings})
         version = browser.version

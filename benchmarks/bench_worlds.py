@@ -1,10 +1,10 @@
-"""What do the policies of each world cover, and what do trivial and scripted ones reach on it?
+"""What do the data of each policy cover, and how many goals are reached without a model?
 
     python benchmarks/bench_worlds.py                 every world whose package is installed
     python benchmarks/bench_worlds.py --world cube    one of them; the others' rows stay
 
-Physics alone, no picture is drawn. Pairs lie 25 steps apart in episodes of the row's policy, with
-those left out that are solved at the start; 50 steps are allowed, and any of them counts.
+No frames are drawn. Start and goal are 25 steps apart in an episode of the row's policy; pairs
+solved at the start are left out. The budget is 50 steps, and success counts at any step.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from worldmodel.worlds.coverage import coverage
 NEEDS = {"push-t": "gym_pusht", "reacher": "dm_control", "cube": "ogbench"}
 LENGTH = {"two-room": 92, "push-t": 125, "reacher": 200, "cube": 200}  # as published, on average
 EPISODES = {"two-room": 256, "push-t": 64, "reacher": 64, "cube": 32}
-PAIRS = {"cube": 64}  # of 200; its physics is the slowest
+PAIRS = {"cube": 64}  # instead of 200, because its physics is slow
 OFFSET, BUDGET = 25, 50
 ANYWHERE = {"push-t": 240}  # budget from a random start to a random goal
 COLUMNS = (
-    "world, policy", "cells visited of 256", "solved already", "no action", "random", "replay",
+    "world, policy", "cells visited of 256", "solved already", "no-op", "random", "replay",
     "scripted",
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def write(records: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """The result file, with what is known so far."""
+    """Write the result file with the rows so far."""
     order = [(world, policy) for world in WORLDS for policy in policies(world)]
     kept = [records[key] for key in order if key in records]
     harness.save(

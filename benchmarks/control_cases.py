@@ -1,4 +1,4 @@
-"""What bench_control.py tries: models, distances and planners, in the order they are run in."""
+"""The cases of bench_control.py: models, distances and planners, in the order of the runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Case:
     pairs: int = 200  # the first of the manifest; fewer where a case takes long
 
     def again(self, seed: int) -> Case:
-        """The same with a model of other walks, weights and batches."""
+        """The same case with a model of other walks, weights and batches."""
         recipe = replace(self.recipe, folder=f"{self.recipe.folder}-seed-{seed}", seed=seed)
         return replace(self, name=f"{self.name}, seed {seed}", recipe=recipe)
 
@@ -55,7 +55,7 @@ REPEATED = (
     Case("dim 128, icem", WIDE, planner=ICEM),
     Case("subspaces, icem", SUBSPACE, planner=ICEM),
 )
-# In the order in which they are run: what says most comes first.
+# In the order of the runs: the most important cases come first.
 CASES = (
     Case("cem"),
     Case("cem, 50 steps", offset=50),

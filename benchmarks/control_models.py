@@ -1,7 +1,7 @@
-"""The models that bench_control.py tries: how each is trained, kept and made into a policy.
+"""The models of bench_control.py: training, storage, and policies.
 
-All learn from the demo's walks. Where a recipe does not say otherwise they are as large as the
-demo's model and see as many batches of the same size, drawn in the same order.
+All use the demo's walks. Unless a recipe says otherwise, they have the size of the demo's model,
+and as many batches of the same size in the same order.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class Recipe:
     """One model.
 
     Attributes:
-        folder: where it is kept.
-        objective: "lewm", "pldm" or "gcbc"; "frozen" is LeWM behind an encoder left as it was.
+        folder: that holds it.
+        objective: "lewm", "pldm" or "gcbc"; "frozen" is LeWM with an untrained encoder.
         weight: λ of SIGReg.
         dim: embedding width; None is the demo's.
-        subspaces: in which SIGReg looks, one by one; 0 is the whole space.
+        subspaces: number of subspaces that SIGReg tests; 0 is the whole space.
         image_size: side of the frames; None is the demo's.
         published: LeWM's published width and depth on this data; at 224 pixels trained as published
             too, at another size as long as the others.
         seed: of walks, weights and batches.
-        longer: times as many steps.
+        longer: factor for the number of steps.
     """
 
     folder: str
@@ -65,7 +65,7 @@ class Recipe:
 
 
 def train(recipe: Recipe, runs: Path, config: DemoSettings, device: str = "cpu") -> None:
-    """Train a recipe's model if it is not there; an interrupted training goes on."""
+    """Train a recipe's model unless it exists; an interrupted training continues."""
     folder = runs / recipe.folder
     if (folder / "config.json").exists():
         return
@@ -126,7 +126,7 @@ def _sized(recipe: Recipe, config: DemoSettings) -> DemoSettings:
 def _training(
     recipe: Recipe, config: DemoSettings, device: str
 ) -> tuple[Training, ActionScale, DemoMaterial]:
-    """A training at its first step."""
+    """A training at step 0."""
     full = recipe.published and config.image_size == SIDE
     # Frames of the published size would take ten gigabytes: they are drawn batch by batch.
     material = gather(config.model_copy(update={"image_size": 64}) if full else config)

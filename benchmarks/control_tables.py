@@ -27,7 +27,7 @@ def known() -> dict[str, dict[str, Any]]:
 
 
 def tables(runs: Path) -> None:
-    """One result file per question, of the records that are there; the rest says so."""
+    """Write one result file per question; a missing record becomes a row that says so."""
     records = known()
     for case in CASES:
         path = runs / f"{case.name}.json"
@@ -125,7 +125,7 @@ def tables(runs: Path) -> None:
 
 
 def seeds(records: dict[str, dict[str, Any]]) -> None:
-    """How far apart two trainings of one recipe are."""
+    """The results of one recipe with several training seeds."""
     titles = {
         "cem": "as in the demo; CEM", "icem": "as in the demo; iCEM",
         "cem, cost at the last step": "as in the demo; CEM, cost at the last step",
@@ -158,7 +158,7 @@ def seeds(records: dict[str, dict[str, Any]]) -> None:
 def row(
     title: str, name: str, record: dict[str, Any] | None, base: dict[str, Any] | None
 ) -> list[harness.Cell]:
-    """A line of a table; of a case that was not run, the command that runs it."""
+    """A line of a table; for a case that was not run, the command that runs it."""
     if record is None:
         device = " --device cuda" if name == FULL else ""
         command = f'not run: `python benchmarks/bench_control.py --only "{name}"{device}`'
@@ -181,10 +181,10 @@ def row(
 
 
 def floor_rows(record: dict[str, Any] | None) -> list[list[harness.Cell]]:
-    """What random actions, none, and the expert make of the same pairs."""
+    """The random, no-op and expert policies on the same pairs, a row each."""
     if record is None:
         return []
-    named = {"random actions": "random", "no action": "noop", "scripted expert": "expert"}
+    named = {"random actions": "random", "no-op": "noop", "scripted expert": "expert"}
     out: list[list[harness.Cell]] = []
     for title, key in named.items():
         low, high = record[f"{key}_success_interval"]

@@ -1,11 +1,11 @@
-"""LeWM at its published size in one world on one GPU, by the commands that users have.
+"""Train and evaluate LeWM at its published size in one world on one GPU, with the commands.
 
-    python benchmarks/gpu_worlds.py push-t               one part; the same command goes on
+    python benchmarks/gpu_worlds.py push-t               one part; run it again to continue
     python benchmarks/gpu_worlds.py push-t --try-out     tiny, on any machine
 
-Episodes are simulated from seeds and kept as states; frames are drawn by worker processes while the
-model learns. A part ends after --minutes and leaves everything in --runs. The settings of the
-training are those of gpu_worlds.json. Needs `pip install 'sigreg[worldmodel,envs]'`.
+Episodes are simulated from seeds and stored as states; worker processes draw frames during
+training. A part ends after --minutes and keeps all files in --runs. gpu_worlds.json holds the
+settings of the training. Needs `pip install 'sigreg[worldmodel,envs]'`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Task(NamedTuple):
-    """What is collected, and the success rate in the paper's Figure 6, in percent."""
+    """Data to collect, and the success rate in the paper's Figure 6, in percent."""
 
     policy: str
     episodes: int
@@ -44,7 +44,7 @@ _TINY = ("--preset", "small", "--render", 64, "--steps", 6, "--batch-size", 16, 
 
 
 def main() -> int:
-    """One part of each task."""
+    """Run one part of each task."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("world", nargs="*", help=f"of {', '.join(TASKS)}; none: all, in turn")
     parser.add_argument("--runs", type=Path, default=Path("runs/full-size"))
@@ -61,12 +61,12 @@ def main() -> int:
         done = all(one_command(words, end) for words in commands(world, folder, given.try_out))
         if done and not given.try_out:
             write_down(world, folder)
-        print(f"{world}: {'done' if done else 'the part is over; the same command goes on'}")
+        print(f"{world}: {'done' if done else 'run the same command to continue'}")
     return 0
 
 
 def commands(world: str, folder: Path, tiny: bool) -> list[list[str]]:
-    """What is left to do."""
+    """The unfinished commands."""
     task, data, run = TASKS[world], folder / "states.h5", folder / "run"
     size = ("--episodes", 16, "--length", 40) if tiny else (
         "--episodes", task.episodes, "--length", task.length)  # fmt: skip
@@ -84,7 +84,7 @@ def commands(world: str, folder: Path, tiny: bool) -> list[list[str]]:
 
 
 def one_command(words: list[str], end: float) -> bool:
-    """Run it until it is done or the time is over, when it keeps what it did; which it was."""
+    """Run a command until it ends or the time is over; return whether it ended."""
     source = os.pathsep.join([str(harness.ROOT), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-m", "worldmodel", *words], env=os.environ | {"PYTHONPATH": source}
@@ -103,7 +103,7 @@ def one_command(words: list[str], end: float) -> bool:
 
 
 def write_down(world: str, folder: Path) -> None:
-    """The result file."""
+    """Write the result file."""
     task = TASKS[world]
     score = json.loads((folder / "result" / "result.json").read_text(encoding="utf-8"))
     del score["outcomes"]

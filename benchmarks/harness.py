@@ -27,7 +27,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "sve", "bf16")
-# What benchmarks write themselves: it cannot change what they measure.
+# Outputs of benchmarks; they do not change a measurement.
 _OUTPUTS = ("benchmarks/results", "docs/_static")
 PACKAGES = ("sigreg", "torch", "triton", "numpy", "scipy", "h5py")
 
@@ -220,7 +220,7 @@ def machine() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "gpu": None,
-        # `chrt -f 1 python ...`: other programs waited, as on a quiet machine.
+        # With `chrt -f 1 python ...` other programs wait, as on a quiet machine.
         "real_time": sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_FIFO,
     }
     cpuinfo = Path("/proc/cpuinfo")

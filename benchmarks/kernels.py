@@ -1,12 +1,13 @@
-"""What do the GPU's kernels cost, as far as their machine code tells? Modelled, not measured.
+"""How long do the GPU kernels take, by a model of their machine code? Not measured.
 
     python benchmarks/kernels.py                 the tables of the docs
     python benchmarks/kernels.py --json FILE     every variant and the model, for a program
     python benchmarks/kernels.py --fast          the variants of default calls alone
 
-Needs triton, no GPU. `ahead.py` compiles the kernels in a process of its own and counts the
-instructions of their loops by unit; with the rates that NVIDIA publishes for an H200, registers
-for how many programs are resident, and bytes, that gives a time. `gpu_sigreg.py` measures it.
+It needs triton and no GPU. `ahead.py` compiles the kernels in a process of its own and counts the
+instructions of their loops by unit. The model makes a time of these counts, NVIDIA's published
+rates of an H200, the number of resident programs (by registers) and the bytes moved.
+`gpu_sigreg.py` measures the time.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def times(kernels: Kernels, g: int, n: int, d: int) -> dict[str, float]:
 
 
 def model(kernels: Kernels, g: int, n: int, d: int) -> dict[str, Any]:
-    """One size: ours, the eager formula, and what no kernel of this kind can go below."""
+    """One size: ours, the eager formula, and a lower bound for such kernels."""
     rows, m, k = g * n, NUM_PROJ, KNOTS
     ours = times(kernels, g, n, d)
     flops = 2 * rows * m * d
@@ -170,7 +171,7 @@ def model(kernels: Kernels, g: int, n: int, d: int) -> dict[str, Any]:
 
 
 def microseconds(value: float) -> str:
-    """Two figures: a model knows no more."""
+    """Two digits, because a model gives no more."""
     return f"{float(f'{value:.2g}'):,.0f} µs" if value >= 10 else f"{value:.2g} µs"
 
 
@@ -241,7 +242,7 @@ def save_counts(variants: Sequence[Mapping[str, Any]]) -> None:
 
 
 def contract(variant: Mapping[str, Any]) -> dict[str, Any]:
-    """A variant as others read it."""
+    """A variant as JSON."""
     return {key: variant[key] for key in (
         "kernel", "arch", "dtype", "knots", "what",
         "registers", "spill_bytes", "shared_bytes", "instructions",

@@ -1,9 +1,10 @@
-"""Does `from_published` give what the official LeWM gives?
+"""Does `from_published` give the outputs of the official LeWM?
 
-Builds the official architecture from its own Hydra configuration with the real stable_worldmodel,
-stable_pretraining and transformers, fills it with weights that are a function of their names
-(tests/worldmodel/golden/hashed.py; AdaLN gates far from zero), writes a folder as the official code
-would, reads it with `worldmodel.from_published`, and compares encode, predict and rollout.
+The script builds the official architecture from its own Hydra configuration with the real
+stable_worldmodel, stable_pretraining and transformers, fills it with weights that are a function
+of their names (tests/worldmodel/golden/hashed.py; AdaLN gates far from zero), writes a folder as
+the official code would, reads it with `worldmodel.from_published`, and compares encode, predict
+and rollout.
 
     nox -s parity              compare, and check that the committed goldens still hold
     nox -s parity -- --write   also write the goldens again
@@ -74,7 +75,7 @@ def official_outputs(model: nn.Module, frames: Tensor, actions: Tensor) -> dict[
 
 
 def our_outputs(folder: Path, frames: Tensor, actions: Tensor) -> dict[str, Tensor]:
-    """The same by our model, from the folder that the official code left."""
+    """The same by our model, from the folder that the official code wrote."""
     model = from_published(folder)
     z = model.encode(frames)
     past = actions[:, 0, : frames.shape[1]]
@@ -88,7 +89,7 @@ def our_outputs(folder: Path, frames: Tensor, actions: Tensor) -> dict[str, Tens
 
 
 def listing(state: dict[str, Tensor]) -> str:
-    """One line a tensor: name, shape, type."""
+    """One line per tensor: name, shape, type."""
     return "".join(f"{n}\t{tuple(v.shape)}\t{v.dtype}\n" for n, v in state.items())
 
 

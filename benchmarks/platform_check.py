@@ -1,8 +1,8 @@
-"""Does `StableWorldModelSolver` work inside stable_worldmodel, and plan what its solver plans?
+"""Does `StableWorldModelSolver` work inside stable_worldmodel, and give its solver's plans?
 
-Runs the platform's own `WorldModelPolicy` with its own LeWM (the reduced one of the goldens) around
-our solver, and its `CEMSolver` beside ours on the same noise. Needs stable_worldmodel, see
-`nox -s parity` for what that takes.
+The script runs the platform's own `WorldModelPolicy` with its own LeWM (the reduced one of the
+goldens) around our solver, and its `CEMSolver` beside ours on the same noise. Needs
+stable_worldmodel, see `nox -s parity` for what that takes.
 
     python benchmarks/platform_check.py
 """
@@ -39,7 +39,7 @@ def official_model() -> torch.nn.Module:
 
 
 def info() -> dict[str, Any]:
-    """What the platform hands to a solver: pictures, a goal and the last action."""
+    """The platform's input to a solver: pictures, a goal and the last action."""
     return {
         "pixels": torch.randn(ENVS, 1, 3, 28, 28),
         "goal": torch.randn(ENVS, 1, 3, 28, 28),
@@ -48,7 +48,7 @@ def info() -> dict[str, Any]:
 
 
 def environments() -> Any:
-    """As much of a vector environment as the policy looks at."""
+    """The part of a vector environment that the policy uses."""
     import gymnasium
     import numpy as np
 
@@ -65,7 +65,7 @@ def ours(model: Any, method: Any, **options: Any) -> StableWorldModelSolver[Any]
 
 
 def same_plan(model: Any) -> str:
-    """The platform's CEMSolver and ours, fed the same noise."""
+    """Compare the platform's CEMSolver and ours on the same noise."""
     from stable_worldmodel.policy import PlanConfig
     from stable_worldmodel.solver import CEMSolver
 

@@ -1,11 +1,11 @@
-"""The runs in `pretrained/`: made, shipped and judged by the commands that users have.
+"""Make, ship and evaluate the runs in `pretrained/`, with the commands.
 
-    python benchmarks/pretrained.py two-room      collect, train three seeds, ship, judge
+    python benchmarks/pretrained.py two-room      collect, train three seeds, ship, evaluate
     python benchmarks/pretrained.py --tables      only the table and the cards
 
-Each step leaves a file in --runs and is skipped when it is there, so the whole may be interrupted
-at any time. Planner settings are chosen on validation pairs; the figures are of other pairs, drawn
-from fresh episodes that no run has seen. The first seed is shipped, its weights in half precision.
+Each step writes a file into --runs and is skipped if that file exists, so you can interrupt the
+script at any time. Planner settings are chosen on validation pairs. The figures come from other
+pairs, of fresh episodes. The first seed is shipped, with weights in half precision.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VALIDATION, TEST = 101, 202  # seeds of the pairs
 
 
 class Recipe(NamedTuple):
-    """How a run is made; what is not named is the command's default."""
+    """The settings of a run; others are the command's defaults."""
 
     env: str
     collect: str
@@ -39,7 +39,7 @@ class Recipe(NamedTuple):
     fresh: str | None  #: how the episodes of the pairs are collected; None: as manifest does
     planners: tuple[str, ...]  #: tried on the validation pairs; the best is kept with the run
     offsets: tuple[int, ...]  #: steps from start to goal; the planner is chosen at the last
-    about: str  #: what the card says of its limits
+    about: str  #: limits, for the card
 
 
 RECIPES = {
@@ -62,7 +62,7 @@ RECIPES = {
 
 
 def main() -> int:
-    """Do what is left to do, then write the table and the cards."""
+    """Run the unfinished steps, then write the table and the cards."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(RECIPES)}; none: all")
     parser.add_argument("--runs", type=Path, default=Path("runs/pretrained"))
@@ -76,7 +76,7 @@ def main() -> int:
 
 
 def make(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
-    """Collect, train, ship, choose the planner, judge, as far as it is not done."""
+    """Collect, train, ship, choose the planner, evaluate; finished steps are skipped."""
     recipe, data = RECIPES[name], runs / "data.h5"
     runs.mkdir(parents=True, exist_ok=True)
     if not data.exists():
@@ -105,7 +105,7 @@ def make(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
 
 
 def draw_pairs(recipe: Recipe, runs: Path) -> None:
-    """The manifests, of episodes that no run has seen."""
+    """The manifests, of fresh episodes."""
     for draw in (VALIDATION, TEST):
         fresh = runs / f"{draw}.h5"
         source = () if recipe.fresh is None else ("--data", fresh)
@@ -120,7 +120,7 @@ def draw_pairs(recipe: Recipe, runs: Path) -> None:
 
 
 def halve(run: Path, folder: Path) -> None:
-    """A run as it is shipped: weights of half precision, no paths of the machine."""
+    """Ship a run: weights in half precision, no paths of this machine."""
     config, names = read_config(run), read_episodes(run)
     settings = config.extra["settings"] | {"data": None}
     extra = config.extra | {"settings": settings, "data": None}
@@ -215,7 +215,7 @@ It knows this world's pictures at 64 pixels and no others.
 ```console
 $ worldmodel data collect --env {env} {collect} --out data.h5
 $ worldmodel train --data data.h5 {train} --out run
-$ python benchmarks/pretrained.py {name}    # all of it, and the judgement
+$ python benchmarks/pretrained.py {name}    # all steps, and the evaluation
 ```
 
 `worldmodel evaluate` plans with the settings of `planner.json`, which were chosen on validation

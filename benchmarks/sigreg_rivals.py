@@ -1,12 +1,11 @@
-"""What do the packages that ship a SIGReg do: scale, layout, ranks, bfloat16, mask, memory, time?
+"""Compare packages that ship a SIGReg: scale, layout, ranks, bfloat16, mask, memory, time.
 
     pip install --no-deps --target DIR lightly stable-pretraining torch-world jepa-science pyjepa
     python benchmarks/sigreg_rivals.py DIR
 
-Each package's own file is run, as it was installed, without the rest of its package: what the file
-imports beside torch and does not use in the loss is replaced by an empty stand-in. One dimension
-makes every package's directions ±1, so that all compute the same number if they compute the same
-statistic, whatever they draw.
+The script runs each package's own file, as installed, without the rest of the package. An empty
+stand-in replaces imports that the loss does not use. In one dimension every package's directions
+are ±1, so packages with the same statistic give the same number, whatever they draw.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Package:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         empty: dict[str, types.ModuleType] = {name: _StandIn(name) for name in self.stands_in}
-        if "lightly.utils" in empty:  # the one helper that the loss uses: who else is there
+        if "lightly.utils" in empty:  # the one helper that the loss uses: the number of ranks
             helper = types.SimpleNamespace(world_size=world_size)
             empty["lightly.utils"].dist = helper  # type: ignore[attr-defined]
         with mock.patch.dict(sys.modules, {**empty, spec.name: module}):
@@ -102,7 +101,7 @@ PACKAGES = (
 
 
 def losses(folder: str) -> dict[str, nn.Module]:
-    """Ours and every package's that is in the folder."""
+    """Our loss, and that of every package in the folder."""
     found: dict[str, nn.Module] = {"sigreg": SIGReg()}
     return found | {p.name: p.load(folder) for p in PACKAGES if Path(folder, p.file).exists()}
 
@@ -121,7 +120,7 @@ def formula(x: Tensor, directions: Tensor | None = None) -> tuple[Tensor, Tensor
 
 
 def layout(loss: Loss) -> str:
-    """What a stack of batches [4, 128, D] gives, judged by what 128 collapsed samples score."""
+    """How a package treats a stack of batches [4, 128, D], from the score of collapsed samples."""
     alone = loss(torch.zeros(128, 8))
     value = loss(torch.zeros(4, 128, 8))
     if value.ndim:
@@ -156,7 +155,7 @@ def bfloat16(loss: nn.Module) -> tuple[float, float] | str:
 
 
 def on_ranks(rank: int, folder: str, out: str) -> None:
-    """What one of two ranks finds: its errors in one dimension, and its loss in sixteen."""
+    """Results of one of two ranks: its errors in one dimension, and its loss in sixteen."""
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=rank, world_size=2)
@@ -212,12 +211,12 @@ def version(name: str, folder: str) -> str:
 
 
 def percent(value: float) -> str:
-    """An error as a reader wants it."""
+    """An error as text."""
     return "exact" if value < 1e-5 else f"{value:.2g}" if value < 0.01 else f"{value:.0%}"
 
 
 def main() -> int:
-    """Every fact of every package that is there."""
+    """Measure every package in the folder."""
     if len(sys.argv) != 2:
         print(__doc__)
         return 1

@@ -31,10 +31,10 @@ Build = Callable[[], WorldModel]
 
 
 class Subject(NamedTuple):
-    """A trained model and what heads are fitted on.
+    """A trained model, and the data that heads are fitted on.
 
     Attributes:
-        world: where it acts.
+        world: of its episodes.
         model: in eval mode.
         scale: of its actions.
         z: [E, T, D], embeddings of training episodes, `FRAMESKIP` steps apart.
@@ -53,7 +53,7 @@ class Subject(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Starts and goals, [N, S] each, of episodes nobody trained on; none solved already."""
+    """Starts and goals, [N, S] each, of held-out episodes; none is solved at the start."""
 
     starts: NDArray[np.float32]
     goals: NDArray[np.float32]
@@ -73,7 +73,7 @@ def subject(
     seed: int = 0,
     world: str = "two-room",
 ) -> Subject:
-    """Train a model, if the folder does not hold it yet; as many frames a step for every window."""
+    """Train a model unless the folder holds it; a step has as many frames for any window."""
     kept = folder / "known.safetensors"
     if not kept.exists():
         walks = collect(WORLDS[world], 800, 80, 6 * seed, bump=0.4)
@@ -97,7 +97,7 @@ def subject(
 
 
 def pairs(num: int, offset: int, *, seed: int = 0, world: str = "two-room") -> Pairs:
-    """Pairs `offset` steps apart in walks that keep off the wall."""
+    """Pairs `offset` steps apart in walks that do not touch the wall."""
     states = collect(WORLDS[world], 400, 120, 6 * seed + 1).states
     rng = np.random.default_rng(6 * seed + 2)
     episode = rng.integers(len(states), size=20 * num)
@@ -114,7 +114,7 @@ def picture(states: NDArray[np.float32], world: Any = WORLDS["two-room"]) -> Ten
 
 
 def kept(path: Path, key: str, compute: Callable[[], Any]) -> Any:
-    """A JSON value by its key in a file, computed if it is not there; so a run may stop."""
+    """A JSON value by its key in a file; a missing value is computed and stored."""
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
     if key not in known:
         known[key] = compute()
@@ -125,7 +125,7 @@ def kept(path: Path, key: str, compute: Callable[[], Any]) -> Any:
 
 
 class Tried(NamedTuple):
-    """What came of pairs under a controller.
+    """The outcome of a controller on pairs.
 
     Attributes:
         solved: [N], at any step.
@@ -154,10 +154,10 @@ def control(
     done: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None,
     **options: Any,
 ) -> Tried:
-    """Plan in embeddings, act, look again, until the budget of steps is spent.
+    """Plan in latent space, act and encode a new frame, until the budget of steps is spent.
 
     Args:
-        subject: who imagines.
+        subject: the model that imagines.
         tried: starts, and goals for the default of `done`.
         goal: futures [N, S, H, D] -> costs [N, S].
         budget: environment steps.
@@ -190,7 +190,7 @@ def control(
     states, path = tried.starts, []
     solved = np.zeros(len(states), bool)
     with warnings.catch_warnings():
-        # A table shows what the warning of last-step costs is about.
+        # The table measures the effect that this warning describes.
         warnings.simplefilter("ignore", RuntimeWarning)
         while len(path) < budget:
             here.append(imagination.look(picture(states, world)[:, None]))

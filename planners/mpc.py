@@ -26,7 +26,7 @@ class History(NamedTuple):
     observations: _Observations | None  #: [B, length, …], the newest last; None before the first
     done: Tensor  #: [B, length − 1, A], the actions between them
     handed: Tensor  #: [B, n, A], returned actions without an observation yet
-    fresh: Tensor  #: [B], whether the episode began after the last observation, with idle actions
+    fresh: Tensor  #: [B], whether the episode began after the last observation, with no-op actions
     seen: int = 0  #: observations since all problems began; earlier entries are filled up
 
 
@@ -64,7 +64,7 @@ class MPC(Generic[StateT]):
     b is a function of (seed, b, t) and of the costs. LeWM: H 5, 30 iterations, execute 5, block 5.
 
     With `committed=c` the environment executes the first c actions of every plan while it is
-    computed, and `act` returns the next ones. An episode begins with c idle actions.
+    computed, and `act` returns the next ones. An episode begins with c no-op actions.
 
     `record` holds the whole state; it can be kept, sent to another thread, and set again. `last` is
     the `Plan` of the last call of `act`, in planning units; None before the first.
@@ -80,7 +80,7 @@ class MPC(Generic[StateT]):
     #: Of each `act`, or a function of the control step since any problem began.
     iterations: int | Callable[[int], int]
     execute: int = 1  #: Actions to return per call, in [1, horizon − committed].
-    committed: int = 0  #: c, actions executed while a plan is computed; idle is 0, inside `bounds`.
+    committed: int = 0  #: c, actions executed during planning; a no-op is 0, clipped to `bounds`.
     #: Allowed actions, in the environment's units, and how they were normalised.
     bounds: Bounds | None = None
     seed: int | Tensor = 0  #: An integer, or [batch] integers.
@@ -110,7 +110,7 @@ class MPC(Generic[StateT]):
         self.history = integer("history", self.history, 1)
         require(A % self.block == 0, f"block must divide action_dim = {A}, got {self.block}")
         if self.committed and self.method.discrete:
-            raise ValueError("committed must be 0 for choices: no choice is an idle action")
+            raise ValueError("committed must be 0 for choices: no choice is a no-op")
         shape = integer("batch", self.batch, 1), H, A
         start = torch.zeros(shape, dtype=self.dtype, device=self.device)
         self._units = self.bounds or Bounds(-torch.inf, torch.inf)
@@ -201,7 +201,7 @@ class MPC(Generic[StateT]):
     def see(self, observation: Any, executed: Any = None) -> None:
         """Record an observation and the action before it; after each action if `history` > 1.
 
-        A problem that begins while others continue gets its first observation and idle actions.
+        A problem that begins while others continue gets its first observation and no-op actions.
 
         Args:
             observation: the present one: tensor, array, or mapping of them by name, [B, …].

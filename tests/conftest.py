@@ -31,7 +31,7 @@ def _alike() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests that do not say what is true; skip GPU tests aloud where there is no GPU."""
+    """Refuse tests that do not say what is true; skip GPU tests where there is no GPU."""
     mute = {item.nodeid for item in items if not (getattr(item, "obj", None) or item).__doc__}
     if mute:
         raise pytest.UsageError(f"every test needs a one-sentence docstring: {sorted(mute)}")

@@ -80,7 +80,7 @@ def test_a_killed_worker_keeps_the_step(data: Path, tmp_path: Path) -> None:
     os.kill(workers_of(child.pid)[0], signal.SIGKILL)
     said, _ = child.communicate(timeout=60)
     assert child.returncode == 2
-    assert "a process that loads data was ended" in said
+    assert "a process that loads data was killed" in said
     assert "Traceback" not in said
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
@@ -97,7 +97,7 @@ def test_a_worker_says_nothing_of_another_ones_end() -> None:
 
 
 def test_a_signal_to_one_rank_stops_all_of_them() -> None:
-    """Whoever is told, `release` raises on every rank of the same step, and on none before."""
+    """Whichever rank gets the signal, `release` raises on all of them after the same step."""
 
     class Others(Ranks):
         """Two ranks, of which the other was told."""

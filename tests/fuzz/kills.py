@@ -1,4 +1,4 @@
-"""Kills at random moments: the same command goes on, and ends as if nothing had been."""
+"""Kills at random moments: the same command continues, and ends as an undisturbed one."""
 
 from __future__ import annotations
 

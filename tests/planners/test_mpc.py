@@ -270,7 +270,7 @@ def test_a_plan_that_came_too_late_is_left_out(name: str) -> None:
 
 
 def test_an_episode_begins_at_rest_and_searches_inside_the_box() -> None:
-    """Rest is the allowed value nearest to zero; what is free starts in the middle."""
+    """The no-op is the allowed value nearest to zero; the free part starts in the middle."""
     box = Bounds([5.0, -1.0], [10.0, 1.0])
     mpc = MPC(
         ICEM(300, 10), horizon=3, action_dim=2, iterations=30, committed=1, execute=2, bounds=box
@@ -378,7 +378,7 @@ def test_observations_and_the_actions_between_them_are_kept() -> None:
 
 
 def test_what_is_done_before_a_plan_is_there_belongs_to_the_history() -> None:
-    """With one action committed, the first thing done between two frames is rest."""
+    """With one action committed, the first action between two frames is the no-op."""
     mpc = controller("CEM")
     first, second, _ = drive(mpc, range(3))
     assert mpc.executed is not None
@@ -388,7 +388,7 @@ def test_what_is_done_before_a_plan_is_there_belongs_to_the_history() -> None:
 
 
 def test_a_problem_that_begins_anew_has_stood_still() -> None:
-    """After a reset its window holds the first frame and rest; the others keep theirs."""
+    """After a reset its window holds the first frame and no-ops; the others keep theirs."""
     np = pytest.importorskip("numpy")
     mpc = MPC(CEM(16, 4), horizon=3, action_dim=1, iterations=2, history=3, batch=2)
     buffer = np.zeros((2, 1))

@@ -91,7 +91,7 @@ def test_no_pair_depends_on_its_neighbours(size: int) -> None:
 
 
 def test_a_result_names_the_policy_and_counts_no_rollouts() -> None:
-    """It is measured like a planner, beside the same floors, and refused by the same rules."""
+    """It is measured like a planner, beside the same baselines, and refused by the same rules."""
     walks = collect(WORLD, 10, 20, seed=2)
     manifest = make_manifest(
         WORLD, list(walks.states), ["a"] * 10, num=6, offset=4, budget=7, seed=0, source="walks"
@@ -110,7 +110,7 @@ def test_a_result_names_the_policy_and_counts_no_rollouts() -> None:
     seen = run._replace(trained_on=frozenset("a"))
     with pytest.raises(ValueError, match=r"trained on 1 of the \d episodes"):
         evaluate(seen, manifest, TrialSettings())
-    with pytest.raises(ValueError, match="which plans nothing: leave out --planner"):
+    with pytest.raises(ValueError, match="which does not plan: leave out --planner"):
         evaluate(run, manifest, TrialSettings(samples=5, elites=2))
 
 

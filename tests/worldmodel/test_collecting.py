@@ -165,9 +165,9 @@ def test_states_alone_are_the_states_of_the_pictures(
     assert read_origin(copy).items() > read_origin(states).items()
     sheet = tmp_path / "sheet.png"
     assert data("inspect", states, "--sheet", sheet) == 0
-    assert "none, states alone" in capsys.readouterr().out
+    assert "none, only states" in capsys.readouterr().out
     assert not sheet.exists()
-    with pytest.raises(ValueError, match=r"--size resizes pictures, .*states\.h5 holds none"):
+    with pytest.raises(ValueError, match=r"--size resizes pictures, .*states\.h5 has none"):
         data("convert", states, tmp_path / "b.h5", "--size", 8)
     with pytest.raises(ValueError, match="every episode must have the columns"):
         collect(states, 6, "--resume")
@@ -234,7 +234,7 @@ def test_the_file_of_a_killed_writer_is_continued(
     assert done.returncode == -signal.SIGKILL
     assert killed.exists()
     collect(killed, 40, "--resume")
-    said = "left by a killed writer: its 7 whole episodes are copied" in capsys.readouterr().out
+    said = "is from a killed writer: its 7 complete episodes are copied" in capsys.readouterr().out
     assert said == (kept == 7)
     assert same(whole, killed)
     assert {p.name for p in tmp_path.iterdir()} == {"whole.h5", "killed.h5"}

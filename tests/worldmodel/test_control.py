@@ -235,11 +235,11 @@ def test_a_world_without_an_expert_has_no_rate_of_it(
 def test_the_command_leaves_all_that_is_promised(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every figure, floor, record and fingerprint is written, and a table printed."""
+    """Every figure, baseline, record and fingerprint is written, and a table printed."""
     out = tmp_path / "out"
     assert main(words_of(folder, out, "--batch-size", "3")) == 0
     text = capsys.readouterr().out
-    for part in ("cem", "random actions", "no action", "scripted expert", "95 % interval"):
+    for part in ("cem", "random actions", "no-op", "scripted expert", "95 % interval"):
         assert part in text
     result = read_result(out)
     assert len(result.outcomes) == result.pairs == 8
@@ -341,7 +341,7 @@ def test_a_world_of_ones_own_runs_when_the_command_names_it(
     assert read_manifest("m.json").env == name
     save(tmp_path / "run", world=name)
     words = words_of(tmp_path, tmp_path / "out")
-    assert f"which is no world of ours: add --env {name}" in refused(capsys, *words)
+    assert f"which is not a built-in world: add --env {name}" in refused(capsys, *words)
     assert main([*words, "--env", name, "--films", "1"]) == 0
     assert read_result(tmp_path / "out").env == name
 
@@ -367,7 +367,7 @@ def test_training_episodes_are_refused_unless_history_asks(run: Run, manifest: M
     result = evaluate(seen, manifest, tiny(protocol="historical"))
     assert result.protocol == "historical"
     label = label_of(result)
-    assert "fewer than its 50 pairs; not drawn by it: pairs that were solved" in label
+    assert "than the protocol’s 50 pairs; not drawn by this protocol: pairs solved" in label
     old = manifest.model_copy(update={"protocol": "historical"})
     with pytest.raises(ValueError, match="drawn by the historical protocol"):
         evaluate(run, old, tiny())
@@ -386,7 +386,7 @@ def test_the_historical_label_names_where_the_planner_departs(run: Run, manifest
     label = label_of(evaluate(run, task, tiny(protocol="historical")))
     for part in (
         "samples 6, not 300", "iterations 2, not 30", "elites 3, not 30", "horizon 2, not 5",
-        "execute 1, not 5", "cost nearest, not last", "a block holds one action",
+        "execute 1, not 5", "cost nearest, not last", "one action is held for a block",
     ):  # fmt: skip
         assert part in label
     assert "dtype" not in label
@@ -401,10 +401,11 @@ def test_the_historical_label_names_where_the_planner_departs(run: Run, manifest
         update={"offset": 25, "budget": 50, "manifest_protocol": "historical"}
     )
     assert label_of(steps) == (
-        "  HISTORICAL PROTOCOL: for comparison with published tables only; fewer than its 50 pairs"
+        "  HISTORICAL PROTOCOL: for comparison with published tables only; fewer than the "
+        "protocol’s 50 pairs"
     )
-    assert "6 steps to the goal and 3 allowed, not 25 and 50" in label_of(result)
-    assert "nothing was planned" in label_of(
+    assert "6 steps to the goal and a budget of 3, not 25 and 50" in label_of(result)
+    assert "the policy does not plan" in label_of(
         evaluate(RandomPolicy(), manifest, tiny(protocol="historical"))
     )
 
@@ -469,7 +470,7 @@ def test_a_manifest_of_a_data_set_leaves_out_what_a_run_was_trained_on(
     [
         (["--env", "reacher"], "reacher needs"),
         (["--env", "mars"], "mars needs --data"),
-        (["--env", "two-room", "--state", "x"], "unseen-by and state go with --data"),
+        (["--env", "two-room", "--state", "x"], "unseen-by and state need --data"),
         (["--env", "two-room", "--pairs", "3", "--data", "no.h5"], "there is no data set at no.h5"),
         (["--env", "two-room", "--offset", "999999999"], "--offset must be at most 10000 on fresh"),
         (["--env", "two-room", "--pairs", "999999999"], "num (--pairs) must be at most the"),

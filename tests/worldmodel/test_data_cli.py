@@ -53,7 +53,7 @@ def test_collect_writes_what_the_world_shows(walks: Path) -> None:
 
 
 def test_walkers_bump_into_the_wall_if_asked(tmp_path: Path) -> None:
-    """`--bump` is the expert's own; a probability outside 0…1 is refused."""
+    """`--bump` is the expert's `bump`; a probability outside 0…1 is refused."""
     out = tmp_path / "walks.h5"
     options = ("--episodes", 2, "--length", 10, "--size", 16, "--seed", 3)
     worldmodel_data("collect", *options, "--bump", 0.5, "--out", out)

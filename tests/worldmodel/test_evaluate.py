@@ -122,7 +122,7 @@ def test_blocks_are_cut_at_the_budget(block: int) -> None:
 
 
 def test_random_actions_fill_the_box_and_belong_to_their_pair() -> None:
-    """Uniform on [−1, 1]²; a pair's actions follow from its own seed, beside whomever it stands."""
+    """Uniform on [−1, 1]²; a pair's actions depend on its own seed alone."""
     seeds = np.arange(5000)
     drawn = acts(RandomPolicy(), seeds)
     assert drawn.shape == (5000, 1, 2)
@@ -134,7 +134,7 @@ def test_random_actions_fill_the_box_and_belong_to_their_pair() -> None:
 
 
 def test_doing_nothing_stays_and_the_expert_arrives() -> None:
-    """The idle policy leaves every state as it is; the expert solves every pair."""
+    """The no-op policy leaves every state as it is; the expert solves every pair."""
     pairs = make_pairs(WORLD, list(collect(WORLD, 8, 40, seed=1).states), 20, offset=25, seed=2)
     idle = attempt(WORLD, pairs, IdlePolicy(), budget=5)
     assert (idle.paths == idle.paths[:, :1]).all()

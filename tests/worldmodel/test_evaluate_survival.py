@@ -115,7 +115,7 @@ def test_a_kill_at_any_pair_loses_that_pair_alone(
             file.write(whole[lines][: int(torn)])
     tried = counted(monkeypatch)
     assert main(words_of(folder, out)) == 0
-    # A line for the mark; then 8 pairs, twice planned and by chance, once idle and by the expert.
+    # A line for the mark; then 8 pairs, twice planned and random, once no-op and expert.
     assert sum(tried) == 48 - max(0, lines - 1)
     assert found(out) == found(folder / "whole")
     again = (out / "outcomes-0.jsonl").read_bytes().splitlines()
@@ -253,7 +253,7 @@ def test_foreign_outcomes_are_one_line(
     lines[place] = line + b"\n"
     (out / "outcomes-0.jsonl").write_bytes(b"".join(lines))
     told = refused(capsys, *words_of(folder, out))
-    assert f"{out / 'outcomes-0.jsonl'} is damaged, take it away" in told
+    assert f"{out / 'outcomes-0.jsonl'} is damaged, remove it" in told
 
 
 def test_outcomes_are_never_written_through_a_link(

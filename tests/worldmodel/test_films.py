@@ -1,4 +1,4 @@
-"""Attempts in motion: films tell the story of the evaluation again, with what each plan expects."""
+"""Videos repeat the attempts of the evaluation, and show what each plan expects."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_film_shows_the_attempts_that_were_evaluated(
 def test_a_policy_that_plans_nothing_expects_nothing(
     tried: tuple[Manifest, PlannerPolicy, Outcome],
 ) -> None:
-    """Random walkers walk the same way again, and no third picture stands beside them."""
+    """Random walks are repeated as they were, and the video has no third picture."""
     manifest, chosen = tried[0], np.asarray([0, 5])
     outcome = attempt(WORLD, manifest, RandomPolicy(), budget=7, seeds=manifest.seeds_of(0))
     film = film_of(WORLD, manifest, RandomPolicy(), chosen)

@@ -101,7 +101,7 @@ def test_what_lies_there_is_not_touched(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
-    """Its name appears at the end of the block; an error leaves neither it nor a piece of it."""
+    """The file appears at the end of the block; after an error nothing of it is left."""
     path = tmp_path / "out.h5"
     with whole_file(path) as partial:
         partial.write_text("all", encoding="utf-8")

@@ -225,7 +225,7 @@ def test_a_closed_file_can_be_appended_to(
 def test_an_interrupted_episode_leaves_no_hole(
     tmp_path: Path, counter_walks: Walks, monkeypatch: pytest.MonkeyPatch, put: int, resized: bool
 ) -> None:
-    """Wherever Ctrl-C falls between two writes, who appends leaves the rows of one go."""
+    """After Ctrl-C between any two writes, appending gives the rows of an uninterrupted run."""
     walks, at, real = counter_walks(LENGTHS), put + 5, HDF5Writer._put
     write(tmp_path / "whole.h5", walks)
 

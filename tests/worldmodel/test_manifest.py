@@ -114,16 +114,16 @@ def test_what_is_no_manifest_is_named(tmp_path: Path) -> None:
         ("budget", "50", "budget must be a valid integer"),
         ("seed", -1, "seed must be"),
         ("protocol", "none", "protocol must be 'held-out', 'strict'"),
-        ("starts", [[1.0, 2.0]] * 19, "must be of the same pairs"),
-        ("starts", [[1.0]] * 20, "must be of the same pairs"),
+        ("starts", [[1.0, 2.0]] * 19, "must have one entry per pair"),
+        ("starts", [[1.0]] * 20, "must have one entry per pair"),
         ("starts", [[1.0, 2.0]] * 19 + [[1.0]], "must be rows of finite numbers"),
         ("goals", [[1.0, 1e999]] * 20, "must be rows of finite numbers"),
         ("goals", {"x": 1}, "must be rows of finite numbers"),
-        ("episodes", [99] * 20, "must count into source_episodes"),
-        ("seeds", [-1] * 20, "(must be whole numbers|nothing be negative)"),
-        ("seeds", [0.5] * 20, "(must be whole numbers|nothing be negative)"),
+        ("episodes", [99] * 20, "must index source_episodes"),
+        ("seeds", [-1] * 20, "(must be whole numbers|nothing may be negative)"),
+        ("seeds", [0.5] * 20, "(must be whole numbers|nothing may be negative)"),
         ("versions", {"numpy": 2}, "versions.numpy must be"),
-        ("more", 1, "more is an entry too many"),
+        ("more", 1, "more is an unknown entry"),
     ):
         content = good | {entry: value}
         del content["sha256"]
@@ -210,7 +210,7 @@ def test_a_budget_shorter_than_the_way_is_remarked_upon(
     for budget, shorter in (("5", True), ("6", False)):
         out = str(tmp_path / f"{budget}.json")
         assert main(["manifest", *words, "--budget", budget, "--out", out]) == 0
-        told = "the budget is shorter than the 6 steps of the episode" in capsys.readouterr().out
+        told = "shorter than the 6 steps from start to goal" in capsys.readouterr().out
         assert told == shorter
 
 
@@ -234,7 +234,7 @@ def test_too_few_episodes_are_remarked_upon(
     words = ["manifest", "--env", "two-room", "--data", str(tmp_path / "walks.h5"), "--offset", "6"]
     for pairs, shared in (("4", False), ("5", True)):
         assert main([*words, "--pairs", pairs, "--out", str(tmp_path / f"{pairs}.json")]) == 0
-        assert ("fewer than the pairs: some share one" in capsys.readouterr().out) == shared
+        assert ("some pairs share an episode" in capsys.readouterr().out) == shared
 
 
 def test_a_protocol_sets_offset_and_budget_unless_told(tmp_path: Path) -> None:

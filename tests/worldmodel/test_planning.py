@@ -1,4 +1,4 @@
-"""Planning as a policy: inside the box, repeatable, and blind to who stands beside."""
+"""Planning as a policy: inside the box, repeatable, and independent of other pairs."""
 
 from __future__ import annotations
 

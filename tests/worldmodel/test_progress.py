@@ -1,4 +1,4 @@
-"""Progress: quiet lines where nobody watches, a bar where somebody does."""
+"""Progress: plain lines in a file or pipe, a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_say_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_quiet_one_counts_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of several processes one speaks."""
+    """A quiet counter, on all ranks but the first, prints nothing."""
     with Progress("evaluate", 3, quiet=True) as bar:
         bar.update(3)
     assert bar.done == 3

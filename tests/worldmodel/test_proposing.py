@@ -288,7 +288,7 @@ def rooms(num: int = 24) -> Pairs:
 
 
 def test_a_policy_that_is_right_stays_right_when_it_is_checked() -> None:
-    """Alone it ends at every goal; so it does picked, and refined as often as one likes."""
+    """Alone it ends at every goal; so it does when its plans are picked or refined."""
     pairs, ends = rooms(), {}
     for name, words in {
         "alone": {"check": 0.0}, "picked": {"iterations": 1},
@@ -302,7 +302,7 @@ def test_a_policy_that_is_right_stays_right_when_it_is_checked() -> None:
 
 
 def test_rest_lies_in_a_box_without_zero() -> None:
-    """Where zero is no action, the plan of rest is the nearest that the box allows."""
+    """If zero is out of bounds, the no-op plan holds the nearest allowed action."""
     guide = right(PlannerSettings(planner="proposals")).guide
     assert guide is not None
     guide = guide._replace(bounds=Bounds(0.25, 0.5, mean=[0.0, 0.4], std=[1.0, 0.1]))
@@ -324,7 +324,7 @@ def test_a_policy_in_other_units_is_refused() -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--weight", "0.1"], "weight decides nothing with objective proposals"),
+        (["--weight", "0.1"], "weight has no effect with objective proposals"),
         (["recipe.mode=2"], "recipe has no 'mode'; it has chunk, modes"),
         (["recipe.modes=x"], "recipe.modes must be like 1, got 'x'"),
         (["recipe.chunk=40"], "T > chunk = 40"),
@@ -349,7 +349,7 @@ def test_what_does_not_fit_is_named(
     assert main(["train", "--objective", "proposals", "--data", str(data), "--out", str(out)]) == 2
     assert "needs --init-from" in capsys.readouterr().err
     assert main(["train", "--data", str(data), "--out", str(out), "recipe.modes=2"]) == 2
-    assert "recipe is of objective proposals" in capsys.readouterr().err
+    assert "recipe needs objective proposals" in capsys.readouterr().err
     assert evaluate(run, manifest, out) == 2
     assert "worldmodel train --objective proposals --init-from" in capsys.readouterr().err
     assert learn(run, data, tmp_path / "policy", "--learner", "policy") == 0
@@ -360,7 +360,7 @@ def test_what_does_not_fit_is_named(
     assert evaluate(learned, manifest, out, "--cloned", str(run)) == 2
     assert "cloned must be a run of --objective gcbc" in capsys.readouterr().err
     assert evaluate(learned, manifest, out, "--check", "0", "--distance", "1") == 2
-    assert "check 0 takes no distance" in capsys.readouterr().err
+    assert "check 0 imagines nothing" in capsys.readouterr().err
     words = ["--manifest", str(manifest), "--out", str(out), "--subgoals", "graph"]
     assert main(["evaluate", str(learned), *words]) == 2
     assert "subgoals is a setting of proposals, got it with planner cem" in capsys.readouterr().err

@@ -299,7 +299,7 @@ def test_a_released_folder_is_opened_like_a_run(tmp_path: Path, state: dict[str,
         with HDF5Writer(tmp_path / f"{dims}.h5") as writer:
             frames = torch.zeros(4, 3, 8, 8, dtype=torch.uint8).numpy()
             writer.write(frames, actions[:, :1].repeat(dims, axis=1), None)
-    with pytest.raises(ValueError, match="name the data set it learned from with --data"):
+    with pytest.raises(ValueError, match="name its training data with --data"):
         open_run(folder)
     with pytest.raises(ValueError, match=f"width divides {width}, got {width + 1}"):
         open_run(folder, data=str(tmp_path / f"{width + 1}.h5"))

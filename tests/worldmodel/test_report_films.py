@@ -1,4 +1,4 @@
-"""Films play to their end, stop where they arrive, and show how near is near enough."""
+"""Videos play to their end, stop at the goal, and show the goal's tolerance."""
 
 from __future__ import annotations
 

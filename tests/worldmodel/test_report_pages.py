@@ -241,13 +241,13 @@ def test_a_phone_shows_every_page_whole(name: str, tmp_path: Path) -> None:
 
 
 def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> None:
-    """A square a pair by what became of it, a row a policy, the historical label and its limits."""
+    """A square per pair with its outcome, a row per policy, the historical label and its limits."""
     page = pages("name")["evaluate"]
     assert [page.count(f'<i class="{kind}"') for kind in ("end", "once", "never")] == [1, 1, 2]
     assert page.count("<td>random actions</td>") == 1
     assert "there is none" in page
     assert "the first 4 of 8 pairs" in page
-    assert "not drawn by it" in page
+    assert "not drawn by this protocol" in page
     assert "Middle: the goal" in page
     cloned = result("name") | {"protocol": "held-out", "manifest_protocol": "held-out"}
     cloned["fingerprint"] = cloned["fingerprint"] | {"planner": "GCBCPolicy"}
@@ -273,7 +273,7 @@ def test_a_study_of_some_parts_has_their_sections_alone() -> None:
 def test_an_unfinished_search_has_a_page() -> None:
     """Without a result there is no λ to tell, without a trial no chart."""
     tune = tuned("name")
-    assert "do not change sides once" in render("tune.html", tune=tune)
+    assert "change sides more than once" in render("tune.html", tune=tune)
     del tune["result"]
     assert "not finished" in render("tune.html", tune=tune)
     assert "<svg" not in render("tune.html", tune=tune | {"trials": []})
@@ -324,7 +324,7 @@ def test_a_terminal_is_told_the_same_figures() -> None:
     lines = said("evaluate", result=result("name"))
     assert "  HISTORICAL PROTOCOL: for comparison with published tables only; " in lines[1]
     assert "  random actions                50.0 %   25.0 % – 75.0 %         25.0 %" in lines
-    assert "  note: the manifest was made with name 1, this is name name" in lines
+    assert "  note: the manifest was made with name 1, this evaluation has name name" in lines
     assert "  steps to the goal       never reached" in lines
     assert lines[-1] == "  look at there/index.html; all figures are in there/result.json"
     lines = said("compare", found=compared("name"), names=("one", "two"))
@@ -337,7 +337,7 @@ def test_a_terminal_is_told_the_same_figures() -> None:
     assert said("demo", report={k: v for k, v in demo("name").items() if k != "ablation"})
     lines = said("study", report=study("name"))
     assert "  note: name" in lines
-    assert "  name         R²  line 0.5 (0.25 to 0.75)   network 0.5 (0.25 to 0.75)" in lines
+    assert "  name         R²  linear 0.5 (0.25 to 0.75)   MLP 0.5 (0.25 to 0.75)" in lines
     assert "  other: not measured, name" in lines
     assert all("\n" not in line for line in lines)
 

@@ -90,7 +90,7 @@ def test_strict_asks_for_its_own_distance_and_counts_the_end() -> None:
 
 
 def test_what_is_told_beside_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Idleness is smooth and makes no progress; another rule of the world has its own rate."""
+    """The no-op policy is smooth and makes no progress; another rule has its own rate."""
     monkeypatch.setitem(RULES["two-room"], "published", Rule("never", lambda s, g: s[..., 0] < -1))
     task = make_manifest(WORLD, WALKS, NAMES, num=12, offset=25, budget=50, seed=0, source="")
     idle = evaluate(IdlePolicy(), task, TrialSettings())

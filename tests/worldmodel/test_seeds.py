@@ -1,4 +1,4 @@
-"""Truths of seeds and other integers, at every door that takes one."""
+"""Truths of seeds and other integers, in every function that takes one."""
 
 from __future__ import annotations
 

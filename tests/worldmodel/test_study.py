@@ -148,10 +148,10 @@ def test_only_episodes_new_to_the_run_are_used(tmp_path: Path) -> None:
                trained_on=digests[:6])  # fmt: skip
     report = run_study(tmp_path / "run", tmp_path / "out", steps=1)
     assert report["data"]["fit_episodes"] + report["data"]["test_episodes"] == 4
-    assert "6 episodes of the file were trained on: left out." in report["notes"]
+    assert "6 training episodes of the run are left out." in report["notes"]
     assert any("Only 4 unseen episodes" in note for note in report["notes"])
     save_small(tmp_path / "all", world=None, data=str(tmp_path / "walks.h5"), trained_on=digests)
-    with pytest.raises(ValueError, match=r"all 10 episodes of .* were trained on"):
+    with pytest.raises(ValueError, match=r"was trained on all 10 episodes of .*: give others"):
         run_study(tmp_path / "all", tmp_path / "none")
 
 
@@ -163,7 +163,7 @@ def test_one_episode_without_states_still_gives_a_study(tmp_path: Path) -> None:
     report = run_study(tmp_path / "run", tmp_path / "out", data=str(tmp_path / "one.h5"), steps=1)
     missing = {n: p["unavailable"] for n, p in report["parts"].items() if "unavailable" in p}
     assert set(missing) == {"probes", "actions", "violations", "spread", "pictures"}
-    assert "got one in all" in missing["probes"]
+    assert "got one episode" in missing["probes"]
     assert report["parts"]["foresight"]["model"][0]["n"] == 1
     assert report["parts"]["foresight"]["model"][0]["low"] is None
     page = (tmp_path / "out" / "study.html").read_text()
@@ -225,7 +225,7 @@ def test_a_model_of_nan_is_refused(tmp_path: Path) -> None:
 def test_a_world_that_cannot_be_collected_from_asks_for_data(tmp_path: Path) -> None:
     """A run of another world without a file says what to give."""
     save_small(tmp_path / "run", world="push-t")
-    with pytest.raises(ValueError, match=r"'push-t', which study cannot collect from.*--data"):
+    with pytest.raises(ValueError, match=r"cannot collect episodes of the world 'push-t'.*--data"):
         run_study(tmp_path / "run", tmp_path / "out")
 
 
@@ -248,7 +248,7 @@ def test_a_run_that_knows_every_fresh_episode_is_told_so(tmp_path: Path) -> None
     seen = [action_digest(raw.numpy()) for part in (walks.fit, walks.test) for raw in part.raw]
     save_small(tmp_path / "run", trained_on=seen)
     (tmp_path / "out").mkdir()
-    with pytest.raises(ValueError, match="all 4 episodes of two-room were trained on"):
+    with pytest.raises(ValueError, match="was trained on all 4 episodes of two-room"):
         run_study(tmp_path / "run", tmp_path / "out", episodes=2)
     assert (tmp_path / "out").is_dir()
 
@@ -291,7 +291,7 @@ def test_a_study_is_not_written_over(
         strange.mkdir()
         (strange / name).write_text("[1]")
         assert main(["study", str(studied), "--out", str(strange), *words, "--force"]) == 2
-        assert "is no study of ours" in capsys.readouterr().err
+        assert "is not a study" in capsys.readouterr().err
         assert (strange / name).read_text() == "[1]"
 
 

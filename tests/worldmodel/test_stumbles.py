@@ -350,7 +350,7 @@ def test_states_that_are_missing_are_counted_left_out_and_told(
     words = f"--env two-room --data {path} --pairs 20 --offset 10 --out".split()
     assert run("manifest", *words, tmp_path / "m.json") == 0
     said = "".join(capsys.readouterr())
-    assert "1 episodes have states that are NaN or infinite: left out" in said
+    assert "1 episodes are left out: their states hold NaN or infinity" in said
     assert "5 of 6 episodes" in said
     assert run("data", "render", path, tmp_path / "big.h5", "--size", 64) == 2
     assert "those of episode 1 are not" in capsys.readouterr().err
@@ -372,14 +372,14 @@ def test_a_study_leaves_unknown_states_out_and_says_so(tmp_path: Path) -> None:
     states[35, 1] = np.nan
     some = store(tmp_path / "some.h5", [30] * 9, state=states, action=action)
     given = gather_material(found, str(some), 10, 0)
-    assert "1 episodes have states that are NaN or infinite: left out." in given.notes
+    assert "1 episodes hold NaN or infinite states; these episodes are left out." in given.notes
     assert given.fit is not None
     assert all(bool(s.states.isfinite().all()) for s in (given.fit, given.test))  # type: ignore[union-attr]
     assert len(given.fit.z) + len(given.test.z) == 8
     states[::30] = np.nan
     none = store(tmp_path / "none.h5", [30] * 9, state=states, action=action)
     given = gather_material(found, str(none), 10, 0)
-    assert "9 episodes have states that are NaN or infinite: states are left out." in given.notes
+    assert "9 episodes hold NaN or infinite states; all states are left out." in given.notes
     assert given.test.states is None
 
 
@@ -445,7 +445,7 @@ def test_a_controller_of_a_held_control_never_moves_it() -> None:
 
 
 def test_arrays_are_taken_wherever_a_tensor_is() -> None:
-    """NumPy's arrays, doubles among them, mean the same tensors at every door of the model."""
+    """NumPy's arrays, doubles among them, mean the same tensors in every function of the model."""
     model, rng = presets.small(2, image_size=16).eval(), np.random.default_rng(0)
     frames = rng.integers(0, 256, (2, 3, 3, 16, 16), np.uint8)
     actions, plans = rng.normal(size=(2, 3, 2)), rng.normal(size=(2, 5, 3, 2))

@@ -12,7 +12,7 @@ from worldmodel.subgoals import Graph, warn_beyond
 
 
 def around_a_wall(a: Tensor, b: Tensor) -> Tensor:
-    """Blocks as the crow flies, as log(1 + blocks): it knows no wall, but one is never crossed.
+    """Blocks of the straight line, as log(1 + blocks): it ignores walls, but one is never crossed.
 
     The wall is x = 0 below height 4; where a straight line of less than three blocks crosses it,
     the distance is far. Longer ones are as wrong as those that are learned.
@@ -39,7 +39,7 @@ def walk(graph: Graph, start: Tensor, goal: Tensor, steps: int) -> list[Tensor]:
 
 
 def test_ways_are_sums_of_short_edges_around_the_wall() -> None:
-    """To the other side it is 8 blocks through the gap, not the 2 of the crow."""
+    """To the other side it is 8 blocks through the gap, not the 2 of a straight line."""
     graph = Graph.of(field(), around_a_wall, num=54, edge=2.5)
     at = [
         int((graph.landmarks - torch.tensor(p)).norm(dim=-1).argmin())
@@ -50,7 +50,7 @@ def test_ways_are_sums_of_short_edges_around_the_wall() -> None:
 
 
 def test_subgoals_lead_around_the_wall() -> None:
-    """Who follows them arrives, and crosses the wall where its gap is; straight on nobody would."""
+    """A walk to each in turn arrives through the gap in the wall; a straight one would not."""
     graph = Graph.of(field(), around_a_wall, num=54, edge=2.5)
     start, goal = torch.tensor([[-2.5, 0.0], [3.5, 5.0]]), torch.tensor([[2.5, 0.0], [2.5, 5.0]])
     path = walk(graph, start, goal, 16)

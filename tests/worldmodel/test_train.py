@@ -252,7 +252,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         training.restore(path)
     training.save(path)
     other = Training(make_model(), make_windows(), told(steps=6, batch_size=8, num_proj=8))
-    with pytest.raises(ValueError, match=r"keep its settings.*learning_rate 0\.001 → 5e-05"):
+    with pytest.raises(ValueError, match=r"keep the settings in.*learning_rate 0\.001 → 5e-05"):
         other.restore(path)
     with pytest.raises(ValueError, match=r"state\.safetensors is of another model"):
         Training(make_model(dim=12), make_windows(), RECIPE).restore(path)

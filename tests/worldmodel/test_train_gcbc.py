@@ -60,7 +60,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_folder_holds_the_policy_and_how_it_was_trained(run: Path) -> None:
-    """Windows of six frames, so that goals lie up to five blocks away; no term but the error."""
+    """Windows have six frames, so goals are up to five blocks away; the loss is the error alone."""
     opened = open_run(run)
     assert isinstance(opened.model, GCBC)
     assert (opened.objective, opened.world, opened.frameskip) == ("gcbc", "two-room", 2)
@@ -77,7 +77,7 @@ def test_the_folder_holds_the_policy_and_how_it_was_trained(run: Path) -> None:
 def test_it_is_evaluated_like_a_planner(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One manifest, one command; what it is shows in the result, in any batch the same."""
+    """The same command evaluates it; the result names it, and is the same in any batch."""
     pairs = tmp_path / "pairs.json"
     wanted = ["--env", "two-room", "--pairs", "8", "--offset", "4", "--budget", "8"]
     assert main(["manifest", *wanted, "--out", str(pairs)]) == 0
@@ -171,7 +171,7 @@ def test_nothing_is_planned_or_studied_with_it(
     assert main(["manifest", "--env", "two-room", "--pairs", "4", "--out", str(pairs)]) == 0
     words = ["evaluate", str(run), "--manifest", str(pairs), "--out", str(tmp_path / "x")]
     assert main([*words, "--planner", "icem"]) == 2
-    assert "plans nothing: leave out --planner and its settings" in capsys.readouterr().err
+    assert "does not plan: leave out --planner and its settings" in capsys.readouterr().err
     assert main(["study", str(run), "--out", str(tmp_path / "y")]) == 2
     assert "RUN must hold a world model" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

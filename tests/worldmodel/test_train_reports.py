@@ -118,7 +118,7 @@ def test_a_continued_table_has_no_row_twice(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_stretch_counts_on(tmp_path: Path) -> None:
-    """Stopped in the middle of a row and continued, the table is that of one go, alarm included."""
+    """Stopped inside a row and continued, the table is that of one run, alarm included."""
     whole = make_training(steps=7)
     with Reports(whole, tmp_path / "whole", every=3) as reports:
         followed(whole, reports)
@@ -222,7 +222,7 @@ def test_the_alarm_rings_without_sigreg_and_only_then(
         assert said.count("COLLAPSE") == rings == reports.alarm.count
         if rings:
             assert "standard deviation 0.0" in said
-            assert "weight is 0: nothing keeps embeddings apart; set weight=" in said
+            assert "weight is 0, so nothing prevents collapse; set weight=" in said
 
 
 def test_every_kind_of_collapse_is_told_and_told_once() -> None:

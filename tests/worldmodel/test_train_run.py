@@ -115,7 +115,7 @@ def test_frames_drawn_while_training_train_the_same_model(
         file.copy("action", alone, name="torque")
         alone.attrs["world"] = "two-room"
     given = settings(states, out, report_every=1, held_out=0.25, action="torque")
-    with pytest.raises(ValueError, match="holds states and no pictures: --render SIDE draws them"):
+    with pytest.raises(ValueError, match="states and no pictures: draw them by train --render"):
         train(given)
     drawn = given.model_copy(update={"render": 16, "workers": workers, "steps": 2})
     train(drawn)
@@ -190,7 +190,7 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
         ),
         (
             ["batch_size=1"],
-            "batch_size must be at least 2 for each process, all alike, got 1 for 1",
+            "batch_size must be at least 2 per process, and divisible by them, got 1 for 1",
         ),
         (["batch_size=9999"], "batch_size must be between 1 and the"),
         (

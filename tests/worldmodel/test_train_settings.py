@@ -121,7 +121,7 @@ def test_paths_are_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest.M
         ("preset=big", "--preset must be 'small', 'lewm' or 'mlp', got \"big\""),
         ("seed=9223372036854775808", "--seed must be less than 9223372036854775808, got"),
         ("wandb=maybe", '--wandb must be a valid boolean, got "maybe"'),
-        ("colour=red", "there is no setting 'colour'; known are action, batch_size"),
+        ("colour=red", "there is no setting 'colour'; the settings are action, batch_size"),
         ("decoder.dim=3", "settings must be key=value, or part.key=value with part one of encoder"),
         ("model=3", "--model must be a valid dictionary"),
     ],

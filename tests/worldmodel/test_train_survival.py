@@ -1,4 +1,4 @@
-"""Whatever ends a run, what is left can be read and goes on to the same end."""
+"""After any end of a run its files can be read, and --resume leads to the same end."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Interrupted behind step 3, where no checkpoint is due; the rest costs one step."""
+    """Interrupted after step 3, where no checkpoint is due; the resumed run takes one step."""
     out, config = tmp_path / "run", tmp_path / "config.json"
     config.write_text(settings(data).model_dump_json(), encoding="utf-8")
     stop_at(3, KeyboardInterrupt(), monkeypatch)
@@ -130,7 +130,7 @@ def test_worker_processes_decide_no_bit(data: Path, whole: Path, tmp_path: Path)
 def test_a_damaged_checkpoint_is_stepped_over(
     data: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One flipped bit: the run says so, goes on from the one before, and ends the same."""
+    """One flipped bit: the run says so, continues from the checkpoint before, and ends the same."""
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     (out / "report.json").unlink()
@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_is_stepped_over(
     run(settings(data, out, resume=True))
     said = capsys.readouterr().out
     assert f"{newest} is damaged: its values do not match their digest" in said
-    assert f"continued from the one before, {older.name}" in said
+    assert f"training continues from {older.name}" in said
     assert "resumed at step 2 of 4" in said
     assert weights(out) == weights(whole)
     newest.write_bytes(b"")
@@ -286,7 +286,7 @@ def test_a_resumed_run_keeps_its_settings_and_its_data(
     with HDF5Writer(other) as writer:
         for states, actions in zip(walks.states, walks.actions, strict=True):
             writer.write(world.render(states), actions, states)
-    with pytest.raises(ValueError, match="must train on the same episodes"):
+    with pytest.raises(ValueError, match="must train on the episodes in"):
         run(settings(other, out, resume=True))
     with pytest.raises(FileNotFoundError, match=r"needs a run folder with train\.json"):
         run(settings(data, tmp_path / "nowhere", resume=True))
@@ -361,7 +361,7 @@ def test_parts_of_a_given_time_end_as_the_whole(
     while not (tmp_path / "run" / "report.json").exists():
         again = ["--resume"] if parts else []
         assert main([*words, "--minutes", "1e-9", *again]) == 0
-        assert parts == 4 or "the time is over; continue with" in capsys.readouterr().out
+        assert parts == 4 or "the minutes are over; continue with" in capsys.readouterr().out
         parts += 1
     assert parts == 5
     mine, theirs = (open_run(folder).model.state_dict() for folder in (tmp_path / "run", whole))

@@ -64,7 +64,7 @@ def test_a_step_is_found_as_well_as_a_slope() -> None:
 @pytest.mark.parametrize(("value", "side"), [(-1.0, "above high"), (1.0, "below low")])
 def test_a_root_outside_the_range_is_told_with_its_side(value: float, side: str) -> None:
     """Equal signs at both ends end after two calls, and the error says where to look."""
-    with pytest.raises(ValueError, match=f"what is sought lies {side}"):
+    with pytest.raises(ValueError, match=f"it changes {side}"):
         bisection(lambda _: value, 0.1, 1.0, 5)
 
 

@@ -1,7 +1,8 @@
 """The page of `worldmodel view` in headless Chromium, driven as a visitor would.
 
 Needs playwright, a chromium and onnxruntime-web (from the cache or npm); says so where one is
-missing. VIEW_RUN names a trained run of Two-Room, to save the training.
+missing. Goals are clicked on the page of the shipped Two-Room, whose weights never change; VIEW_RUN
+names another run of it.
 """
 
 from __future__ import annotations
@@ -91,12 +92,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page of the demo's run."""
-    home = tmp_path_factory.mktemp("trained")
-    run = Path(os.environ.get("VIEW_RUN") or home / "demo")
-    if not run.exists():
-        assert main(["demo", "--out", str(run), "--pairs", "20"]) == 0
-    with served(site_of(run, home / "site")) as address:
+    """The page of a trained run."""
+    shipped = Path(__file__).parents[2] / "pretrained" / "two-room"
+    run = Path(os.environ.get("VIEW_RUN") or shipped)
+    with served(site_of(run, tmp_path_factory.mktemp("trained") / "site")) as address:
         yield address
 
 

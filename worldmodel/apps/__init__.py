@@ -1,1 +1,1 @@
-"""The apps: train, evaluate, demo and the command line. Nothing imports this package."""
+"""The commands, such as train, evaluate and demo. No other package imports this one."""

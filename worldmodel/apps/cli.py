@@ -1,4 +1,4 @@
-"""The command line: names of the commands, and what becomes of an error."""
+"""The command line: the table of commands, and how an error is reported."""
 
 import _thread
 import ast
@@ -22,7 +22,7 @@ _REPORT = (
 
 
 class Command(NamedTuple):
-    """One command: its record of `worldmodel.apps.settings`, and the function that takes it."""
+    """One command: its settings record in `worldmodel.apps.settings`, and its function."""
 
     settings: str
     module: str
@@ -49,11 +49,11 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    A mistake of the user's ends in one line and status 2, a bug of ours in one line that says so
-    and status 1; `--debug` shows the traceback of either.
+    A user's mistake prints one line and returns 2. A bug prints one line that says so and returns
+    1. `--debug` shows the traceback of both.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A character that the stream lacks is replaced, rather than ending the command.
+        # A character that the stream cannot encode is replaced; it must not end the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     warnings.formatwarning = lambda message, *_: f"worldmodel: warning: {message}\n"
@@ -84,11 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def kill_is_interrupt() -> Iterator[None]:
-    """SIGTERM, with which Slurm and systemd end a job, means Ctrl-C, unless it has a handler."""
+    """Treat SIGTERM, which Slurm and systemd send to end a job, as Ctrl-C; keep other handlers."""
     main_thread, before = threading.current_thread() is threading.main_thread(), sys.unraisablehook
 
     def again(told: "sys.UnraisableHookArgs") -> None:
-        # Python drops an interrupt that falls into the end of an object: it comes once more.
+        # Python drops an interrupt that a finaliser raises, so it is raised again.
         if isinstance(told.exc_value, KeyboardInterrupt):
             threading.Timer(0.01, _thread.interrupt_main).start()
         else:
@@ -106,17 +106,17 @@ def kill_is_interrupt() -> Iterator[None]:
 
 
 def _overview(words: Sequence[str]) -> int:
-    """The commands, or those of a group, for --help or behind a name that is none of them."""
+    """Print the commands, or those of a group, for --help; complain about any other words."""
     first, known = [*words, ""][0], ", ".join(COMMANDS)
     asked = set(words[1:2]) <= {"-h", "--help"}
     group = {n for n in COMMANDS if first in ("-h", "--help") or n.split()[0] == first}
     if not group or not asked:
         wrong = " ".join(words[:2] if group else words[:1])
-        none = f"there is no command {wrong!r}; known are {known}"
+        none = f"there is no command {wrong!r}; the commands are {known}"
         nameless = not first or first.startswith("-")
         _complain("", f"a command must be given: {known}" if nameless else none)
         return 2
-    # Their docstrings from the source: importing the records takes far longer.
+    # The docstrings come from the source text: importing the records takes far longer.
     source = resources.files(__package__).joinpath("settings.py").read_text(encoding="utf-8")
     kinds = {c.name: c for c in ast.parse(source).body if isinstance(c, ast.ClassDef)}
     told = {n: ast.get_docstring(kinds[COMMANDS[n].settings]) for n in COMMANDS if n in group}
@@ -131,11 +131,11 @@ def _complain(name: str, message: str) -> None:
 
 
 def _is_mistake(error: BaseException) -> bool:
-    """Whether an error tells of the user's words, files or machine, rather than of a bug.
+    """Whether the user's words, files or machine caused an error, and not a bug.
 
-    What the system refuses (files, memory, packages) is no bug of ours; neither is what our own
-    code raises on purpose. A ValueError or TypeError that comes out of a library, or that Python
-    raises in the middle of our code, is one.
+    Errors of the system (files, memory, packages) are mistakes. So are errors that our own code
+    raises on purpose. A ValueError or TypeError that a library raises, or that Python raises in
+    the middle of our code, is a bug.
     """
     trace, refused = error.__traceback__, (OSError, ImportError, MemoryError)
     if isinstance(error, refused) or type(error).__name__ == "OutOfMemoryError":

@@ -1,7 +1,7 @@
-"""`worldmodel demo`: from nothing to an agent that plans in latent space, in minutes.
+"""`worldmodel demo`: train an agent that plans in latent space, in minutes.
 
-Collect episodes of a noisy walker in Two-Room, train a world model on their pixels by the two-term
-loss, study it, plan to goals of unseen episodes, and write down what came of it.
+It collects episodes of a noisy walker in Two-Room, trains a world model on their pixels with the
+two-term loss, studies the model, plans to goals of held-out episodes, and writes a report.
 """
 
 import shlex
@@ -38,7 +38,7 @@ from worldmodel.apps.train.reports import read_table
 from worldmodel.data import Episodes, episode_digests
 from worldmodel.worlds import TwoRoom
 
-# Imagines fewer blocks than the default; chosen by trying several on the demo's own seeds.
+# It imagines fewer blocks than the default planner, and was chosen on the demo's own seeds.
 PLANNER = TrialSettings(planner="icem", horizon=7, iterations=4)
 _SETTINGS, _REPORT = "demo.json", "report.json"
 _WITHOUT = "without-sigreg"  # folder of the ablation
@@ -46,29 +46,29 @@ _PURPOSES = ("train", "held out", "pairs", "random policy", "planner", "probe")
 
 
 class DemoMaterial(NamedTuple):
-    """What a demo learns from and is tried on."""
+    """Training episodes, held-out episodes and pairs of a demo."""
 
     world: TwoRoom  #: at the size the model sees
-    seen: Episodes  #: of training; their walkers bump into the wall now and then
-    unseen: Episodes  #: others, for probes, starts and goals; their walkers never do
+    seen: Episodes  #: for training; with `bump`, their walkers sometimes walk into the wall
+    unseen: Episodes  #: for probes, starts and goals; their walkers never walk into the wall
     manifest: Manifest  #: pairs from the unseen episodes
-    crosses: NDArray[np.bool_]  #: [N], which of them lie across the wall
+    crosses: NDArray[np.bool_]  #: [N], whether start and goal are in different rooms
 
 
 def run(settings: DemoSettings) -> int:
-    """Run the whole pipeline and leave a run folder behind."""
+    """Run the whole pipeline and write a run folder."""
     out, clock, device = settings.out, dict[str, float](), device_of(settings.device)
     try:
         done = (_REPORT, "index.html")
         with begin_folder(out, _SETTINGS, resume=settings.resume, done=done, worth=CHECKPOINTS):
             if settings.resume:
                 check_kept(settings, kept_settings(DemoSettings, "demo", out / _SETTINGS))
-            sizes = f"{settings.episodes} episodes to learn from"
-            with _phase(clock, "collect", f"{sizes}, {settings.held_out} to be tried on"):
+            sizes = f"{settings.episodes} training episodes"
+            with _phase(clock, "collect", f"{sizes}, {settings.held_out} held-out ones"):
                 material = gather(settings)
             write_json(settings.model_dump(mode="json"), out / _SETTINGS)
             trained, figures, points = _learn(settings, material, out, clock)
-            with _phase(clock, "pictures", "curves, map and film"):
+            with _phase(clock, "pictures", "curves, map and video"):
                 shown = _draw(trained, points, material, out)
             manifest, world = material.manifest, material.world
             far = world.distance(manifest.starts, manifest.goals) / world.success_radius
@@ -104,7 +104,7 @@ def run(settings: DemoSettings) -> int:
 
 @contextmanager
 def _phase(seconds: dict[str, float], name: str, about: str) -> Iterator[None]:
-    """Add up the seconds of a block by its name, told as it begins and ends."""
+    """Add up the seconds of a block by its name, and print a line when it begins and ends."""
     say(f"{name}: {about}")
     began = time.perf_counter()
     yield
@@ -114,7 +114,7 @@ def _phase(seconds: dict[str, float], name: str, about: str) -> Iterator[None]:
 
 
 def seed_for(settings: DemoSettings, purpose: str) -> int:
-    """One seed per purpose: no stream is used twice, and no demo shares one with the next."""
+    """A seed per purpose; no two purposes, and no two values of --seed, share one."""
     return (settings.seed * len(_PURPOSES) + _PURPOSES.index(purpose)) % 2**63
 
 
@@ -146,9 +146,9 @@ def gather(settings: DemoSettings) -> DemoMaterial:
 def _learn(
     settings: DemoSettings, material: DemoMaterial, out: Path, clock: dict[str, float]
 ) -> tuple[Run, dict[str, object], Found]:
-    """Train, study and evaluate one model, by the functions of the commands.
+    """Train, study and evaluate one model, with the functions of the commands.
 
-    Returns: its run, what report.json holds of it, and a map of its embeddings.
+    Returns: its run, its entries of report.json, and a map of its embeddings.
     """
     device, world = device_of(settings.device), material.world
     with _phase(clock, "train", f"{settings.steps} steps of {settings.batch_size} windows"):
@@ -163,7 +163,7 @@ def _learn(
         parts = cut(told, *((e, torch.arange(len(e))) for e in (material.seen, material.unseen)))
         train(told, parts, Ranks(device=device))
     run = open_run(out, device)
-    with _phase(clock, "probe", "where the agent is, read from the embedding, and a map of it"):
+    with _phase(clock, "probe", "probes of the position, and a map of the embeddings"):
         seen, unseen = (
             sequences(run, found, torch.arange(min(settings.held_out, len(found))))
             for found in (material.seen, material.unseen)
@@ -174,7 +174,7 @@ def _learn(
         result = evaluate(run, material.manifest, PLANNER, world=world, title="plan")
     probes, losses = studied.parts["probes"], read_table(out / "curves.csv")
     if "unavailable" in vars(probes):
-        raise ValueError(f"held_out must leave episodes enough to probe: {probes.unavailable}")
+        raise ValueError(f"held_out must leave enough episodes to probe: {probes.unavailable}")
     figures = {
         "success_rate": result.success_rate, "success_interval": result.success_interval,
         "same_room_success_rate": _rate(result.reached[~material.crosses]),
@@ -193,8 +193,8 @@ def _learn(
 
 
 def _draw(run: Run, points: Found, material: DemoMaterial, out: Path) -> dict[str, object]:
-    """What the page shows, each of it in a file too."""
-    # Three across the wall, three within a room, the first drawn of each: none is picked.
+    """Draw what the page shows; most of it is also a file."""
+    # The first three pairs across the wall and the first three within a room; none is picked.
     some = [np.flatnonzero(flags)[:3] for flags in (material.crosses, ~material.crosses)]
     policy = policy_of(run, material.world, PLANNER)
     film = film_of(material.world, material.manifest, policy, np.concatenate(some))
@@ -209,5 +209,5 @@ def _draw(run: Run, points: Found, material: DemoMaterial, out: Path) -> dict[st
 
 
 def _rate(flags: NDArray[np.bool_]) -> float | None:
-    """Share of true ones, or None of nothing."""
+    """Share of true flags; None if there are no flags."""
     return round(float(flags.mean()), 4) if len(flags) else None

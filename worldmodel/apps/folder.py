@@ -1,7 +1,7 @@
-"""What a command may write where: one rule for every output, checked before the work begins.
+"""Where a command may write: one rule for every output, checked before the work begins.
 
-An output must be new, or be what the same command wrote itself and may continue. A link, a device
-or an input of the same call is never replaced. One process at a time writes to an output.
+An output is new, or the same command wrote it and may continue it. A command never replaces a
+link, a device or one of its own inputs. Only one process at a time writes to an output.
 """
 
 import json
@@ -20,16 +20,16 @@ _LOCK = ".lock"
 
 
 def write_json(content: object, path: Path) -> None:
-    """Write JSON, whole or not at all; NaN is refused."""
+    """Write JSON, whole or not at all; ValueError for NaN."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text.encode() + b"\n")
 
 
 def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str = "--out") -> None:
-    """Refuse a file that `option` named: one that is there, an input, or in no folder to write."""
+    """Refuse a path that exists, is an input, or is in no writable folder; `option` named it."""
     if path.resolve() in [Path(other).resolve() for other in inputs]:
         raise ValueError(f"{option} must not be a file that the command reads, got {path}")
-    # A broken link exists too.
+    # A broken link counts as existing.
     if path.is_symlink() or path.exists():
         _ensure_free(path.parent / f"{path.name}{_LOCK}", path)
         raise FileExistsError(f"{option} must not exist yet, got {path}: choose another name")
@@ -40,7 +40,7 @@ def check_new_file(path: Path, inputs: Sequence[Path | str] = (), *, option: str
 
 @contextmanager
 def whole_file(path: Path, inputs: Sequence[Path | str] = ()) -> Iterator[Path]:
-    """The name to write to of a new file, which appears whole or not at all behind the block."""
+    """Yield a temporary name to write to; a block that succeeds renames it to `path`."""
     check_new_file(path, inputs)
     with locked(path.with_name(path.name + _LOCK), str(path)):
         partial = path.with_name(f"{path.name}.unfinished")
@@ -56,14 +56,14 @@ def whole_file(path: Path, inputs: Sequence[Path | str] = ()) -> Iterator[Path]:
 def begin_folder(
     out: Path, mark: str, *, resume: bool, done: Sequence[str] = (), worth: str | None = None
 ) -> Iterator[bool]:
-    """Hold a folder that a command writes into, new or its own, for as long as the block runs.
+    """Create or resume a command's folder, and lock it while the block runs.
 
-    The file `mark` shows whose folder it is, all of `done` that nothing is left to do. A new folder
-    that does not hold `worth` (None: anything beside the mark) when an error leaves the block is
-    taken away again, so that the corrected command can have its name.
+    The file `mark` shows which command wrote it. If all files of `done` exist, the work is over.
+    If an error leaves the block and a new folder lacks `worth` (None: any file but the mark), the
+    folder is removed, so that the corrected command can use its name.
 
-    Yields: whether the folder was there before.
-    Raises: FileExistsError, FileNotFoundError, or OSError with what to do instead.
+    Yields: whether the folder existed before.
+    Raises: FileExistsError, FileNotFoundError or OSError; the message says what to do.
     """
     ours = (out / mark).is_file()
     over = bool(done) and all((out / name).exists() for name in done)
@@ -72,7 +72,7 @@ def begin_folder(
         raise FileNotFoundError(f"--resume needs a run folder with {mark}, got {out}")
     if resume and over:
         raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done[0]}")
-    # A lock and nothing else is left of a start that was killed.
+    # A start that was killed leaves a lock and nothing else.
     names = (
         {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else set()
     )
@@ -101,7 +101,7 @@ def begin_folder(
                     shutil.rmtree(out)
                 raise
     finally:
-        # What is empty was not begun, also where an interrupt fell before the block.
+        # Empty folders are removed, also if an interrupt came before the block.
         for folder in (out, *above):
             with suppress(OSError):
                 folder.rmdir()
@@ -109,9 +109,9 @@ def begin_folder(
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file of an output; BlockingIOError names who has it if another process does.
+    """Hold the lock file of an output; `what` names the output in an error.
 
-    Raises: BlockingIOError; FileExistsError if a file of that name is not empty, as ours are.
+    Raises: BlockingIOError naming the process that holds it; FileExistsError if it is not empty.
     """
     if path.exists() and path.stat().st_size:
         raise FileExistsError(f"{path} must not exist to lock {what}: choose another name")
@@ -132,7 +132,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 
 def _ensure_free(lock: Path, output: Path) -> None:
-    """Let the error be that another process writes an output that is there, if one does."""
+    """Raise BlockingIOError if another process is writing the output."""
     if lock.with_name(f"{lock.name}.holder").is_file():
         with locked(lock, str(output)):
             pass
@@ -142,4 +142,4 @@ def _check_parent(path: Path, option: str) -> None:
     parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         rule = f"{option} must be in a folder that can be written"
-        raise OSError(f"{rule}, got {path}: {parent} cannot")
+        raise OSError(f"{rule}, got {path}: {parent} is not writable")

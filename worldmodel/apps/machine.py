@@ -1,4 +1,4 @@
-"""This machine: its devices, and where a number comes from: versions, commit, processor."""
+"""This machine: its devices, versions, commit and processor."""
 
 import functools
 import platform
@@ -14,11 +14,11 @@ from worldmodel.apps.settings import InfoSettings
 
 
 def device_of(name: str) -> str:
-    """The device of a setting, "auto" a GPU if there is one; ValueError if torch cannot use it."""
+    """The device that a setting names, for "auto" a GPU if any; ValueError if torch has none."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        # There and back: "meta" makes tensors and holds none.
+        # Copying back fails on "meta", whose tensors hold no data.
         torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, ImportError, ValueError) as error:
         why = f"got {name!r} ({str(error).splitlines()[0]})"
@@ -33,7 +33,7 @@ def precision_of(name: str, device: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of this library, torch and Python."""
+    """Versions of this library, torch and Python."""
     try:
         own = version("sigreg")
     except PackageNotFoundError:
@@ -48,7 +48,7 @@ def machine(device: str) -> str:
 
 
 def provenance(device: str) -> dict[str, object]:
-    """Where the figures of a report come from, as report.json says it."""
+    """Versions, commit and machine, as report.json records them."""
     return {"versions": versions(), "git_commit": commit(), "machine": machine(device)}
 
 
@@ -69,7 +69,7 @@ def info(settings: InfoSettings) -> int:
 
 
 def extras() -> list[str]:
-    """The extras of this distribution whose packages are all here, sorted."""
+    """The extras of this distribution whose packages are all installed, sorted."""
     try:
         needed = requires("sigreg") or []
     except PackageNotFoundError:
@@ -84,10 +84,10 @@ def extras() -> list[str]:
 
 
 def commit() -> str | None:
-    """Commit of the source tree this package lies in, or None for an installed one.
+    """Commit of the source tree that holds this package; None for an installed package.
 
-    `-dirty` behind it says that the three packages differ from it. A package installed inside
-    somebody else's repository, in its virtual environment say, is not of that one's commit.
+    It ends in `-dirty` if the three packages have uncommitted changes. The commit of another
+    repository, in whose virtual environment the package may be, does not count.
     """
     root = Path(__file__).resolve().parents[2]
 

@@ -1,4 +1,4 @@
-"""Words and files to frozen records: settings, and JSON that others may have written."""
+"""Frozen records from words and files: settings, and JSON that others may have written."""
 
 import difflib
 import json
@@ -18,14 +18,14 @@ from worldmodel.apps.settings import Part, Settings, TrainSettings
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
-_CAP = 1 << 20  # bytes of a settings file
-_RECORD_CAP = 1 << 26  # ten thousand pairs of a manifest or outcomes of a result take a tenth
+_CAP = 1 << 20  # largest settings file, in bytes
+_RECORD_CAP = 1 << 26  # largest record; a manifest of ten thousand pairs has a tenth
 
 
 def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> SettingsT:
-    """The settings that the words behind a command mean, into a record of that `kind`.
+    """Parse the words after a command into a settings record of that `kind`.
 
-    key=value wins over flags, flags over --config, --config over presets.
+    key=value overrides flags, flags override --config, and --config overrides presets.
 
     Raises: ValueError on a mistake, in one line that names the option; SystemExit after --help.
     """
@@ -39,7 +39,7 @@ def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> Settings
         raise ValueError(message + _hint(kind, message)) from None
     file = read_settings(Path(given["config"])) if given.get("config") else {}
     told = [file, given, _values_of(pairs, kind)]
-    # A run that is continued keeps the settings it began with.
+    # A resumed run keeps its settings.
     usual = {name: field.default for name, field in kind.model_fields.items()}
     now = ChainMap(*told[::-1], usual)
     if str(now.get("resume")).lower() in ("true", "1", "yes", "on", "y", "t"):
@@ -49,7 +49,7 @@ def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> Settings
 
 
 def complete(kind: type[SettingsT], command: str, *layers: Values) -> SettingsT:
-    """A record of values by name, later layers over earlier ones, presets of the command below."""
+    """Build a record from layers of values: a later layer overrides, presets are the lowest."""
     values: Values = {}
     for layer in layers:
         values = _over(values, {k: v for k, v in layer.items() if v is not None or k != "model"})
@@ -58,13 +58,13 @@ def complete(kind: type[SettingsT], command: str, *layers: Values) -> SettingsT:
         record.model_dump_json()
     except ValidationError as error:
         raise ValueError(message_of(error, kind)) from None
-    except ValueError as error:  # they are written into the output
+    except ValueError as error:  # the output stores them
         raise ValueError(f"settings must be what JSON can hold: {error}") from None
     return record
 
 
 def read_settings(path: Path) -> Values:
-    """The settings in a YAML or JSON file, by name; an error names the file."""
+    """Read settings by name from a YAML or JSON file; an error names the file."""
     if not path.is_file():
         raise FileNotFoundError(f"--config must be a file, got {path}")
     if path.stat().st_size > _CAP:
@@ -80,7 +80,7 @@ def read_settings(path: Path) -> Values:
 
 
 def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -> SettingsT:
-    """The settings that a command wrote into its folder, and `own`, which the file lacks."""
+    """Read the settings that a command wrote into its folder; `own` adds what the file lacks."""
     if not path.is_file():
         raise FileNotFoundError(f"--resume needs a run folder with {path.name}, got {path.parent}")
     try:
@@ -90,13 +90,13 @@ def kept_settings(kind: type[SettingsT], command: str, path: Path, **own: Any) -
 
 
 def check_kept(settings: Settings, before: Settings) -> None:
-    """Refuse settings that decide other numbers than those of an earlier start."""
+    """Refuse settings that would change the results of an earlier start."""
     if changed := settings.changed(before):
         raise ValueError(f"--resume must keep the run's settings, got {', '.join(changed)}")
 
 
 def message_of(error: ValidationError, kind: type[Settings] | None = None) -> str:
-    """The first thing that is wrong, in one line; names become options where `kind` is given."""
+    """The first fault in one line; with `kind`, names are written as options."""
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
     rule = first["msg"].removeprefix("Value error, ")
@@ -109,8 +109,8 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
         return f"{name} must be given"
     if first["type"] == "extra_forbidden":
         known = ", ".join(sorted(kind.model_fields if kind is not None else ()))
-        none = f"there is no setting {place[-1]!r}; known are {known}"
-        return none if known else f"{name} is an entry too many"
+        none = f"there is no setting {place[-1]!r}; the settings are {known}"
+        return none if known else f"{name} is an unknown entry"
     if first["type"] != "literal_error":
         rule = rule.partition(", ")[0]
     rule = re.sub(r"^(Input|.*?) should ", "must ", rule)
@@ -119,7 +119,7 @@ def message_of(error: ValidationError, kind: type[Settings] | None = None) -> st
 
 
 class Record(BaseModel):
-    """What a file of ours holds: these keys and no others, of these types."""
+    """Base of the records that files hold: these keys and no others, of these types."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
@@ -130,7 +130,7 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read_record(path: Path, kind: type[RecordT], what: str) -> RecordT:
-    """A record from its JSON file; an error names it, `what` it is, and what is wrong in it."""
+    """Read a record from a JSON file; an error names the file, `what` it is, and its fault."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {what} at {path}")
     if path.stat().st_size > _RECORD_CAP:
@@ -139,7 +139,7 @@ def read_record(path: Path, kind: type[RecordT], what: str) -> RecordT:
 
 
 def parse_record(text: bytes, kind: type[RecordT], complaint: str) -> RecordT:
-    """A record from its JSON; the ValueError of another text begins with `complaint`."""
+    """Parse a record from JSON; a ValueError begins with `complaint`."""
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
@@ -147,20 +147,20 @@ def parse_record(text: bytes, kind: type[RecordT], complaint: str) -> RecordT:
 
 
 def preset(command: str, option: str, name: str) -> Values:
-    """What an entry of presets.json sets."""
+    """The values that an entry of presets.json sets."""
     return dict(_packaged("presets.json", command)[option][name])
 
 
 def _packaged(file: str, command: str) -> Values:
-    """What presets.json or help.yaml beside this module holds for a command."""
+    """The entries of a command in presets.json or help.yaml beside this module."""
     text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
     found: Values = _load(file, text).get(command, {})
     return found
 
 
 def _load(name: str, text: str) -> Any:
-    """What a JSON or YAML file of that name holds; ValueError if it is neither."""
-    # YAML 1.1 reads 1e-3 as a word; JSON files keep their numbers this way.
+    """Parse the text of a JSON or YAML file of that name; ValueError if it is neither."""
+    # JSON has its own parser, because YAML 1.1 reads 1e-3 as text.
     if name.endswith(".json"):
         return json.loads(text)
     import yaml
@@ -172,7 +172,7 @@ def _load(name: str, text: str) -> Any:
 
 
 def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
-    """What the presets set that these values choose, or that an earlier preset chose."""
+    """The values of the presets that these values, or an earlier preset, choose."""
     found: Values = {}
     for option, entries in _packaged("presets.json", command).items():
         chosen = (found | values).get(option, kind.model_fields[option].default)
@@ -181,7 +181,7 @@ def _chosen(kind: type[Settings], command: str, values: Values) -> Values:
 
 
 def _over(below: Values, above: Values) -> Values:
-    """One layer over another; mappings, as the arguments of the model's parts, one by one."""
+    """Merge two layers; mappings, such as the arguments of model parts, key by key."""
     both = {k for k in above if isinstance(below.get(k), dict) and isinstance(above[k], dict)}
     return below | above | {k: _over(below[k], above[k]) for k in both}
 
@@ -196,7 +196,7 @@ def _source(kind: type[Settings], command: str, words: list[str] | None) -> CliS
 
 
 def _print_help(kind: type[Settings], command: str, flags: Sequence[str]) -> NoReturn:
-    """Help whose defaults are those of the presets that the words choose."""
+    """Print help with the defaults of the presets that the words choose."""
     words = [piece for word in flags for piece in word.removeprefix("--").split("=")]
     presets = _packaged("presets.json", command)
     given = {option: value for option, value in pairwise(words) if option in presets}
@@ -216,7 +216,7 @@ def _flag(name: str) -> str:
 
 
 def _split(kind: type[Settings], words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags, and key=value words; `--state a b` becomes `--state a --state b`."""
+    """Split words into flags and key=value; `--state a b` becomes `--state a --state b`."""
     fields = {_flag(name): str(field.annotation) for name, field in kind.model_fields.items()}
     flags, pairs, inside = list[str](), list[str](), ""
     for word in words:
@@ -244,7 +244,7 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
             rule = f"part.key=value with part one of {', '.join(groups)}"
             raise ValueError(f"settings must be key=value, or {rule}, got {pair!r}")
         if dot:
-            # A number, truth value, list or nothing if it is written as one, else the word.
+            # Parse numbers, booleans, lists and null; keep any other text.
             known = {"none": "null", "true": "true", "false": "false", "null": "null"}
             value: Any = text
             with suppress(ValueError, RecursionError):
@@ -259,13 +259,13 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
 
 
 def _hint(kind: type[Settings], message: str) -> str:
-    """Which option was probably meant by one that there is not."""
+    """Suggest the option that an unknown one probably meant."""
     found = re.search(r"unrecognized arguments: (--[\w-]+)", message)
     if not found:
         return ""
     word, known = found.group(1), map(_flag, kind.model_fields)
     close = difflib.get_close_matches(word, list(known), cutoff=0.7)
-    # Most slips and short forms begin right: --iters is --iterations rather than --elites.
+    # Slips and short forms mostly begin right: --iters means --iterations, not --elites.
     alike = {name: sum(word.startswith(name[:n]) for n in range(len(name))) for name in close}
     meant = max(close, key=alike.__getitem__, default=None)
     return f"; did you mean {meant}?" if meant else ""

@@ -1,4 +1,4 @@
-"""How an app tells what it is doing: a bar on a terminal, quiet lines anywhere else."""
+"""Progress of a command: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -12,15 +12,15 @@ T = TypeVar("T")
 
 def say(text: str) -> None:
     """Print one line, above a bar if there is one."""
-    # With its lock, an interruption on the way becomes another error inside tqdm.
+    # With tqdm's lock, an interrupt here would become another error inside tqdm.
     tqdm.write(text, file=sys.stdout, nolock=True)
     sys.stdout.flush()
 
 
 class Progress:
-    """Counts from `start` to `total`: with a bar, rate, time left and values, or in ten lines.
+    """Counts from `start` to `total`, and shows rate, time left and values: a bar, or ten lines.
 
-    `unit` is the name of a step. A quiet one counts without a word, on all ranks but the first.
+    `unit` is the name of a step. A `quiet` one prints nothing; all ranks but the first use it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Progress:
             self.bar.close()
 
     def over(self, things: Iterable[T]) -> Iterator[T]:
-        """Each of some things, counted when it is done with."""
+        """Yield each of `things`, and count it when the next one is asked for."""
         for thing in things:
             yield thing
             self.update()

@@ -1,9 +1,8 @@
-"""The processes of one command: who they are, how they agree, share out work and train as one.
+"""The processes of one command: their ranks, their messages, and training on all of them.
 
-Started by torchrun, srun or mpirun. One process alone needs none of this, and no process group.
+torchrun, srun or mpirun starts them. A single process forms no process group.
 """
 
-import functools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -17,10 +16,10 @@ from torch import Tensor, nn
 from worldmodel.apps.machine import device_of
 from worldmodel.layers import AdaLNBlock, ViTBlock
 
-_MEETING = timedelta(minutes=5)  # for all processes to come together
-_PATIENCE = timedelta(days=7)  # one rank may simulate far longer than another
-_WORDS = 64  # bytes of what a rank says to the others
-# Who starts processes, by the variables that number them: all, this one, this one on its machine.
+_MEETING = timedelta(minutes=5)  # for all processes to join
+_PATIENCE = timedelta(days=7)  # for a message: a rank may simulate far longer than another
+_WORDS = 64  # most bytes of a message in `gather`
+# By launcher: the variables with the number of processes, the rank, the rank on the machine.
 _LAUNCHERS = (
     ("WORLD_SIZE", "RANK", "LOCAL_RANK"),  # torchrun
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),  # Open MPI
@@ -31,19 +30,19 @@ _NODES = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 
 
 class Launched(NamedTuple):
-    """What a launcher says in the environment."""
+    """What a launcher's environment variables say."""
 
     rank: int = 0
     size: int = 1
-    local: int = 0  #: number of this process among those of its machine
+    local: int = 0  #: rank among the processes of this machine
     host: str = "localhost"  #: machine of rank 0
-    port: int = 29500  #: where it listens
+    port: int = 29500  #: port on which rank 0 listens
 
 
 def launched() -> Launched:
-    """What torchrun, mpirun or srun says about this process; alone where none of them does.
+    """What torchrun, mpirun or srun says about this process; a single process without them.
 
-    Raises: ValueError if the words do not agree, or Slurm's tasks were not started by srun.
+    Raises: ValueError if the variables contradict each other, or srun did not start Slurm's tasks.
     """
     names = next((names for names in _LAUNCHERS if names[0] in os.environ), None)
     if names is None or (size := _number(names[0])) == 1:
@@ -62,7 +61,7 @@ def launched() -> Launched:
     host = os.environ.get("MASTER_ADDR") or first_host(nodes)
     if not host and size > _number("OMPI_COMM_WORLD_LOCAL_SIZE", _number("MPI_LOCALNRANKS", size)):
         raise ValueError("MASTER_ADDR must name the machine of rank 0, it is not set")
-    # Two jobs of Slurm on one machine must not meet.
+    # Two Slurm jobs on one machine need different ports.
     number = _number("SLURM_JOB_ID", 14_500) + _number("SLURM_STEP_ID", 0)
     port = _number("MASTER_PORT", 15_000 + number % 20_000)
     return Launched(rank, size, local, host or "localhost", port)
@@ -83,11 +82,11 @@ def _number(name: str, default: int | None = None) -> int:
 
 
 class Ranks(NamedTuple):
-    """The processes that share a command's work; the first, 0, writes and speaks."""
+    """The processes that share a command's work; rank 0 writes files and prints."""
 
     rank: int = 0
     size: int = 1
-    device: str = "cpu"  #: where this one computes
+    device: str = "cpu"  #: of this process
 
     @property
     def first(self) -> bool:
@@ -95,10 +94,10 @@ class Ranks(NamedTuple):
         return self.rank == 0
 
     def gather(self, words: str) -> list[str]:
-        """The words of every rank, in order, on every rank; few of them, and all must call it."""
+        """Exchange short messages: those of every rank, in order; every rank must call it."""
         if self.size == 1:
             return [words]
-        # Bytes, for torch's own way to gather objects unpickles them.
+        # Bytes, because torch's own function for objects unpickles them.
         said = words.encode()
         if len(said) > _WORDS:
             raise ValueError(f"words must have at most {_WORDS} bytes, got {len(said)}")
@@ -108,11 +107,11 @@ class Ranks(NamedTuple):
         return [bytes(row.tolist()).rstrip(b"\0").decode() for row in rows]
 
     def send(self, tensor: Tensor) -> None:
-        """Hand a tensor on the CPU to rank 0, and wait until it calls `receive` (or has ended)."""
+        """Send a CPU tensor to rank 0, and wait until rank 0 calls `receive` or has ended."""
         _pass(0, lambda: torch.distributed.send(tensor.contiguous(), 0))
 
     def receive(self, like: Tensor, rank: int) -> Tensor:
-        """What a rank sends, of that shape and type; OSError if it has ended."""
+        """Receive a tensor like `like` from a rank, into `like`; OSError if the rank has ended."""
         _pass(rank, lambda: torch.distributed.recv(like, rank))
         return like
 
@@ -126,9 +125,9 @@ class Ranks(NamedTuple):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run a block on all ranks; where it fails on one, it fails on all, and one says so.
+        """Run a block on all ranks; if it fails on one of them, it fails on all.
 
-        Raises: what the block raised, on the lowest rank where it did; SystemExit elsewhere.
+        Raises: the error of the block on the lowest rank that failed; SystemExit on the others.
         """
         try:
             yield
@@ -153,17 +152,17 @@ def _pass(other: int, hand: Callable[[], object]) -> None:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the other processes of this command, if a launcher started some, for a block.
+    """Join the processes that a launcher started for this command, while the block runs.
 
-    `device` is as the setting says; with several processes "cpu", or "cuda" for a GPU each. A
-    process forms one group in its life: a block within another block uses the outer one's.
+    `device` is the setting; with several processes "cpu", or "cuda" for a GPU each. A process
+    forms one group only: a block within another block uses the group of the outer one.
 
     Raises: ValueError if there is no such device, or the processes cannot share it; OSError if the
-        others do not come within five minutes.
+        others do not join within five minutes.
     """
     rank, size, local, host, port = launched()
     if size > 1 and device != "cpu" and torch.cuda.is_available():
-        # Before anything is tried: each process would take memory of the first GPU.
+        # First of all, or each process would take memory of the first GPU.
         torch.cuda.set_device(local % torch.cuda.device_count())
     device = device_of(device)
     if size > 1 and device not in ("cpu", "cuda"):
@@ -195,16 +194,16 @@ def joined(device: str) -> Iterator[Ranks]:
             raise
         reason = str(error).splitlines()[0]
         raise OSError(
-            f"another of the {size} processes ended, rank {rank} too: {reason}"
+            f"one of the {size} processes ended, so rank {rank} ends too: {reason}"
         ) from error
     finally:
         torch.distributed.destroy_process_group()
 
 
 def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
-    """`module` with every gradient averaged over several ranks, on their common weights.
+    """Wrap `module` so that its gradients are averaged over the ranks.
 
-    Each rank holds all of them (DDP) or, `sharded`, a part, gathered block by block (FSDP2).
+    Each rank holds all weights (DDP), or with `sharded` a part, gathered block by block (FSDP2).
     """
     device = torch.device(ranks.device)
     if not sharded:
@@ -223,7 +222,7 @@ def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor with the parts of all ranks; every rank must call it."""
+    """The whole of a sharded tensor; every rank must call it."""
     if type(tensor) in (Tensor, nn.Parameter):
         return tensor
     from torch.distributed.tensor import DTensor
@@ -242,6 +241,20 @@ def part(value: Tensor, pattern: Tensor) -> Tensor:
     return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over the default group; its gradient is summed over the ranks too."""
+
+    @staticmethod
+    def forward(_ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Any:
+        return _SumOverRanks.apply(gradient)  # type: ignore[no-untyped-call]
+
+
 class SharedBatchNorm(nn.BatchNorm1d):
     """BatchNorm1d whose batch is that of all ranks together.
 
@@ -257,10 +270,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """Normalise the rows of x."""
         if not self.training or not _many():
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
-        # Its gradient is summed over the ranks too.
-        total = functools.partial(all_reduce, group=everyone())
+        total: Callable[[Tensor], Tensor] = _SumOverRanks.apply
         # Reduced precision would lose the variance: moments are float32 at least, as in torch.
         wide = x if x.dtype == torch.float64 else x.float()
         first = total(torch.cat([wide.new_tensor([len(x)]), wide.sum(0)]))
@@ -279,7 +289,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
 
 def everyone() -> Any:
-    """The group of all ranks, or "auto" for a process alone: SIGReg scores with it as it trains."""
+    """The group of all ranks, or "auto" for a single process, as SIGReg's argument `group`."""
     return torch.distributed.group.WORLD if _many() else "auto"
 
 
@@ -298,5 +308,5 @@ def synchronise(model: nn.Module) -> None:
         if norm.momentum is None or not norm.affine or not norm.track_running_stats:
             rule = "must have momentum, weights and running values"
             raise TypeError(f"a batch norm to be shared {rule}, got {norm}")
-        # It has no state of its own, and an optimizer made before still holds its tensors.
+        # The new class has no state of its own, so an existing optimizer keeps its tensors.
         norm.__class__ = SharedBatchNorm

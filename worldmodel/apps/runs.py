@@ -1,4 +1,4 @@
-"""A run folder: the model, how it sees and acts, and which episodes it was trained on."""
+"""A run folder: the model, its frames and actions, and its training episodes."""
 
 import json
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ RECORDED = "recorded.safetensors"  # and the embeddings it learned from
 
 
 class Run(NamedTuple):
-    """What `train` and `demo` leave for `study` and `evaluate`."""
+    """What `train` and `demo` write, and `study` and `evaluate` read."""
 
     folder: Path
     model: WorldModel | GCBC  #: in evaluation mode; a GCBC if the run cloned behaviour
     scale: ActionScale  #: of the training actions
     frameskip: int  #: raw actions between two frames the model sees
-    world: str | None  #: its name, or None if the data came from somewhere else
+    world: str | None  #: name of the data's world; None if it is not known
     objective: str  #: what the model was trained for, "lewm" unless it is a baseline
     data: str | None  #: path of the training file, or None if it was collected on the fly
     trained_on: frozenset[str]  #: digests of the training episodes (`episode_digests`)
     held_out: frozenset[str]  #: digests of the episodes kept apart
-    settings: dict[str, Any]  #: everything else that decided the run
+    settings: dict[str, Any]  #: all other settings of the run
 
     @property
     def world_model(self) -> WorldModel:
@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 
 class _Extra(Record):
-    """What a run's config.json says beside its model."""
+    """The entries of a run's config.json beside those of its model."""
 
     world: str | None
     frameskip: Count
@@ -63,7 +63,7 @@ class TrainedOn(Record):
 
 
 class KeptPlanner(Record):
-    """How a run plans unless told otherwise, and the pairs on which that was chosen."""
+    """The default planner of a run, and the manifest on which it was chosen."""
 
     settings: dict[str, Any]
     manifest: str
@@ -71,12 +71,12 @@ class KeptPlanner(Record):
 
 
 def read_episodes(folder: Path) -> TrainedOn:
-    """The episodes of a run folder; an error names the file."""
+    """Read the episodes of a run folder; an error names the file."""
     return read_record(folder / EPISODES, TrainedOn, "list of episodes")
 
 
 def write_episodes(folder: Path, trained_on: Sequence[str], held_out: Sequence[str]) -> None:
-    """What `read_episodes` reads."""
+    """Write the file that `read_episodes` reads."""
     names = TrainedOn(train=list(trained_on), held_out=list(held_out))
     write_atomically(folder / EPISODES, names.model_dump_json().encode() + b"\n")
 
@@ -96,14 +96,14 @@ def save_run(
 def open_run(source: str | Path, device: str = "cpu", *, data: str | None = None) -> Run:
     """Read what `save_run` wrote, or a released LeWM, from a folder or "owner/name" on the hub.
 
-    A released LeWM holds no action statistics: `data` is the data set that it learned from.
+    A released LeWM holds no action statistics: `data` is the data set that it was trained on.
 
     Raises: FileNotFoundError or ValueError, naming the file at fault.
     """
     path = locate(source)
     if checkpoint.is_released(path):
         if data is None:
-            remedy = "name the data set it learned from with --data"
+            remedy = "name its training data with --data"
             raise ValueError(f"{path} is a released LeWM and holds no action statistics: {remedy}")
         model, episodes = from_published(path, device), open_episodes(data)
         width, block = episodes.actions.shape[1], model.action_encoder.config["action_dim"]

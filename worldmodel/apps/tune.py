@@ -37,7 +37,7 @@ _BLOCK = 64  # held-out windows encoded at a time
 def bisection(
     function: Callable[[float], float], low: float, high: float, num: int
 ) -> tuple[float, float]:
-    """Where a function of a positive number changes sign, by halving on its logarithm.
+    """Find where a function of a positive number changes sign, by bisection of its logarithm.
 
         num = 2 + n calls   leave   high / low = (high₀ / low₀)^(1 / 2ⁿ)
 
@@ -49,7 +49,7 @@ def bisection(
         side = "below low" if first >= 0 else "above high"
         raise ValueError(
             "the sign must change from negative to positive between low and high, got "
-            f"{first:.3g} at {low:g} and {last:.3g} at {high:g}: what is sought lies {side}"
+            f"{first:.3g} at {low:g} and {last:.3g} at {high:g}: it changes {side}"
         )
     for _ in range(num - 2):
         middle = math.sqrt(low * high)
@@ -58,7 +58,7 @@ def bisection(
 
 
 def monotone(values: Mapping[float, float]) -> bool:
-    """Whether the signs of values by argument change once, from negative to not, as they should."""
+    """Whether the values, in order of their arguments, change sign once, from negative on."""
     signs = [values[x] < 0 for x in sorted(values)]
     return signs == sorted(signs, reverse=True)
 
@@ -73,7 +73,7 @@ class Trial(Record):
     error: float  #: mean square prediction error
     sigreg: float  #: the statistic
     effective_rank: float  #: of the embeddings
-    seconds: float  #: the run took
+    seconds: float  #: of the run
 
 
 class Search(Record):
@@ -85,7 +85,7 @@ class Search(Record):
 
 
 def run(settings: TuneSettings) -> int:
-    """Find λ between `low` and `high`; every trial is kept, and none is made twice."""
+    """Find λ between `low` and `high`; finished trials are saved and not repeated."""
     out, num = settings.out, settings.runs
     with begin_folder(out, _TRIALS, resume=settings.resume, worth=_CHART):
         known = dict[float, Trial]()
@@ -104,7 +104,7 @@ def run(settings: TuneSettings) -> int:
             say(note)
         say(
             f"λ between {settings.low:g} and {settings.high:g}, in {num} runs of {settings.steps} "
-            f"steps on {len(material.train):,} windows, judged by {len(judges):,} held-out ones"
+            f"steps on {len(material.train):,} windows, judged on {len(judges):,} held-out ones"
         )
         gaps: dict[float, float] = {}
 
@@ -130,7 +130,7 @@ def run(settings: TuneSettings) -> int:
         write_index(out)
     say(f"\n  λ = {found:.3g}   (between {low:.3g} and {high:.3g})")
     if not monotone(gaps):
-        say("  the runs do not change sides once: with so few steps they are too noisy")
+        say("  the runs change sides more than once: they are too noisy, raise --steps")
     say(f"  look at {out / 'tune.html'}; all figures are in {out / _TRIALS}")
     return 0
 
@@ -138,7 +138,7 @@ def run(settings: TuneSettings) -> int:
 def tune_material(settings: TuneSettings, train: TrainSettings) -> TrainMaterial:
     """Open or collect the episodes that every trial shares, and split them.
 
-    The built-in world gives as many as `worldmodel demo` trains on, and those that judge beside.
+    In the built-in world it collects as many as `worldmodel demo` trains on, and held-out ones.
     """
     if settings.data != BUILT_IN:
         return open_material(train)
@@ -152,7 +152,7 @@ def tune_material(settings: TuneSettings, train: TrainSettings) -> TrainMaterial
 def run_trial(
     train: TrainSettings, material: TrainMaterial, judges: Tensor, weight: float
 ) -> Trial:
-    """Train from the start at one λ and judge the result; the same numbers every time."""
+    """Train from fresh weights at one λ and judge the result; every call gives the same."""
     began, own = time.perf_counter(), train.model_copy(update={"weight": weight})
     _, training = begin_training(own, material, Ranks(device=train.device))
     with Progress(f"λ {weight:.3g}", training.steps) as bar:
@@ -166,7 +166,7 @@ def run_trial(
 
 @torch.no_grad()
 def judge(model: WorldModel, windows: Windows, index: Tensor, seed: int = 0) -> dict[str, float]:
-    """What a model in evaluation mode falls short of on held-out windows, as `Trial` names it.
+    """Score a model in evaluation mode on held-out windows, by the names of `Trial`.
 
     `index` [N] are the windows, N at least 2; `seed` is that of SIGReg's directions.
     """
@@ -180,7 +180,7 @@ def judge(model: WorldModel, windows: Windows, index: Tensor, seed: int = 0) -> 
     error, standing = (float(F.mse_loss(guess, z[:, 1:])) for guess in (predicted, z[:, :-1]))
     statistic, floor = float(SIGReg(seed=seed).to(device)(z.transpose(0, 1))), noise_floor()
     return {
-        # A collapse to the last bit leaves nothing to predict: standing still is right.
+        # After a complete collapse, predicting no change is exact; the ratio is set to 1.
         "prediction": error / standing if standing > 0 else 1.0,
         "distribution": (statistic - floor) / (collapse_value(len(z)) - floor),
         "error": error, "sigreg": statistic,
@@ -191,7 +191,7 @@ def judge(model: WorldModel, windows: Windows, index: Tensor, seed: int = 0) -> 
 def _write(
     settings: TuneSettings, trials: Mapping[float, Trial], result: dict[str, float | bool] | None
 ) -> None:
-    """The trials so far, their chart and their page; the result too where there is one."""
+    """Write the trials so far, their chart and page, and the result if there is one."""
     config, out = settings.model_dump(mode="json"), settings.out
     search = Search(config=config, trials=tuple(trials.values()), result=result)
     content, weight = search.model_dump(exclude_none=True), result["weight"] if result else None

@@ -1,4 +1,4 @@
-"""Episodes of any world, simulated and drawn by one process or shared out among several."""
+"""Episodes of any world, simulated and drawn by one process or by several."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -29,19 +29,19 @@ from worldmodel.worlds.rendered import RenderedFrames
 Floats = NDArray[np.float32]
 # One episode: frames [L + 1, 3, H, W] or None, actions [L, A] and states [L + 1, S] or None.
 Stored = tuple[NDArray[np.uint8] | None, Floats, Floats | None]
-_OWN = {"reacher": 1, "cube": 1}  # simulators of a process that draws; OpenGL is never forked
-_TOGETHER = 32  # episodes simulated side by side; part of what a seed means
+_OWN = {"reacher": 1, "cube": 1}  # simulators per drawing process; OpenGL is never forked
+_TOGETHER = 32  # episodes simulated at once; a change would change what a seed gives
 
 
 def drawn(
     world: World, policy: str, num: int, *, length: int, seed: int, first: int = 0,
     bump: float = 0.0, ranks: Ranks = ALONE, pictures: bool = True,
 ) -> Iterator[Stored]:  # fmt: skip
-    """Episodes `first` to `num`, in order, on rank 0; every rank must run it to the end.
+    """Yield episodes `first` to `num`, in order, on rank 0; every rank must run it to the end.
 
-    Episode e is the same whatever `first` and `num` are, but for the walks of `one_stream`, which
-    share their random numbers and depend on `num`. The ranks take turns at blocks of episodes; the
-    others hand theirs over and yield nothing. Without `pictures` nothing is drawn.
+    Episode e does not depend on `first` and `num`, except for the walks of `one_stream`, which
+    share one random stream. The ranks take turns at blocks of episodes; ranks other than 0 send
+    theirs and yield nothing. Without `pictures` frames are None.
     """
     simulate, side = _simulator(world, policy, num, length, seed, bump), world.image_size
     for block, some in _blocks(first, num):
@@ -54,7 +54,7 @@ def drawn(
             if ranks.first:
                 yield from mine
                 continue
-            # All are drawn before rank 0 has time for the first.
+            # Draw all of them before sending: rank 0 may be busy.
             for part in [part for episode in mine for part in episode if part is not None]:
                 ranks.send(torch.from_numpy(np.ascontiguousarray(part)))
         elif ranks.first:
@@ -69,10 +69,10 @@ def drawn(
 def fresh_walks(
     world: TwoRoom | Maze, num: int, length: int, seed: int, *, bump: float = 0.0
 ) -> Episodes:
-    """Walks of the world's noisy expert, whose frames are drawn when they are asked for."""
+    """Walks of the world's noisy expert; frames are drawn when they are read."""
     walks = collect(world, num, length, seed, bump=bump)
     states = walks.states.reshape(-1, world.state_dim)
-    after = np.full((num, 1, 2), np.nan, np.float32)  # nothing is done at the end
+    after = np.full((num, 1, 2), np.nan, np.float32)  # there is no action at the end
     actions = torch.from_numpy(np.concatenate([walks.actions, after], axis=1)).flatten(0, 1)
     lengths = torch.full((num,), length + 1)
     return Episodes(RenderedFrames(world, states), actions, lengths, torch.from_numpy(states))
@@ -87,7 +87,7 @@ def one_episode(stored: Episodes, e: int) -> Stored:
 
 
 def has_pictures(episodes: Episodes) -> bool:
-    """Whether frames are pictures, and not the states of a file that holds no pictures."""
+    """Whether the frames are pictures; a file without pictures has its states as frames."""
     return len(episodes.frames.shape) == 4
 
 
@@ -95,24 +95,24 @@ def open_pictures(
     data: str, *, render: int | None = None, env: str | None = None, workers: int | None = None,
     alone: bool = True, **columns: Any,
 ) -> Episodes:  # fmt: skip
-    """Episodes with pictures: those of the data set, or drawn at side `render` from its states.
+    """Open episodes with pictures: those of the data set, or drawn from states at side `render`.
 
-    Drawn when they are asked for, by the process that asks, in the world that `data collect` noted
-    in the file; `env` names it where that is a class of one's own. `workers` simulate for it, None:
-    the world's own number. Not `alone`, each of several processes has as few as can be.
+    The process that reads a frame draws it, in the world that `data collect` noted in the file;
+    `env` names that world if it is a user's class. `workers` is the number of simulators, None: the
+    world's default. Without `alone`, each of several processes has as few as possible.
 
-    Raises: what `open_episodes` and `open_world` raise; ValueError if there are no pictures, or to
-        draw them no states or no world.
+    Raises: what `open_episodes` and `open_world` raise; ValueError if there are no pictures, and no
+        states or no world to draw them.
     """
     if render is None:
         if not has_pictures(episodes := open_episodes(data, **columns)):
-            hint = "--render SIDE draws them for train, `worldmodel data render` into a file"
+            hint = "draw them by train --render SIDE, or by `worldmodel data render` into a file"
             raise ValueError(f"{data} holds states and no pictures: {hint}")
         return episodes
     origin = read_origin(data)
     name = env or str(origin.get("world", ""))
     if not name or (env is None and ":" in name):
-        # The words of a file are no reason to import a class.
+        # A file alone must not cause the import of a class.
         hint = f": --env {name}, for train --world {name}" if name else ""
         raise ValueError(f"{data} must say which built-in world it comes from{hint}")
     action = columns.get("action") or "action"
@@ -126,25 +126,25 @@ def open_pictures(
     frames = RenderedFrames(make, episodes.states.numpy())
     then, now = json.loads(str(origin.get("versions", "{}"))), make().versions()
     if changed := [f"{k} {v} → {now[k]}" for k, v in then.items() if now.get(k, v) != v]:
-        say(f"drawn by other versions than those that simulated: {', '.join(changed)}")
+        say(f"versions differ between simulation and drawing: {', '.join(changed)}")
     return replace(episodes, frames=frames)
 
 
 def write_all(
     writer: HDF5Writer, found: Iterable[Stored], num: int, title: str, first: int = 0
 ) -> None:
-    """Write episodes `first` to `num`, counted under a title."""
+    """Write episodes `first` to `num`, with a progress bar."""
     with Progress(title, num, start=first, unit="episode") as bar:
         for episode in bar.over(found):
             writer.write(*episode)
 
 
 def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5Writer:
-    """A writer for the file of `data collect`: new, or behind the episodes that are there.
+    """A writer for the file of `data collect`: a new file, or one that appends episodes.
 
-    The whole episodes of a killed writer's file are copied, and take its place.
+    A file of a killed writer is replaced by a copy of its complete episodes.
 
-    Raises: ValueError if the file to continue comes from somewhere else; OSError naming it.
+    Raises: ValueError if the file to continue has another origin; OSError naming it.
     """
     path, compression = settings.out, settings.compression
     if not (settings.resume and path.exists()):
@@ -164,7 +164,7 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
     stored = open_hdf5(path)
     copy = path.with_name(f"{path.name}.unfinished")
     copy.unlink(missing_ok=True)
-    say(f"{path} was left by a killed writer: its {len(stored)} whole episodes are copied first")
+    say(f"{path} is from a killed writer: its {len(stored)} complete episodes are copied first")
     with HDF5Writer(copy, compression=compression, origin=known) as writer:
         write_all(writer, map(one_episode, repeat(stored), range(len(stored))), len(stored), "copy")
     copy.replace(path)
@@ -172,14 +172,14 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
 
 
 def _blocks(first: int, num: int) -> Iterator[tuple[int, range]]:
-    """Each block of episodes from `first` to `num`, and which of its own are meant."""
+    """Each block of episodes from `first` to `num`, and the range to use in it."""
     for block in range(first // _TOGETHER, -(-num // _TOGETHER)):
         begin = block * _TOGETHER
         yield block, range(max(first - begin, 0), min(num - begin, _TOGETHER))
 
 
 def one_stream(world: World, policy: str, bump: float) -> TypeGuard[TwoRoom | Maze]:
-    """Whether walks share their random numbers: of Two-Room's expert, and a maze's that bumps."""
+    """Whether walks share one stream: Two-Room's expert, and a maze's with `bump`."""
     disc = isinstance(world, TwoRoom) or (isinstance(world, Maze) and bump > 0)
     return disc and policy == "expert"
 
@@ -195,7 +195,7 @@ def _simulator(
         return lambda block: (parts[0][block], parts[1][block])
 
     def together(block: int) -> tuple[Floats, Floats]:
-        # Always whole, whoever asks for how many of them.
+        # Always simulate the whole block, so that episodes do not depend on `num`.
         rng = np.random.default_rng([seed, block])
         states, actions = [world.sample_states(rng, _TOGETHER)], []
         behaviour = make_behaviour(policy, world, _TOGETHER, rng)

@@ -1,4 +1,4 @@
-"""`worldmodel data`: collect episodes, look into a data set, convert one to HDF5, draw it anew."""
+"""`worldmodel data`: collect, inspect, convert and render episodes."""
 
 import io
 import json
@@ -28,15 +28,15 @@ from worldmodel.worlds import World, open_world
 from worldmodel.worlds.behaviours import policies
 from worldmodel.worlds.coverage import coverage
 
-_NUM_FRAMES, _FRAMESKIP = 4, 5  # of the windows that are counted
-_WINDOW = 25  # steps between two places that are compared
+_NUM_FRAMES, _FRAMESKIP = 4, 5  # of the windows that `inspect` counts
+_WINDOW = 25  # steps between the two states that `coverage` compares
 _SIDE = 128  # pixels of a picture of a contact sheet
 _MARK = "worldmodel contact sheet of"
-_READ = {"pixels", "action", "state", "integers", "shift"}  # settings of opening a data set
+_READ = {"pixels", "action", "state", "integers", "shift"}  # settings that open a data set
 
 
 def collect(settings: kinds.CollectSettings) -> int:
-    """Write what a policy sees and does; several processes share the episodes out."""
+    """Collect the episodes of a policy; several processes share them."""
     out, num = settings.out, settings.episodes
     with joined("cpu") as ranks, ExitStack() as held:
         with ranks.together():
@@ -60,7 +60,7 @@ def collect(settings: kinds.CollectSettings) -> int:
         try:
             collecting.write_all(writer, found, num, "collect", first)
         except KeyboardInterrupt:
-            kept = f"{out} holds {len(writer)} whole episodes"
+            kept = f"{out} holds {len(writer)} complete episodes"
             say(f"\ninterrupted; {kept}; --resume continues it")
             raise
         writer.close()
@@ -74,7 +74,7 @@ def collect(settings: kinds.CollectSettings) -> int:
 
 
 def _policy(settings: kinds.CollectSettings, world: World) -> tuple[str, dict[str, str | int]]:
-    """Who acts, and what the file says about itself; the same words are the same episodes."""
+    """The policy, and the origin to store; equal origins mean equal episodes."""
     known = policies(world.name)
     if (policy := settings.policy or known[0]) not in known:
         names = f"{', '.join(known)} for {settings.env}"
@@ -84,7 +84,7 @@ def _policy(settings: kinds.CollectSettings, world: World) -> tuple[str, dict[st
         "image_size": world.image_size, "versions": json.dumps(world.versions(), sort_keys=True),
         "collect": settings.told(),
     }  # fmt: skip
-    # Walks that share one stream depend on how many there are.
+    # Walks that share one stream depend on their number.
     if collecting.one_stream(world, policy, settings.bump):
         return policy, origin | {"episodes": settings.episodes, "bump": str(settings.bump)}
     if settings.bump:
@@ -95,7 +95,7 @@ def _policy(settings: kinds.CollectSettings, world: World) -> tuple[str, dict[st
 
 
 def inspect(settings: kinds.InspectSettings) -> int:
-    """Say what is in a data set, and draw a contact sheet of it."""
+    """Describe a data set, and draw a contact sheet of it."""
     data = settings.data
     sheet, earlier = settings.sheet or Path(f"{Path(data).name}.sheet.png"), None
     if sheet.is_file() and not sheet.is_symlink() and sheet.suffix == ".png":
@@ -128,15 +128,15 @@ def inspect(settings: kinds.InspectSettings) -> int:
 
 
 def convert(settings: kinds.ConvertSettings) -> int:
-    """Write pixels, actions and states of any data set we read as HDF5."""
+    """Convert the pixels, actions and states of a data set to HDF5."""
     out, size = settings.out, settings.size
     with whole_file(out, [settings.data]) as partial:
         episodes = open_episodes(settings.data, **settings.model_dump(include=_READ))
         if not collecting.has_pictures(episodes) and (size or settings.channels):
             hint = f"worldmodel data render {settings.data} {out} --size {size or 64} draws them"
-            raise ValueError(f"--size resizes pictures, {settings.data} holds none: {hint}")
+            raise ValueError(f"--size resizes pictures, {settings.data} has none: {hint}")
         channels = _channels(settings.channels, episodes.frames.shape[1])
-        # What is said about the frames holds no longer once they are resized.
+        # The origin is not true for resized frames.
         is_copy = format_of(settings.data) == "hdf5" and size is None
         origin = (read_origin(settings.data) if is_copy else {}) | {"convert": settings.told()}
         stored = (collecting.one_episode(episodes, e) for e in range(len(episodes)))
@@ -146,12 +146,12 @@ def convert(settings: kinds.ConvertSettings) -> int:
             collecting.write_all(writer, found, len(episodes), "convert")
     pictures, states = collecting.has_pictures(episodes), episodes.states is not None
     kept = ", ".join(["pixels"] * pictures + ["action"] + ["state"] * states)
-    say(f"{out}: {kept} of {len(episodes)} episodes; other columns stay behind")
+    say(f"{out}: {kept} of {len(episodes)} episodes; other columns are left out")
     return 0
 
 
 def render(settings: kinds.RenderSettings) -> int:
-    """Draw the states of a collected file at another size."""
+    """Draw the frames of a collected file again, at another size."""
     data, out, size = settings.data, settings.out, settings.size
     with whole_file(out, [data]) as partial:
         episodes = collecting.open_pictures(
@@ -166,7 +166,7 @@ def render(settings: kinds.RenderSettings) -> int:
 
 
 def _channels(wanted: str | None, num: int) -> list[int]:
-    """Which of `num` channels `--channels` means."""
+    """Indices of the channels that `--channels` names, of `num`."""
     if wanted in (None, "rgb"):
         return in_colour(num) if wanted else list(range(num))
     chosen = [int(c) if c.strip().isdecimal() else num for c in str(wanted).split(",")]
@@ -183,14 +183,14 @@ def _resize(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _ranges(values: Tensor) -> list[list[float]]:
-    """Lowest, mean, highest and standard deviation of each dim, NaN rows left out."""
+    """Lowest, mean, highest and standard deviation of each dim, without NaN rows."""
     known = values[values.isfinite().all(-1)].double()
     figures = known.amin(0), known.mean(0), known.amax(0), known.std(0, correction=0)
     return torch.stack(figures, 1).tolist()
 
 
 def _contact_sheet(episodes: Episodes, path: Path, source: str) -> None:
-    """Eight frames of six episodes at most, evenly spaced, as PNG in which `source` is noted."""
+    """Draw up to eight frames of six episodes, evenly spaced, as PNG that names `source`."""
     from worldmodel.apps.evaluate.films import sheet
 
     lengths, rows, small = episodes.lengths.tolist(), [], max(episodes.frames.shape[2:]) <= _SIDE
@@ -210,5 +210,5 @@ def _contact_sheet(episodes: Episodes, path: Path, source: str) -> None:
 
 
 def _spread(length: int, num: int) -> list[int]:
-    """At most `num` of the numbers below `length`, evenly spaced, both ends among them."""
+    """At most `num` of the numbers below `length`, evenly spaced, both ends included."""
     return sorted(set(np.linspace(0, length - 1, num).round().astype(int).tolist()))

@@ -1,4 +1,4 @@
-"""Control, measured: pairs, policies, attempts, manifests, results and their comparison."""
+"""Evaluation of policies: pairs, manifests, attempts, results and their comparison."""
 
 from worldmodel.apps.evaluate.manifest import make_manifest, make_pairs, read_manifest
 from worldmodel.apps.evaluate.policies import RandomPolicy, attempt

@@ -1,4 +1,4 @@
-"""Attempts in motion: where the agent is, where it should be, and what its plan expects to see."""
+"""Videos of attempts: the present frame, the goal, and the state that the plan expects."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -22,20 +22,20 @@ Floats = NDArray[np.float32]
 _INK, _GOOD, _BAD, _TRAIL, _GAP, _FOOT = "#2b3040", "#2f9e6f", "#c23b22", "#e9a79a", 6, 20
 _DISC = ((0,), 224.0, 16.0)
 _PLACES = {"two": _DISC, "maze": _DISC, "push": ((0, 2), 512.0, 20.0)}
-"""Where a state has places in the picture, how wide that is, and how near is near enough."""
+"""By world: first dims of places in a state, width of the world, tolerance of the goal."""
 _SIDE = 160  # of a picture
-_RATE = 11  # pictures a second; the last one stays for a second and a half
+_RATE = 11  # pictures a second; the last one stays for 1.5 seconds
 
 
 class Film(NamedTuple):
-    """E attempts to be shown, and what was planned on the way where something was."""
+    """E attempts to show, and what the plans expected, if the policy plans."""
 
     names: Sequence[str]  #: [E], under each attempt
     paths: Floats  #: [E, T, S], states
     goals: Floats  #: [E, S]
     success: NDArray[np.bool_]  #: [E]
-    steps: NDArray[np.int64]  #: [E], at which the goal was reached
-    expected: Floats | None = None  #: [decisions, E, S], a known state like the end of each plan
+    steps: NDArray[np.int64]  #: [E], steps until the goal was reached
+    expected: Floats | None = None  #: [decisions, E, S], known state nearest to each plan
     every: int = 1  #: raw steps from one decision to the next
 
 
@@ -43,11 +43,11 @@ def film_attempts(
     world: World, manifest: Manifest, policy: Policy, reached: NDArray[np.bool_], folder: Path, *,
     each: int = 3,
 ) -> dict[str, Path]:  # fmt: skip
-    """Write films of the first few pairs that were `reached` [N] and of those that were not.
+    """Write a video of the first successes and one of the first failures; `reached` is [N].
 
-    The attempts are made once more, which gives the same outcomes, to watch what is planned.
+    The policy repeats these attempts, with the same outcomes, so that its plans can be recorded.
 
-    Returns: the files, by "successes" and "failures"; a kind that never happened has none.
+    Returns: the files, by "successes" and "failures"; a kind without an attempt has no file.
     """
     written: dict[str, Path] = {}
     for name, flags in {"successes": reached, "failures": ~reached}.items():
@@ -59,7 +59,7 @@ def film_attempts(
 
 
 def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np.int64]) -> Film:
-    """Try the pairs `chosen` [E] once more, and note what each plan expects."""
+    """Repeat the attempts on the pairs `chosen` [E], and record what each plan expects."""
     seen, every, nearest = policy, 1, list[Floats]()
     if isinstance(policy, PlannerPolicy):
         known = np.concatenate([manifest.starts, manifest.goals])
@@ -77,9 +77,9 @@ def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np
 
 
 def nearest_frames(z: Tensor, goal: Tensor, bank: Tensor, last: bool) -> NDArray[np.int64]:
-    """[N]: which known frame, of `bank` [M, D], is most like what a plan `z` [N, H, D] expects.
+    """[N]: index of the known frame in `bank` [M, D] that is nearest to a plan `z` [N, H, D].
 
-    The `last` step of a plan counts, or the one that comes nearest to its `goal` [N, D].
+    The distance is that of the plan's `last` step, or of the step nearest to its `goal` [N, D].
     """
     step = (z - goal[:, None]).square().sum(-1).argmin(1)
     judged = z[:, -1] if last else z[torch.arange(len(step)), step]
@@ -97,7 +97,7 @@ def film_suffix() -> str:
 
 
 def write_film(film: Film, display: World, path: Path, *, across: int = 1) -> None:
-    """Write attempts, `across` in a row; `display` draws the states as shown.
+    """Write a video of attempts, `across` in a row; `display` draws the states.
 
     Raises: ValueError if `path` ends in neither .gif nor .mp4; OSError naming it.
     """
@@ -108,9 +108,9 @@ def write_film(film: Film, display: World, path: Path, *, across: int = 1) -> No
 
 
 def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]:
-    """One picture a step: now, goal and what is expected; a success stops where it arrives.
+    """One picture per step: present, goal and expectation; a success stops at its last step.
 
-    The goal's circle is as wide as the world's tolerance, where that is a length in the picture.
+    A circle around the goal shows the world's tolerance, if that is a length in the picture.
     """
     last = film.paths.shape[1] - 1
     if film.success.all():
@@ -138,11 +138,11 @@ def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]
 
 
 def sheet(rows: Sequence[Sequence[tuple[Image.Image, str, str]]], across: int = 1) -> Image.Image:
-    """Rows of square pictures with words below them, each of a colour, `across` rows in a line."""
+    """Rows of square pictures with coloured text below each, `across` rows in a line."""
     side, across = rows[0][0][0].width, min(across, len(rows))
     wide, high = max(map(len, rows)) * (side + _GAP) + _GAP, side + _FOOT + _GAP
     size = (wide * across - 2 * _GAP, high * -(-len(rows) // across) - _GAP)
-    # Even sides: H.264 wants them.
+    # H.264 needs even sides.
     whole = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), "#ffffff")
     draw, font = ImageDraw.Draw(whole), ImageFont.load_default(13)
     for place, row in enumerate(rows):
@@ -154,7 +154,7 @@ def sheet(rows: Sequence[Sequence[tuple[Image.Image, str, str]]], across: int = 
 
 
 def _draw_trail(world: World, picture: Image.Image, path: Floats, goal: Floats) -> None:
-    """Where the agent has been, and circles around the goal, in worlds whose states are places."""
+    """Draw the path so far and circles around the goal, in worlds whose states are places."""
     columns, size, radius = _PLACES.get(world.name.split("-")[0], ((), 1.0, 0.0))
     draw, scale = ImageDraw.Draw(picture), picture.width / size
     if columns and len(path) > 1:

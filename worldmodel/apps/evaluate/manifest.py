@@ -1,6 +1,6 @@
-"""`worldmodel manifest`: a task written down, so that any planner can be tried on exactly it.
+"""`worldmodel manifest`: write a task to a file, so that every planner can try the same task.
 
-A small JSON file with a SHA-256 over its content, which a hand that edits it does not renew.
+The file is JSON with a SHA-256 of its content, which reveals a change by hand.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ from worldmodel.worlds import TwoRoom, World, open_world
 from worldmodel.worlds.contract import kind_of
 from worldmodel.worlds.rules import REST
 
-_LENGTH = 200  # actions of a walk collected for a manifest: goals 100 steps away leave room
-_FAR, _MOST = 10_000, 10_000  # steps to a goal, and walks, that memory holds
+_LENGTH = 200  # actions of a walk for a manifest, enough for goals 100 steps away
+_FAR, _MOST = 10_000, 10_000  # most steps to a goal, and most walks, for memory
 
 
 def _array(value: object, kind: type[np.float32 | np.int64], rank: int) -> NDArray[Any]:
-    """Numbers of a file, or of an array of that kind."""
+    """Parse numbers into an array of that kind and rank."""
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
@@ -48,7 +48,7 @@ def _array(value: object, kind: type[np.float32 | np.int64], rank: int) -> NDArr
     raise ValueError(f"must be {'rows of finite numbers' if rank == 2 else 'whole numbers'}")
 
 
-# Shortest decimals that are read back as the same float32.
+# The shortest decimals that parse to the same float32.
 _SHORT = PlainSerializer(lambda rows: [[float(str(value)) for value in row] for row in rows])
 _WHOLE = PlainSerializer(lambda array: array.tolist())
 Floats = Annotated[NDArray[np.float32], PlainValidator(lambda x: _array(x, np.float32, 2)), _SHORT]
@@ -56,21 +56,21 @@ Ints = Annotated[NDArray[np.int64], PlainValidator(lambda x: _array(x, np.int64,
 
 
 class Manifest(Record):
-    """What is to be done, and where it comes from."""
+    """A task and its source."""
 
     format: Literal[1]
     env: str  #: the world, as `open_world` knows it
-    protocol: Protocol  #: how the pairs were drawn
-    seed: Seed  #: pairs and seeds were drawn from it
+    protocol: Protocol  #: rule by which the pairs were drawn
+    seed: Seed  #: of the draw of pairs and seeds
     offset: Count  #: raw steps between start and goal in the source episode
-    budget: Count  #: raw steps allowed
+    budget: Count  #: raw steps that a policy may take
     criterion: str  #: success in one line
-    versions: dict[str, str]  #: packages and rendering where it was made
+    versions: dict[str, str]  #: of packages and rendering, on the machine that made it
     source: str  #: where the episodes came from, in words
-    source_episodes: tuple[str, ...]  #: digests of those that pairs were drawn from
-    dropped_as_solved: Natural  #: drawn pairs left out, solved before the first step
-    episodes: Ints  #: [N], which of the source episodes a pair comes from
-    rows: Ints  #: [N], which of its states is the start
+    source_episodes: tuple[str, ...]  #: digests of the episodes that pairs come from
+    dropped_as_solved: Natural  #: drawn pairs left out because they were solved at the start
+    episodes: Ints  #: [N], index of a pair's episode in source_episodes
+    rows: Ints  #: [N], index of the start among its states
     seeds: Ints  #: [N], one for each pair, below 2^53
     starts: Floats  #: [N, S]
     goals: Floats  #: [N, S]
@@ -80,50 +80,50 @@ class Manifest(Record):
     def _agree(self) -> "Manifest":
         lengths = {len(part) for part in (self.episodes, self.rows, self.seeds, self.starts)}
         if len(lengths) > 1 or self.starts.shape != self.goals.shape or not self.starts.size:
-            raise ValueError("starts, goals, episodes, rows and seeds must be of the same pairs")
+            raise ValueError("starts, goals, episodes, rows and seeds must have one entry per pair")
         lowest = min(part.min() for part in (self.episodes, self.rows, self.seeds))
         if lowest < 0 or self.episodes.max() >= len(self.source_episodes):
-            raise ValueError("episodes must count into source_episodes, and nothing be negative")
+            raise ValueError("episodes must index source_episodes, and nothing may be negative")
         return self
 
     def take(self, which: NDArray[np.int64] | slice) -> "Manifest":
-        """Some of its pairs, under its own hash."""
+        """The manifest with some of its pairs; the hash stays."""
         names = ("episodes", "rows", "seeds", "starts", "goals")
         return self.model_copy(update={name: getattr(self, name)[which] for name in names})
 
     def seeds_of(self, repeat: int) -> NDArray[np.int64]:
-        """[N], not negative; a function of the pair's own seed and of which repeat it is."""
+        """Seeds [N] >= 0, a function of each pair's seed and of the number of the repeat."""
         mixed: NDArray[np.int64] = fold_in(torch.from_numpy(self.seeds), repeat).numpy()
         return mixed & (2**63 - 1)
 
     def content_hash(self) -> str:
-        """SHA-256 of canonical JSON: sorted keys, no spaces, whatever the file's own layout."""
+        """SHA-256 of canonical JSON: sorted keys, no spaces, independent of the file's layout."""
         content = self.model_dump(mode="json", exclude={"sha256"})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Pairs(NamedTuple):
-    """Where to start and where to end, both visited by one episode `offset` steps apart."""
+    """Starts and goals; one episode visits both, `offset` steps apart."""
 
     starts: NDArray[np.float32]  #: [N, S], states of the world
     goals: NDArray[np.float32]  #: [N, S]
-    episodes: NDArray[np.int64]  #: [N], which episode each comes from
-    rows: NDArray[np.int64]  #: [N], which of its states is the start
-    dropped: int  #: drawn pairs left out, solved before the first step
+    episodes: NDArray[np.int64]  #: [N], index of the episode
+    rows: NDArray[np.int64]  #: [N], index of the start among its states
+    dropped: int  #: drawn pairs left out because they were solved at the start
 
 
 def make_pairs(
     world: World, episodes: Sequence[NDArray[np.float32]], num: int, *, offset: int = 25,
     seed: int, protocol: Protocol = "held-out",
 ) -> Pairs:  # fmt: skip
-    """Draw pairs without replacement, until `num` are not solved already.
+    """Draw pairs without replacement, until `num` of them are not solved at the start.
 
-    A goal lies `offset` steps behind its start in one of the `episodes` (states [L, S] of each).
-    No episode gives a second pair before all have given one. The published protocol takes every
-    pair as drawn.
+    A goal is `offset` steps after its start in one of the `episodes` (states [L, S] of each). No
+    episode gives a second pair before all have given one. The published protocol takes every pair
+    as drawn.
 
-    Raises: ValueError if no episode is long enough, or there are fewer such pairs.
+    Raises: ValueError if no episode is long enough, or there are fewer than `num` such pairs.
     """
     terms, rule = PROTOCOLS[protocol], rule_of(world, protocol)
     lengths = np.asarray([len(states) for states in episodes])
@@ -145,7 +145,7 @@ def make_pairs(
     solved = np.zeros(len(drawn), bool) if terms.any_rows else rule.success(starts, goals)
     kept = np.flatnonzero(~solved if rule.pairs is None else ~solved & rule.pairs(starts, goals))
     if not terms.any_rows:
-        # First of all the first pair of every episode, in the order drawn, then the second ones.
+        # Order: the first pair of every episode, as drawn, then the second of each, and so on.
         among = np.argsort(episode[kept], kind="stable")
         alike, turn = episode[kept][among], np.arange(len(kept))
         turn[among] = turn - np.searchsorted(alike, alike)
@@ -162,10 +162,10 @@ def make_manifest(
     num: int, offset: int, budget: int, seed: int, source: str, protocol: Protocol = "held-out",
     env: str | None = None,
 ) -> Manifest:  # fmt: skip
-    """Draw `num` pairs as `make_pairs` does, and write down all that decides the task.
+    """Draw `num` pairs with `make_pairs`, and make a manifest of them.
 
-    `digests` are the names of the episodes, by `worldmodel.data.episode_digests`; `env` is what
-    `open_world` knows the world by, None its name; the other words are those of Manifest.
+    `digests` are those of the episodes, by `worldmodel.data.episode_digests`. `env` is the world's
+    name for `open_world`; None: `world.name`. The other arguments are fields of Manifest.
 
     Raises: ValueError as `make_pairs`, or if states are not of this world.
     """
@@ -175,7 +175,7 @@ def make_manifest(
             f"states must have the {world.state_dim} entries of {world.name}, got {sorted(widths)}"
         )
     pairs = make_pairs(world, episodes, num, offset=offset, seed=seed, protocol=protocol)
-    # Only the episodes that a pair came from are named, and counted anew.
+    # Keep the episodes that have a pair, and number them anew.
     used, counted = np.unique(pairs.episodes, return_inverse=True)
     manifest = Manifest(
         format=1,
@@ -189,14 +189,14 @@ def make_manifest(
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write it, one line per entry; the file appears whole or not at all."""
+    """Write a manifest, one line per entry; the file appears whole or not at all."""
     content = manifest.model_dump(mode="json")
     lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in content.items()]
     write_atomically(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read it; FileNotFoundError or ValueError if it is damaged, newer or changed by hand."""
+    """Read a manifest; FileNotFoundError, or ValueError if it is damaged, newer or changed."""
     manifest = read_record(Path(path), Manifest, "manifest")
     if manifest.sha256 != (found := manifest.content_hash()):
         raise ValueError(
@@ -207,11 +207,11 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def run(settings: ManifestSettings) -> int:
-    """Draw pairs and write them down; the same task once more is no harm."""
+    """Draw pairs and write the manifest; the file may exist if it holds the same task."""
     out, kept = settings.out, None
     taken = FileExistsError(
-        f"--out must not hold another file yet, got {out}: choose another name, for results know "
-        "their manifest by its hash"
+        f"--out must not hold another file yet, got {out}: choose another name, because results "
+        "name their manifest by its hash"
     )
     try:
         check_new_file(out, [path for path in (settings.data, settings.unseen_by) if path])
@@ -230,9 +230,9 @@ def run(settings: ManifestSettings) -> int:
     stated = episodes.stated.tolist()
     unseen, all_new = [e for e in unseen if stated[e]], len(unseen)
     if not unseen:
-        raise ValueError(f"states must be finite, all episodes of {settings.data} have NaN in them")
+        raise ValueError(f"states must be finite, no episode of {settings.data} has finite ones")
     if left := all_new - len(unseen):
-        say(f"{left} episodes have states that are NaN or infinite: left out")
+        say(f"{left} episodes are left out: their states hold NaN or infinity")
     if settings.data is not None:
         source = f"{len(unseen)} of {len(names)} episodes of {source}"
     assert episodes.states is not None
@@ -250,21 +250,21 @@ def run(settings: ManifestSettings) -> int:
 
 
 def _source(settings: ManifestSettings) -> tuple[Episodes, str]:
-    """Episodes with states to draw pairs from, and in words where they come from."""
+    """Episodes with states to draw pairs from, and a description of their source."""
     data = settings.data
     if data is not None:
         episodes = open_episodes(str(data), state=settings.state)
         if episodes.states is None:
-            raise ValueError(f"{data} has no states to start from; name them with --state")
+            raise ValueError(f"{data} has no states to start from; name their columns with --state")
         return episodes, Path(data).name
     if settings.env != TwoRoom.name:
         raise ValueError(
             f"{settings.env} needs --data: `worldmodel data collect --env {settings.env}` makes "
-            "episodes nobody has trained on"
+            "episodes that no run was trained on"
         )
     if settings.offset > _FAR:
         raise ValueError(f"--offset must be at most {_FAR} on fresh walks, got {settings.offset}")
-    # As many as pairs: hardly two pairs share one.
+    # As many walks as pairs, so that few pairs share a walk.
     num, seed = min(max(settings.pairs, 50), _MOST), settings.seed + 2**31
     walks = fresh_walks(TwoRoom(), num, max(_LENGTH, 2 * settings.offset), seed)
     return walks, f"{num} fresh walks of the noisy expert, seed {seed}"

@@ -1,4 +1,4 @@
-"""Whoever acts: a policy is told its goals once, then asked for actions until the budget ends.
+"""Policies: each gets its goals once, and gives actions until the budget ends.
 
 Letters: N pairs side by side, S state dims, A action dims of one raw step.
 """
@@ -29,22 +29,22 @@ from worldmodel.worlds import World
 from worldmodel.worlds.rules import Rule, rules_of
 
 Floats = NDArray[np.float32]
-_LEAST_STD = 0.05  # of a search that narrows: never so little that nothing is tried
+_LEAST_STD = 0.05  # least standard deviation of a search that narrows
 
 
 class Task(NamedTuple):
-    """What a policy is told before the first step."""
+    """What a policy gets before the first step."""
 
-    world: World  #: where it acts; `world.draw(goals)` are the pictures of the goals
+    world: World  #: `world.draw(goals)` gives the pictures of the goals
     goals: Floats  #: [N, S]
-    seeds: NDArray[np.int64]  #: [N], a stream of random numbers per pair: none needs its neighbours
+    seeds: NDArray[np.int64]  #: [N], one for each pair, so that pairs are independent
 
 
 class Scene(NamedTuple):
-    """What there is to see now."""
+    """What a policy gets at a step."""
 
-    states: Floats  #: [N, S]; for scripted policies, a learned one looks at the frames
-    frames: Callable[[], NDArray[np.uint8]]  #: draws them when called, [N, 3, H, W]
+    states: Floats  #: [N, S], for scripted policies; learned ones use the frames
+    frames: Callable[[], NDArray[np.uint8]]  #: draws [N, 3, H, W] when called
 
 
 Actor = Callable[[Scene], Floats]
@@ -52,9 +52,9 @@ Actor = Callable[[Scene], Floats]
 
 
 class Policy(Protocol):
-    """Makes an actor for each batch of pairs; the actor may remember, the policy does not.
+    """Makes an actor for each batch of pairs; the actor may have memory, the policy has none.
 
-    What it does for one pair must depend on that pair and its seed alone.
+    The actions for a pair must depend only on that pair and its seed.
     """
 
     def begin(self, task: Task) -> Actor:
@@ -62,7 +62,7 @@ class Policy(Protocol):
 
 
 class RandomPolicy:
-    """Actions drawn evenly from the box, one step at a time, each pair's from its own seed."""
+    """Uniform actions in the world's bounds, one step at a time, from each pair's own seed."""
 
     def begin(self, task: Task) -> Actor:
         """Draws [N, 1, A] in [action_low, action_high]."""
@@ -73,10 +73,10 @@ class RandomPolicy:
 
 
 class IdlePolicy:
-    """Does nothing: what is solved under it needed no policy."""
+    """The no-op policy: a pair that it solves needs no policy."""
 
     def begin(self, task: Task) -> Actor:
-        """The world's idle action, [N, 1, A]."""
+        """The world's no-op action, [N, 1, A]."""
         return lambda scene: task.world.idle(scene.states)[:, None]
 
 
@@ -94,26 +94,26 @@ class ExpertPolicy:
 FLOORS: dict[str, Policy] = {
     "random": RandomPolicy(), "noop": IdlePolicy(), "expert": ExpertPolicy(),
 }  # fmt: skip
-"""Who stands beside whoever is measured."""
+"""The baselines that try the same pairs as the evaluated policy."""
 
 
 @dataclass(frozen=True)
 class PlannerPolicy:
-    """Looks at the current frame, plans in latent space, executes, looks again."""
+    """Encodes the current frame, plans in latent space, executes, and begins again."""
 
-    model: WorldModel  #: in evaluation mode; plans where it lives
+    model: WorldModel  #: in evaluation mode; the planner uses its device
     scale: ActionScale  #: of the actions the model was trained on
     frameskip: int = 5  #: raw actions per block
     planner: PlannerSettings = field(default_factory=PlannerSettings)
-    guide: Guide | None = None  #: whose proposals are imagined, in place of a search
+    guide: Guide | None = None  #: its proposals replace the search
     on_plan: Callable[[Tensor, Tensor], None] | None = None
-    """Told after each decision the embeddings that the plan is expected to lead to, [N, H, D], and
-    those of the goals, [N, D]."""
+    """Called after each decision with the predicted embeddings of the plan, [N, H, D], and those
+    of the goals, [N, D]."""
 
     def begin(self, task: Task) -> Actor:
-        """A planner with one stream of noise per pair; sees the goals' pictures, not the states."""
+        """A planner with one noise stream per pair; it gets pictures of the goals, not states."""
         world, planner = task.world, self.planner
-        # A block that holds one raw action is searched as that action.
+        # If one raw action is held for a block, the planner searches that action.
         free = self.frameskip if planner.free or self.guide else 1
         held = self.frameskip // free
         goal = _tensor(world.draw(task.goals), self.model)
@@ -130,7 +130,7 @@ class PlannerPolicy:
             frames = _tensor(scene.frames(), self.model)[:, None]
             cost, method = look(frames)
             with warnings.catch_warnings():
-                if method is not None:  # full speed is on a bound, and units are checked
+                if method is not None:  # actions at a bound are usual here
                     warnings.filterwarnings("ignore", "most candidates", RuntimeWarning)
                 actions = mpc.act(lambda plans: cost(plans.repeat(1, 1, 1, held)), method=method)
             if self.on_plan and mpc.last:
@@ -145,18 +145,18 @@ class PlannerPolicy:
 
     @property
     def rollouts(self) -> int:
-        """Plans that are imagined for one decision."""
+        """Number of plans imagined for one decision."""
         samples, iterations = self.planner.budget
         return self.guide.rollouts if self.guide else samples * iterations
 
     def _looks(self, goal: Tensor) -> Callable[[Tensor], tuple[Cost, Method[Any] | None]]:
-        """From frames to the cost of all problems, in calls of `together` problems each.
+        """Map frames to the cost of all problems, in model calls of `together` problems each.
 
-        With it comes the method of the moment where there is a guide, with its proposals.
+        With a guide, also return the planning method of this step, which holds its proposals.
         """
         planner, guide, num = self.planner, self.guide, len(goal)
         groups = _alike(num, planner.together, goal.device)
-        # Weights, goals and what is compiled or recorded are made once for all decisions.
+        # Weights, goals, compiled code and graphs are made once for all decisions.
         dtype: torch.dtype = getattr(torch, planner.dtype)
         imagination = self.model.imagine(dtype, planner.compile, planner.cuda_graph)
         aims = [imagination.embed(goal[some]) for some in groups]
@@ -177,7 +177,7 @@ class PlannerPolicy:
                 method = method_of(planner, (plans,), guide.bounds)
 
             def cost(plans: Tensor) -> Tensor:
-                # The first of those proposed stands behind the start.
+                # Candidate 0 is the start of the search, candidate 1 the first proposal.
                 order = (torch.arange(plans.shape[1], device=plans.device) - 1) % plans.shape[1]
                 if planner.check == 0:
                     return order.to(plans).expand(len(plans), -1)
@@ -188,7 +188,7 @@ class PlannerPolicy:
                 total = torch.cat(scored)[:num]
                 if guide:
                     total = torch.where(trust[:, None], order.to(total), total)
-                # A new tensor has lost the mark by which the controller warns.
+                # The new tensor needs the mark by which the controller warns.
                 total.last_step = costs[0].last_step  # type: ignore[attr-defined]
                 return total
 
@@ -206,7 +206,7 @@ def bounds_of(world: World, scale: ActionScale) -> Bounds:
 def method_of(
     told: PlannerSettings, plans: tuple[Tensor, ...] = (), bounds: Bounds | None = None
 ) -> Method[Any]:
-    """The planner that the settings mean; proposals with the plans of a moment and their box."""
+    """The planning method of the settings; `plans` and `bounds` are those of proposals."""
     (samples, iterations), elites, std, least = told.budget, told.elites, told.std, _LEAST_STD
     if told.planner == "cem":
         return planners.CEM(samples, elites, init_std=std)
@@ -215,7 +215,7 @@ def method_of(
         varied = (planners.PredictiveSampling(EACH, std),) if "variants" in told.sources else ()
         return planners.Proposals(refine if iterations > 1 else None, (*plans, *varied), bounds)
     if told.planner == "icem":
-        # Without decay: as many candidates in every iteration as the others have.
+        # No decay, so that every iteration has as many candidates as with other planners.
         return planners.ICEM(samples, elites, init_std=std, decay=1.0)
     if told.planner == "mppi":
         return planners.MPPI(samples, told.temperature, std, elites, adapt_std=True, min_std=least)
@@ -226,10 +226,10 @@ def method_of(
 
 @dataclass(frozen=True)
 class GCBCPolicy:
-    """Looks at the last frames and the goal, does a whole block of actions, looks again.
+    """Maps the last frames and the goal to a block of actions, executes it, and begins again.
 
-    The frames it looks back on are those of its own decisions, `frameskip` steps apart as in
-    training. Actions beyond the world's box are cut to it.
+    The frames are those of its own decisions, `frameskip` steps apart as in training. Actions are
+    clipped to the world's bounds.
 
     Raises: ValueError if the model's blocks are not `frameskip` actions of `scale`.
     """
@@ -237,7 +237,7 @@ class GCBCPolicy:
     model: GCBC
     scale: ActionScale
     frameskip: int = 5
-    together: int | None = 16  #: pairs the model sees in one call; None: all
+    together: int | None = 16  #: pairs per call of the model; None: all
 
     def __post_init__(self) -> None:
         if self.model.action_dim != len(self.scale.mean) * self.frameskip:
@@ -247,7 +247,7 @@ class GCBCPolicy:
             )
 
     def begin(self, task: Task) -> Actor:
-        """Blocks [N, frameskip, A]; sees the goals' pictures, not the states."""
+        """Blocks [N, frameskip, A]; it gets pictures of the goals, not states."""
         world, num, past = task.world, len(task.goals), list[Tensor]()
         goal = _tensor(world.draw(task.goals), self.model)
         groups = _alike(num, self.together, goal.device)
@@ -265,9 +265,9 @@ class GCBCPolicy:
 
 
 def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolicy | GCBCPolicy:
-    """The run's model behind the planner asked for, or the policy that it is.
+    """The run's world model with the planner of the settings, or the run's GCBC policy.
 
-    Raises: ValueError if the model is of other actions, or plans nothing and is given a planner.
+    Raises: ValueError if the model has other actions, or a GCBC policy is given a planner.
     """
     model, width = run.model, world.action_dim * run.frameskip
     takes = model.action_dim if isinstance(model, GCBC) else model.action_encoder.action_dim
@@ -284,43 +284,43 @@ def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolic
         return PlannerPolicy(model, run.scale, run.frameskip, settings, guide)
     if settings.described() != PlannerSettings(together=settings.together).described():
         raise ValueError(
-            f"{run.folder} holds a policy trained for {run.objective}, which plans nothing: "
+            f"{run.folder} holds a policy trained for {run.objective}, which does not plan: "
             "leave out --planner and its settings"
         )
     return GCBCPolicy(model, run.scale, run.frameskip, settings.together)
 
 
 def _alike(num: int, together: int | None, device: torch.device) -> list[Tensor]:
-    """Indices of `num` problems in groups of `together`, the last filled up with the last one."""
-    # A model that always sees as many at once rounds alike, whoever stands beside a problem.
+    """Indices of `num` problems in groups of `together`; the last index fills up the last group."""
+    # A fixed size of the call makes the rounding of a problem independent of the other problems.
     every, size = torch.arange(num, device=device), together or num
     return list(torch.cat([every, every[-1:].expand(-num % size)]).split(size))
 
 
 def _tensor(frames: NDArray[np.uint8], model: nn.Module) -> Tensor:
-    """Where the model lives."""
+    """Frames as a tensor on the model's device."""
     return torch.from_numpy(frames).to(next(model.parameters()).device)
 
 
 class Outcome(NamedTuple):
-    """What a policy made of N pairs."""
+    """The outcome of N attempts."""
 
-    success: NDArray[np.bool_]  #: [N], the goal reached after some step of the budget
+    success: NDArray[np.bool_]  #: [N], whether the goal was reached at any step
     steps: NDArray[np.int64]  #: [N], the first such step, or the budget
     paths: Floats  #: [N, budget + 1, S], all states
-    at_end: NDArray[np.bool_]  #: [N], the goal reached after the last step
+    at_end: NDArray[np.bool_]  #: [N], whether it was reached after the last step
     distance: Floats  #: [N], to the goal after the last step
-    seconds: tuple[float, ...]  #: of each decision for all pairs, drawing the frames left out
-    roughness: Floats  #: [N], mean square of the difference of successive actions
+    seconds: tuple[float, ...]  #: of each decision for all pairs, without drawing frames
+    roughness: Floats  #: [N], mean squared difference of successive actions
 
 
 def attempt(
     world: World, pairs: Pairs | Manifest, policy: Policy, *, budget: int = 50,
     seeds: NDArray[np.int64] | None = None, rule: Rule | None = None,
 ) -> Outcome:  # fmt: skip
-    """Let a policy act on all N pairs for `budget` raw steps, where a block of actions is cut.
+    """Let a policy act on all N pairs for `budget` raw steps; the last block may be cut.
 
-    `seeds` [N] are the policy's; None counts from 0. `rule` None is the world's own.
+    `seeds` [N] are the policy's; None: 0, 1, …. `rule` None is the world's own.
 
     Raises: ValueError if the policy's actions are not [N, steps, A].
     """

@@ -1,4 +1,4 @@
-"""What a run's learner adds to a planner: plans to begin with, a distance, sub-goals on the way.
+"""What a run's learner adds to a planner: proposed plans, a distance, and sub-goals.
 
 Letters: N problems, P proposals, H blocks of a plan, D embedding dims, A action dims of a block.
 """
@@ -23,50 +23,50 @@ from worldmodel.subgoals import Graph, warn_beyond
 from worldmodel.values import HIQL
 from worldmodel.worlds.contract import Pixels
 
-EACH = 8  # recorded plans, and variants of the last one
+EACH = 8  # plans from recordings, and variants of the last plan
 _EDGE = 3.0  # blocks between two landmarks
 _LANDMARKS = 200
 
 
 class Guide(NamedTuple):
-    """A learner and what it learned from, for one model and one planner."""
+    """A learner and its recorded data, for one model and one planner."""
 
     model: WorldModel
     learner: Learner
     z: Tensor  #: [E, T, D], recorded embeddings, a block apart
-    actions: Tensor  #: [E, T − 1, A], done between them
+    actions: Tensor  #: [E, T − 1, A], the blocks between them
     bounds: Bounds  #: of raw actions, in the model's units
     planner: PlannerSettings
-    clone: Run | None  #: that holds a GCBC
+    clone: Run | None  #: a run with a GCBC policy
     graph: Graph | None
 
     @property
     def rollouts(self) -> int:
-        """Plans imagined for a decision: what is costed, and policies that act in imagination."""
+        """Plans imagined for a decision: those with a cost, and unrolled policies."""
         (modes, chunk, _), sources = self.learner.actor.shape, self.planner.sources
         policy, cloned = modes * ("policy" in sources), int(self.clone is not None)
         walked = policy * (self.horizon > chunk) + cloned * (self.horizon > 1)
         (samples, iterations), others = self.planner.budget, EACH * len({*sources} - {"policy"})
-        # The rest of the last plan, and rest.
+        # The two are the shifted last plan and the no-op plan.
         costed = 2 + policy + others + cloned + (iterations - 1) * samples
         return walked + (0 if self.planner.check == 0 else costed)
 
     @property
     def horizon(self) -> int:
-        """Blocks of a plan, of what is done unchecked no more than that."""
+        """Blocks of a plan; with check 0, only the blocks that are executed."""
         return self.planner.execute if self.planner.check == 0 else self.planner.horizon
 
     def begin(
         self, z_goal: Tensor, goal: Tensor
     ) -> Callable[[Futures, Tensor], tuple[goals.Goal, Tensor, Tensor]]:
-        """For goals [N, D], and their pictures: futures and frames to a cost, plans and trust.
+        """For goals [N, D] and their pictures: a function from futures and frames to proposals.
 
-        Plans are [N, P, H, A]; where trust [N] is true, the first of them is done unimagined.
+        It returns a cost, plans [N, P, H, A] and trust [N]: if true, plan 0 needs no imagination.
         """
         planner, learner, sources = self.planner, self.learner, self.planner.sources
         toward, H = self._toward(z_goal), self.horizon
         rest = self.bounds.from_environment(z_goal.new_zeros(self.actions.shape[-1]))
-        rest = rest.clamp(*self.bounds.box(rest))  # a box need not hold zero
+        rest = rest.clamp(*self.bounds.box(rest))  # zero may lie outside the bounds
 
         def advise(futures: Futures, frames: Tensor) -> tuple[goals.Goal, Tensor, Tensor]:
             z = futures.z[:, -1].to(z_goal)
@@ -79,7 +79,7 @@ class Guide(NamedTuple):
                 elif source == "recorded":
                     plans.append(retrieve(self.z, self.actions, z, aim, EACH, H))
             plans.append(rest.expand(len(z), 1, H, -1))
-            # Where a count of blocks is blind, near the goal, likeness decides.
+            # Near the goal the learner's distance is coarse, so the latent distance is added.
             cost = goals.near(aim, planner.cost) * (1 / aim.shape[-1])
             trust = torch.full_like(z[:, 0], planner.check == 0, dtype=torch.bool)
             if not isinstance(learner, Policy):
@@ -91,7 +91,7 @@ class Guide(NamedTuple):
         return advise
 
     def warn(self, *ends: Pixels) -> None:
-        """Warn if goals are out of the sight of their plans, by pictures of starts and goals."""
+        """Warn if goals are farther than a plan reaches, from pictures of starts and goals."""
         if self.planner.subgoals == "none" and not isinstance(self.learner, Policy):
             z, z_goal = (embed(self.model, torch.from_numpy(frames)) for frames in ends)
             blocks = self.learner.distance(z, z_goal).expm1()
@@ -109,7 +109,7 @@ class Guide(NamedTuple):
         return lambda _: z_goal
 
     def _decide(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        # A mode that no data asked for lies anywhere.
+        # A mode without data may lie anywhere.
         low, high = self.actions.flatten(0, 1).aminmax(dim=0)
         out: Tensor = self.learner(z, z_goal).clamp(low, high)
         return out
@@ -118,7 +118,7 @@ class Guide(NamedTuple):
         return self.model.rollout(z[:, None], actions)[:, -1]
 
     def _cloned(self, z: Tensor, aim: Tensor, frames: Tensor, goal: Tensor) -> Tensor:
-        """A GCBC's next block, which needs pictures, and the learner's behind it: [N, 1, H, A]."""
+        """A GCBC's next block (from pictures), then blocks of the learner: [N, 1, H, A]."""
         clone = self.clone
         assert clone is not None
         assert isinstance(clone.model, GCBC)
@@ -132,10 +132,10 @@ class Guide(NamedTuple):
 
 
 def guide_of(run: Run, bounds: Bounds, planner: PlannerSettings) -> Guide:
-    """What `worldmodel train --objective proposals` left in a run's folder.
+    """Read what `worldmodel train --objective proposals` wrote into a run folder.
 
-    Raises: ValueError if it left nothing, or settings ask for what its learner lacks;
-        FileNotFoundError or ValueError naming a file at fault.
+    Raises: ValueError if there is no learner, or the settings need another learner;
+        FileNotFoundError or ValueError naming the file at fault.
     """
     path, model = run.folder / LEARNER, run.world_model
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What a protocol asks of a manifest and of an evaluation: one row of a table each."""
+"""The rules of each protocol for manifests and evaluations, one row of a table each."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,18 @@ from worldmodel.worlds.rules import Rule, rules_of
 
 
 class Terms(NamedTuple):
-    """Which pairs, which of them count, and what counts as success."""
+    """Which pairs a protocol takes, and what it counts as success."""
 
-    drawn: frozenset[str] | None = None  #: protocols of the manifests it takes; None: any
+    drawn: frozenset[str] | None = None  #: protocols of manifests that it accepts; None: any
     offsets: tuple[int, int] | None = None  #: fewest and most steps to a goal
-    stretch: int | None = None  #: steps allowed for each of them
-    any_rows: bool = False  #: of training episodes too, solved ones too
-    pairs: int | None = None  #: that are tried, the first ones; None: all
-    rule: str = "own"  #: of `rules_of`, where the world has it
-    at_end: bool = False  #: only where the budget ends
-    rest: bool = False  #: starts have no velocity
+    stretch: int | None = None  #: budget, as a multiple of these steps
+    any_rows: bool = False  #: whether training episodes and solved pairs are allowed
+    pairs: int | None = None  #: number of first pairs to try; None: all
+    rule: str = "own"  #: name in `rules_of`, if the world has it
+    at_end: bool = False  #: whether only the state after the last step counts
+    rest: bool = False  #: whether starts have zero velocity
     clear: dict[str, tuple[float, float | None]] | None = None
-    """By world, what CLEAR-LeWM v0.5 reports: the released LeWM, and random actions if told."""
+    """By world, the rates that CLEAR-LeWM v0.5 reports: released LeWM, and random or None."""
 
 
 _FAIR = frozenset({"held-out", "strict"})
@@ -42,9 +42,9 @@ PROTOCOLS: dict[Protocol, Terms] = {
 
 
 def rule_of(world: World, protocol: Protocol) -> Rule:
-    """What counts as success in a world under a protocol.
+    """The rule of success in a world under a protocol.
 
-    Raises: ValueError if the protocol is not made for this world.
+    Raises: ValueError if the protocol does not cover this world.
     """
     terms, rules = PROTOCOLS[protocol], rules_of(world)
     if terms.clear is not None and world.name not in terms.clear:

@@ -1,6 +1,6 @@
-"""What came of a trial: a record for every pair, and the result one can defend, made of them.
+"""Results of an evaluation: a record for every attempt, and the rates computed from them.
 
-`worldmodel compare`: which of two on one manifest is better, and could it be chance?
+`worldmodel compare` compares two results on one manifest with a paired test.
 """
 
 import json
@@ -25,28 +25,28 @@ from worldmodel.apps.settings import CompareSettings, Count, Natural, Protocol
 from worldmodel.study import Estimate, bootstrap, proportion, sign_test
 
 PLANNED = "planned"
-_POWER = 1.43  # (1.96 + 0.84) / 1.96: half an interval, to what is seen with a chance of 80 %
+_POWER = 1.43  # (1.96 + 0.84) / 1.96: half an interval times this is detected with 80 % power
 Key = tuple[str, int, int]
-"""Which policy, which repeat, which pair."""
+"""Policy, repeat, pair."""
 Rate = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Rate, Rate]
 Seconds = Annotated[float, Field(ge=0)]
 
 
 class Tried(Record):
-    """What became of one pair."""
+    """The outcome of one attempt on one pair."""
 
     pair: Natural  #: its number in the manifest
-    repeat: Natural  #: which of the times it was tried
-    success: bool  #: the goal reached after some step of the budget
-    success_at_end: bool  #: after the last step
+    repeat: Natural  #: number of the attempt on this pair, from 0
+    success: bool  #: whether the goal was reached at any step
+    success_at_end: bool  #: whether it was reached after the last step
     steps: Count | None  #: the first such step
     final_distance: float  #: after the last step, in the unit of the world's criterion
-    roughness: float | None = None  #: mean square of the difference of successive actions
-    by_rule: dict[str, tuple[bool, bool]] = Field({})  #: success and at the end, by other rules
-    policy: str = PLANNED  #: who tried it: "planned", "random", "noop" or "expert"
-    together: Natural = 0  #: pairs decided for side by side; 0 on all but the first of them
-    seconds: tuple[Seconds, ...] = ()  #: of each of their decisions, on the first of them
+    roughness: float | None = None  #: mean squared difference of successive actions
+    by_rule: dict[str, tuple[bool, bool]] = Field({})  #: success, and at the end, by other rules
+    policy: str = PLANNED  #: "planned" (the evaluated one), "random", "noop" or "expert"
+    together: Natural = 0  #: pairs in its batch, on the first of them; 0 on the others
+    seconds: tuple[Seconds, ...] = ()  #: of each decision of the batch, on the first of them
 
     @property
     def key(self) -> Key:
@@ -55,7 +55,7 @@ class Tried(Record):
 
 
 class Fingerprint(Record):
-    """Whose a result is: model, search, versions, machine; None where there is no model."""
+    """Source of a result: model, planner, versions, machine; None if there is no model."""
 
     run: str
     objective: str | None
@@ -73,14 +73,14 @@ class Fingerprint(Record):
 
 
 class Distances(Record):
-    """After the last step, in the unit of the criterion."""
+    """Distances after the last step, in the unit of the criterion."""
 
     median: float
     p95: float
 
 
 class PlanningSeconds(Record):
-    """Of the decisions, drawing the frames left out."""
+    """Seconds of the decisions, without drawing frames."""
 
     median: Seconds
     p95: Seconds
@@ -100,7 +100,7 @@ class Judged(Record):
 class Result(Record):
     """What `result.json` holds.
 
-    Intervals are of 95 %, by episode, and repeats of a pair are one (`rate_by_episode`).
+    Intervals are 95 %, over episodes; repeats of a pair are averaged (`rate_by_episode`).
     """
 
     env: str
@@ -121,10 +121,10 @@ class Result(Record):
     mean_steps_to_goal: float | None
     median_steps_to_goal: float | None = None
     progress_to_goal: float | None = None  #: median of 1 − final distance / distance at the start
-    action_roughness: float | None = None  #: mean square of the difference of successive actions
-    by_rule: dict[str, Judged] = Field({})  #: by the world's other rules
-    pair_episodes: tuple[Natural, ...] = ()  #: [pairs], which source episode each is of
-    clear_reports: tuple[float, float | None] | None = None  #: LeWM and random actions, v0.5
+    action_roughness: float | None = None  #: mean squared difference of successive actions
+    by_rule: dict[str, Judged] = Field({})  #: rates by the world's other rules
+    pair_episodes: tuple[Natural, ...] = ()  #: [pairs], index of each pair's source episode
+    clear_reports: tuple[float, float | None] | None = None  #: rates of LeWM and random, v0.5
     final_distance: Distances
     planning_seconds: PlanningSeconds
     random_success_rate: Rate
@@ -142,18 +142,18 @@ class Result(Record):
 
     @property
     def reached(self) -> NDArray[np.bool_]:
-        """[N], success when each pair was first tried."""
+        """[N], success of the first attempt on each pair."""
         return np.asarray([one.success for one in self.outcomes if one.repeat == 0])
 
 
 def read_result(path: str | Path) -> Result:
-    """A `result.json`, or the one in a folder; FileNotFoundError or ValueError if it is none."""
+    """Read a `result.json`, or the one in a folder; FileNotFoundError or ValueError."""
     file = Path(path) / "result.json" if Path(path).is_dir() else Path(path)
     return read_record(file, Result, "result")
 
 
 def shares_of(tried: Sequence[Tried], kind: str) -> dict[int, float]:
-    """By pair, in order, the share of its repeats that succeeded; `kind` is Tried's field."""
+    """By pair, in order, the share of its attempts that succeeded; `kind` is Tried's field."""
     flags = defaultdict(list)
     for one in sorted(tried, key=lambda one: one.pair):
         flags[one.pair].append(bool(getattr(one, kind)))
@@ -161,9 +161,9 @@ def shares_of(tried: Sequence[Tried], kind: str) -> dict[int, float]:
 
 
 def rate_by_episode(shares: NDArray[np.float64], episodes: NDArray[np.int64]) -> Estimate:
-    """Mean share of success of pairs [N], with an interval that episodes [N] narrow, not pairs.
+    """Mean success of pairs [N], with an interval over their episodes [N].
 
-    Wilson's where no two pairs share an episode, or all are alike; else a bootstrap over episodes.
+    It is Wilson's if no two pairs share an episode, or all are equal; else an episode bootstrap.
     """
     known, which = np.unique(episodes, return_inverse=True)
     sums = np.stack([np.bincount(which, shares), np.bincount(which)], axis=1)
@@ -174,7 +174,7 @@ def rate_by_episode(shares: NDArray[np.float64], episodes: NDArray[np.int64]) ->
 
 
 def write_result(result: Result, path: Path) -> None:
-    """Write it, one outcome a line; the file appears whole or not at all."""
+    """Write a result, one outcome per line; the file appears whole or not at all."""
     kept = {"policy", "together", "seconds", "by_rule"}
     content = result.model_dump(exclude_unset=True, exclude={"outcomes": {"__all__": kept}})
     lines = ",\n".join("    " + json.dumps(record) for record in content.pop("outcomes"))
@@ -183,26 +183,26 @@ def write_result(result: Result, path: Path) -> None:
 
 
 class Mark(Record):
-    """What outcomes are of: digests of the manifest and of the model's weights."""
+    """What a log belongs to: digests of the manifest and of the model's weights."""
 
     manifest: str
     weights: str | None
 
 
 class Log:
-    """Outcomes on disk while an evaluation goes on: a line a pair, only ever added to.
+    """Outcomes on disk during an evaluation: one line per attempt, only appended.
 
-    Each rank has a file of its own. Its first line is the mark; a last line that a kill cut off
-    counts for nothing. `tried` holds all outcomes by key, those of other ranks and commands too.
+    Each rank has its own file. Its first line is the mark; a last line that a kill cut off is
+    dropped. `tried` holds all outcomes by key, also those of other ranks and earlier commands.
 
-    Raises: ValueError naming a file that is damaged, or what it is of if that is not `mark`.
+    Raises: ValueError if a file is damaged, or belongs to another evaluation than `mark` says.
     """
 
     def __init__(self, folder: Path, mark: Mark, rank: int = 0) -> None:
         self.path, self.mark = folder / f"outcomes-{rank}.jsonl", mark
         self.tried: dict[Key, Tried] = {}
         for path in sorted(folder.glob("outcomes-*.jsonl")):
-            complaint = f"{path} is damaged, take it away to try its pairs again"
+            complaint = f"{path} is damaged, remove it to try its pairs again"
             if path.is_symlink():
                 raise ValueError(f"{complaint}: it is a link")
             *lines, rest = path.read_bytes().split(b"\n")
@@ -217,7 +217,7 @@ class Log:
             self.tried |= {one.key: one for one in some}
 
     def write(self, some: Sequence[Tried]) -> None:
-        """Add outcomes; what is written survives the process."""
+        """Append outcomes; they survive the end of the process."""
         try:
             with self.path.open("ab") as file:
                 records = [self.mark, *some] if file.tell() == 0 else some
@@ -228,7 +228,7 @@ class Log:
 
 
 class Difference(Record):
-    """Both rates over the same pairs, on how many they differ, and the exact test's p-value."""
+    """Two rates on the same pairs, their difference, and the exact test's p-value."""
 
     a: float  #: mean over pairs and runs
     b: float
@@ -236,18 +236,18 @@ class Difference(Record):
     pairs: int
     only_a_better: int
     only_b_better: int
-    p_value: float  #: of these runs, an episode one coin
+    p_value: float  #: of the sign test over episodes, for these runs
     episodes: int
     a_runs: tuple[float, ...]  #: the rate of each training seed
     b_runs: tuple[float, ...]
-    a_interval: tuple[float, float]  #: over episodes, and seeds where there are several
+    a_interval: tuple[float, float]  #: over episodes, and over seeds if there are several
     b_interval: tuple[float, float]
     interval: tuple[float, float]  #: of the difference
-    smallest_difference: float  #: that such results would have told from none, four times in five
+    smallest_difference: float  #: detected with 80 % power
 
 
 class Comparison(Record):
-    """What `compare --out` writes: differences at any step, and after the last."""
+    """What `compare --out` writes: the difference at any step, and that after the last step."""
 
     manifest_hash: str
     protocol: Protocol
@@ -256,13 +256,13 @@ class Comparison(Record):
 
 
 def _files(given: Path) -> list[Path]:
-    """The results that a path names, or all that a pattern does."""
+    """The result files that a path or a pattern names."""
     found = [given] if given.exists() else [Path(path) for path in sorted(glob(str(given)))]  # noqa: PTH207 - of any folder
     return [path / "result.json" if path.is_dir() else path for path in found or [given]]
 
 
 def run(settings: CompareSettings) -> int:
-    """Compare results, say what came of it, and write it down if asked to."""
+    """Compare results, print the comparison, and write it if --out is given."""
     inputs = [_files(path) for path in (settings.a, settings.b)]
     if out := settings.out:
         check_new_file(out, [*inputs[0], *inputs[1]])
@@ -279,13 +279,13 @@ def run(settings: CompareSettings) -> int:
 
 
 def compare(a: Result | Sequence[Result], b: Result | Sequence[Result]) -> Comparison:
-    """The paired difference of two results, or of several of each, one a training seed.
+    """The paired difference of two results, or of two sets of results, one per training seed.
 
-    A pair's score is the share of its tries that reached the goal, over repeats and runs. The test
-    is the sign test over episodes: McNemar's exact test where each has one pair and one try. It is
-    of these runs; the intervals also say how other seeds would have come out.
+    A pair's score is the share of its attempts that reached the goal, over repeats and runs. The
+    test is the sign test over episodes: McNemar's exact test if each has one pair and one attempt.
+    It covers these runs only; the intervals also cover other seeds.
 
-    Raises: ValueError if the manifests or protocols differ, or the pairs tried.
+    Raises: ValueError if manifests, protocols or pairs differ.
     """
     sides = [[side] if isinstance(side, Result) else list(side) for side in (a, b)]
     first, *others = sides[0] + sides[1]
@@ -311,13 +311,13 @@ def _difference(a: Sequence[Result], b: Sequence[Result], kind: str) -> Differen
             raise ValueError(f"the results must hold the same pairs, got {sizes} of them")
     runs = [np.asarray([list(one.values()) for one in side]) for side in tried]  # [R, N]
     pairs = len(first)
-    # Results of earlier versions do not say which episodes their pairs are of.
+    # Results of earlier versions do not hold the episodes of their pairs.
     known = (r.pair_episodes for r in (*a, *b) if len(r.pair_episodes) == pairs)
     episodes = np.asarray(next(known, range(pairs)))
     gaps = (runs[1].mean(0) - runs[0].mean(0)).round(9)
     _, which = np.unique(episodes, return_inverse=True)
     sums = np.stack([np.bincount(which, gaps), np.bincount(which)], axis=1)
-    # Where nothing varies, what a row of failures as long leaves open.
+    # If nothing varies: the upper bound of Wilson's interval for 0 successes.
     gap, num, open_ = float(gaps.mean()), len(sums), proportion(0, len(sums)).high
     over = bootstrap(torch.from_numpy(sums), lambda total: total[..., 0] / total[..., 1])
     if not over.high > over.low:

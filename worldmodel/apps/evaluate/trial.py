@@ -1,6 +1,6 @@
-"""`worldmodel evaluate`: who is tried on what, the attempts batch by batch, the result of them all.
+"""`worldmodel evaluate`: policies and task, attempts batch by batch, and the result.
 
-An evaluation leaves a folder that shows it, and continues where it was stopped.
+An evaluation writes a folder with a page. A stopped evaluation continues in that folder.
 """
 
 import warnings
@@ -36,25 +36,25 @@ _SETTINGS = "evaluate.json"
 class Trial(NamedTuple):
     """Policies and their task."""
 
-    policies: dict[str, Policy]  #: who acts: the one that is measured, and the floors below it
+    policies: dict[str, Policy]  #: the evaluated policy and the baselines
     world: World  #: at the size the model sees
-    manifest: Manifest  #: as it is tried; the published protocol takes its first 50 pairs
+    manifest: Manifest  #: with the pairs to try; the published protocol takes the first 50
     manifest_pairs: int  #: pairs in its file
     settings: TrialSettings
     fingerprint: results.Fingerprint
-    keys: list[results.Key]  #: what is to be tried
-    rule: Rule  #: what counts as success
-    others: dict[str, Rule]  #: the world's own rule and the published one, if success is another
+    keys: list[results.Key]  #: all attempts to make
+    rule: Rule  #: of success
+    others: dict[str, Rule]  #: the world's own rule and the published one, if not `rule`
 
 
 def prepare(
     who: Run | Policy, manifest: Manifest, settings: TrialSettings, world: World | None = None
 ) -> Trial:
-    """Open the manifest's world, unless it is given, and check all that must fit.
+    """Open the manifest's world, unless it is given, and check that all parts fit.
 
-    Raises: ValueError if the run is of another world or action width, was trained on an episode
-        that the manifest draws from, or plans nothing and is given a planner; if pairs were drawn
-        historically without being asked for; ImportError if the world's package is missing.
+    Raises: ValueError if the run has another world or action width, was trained on an episode of
+        the manifest, or is a GCBC policy with a planner; if the manifest's protocol allows solved
+        pairs and `settings` name another; ImportError if the world's package is missing.
     """
     run = who if isinstance(who, Run) else None
     if run is not None and run.world not in (None, manifest.env):
@@ -64,7 +64,7 @@ def prepare(
     low, high = terms.offsets or (offset, offset)
     if PROTOCOLS[manifest.protocol].any_rows and not terms.any_rows:
         raise ValueError(
-            f"the manifest was drawn by the {manifest.protocol} protocol, solved pairs and all; "
+            f"the manifest was drawn by the {manifest.protocol} protocol, with solved pairs; "
             f"add --protocol {manifest.protocol} to evaluate on it"
         )
     if (
@@ -79,15 +79,15 @@ def prepare(
     if run and (seen := run.trained_on & sources) and not terms.any_rows:
         raise ValueError(
             f"the run was trained on {len(seen)} of the {len(sources)} episodes that the manifest "
-            "draws from; make one of held-out episodes (manifest --unseen-by RUN), or add "
+            "draws from; make one from held-out episodes (manifest --unseen-by RUN), or add "
             "--protocol historical"
         )
     if settings.compile:
-        import torch._dynamo  # noqa: F401 - imported after an OpenGL context, it would crash
-    # A file may name a class, but only whoever starts the command has it imported.
+        import torch._dynamo  # noqa: F401 - an import after an OpenGL context would crash
+    # A file may name a class, but only the user's --env lets it be imported.
     if world is None and ":" in manifest.env and manifest.env != settings.env:
         raise ValueError(
-            f"the manifest is of {manifest.env}, which is no world of ours: add --env "
+            f"the manifest is of {manifest.env}, which is not a built-in world: add --env "
             f"{manifest.env} to import and run that class"
         )
     side = run.model.encoder.image_size if run else 64
@@ -104,7 +104,7 @@ def prepare(
     if world.expert(manifest.goals[:1]) is None:
         del policies["expert"]
     tried = manifest.take(slice(terms.pairs))
-    # Only plans and chance differ from one repeat to the next.
+    # Only the evaluated and the random policy differ between repeats.
     times = {results.PLANNED: settings.seeds, "random": settings.seeds}
     keys = [(name, repeat, pair) for name in policies for repeat in range(times.get(name, 1))
             for pair in range(len(tried.seeds))]  # fmt: skip
@@ -129,9 +129,9 @@ def evaluate(
     who: Run | Policy, manifest: Manifest, settings: TrialSettings, *,
     world: World | None = None, title: str = "evaluate",
 ) -> results.Result:  # fmt: skip
-    """Try a run or a policy on a manifest, beside chance, idleness and the scripted expert.
+    """Try a run or a policy on a manifest, and the random, no-op and expert policies too.
 
-    Of a Run the model stands behind the planner of `settings`. `world` None opens the manifest's.
+    A run's world model is used with the planner of `settings`. `world` None: the manifest's.
 
     Raises: as `prepare`.
     """
@@ -143,9 +143,9 @@ def evaluate(
 def tries(
     trial: Trial, keys: Iterable[results.Key], bar: Progress
 ) -> Iterator[list[results.Tried]]:
-    """What comes of each batch of `keys`, which stand in the order of `trial.keys`.
+    """Yield the outcomes of each batch of `keys`, which are in the order of `trial.keys`.
 
-    Neither the size of a batch nor the order of the pairs changes an outcome.
+    The batch size and the order of the pairs change no outcome.
     """
     manifest, size, rule = trial.manifest, trial.settings.batch_size, trial.rule
     at_end = PROTOCOLS[trial.settings.protocol].at_end
@@ -174,7 +174,7 @@ def tries(
 
 
 def result_of(trial: Trial, tried: Sequence[results.Tried]) -> results.Result:
-    """The result, of all keys of a trial in whatever order."""
+    """The result of all attempts of a trial, given in any order."""
     manifest, pairs = trial.manifest, len(trial.manifest.seeds)
     planned = sorted(
         (one for one in tried if one.policy == results.PLANNED), key=lambda one: one.key
@@ -193,7 +193,7 @@ def result_of(trial: Trial, tried: Sequence[results.Tried]) -> results.Result:
             shares = np.asarray(list(results.shares_of(mine, kind).values()))
             rates[f"{name}success_rate{end}"] = round(float(shares.mean()), 4)
             if not (name and end):
-                # Repeats of a pair narrow no interval, nor do pairs of one episode.
+                # Neither repeats of a pair nor pairs of one episode narrow the interval.
                 ends = results.rate_by_episode(shares, manifest.episodes)[1:3]
                 rates[f"{name}success_interval{end}"] = tuple(round(bound, 4) for bound in ends)
     far_off = trial.world.distance(manifest.starts, manifest.goals)
@@ -230,20 +230,20 @@ def result_of(trial: Trial, tried: Sequence[results.Tried]) -> results.Result:
 
 
 def planner_of_run(settings: EvaluateSettings, manifest: str) -> EvaluateSettings:
-    """The settings over those that the run keeps, unless a planner or a preset is named."""
+    """Merge the settings over the run's kept planner, unless they name planner or preset."""
     path, told = locate(settings.run) / PLANNER, settings.model_fields_set
     if not path.is_file() or {"planner", "preset"} & told:
         return settings
     kept = read_record(path, KeptPlanner, "record of a planner")
     if kept.manifest == manifest and not settings.keep_planner:
         chosen = "the run's planner settings were chosen on these pairs"
-        warnings.warn(f"{chosen}: judge it on others", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{chosen}: judge it on other pairs", RuntimeWarning, stacklevel=2)
     given = {name: getattr(settings, name) for name in told}
     return complete(EvaluateSettings, "evaluate", kept.settings, given)
 
 
 def run(settings: EvaluateSettings) -> int:
-    """Evaluate a run, or continue where it was stopped; every process takes its share."""
+    """Evaluate a run, or continue a stopped evaluation; every process takes its share."""
     out = settings.out
     with ExitStack() as held, joined(settings.device) as ranks:
         with ranks.together():
@@ -272,7 +272,7 @@ def run(settings: EvaluateSettings) -> int:
                 write_json(settings.model_dump(mode="json"), begun)
             left = [key for key in keys if key not in log.tried]
         with ranks.together():
-            # In turns, so that nobody has the planning and somebody else the idling.
+            # In turns, so that every rank gets a share of the slow, planned attempts.
             mine, done = left[ranks.rank :: ranks.size], len(keys) - len(left)
             with Progress(
                 "evaluate", done + len(mine), start=done, unit="attempt", quiet=not ranks.first
@@ -282,7 +282,7 @@ def run(settings: EvaluateSettings) -> int:
         if not ranks.first:
             return 0
         result = result_of(trial, [results.Log(out, mark).tried[key] for key in keys])
-        # Before its pictures: whatever happens to them, hours of planning are not lost.
+        # The result comes before the videos: an error in those must not lose hours of planning.
         results.write_result(result, out / "result.json")
         if settings.keep_planner:
             planner = settings.model_dump(mode="json", include=set(PlannerSettings.model_fields))
@@ -292,7 +292,7 @@ def run(settings: EvaluateSettings) -> int:
             write_json(chosen.model_dump(), subject.folder / PLANNER)
         who = (trial.world, trial.manifest, trial.policies[results.PLANNED], result.reached)
         films = film_attempts(*who, out, each=settings.films)
-        # The page last: its presence says that everything is there.
+        # The page comes last: if it exists, the evaluation is complete.
         content = result.model_dump(mode="json")
         page = render("evaluate.html", result=content, films=films)
         write_atomically(out / "index.html", page.encode())

@@ -1,4 +1,4 @@
-"""What people look at: pages, charts, and what a terminal says at the end."""
+"""Reports: pages, charts, and the text that a command prints at its end."""
 
 from worldmodel.apps.report.charts import (
     convergence,

@@ -1,4 +1,4 @@
-"""Charts by matplotlib: as SVG in the colours of the page, as PNG in those of its light side."""
+"""Charts by matplotlib: SVG in the colours of the page, PNG in those of its light theme."""
 
 import html
 import io
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 INK, FAINT, HAIR = "#24272f", "#6c707b", "#e3e1d9"
 PALETTE = ("#3566c4", "#d1452f", "#2c8a5f", "#a8731b")
-"""Colours of the lines, counted around; style.css has their dark side too."""
+"""Colours of the lines, in turn; style.css has those of the dark theme too."""
 _ROLES = {INK: "ink", FAINT: "faint", HAIR: "hair"} | {c: f"c{i}" for i, c in enumerate(PALETTE)}
 Floats = NDArray[np.float64]
 
 
 @contextmanager
 def _styled() -> Iterator[None]:
-    """While this lasts, what matplotlib makes looks like our charts."""
+    """Give matplotlib the style of our charts while the block runs."""
     from matplotlib import rc_context
 
     with rc_context(fname=Path(__file__).parent / "templates" / "charts.mplstyle"):
@@ -37,16 +37,16 @@ def _styled() -> Iterator[None]:
 
 
 class Line(NamedTuple):
-    """A line, with a band if y are estimates; the legend leaves out "", the line what is NaN."""
+    """A line, with a band if y are estimates; "" has no legend entry, NaN is not drawn."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float] | Sequence[Estimate]
-    colour: int | None = None  #: which of the palette; None: by its place in the panel
+    colour: int | None = None  #: index in the palette; None: its index in the panel
 
 
 class Panel(NamedTuple):
-    """Lines on one pair of axes; `level` marks a height and `moment` a place on x, by name."""
+    """Lines on one pair of axes; `level` is a value of y to mark, `moment` one of x, with names."""
 
     lines: Sequence[Line]
     x_label: str
@@ -59,17 +59,17 @@ class Panel(NamedTuple):
 
 
 class LatentMap(NamedTuple):
-    """Points along directions of largest variance, beside what is true."""
+    """Embeddings along their directions of largest variance, and the true states."""
 
     share: Sequence[float]  #: of the variance, by direction
     points: Floats  #: [N, 1 or 2]
-    places: Floats  #: [N, 1 or 2], true states; the frame's number of data without them
-    in_picture: bool = False  #: whether these are places in the picture, y downwards
+    places: Floats  #: [N, 1 or 2], true states; frame numbers if there are none
+    in_picture: bool = False  #: whether they are places in the picture, y downwards
 
 
 @_styled()
 def panels(*shown: Panel) -> "Figure":
-    """Panel above panel; ValueError if one has nothing to draw."""
+    """Panels, one above the other; ValueError if one has nothing to draw."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     figure, places = _new(400, 240, rows=len(shown))
@@ -93,7 +93,7 @@ def panels(*shown: Panel) -> "Figure":
         axes.set(xscale=scales[panel.log_x], yscale=scales[panel.log_y])
         axes.minorticks_off()
         for axis, log, most in ((axes.xaxis, panel.log_x, 7), (axes.yaxis, panel.log_y, 6)):
-            # Ones, twos and fives within few decades, powers of ten alone over many.
+            # Ticks at 1, 2 and 5 over few decades, at powers of ten over many.
             low, high = axis.get_view_interval()
             subs = (1, 2, 5) if log and math.log10(high / low) < 2.5 else (1,)
             even = MaxNLocator(most, steps=[1, 2, 5, 10])
@@ -113,7 +113,7 @@ def panels(*shown: Panel) -> "Figure":
 def ranges(
     rows: Sequence[tuple[str, Estimate, int]], span: tuple[float, float], *, percent: bool = False
 ) -> "Figure":
-    """A name, a dot and its interval a row; what lies outside `span` stops at its end."""
+    """A row for each estimate: name, dot and interval, cut at the ends of `span`."""
     figure, (axes,) = _new(400, 30 * len(rows) + 34)
     _name(axes)
     for y, (_, estimate, colour) in enumerate(rows):
@@ -135,7 +135,7 @@ def ranges(
 
 @_styled()
 def bars(values: Sequence[float], x_label: str, y_label: str) -> "Figure":
-    """Values side by side, the first of them at 1."""
+    """Bars of the values, the first at x = 1."""
     figure, (axes,) = _new(400, 210)
     _name(axes, x_label, y_label).bar(range(1, len(values) + 1), values, 0.72)
     return figure
@@ -143,9 +143,9 @@ def bars(values: Sequence[float], x_label: str, y_label: str) -> "Figure":
 
 @_styled()
 def latent_map(part: LatentMap, *, apart: bool = False) -> "list[Figure]":
-    """Two principal components, beside the true places where there are two coordinates of them.
+    """Two principal components, and the true places if they have two coordinates.
 
-    A frame has one colour on both sides. `apart` gives each side a figure of its own.
+    A frame has the same colour in both plots. With `apart` each plot is a figure of its own.
     """
     # An embedding of one dim has no second component.
     points = np.hstack([part.points, np.zeros((len(part.points), 1))])[:, :2]
@@ -158,7 +158,7 @@ def latent_map(part: LatentMap, *, apart: bool = False) -> "list[Figure]":
     sides = [axes for _, places in made for axes in places]
     for axes, (cloud, x_label, y_label, down) in zip(sides, shown, strict=True):
         _name(axes, x_label, y_label).grid(axis="x")
-        # Pixels: as paths, a thousand points outweigh the rest of a page.
+        # As pixels: a thousand paths are larger than the rest of a page.
         colours = position_colours(part.places) / 255
         x, y = cloud.T
         axes.scatter(x, y, s=9, c=colours, linewidths=0, rasterized=True)
@@ -181,10 +181,10 @@ def training_curves(
     train: Mapping[str, Sequence[float]], held_out: Mapping[str, Sequence[float]] | None = None, *,
     floor: float | None, objective: str = "lewm",
 ) -> "Figure":  # fmt: skip
-    """Losses in training and held out, and the effective rank, of the columns that tables have.
+    """Plot training and held-out losses and the effective rank, as far as the tables have them.
 
-    `floor` is what the regularizer scores on a Gaussian batch, to be marked. A regularizer that is
-    0 throughout has no panel, and the objective "gcbc" predicts actions, not embeddings.
+    The chart marks `floor`, the regularizer's value on a Gaussian batch. A regularizer that is
+    always 0 has no panel. The objective "gcbc" predicts actions, not embeddings.
     Raises: ValueError if there is no loss to draw.
     """
     first = "Action loss" if objective == "gcbc" else "Prediction loss"
@@ -203,7 +203,7 @@ def training_curves(
 
 
 def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> "Figure":
-    """Both shortfalls of trials over λ, and the weight where they meet if that is known."""
+    """Plot both shortfalls of trials over λ, and the weight where they are equal, if known."""
     ordered = sorted(trials, key=lambda trial: trial["weight"])
     weights, names = [trial["weight"] for trial in ordered], ("prediction", "distribution")
     lines = [Line(name, weights, [trial[name] for trial in ordered]) for name in names]
@@ -212,13 +212,13 @@ def tune_chart(trials: Sequence[Mapping[str, float]], weight: float | None) -> "
 
 
 def convergence(plan: Plan) -> "Figure":
-    """How the cost fell from iteration to iteration, and how far apart the candidates still are.
+    """Plot the cost by iteration, and the spread of the last candidates by step of the plan.
 
-    Above, `plan.history` of what `planners.optimize` returned or of `MPC.last`: a line for each
-    problem, or quartiles where there are more than four; on a logarithmic axis if every cost is
-    positive. Below, `plan.spread` at each step of the horizon, averaged over action dims, the same
-    way. A cost that still falls at the right edge asks for more iterations; a spread of zero long
-    before it, for more elites.
+    The upper panel is `plan.history` of a plan of `planners.optimize` or of `MPC.last`: a line for
+    each problem, or quartiles for more than four. Its axis is logarithmic if all costs are
+    positive. The lower panel is `plan.spread` at each step of the horizon, averaged over action
+    dims. If the cost still falls at the right edge, use more iterations. If the spread is zero
+    while the cost is still high, use more elites.
 
     Returns: a Figure of matplotlib; `figure.savefig("plan.png")` writes it.
     Raises: ValueError if the history or the spread is not finite.
@@ -231,13 +231,13 @@ def convergence(plan: Plan) -> "Figure":
     below = ("step of the plan", "standard deviation of the last candidates", "spread")
     figure = panels(Panel(_problems(cost), *above), Panel(_problems(spread), *below))
     with _styled():
-        # Ticks are made when they are drawn, and this figure is saved by somebody else.
+        # Drawing makes the ticks in our style; the caller saves the figure without it.
         figure.draw_without_rendering()
     return figure
 
 
 def _problems(values: Floats) -> list[Line]:
-    """A line for each column of [N, B], or the middle and quartiles of many."""
+    """A line for each column of [N, B], or the median and quartiles of many."""
     x, B = list(range(1, len(values) + 1)), values.shape[1]
     if B <= len(PALETTE):
         names = (f"problem {b}" if B > 1 else "" for b in range(B))
@@ -248,7 +248,7 @@ def _problems(values: Floats) -> list[Line]:
 
 @_styled()
 def svg(figure: "Figure", title: str) -> str:
-    """The figure as an element of a page, the same every time; `title` is read aloud."""
+    """The figure as an SVG element, the same every time; screen readers read `title`."""
     memory = io.StringIO()
     figure.savefig(memory, format="svg", dpi=144, transparent=True, metadata={"Date": None})
     text = memory.getvalue()
@@ -257,7 +257,7 @@ def svg(figure: "Figure", title: str) -> str:
     head = f'<svg {box[0]} role="img" aria-label="{html.escape(title)}" xmlns:xlink='
     text = head + '"http://www.w3.org/1999/xlink">' + text[text.index(">", box.end()) + 1 :]
     text = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", text, flags=re.DOTALL)
-    # Nothing refers to the names of groups, and a page would have each of them many times.
+    # Ids of groups are not used, and a page would have each of them many times.
     text = re.sub(r' id="[A-Za-z0-9]+_\d+"', "", text)
     for colour, role in _ROLES.items():
         text = text.replace(colour, f"var(--{role})")
@@ -283,7 +283,7 @@ def _new(
 
 
 def _name(axes: "Axes", x_label: str = "", y_label: str = "") -> "Axes":
-    """The words of both axes, that of y above."""
+    """Label both axes; the label of y stands above them."""
     axes.set_xlabel(x_label)
     axes.set_title(y_label, loc="left")
     for axis in (axes.xaxis, axes.yaxis):
@@ -292,7 +292,7 @@ def _name(axes: "Axes", x_label: str = "", y_label: str = "") -> "Axes":
 
 
 def _short(name: str) -> str:
-    """A name that leaves room for the chart."""
+    """A name, cut so that the chart has room."""
     return name if len(name) < 30 else name[:28] + "…"
 
 

@@ -1,7 +1,7 @@
-"""Pages and what a terminal says at the end: templates filled with what a command found.
+"""Pages, and the text that a command prints at its end: templates filled with results.
 
-A page is one HTML file that fetches nothing. Its template escapes whatever it is given, and draws
-the charts where it wants them.
+A page is one HTML file that loads nothing else. Its template escapes every text and calls the
+functions that draw charts.
 """
 
 import base64
@@ -28,7 +28,7 @@ from worldmodel.study import Estimate
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_Content = Mapping[str, Any]  # what a JSON file of a command holds
+_Content = Mapping[str, Any]  # of a command's JSON file
 _TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 
 
@@ -43,7 +43,7 @@ def points(difference: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, two of what is tiny; – for what is not defined."""
+    """Three significant digits, two of a tiny value; – for an undefined one."""
     if value is None or math.isnan(value):
         return "–"
     size = abs(value)
@@ -59,7 +59,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def p_value(p: float) -> str:
-    """Two digits, and a bound for what no sample can tell from 0."""
+    """Two digits; a bound for a value that is practically 0."""
     return "< 10⁻¹²" if p < 1e-12 else f"{p:.2g}"
 
 
@@ -69,7 +69,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def render(template: str, **content: object) -> str:
-    """A template filled in, without line breaks at its end; a name that is missing is an error."""
+    """Fill in a template, without line breaks at its end; a missing name is an error."""
     return _environment().get_template(template).render(**content).rstrip("\n")
 
 
@@ -79,19 +79,19 @@ def study_page(report: object) -> str:
 
 
 def write_index(folder: Path) -> None:
-    """Write or renew `index.html` of a run folder, after whatever else changed in it."""
+    """Write `index.html` of a run folder; call it after every other change in the folder."""
     write_atomically(folder / "index.html", index_page(folder).encode(errors="replace"))
 
 
 def index_page(folder: Path) -> str:
-    """The page of a run folder: its pages first, then results of `evaluate`, then everything."""
+    """The page of a run folder: its pages first, then results of `evaluate`, then the rest."""
     pages = [folder / name for name in ("demo.html", "study.html", "tune.html")]
     views, results = (
         [path.parent for path in sorted(folder.glob(f"*/{name}.json"))]
         for name in ("view", "result")
     )
     first = [path for path in pages if path.is_file()] + views + results
-    # What a broken link leads to does not exist.
+    # exists() is false for a broken link.
     there = [p for p in sorted(folder.iterdir()) if p.exists() and not p.name.startswith(".")]
     others = [p for p in there if p not in first and p.name != "index.html"]
     paths, here = first + others, folder.resolve()
@@ -128,7 +128,7 @@ def _environment() -> "Environment":
 
 
 def _embedded(picture: Path | np.ndarray[Any, Any]) -> str:
-    """A PNG, GIF or MP4 file, or pixels uint8 [H, W, 3], as an address that holds it whole."""
+    """A PNG, GIF or MP4 file, or pixels uint8 [H, W, 3], as a data URL."""
     if isinstance(picture, Path):
         kind, content = _TYPES[picture.suffix], picture.read_bytes()
     else:
@@ -139,7 +139,7 @@ def _embedded(picture: Path | np.ndarray[Any, Any]) -> str:
 
 
 def _from_json(path: Path) -> _Content:
-    """A JSON object, or nothing where there is none that can be read."""
+    """A JSON object; an empty one if the file holds none."""
     with suppress(OSError, ValueError):
         if isinstance(found := json.loads(path.read_text(encoding="utf-8")), dict):
             return found
@@ -155,15 +155,15 @@ def _summary(folder: Path) -> str:
 
 
 def _actor(result: _Content) -> str:
-    """Who acted: the planner's name, or the policy's."""
+    """Name of the planner, or of the policy."""
     planner = result["fingerprint"]["planner"]
     return planner["name"] if isinstance(planner, dict) else str(planner).removesuffix("Policy")
 
 
 def _rates(result: _Content) -> list[tuple[str, Estimate | None, float | None]]:
-    """Title, rate and rate at the end of who acted and of the policies beside it."""
+    """Title, rate and rate at the end, of the evaluated policy and of the baselines."""
     found = []
-    for title, key in ((_actor(result), ""), ("random actions", "random_"), ("no action", "noop_"),
+    for title, key in ((_actor(result), ""), ("random actions", "random_"), ("no-op", "noop_"),
                        ("scripted expert", "expert_")):  # fmt: skip
         rate, ends = result[f"{key}success_rate"], result[f"{key}success_interval"]
         estimate = None if rate is None else Estimate(rate, ends[0], ends[1], result["pairs"])

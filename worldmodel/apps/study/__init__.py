@@ -1,1 +1,1 @@
-"""`worldmodel study`: what a run has learned, measured and put on one page."""
+"""`worldmodel study`: measure what a run has learned, and put it on one page."""

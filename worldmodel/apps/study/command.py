@@ -1,4 +1,4 @@
-"""`worldmodel study`: what a trained model has learned, as JSON and as a page."""
+"""`worldmodel study`: measure what a trained model has learned; write JSON and a page."""
 
 import json
 import math
@@ -38,19 +38,19 @@ from worldmodel.worlds import Maze, TwoRoom, open_world
 from worldmodel.worlds.contract import kind_of
 
 _JSON, _PAGE, _PROBE = "study.json", "study.html", "probe.safetensors"
-_MOST_FRAMES = 24  # of an episode
-_COLLECT_SEED = 7_368_787  # far from the seeds of demo and train, and checked by digest anyway
+_MOST_FRAMES = 24  # per episode
+_COLLECT_SEED = 7_368_787  # not a seed of demo and train; digests are checked too
 
 
 def run(settings: StudySettings) -> int:
-    """Study a run; write `study.json`, `study.html` and, where states are known, a linear probe."""
+    """Study a run; write `study.json`, `study.html` and, if states are known, a linear probe."""
     found = open_run(settings.run, device_of(settings.device), data=settings.data)
     out = settings.out or settings.run
     if not settings.out and not out.is_dir():
         raise ValueError(f"--out must be given for a model of the hub, {out} is no folder here")
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"--out must be a folder, got the file {out}")
-    # The settings that decide a figure.
+    # The settings that change a figure.
     decide = settings.model_dump(mode="json", include={"data", "episodes", "steps", "seed"})
     new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
@@ -60,16 +60,16 @@ def run(settings: StudySettings) -> int:
             material = gather_material(found, settings.data, settings.episodes, settings.seed)
             say(f"{material.source}; {found.objective}, {_parameters(found):,} parameters")
             report = study(found, material, seed=settings.seed, steps=settings.steps)
-            # Figures first: a page without them would be nobody's.
+            # The JSON comes first: `_check` refuses a page without it.
             write_json(plain(report) | {"settings": decide}, out / _JSON)
             write_atomically(out / _PAGE, study_page(report).encode())
             if material.fit is not None and material.fit.states is not None:
-                # States read off embeddings, for `worldmodel.goals.state`.
+                # A probe of the state, for `worldmodel.goals.state`.
                 z, y = (t.flatten(0, 1) for t in (material.fit.z, material.fit.states))
                 if len(z) > z.shape[1]:
                     save_head(fit_head(z, y.to(z)).cpu(), out / _PROBE)
     finally:
-        # A mistake leaves no folder behind.
+        # An error leaves no empty folder.
         if new and not any(out.iterdir()):
             out.rmdir()
     if out.samefile(found.folder):
@@ -82,11 +82,11 @@ def study(
     run: Run, material: StudyMaterial, *, parts: Sequence[str] = tuple(PARTS), seed: int = 0,
     steps: int = 400,
 ) -> Found:  # fmt: skip
-    """Measure what the run of a world model has learned, on `material` that is new to it.
+    """Measure what the world model of a run has learned, on `material` that is new to it.
 
-    `parts` are names in `PARTS`, in the order of the report; `steps` are of the decoder's training.
+    `parts` are names in `PARTS`, in the order of the report; `steps` train the decoder.
 
-    Returns: what study.json holds; a part that cannot be measured says why (`unavailable`).
+    Returns: the content of study.json; `unavailable` says why a part was not measured.
     Raises: ValueError if the model gives embeddings that are not finite.
     """
     began, notes = time.perf_counter(), list(material.notes)
@@ -94,13 +94,13 @@ def study(
     if not bool(z.isfinite().all()):
         raise ValueError(f"the model of {run.folder} gives embeddings that are NaN or infinite")
     variance, length = float(z.var(0, correction=0).mean()), float(z.square().mean())
-    # Below this, what varies is rounding, and every ratio of errors is noise.
+    # Below this, the variance is rounding, and every ratio of errors is noise.
     if variance <= 1e-10 * length:
         variance = 0.0
         notes.insert(0, "The model has collapsed: every frame has the same embedding.")
     elif variance < 1e-4 * length:
-        nearly = "The model has nearly collapsed: embeddings differ by less than a hundredth of"
-        notes.insert(0, f"{nearly} their length.")
+        nearly = "The model has nearly collapsed: embeddings vary by less than 1 % of their length."
+        notes.insert(0, nearly)
     lens = lens_of(material.fit or material.test)
     given, found = Study(run, material, lens, variance, seed, steps), dict[str, Found]()
     with Progress("study", len(parts), unit="part") as bar:
@@ -126,7 +126,7 @@ def study(
 
 
 def plain(value: object) -> Any:
-    """What JSON can hold: records to dicts, NaN to null, six digits; nothing that is `shown`."""
+    """Convert to JSON: records to dicts, NaN to None, six digits; `shown` is left out."""
     if isinstance(value, Found):
         value = vars(value)
     elif isinstance(value, tuple) and type(value) is not tuple:
@@ -141,7 +141,7 @@ def plain(value: object) -> Any:
 
 
 def _check(run: Run, decide: dict[str, object], out: Path, *, force: bool) -> None:
-    """Refuse to write over another run's study, or without `force` over one of other settings."""
+    """Refuse to replace another run's study, or without `force` one with other settings."""
     path = out / _JSON
     if not path.exists() and not (out / _PAGE).exists():
         return
@@ -149,7 +149,7 @@ def _check(run: Run, decide: dict[str, object], out: Path, *, force: bool) -> No
         before = json.loads(path.read_text(encoding="utf-8"))
         weights, settled = before["run"].get("weights"), before.get("settings")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        what = "no study of ours:"
+        what = "not a study:"
     else:
         if weights != digest(run.world_model) and not (weights is None and force):
             what = "a study of another model:"
@@ -167,9 +167,9 @@ def _parameters(run: Run) -> int:
 def gather_material(
     run: Run, data: str | None, episodes: int, seed: int, *, mazes: bool = False
 ) -> StudyMaterial:
-    """Fresh episodes of Two-Room (of `mazes` too), or the unseen ones of a data set.
+    """Fresh episodes of Two-Room (with `mazes`, of mazes too), or unseen ones of a data set.
 
-    Raises: ValueError if there is no source, or nothing in it that the run was not trained on.
+    Raises: ValueError if there is no source, or the run was trained on all its episodes.
     """
     kind, world = kind_of(run.world or ""), None
     fresh = kind == TwoRoom.name or (mazes and kind == "maze")
@@ -184,23 +184,23 @@ def gather_material(
         found = fresh_walks(world, 2 * episodes, length, _COLLECT_SEED + seed)
     else:
         raise ValueError(
-            f"{run.folder} is of the world {run.world!r}, which study cannot collect from: "
-            "give episodes with --data"
+            f"study cannot collect episodes of the world {run.world!r} of {run.folder}: give some "
+            "with --data"
         )
     digests = episode_digests(found)
     unseen = torch.tensor([e for e, d in enumerate(digests) if d not in run.trained_on]).long()
     if len(unseen) == 0:
         raise ValueError(
-            f"all {len(found)} episodes of {source or run.world} were trained on: give others with "
-            "--data"
+            f"the run was trained on all {len(found)} episodes of {source or run.world}: give "
+            "others with --data"
         )
     notes, unknown = list[str](), int((~found.stated[unseen]).sum())
     if unknown:
         every = unknown == len(unseen)
         found = replace(found, states=None) if every else found
         unseen = unseen if every else unseen[found.stated[unseen]]
-        left = "states are left out" if every else "left out"
-        notes.append(f"{unknown} episodes have states that are NaN or infinite: {left}.")
+        left = "all states" if every else "these episodes"
+        notes.append(f"{unknown} episodes hold NaN or infinite states; {left} are left out.")
     frames = (found.lengths[unseen] - 1) // run.frameskip + 1
     T = min(int(frames.median()), _MOST_FRAMES)
     if T < 2:
@@ -212,12 +212,12 @@ def gather_material(
     order = torch.randperm(len(long), generator=torch.Generator().manual_seed(seed))
     chosen = long if world else long[order][: 2 * episodes]
     if seen := sum(d in run.trained_on for d in digests):
-        notes.append(f"{seen} episodes of the file were trained on: left out.")
+        notes.append(f"{seen} training episodes of the run are left out.")
     if len(long) < len(unseen):
-        notes.append(f"{len(unseen) - len(long)} are shorter than {T} frames: left out.")
+        notes.append(f"{len(unseen) - len(long)} episodes under {T} frames are left out.")
     if len(chosen) < 20:
         few = f"Only {plural(len(chosen), 'unseen episode')}"
-        notes.append(f"{few}: intervals are wide and rough below about ten a side.")
+        notes.append(f"{few}: intervals are wide and rough below about 20.")
     count = 0 if found.states is None else found.states.shape[1]
     names = ["x", "y"] if world else [f"state {i}" for i in range(count)]
     where = f"fresh episodes of {kind}" if world else f"unseen episodes of {source}"
@@ -227,7 +227,7 @@ def gather_material(
 
 
 def sequences(run: Run, data: Episodes, which: Tensor, T: int = _MOST_FRAMES) -> Sequences:
-    """Some episodes as the run's model sees them: every `frameskip`-th row, T at most."""
+    """Some episodes as the run's model gets them: every `frameskip`-th row, T at most."""
     k, start = run.frameskip, data.offsets[which][:, None]
     T = min(T, (int(data.lengths[which].min()) - 1) // k + 1)
     rows = start + k * torch.arange(T)

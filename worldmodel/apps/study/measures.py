@@ -1,7 +1,7 @@
-"""The parts of a study: measures of `worldmodel.study` in a row, each part one record.
+"""The parts of a study: each combines measures of `worldmodel.study` into one record.
 
-A part is a function of `Study`. What cannot be measured raises `UnavailableError` with the reason,
-and the other parts continue. Letters: E episodes, T frames, D embedding dims, K fitted ones.
+A part is a function of `Study`. If it cannot be measured, it raises `UnavailableError` with the
+reason, and other parts continue. Letters: E episodes, T frames, D embedding dims, K fitted ones.
 """
 
 import copy
@@ -26,24 +26,24 @@ from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
 from worldmodel.worlds import Maze, TwoRoom
 
-_WIDE = 256  # embeddings wider than this are studied through their principal components
+_WIDE = 256  # wider embeddings are reduced to principal components
 _POINTS = 800  # of the map, at most
 _UNIT = "variance of the held-out embeddings"
 Value = TypeVar("Value")
 Lens = Callable[[Tensor], Tensor]
-"""Embeddings as the study's own fits see them, [..., D] -> [..., K]."""
+"""Embeddings reduced for the study's own fits, [..., D] -> [..., K]."""
 
 
 class UnavailableError(ValueError):
-    """A part of the study has nothing to measure; the message says why."""
+    """A part of the study cannot be measured; the message says why."""
 
 
 class Found(SimpleNamespace):
-    """What was found, by the names that study.json has; `shown` is for the page alone."""
+    """Results under the names of study.json; `shown` is only for the page."""
 
 
 class Sequences(NamedTuple):
-    """E episodes of T frames, cut at the pace of the model: k raw actions from frame to frame."""
+    """E episodes of T frames at the model's frameskip: k raw actions from frame to frame."""
 
     frames: Tensor  #: [E, T, 3, H, W], uint8
     raw: Tensor  #: [E, (T − 1) k, A]
@@ -53,33 +53,33 @@ class Sequences(NamedTuple):
 
 
 class StudyMaterial(NamedTuple):
-    """Episodes to fit probes and decoder on, and others that every figure is about."""
+    """Episodes to fit probes and decoder on, and other episodes to measure on."""
 
-    fit: Sequences | None  #: None where there was only one episode
+    fit: Sequences | None  #: None if there was only one episode
     test: Sequences
-    world: TwoRoom | Maze | None  #: the built-in one, if the episodes were collected in it
+    world: TwoRoom | Maze | None  #: the built-in world of fresh episodes
     names: list[str]  #: of the state's dims
-    source: str  #: where the episodes are from, in words
-    notes: list[str]  #: what a reader should know about them
+    source: str  #: description of where the episodes come from
+    notes: list[str]  #: remarks for the reader
 
 
 class Study(NamedTuple):
-    """What every part is given."""
+    """The input of every part."""
 
     run: Run
     material: StudyMaterial
     lens: Lens
-    variance: float  #: of a coordinate of the test embeddings, on average; the unit of errors
+    variance: float  #: mean over coordinates of the test embeddings; the unit of errors
     seed: int  #: of every fit and every interval
     steps: int  #: of the decoder's training
 
     def mean(self, values: Tensor) -> Estimate:
-        """Of one value per episode."""
+        """The mean of one value per episode, with its interval."""
         return mean_estimate(values, seed=self.seed)
 
 
 def lens_of(sequences: Sequences) -> Lens:
-    """Directions of largest variance, where there are more coordinates than can be fitted."""
+    """Reduce embeddings to the directions of largest variance if they are wider than `_WIDE`."""
     z = sequences.z.flatten(0, 1)
     mean, keep = z.mean(0), min(_WIDE, max(len(z) // 4, 2))
     if z.shape[1] <= _WIDE:
@@ -89,20 +89,20 @@ def lens_of(sequences: Sequences) -> Lens:
 
 
 def _need(value: Value | None, why: str) -> Value:
-    """A value that is neither None nor False; without one the part says `why` not."""
+    """Return a value; raise UnavailableError with `why` if it is None or False."""
     if value is None or value is False:
         raise UnavailableError(why)
     return value
 
 
 def _probes(study: Study) -> Found:
-    """Is the true state in the embedding, and is it easy to read?"""
-    why = "probes need an episode to learn from and another to be tried on, got one in all"
+    """Can probes predict the true state from one embedding?"""
+    why = "probes need a training and a test episode, got one episode"
     fit, test = _need(study.material.fit, why), study.material.test
-    why = "the data hold no states, so there is nothing to compare embeddings with"
+    why = "the data hold no states to predict"
     states = _need(fit.states, why), _need(test.states, why)
     train_z, test_z = (study.lens(s.z).flatten(0, 1) for s in (fit, test))
-    why = f"a linear probe of {train_z.shape[1]} coordinates needs more than as many frames"
+    why = f"a linear probe of {train_z.shape[1]} coordinates needs more frames than that"
     _need(len(train_z) > train_z.shape[1], f"{why}, got {len(train_z)}")
     train_y, test_y = (y.flatten(0, 1).to(train_z) for y in states)
     episode = torch.arange(len(test.z)).repeat_interleave(test.z.shape[1])
@@ -122,7 +122,7 @@ def _probes(study: Study) -> Found:
 
 
 def _foresight(study: Study) -> Found:
-    """How far ahead can the model see without looking again?"""
+    """How wrong is an open-loop rollout at each horizon?"""
     test, model = study.material.test, study.run.world_model
     known = min(model.predictor.history, test.z.shape[1] - 2)
     _need(known > 0, f"episodes of {test.z.shape[1]} frames leave no future to predict")
@@ -141,12 +141,12 @@ def _foresight(study: Study) -> Found:
 
 
 def _actions(study: Study) -> Found:
-    """Does the model tell what was done from what was done elsewhere?"""
+    """Does the model rank the true actions before those of other episodes?"""
     test, model = study.material.test, study.run.world_model
     known = min(model.predictor.history, test.z.shape[1] - 2)
     _need(known > 0, f"episodes of {test.z.shape[1]} frames leave no future to predict")
-    _need(study.variance > 0, "all embeddings are the same, so actions lead nowhere")
-    _need(len(test.z) > 1, "the actions of another episode are needed, got one episode in all")
+    _need(study.variance > 0, "all embeddings are the same, so actions have no effect")
+    _need(len(test.z) > 1, "the actions of other episodes are needed, got one episode")
     found = measure.rank_actions(model, test.z, test.actions, known=known, seed=study.seed)
     rank, variation = ([study.mean(x) for x in part.unbind(1)] for part in found)
     horizons = list(range(1, len(rank) + 1))
@@ -154,12 +154,12 @@ def _actions(study: Study) -> Found:
 
 
 def _violations(study: Study) -> Found:
-    """Is the model surprised by the impossible, and more by a jump than by a colour?"""
+    """Violation of expectation: does the prediction error rise at a teleport or a recolour?"""
     test, model = study.material.test, study.run.world_model
     E, T = test.z.shape[:2]
     at = T // 2
     _need(T > 2, f"episodes of {T} frames have no middle")
-    _need(study.variance > 0, "all embeddings are the same: nothing can be a surprise")
+    _need(study.variance > 0, "all embeddings are the same, so the error cannot rise")
     _need(E > 1, "a paired test needs at least two episodes, got one")
     still = measure.background(test.frames[:, :: max(T // 4, 1)])
     conditions = {
@@ -185,10 +185,10 @@ def _violations(study: Study) -> Found:
         for a, b in pairs
     }
     elsewhere = (
-        "the agent is somewhere else, at least a quarter of the world away, and continues from "
-        "there under the same actions"
+        "the agent is moved at least a quarter of the world away, and continues from there with "
+        "the same actions"
     )
-    another = "the episode continues as another one does"
+    another = "the episode continues with the frames and actions of another one (a splice)"
     return Found(
         at_frame=at, frames=list(range(1, T)), tests=tests, pixels_changed=changed,
         surprise={k: [study.mean(s) for s in values.unbind(1)] for k, values in curves.items()},
@@ -200,7 +200,7 @@ def _violations(study: Study) -> Found:
 
 
 def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
-    """Frames and actions of episodes whose agent is elsewhere from frame `at` on."""
+    """Frames and actions of episodes whose agent is teleported at frame `at`."""
     test, world = study.material.test, study.material.world
     if world is None or test.states is None:
         return measure.splice(test.frames, at), measure.splice(test.actions, at)
@@ -217,7 +217,7 @@ def _teleported(study: Study, at: int) -> tuple[Tensor, Tensor]:
 
 
 def _straightness(study: Study) -> Found:
-    """Do latent paths become straighter with training?"""
+    """How straight are latent paths, before, during and after training?"""
     run, test = study.run, study.material.test
     _need(test.z.shape[1] > 2, f"a path of {test.z.shape[1]} frames has no two moves")
 
@@ -233,7 +233,7 @@ def _straightness(study: Study) -> Found:
 
 
 def _untrained(run: Run) -> WorldModel | None:
-    """The same architecture with fresh weights; None where the encoder is a frozen, given one."""
+    """The same architecture with fresh weights; None if the encoder is frozen."""
     fresh = copy.deepcopy(run.world_model)
     if not any(p.requires_grad for p in fresh.encoder.parameters()):
         return None
@@ -244,7 +244,7 @@ def _untrained(run: Run) -> WorldModel | None:
 
 
 def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
-    """Models of the way here, oldest first: numbered folders of the run, and training states."""
+    """Earlier models of the run, oldest first: numbered folders, and training states."""
     found = [path.parent for path in run.folder.glob(f"*/{checkpoint.CONFIG}")]
     found += run.folder.glob("checkpoints/step-*.safetensors")
     numbers = {path: int(n[-1]) for path in found if (n := re.findall(r"\d+", path.stem))}
@@ -253,7 +253,7 @@ def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
         if path.is_dir():
             yield numbers[path], checkpoint.load(path, device)
             continue
-        # Training continues from the one before a damaged state, and so does this.
+        # A damaged state is left out, as --resume does.
         with suppress(ValueError):
             state, own, then = read_state(path)[0], "model.", copy.deepcopy(run.world_model)
             then.load_state_dict({k[len(own) :]: v for k, v in state.items() if k.startswith(own)})
@@ -261,14 +261,14 @@ def _checkpoints(run: Run) -> Iterator[tuple[int, WorldModel]]:
 
 
 def _spread(study: Study) -> Found:
-    """How many directions does the embedding use, and how close is it to a Gaussian?"""
+    """How many directions do embeddings use, and how near are they to a Gaussian?"""
     test = study.material.test
     z = study.lens(test.z)
     E, T, K = z.shape
     _need(E > 1, "a covariance needs at least two episodes, got one")
     centred = (z - z.flatten(0, 1).mean(0)).double()
     if study.variance <= 0:
-        # What is left of one point is rounding, which has a rank of its own.
+        # The rest of one point is rounding, which would have a rank.
         centred = torch.zeros_like(centred)
     squares = torch.einsum("etk,etl->ekl", centred, centred).flatten(1)
     sums = torch.cat([squares, centred.sum(1), centred.new_full((E, 1), float(T))], dim=1)
@@ -284,7 +284,7 @@ def _spread(study: Study) -> Found:
         y = test.states.flatten(0, 1).double()
         y = (y - y.mean(0)) / y.std(0).clamp_min(1e-9 * y.abs().amax(0)).clamp_min(1e-300)
         state_rank = float(effective_rank(y.T @ y))
-    # Episodes side by side, one batch a time step, as the regularizer saw them.
+    # One batch per time step, as the regularizer gets them.
     said = embedding_report(z.transpose(0, 1), num_proj=256, seed=study.seed, state_rank=state_rank)
     values = torch.linalg.eigvalsh(torch.cov(centred.flatten(0, 1).T).reshape(K, K)).flip(0)
     share = values.clamp_min(0) / values.clamp_min(0).sum().clamp_min(1e-300)
@@ -296,8 +296,8 @@ def _spread(study: Study) -> Found:
 
 
 def _pictures(study: Study) -> Found:
-    """What does an embedding know of its frame, and a rollout of the future?"""
-    why = "a decoder needs an episode to learn from and another to paint, got one in all"
+    """What does a decoder show of embeddings and of rollouts?"""
+    why = "a decoder needs a training and a test episode, got one episode"
     fit, test = _need(study.material.fit, why), study.material.test
     small, seed, T = _small(test.frames), study.seed, test.z.shape[1]
     seen, shrunk = study.lens(fit.z).flatten(0, 1).cpu(), _small(fit.frames).flatten(0, 1)
@@ -310,7 +310,7 @@ def _pictures(study: Study) -> Found:
     truth = small.float() / 255
     error, blind = ((g - truth).square().flatten(1).mean(1) for g in (painted, decoder.mean))
     sums = torch.stack([error, blind, torch.ones_like(error)], dim=1)
-    # The last frame that was known, and up to six after it, evenly.
+    # The last known frame, and up to six later ones, evenly spaced.
     ahead = torch.linspace(known, T - 1, min(6, T - known)).round().int().tolist()
     columns = [known - 1, *ahead]
     strips = [
@@ -351,7 +351,7 @@ def _array(pictures: Tensor) -> Any:
 
 
 def _map(study: Study) -> Found:
-    """The two directions of largest variance, coloured by what is true."""
+    """The two directions of largest variance, coloured by the true state."""
     test, world = study.material.test, study.material.world
     _need(study.variance > 0, "all embeddings are the same point")
     z = study.lens(test.z).flatten(0, 1).cpu()

@@ -1,4 +1,4 @@
-"""`worldmodel train`: the loop, its checkpoints and reports, one process or many."""
+"""`worldmodel train`: the loop, checkpoints and reports, on one or several processes."""
 
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.loop import NonFiniteError, Training

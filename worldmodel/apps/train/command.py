@@ -1,4 +1,4 @@
-"""`worldmodel train`: settings in, a run folder out, whatever happens on the way."""
+"""`worldmodel train`: make a run folder from settings, also across interruptions."""
 
 import math
 import shlex
@@ -31,19 +31,19 @@ from worldmodel.data.hdf5_writer import read_origin
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
 _REPORT = "report.json"
-_KEEP = 2  # checkpoints: whatever kills a run costs the steps since the last of them
+_KEEP = 2  # checkpoints; a killed run loses the steps since the last one
 
 
 class _TimeIsOver(KeyboardInterrupt):
-    """--minutes have passed."""
+    """The time of --minutes is over."""
 
 
 def run(settings: TrainSettings) -> int:
-    """Train to the end and leave a run folder that `open_run` reads."""
+    """Train to the end and write a run folder that `open_run` reads."""
     if settings.objective == "proposals":
         return proposing.run(settings)
     if settings.model.get("recipe"):
-        raise ValueError(f"recipe is of objective proposals, got it with {settings.objective}")
+        raise ValueError(f"recipe needs objective proposals, got {settings.objective}")
     out = settings.out
     with joined(settings.device) as ranks, ExitStack() as held:
         with ranks.together():
@@ -60,7 +60,7 @@ def run(settings: TrainSettings) -> int:
         except KeyboardInterrupt as stop:
             again = f"continue with: worldmodel train --resume --out {shlex.quote(str(out))}"
             if ranks.first:
-                what = "the time is over" if isinstance(stop, _TimeIsOver) else "interrupted"
+                what = "the minutes are over" if isinstance(stop, _TimeIsOver) else "interrupted"
                 say(f"\n{what}; {again if checkpoints(out) else 'nothing was kept'}")
             if isinstance(stop, _TimeIsOver):
                 return 0
@@ -71,7 +71,7 @@ def run(settings: TrainSettings) -> int:
         curves = training_curves(*tables, floor=floor, objective=settings.objective)
         save_chart(curves, out / "curves.png")
         assert reports.scores is not None
-        # A figure that is not finite is null.
+        # Figures that are not finite become null.
         scores = [float(f"{x:.6g}") if math.isfinite(x) else None for x in reports.scores]
         report = {
             "steps": reports.training.step,
@@ -89,9 +89,9 @@ def run(settings: TrainSettings) -> int:
 
 
 def _decided(settings: TrainSettings) -> TrainSettings:
-    """The settings of a run, with what its data and an earlier part of it decide; writes nothing.
+    """Complete the settings from the data, or from the run that is resumed; writes nothing.
 
-    Of a finished run that gets more steps, `schedule_from` is the step at which they begin.
+    If a finished run gets more steps, `schedule_from` is the step at which they begin.
     """
     out = settings.out
     if not settings.resume:
@@ -101,7 +101,7 @@ def _decided(settings: TrainSettings) -> TrainSettings:
     before = kept_settings(TrainSettings, "train", out / SETTINGS, out=out)
     steps, precision = settings.steps or before.steps, settings.precision
     if (out / _REPORT).exists() and (steps or 0) <= (before.steps or 0):
-        # Killed before the page of the folder, only that is left to do.
+        # If a kill came before the folder's page, only the page is missing.
         if (out / "index.html").exists():
             more = f"--steps above {before.steps} extends it"
             rule = f"an unfinished run, got {out} with its {_REPORT}"
@@ -116,10 +116,10 @@ def _decided(settings: TrainSettings) -> TrainSettings:
 
 
 def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Reports:
-    """Every step that is left in `settings.out`, with checkpoints, and tables by the reports.
+    """Train all remaining steps in `settings.out`; write checkpoints and tables.
 
     Raises: ValueError if the settings do not fit; DamagedStateError; OSError; NonFiniteError or
-        KeyboardInterrupt after the last good state was kept.
+        KeyboardInterrupt, after the last good state is saved.
     """
     with ranks.together():
         settings, training, state = _begin(settings, material, ranks)
@@ -134,7 +134,7 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
             step, every = training.step, settings.checkpoint_every
             if step == 0 or (step % every and step < training.steps):
                 return
-            # Scored already, unless killed behind the checkpoint: rank 0's table lacks the step.
+            # A kill after the checkpoint leaves the step unscored: rank 0's table lacks it.
             if not ranks.gather("scored" if reports.scores else "")[0]:
                 _keep(settings, material, training, reports)
                 reports.held_out(score(training, material.held_out, settings.held_out_windows))
@@ -145,10 +145,10 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
                 reports.step(losses)
                 checkpoint()
                 release()
-        except (KeyboardInterrupt, NonFiniteError):  # on all ranks, behind the same step
+        except (KeyboardInterrupt, NonFiniteError):  # on all ranks, after the same step
             _keep(settings, material, training, reports)
             raise
-        except WorkerEndedError:  # the other ranks know nothing of it
+        except WorkerEndedError:  # the other ranks do not get this error
             if ranks.size == 1:
                 _keep(settings, material, training, reports)
             raise
@@ -158,16 +158,16 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
 def _begin(
     settings: TrainSettings, material: TrainMaterial, ranks: Ranks
 ) -> tuple[TrainSettings, Training, dict[str, Tensor] | None]:
-    """Settings and training of the next step, with what is known there already; both written."""
+    """Make the training of the next step, restored if resumed, and write its settings."""
     out, names = settings.out, settings.out / EPISODES
     resumes = settings.resume and bool(checkpoints(out))
     settings, training = begin_training(settings, material, ranks, fresh=not resumes)
     if settings.resume and names.is_file() and read_episodes(out).train != material.trained_on:
-        raise ValueError(f"--resume must train on the same episodes, got others than {names} names")
+        raise ValueError(f"--resume must train on the episodes in {names}, got other ones")
     state = _restore(training, out) if resumes else None
     if not ranks.first:
         return settings, training, state
-    # The report first: a run that is being extended is no longer finished.
+    # Remove the report first: a run that gets more steps is not finished.
     (out / _REPORT).unlink(missing_ok=True)
     write_json(settings.model_dump(mode="json"), out / SETTINGS)
     write_episodes(out, material.trained_on, material.kept_apart)
@@ -178,13 +178,13 @@ def _begin(
 
 @contextmanager
 def whole_steps(ranks: Ranks = ALONE, minutes: float | None = None) -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C, or a polite kill, back until the yielded function is called, which raises it.
+    """Delay Ctrl-C and SIGTERM until the yielded function is called; that function raises.
 
-    The function also raises when the minutes are over.
+    The function also raises when `minutes` are over.
 
-    All ranks must call it equally often: it raises on all of them, whichever was told. A step cut
-    in half leaves moved batch statistics and spent random numbers behind, from which no run ends
-    as an uninterrupted one. Signals with other handlers stay.
+    All ranks must call it equally often. It raises on all of them, whichever rank got the signal.
+    Half a step would change batch statistics and the random state, and a resumed run would end
+    differently. Signals with other handlers keep them.
     """
     held, end = list[int](), math.inf if minutes is None else time.monotonic() + 60 * minutes
     usual, main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
@@ -210,8 +210,8 @@ def whole_steps(ranks: Ranks = ALONE, minutes: float | None = None) -> Iterator[
 def score(training: Training, windows: Windows, count: int) -> Scores:
     """Mean prediction loss and regularizer over the first `count` windows, in evaluation mode.
 
-    Batches are as large as in training if there are windows enough, since SIGReg grows with them.
-    The random state stays, and what an objective draws is the same. Every rank must call it.
+    Batches are as large as in training if there are enough windows, because SIGReg grows with them.
+    The random state stays, and the objective draws the same numbers. Every rank must call it.
     """
     ranks, device = training.ranks, training.device
     size = min(training.recipe.batch_size, len(windows)) // ranks.size * ranks.size
@@ -237,12 +237,12 @@ def checkpoints(out: Path) -> list[Path]:
 def _keep(
     settings: TrainSettings, material: TrainMaterial, training: Training, reports: Reports
 ) -> None:
-    """The checkpoint first, then the model that others read; every rank must call it."""
+    """Write the checkpoint, then the model for other commands; every rank must call it."""
     out, first, model = settings.out, training.ranks.first, training.model
     path = out / CHECKPOINTS / f"step-{training.step:09d}.safetensors"
     if first:
         path.parent.mkdir(parents=True, exist_ok=True)
-    # A new one is whole on the disk before an old one goes.
+    # The new checkpoint is complete on disk before an old one is removed.
     training.save(path, reports.state())
     for old in checkpoints(out)[_KEEP:] if first else ():
         old.unlink(missing_ok=True)
@@ -262,7 +262,7 @@ def _keep(
 
 
 def _restore(training: Training, out: Path) -> dict[str, Tensor]:
-    """Continue from the newest checkpoint that is whole, and say so if that is not the newest."""
+    """Restore the newest undamaged checkpoint, and say so if it is not the newest one."""
     damaged: list[str] = []
     for path in checkpoints(out):
         try:
@@ -271,7 +271,7 @@ def _restore(training: Training, out: Path) -> dict[str, Tensor]:
             damaged.append(str(error))
             continue
         if damaged and training.ranks.first:
-            say(f"{'; '.join(damaged)}; continued from the one before, {path.name}")
+            say(f"{'; '.join(damaged)}; training continues from {path.name}")
         return also
     where = out / CHECKPOINTS
     raise DamagedStateError(f"no checkpoint in {where} can be read: {'; '.join(damaged)}")

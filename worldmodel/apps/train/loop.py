@@ -1,4 +1,4 @@
-"""The training loop: two losses, AdamW, warm-up and cosine, a state that can be resumed."""
+"""The training loop: two losses, AdamW, warm-up and cosine schedule, states to resume from."""
 
 import json
 import math
@@ -28,7 +28,7 @@ Objective = Callable[[Any, Batch, Any, float], Losses]
 
 
 class WorkerEndedError(OSError):
-    """A process that fetched batches was killed."""
+    """A worker process that loads batches was killed."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -36,7 +36,7 @@ class NonFiniteError(FloatingPointError):
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Rate of a step: from `schedule_from` a linear warm-up, then a cosine to 0 behind the last."""
+    """Learning rate of a step: a linear warm-up from `schedule_from`, then a cosine to 0."""
     assert recipe.steps is not None
     steps, now = recipe.steps - recipe.schedule_from, step - recipe.schedule_from
     warm = max(round(recipe.warmup * steps), 1)
@@ -47,19 +47,19 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 class Training:
-    """A model on its way: steps one at a time, and a file from which it goes on.
+    """A model in training: it takes one step at a time, and saves and restores its state.
 
-    Batches and the learning rate are functions of (seed, step): model, optimizer, regularizer,
-    random state and step are a whole state. `step` counts the optimizer steps taken, of `steps`;
-    `gradient_norm` is the last one's before it was clipped. On several ranks each computes its part
-    of a batch and gradients are averaged: with batch statistics (`ranks.synchronise`) and SIGReg
-    over all ranks they are those of one process. Dropout masks depend on (seed, step, rank).
+    Batches and the learning rate are functions of (seed, step), so the state is model, optimizer,
+    regularizer, random state and step. `step` is the number of optimizer steps taken, of `steps`;
+    `gradient_norm` is that of the last step before clipping. Each of several ranks computes a part
+    of the batch; gradients are averaged. With batch statistics (`ranks.synchronise`) and SIGReg
+    over all ranks they equal those of one process. Dropout masks depend on (seed, step, rank).
 
     Args:
         model: what `objective` takes; trained in place, on the device where it is.
         recipe: settings of the loop, `steps` decided.
-        regularizer: the objective's third argument, SIGReg by the recipe if None; it learns too.
-        workers: processes that fetch batches ahead; the batches are the same with any number.
+        regularizer: the objective's third argument; None: the recipe's SIGReg. It is trained too.
+        workers: processes that load batches ahead; their number does not change the batches.
         sharded: each rank holds a part of every weight and moment (FSDP2), not all (DDP).
     Raises: ValueError if the windows or ranks do not fit the batch, or `steps` is not decided.
     """
@@ -84,7 +84,7 @@ class Training:
         )  # fmt: skip
         self.regularizer = regularizer or SIGReg(num_proj=recipe.num_proj, seed=recipe.seed)
         self.regularizer.to(self.device)
-        # Model and regularizer, for that may learn too, as PLDM's inverse dynamics do.
+        # Model and regularizer: the latter may have weights, as PLDM's inverse dynamics.
         self.both = _Pass(self)
         self._pass = shared(self.both, ranks, self.sharded) if ranks.size > 1 else self.both
         self.parameters = list(self.both.parameters())
@@ -93,11 +93,11 @@ class Training:
         )
 
     def run(self) -> Generator[Losses, None, None]:
-        """Train to the last step, yielding the losses of each; `step` counts them.
+        """Train to the last step, and yield the losses of each; `step` counts the steps.
 
-        Between two steps everything is whole: the place to save, or to stop.
+        The state is complete between two steps: save or stop there.
 
-        Raises: NonFiniteError if a loss or gradient is not finite; all is as before that step.
+        Raises: NonFiniteError if a loss or gradient is not finite; the state stays as before it.
         """
         self.model.train()
         batches = self._batches()
@@ -110,12 +110,12 @@ class Training:
             batches.close()
 
     def losses(self, batch: Batch) -> Losses:
-        """The objective of a batch on any device, in the precision of the run."""
+        """The losses of a batch on any device, in the precision of the run."""
         losses: Losses = self.both(*batch)
         return losses
 
     def precision(self) -> torch.autocast:
-        """A block in which the network computes as it does in training."""
+        """A context in which the network computes in the precision of training."""
         low = self.recipe.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
@@ -126,15 +126,15 @@ class Training:
             fetched = iter(batches)
             if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
                 # The next fetch notices that a worker died. torch's own handler of this signal
-                # would raise it in the middle of a step.
+                # would raise in the middle of a step.
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
                 yield from fetched
             except (RuntimeError, ConnectionError, EOFError) as error:
-                # What a worker raises itself says so in other words.
+                # An error that a worker itself raises has another message.
                 if isinstance(error, RuntimeError) and "worker (pid" not in str(error):
                     raise
-                told = "a process that loads data was ended, as by a lack of memory; see --workers"
+                told = "a process that loads data was killed, perhaps for memory; see --workers"
                 raise WorkerEndedError(f"{told}: {error}") from error
         while True:
             yield self.windows.batch(self.order.batch(self.step))
@@ -143,7 +143,7 @@ class Training:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
-        # What a forward pass moves.
+        # The state that a forward pass changes.
         before, random = [buffer.clone() for buffer in self.both.buffers()], self._random()
         if self.ranks.size > 1:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
@@ -194,7 +194,7 @@ class Training:
         )
 
     def save(self, path: Path, also: Mapping[str, Tensor] | None = None) -> None:
-        """Write the state, and tensors of the caller's; every rank must call it, one writes."""
+        """Write the state and the caller's tensors; every rank must call it, rank 0 writes."""
         tensors: dict[str, Tensor] = dict(self.both.state_dict())
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
@@ -204,9 +204,9 @@ class Training:
             write_state(path, tensors | self._random(), self._words() | {"step": str(self.step)})
 
     def restore(self, path: Path) -> dict[str, Tensor]:
-        """Go on from a file that `save` wrote with the same recipe, or at the end of a shorter one.
+        """Continue from a file that `save` wrote with the same recipe, or at a shorter one's end.
 
-        Returns: what `save` was given as `also`.
+        Returns: the `also` of `save`.
         Raises: as `read_state`; ValueError if it is of another recipe or of another model.
         """
         tensors, words = read_state(path)
@@ -216,12 +216,12 @@ class Training:
             rule = f"a step in 0…{mine['steps']}, got {told[:30]}"
             raise DamagedStateError(f"{path} is no training state: it must have {rule}")
         if self.recipe.schedule_from == step and words.get("steps", "0") == str(step):
-            # Its schedule is over, and ours begins.
+            # The schedule of the file is over, and this one begins.
             words |= {"steps": mine["steps"], "schedule_from": mine["schedule_from"]}
         words.setdefault("schedule_from", "0")
         if changed := [f"{k} {words.get(k)} → {v}" for k, v in mine.items() if words.get(k) != v]:
-            rule = f"keep its settings, got other ones than {path} holds"
-            raise ValueError(f"a resumed run must {rule}: {', '.join(changed)}")
+            rule = f"keep the settings in {path}"
+            raise ValueError(f"a resumed run must {rule}, got {', '.join(changed)}")
 
         def below(prefix: str) -> dict[str, Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
@@ -243,13 +243,13 @@ class Training:
         return below("also.")
 
     def _words(self) -> dict[str, str]:
-        """What a state must agree in to be continued."""
+        """The settings that a state must share to be continued."""
         names = Recipe.model_fields.keys() - {"config", "debug"}
         return {name: str(getattr(self.recipe, name)) for name in sorted(names)}
 
 
 class _Pass(nn.Module):
-    """One whole forward pass as a module, so that what wraps it sees every parameter in use."""
+    """One forward pass as a module, so that DDP and FSDP2 wrap all parameters in use."""
 
     def __init__(self, training: Training) -> None:
         super().__init__()
@@ -262,20 +262,20 @@ class _Pass(nn.Module):
 
 
 class DamagedStateError(ValueError):
-    """A checkpoint that is not what was written; the message names the file."""
+    """A checkpoint is damaged; the message names the file."""
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> None:
     """Write tensors and words as one safetensors file, whole or not at all; OSError names it."""
-    # As a tensor the words are under the file's digest too.
+    # The words are a tensor, so that the file's digest covers them.
     told = torch.frombuffer(bytearray(json.dumps(dict(words)).encode()), dtype=torch.uint8)
     write_atomically(path, as_bytes({**tensors, "words": told}, {"format": str(_FORMAT)})[0])
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What `write_state` was given.
+    """Read what `write_state` wrote.
 
-    Raises: FileNotFoundError; DamagedStateError if a bit differs; ValueError of another format.
+    Raises: FileNotFoundError; DamagedStateError if a bit differs; ValueError for another format.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no training state to resume from at {path}")

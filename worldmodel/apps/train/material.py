@@ -1,4 +1,4 @@
-"""What a run is made of: its data, opened, split and cut, and its model, new or begun."""
+"""Data and model of a run: open, split and cut the data; build or load the model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,25 +23,25 @@ from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import ComposedTerms, PLDMTerms, composed_loss, jepa_loss, pldm_loss
 from worldmodel.model import WorldModel
 
-_MEMORY = 8 * 2**30  # bytes of frames that are read into memory where a file cannot be mapped
+_MEMORY = 8 * 2**30  # most bytes of frames to read into memory if a file cannot be mapped
 
 
 class TrainMaterial(NamedTuple):
-    """What a run learns from and is scored on."""
+    """Training data and held-out data of a run."""
 
     train: Windows
     held_out: Windows
     scale: ActionScale  #: of the training actions
     trained_on: list[str]  #: digests of the training episodes
-    kept_apart: list[str]  #: digests of the others
-    notes: Sequence[str] = ()  #: what a reader should know about the data
+    kept_apart: list[str]  #: digests of the held-out episodes
+    notes: Sequence[str] = ()  #: remarks about the data
 
 
 def open_material(settings: TrainSettings) -> TrainMaterial:
     """Open a data set and split it by episode.
 
     Raises: FileNotFoundError, ImportError or ValueError if it cannot be read, has fewer than two
-        episodes, frames that are not square and in colour, or no window on a side of the split.
+        long episodes, or frames that are not square with three channels.
     """
     episodes = open_pictures(
         settings.data, render=settings.render, env=settings.world, alone=False,
@@ -51,7 +51,7 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
     if channels != 3 or height != width:
         came = f"{width} × {height} and {channels} in {settings.data}"
         remedy = f"worldmodel data convert IN OUT.h5 --size {min(height, width)} --channels rgb"
-        raise ValueError(f"frames must be square and of three channels, got {came}; {remedy} helps")
+        raise ValueError(f"frames must be square and of three channels, got {came}; use {remedy}")
     if isinstance(episodes.frames, EpisodeFrames):
         if (size := math.prod(episodes.frames.shape)) > _MEMORY:
             came = f"{settings.data} gives whole episodes only and has {size / 2**30:.0f} GiB"
@@ -64,10 +64,10 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
     short += f"num_frames {settings.num_frames} × frameskip {settings.frameskip} = {span} rows"
     if len(usable) < 2:
         longest = int(episodes.lengths.max())
-        raise ValueError(f"{short}, the longest has {longest}: two must be as long, one a side")
+        raise ValueError(f"{short}, the longest has {longest}: two must be as long, for the split")
     train, held_out = split(len(usable), settings.held_out, settings.seed)
     material = cut(settings, (episodes, usable[train]), (episodes, usable[held_out]))
-    notes = [f"{short}: left out"] if len(usable) < len(episodes) else []
+    notes = [f"{short}; they are left out"] if len(usable) < len(episodes) else []
     notes += [choices_in_words(episodes)] if episodes.choices else []
     notes += [material.scale.held_in_words] if material.scale.held else []
     return material._replace(notes=notes)
@@ -76,7 +76,7 @@ def open_material(settings: TrainSettings) -> TrainMaterial:
 def cut(
     settings: TrainSettings, train: tuple[Episodes, Tensor], held_out: tuple[Episodes, Tensor]
 ) -> TrainMaterial:
-    """Windows of open episodes, given with the indices [E] that are meant; at least one a side."""
+    """Cut training and held-out windows, each from episodes and the indices [E] to use."""
     frames, skip, scale = settings.num_frames, settings.frameskip, ActionScale.fit(*train)
     windows, names = [], []
     for episodes, some in (train, held_out):
@@ -89,11 +89,11 @@ def cut(
     return TrainMaterial(windows[0], windows[1], scale, names[0], names[1])
 
 
-_PASSES = 10  # over the data where no steps are given, as published
+_PASSES = 10  # over the data if no steps are given, as published
 
 
 class NoTerms(nn.Module):
-    """Zero: actions are what is predicted, there is nothing to keep from collapse."""
+    """The regularizer 0: a loss of predicted actions cannot collapse."""
 
     def forward(self, z: Tensor) -> Tensor:
         """Embeddings of any shape -> 0."""
@@ -101,13 +101,13 @@ class NoTerms(nn.Module):
 
 
 def objective_of(name: str, recipe: Recipe) -> tuple[Objective, nn.Module]:
-    """What a step minimises, and its third argument, from the settings of the loop."""
+    """The objective of a name, and its regularizer, from the settings of the loop."""
     if name == "gcbc":
         if recipe.weight:
             raise ValueError(f"weight must be 0 with objective gcbc, got {recipe.weight:g}")
         return gcbc_loss, NoTerms()
     if name == "pldm":
-        # Its terms have the published weights; the recipe's multiplies all of them.
+        # The terms have the published weights; the recipe's weight multiplies all of them.
         return pldm_loss, PLDMTerms()
     return jepa_loss, SIGReg(num_proj=recipe.num_proj, seed=recipe.seed, group=everyone())
 
@@ -115,16 +115,16 @@ def objective_of(name: str, recipe: Recipe) -> tuple[Objective, nn.Module]:
 def begin_training(
     settings: TrainSettings, material: TrainMaterial, ranks: Ranks, *, fresh: bool = True
 ) -> tuple[TrainSettings, Training]:
-    """A training at its first step, and its settings with steps and precision decided.
+    """Make a training at step 0, and fill in the steps and precision of its settings.
 
-    `fresh` begins with the weights of `init_from`, if there is one; a resumed run has its own.
+    With `fresh` it loads the weights of `init_from`, if given; a resumed run has its own weights.
 
     Raises: ValueError if model, data, ranks and settings do not fit each other.
     """
     size, ours = settings.batch_size, len(material.held_out)
     least, now = 2 * ranks.size, settings.held_out
     if size < least or size % ranks.size:
-        rule = f"at least 2 for each process, all alike, got {size} for {ranks.size}"
+        rule = f"at least 2 per process, and divisible by them, got {size} for {ranks.size}"
         raise ValueError(f"batch_size must be {rule}")
     if ours < least:
         rule = f"at least {least} windows, got {ours}: raise held_out (now {now})"
@@ -154,10 +154,10 @@ def begin_training(
 
 
 def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
-    """The preset's model for these frames and blocks of actions, with some arguments changed.
+    """Build the preset's model for these frames and blocks, with the arguments of `model`.
 
-    The weights are drawn from the global random stream. Of "gcbc" it is a policy: its windows may
-    be longer than the history, for their frames are goals.
+    The global random stream gives the weights. For "gcbc" it is a GCBC policy; its windows may be
+    longer than the history, because later frames serve as goals.
 
     Raises: ValueError if a part lacks or refuses an argument, or its history is too short.
     """
@@ -198,21 +198,21 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
 def _weights_of(
     folder: Path, model: WorldModel | GCBC, material: TrainMaterial
 ) -> dict[str, Tensor]:
-    """The weights of a run; a ValueError names what differs from this model by name and shape."""
+    """Load the weights of a run; a ValueError names the first tensor that does not fit."""
     found, kind = open_run(folder), type(model).__name__
     if (other := type(found.model).__name__) != kind:
         raise ValueError(f"--init-from must be a {kind}, {folder} holds a {other}")
     mine = f"{material.train.episodes.actions.shape[1]} dims × frameskip {material.train.frameskip}"
     theirs = f"{len(found.scale.mean)} dims × frameskip {found.frameskip}"
     if mine != theirs:
-        rule = f"trained on actions of {mine}, as these data are cut"
-        raise ValueError(f"--init-from must be {rule}, {folder} was on {theirs}")
+        rule = f"trained on actions of {mine}, as in these settings"
+        raise ValueError(f"--init-from must be {rule}, {folder} has {theirs}")
     state: dict[str, Tensor] = found.model.state_dict()
     ours, others = ({k: list(v.shape) for k, v in s.items()} for s in (model.state_dict(), state))
     if differ := sorted(n for n in ours | others if ours.get(n) != others.get(n)):
         first = f"{differ[0]}: {others.get(differ[0])} instead of {ours.get(differ[0])}"
         raise ValueError(
             f"--init-from must hold the model of these settings, {folder} differs in {len(differ)} "
-            f"tensors, as {first}; --config {folder / 'train.json'} takes over its settings"
+            f"tensors, first {first}; --config {folder / 'train.json'} uses its settings"
         )
     return state

@@ -1,4 +1,4 @@
-"""`worldmodel train --objective proposals`: what a frozen model's embeddings teach, beside it."""
+"""`worldmodel train --objective proposals`: train a learner on a frozen model's embeddings."""
 
 import shlex
 import time
@@ -34,15 +34,15 @@ _READ = {
     "model", "device", "steps", "batch_size", "learning_rate", "seed", "config", "debug",
 }  # fmt: skip
 _SETTINGS, _REPORT = "train.json", "report.json"
-_HIDDEN = [256, 256]  # widths that a processor trains in minutes, half of OGBench's
-_MOST = 2**24  # numbers of recorded embeddings that are kept
+_HIDDEN = [256, 256]  # half of OGBench's widths; a CPU trains them in minutes
+_MOST = 2**24  # most numbers of recorded embeddings to keep
 
 
 def run(settings: TrainSettings) -> int:
-    """Learn from the embeddings of --data; leave a run of the same model with its learner."""
+    """Learn from the embeddings of --data; write a run of the same model with its learner."""
     out, device, began = settings.out, device_of(settings.device), time.perf_counter()
     if settings.init_from is None:
-        raise ValueError("objective proposals needs --init-from, a run whose model it learns from")
+        raise ValueError("objective proposals needs --init-from, the run of a trained model")
     run = open_run(settings.init_from, device, data=settings.data)
     options = _options(settings, run.frameskip)
     model = run.world_model
@@ -55,7 +55,7 @@ def run(settings: TrainSettings) -> int:
             rule = f"actions of {len(run.scale.mean)} dims, as {settings.init_from} was trained on"
             raise ValueError(f"--data must have {rule}, got {width}")
         names = episode_digests(episodes)
-        # What the run kept apart stays apart.
+        # The run's held-out episodes stay held out.
         free = torch.tensor([e for e, name in enumerate(names) if name not in run.held_out])
         which, T = _longest(episodes.lengths, free, run.frameskip)
         groups = which.split(32)
@@ -93,14 +93,14 @@ def run(settings: TrainSettings) -> int:
 
 
 def _options(settings: TrainSettings, frameskip: int) -> dict[str, Any]:
-    """Kind and recipe of the learner; a setting that would decide nothing is refused."""
+    """Kind and recipe of the learner; ValueError for a setting that has no effect."""
     own: dict[str, Any] = {"objective": "proposals", "data": settings.data, "out": settings.out}
     usual = complete(TrainSettings, "train", own)
     for name in sorted(settings.model_fields_set - _READ):
         if getattr(settings, name) != getattr(usual, name):
-            raise ValueError(f"{name} decides nothing with objective proposals: leave it out")
+            raise ValueError(f"{name} has no effect with objective proposals: leave it out")
     kind, options = _LEARNERS[settings.learner]
-    # A block is worth as many steps of OGBench's as it holds.
+    # OGBench discounts per raw step, and a block has `frameskip` of them.
     given: dict[str, Any] = {"hidden": _HIDDEN, "discount": 0.99**frameskip, **options}
     given |= settings.model.get("recipe", {})
     known = asdict(Recipe())
@@ -114,9 +114,9 @@ def _options(settings: TrainSettings, frameskip: int) -> dict[str, Any]:
 
 
 def _longest(lengths: Tensor, free: Tensor, frameskip: int) -> tuple[Tensor, int]:
-    """Which of the `free` episodes, and how many embeddings of each: as many as can be in all."""
+    """Choose among `free` episodes and a length T, so that there are most embeddings in all."""
     if not len(free):
-        raise ValueError("--data must have episodes that the run did not keep apart, got none")
+        raise ValueError("--data must have episodes that the run did not hold out, got none")
     frames = (lengths[free] - 1) // frameskip + 1
     kept = torch.stack([(frames >= T).sum() * T for T in frames.unique()])
     T = int(frames.unique()[kept.argmax()])

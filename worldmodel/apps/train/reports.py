@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a bar, curves.csv, TensorBoard, Weights & Biases, the alarm."""
+"""Reports of a running training: bar, curves.csv, TensorBoard, Weights & Biases, alarm."""
 
 import csv
 import json
@@ -25,33 +25,33 @@ from worldmodel.records import Losses
 COLUMNS = ("step", "prediction", "regularization", "excess", "effective_rank", "embedding_std",
            "gradient_norm", "learning_rate", "windows_per_second")  # fmt: skip
 _CELL = r"(-?\d+(\.\d+)?(e[-+]\d+)?|-?(nan|inf))?"
-_DIRECTIONS = 64  # of the read-outs; enough for a verdict, and quick
-# What counts as a collapse.
+_DIRECTIONS = 64  # of the read-outs: few, to be quick
+# Thresholds of a collapse.
 _POINT = 0.1  # standard deviation of a coordinate; SIGReg's target is 1
-_RANK = 2.0  # effective rank; a world of two coordinates fills a few directions and is no collapse
-_EXCESS = 0.5  # SIGReg's excess, as a fraction of what a single point would score
+_RANK = 2.0  # effective rank; a world of two coordinates fills few directions without collapse
+_EXCESS = 0.5  # SIGReg's excess, as a fraction of that of a single point
 
 
 class Alarm:
-    """Watches the read-outs of a run and speaks once per collapse; `count` is how many it told.
+    """Watches the read-outs of a run and reports each collapse once; `count` counts them.
 
-    A collapse: all embeddings near one point or one line, or a statistic half as large as a single
-    point's. It counts when seen in three read-outs in a row behind the warm-up, the first tenth of
-    the run and 50 steps, for fresh weights may show it. Suspects are the recipe's weight and rate.
+    In a collapse all embeddings are near one point or one line, or the statistic is half of a
+    single point's. Three read-outs in a row must show it, after the warm-up, a tenth of the run and
+    50 steps, because fresh weights may show it too. The message names weight and learning rate.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.seen, self.count, self.raised = recipe, 0, 0, False
 
     def look(self, step: int, found: EmbeddingReport) -> str | None:
-        """What to tell the user about a read-out, None if there is nothing new."""
+        """The message about a read-out; None if there is nothing new."""
         signs, recipe = [], self.recipe
         if step <= max(50, max(recipe.warmup, 0.1) * (recipe.steps or 0)):
             return None
         if found.scale < _POINT:
             signs.append("all embeddings lie near one point")
         elif found.effective_rank < _RANK:
-            signs.append(f"they fill {found.effective_rank:.1f} of {found.dim} directions")
+            signs.append(f"embeddings fill {found.effective_rank:.1f} of {found.dim} directions")
         if found.collapse > _EXCESS:
             signs.append(f"SIGReg's excess is {found.collapse:.0%} of a single point's")
         self.seen = self.seen + 1 if signs else 0
@@ -65,18 +65,18 @@ class Alarm:
 
 
 class Scores(NamedTuple):
-    """Both losses on held-out episodes."""
+    """The two losses on held-out episodes."""
 
     prediction: float
     regularization: float
 
 
 class Reports:
-    """Averages the losses and tells about them every `every` steps; None makes 200 rows.
+    """Averages the losses and reports them every `every` steps; None makes 200 rows.
 
-    The read-outs (effective rank, spread, alarm) look at rank 0's part of the last batch of a
-    stretch and draw nothing from the global random stream. `scores` are those on held-out episodes
-    at this step, or None; `state` is what an earlier `state` returned at this step.
+    The read-outs (effective rank, spread, alarm) use rank 0's part of the last batch before a row,
+    and do not use the global random stream. `scores` are the held-out losses at this step, or None.
+    `state` is the result of an earlier `state()` at this step.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Reports:
         layer = layer if composed is None else composed.regularizer
         names = [] if composed is None else [n for n, w in composed.weights.items() if w > 0]
         self.columns = (*COLUMNS, *names)
-        # What Gaussian embeddings score, if the regularizer is SIGReg with its factor N.
+        # The score of Gaussian embeddings, if the regularizer is SIGReg with its factor N.
         sigreg = layer if isinstance(layer, SIGReg) and layer.scale_by_n else None
         self.floor = None if sigreg is None else noise_floor(sigreg.quadrature)
-        # The alarm knows SIGReg's target; another regularizer may mean another spread.
+        # The alarm assumes SIGReg's target; another regularizer may have another spread.
         self.alarm = None if self.floor is None else Alarm(training.recipe)
         self.began, self.seconds, self.shown = time.monotonic(), 0.0, dict[str, float]()
         self.since = self.began, training.step
@@ -114,7 +114,7 @@ class Reports:
         told = read_table(self.paths[1])
         if told["step"][-1:] == [training.step]:
             self.scores = Scores(told["prediction"][-1], told["regularization"][-1])
-        # What a killed writer told behind this step is no longer true; names are of the second.
+        # Purge later steps of a killed writer; the suffix keeps file names different.
         self.events = SummaryWriter(
             str(folder / "tensorboard"), purge_step=training.step + 1 if training.step else None,
             filename_suffix=f".{training.step}",
@@ -132,14 +132,14 @@ class Reports:
             self.wandb.finish(exit_code=int(kind is not None))
 
     def state(self) -> dict[str, Tensor]:
-        """What is known of the row that is not full yet, and of the alarm; every rank calls it."""
+        """Sums of the unfinished row and state of the alarm; every rank must call it."""
         alarm = self.alarm
         told = [0, 0, 0] if alarm is None else [alarm.seen, alarm.count, alarm.raised]
         sums = self.training.ranks.mean(self.sums).cpu()
         return {"sums": sums, "counts": torch.tensor([self.count, *told])}
 
     def step(self, losses: Losses) -> None:
-        """Take note of a step; every rank must call it."""
+        """Add the losses of a step; every rank must call it."""
         self.sums = self.sums.to(losses.prediction.device)
         self.sums += torch.stack([losses.prediction.float(), losses.regularization.float()])
         self.count, self.scores, step = self.count + 1, None, self.training.step
@@ -148,7 +148,7 @@ class Reports:
         self.bar.update(1, **self.shown)
 
     def held_out(self, scores: Scores) -> None:
-        """Take note of the losses on held-out episodes."""
+        """Record the losses on held-out episodes."""
         self.scores = scores
         if self.writes:
             self._tell("held_out", scores._asdict(), Scores._fields)
@@ -156,7 +156,7 @@ class Reports:
     def _row(self, step: int, losses: Losses) -> None:
         recipe, (began, first), now = self.training.recipe, self.since, time.monotonic()
         prediction, regularization = self.training.ranks.mean(self.sums / self.count).tolist()
-        # Of a stretch that was interrupted, the steps of this process.
+        # After a resume, the rate counts the steps of this process only.
         rate = (step - first) * recipe.batch_size / max(now - began, 1e-9)
         self.sums, self.count, self.since = torch.zeros(2), 0, (now, step)
         if not self.writes:
@@ -169,7 +169,7 @@ class Reports:
             "gradient_norm": self.training.gradient_norm,
             "learning_rate": learning_rate(recipe, step - 1), "windows_per_second": rate,
         }  # fmt: skip
-        # Further terms are of the row's last batch.
+        # Further terms are those of the last batch.
         values |= {name: float(value) for name, value in losses.terms.items()}
         self._tell("train", values, self.columns[1:])
         self.shown = {"prediction": prediction, **excess, "rank": found.effective_rank}
@@ -184,14 +184,14 @@ class Reports:
         named = {f"{group}/{name}": value for name, value in values.items()}
         for name, value in named.items():
             self.events.add_scalar(name, value, step)
-        # What a kill leaves is what the CSV files hold.
+        # After a kill, the events equal the CSV files.
         self.events.flush()
         if self.wandb is not None:
             self.wandb.log(named, step=step)
 
 
 def begin_wandb(settings: TrainSettings) -> Any:
-    """A run of Weights & Biases, if one is wanted; its id in `wandb.json` lets it be continued."""
+    """Begin a run of Weights & Biases if asked for; `wandb.json` keeps its id for --resume."""
     if not settings.wandb:
         return None
     path, values = settings.out / "wandb.json", settings.model_dump(mode="json")
@@ -220,10 +220,10 @@ def read_table(path: Path) -> dict[str, list[float]]:
 
 
 def _begin(path: Path, header: Sequence[str], step: int) -> None:
-    """Keep the whole rows up to `step`, or begin the table."""
+    """Keep the complete rows up to `step`, or begin the table."""
     told = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     old = told.splitlines(keepends=True)[1:]
-    # A killed writer may have left half a line, and others anything.
+    # A killed writer may have left half a line, and other programs anything.
     row_of_ours = re.compile(rf"\d+(,{_CELL}){{{len(header) - 1}}}\n", re.ASCII)
     whole = [row for row in old if row_of_ours.fullmatch(row)]
     kept = [row for row in whole if int(row.split(",")[0]) <= step]

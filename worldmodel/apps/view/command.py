@@ -1,4 +1,4 @@
-"""`worldmodel view`: one folder with a page on which a run plans, and a server for it."""
+"""`worldmodel view`: write the folder of a page on which a run plans, and serve it."""
 
 import shutil
 import webbrowser
@@ -32,22 +32,22 @@ def run(settings: ViewSettings) -> int:
     """Write the page's folder and serve it until Ctrl-C.
 
     Raises: FileNotFoundError or ValueError if the run, the data or the runtime cannot be read;
-        FileExistsError if the folder is none of ours; ImportError if the export extra is missing.
+        FileExistsError if the folder is not a page; ImportError if the export extra is missing.
     """
     out = settings.out or settings.run / "view"
     for package in ("onnxruntime", "onnxscript"):
         need(package, "export", "the page")
     if not settings.run.exists() and len(settings.run.parts) != 2:
-        raise ValueError(f"{settings.run} is neither a folder nor an owner/name of the hub")
+        raise ValueError(f"RUN must be a folder or an owner/name of the hub, got {settings.run}")
     if not settings.out and not settings.run.is_dir():
         raise ValueError(f"--out must be given for a model of the hub, {settings.run} is no folder")
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"--out must be a folder, got the file {out}")
     if out.exists() and any(out.iterdir()) and not (out / _MARK).is_file():
-        raise FileExistsError(f"--out must be new, or a page of ours, got {out}")
+        raise FileExistsError(f"--out must be new, or a page of worldmodel view, got {out}")
     draft = out.with_name(f"{out.name}.unfinished")
     with ExitStack() as held:
-        # The port is taken before the work, which lasts minutes.
+        # Take the port first, because the work lasts minutes.
         server = held.enter_context(_server(out, settings.port)) if settings.serve else None
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked(out.with_name(f"{out.name}.lock"), str(out)):
@@ -61,10 +61,10 @@ def run(settings: ViewSettings) -> int:
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-        say(f"{out / 'index.html'}: {size / 1e6:.1f} MB, for any static host")
+        say(f"{out / 'index.html'}: {size / 1e6:.1f} MB, works on any static host")
         if server is not None:
             address = f"http://127.0.0.1:{server.server_address[1]}/"
-            say(f"{address} (Ctrl-C ends it)")
+            say(f"{address} (Ctrl-C stops the server)")
             with suppress(KeyboardInterrupt):
                 if settings.open:
                     webbrowser.open(address)
@@ -73,11 +73,11 @@ def run(settings: ViewSettings) -> int:
 
 
 def write(settings: ViewSettings, out: Path) -> None:
-    """Write the page of a run, and of the one without SIGReg beside it, into a new folder."""
+    """Write the page of a run, with its run without SIGReg if there is one, into a new folder."""
     found = open_run(settings.run, data=settings.data)
     encoder = found.world_model.encoder
     if not isinstance(encoder, ViTEncoder | ConvEncoder):
-        raise ValueError(f"RUN must see one picture, it has a {type(encoder).__name__}")
+        raise ValueError(f"RUN must encode one picture, it has a {type(encoder).__name__}")
     planner = PlannerSettings()
     runtime = find_runtime(settings.runtime)
     if runtime is None:
@@ -97,7 +97,7 @@ def write(settings: ViewSettings, out: Path) -> None:
     if (settings.run / _WITHOUT).is_dir():
         runs["without"] = open_run(settings.run / _WITHOUT, data=settings.data)
     for name, run in runs.items():
-        say(f"{run.folder}: measured, then written as graphs and compared: a minute or two")
+        say(f"{run.folder}: measuring it, then writing and checking its graphs: a minute or two")
         measured, probe = describe_model(run, material, planner)
         (out / name).mkdir()
         write_graphs(run.world_model, probe, out / name, _HORIZONS)
@@ -125,11 +125,11 @@ class _Handler(SimpleHTTPRequestHandler):
         return kinds.get(Path(path).suffix) or super().guess_type(path)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 def _server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """A server of a folder, for this machine alone; OSError if the port is taken."""
+    """A server of a folder, only for this machine; OSError if the port is taken."""
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
     except OSError as error:

@@ -1,9 +1,9 @@
-"""The two graphs that the page runs: frames to embeddings, and plans to futures.
+"""The graphs that the page runs: frames to embeddings, and plans to predicted embeddings.
 
     encoder.onnx        frames [N, 3, H, W] uint8         -> embedding [N, D], places [N, Q]
     futures-H.onnx      z [1, D], actions [S, H, A]       -> embedding [S, H, D], places [S, H, Q]
 
-`places` is what the linear probe reads off each embedding. N and S are free.
+`places` is the output of the linear probe on each embedding. N and S are free.
 """
 
 import copy
@@ -47,11 +47,13 @@ def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[in
             found = run(parts[0], *given)
             return found, parts[1](found)
 
-        # Of the last input the number of rows is free.
+        # The number of rows of the last input is free.
         free = [*[dict[int, Dim]() for _ in inputs][1:], {0: Dim("rows", min=2)}]
         both = Call(nn.ModuleList([part, probe]), read).eval()
         graph = Graph(both, inputs, ("embedding", "places"), tuple(free))
-        write_onnx(graph, folder / f"{name}.onnx", (z, probe(z)))
+        # The probe of a model whose embeddings hardly differ amplifies their rounding, so it is
+        # asked for the places of the very embeddings that the graph gives.
+        write_onnx(graph, folder / f"{name}.onnx", lambda found: (z, probe(found[0])))
 
     with torch.no_grad():
         z = plain.encode(frames[:, None])[:, 0]
@@ -64,13 +66,13 @@ def write_graphs(model: WorldModel, probe: Head, folder: Path, horizons: list[in
 
 
 class _Futures(nn.Module):
-    """One embedding [1, D] and plans [S, H, A] to futures [S, H, D].
+    """Map one embedding [1, D] and plans [S, H, A] to predicted embeddings [S, H, D].
 
-    A `CausalPredictor` is written out token by token. A runtime for the browser is quick at matrix
-    products of many rows and slow at everything else, so there are no slices, no transposes and no
-    product of less than S rows: sums over a head are products with a matrix of zeros and ones. As
-    in `worldmodel.rollout`, keys and values stay while the window grows, and the oldest token of a
-    window needs none. Any other predictor goes through `WorldModel.rollout`.
+    A `CausalPredictor` is computed token by token. A browser runtime is fast at matrix products of
+    many rows and slow at everything else. Therefore there are no slices, no transposes and no
+    products of less than S rows: a product with a 0-1 matrix sums over a head. As in
+    `worldmodel.rollout`, keys and values stay while the window grows, and the oldest token of a
+    window needs none. Any other predictor uses `WorldModel.rollout`.
     """
 
     def __init__(self, model: WorldModel) -> None:
@@ -100,10 +102,10 @@ class _Futures(nn.Module):
 
 
 class _Window:
-    """What a block remembers of a window: its oldest token, and keys and values beside that."""
+    """A block's memory of a window: the oldest token, and keys and values of later ones."""
 
     def __init__(self) -> None:
-        self.oldest: tuple[Tensor, Tensor] | None = None  # itself, and what it sees alone
+        self.oldest: tuple[Tensor, Tensor] | None = None  # the token, and its own attention output
         self.keys, self.values = list[Tensor](), list[Tensor]()
 
 

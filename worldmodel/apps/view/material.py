@@ -1,4 +1,4 @@
-"""What the page is told of a run: numbers, episodes it has not seen, and what Python measured."""
+"""The data of the page: facts of the run, held-out episodes, and measurements in Python."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,14 +22,14 @@ _OFFSET, _BUDGET, _POINTS, _LAYOUTS = 25, 50, 700, 24
 
 
 class Material(NamedTuple):
-    """Episodes that the run was not trained on, and pairs of them in a world that the page has."""
+    """Episodes that the run was not trained on, and pairs if the page simulates their world."""
 
     found: StudyMaterial
     pairs: Pairs | None
 
 
 def gather(run: Run, data: str | None, episodes: int, pairs: int, seed: int) -> Material:
-    """Fresh walks of a world that the page has, or unseen episodes of a data set.
+    """Collect fresh walks if the page simulates the world, or open unseen episodes of a data set.
 
     Raises: as `gather_material`.
     """
@@ -37,13 +37,13 @@ def gather(run: Run, data: str | None, episodes: int, pairs: int, seed: int) -> 
     if found.world is not None and found.test.states is not None and pairs:
         states, offset = list(found.test.states.numpy()), max(_OFFSET // run.frameskip, 1)
         tried = make_pairs(found.world, states, pairs, offset=offset, seed=seed)
-    # The page may travel: the file's name is enough.
+    # The page may be published, so it holds only the file's name.
     path = str(data or run.data)
     return Material(found._replace(source=found.source.replace(path, Path(path).name)), tried)
 
 
 def describe_world(run: Run, material: Material, planner: PlannerSettings) -> dict[str, Any]:
-    """The world, its pairs and the planner's usual settings, as JSON holds them."""
+    """The world, its pairs and the planner's default settings, for JSON."""
     (found, pairs), world = material, material.found.world
     raw = found.test.raw.flatten(0, 1)
     edges = raw.amin(0), raw.amax(0)
@@ -72,20 +72,20 @@ def describe_world(run: Run, material: Material, planner: PlannerSettings) -> di
 def describe_model(
     run: Run, material: Material, planner: PlannerSettings
 ) -> tuple[dict[str, Any], Head]:
-    """What was measured of a model in Python, its map, and the probe that reads its places."""
+    """Measurements of a model in Python, its map, and the linear probe of its places."""
     model, (found, pairs), world = run.world_model, material, material.found.world
     test, fit = found.test, found.fit
     frames = 0 if fit is None else fit.z[..., 0].numel()
     if fit is None or frames <= fit.z.shape[-1]:
         raise ValueError(
-            f"the page's probe needs more than {2 * test.z.shape[-1]} unseen frames, got about "
+            f"the page's probe needs over {2 * test.z.shape[-1]} unseen frames, got about "
             f"{2 * frames}: give more episodes with --data"
         )
     known, learned = (embed(model, side.frames) for side in (fit, test))
     z, fitted = learned.flatten(0, 1), known.flatten(0, 1)
     middle, (values, vectors) = z.mean(0), torch.linalg.eigh(torch.cov(z.T))
     components = vectors.flip(1)[:, :2]
-    # A maze's number is no place; where states are unknown, the map's two directions are read.
+    # The number of a maze is not a place. Without states, the probe reads the map's directions.
     if fit.states is None or test.states is None:
         told, y = (fitted - middle) @ components, (z - middle) @ components
     else:
@@ -124,7 +124,7 @@ def describe_model(
 
 
 def write_episodes(test: Sequences, num: int, folder: Path) -> dict[str, Any]:
-    """Some episodes for a world without a simulator: a strip of frames each, and what was done."""
+    """Write episodes for a world without simulator: a strip of frames each; return actions."""
     for e, frames in enumerate(test.frames[:num]):
         strip = frames.permute(2, 0, 3, 1).flatten(1, 2)  # [H, T W, 3]
         Image.fromarray(strip.numpy()).save(folder / f"episode-{e}.png")

@@ -1,4 +1,4 @@
-"""onnxruntime-web for the page: from a folder, the cache or npm, or from its public host."""
+"""Files of onnxruntime-web for the page: from a folder, the cache, npm or the public host."""
 
 import base64
 import hashlib
@@ -20,16 +20,16 @@ FILES = {
     "ort-wasm-simd-threaded.wasm":
         "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
 }  # fmt: skip
-"""What the page loads, and the hash of each file."""
+"""The files that the page loads, and their hashes."""
 CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{_VERSION}/dist/"
 
 
 def find_runtime(given: Path | None) -> Path | None:
-    """The folder that holds the runtime's files, by default a cache that npm fills once.
+    """Find the folder with the runtime's files; the default is a cache that npm fills once.
 
     Returns: the folder; None where npm is missing or cannot reach its host.
-    Raises: FileNotFoundError if a given folder lacks a file; ValueError if npm brought another
-        package than the known one.
+    Raises: FileNotFoundError if a given folder lacks a file; ValueError if npm's package has
+        another hash than the known one.
     """
     if given is not None:
         for folder in (given, given / "dist"):
@@ -50,7 +50,7 @@ def find_runtime(given: Path | None) -> Path | None:
             return None
         (packed,) = Path(scratch).glob("*.tgz")
         if _hash(packed, "sha512") != _PACKAGE:
-            raise ValueError(f"npm brought another onnxruntime-web {_VERSION} than the known one")
+            raise ValueError(f"npm must give onnxruntime-web {_VERSION} with the known hash")
         with tarfile.open(packed) as package:
             found = {name: package.extractfile(f"package/dist/{name}") for name in FILES}
             cache.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-// The page's side of the worker: every question is a promise.
+// The page's side of the worker: every request is a promise.
 
 export class Brain {
   constructor() {
@@ -25,7 +25,7 @@ export class Brain {
   }
 }
 
-// What plays: `loop` acts until it is done or `stopping` is set, `changed` is told when it ends.
+// Base of Stage and Recorded: `loop` acts until it is done or `stopping` is set; then `changed` is called.
 export class Player {
   play() {
     this.busy = true;

@@ -29,7 +29,7 @@ const dots = (list, px, py, kind, r = 2.2) =>
 const line = (list, px, py, kind) =>
   `<polyline class="${kind}" points="${list.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join(" ")}"/>`;
 
-// What each iteration's candidates cost: all of them, the elites, and the best.
+// Costs of each iteration: all candidates, the elites, and the best.
 export function costCurve(iterations, total) {
   if (!iterations.length) return "";
   const costs = iterations.flatMap((one) => Array.from(one.costs)).filter((c) => c > 0);
@@ -45,7 +45,7 @@ export function costCurve(iterations, total) {
   return `${open}${parts.join("")}${line(best, px, py, "best")}</svg>`;
 }
 
-// How far the imagined place lay from the real one, after each block of actions.
+// Distance between the imagined and the real place, after each block of actions.
 export function driftChart(list) {
   if (!list.length) return "";
   const y = [0, Math.max(8, ...list.map((one) => one.off))];
@@ -56,14 +56,14 @@ export function driftChart(list) {
   return `${open}${bars.join("")}${dots(list.map((one, i) => [i + 0.5, one.off]), px, py, "elite", 3)}</svg>`;
 }
 
-// Prediction error from block to block, beside what is ordinary.
+// Prediction error by block, with the band of ordinary errors.
 export function surpriseChart(list, [middle, most]) {
   const values = list.map((one) => one.error), floor = Math.max(Math.min(middle / 3, ...values), 1e-9);
   const y = [floor, Math.max(most * 3, ...values)], right = Math.max(12, list.length);
   const title = "Prediction error, block by block";
   const { px, py, open } = frame({ x: [0, right], y, log: true, title, below: "block of actions" });
   const band = `<rect class="band" x="${px(0)}" width="${px(right) - px(0)}" y="${py(most)}" height="${Math.max(py(floor) - py(most), 0)}"/>
-    <text x="${px(right) - 5}" y="${py(floor) - 6}" text-anchor="end">99 of 100 ordinary steps lie in the band</text>`;
+    <text x="${px(right) - 5}" y="${py(floor) - 6}" text-anchor="end">99 of 100 held-out steps are in the band</text>`;
   const points = list.map((one, i) => [i + 0.5, Math.max(one.error, floor)]);
   const notes = list.map((one, i) => one.note
     ? `<text class="word" x="${Math.min(px(i + 0.5), WIDE - 34)}" y="${Math.max(py(one.error) - 7, 9)}" text-anchor="middle">${one.note}</text>` : "");
@@ -73,6 +73,6 @@ export function surpriseChart(list, [middle, most]) {
 
 const escaped = (text) => String(text).replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
-// A tile a figure, whatever texts a run brings; an id in the place of a value is filled in later.
+// One tile per figure, with escaped text; a tile with an id gets its value later.
 export const tiles = (list) => list.map(({ id, value, words }) =>
   `<div><b>${id ? `<span id="${id}" style="all:unset">–</span>` : escaped(value)}</b><span>${escaped(words)}</span></div>`).join("");

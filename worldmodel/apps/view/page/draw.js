@@ -9,7 +9,7 @@ export function readColours() {
 }
 export const colour = (name) => colours[name];
 
-// A context in which a side of `units` fills the canvas, cleared.
+// A cleared context in which a side of `units` fills the canvas.
 export function begin(canvas, units, ratio = 1) {
   const dense = Math.min(window.devicePixelRatio || 1, 2.5);
   const wide = Math.max(Math.round((canvas.clientWidth || 300) * dense), 64);
@@ -50,14 +50,14 @@ export function path(g, points, stroke, width, alpha = 1) {
   g.globalAlpha = 1;
 }
 
-// Candidate s of [S, H, Q] as points behind where it starts.
+// Candidate s of [S, H, Q] as points, after its start.
 export function future(start, places, s, H, Q) {
   const out = [start];
   for (let h = 0; h < H; h++) out.push([places[(s * H + h) * Q], places[(s * H + h) * Q + 1]]);
   return out;
 }
 
-// The fan of an iteration: all candidates, and the elites on top, the best last.
+// All candidates of an iteration as a fan: the elites above the others, the best on top.
 export function fan(g, start, { costs, elites, places, Q }, wide = 1) {
   const S = costs.length, H = places.length / (S * Q);
   for (let s = 0; s < S; s++) path(g, future(start, places, s, H, Q), colour("faint"), 0.8 * wide, 0.28);
@@ -68,7 +68,7 @@ export function fan(g, start, { costs, elites, places, Q }, wide = 1) {
 
 const NEAR_TO_FAR = [[255, 246, 205], [248, 201, 99], [226, 108, 62], [148, 45, 90], [64, 32, 92], [24, 20, 54]];
 
-// From near (light) to far (dark), in bands, so that one sees the shape.
+// Colours from near (light) to far (dark), in bands.
 export function depth(share, bands = 14) {
   const s = Math.min(Math.max(Math.floor(share * bands) / (bands - 1), 0), 1) * (NEAR_TO_FAR.length - 1);
   const i = Math.min(Math.floor(s), NEAR_TO_FAR.length - 2);
@@ -77,7 +77,7 @@ export function depth(share, bands = 14) {
 
 const CORNERS = [[53, 102, 196], [209, 69, 47], [44, 138, 95], [219, 163, 60]];
 
-// A colour for a place: x and y in 0…1, a corner each.
+// A colour for a place, x and y in 0…1, mixed from one colour per corner.
 export function placeColour(x, y) {
   const mix = (c) =>
     (1 - y) * ((1 - x) * CORNERS[0][c] + x * CORNERS[1][c]) + y * ((1 - x) * CORNERS[2][c] + x * CORNERS[3][c]);
@@ -95,7 +95,7 @@ export function pixels(canvas, frame, side) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-// Walls and floor of a world, drawn once per change at a fine scale.
+// Walls and floor of a world, drawn again only after a change.
 export class Backdrop {
   draw(g, world, { floor = colour("floor"), wall = colour("wall") } = {}) {
     const key = [world.layout, world.walls.length, floor, wall].join();

@@ -1,4 +1,4 @@
-// The page: what is loaded, what the buttons do, and what is shown when something changed.
+// The page: loading, the buttons, and updates of what is shown.
 
 import { Brain, median, sleep } from "./brain.js";
 import { costCurve, driftChart, surpriseChart, tiles } from "./charts.js";
@@ -38,13 +38,13 @@ function describe() {
   const python = model.python, r2 = model.probe.r2.slice(0, 2).map((v) => v.toFixed(2)).join(" and ");
   const figures = [
     python && { value: `${python.reached} of ${python.of}`, words: `goals reached, planned in Python (${told.machine})` },
-    python && { id: "here", words: "of the same goals, planned in this browser" },
-    { id: "planms", words: "a plan, measured in this browser (median)" },
-    model.probe.of === "states" && { value: r2, words: "R² of the linear probe that draws the futures, measured in Python on episodes it was not fitted on" },
+    python && { id: "here", words: "of the same goals reached, planned in this browser" },
+    { id: "planms", words: "per plan, measured in this browser (median)" },
+    model.probe.of === "states" && { value: r2, words: "R² of the linear probe that draws the plans, measured in Python on episodes it was not fitted on" },
   ];
   const worst = Math.min(...model.probe.r2.slice(0, 2));
   $("poor").hidden = worst >= 0.5;
-  $("poor").textContent = `Of this model's embeddings a line reads places badly (R² ${worst.toFixed(1)}): imagined futures are drawn where they are not. The plans do not use the probe.`;
+  $("poor").textContent = `The linear probe of this model is poor (R² ${worst.toFixed(1)}), so imagined plans are drawn at wrong places. The planner does not use the probe.`;
   $("glance").innerHTML = tiles(figures.filter(Boolean));
   $("trialtools").hidden = !python;
   const from = told.runtime.at.includes("://") ? ` · onnxruntime-web is fetched from ${new URL(told.runtime.at).host}` : "";
@@ -71,7 +71,7 @@ async function drawCosts() {
       $("costs").hidden = false;
       drawCost($("costmap"), world, values, marks);
       drawCost($("truemap"), world, true_, marks);
-      $("agree").innerHTML = `Rank correlation of the two maps, measured in this browser: <b>${same.toFixed(2)}</b> (1 would mean: downhill is always the way to go).`;
+      $("agree").innerHTML = `Rank correlation of the two maps, measured in this browser: <b>${same.toFixed(2)}</b> (1: lowering the cost always leads along the true way).`;
     }
     if (told.models.length > 1) drawCost($(`cost${i}`), world, values, marks);
   }
@@ -89,10 +89,10 @@ function status() {
   const { goal, reached, steps, playing } = stage, ms = median(stage.times.slice(-15));
   const time = ms ? ` A plan takes <b>${ms.toFixed(0)} ms</b> here (${threads === 1 ? "one core" : `${threads} threads`}).` : "";
   if (ms && $("planms")) $("planms").textContent = `${ms.toFixed(0)} ms`;
-  const words = !goal ? "Click in the world to set a goal. Drag the red disc to put it elsewhere."
-    : reached ? `<b>Reached</b> after ${steps} steps.${time} Choose another place.`
-      : playing ? `Step ${steps}.${time}` : steps >= 300 ? `Not reached in ${steps} steps. Some goals are too hard for it${stage.world?.walls?.length ? ", and it has never seen a wall like yours" : ""}.`
-        : steps ? `${steps} steps done. Press Play to go on.${time}` : `The goal is set. Press Play.${time}`;
+  const words = !goal ? "Click in the world to set a goal. Drag the red disc to move the agent."
+    : reached ? `<b>Reached</b> after ${steps} steps.${time} Set another goal.`
+      : playing ? `Step ${steps}.${time}` : steps >= 300 ? `Not reached in ${steps} steps. Some goals are too hard for this model${stage.world?.walls?.length ? ", and its training had no wall like yours" : ""}.`
+        : steps ? `${steps} steps done. Press Play to continue.${time}` : `The goal is set. Press Play.${time}`;
   $("status").innerHTML = words;
 }
 
@@ -101,7 +101,7 @@ function changed(what) {
   $("play").textContent = stage.playing ? "Pause" : "Play";
   for (const id of ["play", "step", "blind"]) $(id).disabled = !stage.goal || (id === "play" ? !!stage.busy && !stage.playing : !!stage.busy || stage.reached);
   if (what === "error" || what === "first") $("surprisechart").innerHTML = stage.errors.length
-    ? surpriseChart(stage.errors, told.models[settings().model].surprise) : '<p class="empty">Let time pass, or play: each block adds a dot.</p>';
+    ? surpriseChart(stage.errors, told.models[settings().model].surprise) : '<p class="empty">Press Do nothing, or Play: each block adds a dot.</p>';
   if (["drawn", "goal", "agent", "stopped"].includes(what)) {
     if (stage.iterations.length) $("cost").innerHTML = costCurve(stage.iterations, settings().iterations);
     if (stage.drift.length) $("drift").innerHTML = driftChart(stage.drift);
@@ -215,7 +215,7 @@ function simulated() {
   $("recolour").onclick = () => {
     const blue = $("recolour").getAttribute("aria-pressed") !== "true";
     $("recolour").setAttribute("aria-pressed", String(blue));
-    return idle(() => stage.toggle(blue), blue ? "painted" : "as before");
+    return idle(() => stage.toggle(blue), blue ? "blue" : "red");
   };
   if (told.world.kind === "maze") {
     const numbers = Object.keys(told.world.layouts).map(Number);
@@ -225,7 +225,7 @@ function simulated() {
   $("without").hidden = told.models.length < 2;
   if (told.models[1]) {
     const [a, b] = told.models.map((m) => (m.python ? `${m.python.reached} of ${m.python.of}` : "not tried"));
-    $("collapse").textContent = `Goals reached, planned in Python: ${a} with SIGReg, ${b} without. Choose “without SIGReg” above to watch it plan.`;
+    $("collapse").textContent = `Goals reached, planned in Python: ${a} with SIGReg, ${b} without. Choose “without SIGReg” in the settings of the planner to watch that model.`;
   }
 }
 
@@ -237,13 +237,13 @@ async function start() {
   const [{ map }] = told.models;
   maps = [new LatentMap($("map"), map)];
   maps.push(...(told.models[1] ? told.models.map((m, i) => new LatentMap($(`map${i}`), m.map, maps[0])) : []));
-  $("mapshare").textContent = `${told.models[0].map.points.length} embeddings. Two directions hold ${Math.round(100 * map.share)} % of how they differ. The red dot is now, the ring is the goal, the fan what is imagined.`;
+  $("mapshare").textContent = `${told.models[0].map.points.length} embeddings. Two directions hold ${Math.round(100 * map.share)} % of their variance. The red dot is the present, the ring is the goal, the fan shows imagined plans.`;
   if (world) simulated();
   else stage = new Recorded($("world"), $("strip"), told, brain, settings, changed);
   wire();
   changed("first");
   stage.draw();
-  // Products of a small model are too small to be shared: threads would wait for each other.
+  // The matrix products of a small model are too small for several threads.
   const many = told.models[0].parameters > 4e6 ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
   ({ threads } = await brain.ask("load", { about: told, threads: many }));
   await brain.ask("warm", { horizon: settings().horizon });
@@ -265,7 +265,7 @@ const viewer = (window.viewer = {
 viewer.ready = start();
 viewer.ready.catch((error) => {
   $("failed").hidden = false;
-  $("failed").textContent = `The model could not be loaded: ${error.message.split("\n")[0]}. Serve this folder by “worldmodel view”, or by any web server; a page opened as a file may not read its neighbours.`;
+  $("failed").textContent = `The model could not be loaded: ${error.message.split("\n")[0]}. Serve this folder by “worldmodel view”, or by any web server; a browser does not let a local file load other files.`;
   $("status").textContent = "";
   throw error;
 });

@@ -1,4 +1,4 @@
-// Two ways to look into the model: its cost at every place, and its embeddings in two directions.
+// Two maps of the model: its cost at every place, and its embeddings in two directions.
 
 import { squared } from "./brain.js";
 import { Backdrop, begin, colour, depth, disc, fan, path, placeColour, ring } from "./draw.js";
@@ -12,7 +12,7 @@ export class PlaceMap {
     Object.assign(this, { brain, world, model, turn: 0, ready: false });
   }
 
-  // Encode all places anew; another call ends this one.
+  // Encodes all places again; a later call stops an earlier one.
   async survey(told) {
     const turn = ++this.turn, { world } = this, step = world.size / CELLS, places = [];
     for (let p = 0; p < CELLS * CELLS; p++) {
@@ -34,7 +34,7 @@ export class PlaceMap {
     return (this.ready = true);
   }
 
-  // ‖z − z_goal‖² at every place, [CELLS²], and nothing where there is none.
+  // ‖z − z_goal‖² at every place, [CELLS²]; NaN where a disc cannot be.
   costs(goal) {
     const out = new Float64Array(CELLS * CELLS).fill(NaN);
     for (const { p, z } of this.places) out[p] = squared(z, goal);
@@ -42,7 +42,7 @@ export class PlaceMap {
   }
 }
 
-// Of the true ways on the same grid.
+// Lengths of the true ways on the same grid.
 export function ways(world, goal) {
   const fine = trueDistance(world, goal, 2 * CELLS), out = new Float64Array(CELLS * CELLS).fill(NaN);
   for (let p = 0; p < out.length; p++) {
@@ -55,7 +55,7 @@ export function ways(world, goal) {
 
 const backdrops = new WeakMap();
 
-// Under walls, where a disc cannot be, the mean of what is known around, so that no rim is left.
+// Fills cells under walls with the mean of their known neighbours, so that no rim is visible.
 function filled(values) {
   let now = values;
   for (let pass = 0; pass < 4; pass++) {
@@ -80,7 +80,7 @@ export function drawCost(canvas, world, costs, { agent, goal }) {
   g.fillStyle = colour("card");
   g.fillRect(0, 0, world.size, world.size);
   const most = Math.max(...known), image = new ImageData(CELLS * 4, CELLS * 4);
-  // Between centres the value is a mean of the four around, so that bands are smooth.
+  // Values between centres are interpolated, so that bands are smooth.
   for (let i = 0; i < CELLS * 4; i++)
     for (let j = 0; j < CELLS * 4; j++) {
       const [u, v] = [(j + 0.5) / 4 - 0.5, (i + 0.5) / 4 - 0.5], [x, y] = [Math.floor(u), Math.floor(v)];
@@ -126,7 +126,7 @@ export function agreement(a, b) {
 
 // Recorded embeddings as points in two directions, coloured by where the agent was.
 export class LatentMap {
-  // `like` is a map whose scale is taken over.
+  // `like` is another map whose scale is used.
   constructor(canvas, { points, places, middle, components }, like = null) {
     Object.assign(this, { canvas, points, middle, components });
     const range = (list, i) => [Math.min(...list.map((one) => one[i])), Math.max(...list.map((one) => one[i]))];

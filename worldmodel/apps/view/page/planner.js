@@ -37,7 +37,7 @@ export function project(actions, box) {
   return actions.map((a, i) => Math.min(Math.max(a, box.low[i % A]), box.high[i % A]));
 }
 
-// Actions of the model's units in the world's.
+// Converts actions from the model's units to the world's.
 export function outside(actions, { low, high, mean, std }) {
   const at = (a, i) => Math.min(Math.max(f(f(a * f(std[i])) + f(mean[i])), low[i]), high[i]);
   return Array.from(actions, (a, i) => at(a, i % mean.length));
@@ -155,7 +155,7 @@ export class ICEM {
   }
 }
 
-// Costs [S] of futures [S, H, D]: of the last one, or of the nearest and a twentieth of the mean.
+// Costs [S] of predicted embeddings [S, H, D]: last, mean, or nearest plus mean / 20.
 export function costsOf(futures, goal, H, kind, scale = null) {
   const D = goal.length, S = futures.length / (H * D), out = new Float32Array(S);
   for (let s = 0; s < S; s++) {
@@ -174,7 +174,7 @@ export function costsOf(futures, goal, H, kind, scale = null) {
   return out;
 }
 
-// A block holds one raw action: [S, H, A] -> [S, H, block A].
+// Holds one raw action for a whole block: [S, H, A] -> [S, H, block A].
 export function held(candidates, A, block) {
   const out = new Float32Array(candidates.length * block);
   for (let i = 0; i < candidates.length; i += A)
@@ -182,7 +182,7 @@ export function held(candidates, A, block) {
   return out;
 }
 
-// One search: `score(candidates)` gives costs, `seen` is shown each iteration.
+// One search: `score(candidates)` gives costs, `seen` gets each iteration.
 export async function search(method, state, { iterations, box, draw, score, seen = () => {} }) {
   for (let i = 0; i < iterations; i++) {
     const candidates = project(method.ask(state, draw), box);

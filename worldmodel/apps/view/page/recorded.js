@@ -1,4 +1,4 @@
-// A world without a simulator: recorded episodes, and plans that are only imagined.
+// A world without a simulator: recorded episodes; plans are imagined, not executed.
 
 import { Player, distance, median, squared } from "./brain.js";
 import { begin, colour, disc, fan, path, placeColour, ring } from "./draw.js";
@@ -12,11 +12,11 @@ export class Recorded extends Player {
     Object.assign(this, { times: [], errors: [], turn: 0, frames: [], now: null, at: 0 });
     this.clear();
     for (const id of ["hands", "keyfigure", "blind"]) document.getElementById(id).hidden = true;
-    document.getElementById("heading").textContent = "Choose a picture. Watch it imagine the way there.";
-    document.getElementById("unit").textContent = "distance of the recorded actions' futures, as the probe reads them";
-    document.getElementById("try").textContent = "This world has no simulator in the page, so its plans are only imagined: the picture shown is the recorded one whose embedding is nearest. Choose a picture below the plot to start from; choose it again, or click in the plot, to make a picture the goal.";
+    document.getElementById("heading").textContent = "Choose a frame as the goal and watch the model plan.";
+    document.getElementById("unit").textContent = "distance after recorded actions, as the probe reads it";
+    document.getElementById("try").textContent = "The page has no simulator of this world, so plans are imagined and not executed. The frame shown is the recorded one with the nearest embedding. Click a frame below the plot to start from it. Click it again, or click in the plot, to make a frame the goal.";
     strip.hidden = false;
-    canvas.setAttribute("aria-label", "Places that the probe reads: click near a dot to make its picture the goal");
+    canvas.setAttribute("aria-label", "Places that the probe reads: click near a dot to make its frame the goal");
     canvas.addEventListener("pointerup", (event) => {
       const box = canvas.getBoundingClientRect();
       this.pick([(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height].map((v) => v * 100));
@@ -35,7 +35,7 @@ export class Recorded extends Player {
     this.brain.ask("forget", { name: "page" });
   }
 
-  // Pictures of all kept episodes, encoded; the first episode is shown.
+  // Loads and encodes the frames of all episodes, and shows the first episode.
   async begin() {
     const { num, frames: T, raw } = this.told.episodes, side = this.told.world.size;
     for (let e = 0; e < num; e++) {
@@ -81,7 +81,7 @@ export class Recorded extends Player {
     return [50 + (100 * (x - (x0 + x1) / 2)) / wide, 50 + (100 * (y - (y0 + y1) / 2)) / wide];
   }
 
-  // Pictures of one episode: a click makes one the present, with Shift or a second click the goal.
+  // Frames of one episode: a click makes one the start; Shift or a second click makes it the goal.
   show() {
     this.strip.replaceChildren();
     const { side = this.told.world.size } = this;
@@ -90,7 +90,7 @@ export class Recorded extends Player {
       const canvas = Object.assign(document.createElement("canvas"), { width: side, height: side, tabIndex: 0 });
       canvas.getContext("2d").putImageData(one.image, 0, 0);
       canvas.setAttribute("role", "button");
-      canvas.setAttribute("aria-label", `picture ${one.t}: start here; with Shift, make it the goal`);
+      canvas.setAttribute("aria-label", `frame ${one.t}: start here; with Shift, make it the goal`);
       canvas.onclick = (event) => (event.shiftKey || n === this.at ? this.aimAt(n) : this.start(n));
       canvas.onkeydown = (event) => event.key === "Enter" && canvas.onclick(event);
       one.canvas = canvas;
@@ -138,7 +138,7 @@ export class Recorded extends Player {
     this.aimAt(off.indexOf(Math.min(...off)));
   }
 
-  // What the model expects of the recorded actions from here, beside what was recorded.
+  // Compares the predictions for the recorded actions with the recorded frames.
   async replay() {
     const { turn, at } = this, { e, t, z } = this.frames[at], { model, horizon: H } = this.settings();
     const { block } = this.told.models[model];

@@ -1,4 +1,4 @@
-// The world that the agent lives in, what it does there, and what a hand does to it.
+// The simulated world on the canvas: the agent's actions and the user's input.
 
 import { Player, distance, median, sleep, squared } from "./brain.js";
 import { Backdrop, begin, colour, disc, fan, path, pixels, ring } from "./draw.js";
@@ -16,7 +16,7 @@ export class Stage extends Player {
     this.paint = AGENT;
     this.tool = "goal";
     this.times = [];
-    this.turn = 0; // rises whenever what was planned is out of date
+    this.turn = 0; // increases when plans become out of date
     this.errors = []; // of one-step predictions
     const pair = told.world.pairs;
     this.state = pair ? pair.starts[0].slice() : [56, 112];
@@ -29,7 +29,7 @@ export class Stage extends Player {
     return this.settings().model;
   }
 
-  // Forget what was imagined and done; the agent, its goal and the walls stay.
+  // Clears plans, steps and paths; the agent, its goal and the walls stay.
   clear() {
     this.turn++;
     Object.assign(this, { seen: null, iterations: [], expected: [], drift: [], steps: 0, trail: [this.state.slice(0, 2)], path: [], now: null });
@@ -87,7 +87,7 @@ export class Stage extends Player {
     return this.aim;
   }
 
-  // Plan once; show the search; then do the first block, or all of them without looking.
+  // Plans once, shows the search, and executes the first block, or with `blind` all blocks.
   async plan(blind = false) {
     const { turn, model } = this, goal = await this.aimed(), settings = this.settings();
     const slow = settings.pace === "slow", { horizon: H } = settings, queue = [];
@@ -121,7 +121,7 @@ export class Stage extends Player {
     this.draw();
   }
 
-  // One action, held over a block; whether all of it was done.
+  // Holds one action for a block; returns whether the whole block was executed.
   async act(action, turn, slow) {
     const { block } = this.told.models[this.model];
     for (let k = 0; k < block; k++) {
@@ -137,7 +137,7 @@ export class Stage extends Player {
     return true;
   }
 
-  // What was predicted for now, beside what is seen now.
+  // Records the error of the prediction for the current frame.
   async compare(expected, turn, note = "") {
     const { z } = await this.brain.ask("encode", { model: this.model, frames: this.look() });
     if (turn !== this.turn) return;
@@ -147,7 +147,7 @@ export class Stage extends Player {
     this.changed("error");
   }
 
-  // A block in which the agent rests; `meddle` may change the world behind its back.
+  // One block of no-op actions; `meddle` may change the world before the new frame.
   async rest(meddle = null, note = "") {
     const { model, turn } = this, { block } = this.told.models[model], { horizon } = this.settings();
     const { z } = await this.brain.ask("encode", { model, frames: this.look() });
@@ -167,7 +167,7 @@ export class Stage extends Player {
     return this.report();
   }
 
-  // One pair without drawing, as Python tries it: whether the goal was reached within the budget.
+  // Tries one pair as Python does, without drawing; returns whether the goal was reached.
   async attempt(start, goal, budget, seed) {
     const name = `pair ${seed}`, { world, model } = this;
     const aim = await this.brain.ask("encode", { model, frames: world.frame(goal) });
@@ -211,7 +211,7 @@ export class Stage extends Player {
     this.changed("drawn");
   }
 
-  // A hand on the canvas: a click sets the goal, the agent can be dragged, walls are drawn.
+  // Input on the canvas: a click sets the goal, a drag moves the agent or draws walls.
   hands() {
     const { canvas } = this, size = this.world.size;
     const place = (event) => {
@@ -263,13 +263,13 @@ export class Stage extends Player {
     });
   }
 
-  // A piece of wall around a place, if it leaves the agent room.
+  // Adds a piece of wall at a place, if it does not touch the agent.
   lay([x, y]) {
     const wall = [x - 5, y - 5, x + 5, y + 5], { walls, radius } = this.world, [ax, ay] = this.state;
     const last = walls.at(-1);
     if (last && distance([x, y], [last[0] + 5, last[1] + 5]) < 3.5) return;
     if (Math.abs(ax - x) < 5.5 + radius && Math.abs(ay - y) < 5.5 + radius) return;
-    // A fast hand leaves gaps: fill them.
+    // Fill the gaps that a fast drag leaves.
     if (last && this.laying) {
       const n = Math.ceil(distance([x, y], [last[0] + 5, last[1] + 5]) / 5);
       for (let k = 1; k < n && n < 60; k++) {

@@ -1,4 +1,4 @@
-// The thread that owns the models: it encodes frames, searches for plans and rolls them out.
+// The worker thread of the models: it encodes frames, searches for plans and rolls them out.
 
 import { boxOf, CEM, costsOf, held, ICEM, normals, outside, search, shift } from "./planner.js";
 
@@ -6,7 +6,7 @@ let ort, told;
 const models = [];
 const controllers = new Map(); // what a planner knows from one step to the next, by name
 
-// Files of the runtime: beside the page, or from the public host, checked against their hashes.
+// Loads files of the runtime, from beside the page or from the public host, and checks their hashes.
 async function runtime({ at, files }, threads) {
   const [module, wasm] = Object.keys(files);
   const base = new URL(at, self.location.href).href;
@@ -84,7 +84,7 @@ const answers = {
     return { threads: ort.env.wasm.numThreads };
   },
 
-  // Sessions open before they are needed, and warm.
+  // Opens sessions and runs them once before they are needed.
   async warm({ model = 0, horizon }) {
     const { about } = models[model], A = told.world.action.low.length * about.block;
     const size = 3 * told.world.size ** 2;
@@ -94,8 +94,7 @@ const answers = {
 
   encode: ({ model = 0, frames }) => models[model].encode(frames),
 
-  // What comes of raw actions [H, A] (in the world's units) from an embedding, or of the one step
-  // that matters: the first.
+  // Rolls out raw actions [H, A], in the world's units, from an embedding.
   async follow({ model = 0, z, raw, horizon }) {
     const { mean, std } = told.world.action, A = mean.length;
     const scaled = Float32Array.from(raw, (v, i) => (v - mean[i % A]) / std[i % A]);
@@ -106,7 +105,7 @@ const answers = {
     controllers.delete(name);
   },
 
-  // One control step: look, search, and say what to do until the next look.
+  // One control step: encode the frame, search, and return the actions until the next frame.
   async plan({ id, model: index = 0, name = "page", frame, z: given, goal, settings, seed = 0, quiet }) {
     const began = performance.now(), model = models[index], { about } = model, { action } = told.world;
     const { horizon: H, samples, iterations, elites, cost, std = 1 } = settings, A = action.low.length;
@@ -146,7 +145,7 @@ async function answer(data) {
   }
 }
 
-// One after the other: a session runs one thing at a time.
+// One request after the other: a session runs one at a time.
 let last = Promise.resolve();
 self.onmessage = ({ data }) => {
   last = last.then(() => answer(data));

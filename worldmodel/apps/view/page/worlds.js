@@ -1,5 +1,5 @@
-// Two-Room and the maze, step for step and pixel for pixel as worldmodel/worlds has them.
-// Python computes in float32 where its arrays do: fround marks those places.
+// Two-Room and the maze, with the same states and pixels as worldmodel/worlds.
+// fround marks the places where Python computes in float32.
 
 const f = Math.fround;
 const SIZE = 224, RADIUS = 7, SPEED = 8, BORDER = 4, THICKNESS = 10, FINE = 8;
@@ -9,13 +9,13 @@ export const REACH = 16; // a goal is reached when the centres are closer than t
 
 const clip = (x, low, high) => Math.min(Math.max(x, low), high);
 
-// To the nearest whole number, halves to the even one, as numpy rounds.
+// Rounds as numpy does: to the nearest whole number, halves to the even one.
 function rint(x) {
   const r = Math.round(x);
   return Math.abs(x % 1) === 0.5 && r % 2 !== 0 ? r - 1 : r;
 }
 
-// Whole part of a quotient, in float32 as numpy has it.
+// Floor of a quotient in float32, as numpy computes it.
 function floorDivide(a, b) {
   const down = f(f(a - (a % b)) / b);
   const whole = Math.floor(down);
@@ -31,7 +31,7 @@ class Rooms {
     this.step_ = f(SIZE / side);
   }
 
-  // Walls drawn by hand, and nothing else of the world, changed.
+  // Call this after a change of hand-drawn walls.
   changed() {
     this.background = null;
   }
@@ -39,7 +39,7 @@ class Rooms {
   move(state, action) {
     const [x, y] = this.own(state, action.map((a) => f(SPEED * clip(f(a), -1, 1))));
     if (!this.walls.length) return [x, y, ...state.slice(2)];
-    // First along x, then along y: each wall, grown by the disc, is an edge to stop at.
+    // Moves along x, then along y, and stops at each wall, which is grown by the disc's radius.
     const to = [state[0], state[1]];
     for (const axis of [0, 1]) {
       const from = to[axis];
@@ -57,7 +57,7 @@ class Rooms {
     return [f(to[0]), f(to[1]), ...state.slice(2)];
   }
 
-  // Whether a disc may be at a place: no wall in its way.
+  // Whether a disc at a place touches no wall.
   free(x, y) {
     const edge = BORDER + RADIUS;
     if (x < edge || y < edge || x > SIZE - edge || y > SIZE - edge) return false;
@@ -86,7 +86,7 @@ class Rooms {
     return out;
   }
 
-  // The frame [3, side, side] in which the disc is at a place; null draws none.
+  // The frame [3, side, side] with the disc at a place; null draws no disc.
   frame(state, colour = AGENT) {
     const side = this.side, plane = side * side;
     const number = state?.[2] ?? this.layout ?? 0;
@@ -163,7 +163,7 @@ export class Maze extends Rooms {
     return [f(toX), f(toY)];
   }
 
-  // `round` is the precision of what is beside: float32 first, float64 once x has moved.
+  // `round` is the precision of the other coordinate: float32, then float64 after x has moved.
   along(at, beside, move, door, round) {
     const cell = SIZE / 3, reach = THICKNESS / 2 + RADIUS, gap = 16 - RADIUS, low = BORDER + RADIUS;
     const width = round(cell);
@@ -212,7 +212,7 @@ export function makeWorld(told) {
   return told.kind === "maze" ? new Maze(told.size, told.layouts) : null;
 }
 
-// The way a disc must go to a goal, around walls, from the centres of a grid: distances in units.
+// Lengths of the ways of a disc around walls to a goal, from the centres of a grid.
 export function trueDistance(world, goal, cells = 56) {
   const out = new Float64Array(cells * cells).fill(Infinity);
   const step = SIZE / cells, at = (i) => (i + 0.5) * step;
@@ -229,7 +229,7 @@ export function trueDistance(world, goal, cells = 56) {
   for (let dy = -2; dy <= 2; dy++)
     for (let dx = -2; dx <= 2; dx++)
       if (Math.abs(dx) + Math.abs(dy) === 1 || (dx && dy && Math.abs(dx * dy) <= 2)) around.push([dx, dy]);
-  // A few sweeps of relaxation; a queue in order of distance is not worth its lines here.
+  // A few sweeps of relaxation: shorter than a priority queue, and fast enough here.
   let ring = new Set(seeds);
   while (ring.size) {
     const next = new Set();

@@ -964,6 +964,10 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
                 "seed": 0,
             },
         ),
+        "rank_correlation": lambda: (
+            study.rank_correlation,
+            {"costs": randn(B, 9), "truths": randn(B, 9, seed=1)},
+        ),
         "paired_test": lambda: (
             study.paired_test,
             {"first": randn(9), "second": randn(9, seed=1), "seed": 0},

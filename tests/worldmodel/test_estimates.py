@@ -8,8 +8,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
-from worldmodel.study import bootstrap, jackknife, mean_estimate, paired_test, proportion, sign_test
+from worldmodel.study import (
+    bootstrap,
+    jackknife,
+    mean_estimate,
+    paired_test,
+    proportion,
+    rank_correlation,
+    sign_test,
+)
 
 
 def test_the_interval_of_a_mean_is_two_standard_errors() -> None:
@@ -160,3 +169,13 @@ def test_wrong_shapes_are_named() -> None:
         paired_test(torch.zeros(1), torch.zeros(1))
     with pytest.raises(ValueError, match=r"trials must be an integer of at least 1, got 0"):
         proportion(0, 0)
+
+
+def test_a_rank_correlation_is_scipys_and_nan_where_nothing_varies() -> None:
+    """Ties share their rank; a monotone map changes nothing; a constant row has no order."""
+    costs = torch.randn(4, 30).round(decimals=1)
+    truths = costs + torch.randn(4, 30).round(decimals=1)
+    expected = [spearmanr(a, b).statistic for a, b in zip(costs, truths, strict=True)]
+    assert rank_correlation(costs, truths).tolist() == pytest.approx(expected)
+    assert rank_correlation(costs, costs.exp()).tolist() == pytest.approx([1] * 4)
+    assert rank_correlation(costs, torch.zeros(4, 30)).isnan().all()

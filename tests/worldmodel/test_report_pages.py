@@ -60,6 +60,10 @@ def study(name: str) -> Found:
             ),
             "actions": Found(known_frames=1, horizons=[1, 2], rank=[E10] * 2,
                              variation=[E10] * 2),
+            "ranking": Found(
+                planner={"name": name}, raw_steps_to_goal=25, problems=3, unit=name,
+                stages=[Found(stage=name, correlation=E10, chosen=E10, best=E10)],
+            ),
             "violations": Found(
                 at_frame=1, frames=[1, 2], surprise={c: [E10] * 2 for c in conditions},
                 tests=tests, pixels_changed=dict.fromkeys(conditions, E10), teleport_is=name,
@@ -237,7 +241,7 @@ def test_a_phone_shows_every_page_whole(name: str, tmp_path: Path) -> None:
     assert set(found) == set(PAGES)
     assert {page: width for page, (width, _, _) in found.items() if width > 390} == {}
     assert {page: broken for page, (_, broken, _) in found.items() if broken} == {}
-    assert [found[page][2] for page in PAGES] == [9, 1, 2, 1, 3, 0]
+    assert [found[page][2] for page in PAGES] == [10, 1, 2, 1, 3, 0]
 
 
 def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> None:
@@ -267,7 +271,7 @@ def test_a_study_of_some_parts_has_their_sections_alone() -> None:
     page = study_page(some)
     assert page.count("<section>") == 2
     assert "Not measured: of tests." in page
-    assert study_page(report).count("<section>") == 8
+    assert study_page(report).count("<section>") == 9
 
 
 def test_an_unfinished_search_has_a_page() -> None:

@@ -25,6 +25,7 @@ PARTS = {
     "probes",
     "foresight",
     "actions",
+    "ranking",
     "violations",
     "straightness",
     "spread",
@@ -162,12 +163,12 @@ def test_one_episode_without_states_still_gives_a_study(tmp_path: Path) -> None:
     save_small(tmp_path / "run", world=None)
     report = run_study(tmp_path / "run", tmp_path / "out", data=str(tmp_path / "one.h5"), steps=1)
     missing = {n: p["unavailable"] for n, p in report["parts"].items() if "unavailable" in p}
-    assert set(missing) == {"probes", "actions", "violations", "spread", "pictures"}
+    assert set(missing) == {"probes", "actions", "ranking", "violations", "spread", "pictures"}
     assert "got one episode" in missing["probes"]
     assert report["parts"]["foresight"]["model"][0]["n"] == 1
     assert report["parts"]["foresight"]["model"][0]["low"] is None
     page = (tmp_path / "out" / "study.html").read_text()
-    assert page.count("Not measured:") == 5
+    assert page.count("Not measured:") == 6
 
 
 def test_data_without_states_say_so(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_data_without_states_say_so(tmp_path: Path) -> None:
     save_small(tmp_path / "run", world=None)
     report = run_study(tmp_path / "run", tmp_path / "out", data=str(tmp_path / "walks.h5"), steps=1)
     missing = {n for n, p in report["parts"].items() if "unavailable" in p}
-    assert missing == {"probes"}
+    assert missing == {"probes", "ranking"}
     assert "no states" in report["parts"]["probes"]["unavailable"]
     assert report["parts"]["map"]["coloured_by"] == "time"
 
@@ -193,7 +194,7 @@ def test_a_collapsed_model_is_called_collapsed(tmp_path: Path) -> None:
     report = run_study(tmp_path / "run", tmp_path / "out", episodes=6, steps=1)
     assert "collapsed" in report["notes"][0]
     parts = report["parts"]
-    for name in ("foresight", "actions", "violations", "straightness", "map"):
+    for name in ("foresight", "actions", "ranking", "violations", "straightness", "map"):
         assert "unavailable" in parts[name]
     for quantity in parts["probes"]["quantities"]:
         assert quantity["linear"]["r2"]["value"] < 0.01
@@ -237,7 +238,7 @@ def test_the_page_fetches_nothing(studied: Path) -> None:
     assert re.findall(r"url\((?!#)", page) == []
     assert "@import" not in page
     assert page.count("<section>") == len(PARTS)
-    assert page.count("<svg") == 9
+    assert page.count("<svg") == 10
 
 
 def test_a_run_that_knows_every_fresh_episode_is_told_so(tmp_path: Path) -> None:
@@ -337,3 +338,64 @@ def test_a_trained_baseline_is_studied_on_its_way(tmp_path: Path) -> None:
     assert [c["step"] for c in part["checkpoints"]] == [2, 4]
     assert part["checkpoints"][1]["straightness"] == part["trained"]
     assert part["checkpoints"][0]["straightness"] != part["trained"]
+
+
+class Simulator:
+    """Stands for an imagination: embeddings are true states, and plans are simulated."""
+
+    def __init__(self, world: TwoRoom, starts: torch.Tensor, sign: float = 1.0) -> None:
+        self.world, self.starts, self.sign = world, starts, sign
+
+    def look(self, _: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        def futures(plans: torch.Tensor) -> torch.Tensor:
+            lead = plans.shape[:2]
+            now = self.starts.repeat_interleave(lead[1], 0).numpy()
+            seen = []
+            for block in plans.flatten(0, 1).unbind(1):
+                for action in block.unflatten(1, (-1, 2)).unbind(1):
+                    now = self.world.step(now, action.numpy())
+                seen.append(torch.from_numpy(now))
+            return torch.stack(seen, 1).unflatten(0, lead) * self.sign
+
+        return futures
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_plans_of_a_perfect_model_are_ranked_as_the_world_does(tmp_path: Path, sign: float) -> None:
+    """With true states for embeddings the order is exact; mirrored ones lead away from the goal."""
+    save_small(tmp_path / "run")
+    kept = {"settings": {"cost": "last", "samples": 32}, "manifest": "", "success_rate": 0.5}
+    (tmp_path / "run" / "planner.json").write_text(json.dumps(kept))
+    run = open_run(tmp_path / "run")
+    material = gather_material(run, None, 12, 0)
+    assert material.test.states is not None
+    world, states = material.world, material.test.states
+    assert isinstance(world, TwoRoom)
+    material = material._replace(test=material.test._replace(z=states))
+    model = run.world_model
+    model.__dict__["imagine"] = lambda: Simulator(world, states[:, 0], sign)
+    part = study(run, material, parts=["ranking"]).parts["ranking"]
+    assert [stage.stage for stage in part.stages] == ["first", "half way", "last"]
+    first = part.stages[0]
+    if sign > 0:
+        assert first.correlation.value == pytest.approx(1)
+        assert first.chosen.value == pytest.approx(first.best.value)
+    else:
+        assert first.correlation.value < 0
+        assert first.chosen.value > first.best.value + 10
+    assert part.raw_steps_to_goal == 25
+    assert (part.planner["cost"], part.planner["samples"]) == ("last", 32)
+    assert part.problems == 12
+
+
+def test_plans_are_tried_only_in_a_world_that_is_known(tmp_path: Path) -> None:
+    """A class that a file names is not imported; states of another world are not simulated."""
+    pytest.importorskip("h5py", reason="sigreg[data] is not installed")
+    write_walks(tmp_path / "walks.h5", num=6)
+    for world, why in (
+        (None, "none of ours"), ("os:path", "none of ours"), ("maze", "are not those of maze"),
+    ):  # fmt: skip
+        save_small(tmp_path / f"{world}", world=world)
+        run = open_run(tmp_path / f"{world}")
+        material = gather_material(run, str(tmp_path / "walks.h5"), 4, 0)
+        assert why in study(run, material, parts=["ranking"]).parts["ranking"].unavailable

@@ -81,6 +81,12 @@ def write_episodes(folder: Path, trained_on: Sequence[str], held_out: Sequence[s
     write_atomically(folder / EPISODES, names.model_dump_json().encode() + b"\n")
 
 
+def kept_planner(folder: Path) -> KeptPlanner | None:
+    """How the run plans unless told otherwise; None if it keeps nothing."""
+    path = folder / PLANNER
+    return read_record(path, KeptPlanner, "record of a planner") if path.is_file() else None
+
+
 def save_run(
     model: WorldModel | GCBC, folder: Path, *, scale: ActionScale, frameskip: int,
     world: str | None, objective: str = "lewm", data: str | None = None,

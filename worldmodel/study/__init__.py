@@ -8,6 +8,7 @@ from worldmodel.study.estimates import (
     mean_estimate,
     paired_test,
     proportion,
+    rank_correlation,
     sign_test,
 )
 from worldmodel.study.paths import (
@@ -36,5 +37,6 @@ __all__ = [
     "ActionRanks", "Decoder", "Estimate", "Guesses", "HorizonErrors", "PairedTest", "ProbeScore",
     "background", "bootstrap", "embed", "fit_decoder", "jackknife", "mean_estimate", "open_loop",
     "paired_test", "principal_components", "probe_guesses", "proportion", "rank_actions",
-    "recolour", "score_guesses", "sign_test", "splice", "straightness", "surprise",
+    "rank_correlation", "recolour", "score_guesses", "sign_test", "splice", "straightness",
+    "surprise",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from worldmodel.records import as_seed
 
 __all__ = [
     "Estimate", "PairedTest", "bootstrap", "jackknife", "mean_estimate", "paired_test",
-    "proportion", "sign_test",
+    "proportion", "rank_correlation", "sign_test",
 ]  # fmt: skip
 
 _ROUNDS = 2000
@@ -110,6 +110,19 @@ def mean_estimate(values: Tensor, *, seed: int = 0) -> Estimate:
         return Estimate(math.nan, math.nan, math.nan, 0)
     sums = torch.stack([known, torch.ones_like(known)], dim=1)
     return bootstrap(sums, lambda total: total[..., 0] / total[..., 1], seed=seed)
+
+
+@checked(costs="B S>=2", truths="B S")
+def rank_correlation(costs: Tensor, truths: Tensor) -> Tensor:
+    """Spearman's rank correlation of each row, by scipy's ranks: do they order S things alike?
+
+    Returns: [B], from −1 to 1; NaN where a row does not vary.
+    """
+    from scipy.stats import rankdata
+
+    ranks = (torch.from_numpy(rankdata(x.cpu().numpy(), axis=1)) for x in (costs, truths))
+    a, b = (rank - rank.mean(1, keepdim=True) for rank in ranks)
+    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
 
 
 @checked(successes="[0, inf)")

@@ -19,11 +19,11 @@ from worldmodel.apps.evaluate.policies import FLOORS, PlannerPolicy, Policy, att
 from worldmodel.apps.evaluate.protocols import PROTOCOLS, rule_of
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import commit, device_of, machine, versions
-from worldmodel.apps.parsing import complete, kept_settings, read_record
+from worldmodel.apps.parsing import complete, kept_settings
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined
 from worldmodel.apps.report import render, write_index
-from worldmodel.apps.runs import PLANNER, KeptPlanner, Run, open_run
+from worldmodel.apps.runs import PLANNER, KeptPlanner, Run, kept_planner, open_run
 from worldmodel.apps.settings import EvaluateSettings, PlannerSettings, TrialSettings
 from worldmodel.checkpoint import digest
 from worldmodel.hub import locate
@@ -231,10 +231,9 @@ def result_of(trial: Trial, tried: Sequence[results.Tried]) -> results.Result:
 
 def planner_of_run(settings: EvaluateSettings, manifest: str) -> EvaluateSettings:
     """Merge the settings over the run's kept planner, unless they name planner or preset."""
-    path, told = locate(settings.run) / PLANNER, settings.model_fields_set
-    if not path.is_file() or {"planner", "preset"} & told:
+    told = settings.model_fields_set
+    if {"planner", "preset"} & told or (kept := kept_planner(locate(settings.run))) is None:
         return settings
-    kept = read_record(path, KeptPlanner, "record of a planner")
     if kept.manifest == manifest and not settings.keep_planner:
         chosen = "the run's planner settings were chosen on these pairs"
         warnings.warn(f"{chosen}: judge it on other pairs", RuntimeWarning, stacklevel=2)

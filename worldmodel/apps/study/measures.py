@@ -6,8 +6,9 @@ reason, and other parts continue. Letters: E episodes, T frames, D embedding dim
 
 import copy
 import re
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,18 +17,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from planners import Progress, optimize, split_blocks
 from sigreg import effective_rank, embedding_report
-from worldmodel import checkpoint
+from worldmodel import checkpoint, goals
 from worldmodel import study as measure
+from worldmodel.apps.evaluate.policies import bounds_of, method_of
 from worldmodel.apps.report.charts import LatentMap
-from worldmodel.apps.runs import Run
+from worldmodel.apps.runs import Run, kept_planner
+from worldmodel.apps.settings import PlannerSettings
 from worldmodel.apps.train.loop import read_state
 from worldmodel.model import WorldModel
 from worldmodel.study import Estimate, embed, mean_estimate
-from worldmodel.worlds import Maze, TwoRoom
+from worldmodel.worlds import Maze, TwoRoom, World, open_world
 
 _WIDE = 256  # wider embeddings are reduced to principal components
 _POINTS = 800  # of the map, at most
+_PROBLEMS, _AHEAD = 32, 5  # searches whose plans are tried, and blocks to their goals, at most
 _UNIT = "variance of the held-out embeddings"
 Value = TypeVar("Value")
 Lens = Callable[[Tensor], Tensor]
@@ -151,6 +156,77 @@ def _actions(study: Study) -> Found:
     rank, variation = ([study.mean(x) for x in part.unbind(1)] for part in found)
     horizons = list(range(1, len(rank) + 1))
     return Found(known_frames=known, horizons=horizons, rank=rank, variation=variation)
+
+
+def _ranking(study: Study) -> Found:
+    """Do the costs of plans order them as the world does, also where the search has narrowed?"""
+    run, test, world = study.run, study.material.test, _known_world(study)
+    _need(study.variance > 0, "all embeddings are the same, so all plans cost the same")
+    num, ahead, k = min(len(test.z), _PROBLEMS), min(test.z.shape[1] - 1, _AHEAD), run.frameskip
+    starts, ends = (_need(test.states, "")[:num, t].numpy() for t in (0, ahead))
+    kept = kept_planner(run.folder)
+    planner = PlannerSettings.model_validate(kept.settings if kept else {})
+    if planner.planner == "proposals":  # which searches among a few of its own
+        planner = PlannerSettings()
+    free = k if planner.free else 1
+    near = goals.near(test.z[:num, ahead], planner.cost)
+    futures = run.world_model.imagine().look(test.frames[:num, :1].to(test.z.device))
+    box, iterations = bounds_of(world, run.scale), planner.budget[1]
+    stages = {0: "first", iterations // 2: "half way", iterations - 1: "last"}
+    found = list[Found]()
+
+    def judge(progress: Progress) -> None:
+        if progress.iteration not in stages:
+            return
+        # [B, S, H, k A] in the model's units -> [B S, H k, A] in the world's.
+        blocks = progress.candidates.repeat(1, 1, 1, k // free).flatten(0, 1)
+        raw = split_blocks(blocks, k).cpu() * run.scale.std + run.scale.mean
+        S = progress.candidates.shape[1]
+        away, goal = list[np.ndarray[Any, Any]](), ends.repeat(S, axis=0)
+        with closing(world.start(starts.repeat(S, axis=0))) as session:
+            for step, action in enumerate(raw.float().numpy().swapaxes(0, 1), start=1):
+                state = session.step(action)
+                if step % k == 0:
+                    away.append(world.distance(state, goal))
+        # What the cost asks of the imagined frames, asked of the real ones.
+        real = away[-1] if planner.cost == "last" else np.min(away, axis=0)
+        truth = torch.from_numpy(real).reshape(num, S)
+        order = measure.rank_correlation(progress.costs, truth)
+        chosen = truth.gather(1, progress.costs.argmin(1, keepdim=True).cpu())[:, 0]
+        found.append(Found(
+            stage=stages[progress.iteration], correlation=study.mean(order),
+            chosen=study.mean(chosen), best=study.mean(truth.amin(1)),
+        ))  # fmt: skip
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "most candidates", RuntimeWarning)
+        optimize(
+            method_of(planner),
+            lambda plans: near(futures(plans.repeat(1, 1, 1, k // free))),
+            torch.zeros(num, planner.horizon, world.action_dim * free, device=test.z.device),
+            iterations=iterations, bounds=box, seed=study.seed, callback=judge,
+        )  # fmt: skip
+    return Found(
+        planner=planner.described(),
+        raw_steps_to_goal=ahead * k,
+        problems=num,
+        stages=found,
+        unit=world.criterion,
+    )
+
+
+def _known_world(study: Study) -> World:
+    """The world in which plans can be tried, from states of it."""
+    test, name = study.material.test, study.run.world
+    states = _need(test.states, "the data hold no states to try plans from")
+    # A file may name a class, but only whoever starts a command has it imported.
+    _need(name is not None and ":" not in name, "the run's world is none of ours")
+    try:
+        world = study.material.world or open_world(str(name))
+    except (ImportError, ValueError) as error:
+        raise UnavailableError(str(error)) from None
+    _need(world.state_dim == states.shape[-1], f"the states of the data are not those of {name}")
+    return world
 
 
 def _violations(study: Study) -> Found:
@@ -371,6 +447,7 @@ PARTS: dict[str, Callable[[Study], Found]] = {
         _probes,
         _foresight,
         _actions,
+        _ranking,
         _violations,
         _straightness,
         _spread,

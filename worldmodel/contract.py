@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Encoder", "OwnRollout", "Predictor", "QuickRollout", "Rollout", "Steered"]
+__all__ = ["Encoder", "OwnRollout", "Parted", "Predictor", "QuickRollout", "Rollout", "Steered"]
 
 _CACHE = 24 * 2**20  # bytes of the widest tensor that fit a processor's last cache
 
@@ -33,6 +33,17 @@ class Encoder(_Module, Protocol):
     """
 
     dim: int  #: D.
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """Optional: an encoder that embeds a batch in parts while it trains (`train accumulate=…`).
+
+    Results and gradients do not depend on `parts`, so batch statistics are of the whole batch, but
+    activations are kept of one part at a time: see `ViTEncoder`.
+    """
+
+    parts: int  #: how many; 1 until the trainer sets it.
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel._arguments import checked
-from worldmodel.layers import Pixels, ProjectionHead, ViTBlock, given
+from worldmodel.layers import Pixels, ProjectionHead, ViTBlock, given, in_parts
 
 __all__ = ["ActionEncoder", "ConvEncoder", "FusedEncoder", "StateEncoder", "ViTEncoder"]
 
@@ -50,7 +50,7 @@ class ViTEncoder(nn.Module):
             )
         if dim % heads:
             raise ValueError(f"dim must be a multiple of heads {heads}, got {dim}")
-        self.image_size, self.dim = image_size, dim
+        self.image_size, self.dim, self.parts = image_size, dim, 1
         self.pixels = Pixels(image_size)
         self.patches = nn.Conv2d(3, dim, patch_size, stride=patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -68,14 +68,18 @@ class ViTEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames [..., 3, H, W], each alone: [..., D]."""
+        # The head has batch statistics, so it sees all frames at once.
+        z = self.projector(in_parts(self._features, frames, self.parts))
+        return z.unflatten(0, frames.shape[:-3])
+
+    def _features(self, frames: Tensor) -> Tensor:
         tokens = self.patches(self.pixels(frames)).flatten(2).transpose(1, 2)
         # shape[0], because len() would fix the number of frames in an exported graph.
         tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = tokens + self.positions
         for block in self.blocks:
             tokens = block(tokens)
-        z = self.projector(self.norm(tokens[:, 0]))
-        return z.unflatten(0, frames.shape[:-3])
+        return self.norm(tokens[:, 0])
 
 
 @checked()
@@ -109,7 +113,7 @@ class ConvEncoder(nn.Module):
             raise ValueError(
                 f"image_size must be a power of two times patch_size {patch_size}, got {image_size}"
             )
-        self.image_size, self.dim = image_size, dim
+        self.image_size, self.dim, self.parts = image_size, dim, 1
         self.pixels = Pixels(image_size)
         layers: list[nn.Module] = [nn.Conv2d(3, width, patch_size, stride=patch_size), nn.GELU()]
         channels = width
@@ -123,8 +127,12 @@ class ConvEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames [..., 3, H, W], each alone: [..., D]."""
+        h = in_parts(self._features, frames, self.parts)
+        return self.projector(h).unflatten(0, frames.shape[:-3])
+
+    def _features(self, frames: Tensor) -> Tensor:
         h = self.features(self.pixels(frames).contiguous(memory_format=torch.channels_last))
-        return self.projector(self.embed(h.flatten(1))).unflatten(0, frames.shape[:-3])
+        return self.embed(h.flatten(1))
 
 
 @checked()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 __all__ = ["AdaLNBlock", "Attention", "Pixels", "ProjectionHead", "ViTBlock", "feed_forward"]
 
@@ -24,6 +25,19 @@ def given(arguments: Mapping[str, Any], *but: str) -> dict[str, Any]:
     """
     own = {key: v for key, v in arguments.items() if key not in ("self", "__class__", *but)}
     return {key: v.item() if type(v).__module__ == "numpy" else v for key, v in own.items()}
+
+
+def in_parts(each: Callable[[Tensor], Tensor], frames: Tensor, parts: int) -> Tensor:
+    """`each` of frames [..., C, H, W], in parts; activations are kept for one part at a time.
+
+    `each` maps every frame independently, [..., C, H, W] -> [N, D]. The backward pass computes all
+    parts but the last again, so the gradient equals that of a single part up to rounding.
+    """
+    if parts == 1 or not torch.is_grad_enabled():
+        return each(frames)
+    *some, last = frames.flatten(0, -4).chunk(parts)
+    again = [checkpoint(each, part, use_reentrant=False) for part in some]
+    return torch.cat([*again, each(last)])
 
 
 def check_history(embeddings: Tensor, history: int) -> None:

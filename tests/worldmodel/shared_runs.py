@@ -36,7 +36,12 @@ UNEVEN = (3, 5)
 
 
 def training(
-    data: str, ranks: Ranks = ALONE, dropout: float = 0.0, *, sharded: bool = False
+    data: str,
+    ranks: Ranks = ALONE,
+    dropout: float = 0.0,
+    *,
+    sharded: bool = False,
+    accumulate: int = 1,
 ) -> Training:
     """A tiny model in float64, where rounding is too small for AdamW to blow it up."""
     torch.manual_seed(2)
@@ -51,7 +56,15 @@ def training(
     model = build_model(told, windows).double()
     if ranks.size > 1:
         synchronise(model)
-    return Training(model, windows, RECIPE, objective=in_double, ranks=ranks, sharded=sharded)
+    return Training(
+        model,
+        windows,
+        RECIPE,
+        objective=in_double,
+        ranks=ranks,
+        sharded=sharded,
+        accumulate=accumulate,
+    )
 
 
 def in_double(model: Any, batch: Batch, regularizer: Any, weight: float) -> Losses:
@@ -128,6 +141,9 @@ def shared(data: str, folder: Path, ranks: Ranks) -> list[str]:
     held = sum(p.to_local().numel() for p in run.model.parameters())  # type: ignore[attr-defined]
     results["held"] = torch.tensor(held)
     results |= {f"sharded.{name}": value for name, value in parts.items()}
+    for name, sharded in (("parted", False), ("both", True)):
+        parts = trace(training(data, ranks, sharded=sharded, accumulate=3))
+        results |= {f"{name}.{key}": value for key, value in parts.items()}
     run = training(data, ranks, dropout=0.5)
     words = [dirty(run), str(run.step)]
     plain = {name: value.contiguous() for name, value in results.items()}

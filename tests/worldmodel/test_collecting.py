@@ -128,7 +128,7 @@ def test_a_file_says_where_it_comes_from_and_copies_say_so_too(tmp_path: Path) -
     assert told == origin
     assert json.loads(str(origin["collect"])) == {
         "env": "two-room", "policy": "random", "length": 6, "size": 16, "states_only": False,
-        "seed": 3, "bump": 0.0, "compression": None,
+        "seed": 3, "bump": 0.0, "compression": None, "jpeg": None,
     }  # fmt: skip
     assert read_origin(small).keys() == {"convert"}
 
@@ -141,7 +141,12 @@ def test_states_are_drawn_again_at_another_size(tmp_path: Path) -> None:
     assert data("render", small, again, "--size", 40) == 0
     assert same(large, again)
     told, wanted = read_origin(again), read_origin(large)
-    assert json.loads(str(told.pop("render"))) == {"size": 40, "env": None, "compression": None}
+    assert json.loads(str(told.pop("render"))) == {
+        "size": 40,
+        "env": None,
+        "compression": None,
+        "jpeg": None,
+    }
     assert told.pop("collect") != wanted.pop("collect")
     assert told == wanted
     data("convert", small, tmp_path / "nameless.h5", "--size", 8)
@@ -210,13 +215,17 @@ def test_push_t_is_collected_by_its_pusher(tmp_path: Path) -> None:
     assert np.array_equal(later[0][2], states[1])
 
 
-@pytest.mark.parametrize("kept", [0, 7])
+@pytest.mark.parametrize(("kept", "jpeg"), [(0, None), (7, None), (7, 60)])
 def test_the_file_of_a_killed_writer_is_continued(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int, jpeg: int | None
 ) -> None:
-    """After kill -9 `--resume` keeps the whole episodes, says so, and ends with the same rows."""
+    """After kill -9 `--resume` keeps the whole episodes, says so, and ends with the same rows.
+
+    Pictures of JPEG too: those that are copied are not encoded a second time.
+    """
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
-    collect(whole, 40)
+    packing = [] if jpeg is None else ["--jpeg", str(jpeg)]
+    collect(whole, 40, *packing)
     code = (
         "import os, signal\n"
         "from worldmodel.apps.cli import main\n"
@@ -228,7 +237,7 @@ def test_the_file_of_a_killed_writer_is_continued(
         "    put(self, *given)\n"
         "HDF5Writer._put = dies\n"
         "main(['data', 'collect', '--episodes', '40', '--length', '6', '--size', '16', '--seed', "
-        f"'3', '--policy', 'random', '--out', {str(killed)!r}])\n"
+        f"'3', '--policy', 'random', '--out', {str(killed)!r}, *{packing}])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL

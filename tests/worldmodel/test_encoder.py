@@ -189,3 +189,53 @@ def test_a_fused_encoder_takes_exactly_its_observations() -> None:
             encoder(wrong)
     with pytest.raises(ValueError, match="at least one observation"):
         FusedEncoder({})
+
+
+def kept_bytes(encoder: torch.nn.Module, frames: torch.Tensor) -> int:
+    """What the graph of one call keeps for the backward pass, parameters left out."""
+    own, kept = {p.data_ptr() for p in encoder.parameters()}, dict[int, int]()
+
+    def pack(value: torch.Tensor) -> torch.Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        z = encoder(frames)
+    assert z.requires_grad
+    return sum(kept.values())
+
+
+def test_parts_change_neither_gradient_nor_batch_statistics(
+    encoder: ViTEncoder | ConvEncoder,
+) -> None:
+    """Frames embedded in three uneven parts: value, gradients and running values in float64."""
+    encoder.double().train()
+    frames, found = pixels(encoder, 4, 2), []
+    start = {k: v.clone() for k, v in encoder.state_dict().items()}
+    for parts in (1, 3):
+        encoder.load_state_dict(start)
+        encoder.zero_grad()
+        encoder.parts = parts
+        z = encoder(frames)
+        z.pow(3).sum().backward()
+        gradients = {f"grad.{n}": p.grad for n, p in encoder.named_parameters()}
+        found.append(
+            {"z": z.detach()} | gradients | {k: v.clone() for k, v in encoder.state_dict().items()}
+        )
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-10, atol=1e-10, msg=name)
+
+
+def test_of_several_parts_one_is_kept(encoder: ViTEncoder | ConvEncoder) -> None:
+    """With eight parts the graph holds the head's values of all frames, of the rest an eighth."""
+    encoder.train()
+    head, frames = encoder.projector, pixels(encoder, 32)
+    whole = kept_bytes(encoder, frames)
+    z = torch.randn(32, encoder.dim, requires_grad=True)
+    own = kept_bytes(head, z)
+    encoder.parts = 8
+    # Of the other parts, their frames: bytes.
+    rest = kept_bytes(encoder, frames) - own - frames.numel()
+    assert rest < (whole - own) / 4

@@ -16,6 +16,7 @@ import torch
 
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.hdf5_writer import read_origin
+from worldmodel.data.jpeg import JPEGFrames, encoded
 
 h5py = pytest.importorskip("h5py", reason="sigreg[data] is not installed")
 
@@ -39,7 +40,8 @@ for trial in range(8):
     child = os.fork()
     if child == 0:
         e = 0
-        with HDF5Writer(path, compression="gzip" if trial % 4 == 3 else None) as file:
+        packing = [{}, {}, {"jpeg": 90}, {"compression": "gzip"}][trial % 4]
+        with HDF5Writer(path, **packing) as file:
             while True:
                 L = 2 + e % 17
                 frames = np.full((L, 3, 32, 32), e % 256, np.uint8)
@@ -84,6 +86,7 @@ def test_a_killed_writer_leaves_whole_episodes(tmp_path: Path) -> None:
         # The published loader opens files this way.
         with h5py.File(path, "r", swmr=True) as file:
             assert len(file["ep_len"]) >= len(episodes)
+            assert ("pixels_jpeg" in file) == (trial % 4 == 2)
     assert trial == 7
 
 
@@ -93,12 +96,12 @@ import numpy as np
 from worldmodel.data import HDF5Writer
 
 # Python ignores the signal that comes with this limit: writing beyond it fails as on a full disk.
-for name, compression, room in (("plain", None, 700_000), ("gzip", "gzip", 700_000),
-                                ("nothing", None, 50_000)):
+for name, packing, room in (("plain", {}, 700_000), ("gzip", {"compression": "gzip"}, 700_000),
+                            ("jpeg", {"jpeg": 100}, 700_000), ("nothing", {}, 50_000)):
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     done = 0
     try:
-        with HDF5Writer(f"{sys.argv[1]}/{name}.h5", compression=compression) as file:
+        with HDF5Writer(f"{sys.argv[1]}/{name}.h5", **packing) as file:
             while True:
                 frames = np.random.default_rng(done).integers(0, 256, (12, 3, 32, 32), np.uint8)
                 file.write(frames, np.full((11, 2), done))
@@ -119,7 +122,9 @@ def test_a_full_disk_leaves_whole_episodes(tmp_path: Path) -> None:
         timeout=300,
     )
     assert run.stderr == ""
-    for line, name in zip(run.stdout.splitlines(), ("plain", "gzip", "nothing"), strict=True):
+    for line, name in zip(
+        run.stdout.splitlines(), ("plain", "gzip", "jpeg", "nothing"), strict=True
+    ):
         told, done, message = line.split(maxsplit=2)
         assert told == name
         assert re.search(rf"cannot write .*{name}\.h5(\.partial)?: File too large", message)
@@ -129,12 +134,18 @@ def test_a_full_disk_leaves_whole_episodes(tmp_path: Path) -> None:
         episodes = open_hdf5(path)
         assert len(episodes) == int(done) > 3
         wanted = np.random.default_rng(last).integers(0, 256, (12, 3, 32, 32), np.uint8)
-        assert np.array_equal(episodes.frames[episodes.rows(torch.tensor([last]))], wanted)
+        rows = episodes.rows(torch.tensor([last]))
+        if isinstance(episodes.frames, JPEGFrames):
+            exact = encoded(wanted.transpose(0, 2, 3, 1), 100)
+            assert episodes.frames.pictures(rows.numpy()) == exact
+        else:
+            assert np.array_equal(episodes.frames[rows], wanted)
+        assert isinstance(episodes.frames, JPEGFrames) == (name == "jpeg")
         del episodes  # which may hold the file open
         with HDF5Writer(path, append=True) as file:  # the file was closed in order
             file.write(wanted, np.zeros((11, 2)))
         assert len(open_hdf5(path)) == int(done) + 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["gzip.h5", "plain.h5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["gzip.h5", "jpeg.h5", "plain.h5"]
 
 
 def test_others_read_while_one_writes(

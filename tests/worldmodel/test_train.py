@@ -12,12 +12,23 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from worldmodel import ActionEncoder, Batch, CausalPredictor, ConvEncoder, Losses, WorldModel
+from worldmodel import (
+    ActionEncoder,
+    Batch,
+    CausalPredictor,
+    ConvEncoder,
+    Losses,
+    WorldModel,
+    jepa_loss,
+)
 from worldmodel.apps.cli import kill_is_interrupt
 from worldmodel.apps.settings import Recipe
+from worldmodel.apps.train import loop as train_loop
 from worldmodel.apps.train.command import whole_steps
-from worldmodel.apps.train.loop import NonFiniteError, Training, learning_rate
+from worldmodel.apps.train.loop import NonFiniteError, Training, learning_rate, read_state
+from worldmodel.apps.train.reports import Reports, read_table
 from worldmodel.data import ActionScale, Episodes, Windows
 from worldmodel.worlds import TwoRoom, collect
 
@@ -221,6 +232,139 @@ def test_a_signal_inside_a_step_waits_for_its_end(
     second.restore(tmp_path / "state.safetensors")
     list(second.run())
     assert same(weights(whole), weights(second))
+
+
+def test_a_batch_in_parts_trains_the_same_weights(tmp_path: Path) -> None:
+    """SIGReg and batch norm see the whole batch: steps in four parts are steps in one.
+
+    The mean of four losses of a quarter each, with their own N, is another one. A run in parts
+    resumes bit for bit.
+    """
+    exact, ends = told(steps=2, batch_size=8, learning_rate=1e-4, num_proj=8), []
+    for parts in (1, 4):
+        training = Training(
+            make_model().double(), make_windows(), exact, objective=in_double, accumulate=parts
+        )
+        list(training.run())
+        ends.append(weights(training))
+    for name, value in ends[0].items():
+        # AdamW divides rounding by rounding where batch norm makes a bias idle.
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-6, atol=1e-6, msg=name)
+
+    training, batch = Training(make_model(), make_windows(), exact), make_windows().batch
+    quarters = [training.losses(batch(torch.arange(i, i + 2))) for i in range(0, 8, 2)]
+    mean = sum(float(losses.regularization) for losses in quarters) / 4
+    assert abs(mean / float(training.losses(batch(torch.arange(8))).regularization) - 1) > 0.1
+
+    whole = Training(make_model(), make_windows(), RECIPE, accumulate=3)
+    list(whole.run())
+    first = Training(make_model(), make_windows(), RECIPE, accumulate=3)
+    next(first.run())
+    first.save(tmp_path / "state.safetensors")
+    second = Training(make_model(), make_windows(), RECIPE, accumulate=3)
+    second.restore(tmp_path / "state.safetensors")
+    list(second.run())
+    assert same(weights(whole), weights(second))
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a device: values that become Python numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "equal", "_unique2"):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def fused(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Training:
+    """A training whose AdamW is fused, as on a GPU."""
+    monkeypatch.setattr(train_loop, "fuses", lambda _: True)
+    return Training(make_model(), make_windows(), RECIPE, **options)
+
+
+def test_a_step_waits_for_nothing_where_adamw_is_fused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports, augmentation and parts included, only a row of the table makes the host wait."""
+    training = fused(monkeypatch, augment={"shift": 2.0, "contrast": 0.2}, accumulate=2)
+    counts = []
+    with Reports(training, tmp_path, every=3) as reports:
+        steps = training.run()
+        for _ in range(5):
+            with Waits() as waits:
+                reports.step(next(steps))
+            counts.append(len(waits.seen))
+    assert [count > 0 for count in counts] == [False, False, True, False, False]
+
+
+def test_fused_steps_are_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One kernel's weights after a step are those of the plain update, but for rounding."""
+    plain, quick = Training(make_model(), make_windows(), RECIPE), fused(monkeypatch)
+    ends = []
+    for training in (plain, quick):
+        torch.manual_seed(0)
+        next(training.run())
+        ends.append(weights(training))
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("row", [1, 3, 100])
+def test_what_is_not_finite_is_left_out_until_somebody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int
+) -> None:
+    """NaN in batch 2 stops a fused run with the state of a run that ended behind step 2.
+
+    Weights, moments, batch statistics, directions, random state, and the table's open row.
+    """
+    clean = fused(monkeypatch)
+    with Reports(clean, tmp_path / "clean", every=row) as reports:
+        for losses in clean.run():
+            reports.step(losses)
+            if clean.step == 2:
+                break
+        clean.save(tmp_path / "clean.safetensors", reports.state())
+    training, windows = fused(monkeypatch), make_windows()
+    training.windows = windows
+    batch = windows.batch
+
+    def dirty(index: Tensor) -> Batch:
+        found = batch(index)
+        if torch.equal(index, training.order.batch(2)):
+            found.actions[3, 1, 0] = math.nan
+        return found
+
+    monkeypatch.setattr(windows, "batch", dirty)
+    told = r"stopped at step 3 of 6: prediction loss is not finite .*its actions hold NaN"
+    with Reports(training, tmp_path / "dirty", every=row) as reports:
+        with pytest.raises(NonFiniteError, match=told):
+            list(map(reports.step, training.run()))
+        assert training.step == 2
+        training.save(tmp_path / "dirty.safetensors", reports.state())
+    one, two = (read_state(tmp_path / f"{name}.safetensors") for name in ("clean", "dirty"))
+    assert same(one[0], two[0])
+    assert one[1] == two[1]
+    cells = [read_table(tmp_path / name / "curves.csv") for name in ("clean", "dirty")]
+    assert all(v == cells[1][k] for k, v in cells[0].items() if k != "windows_per_second")
+
+
+def in_double(model: Any, batch: Batch, regularizer: Any, weight: float) -> Losses:
+    """The default objective on actions in float64."""
+    return jepa_loss(model, Batch(batch.frames, batch.actions.double()), regularizer, weight)
+
+
+def test_parts_that_cannot_be_are_refused() -> None:
+    """More parts than windows, and an encoder that has none, are each named."""
+    with pytest.raises(ValueError, match=r"accumulate must be at most the 8 windows .*, got 9"):
+        Training(make_model(), make_windows(), RECIPE, accumulate=9)
+    model = make_model()
+    model.encoder = torch.nn.Identity()
+    with pytest.raises(TypeError, match=r"encoder that is contract\.Parted, got Identity"):
+        Training(model, make_windows(), RECIPE, accumulate=2)
 
 
 def test_another_objective_takes_the_place_of_the_default() -> None:

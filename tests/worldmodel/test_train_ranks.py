@@ -64,12 +64,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prefix", ["copied.", "sharded."])
+@pytest.mark.parametrize("prefix", ["copied.", "sharded.", "parted.", "both."])
 def test_two_ranks_are_one_process(found: Found, prefix: str) -> None:
     """Gradients of five steps, weights and batch statistics are those of one process, in float64.
 
     SIGReg and batch norm look at the whole batch, gradients are averaged, AdamW steps alike, with
-    the weights on both ranks (DDP) or a part on each (FSDP2).
+    the weights on both ranks (DDP) or a part on each (FSDP2); embedded in three parts too.
     """
     alone = shared_runs.trace(shared_runs.training(str(found.data)))
     for rank in found.ranks:

@@ -117,12 +117,22 @@ def test_paths_are_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest.M
         ("frameskip=0", '--frameskip must be greater than or equal to 1, got "0"'),
         ("workers=-1", '--workers must be greater than or equal to 0, got "-1"'),
         ("report_every=0", '--report-every must be greater than or equal to 1, got "0"'),
-        ("precision=half", "--precision must be 'auto', 'float32' or 'bfloat16', got \"half\""),
+        (
+            "precision=half",
+            "--precision must be 'auto', 'float32', 'tf32' or 'bfloat16', got \"half\"",
+        ),
         ("preset=big", "--preset must be 'small', 'lewm' or 'mlp', got \"big\""),
         ("seed=9223372036854775808", "--seed must be less than 9223372036854775808, got"),
         ("wandb=maybe", '--wandb must be a valid boolean, got "maybe"'),
-        ("colour=red", "there is no setting 'colour'; the settings are action, batch_size"),
+        (
+            "colour=red",
+            "there is no setting 'colour'; the settings are accumulate, action, augment",
+        ),
         ("decoder.dim=3", "settings must be key=value, or part.key=value with part one of encoder"),
+        ("augment.shift=0.5", "augment.shift must be whole pixels, got 0.5"),
+        ("augment.contrast=2", "augment.contrast and brightness must be at most 1, got 2"),
+        ("augment.blur=1", "augment.blur.[key] must be 'shift', 'contrast' or 'brightness'"),
+        ("accumulate=0", '--accumulate must be greater than or equal to 1, got "0"'),
         ("model=3", "--model must be a valid dictionary"),
     ],
 )
@@ -168,6 +178,8 @@ def test_device_and_precision_are_what_the_machine_has() -> None:
     assert precision_of("auto", "cpu") == "float32"
     assert precision_of("bfloat16", "cpu") == "bfloat16"
     assert device_of("cpu") == "cpu"
+    with pytest.raises(ValueError, match="precision tf32 needs a GPU by CUDA, got device cpu"):
+        precision_of("tf32", "cpu")
     with pytest.raises(ValueError, match="--device must be a device torch can use, got 'meta'"):
         device_of("meta")
 

@@ -27,7 +27,12 @@ def device_of(name: str) -> str:
 
 
 def precision_of(name: str, device: str) -> str:
-    """The precision that a setting means on a device; "auto" is bfloat16 on a GPU that has it."""
+    """The precision that a setting means on a device; "auto" is bfloat16 on a GPU that has it.
+
+    Raises: ValueError if it is "tf32", and the device is no GPU.
+    """
+    if name == "tf32" and not device.startswith("cuda"):
+        raise ValueError(f"precision tf32 needs a GPU by CUDA, got device {device}")
     low = device.startswith("cuda") and torch.cuda.is_bf16_supported()
     return name if name != "auto" else "bfloat16" if low else "float32"
 

@@ -19,6 +19,7 @@ from worldmodel.apps.settings import Part, Settings, TrainSettings
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Values = dict[str, Any]
 _CAP = 1 << 20  # largest settings file, in bytes
+_TABLES = ("terms", "augment")  # settings that are several named numbers
 _RECORD_CAP = 1 << 26  # largest record; a manifest of ten thousand pairs has a tenth
 
 
@@ -239,7 +240,7 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
     for pair in pairs:
         key, _, text = map(str.strip, pair.partition("="))
         part, dot, name = key.partition(".")
-        groups = (*get_args(Part), "terms")
+        groups = (*get_args(Part), *_TABLES)
         if not part or (dot and (part not in groups or not name)):
             rule = f"part.key=value with part one of {', '.join(groups)}"
             raise ValueError(f"settings must be key=value, or {rule}, got {pair!r}")
@@ -249,7 +250,7 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
             value: Any = text
             with suppress(ValueError, RecursionError):
                 value = json.loads(known.get(text.lower(), text))
-            of = values if part == "terms" else values.setdefault("model", {})
+            of = values if part in _TABLES else values.setdefault("model", {})
             of.setdefault(part, {})[name] = value
             continue
         field = kind.model_fields.get(name := part.replace("-", "_"))

@@ -25,11 +25,12 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Protocol = Literal[
     "held-out", "strict", "published", "historical", "clear-moderate", "clear-strict"
 ]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling", "proposals"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Cost = Literal["last", "mean", "nearest"]
 Preset = Literal["small", "lewm", "mlp"]
+Augment = Literal["shift", "contrast", "brightness"]
 Term = Literal["inverse", "rollout", "straight"]
 Objective = Literal["lewm", "pldm", "gcbc", "proposals"]
 Learner = Literal["policy", "mixture", "gcivl", "gciql", "hiql"]
@@ -55,6 +56,8 @@ _WORKERS = "processes that simulate and draw, not for two-room; none: the world'
 Simulators = Annotated[Workers | None, Field(description=_WORKERS)]
 Packing = Literal["gzip", "lzf"] | None
 Compression = Annotated[Packing, Field(description="compression: smaller, but slower to read")]
+Quality = Annotated[int, Field(ge=1, le=100)] | None
+JPEG = Annotated[Quality, Field(description="store frames as JPEG of this quality, 1…100; lossy")]
 Column = Annotated[str | None, Field(description="column of the data; none: the format's default")]
 Resume = Annotated[bool, Field(description="continue the interrupted run in --out", exclude=True)]
 
@@ -103,6 +106,13 @@ class CollectSettings(Settings):
     resume: bool = option(False, "continue --out if it exists; --episodes may be larger")
     workers: Simulators = None
     compression: Compression = None
+    jpeg: JPEG = None
+
+    @model_validator(mode="after")
+    def _packed(self) -> "CollectSettings":
+        if self.jpeg is not None and (self.states_only or self.compression is not None):
+            raise ValueError("jpeg goes with neither states_only nor compression: it packs frames")
+        return self
 
 
 class _Columns(Settings):
@@ -136,6 +146,7 @@ class ConvertSettings(_Columns):
     integers: Literal["choices", "numbers"] = option("choices", "how to read whole-number actions")
     shift: bool = option(False, "move actions one row up, if each lies beside its next frame")
     compression: Compression = None
+    jpeg: JPEG = None
 
 
 class RenderSettings(Settings):
@@ -147,6 +158,7 @@ class RenderSettings(Settings):
     env: str | None = option(None, "the world, if it is your own class; none: the file names it")
     workers: Simulators = None
     compression: Compression = None
+    jpeg: JPEG = None
 
 
 class Recipe(Settings):
@@ -164,14 +176,19 @@ class Recipe(Settings):
     clip: Positive = option(1.0, "largest gradient norm")
     warmup: Fraction = option(0.01, "fraction of the steps in which the rate rises")
     num_proj: NumProj = option(1024, "directions that SIGReg projects onto")
-    precision: Precision = option("auto", "precision of the network; auto: bfloat16 on a GPU")
+    precision: Precision = option(
+        "auto", "precision of the network; auto: bfloat16 on a GPU; tf32: float32, rounded products"
+    )
     schedule_from: CliSuppress[Natural] = option(0, "first step of an extended run's schedule")
 
 
 class TrainSettings(Recipe):
     """Train a world model on episodes of pixels and actions, and write a run folder."""
 
-    may_change = ("data", "workers", "device", "sharded", "wandb", "pixels", "action", "init_from")
+    may_change = (
+        "data", "workers", "device", "sharded", "accumulate", "wandb", "pixels", "action",
+        "init_from",
+    )  # fmt: skip
 
     out: Path = Field(exclude=True, description="the run folder")
     resume: Resume = False
@@ -189,6 +206,9 @@ class TrainSettings(Recipe):
     learner: Learner = option("gcivl", "proposals: a policy, or a value and its policies")
     terms: dict[Term, Weight] = option({}, "weights of further loss terms, as terms.name=value")
     pooled: bool = option(False, "SIGReg tests all frames of a batch as one sample, not by step")
+    augment: dict[Augment, Weight] = option(
+        {}, "largest augment.shift in pixels, augment.contrast and augment.brightness as fractions"
+    )
     moving: Annotated[float, Field(ge=0, lt=1)] = option(
         0.0, "smallest share of windows with motion; windows without motion are dropped to reach it"
     )
@@ -202,6 +222,7 @@ class TrainSettings(Recipe):
     workers: Workers = option(2, "processes that load data ahead; changes no result")
     minutes: Positive | None = option(None, "stop after this time; --resume goes on", exclude=True)
     sharded: bool = option(False, "each process holds a part of the weights (FSDP2)")
+    accumulate: Count = option(1, "encode a batch in this many parts: less memory, more time")
     wandb: bool = option(False, "also log to Weights & Biases, if installed")
     model: dict[Part, dict[str, Any]] = option({}, "arguments of model parts, as part.name=value")
 
@@ -209,6 +230,10 @@ class TrainSettings(Recipe):
     def _composed(self) -> "TrainSettings":
         if (self.terms or self.pooled) and self.objective != "lewm":
             raise ValueError(f"terms and pooled need objective lewm, got {self.objective}")
+        if self.augment.get("shift", 0) % 1:
+            raise ValueError(f"augment.shift must be whole pixels, got {self.augment['shift']:g}")
+        if (most := max(self.augment.get(k, 0) for k in ("contrast", "brightness"))) > 1:
+            raise ValueError(f"augment.contrast and brightness must be at most 1, got {most:g}")
         if self.minutes and self.objective == "proposals":
             raise ValueError("minutes needs an objective that can be resumed, got proposals")
         return self

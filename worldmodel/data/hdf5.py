@@ -2,7 +2,7 @@
 
 `pixels` [R, H, W, C] (or [R, C, H, W]) uint8, `action` [R, A], optional state columns [R, …],
 `ep_len` [E] and `ep_offset` [E]. Columns may lie in groups: `proprio/joint_pos`. Uncompressed
-frames are memory-mapped; compressed ones are read through h5py.
+frames are memory-mapped; compressed ones are read through h5py, and JPEG (see `jpeg`) is decoded.
 Source: LeWM's released data and stable-worldmodel's writers (arXiv:2603.19312).
 """
 
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +24,7 @@ from worldmodel._arguments import checked
 from worldmodel._extras import need
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import Frames, StoredFrames, is_channels_last
+from worldmodel.data.jpeg import JPEGFrames
 from worldmodel.data.reading import Column, Integers, Names, choose_states, read_actions
 
 __all__ = ["ChunkedFrames", "MappedFrames", "hdf5_columns", "open_for_reading", "open_hdf5"]
@@ -109,7 +111,8 @@ def _columns(file: Any) -> list[Column]:
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
             chunks = "contiguous" if item.chunks is None else f"chunks {list(item.chunks)}"
-            storage = ", ".join([chunks, *(name for _, name in filters(item))])
+            encoding = [str(item.attrs["encoding"])] if "encoding" in item.attrs else []
+            storage = ", ".join([chunks, *(name for _, name in filters(item)), *encoding])
             found.append(Column(name, tuple(item.shape), str(item.dtype), storage))
 
     file.visititems(visit)
@@ -154,6 +157,8 @@ def _whole(values: Any, name: str, path: Path) -> Ints:
 
 def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
     dataset = file[name]
+    if str(dataset.attrs.get("encoding")) == "jpeg":
+        return _pictures(file, path, name, rows)
     shape, found = dataset.shape[1:], f"{dataset.dtype} {list(dataset.shape)} in {path}"
     if dataset.ndim not in (3, 4) or dataset.dtype != np.uint8:
         raise ValueError(f"{name!r} must be uint8 [R, H, W, C], got {found}")
@@ -164,6 +169,32 @@ def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
     if addresses is not None:
         return MappedFrames(path, shape, addresses[rows])
     return ChunkedFrames(path, name, shape, rows, (dataset.chunks or (1,))[0])
+
+
+def _pictures(file: Any, path: Path, name: str, rows: Ints) -> Frames:
+    """Frames stored as JPEG."""
+    spans, shape = _values(file[name], path, rows), file[name].attrs.get("shape")
+    store = file.get(f"{name}_jpeg")
+    known = isinstance(shape, np.ndarray) and shape.shape == (3,) and shape.dtype.kind in "iu"
+    if not known or (shape < 1).any() or shape[2] not in (1, 3):
+        raise ValueError(f"{name!r} must have the shape of its pictures, got {shape} in {path}")
+    if store is None or store.dtype != np.uint8 or store.ndim != 1:
+        raise ValueError(f"{path} must have a column {name + '_jpeg'!r} of bytes beside {name!r}")
+    _ensure_own(store, path)
+    if spans.dtype != np.int64 or spans.shape[1:] != (2,):
+        found = f"got {spans.dtype} {list(spans.shape)} in {path}"
+        raise ValueError(f"{name!r} of JPEG must be int64 [R, 2], {found}")
+    first, num = spans[:, 0], spans[:, 1]
+    outside = (first < 0) | (num < 1) | (num > len(store)) | (first > len(store) - num)
+    if outside.any():
+        found = f"got {num[outside][0]} behind byte {first[outside][0]} in {path}"
+        raise ValueError(f"{name!r} must stay within the {len(store)} bytes of JPEG, {found}")
+    return JPEGFrames(path, partial(_column, path, store.name), shape.tolist(), spans)
+
+
+def _column(path: Path, name: str) -> Any:
+    with naming_damage(path):
+        return open_for_reading(path)[name]
 
 
 def _values(dataset: Any, path: Path, rows: Ints) -> NDArray[Any]:
@@ -332,7 +363,6 @@ class ChunkedFrames(StoredFrames):
         return out[back]
 
     def _open(self) -> Any:
-        with naming_damage(self._path):
-            dataset = open_for_reading(self._path)[self._name]
+        dataset = _column(self._path, self._name)
         ensure_filters(dataset, self._path)
         return dataset

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from worldmodel._arguments import checked
 from worldmodel._extras import need
 from worldmodel.data.hdf5 import naming_damage, open_for_reading
+from worldmodel.data.jpeg import Pictures, encoded
 
 __all__ = ["HDF5Writer", "read_origin"]
 
 _ROWS = 1024  # per chunk of a small column
+_DATA = "pixels_jpeg"
+_BYTES = 1 << 16  # per chunk of the bytes of JPEG
 _INDEX = 64  # bytes per row, more than HDF5's index of chunks takes when it doubles
 _OVERHEAD = 1 << 16  # headers
 _VERSION = ("v110", "v110")  # the oldest file format that one may read while another writes
@@ -35,6 +39,7 @@ class HDF5Writer:
     Args:
         path: file to create, with the first episode; it must not exist.
         compression: of the frames, "gzip" or "lzf"; None stores single frames, which can be mapped.
+        jpeg: quality of 1…100 at which frames are stored as JPEG; None stores them exactly.
         append: continue a file that an earlier writer closed.
         origin: where the episodes come from, stored as attributes of the file (`read_origin`).
     Raises: FileExistsError or FileNotFoundError, by `append`; ImportError without h5py; OSError if
@@ -46,16 +51,20 @@ class HDF5Writer:
         path: str | Path,
         *,
         compression: str | None = None,
+        jpeg: int | None = None,
         append: bool = False,
         origin: Mapping[str, str | int] | None = None,
     ) -> None:
         self._h5py = need("h5py", "worldmodel", "writing HDF5")
-        self.path, self._compression = Path(path), compression
+        self.path, self._compression, self._jpeg = Path(path), compression, jpeg
         self._origin = dict(origin or {})
         if compression not in (None, "gzip", "lzf"):
             raise ValueError(f'compression must be None, "gzip" or "lzf", got {compression!r}')
+        if jpeg is not None and (not 1 <= jpeg <= 100 or compression):
+            rule = "1…100, without compression"
+            raise ValueError(f"jpeg must be a quality of {rule}, got {jpeg} and {compression}")
         self._file: Any = None
-        self._rows = self._episodes = 0
+        self._rows = self._episodes = self._bytes = 0
         if append:
             self._go_on()
         elif self.path.exists():
@@ -80,7 +89,10 @@ class HDF5Writer:
                 raise
 
     def write(
-        self, frames: ArrayLike | None, actions: ArrayLike, states: ArrayLike | None = None
+        self,
+        frames: ArrayLike | Pictures | None,
+        actions: ArrayLike,
+        states: ArrayLike | None = None,
     ) -> None:
         """Append one episode of L >= 2 frames [L, C, H, W], uint8, and count it.
 
@@ -90,14 +102,24 @@ class HDF5Writer:
         Raises: ValueError if shapes disagree with each other or with earlier episodes; OSError if
             the disk is full.
         """
+        if isinstance(frames, Pictures) and self._jpeg is None:
+            raise ValueError("frames must be arrays where the file is not of JPEG, got Pictures")
+        if self._jpeg is not None and not isinstance(frames, (Pictures, NoneType)):
+            frames = encoded(_pixels(frames), self._jpeg)
         columns = _columns(frames, np.asarray(actions), states)
+        shape = frames.shape if isinstance(frames, Pictures) else None
         if self._file is None:
-            self._create(columns)
-        self._check(columns)
+            self._create(columns, shape)
+        self._check(columns, shape)
         first, last = self._rows, self._rows + len(columns["action"])
         # After a failed write HDF5 cannot close its file, and may crash at exit.
         _ensure_room(self.path, self._file.id.get_filesize() + self._room(columns))
         try:
+            if (data := columns.pop(_DATA, None)) is not None:
+                end = self._bytes + len(data)
+                self._put(_DATA, self._bytes, end, data)
+                columns["pixels"][:, 0] += self._bytes
+                self._bytes = end
             for name, values in columns.items():
                 self._put(name, first, last, values)
             self._put("ep_offset", self._episodes, self._episodes + 1, first)
@@ -112,7 +134,7 @@ class HDF5Writer:
             self._file.close()
             self._file = None
 
-    def _create(self, columns: dict[str, NDArray[Any]]) -> None:
+    def _create(self, columns: dict[str, NDArray[Any]], shape: tuple[int, ...] | None) -> None:
         """A file with every column and no row, complete before it gets its name."""
         partial = self.path.with_name(f"{self.path.name}.partial")
         try:
@@ -122,15 +144,18 @@ class HDF5Writer:
                 index = {"ep_offset": np.empty(0, np.int64), "ep_len": np.empty(0, np.int32)}
                 for name, values in (columns | index).items():
                     # Small columns stay uncompressed: a broken write must not damage earlier rows.
-                    row, is_frames = values.shape[1:], name == "pixels"
+                    row, is_frames = values.shape[1:], name == "pixels" and shape is None
                     file.create_dataset(
                         name,
                         (0, *row),
                         values.dtype,
                         maxshape=(None, *row),
-                        chunks=(1 if is_frames else _ROWS, *row),
+                        chunks=(1 if is_frames else _BYTES if name == _DATA else _ROWS, *row),
                         compression=self._compression if is_frames else None,
                     )
+                if shape is not None:
+                    told = {"encoding": "jpeg", "quality": self._jpeg, "shape": shape}
+                    file["pixels"].attrs.update(told)
                 file.attrs.update(self._origin)
             partial.rename(self.path)
             self._open()
@@ -140,10 +165,12 @@ class HDF5Writer:
 
     def _room(self, columns: dict[str, NDArray[Any]]) -> int:
         """The most bytes by which an episode can make the file grow."""
-        rows, large = len(columns["action"]), 0
-        small = sum(v[0].nbytes for name, v in columns.items() if name != "pixels") + 12
-        if "pixels" in columns:
-            large = columns["pixels"].nbytes + _INDEX * (self._rows + rows)
+        rows, large, name = len(columns["action"]), 0, _DATA if _DATA in columns else "pixels"
+        small = sum(v[0].nbytes for other, v in columns.items() if other != name) + 12
+        if name in columns:
+            size = columns[name].nbytes
+            chunks = (self._bytes + size) // _BYTES + 1 if name == _DATA else self._rows + rows
+            large = size + _INDEX * chunks + _BYTES * (name == _DATA)
         return int(large + (-(-rows // _ROWS) + 1) * _ROWS * small + _OVERHEAD)
 
     def _open(self) -> None:
@@ -174,16 +201,21 @@ class HDF5Writer:
         self._episodes = last = len(np.trim_zeros(lengths, "b"))
         if last:
             self._rows = int(lengths[last - 1]) + int(offsets[last - 1])
+        if (jpeg := self._file[seen].attrs.get("quality")) is not None:
+            self._jpeg = int(jpeg)
+            self._bytes = int(self._file[seen][self._rows - 1].sum()) if last else 0
 
-    def _check(self, columns: dict[str, NDArray[Any]]) -> None:
+    def _check(self, columns: dict[str, NDArray[Any]], shape: tuple[int, ...] | None) -> None:
         known = sorted(set(self._file) - {"ep_len", "ep_offset"})
         if sorted(columns) != known:
             raise ValueError(f"every episode must have the columns {known}, got {sorted(columns)}")
         for name, values in columns.items():
-            row = self._file[name].shape[1:]
-            if values.shape[1:] != row:
+            row, came = self._file[name].shape[1:], values.shape[1:]
+            if shape is not None and name == "pixels":
+                row, came = tuple(self._file[name].attrs["shape"].tolist()), shape
+            if came != row:
                 wanted = f"{name} [L, {', '.join(map(str, row))}], as the first has"
-                found = f"{list(values.shape)} in episode {self._episodes}"
+                found = f"{[len(values), *came]} in episode {self._episodes}"
                 raise ValueError(f"every episode must have {wanted}, got {found}")
 
     def _put(self, name: str, first: int, last: int, values: Any) -> None:
@@ -208,17 +240,26 @@ def read_origin(path: str | Path) -> dict[str, str | int]:
     return words | {k: int(v) for k, v in known.items() if isinstance(v, np.integer)}
 
 
+def _pixels(frames: ArrayLike) -> NDArray[np.uint8]:
+    """Frames [L, C, H, W] of an episode as [L, H, W, C]."""
+    seen = np.asarray(frames)
+    if seen.dtype != np.uint8 or seen.ndim != 4 or len(seen) < 2:
+        found = f"got {seen.dtype} {list(seen.shape)}"
+        raise ValueError(f"frames must be uint8 [L >= 2, C, H, W], {found}")
+    return seen.transpose(0, 2, 3, 1)
+
+
 def _columns(
-    frames: ArrayLike | None, actions: NDArray[Any], states: ArrayLike | None
+    frames: ArrayLike | Pictures | None, actions: NDArray[Any], states: ArrayLike | None
 ) -> dict[str, NDArray[Any]]:
-    """The columns of an episode, by name."""
+    """The columns of an episode, by name; places of JPEG count from its own first byte."""
     columns: dict[str, NDArray[Any]] = {}
-    if frames is not None:
-        seen = np.asarray(frames)
-        if seen.dtype != np.uint8 or seen.ndim != 4 or len(seen) < 2:
-            found = f"got {seen.dtype} {list(seen.shape)}"
-            raise ValueError(f"frames must be uint8 [L >= 2, C, H, W], {found}")
-        columns["pixels"] = seen.transpose(0, 2, 3, 1)
+    if isinstance(frames, Pictures):
+        sizes = np.array([len(data) for data in frames.data], np.int64)
+        columns["pixels"] = np.stack([sizes.cumsum() - sizes, sizes], axis=1)
+        columns[_DATA] = np.frombuffer(b"".join(frames.data), np.uint8)
+    elif frames is not None:
+        columns["pixels"] = _pixels(frames)
     elif states is None or len(np.asarray(states)) < 2:
         raise ValueError("states must be [L >= 2, S] where frames are None")
     rows = len(columns["pixels"] if frames is not None else np.asarray(states))

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import ALONE, Ranks
-from worldmodel.apps.settings import CollectSettings
+from worldmodel.apps.settings import CollectSettings, Settings
 from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.frames import gather
 from worldmodel.data.hdf5 import open_for_reading
 from worldmodel.data.hdf5_writer import read_origin
+from worldmodel.data.jpeg import JPEGFrames, Pictures
 from worldmodel.data.opening import open_episodes
 from worldmodel.worlds import TwoRoom, World, collect, open_world
 from worldmodel.worlds.behaviours import make_behaviour
@@ -29,6 +30,7 @@ from worldmodel.worlds.rendered import RenderedFrames
 Floats = NDArray[np.float32]
 # One episode: frames [L + 1, 3, H, W] or None, actions [L, A] and states [L + 1, S] or None.
 Stored = tuple[NDArray[np.uint8] | None, Floats, Floats | None]
+Encoded = tuple[Pictures, Floats, Floats | None]
 _OWN = {"reacher": 1, "cube": 1}  # simulators per drawing process; OpenGL is never forked
 _TOGETHER = 32  # episodes simulated at once; a change would change what a seed gives
 
@@ -131,12 +133,26 @@ def open_pictures(
 
 
 def write_all(
-    writer: HDF5Writer, found: Iterable[Stored], num: int, title: str, first: int = 0
+    writer: HDF5Writer, found: Iterable[Stored | Encoded], num: int, title: str, first: int = 0
 ) -> None:
     """Write episodes `first` to `num`, with a progress bar."""
     with Progress(title, num, start=first, unit="episode") as bar:
         for episode in bar.over(found):
             writer.write(*episode)
+
+
+def _as_it_is(stored: Episodes, e: int) -> Stored | Encoded:
+    """As `one_episode`, but JPEG as it is: decoded and encoded again it is another picture."""
+    if not isinstance(stored.frames, JPEGFrames):
+        return one_episode(stored, e)
+    rows = stored.rows(torch.tensor([e]))
+    states = None if stored.states is None else stored.states[rows].numpy()
+    return stored.frames.pictures(rows.numpy()), stored.actions[rows].numpy(), states
+
+
+def packing(settings: Settings) -> dict[str, Any]:
+    """How a command's file holds its frames, as `HDF5Writer` is told."""
+    return settings.model_dump(include={"compression", "jpeg"})
 
 
 def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5Writer:
@@ -146,27 +162,32 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
 
     Raises: ValueError if the file to continue has another origin; OSError naming it.
     """
-    path, compression = settings.out, settings.compression
+    path, packed = settings.out, packing(settings)
     if not (settings.resume and path.exists()):
-        return HDF5Writer(path, compression=compression, origin=origin)
+        return HDF5Writer(path, origin=origin, **packed)
     known = read_origin(path)
     for name, value in origin.items():
         if name != "collect" and known.get(name) != value:
             rule = f"{name} must be {known.get(name)!r} as in the file, got {value!r}"
             raise ValueError(f"{path} cannot be continued: {rule}")
-    with suppress(OSError):
-        return HDF5Writer(path, append=True)
     with open_for_reading(path) as file:
         empty = not file["ep_len"][()].any()
+        quality = file["pixels"].attrs.get("quality") if "pixels" in file else None
+    if settings.jpeg not in (None, quality):
+        rule = f"jpeg must be {quality} as in the file, got {settings.jpeg}"
+        raise ValueError(f"{path} cannot be continued: {rule}")
+    packed["jpeg"] = None if quality is None else int(quality)
+    with suppress(OSError):
+        return HDF5Writer(path, append=True)
     if empty:
         path.unlink()
-        return HDF5Writer(path, compression=compression, origin=origin)
+        return HDF5Writer(path, origin=origin, **packed)
     stored = open_hdf5(path)
     copy = path.with_name(f"{path.name}.unfinished")
     copy.unlink(missing_ok=True)
     say(f"{path} is from a killed writer: its {len(stored)} complete episodes are copied first")
-    with HDF5Writer(copy, compression=compression, origin=known) as writer:
-        write_all(writer, map(one_episode, repeat(stored), range(len(stored))), len(stored), "copy")
+    with HDF5Writer(copy, origin=known, **packed) as writer:
+        write_all(writer, map(_as_it_is, repeat(stored), range(len(stored))), len(stored), "copy")
     copy.replace(path)
     return HDF5Writer(path, append=True)
 

@@ -142,7 +142,7 @@ def convert(settings: kinds.ConvertSettings) -> int:
         stored = (collecting.one_episode(episodes, e) for e in range(len(episodes)))
         taken = ((x if x is None else x[:, channels], a, s) for x, a, s in stored)
         found = ((_resize(x, size) if size and x is not None else x, a, s) for x, a, s in taken)
-        with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
+        with HDF5Writer(partial, origin=origin, **collecting.packing(settings)) as writer:
             collecting.write_all(writer, found, len(episodes), "convert")
     pictures, states = collecting.has_pictures(episodes), episodes.states is not None
     kept = ", ".join(["pixels"] * pictures + ["action"] + ["state"] * states)
@@ -159,7 +159,7 @@ def render(settings: kinds.RenderSettings) -> int:
         )  # fmt: skip
         origin = read_origin(data) | {"image_size": size, "render": settings.told()}
         found = (collecting.one_episode(episodes, e) for e in range(len(episodes)))
-        with HDF5Writer(partial, compression=settings.compression, origin=origin) as writer:
+        with HDF5Writer(partial, origin=origin, **collecting.packing(settings)) as writer:
             collecting.write_all(writer, found, len(episodes), "render")
     say(f"{out}: {len(episodes)} episodes at {size} × {size} pixels")
     return 0

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -146,6 +146,10 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
                 checkpoint()
                 release()
         except (KeyboardInterrupt, NonFiniteError):  # on all ranks, after the same step
+            with suppress(
+                NonFiniteError
+            ):  # a step that was not checked yet: back to the last good one
+                training.settle()
             _keep(settings, material, training, reports)
             raise
         except WorkerEndedError:  # the other ranks do not get this error

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,12 +17,16 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.machine import precision_of
 from worldmodel.apps.ranks import ALONE, Ranks, part, shared, whole
 from worldmodel.apps.settings import Recipe
+from worldmodel.apps.train.augment import augmented, draws
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
+from worldmodel.contract import Parted
 from worldmodel.data import BatchOrder, Windows, loader
 from worldmodel.loss import jepa_loss
 from worldmodel.records import Batch, Losses, named
 
 _FORMAT = 2  # of a training state
+_UNSEEN = 100  # most steps between two checks for values that are not finite
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
@@ -46,12 +51,19 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * along))
 
 
+def fuses(device: torch.device) -> bool:
+    """Whether AdamW has a fused kernel there, which can skip a step without the host."""
+    return device.type == "cuda"
+
+
 class Training:
     """A model in training: it takes one step at a time, and saves and restores its state.
 
     Batches and the learning rate are functions of (seed, step), so the state is model, optimizer,
     regularizer, random state and step. `step` is the number of optimizer steps taken, of `steps`;
-    `gradient_norm` is that of the last step before clipping. Each of several ranks computes a part
+    `gradient_norm` is that of the last step before clipping. With fused AdamW (on a GPU) no step
+    waits for the device: AdamW skips a step that is not finite, and all later ones, until `settle`
+    checks. Each of several ranks computes a part
     of the batch; gradients are averaged. With batch statistics (`ranks.synchronise`) and SIGReg
     over all ranks they equal those of one process. Dropout masks depend on (seed, step, rank).
 
@@ -61,23 +73,30 @@ class Training:
         regularizer: the objective's third argument; None: the recipe's SIGReg. It is trained too.
         workers: processes that load batches ahead; their number does not change the batches.
         sharded: each rank holds a part of every weight and moment (FSDP2), not all (DDP).
-    Raises: ValueError if the windows or ranks do not fit the batch, or `steps` is not decided.
+        augment: largest shift and change of colour of a window, by name; see `augmented`.
+        accumulate: parts in which the encoder embeds a batch; losses are of the whole batch.
+    Raises: ValueError if windows, ranks or parts do not fit the batch, or `steps` is not decided;
+        TypeError if the encoder is not `Parted` and `accumulate` is above 1.
     """
 
     def __init__(
         self, model: nn.Module, windows: Windows, recipe: Recipe, *,
         objective: Objective = jepa_loss, regularizer: nn.Module | None = None, workers: int = 0,
-        ranks: Ranks = ALONE, sharded: bool = False,
+        ranks: Ranks = ALONE, sharded: bool = False, augment: Mapping[Any, float] = _NOTHING,
+        accumulate: int = 1,
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)
         if (steps := recipe.steps) is None:
             raise ValueError("steps must be a number here, got none")
+        if accumulate > 1:
+            _embed_in_parts(model, accumulate, recipe.batch_size // ranks.size)
         self.recipe = recipe = recipe.model_copy(update={"precision": precision})
         self.model: Any = model
         self.windows, self.objective = windows, objective
         self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
-        self.step, self.steps, self.gradient_norm = 0, steps, math.nan
+        self.augment = {kind: most for kind, most in augment.items() if most}
+        self.step, self.steps = 0, steps
         self.order = BatchOrder(
             len(windows), recipe.batch_size, seed=recipe.seed, stop=self.steps, rank=ranks.rank,
             ranks=ranks.size,
@@ -88,9 +107,17 @@ class Training:
         self.both = _Pass(self)
         self._pass = shared(self.both, ranks, self.sharded) if ranks.size > 1 else self.both
         self.parameters = list(self.both.parameters())
+        self.fused = fuses(self.device) and not self.sharded
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+            self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
+            fused=self.fused or None,
+        )  # fmt: skip
+        # Of the steps since the last check: number and random state of each, how many are finite.
+        self._unseen: list[tuple[int, dict[str, Tensor]]] = []
+        self._good = torch.zeros((), dtype=torch.int64, device=self.device)
+        # Total, prediction, regularizer and norm of the last step, or of the first bad one.
+        self._last = torch.full((4,), math.nan, device=self.device)
+        self.bad = torch.zeros((), dtype=torch.bool, device=self.device)
 
     def run(self) -> Generator[Losses, None, None]:
         """Train to the last step, and yield the losses of each; `step` counts the steps.
@@ -100,14 +127,46 @@ class Training:
         Raises: NonFiniteError if a loss or gradient is not finite; the state stays as before it.
         """
         self.model.train()
-        batches = self._batches()
+        batches, products = self._batches(), torch.backends.cuda.matmul
+        before = products.allow_tf32
+        products.allow_tf32 = before or self.recipe.precision == "tf32"
         try:
             while self.step < self.steps:
                 losses = self._advance(next(batches))
                 self.step += 1
+                if self.step == self.steps or len(self._unseen) == _UNSEEN:
+                    self.settle()
                 yield losses
         finally:
             batches.close()
+            products.allow_tf32 = before
+
+    @property
+    def gradient_norm(self) -> float:
+        """Of the last step, before it was clipped; NaN before the first."""
+        return float(self._last[3])
+
+    def settle(self, batch: Batch | None = None) -> None:
+        """Check that all steps since the last check were finite; this waits for the device.
+
+        `save` calls it. `batch` is that of the present step, if the check is within a step.
+
+        Raises: NonFiniteError; the state is that before the first step that was not finite.
+        """
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
+            return
+        good = int(self._good)
+        self._good.zero_()
+        if good == len(unseen):
+            return
+        self.step, random = unseen[good]
+        self._set_random(random)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.bad.zero_()
+        raise NonFiniteError(
+            self._diagnose(batch or self.windows.batch(self.order.batch(self.step)))
+        )
 
     def losses(self, batch: Batch) -> Losses:
         """The losses of a batch on any device, in the precision of the run."""
@@ -149,19 +208,31 @@ class Training:
             seed = (recipe.seed * 1_000_003 + self.step) * 65_537 + self.ranks.rank
             torch.manual_seed(seed % 2**63)
         self.optimizer.zero_grad(set_to_none=True)
-        losses: Losses = self._pass(*batch)
+        losses: Losses = self._pass(*self._varied(batch))
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         # Averaged over the ranks, the gradient is finite on all of them or on none.
-        self.gradient_norm = float(whole(norm))
-        if not math.isfinite(float(losses.total.detach()) + self.gradient_norm):
-            for buffer, value in zip(self.both.buffers(), before, strict=True):
-                buffer.copy_(value)
-            self._set_random(random)
-            self.optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteError(self._diagnose(losses, batch))
+        told = torch.stack([losses.total.detach(), *losses[1:3], whole(norm)])
+        self._last = torch.where(self.bad, self._last.to(told), told)
+        self.bad = ~(self._last[0] + self._last[3]).isfinite()
+        self._good += ~self.bad
+        self._unseen.append((self.step, random))
+        for buffer, value in zip(self.both.buffers(), before, strict=True):
+            buffer.copy_(torch.where(self.bad, value, buffer))
+        if self.fused:
+            self.optimizer.found_inf = self.bad.float()  # type: ignore[attr-defined]
+        else:
+            self.settle(batch)
         self.optimizer.step()
         return losses
+
+    def _varied(self, batch: Batch) -> Batch:
+        if not self.augment:
+            return batch
+        frames, actions = batch.to(self.device)
+        share, size = self.ranks.rank * len(actions), self.recipe.batch_size
+        chance = draws(self.recipe.seed, self.step, size)[share : share + len(actions)]
+        return Batch(augmented(frames, self.augment, chance), actions)
 
     def _random(self) -> dict[str, Tensor]:
         own = {"random": torch.get_rng_state()}
@@ -174,12 +245,13 @@ class Training:
         if self.device.type == "cuda" and "random.cuda" in state:
             torch.cuda.set_rng_state(state["random.cuda"], self.device)
 
-    def _diagnose(self, losses: Losses, batch: Batch) -> str:
+    def _diagnose(self, batch: Batch) -> str:
         def bad(values: Mapping[str, Tensor]) -> str:
             return " and ".join(k for k, v in values.items() if not bool(v.isfinite().all()))
 
-        terms = {"prediction loss": losses.prediction, "SIGReg": losses.regularization}
-        what = "the gradient" if bool(losses.total.isfinite()) else bad(terms) or "the total loss"
+        total, prediction, regularization, _ = self._last
+        terms = {"prediction loss": prediction, "SIGReg": regularization}
+        what = "the gradient" if bool(total.isfinite()) else bad(terms) or "the total loss"
         where, source = "", "its data are finite, so the weights have diverged"
         if self.ranks.size > 1:
             where, source = f" of rank {self.ranks.rank}", "this rank's data are finite: unless "
@@ -194,7 +266,11 @@ class Training:
         )
 
     def save(self, path: Path, also: Mapping[str, Tensor] | None = None) -> None:
-        """Write the state and the caller's tensors; every rank must call it, rank 0 writes."""
+        """Write the state and the caller's tensors; every rank must call it, rank 0 writes.
+
+        Raises: NonFiniteError before anything is written, as `settle`.
+        """
+        self.settle()
         tensors: dict[str, Tensor] = dict(self.both.state_dict())
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
@@ -259,6 +335,17 @@ class _Pass(nn.Module):
         run, batch = self._of, Batch(frames, actions).to(self._of.device)
         with run.precision():
             return run.objective(self.model, batch, self.regularizer, run.recipe.weight)
+
+
+def _embed_in_parts(model: Any, parts: int, windows: int) -> None:
+    if parts > windows:
+        rule = f"at most the {windows} windows of a step in each process"
+        raise ValueError(f"accumulate must be {rule}, got {parts}")
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, Parted):
+        kind = type(encoder).__name__
+        raise TypeError(f"accumulate needs an encoder that is contract.Parted, got {kind}")
+    encoder.parts = parts
 
 
 class DamagedStateError(ValueError):

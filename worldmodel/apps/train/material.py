@@ -149,6 +149,7 @@ def begin_training(
     training = Training(
         model, material.train, settings, objective=objective, regularizer=regularizer,
         workers=settings.workers, ranks=ranks, sharded=settings.sharded,
+        augment=settings.augment, accumulate=settings.accumulate,
     )  # fmt: skip
     return settings, training
 

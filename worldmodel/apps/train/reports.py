@@ -97,7 +97,8 @@ class Reports:
         self.began, self.seconds, self.shown = time.monotonic(), 0.0, dict[str, float]()
         self.since = self.began, training.step
         known = state or {"sums": torch.zeros(2), "counts": torch.zeros(4, dtype=torch.int64)}
-        self.sums, (self.count, seen, count, raised) = known["sums"], known["counts"].tolist()
+        self.sums, (told, seen, count, raised) = known["sums"], known["counts"].tolist()
+        self.first = training.step - told  # step at which the row begins
         if self.alarm is not None:
             self.alarm.seen, self.alarm.count, self.alarm.raised = seen, count, bool(raised)
         self.scores: Scores | None = None
@@ -136,14 +137,20 @@ class Reports:
         alarm = self.alarm
         told = [0, 0, 0] if alarm is None else [alarm.seen, alarm.count, alarm.raised]
         sums = self.training.ranks.mean(self.sums).cpu()
-        return {"sums": sums, "counts": torch.tensor([self.count, *told])}
+        return {"sums": sums, "counts": torch.tensor([self.training.step - self.first, *told])}
 
     def step(self, losses: Losses) -> None:
-        """Add the losses of a step; every rank must call it."""
+        """Add the losses of a step; every rank must call it.
+
+        Raises: NonFiniteError at the end of a row, as `Training.settle`.
+        """
         self.sums = self.sums.to(losses.prediction.device)
-        self.sums += torch.stack([losses.prediction.float(), losses.regularization.float()])
-        self.count, self.scores, step = self.count + 1, None, self.training.step
+        new = torch.stack([losses.prediction.float(), losses.regularization.float()])
+        # A step that the optimizer skips does not count.
+        self.sums += new.masked_fill(self.training.bad, 0)
+        self.scores, step = None, self.training.step
         if step % self.every == 0 or step == self.training.steps:
+            self.training.settle()
             self._row(step, losses)
         self.bar.update(1, **self.shown)
 
@@ -155,10 +162,11 @@ class Reports:
 
     def _row(self, step: int, losses: Losses) -> None:
         recipe, (began, first), now = self.training.recipe, self.since, time.monotonic()
-        prediction, regularization = self.training.ranks.mean(self.sums / self.count).tolist()
+        steps = step - self.first
+        prediction, regularization = self.training.ranks.mean(self.sums / steps).tolist()
         # After a resume, the rate counts the steps of this process only.
         rate = (step - first) * recipe.batch_size / max(now - began, 1e-9)
-        self.sums, self.count, self.since = torch.zeros(2), 0, (now, step)
+        self.sums, self.first, self.since = torch.zeros(2), step, (now, step)
         if not self.writes:
             return
         found = embedding_report(losses.embeddings.float().transpose(0, 1), num_proj=_DIRECTIONS)

@@ -182,8 +182,8 @@ def table(runs: Path) -> None:
         columns=COLUMNS, rows=rows,
         note="Starts and goals of fresh episodes, solved pairs dropped, budget twice the distance; "
         "the planner's settings were chosen on other pairs. Success at any step of the budget, of "
-        "each training seed; the interval is that of the shipped one. Each record of the file names "
-        "the commit and the machine that measured it.",
+        "each training seed; the interval is that of the shipped one. Each record of the file "
+        "names the commit and the machine that measured it.",
     )  # fmt: skip
 
 

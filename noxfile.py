@@ -63,7 +63,9 @@ def types(session: nox.Session) -> None:
     # The worlds' packages have no types; they are imported by name.
     kept = (extras[name] for name in extras if name not in WORLD_EXTRAS)
     needed = [requirement for extra in kept for requirement in extra]
-    session.install(*CONSTRAINTS, *group("types"), *PROJECT["project"]["dependencies"], *needed)
+    base = (*CONSTRAINTS, *group("types"), *PROJECT["project"]["dependencies"])
+    # mypy reads them and nothing runs them: no bytecode.
+    session.install("--no-compile", *base, *needed)
     session.run("mypy", *session.posargs)
 
 
@@ -225,12 +227,16 @@ def test_wheel(session: nox.Session) -> None:
     named = any(argument.startswith(str(ROOT)) for argument in given)
     # Each microbenchmark runs once, so that none is found broken by the one who needs it.
     both = [str(ROOT / "tests"), str(MICRO)]
-    run_pytest(session, "--benchmark-disable", *given, *([] if named else both))
+    # A process of one thread per core; `-- -n 0` for one process. A GPU is shared with nobody.
+    workers = "auto" if shutil.which("nvidia-smi") is None else "0"
+    spread = ("-n", workers, "--maxprocesses", "8", "--dist", "worksteal")
+    alone = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    run_pytest(session, "--benchmark-disable", *spread, *given, *([] if named else both), **alone)
 
 
-def run_pytest(session: nox.Session, *arguments: str) -> None:
+def run_pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
     """Run pytest from an empty folder, so that only the wheel can be imported."""
-    env = {"SIGREG_TESTS_ON_WHEEL": "1"}
+    env = {"SIGREG_TESTS_ON_WHEEL": "1", **variables}
     if shutil.which("nvidia-smi") is None:
         env["TRITON_INTERPRET"] = "1"
     config = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}", "-p", "no:cacheprovider")

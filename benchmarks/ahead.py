@@ -1,7 +1,9 @@
 """Compile the GPU kernels without a GPU, and read their machine code.
 
     python benchmarks/ahead.py 90 80 ...     every variant as one JSON list; fewer with --fast,
-                                             those of two default calls with --plain
+                                             those of two default calls with --plain;
+                                             with --usage no machine code is read, which takes
+                                             as long as compiling: no instructions, no loop
 
 The launches are the library's own: its host code runs on tensors of the CPU while `JITFunction.run`
 compiles instead of launching. It runs in a process of its own, without TRITON_INTERPRET. Triton's
@@ -61,7 +63,7 @@ class Variant(NamedTuple):
         registers: of a thread.
         spill_bytes: what a thread's registers do not hold, stored and loaded.
         shared_bytes: of a program.
-        instructions: in its machine code.
+        instructions: in its machine code; 0 where that was not read.
         threads: of a program.
         loop: instructions by unit in the longest loop, once through; empty without a loop.
     """
@@ -189,7 +191,7 @@ CALLS = (
 )  # fmt: skip
 
 
-def variants(arch: int, calls: tuple[Call, ...] = CALLS) -> list[Variant]:
+def variants(arch: int, calls: tuple[Call, ...] = CALLS, *, usage: bool = False) -> list[Variant]:
     """Every kernel that the calls need, once each."""
     found: dict[tuple[str, str], Variant] = {}
     with instead_of_launching(arch) as compiled:
@@ -199,11 +201,11 @@ def variants(arch: int, calls: tuple[Call, ...] = CALLS) -> list[Variant]:
             for name, kernel in compiled:
                 key = (name, kernel.hash)
                 if key not in found:
-                    found[key] = _variant(name, kernel, arch, call)
+                    found[key] = _variant(name, kernel, arch, call, usage=usage)
     return list(found.values())
 
 
-def directions_variants(arch: int) -> list[Variant]:
+def directions_variants(arch: int, *, usage: bool = False) -> list[Variant]:
     """The kernel that draws, for the dimensions that take another block."""
     found = {}
     with instead_of_launching(arch) as compiled:
@@ -211,14 +213,14 @@ def directions_variants(arch: int) -> list[Variant]:
             compiled.clear()
             launch.gaussian_directions(8, dim, 0, torch.zeros((), dtype=torch.int64))
             ((name, kernel),) = compiled
-            found[kernel.hash] = _variant(name, kernel, arch, Call(dim=dim))
+            found[kernel.hash] = _variant(name, kernel, arch, Call(dim=dim), usage=usage)
     return list(found.values())
 
 
-def _variant(name: str, kernel: Any, arch: int, call: Call) -> Variant:
-    usage = _tool("cuobjdump", "--dump-resource-usage", cubin=kernel.asm["cubin"])
-    numbers = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", usage))
-    code = _tool("nvdisasm", "-c", cubin=kernel.asm["cubin"])
+def _variant(name: str, kernel: Any, arch: int, call: Call, *, usage: bool) -> Variant:
+    used = _tool("cuobjdump", "--dump-resource-usage", cubin=kernel.asm["cubin"])
+    numbers = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", used))
+    code = "" if usage else _tool("nvdisasm", "-c", cubin=kernel.asm["cubin"])
     return Variant(
         kernel=name,
         arch=arch,
@@ -289,7 +291,9 @@ def main(arguments: list[str]) -> int:
     """Print the variants of the architectures that were named."""
     calls = FAST[:2] if "--plain" in arguments else FAST if "--fast" in arguments else CALLS
     archs = [int(word) for word in arguments if word.isdigit()]
-    found = [v for arch in archs for v in (*variants(arch, calls), *directions_variants(arch))]
+    usage = "--usage" in arguments
+    found = [v for arch in archs for v in (*variants(arch, calls, usage=usage),
+                                           *directions_variants(arch, usage=usage))]  # fmt: skip
     json.dump([variant._asdict() for variant in found], sys.stdout)
     return 0
 

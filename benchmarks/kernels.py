@@ -2,7 +2,7 @@
 
     python benchmarks/kernels.py                 the tables of the docs
     python benchmarks/kernels.py --json FILE     every variant and the model, for a program
-    python benchmarks/kernels.py --fast          fewer variants
+    python benchmarks/kernels.py --fast          the variants of default calls alone
 
 It needs triton and no GPU. `ahead.py` compiles the kernels in a process of its own and counts the
 instructions of their loops by unit. The model makes a time of these counts, NVIDIA's published
@@ -75,7 +75,7 @@ def compiled(archs: Sequence[int], fast: bool) -> list[dict[str, Any]]:
     """Every variant, from a process without the interpreter."""
     script = Path(__file__).with_name("ahead.py")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    words = [*map(str, archs), *(["--fast"] if fast else [])]
+    words = [*map(str, archs), *(["--plain"] if fast else [])]
     done = subprocess.run(
         [sys.executable, str(script), *words],
         check=True, stdout=subprocess.PIPE, env=environment, text=True,
@@ -253,13 +253,13 @@ def main() -> int:
     """Compile, count, model; write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write variants and model there, save nothing")
-    parser.add_argument("--fast", action="store_true", help="fewer variants")
+    parser.add_argument("--fast", action="store_true", help="the variants of default calls alone")
     parser.add_argument("--archs", type=int, nargs="+", default=ARCHS, help="90 among them")
     arguments = parser.parse_args()
     variants = compiled(arguments.archs, arguments.fast)
     rows = [model(plain(variants), *size) for size in SIZES]
     if arguments.json:
-        record = {"variants": [contract(v) for v in variants], "model": rows}
+        record = {"variants": variants, "model": rows}
         partial = arguments.json.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         partial.replace(arguments.json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -21,22 +22,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
-    """Every test starts from the same generator, whatever ran before it."""
+def _alike() -> Iterator[None]:
+    """Every test starts from the same generator and as many threads, whatever ran before it."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests that do not say what is true; skip GPU tests where there is no GPU."""
-    mute = {item.nodeid for item in items if not (getattr(item, "obj", None) or item).__doc__}
-    if mute:
-        raise pytest.UsageError(f"every test needs a one-sentence docstring: {sorted(mute)}")
+    """Skip GPU tests aloud where there is no GPU."""
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device; `nox -s gpu` runs it where there is one")
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail tests that do not say what is true."""
+    if not (getattr(item, "obj", None) or item).__doc__:
+        pytest.fail("every test needs a one-sentence docstring", pytrace=False)
 
 
 def pytest_report_header() -> str:

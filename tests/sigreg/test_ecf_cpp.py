@@ -81,14 +81,11 @@ def test_threads_change_no_bit(shape: tuple[int, ...]) -> None:
     """One thread and four give the same loss and gradient, in every bit."""
     a = random_directions(130, shape[-1], seed=0, step=0)
     z = torch.randn(shape, requires_grad=True)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 4):
-            torch.set_num_threads(threads)
-            loss = sigreg_loss(z, a, trapezoid_rule(), backend="cpp", chunk=64)
-            found.append((loss, torch.autograd.grad(loss, z)[0]))
-    finally:
-        torch.set_num_threads(before)
+    found = []
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        loss = sigreg_loss(z, a, trapezoid_rule(), backend="cpp", chunk=64)
+        found.append((loss, torch.autograd.grad(loss, z)[0]))
     assert all(torch.equal(one, four) for one, four in zip(*found, strict=True))
 
 
@@ -110,12 +107,13 @@ def test_the_workers_are_torchs_own() -> None:
     """Where torch runs on GNU's or LLVM's OpenMP, its pool serves the kernel: no thread is new."""
     if not torch.backends.openmp.is_available():
         pytest.skip("torch was built without OpenMP")
-    torch.set_num_threads(2)
-    z = torch.randn(4, 200, 64)
-    (z @ z.mT).cos()  # torch's pool exists from here on
     tasks = Path("/proc/self/task")
     if not tasks.exists():
         pytest.skip("no /proc")
-    before = len(list(tasks.iterdir()))
+    torch.set_num_threads(2)
+    z = torch.randn(4, 200, 64)
+    (z @ z.mT).cos()  # torch's pool exists from here on
+    before = set(tasks.iterdir())
     SIGReg(backend="cpp")(z)
-    assert len(list(tasks.iterdir())) == before
+    # Of a larger pool that was there, some may be gone by now.
+    assert set(tasks.iterdir()) <= before

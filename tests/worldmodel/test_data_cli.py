@@ -132,7 +132,7 @@ def test_an_interrupted_collection_says_what_it_kept(
     out = tmp_path / "walks.h5"
     with pytest.raises(KeyboardInterrupt):
         worldmodel_data("collect", "--episodes", 5, "--length", 4, "--size", 32, "--out", out)
-    assert "walks.h5 holds 2 whole episodes" in capsys.readouterr().out
+    assert "walks.h5 holds 2 complete episodes" in capsys.readouterr().out
     assert len(open_hdf5(out)) == 2
 
 

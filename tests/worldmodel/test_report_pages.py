@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -138,8 +140,15 @@ def demo(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def pages(name: str, folder: Path) -> dict[str, str]:
+@functools.cache
+def pages(name: str) -> dict[str, str]:
     """Every page, all its texts `name`, and an index of a folder whose files are called so."""
+    with tempfile.TemporaryDirectory() as folder:
+        return drawn_in(Path(folder), name)
+
+
+def drawn_in(folder: Path, name: str) -> dict[str, str]:
+    """The pages, from files that are written into a folder."""
     Image.new("RGB", (4, 4)).save(folder / "film.gif")
     run = folder / name.replace("/", "")[:80]
     inner = run / f"results{name.replace('/', '')[:80]}"
@@ -187,16 +196,16 @@ class Reader(HTMLParser):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_whatever_a_text_holds_it_stays_a_text(page: str, tmp_path: Path) -> None:
+def test_whatever_a_text_holds_it_stays_a_text(page: str) -> None:
     """Scripts, quotes, formulas and template marks in any name, path or field are shown as text."""
-    shown = Reader(pages(HOSTILE, tmp_path)[page])
+    shown = Reader(pages(HOSTILE)[page])
     assert "script" not in shown.tags
     assert shown.handlers == []
     assert shown.tags.count("title") == shown.tags.count("style") == 1
     assert "<script>parent.ran=1<" in shown.text
     for address in shown.addresses:
         assert address.startswith(("data:image/", "data:video/", "data:,", "#", "./")), address
-    plain = Reader(pages("name", tmp_path)[page])
+    plain = Reader(pages("name")[page])
     drawn = {"clippath", "defs", "g", "image", "path", "rect", "text", "use"}
     tags, wanted = ([t for t in found.tags if t not in drawn] for found in (shown, plain))
     assert tags == wanted
@@ -208,7 +217,7 @@ def test_a_phone_shows_every_page_whole(name: str, tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("no chromium on this machine (apt-get install chromium)")
-    held = json.dumps(pages(name, tmp_path)).replace("</", "<\\/")
+    held = json.dumps(pages(name)).replace("</", "<\\/")
     # Chromium has a least window width; a frame has none. The title tells what a script measured.
     (tmp_path / "frames.html").write_text(
         '<meta charset="utf-8"><style>iframe{width:390px;height:900px;border:0}</style><script>'
@@ -237,7 +246,7 @@ def test_a_phone_shows_every_page_whole(name: str, tmp_path: Path) -> None:
 
 def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> None:
     """A square per pair with its outcome, a row per policy, the historical label and its limits."""
-    page = pages("name", tmp_path)["evaluate"]
+    page = pages("name")["evaluate"]
     assert [page.count(f'<i class="{kind}"') for kind in ("end", "once", "never")] == [1, 1, 2]
     assert page.count("<td>random actions</td>") == 1
     assert "there is none" in page
@@ -247,6 +256,7 @@ def test_an_evaluation_shows_every_pair_and_who_stood_beside(tmp_path: Path) -> 
     cloned = result("name") | {"protocol": "held-out", "manifest_protocol": "held-out"}
     cloned["fingerprint"] = cloned["fingerprint"] | {"planner": "GCBCPolicy"}
     films = {"successes": tmp_path / "film.gif"}
+    Image.new("RGB", (4, 4)).save(films["successes"])
     page = render("evaluate.html", result=cloned, films=films)
     assert "Historical" not in page
     assert "Left: now. Right: the goal." in page

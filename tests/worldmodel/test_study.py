@@ -393,7 +393,7 @@ def test_plans_are_tried_only_in_a_world_that_is_known(tmp_path: Path) -> None:
     pytest.importorskip("h5py", reason="sigreg[data] is not installed")
     write_walks(tmp_path / "walks.h5", num=6)
     for world, why in (
-        (None, "none of ours"), ("os:path", "none of ours"), ("maze", "are not those of maze"),
+        (None, "not a built-in"), ("os:path", "not a built-in"), ("maze", "are not those of maze"),
     ):  # fmt: skip
         save_small(tmp_path / f"{world}", world=world)
         run = open_run(tmp_path / f"{world}")

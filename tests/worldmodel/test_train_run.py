@@ -197,6 +197,9 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
             ["objective=gan"],
             "--objective must be 'lewm', 'pldm', 'gcbc' or 'proposals', got \"gan\"",
         ),
+        (["augment.shift=16"], "augment.shift must be below the 16 pixels of a frame, got 16"),
+        (["accumulate=99"], "accumulate must be at most the 64 windows of a step in each process"),
+        (["precision=tf32", "device=cpu"], "precision tf32 needs a GPU by CUDA, got device cpu"),
         (["pixels=depth"], "must have a column 'depth', got action, ep_len"),
         (["device=cuda:99"], "--device must be a device torch can use, got 'cuda:99'"),
         (

@@ -351,7 +351,7 @@ def test_the_command_searches_a_file_and_says_what_it_found(
     said = capsys.readouterr().out
     assert said.count("run ") == 5
     assert "run 1 of 5  λ 0.001" in said
-    assert "judged by 21 held-out ones" in said
+    assert "judged on 21 held-out ones" in said
     assert "\n  λ = 0.0487   (between 0.0316 and 0.075)\n" in said
     assert json.loads((out / "tune.json").read_text("utf-8"))["config"]["data"] == str(data)
     assert main(words) == 2

@@ -35,8 +35,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 if CHROMIUM is None:
     pytest.skip("the page's tests need chromium", allow_module_level=True)
-if find_runtime(None) is None:
-    pytest.skip("the page's tests need onnxruntime-web: npm, or a cache", allow_module_level=True)
 
 SIZES = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
@@ -50,6 +48,9 @@ SIZES = {
 @pytest.fixture(scope="module", autouse=True)
 def _two_horizons() -> Iterator[None]:
     """Two graphs of futures instead of three: tracing one takes seconds."""
+    # Not at collection: processes that disagree there could not share the tests.
+    if find_runtime(None) is None:
+        pytest.skip("the page's tests need onnxruntime-web: npm, or a cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("worldmodel.apps.view.command._HORIZONS", [3, 5])
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import resource_sharer
 
 import pytest
 import torch
@@ -165,6 +166,14 @@ def test_fetching_leaves_the_global_generator_alone(counter_world: World) -> Non
     assert torch.equal(torch.get_rng_state(), before)
     for batch, index in zip(fetched, order, strict=True):
         assert torch.equal(batch.frames, windows.batch(index).frames)
+
+
+def test_workers_ask_this_process_for_nothing(counter_world: World) -> None:
+    """Indices go through a pipe: a socket would speak up when a worker is killed at it."""
+    windows = Windows(counter_world([30]))
+    resource_sharer.stop()  # of the tests before
+    assert len(list(loader(windows, BatchOrder(len(windows), 4, seed=0, stop=2), workers=1))) == 2
+    assert resource_sharer._resource_sharer._listener is None  # type: ignore[attr-defined]
 
 
 def test_windows_can_be_sent_to_a_worker(counter_world: World) -> None:

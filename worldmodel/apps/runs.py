@@ -82,7 +82,7 @@ def write_episodes(folder: Path, trained_on: Sequence[str], held_out: Sequence[s
 
 
 def kept_planner(folder: Path) -> KeptPlanner | None:
-    """How the run plans unless told otherwise; None if it keeps nothing."""
+    """Read the run's default planner; None if it has none."""
     path = folder / PLANNER
     return read_record(path, KeptPlanner, "record of a planner") if path.is_file() else None
 

@@ -110,10 +110,10 @@ class Windows(Dataset[Batch]):
             moves[still[order[:keep]]] = True
             self._starts = first[moves]
 
-    def __getitem__(self, index: int | Tensor) -> Batch:
+    def __getitem__(self, index: int | list[int] | Tensor) -> Batch:
         """One window, frames [T, C, H, W] and actions [T, k·A]; or those of an index [B]."""
-        if isinstance(index, Tensor):
-            return self.batch(index)
+        if isinstance(index, list | Tensor):
+            return self.batch(torch.as_tensor(index, device="cpu"))
         frames, actions = self.batch(torch.as_tensor([index], device="cpu"))
         return Batch(each(frames, lambda seen: seen[0]), actions[0])
 
@@ -191,7 +191,7 @@ def loader(
     """
     return _Loader(
         windows,
-        sampler=order,
+        sampler=_Lists(order),
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
@@ -199,6 +199,20 @@ def loader(
         # Iterating draws a seed; with its own generator the global one is untouched.
         generator=torch.Generator(),
     )
+
+
+class _Lists(Sampler[list[int]]):
+    """Batches of an order as lists, which workers are sent through a pipe.
+
+    A tensor is fetched through a socket of this process, which prints a traceback if a worker is
+    killed at that moment.
+    """
+
+    def __init__(self, order: BatchOrder) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (batch.tolist() for batch in self.order)
 
 
 class _Loader(DataLoader[Batch]):

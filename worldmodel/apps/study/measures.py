@@ -33,7 +33,7 @@ from worldmodel.worlds.contract import imports_code
 
 _WIDE = 256  # wider embeddings are reduced to principal components
 _POINTS = 800  # of the map, at most
-_PROBLEMS, _AHEAD = 32, 5  # searches whose plans are tried, and blocks to their goals, at most
+_PROBLEMS, _AHEAD = 32, 5  # most searches, and most blocks to their goals
 _UNIT = "variance of the held-out embeddings"
 Value = TypeVar("Value")
 Lens = Callable[[Tensor], Tensor]
@@ -160,14 +160,14 @@ def _actions(study: Study) -> Found:
 
 
 def _ranking(study: Study) -> Found:
-    """Do the costs of plans order them as the world does, also where the search has narrowed?"""
+    """Do costs order candidate plans as the simulator does, in early and late iterations?"""
     run, test, world = study.run, study.material.test, _known_world(study)
     _need(study.variance > 0, "all embeddings are the same, so all plans cost the same")
     num, ahead, k = min(len(test.z), _PROBLEMS), min(test.z.shape[1] - 1, _AHEAD), run.frameskip
     starts, ends = (_need(test.states, "")[:num, t].numpy() for t in (0, ahead))
     kept = kept_planner(run.folder)
     planner = PlannerSettings.model_validate(kept.settings if kept else {})
-    if planner.planner == "proposals":  # which searches among a few of its own
+    if planner.planner == "proposals":  # it does not search from random candidates
         planner = PlannerSettings()
     free = k if planner.free else 1
     near = goals.near(test.z[:num, ahead], planner.cost)
@@ -189,7 +189,7 @@ def _ranking(study: Study) -> Found:
                 state = session.step(action)
                 if step % k == 0:
                     away.append(world.distance(state, goal))
-        # What the cost asks of the imagined frames, asked of the real ones.
+        # The true distance at the frames that the cost looks at.
         real = away[-1] if planner.cost == "last" else np.min(away, axis=0)
         truth = torch.from_numpy(real).reshape(num, S)
         order = measure.rank_correlation(progress.costs, truth)
@@ -217,11 +217,11 @@ def _ranking(study: Study) -> Found:
 
 
 def _known_world(study: Study) -> World:
-    """The world in which plans can be tried, from states of it."""
+    """The simulator of the run's world; UnavailableError if there is none."""
     test, name = study.material.test, study.run.world
     states = _need(test.states, "the data hold no states to try plans from")
-    # A file may name a class, but only the user's command line lets it be imported.
-    _need(name is not None and not imports_code(name), "the run's world is none of ours")
+    # A file may name a class, but only the user's --env lets it be imported.
+    _need(name is not None and not imports_code(name), "the run's world is not a built-in one")
     try:
         world = study.material.world or open_world(str(name))
     except (ImportError, ValueError) as error:

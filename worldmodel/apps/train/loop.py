@@ -63,9 +63,9 @@ class Training:
     regularizer, random state and step. `step` is the number of optimizer steps taken, of `steps`;
     `gradient_norm` is that of the last step before clipping. With fused AdamW (on a GPU) no step
     waits for the device: AdamW skips a step that is not finite, and all later ones, until `settle`
-    checks. Each of several ranks computes a part
-    of the batch; gradients are averaged. With batch statistics (`ranks.synchronise`) and SIGReg
-    over all ranks they equal those of one process. Dropout masks depend on (seed, step, rank).
+    checks. Each of several ranks computes a part of the batch; gradients are averaged. With batch
+    statistics (`ranks.synchronise`) and SIGReg over all ranks they equal those of one process.
+    Dropout masks depend on (seed, step, rank).
 
     Args:
         model: what `objective` takes; trained in place, on the device where it is.

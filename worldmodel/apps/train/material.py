@@ -129,6 +129,9 @@ def begin_training(
     if ours < least:
         rule = f"at least {least} windows, got {ours}: raise held_out (now {now})"
         raise ValueError(f"the held-out episodes must have {rule}")
+    side = material.train.episodes.frames.shape[-1]
+    if (most := settings.augment.get("shift", 0)) >= side:
+        raise ValueError(f"augment.shift must be below the {side} pixels of a frame, got {most:g}")
     steps = settings.steps or max(_PASSES * (len(material.train) // size), 1)
     precision = precision_of(settings.precision, ranks.device)
     settings = settings.model_copy(update={"steps": steps, "precision": precision})

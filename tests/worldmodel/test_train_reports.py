@@ -247,7 +247,7 @@ def test_every_kind_of_collapse_is_told_and_told_once() -> None:
         assert alarm.look(230, found) is None
         over = alarm.look(240, embedding_report(healthy, num_proj=64))
         assert over is not None
-        assert "spread again" in over
+        assert "spread out again" in over
     alarm = Alarm(config)
     for step in range(200, 400, 10):
         assert alarm.look(step, embedding_report(torch.randn(4, 128, 16), num_proj=64)) is None

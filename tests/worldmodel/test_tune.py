@@ -304,7 +304,7 @@ def test_an_interrupted_search_repeats_no_trial(
 
 def test_a_wider_search_keeps_what_is_known(small: TuneSettings, foretold: list[float]) -> None:
     """λ beyond the range is told with its side; a wider range continues with the same folder."""
-    with pytest.raises(ValueError, match="lies above high"):
+    with pytest.raises(ValueError, match="it changes above high"):
         tune.run(small.model_copy(update={"high": 1e-2}))
     assert (small.out / "tune.png").is_file()
     tune.run(small.model_copy(update={"low": 1e-2, "runs": 5, "resume": True}))

@@ -76,6 +76,7 @@ def main() -> int:
     for name in () if arguments.tables else arguments.name or RECIPES:
         make(name, arguments.runs / name, SEEDS[: arguments.seeds])
     table(arguments.runs)
+    choices(arguments.runs)
     return 0
 
 
@@ -184,6 +185,29 @@ def table(runs: Path) -> None:
         "the planner's settings were chosen on other pairs. Success at any step of the budget, of "
         "each training seed; the interval is that of the shipped one. Each record of the file "
         "names the commit and the machine that measured it.",
+    )  # fmt: skip
+
+
+def choices(runs: Path) -> None:
+    """Table of the planners that were tried on the validation pairs."""
+    rows, records = list[list[harness.Cell]](), list[dict[str, Any]]()
+    for name, recipe in RECIPES.items():
+        for n, flags in enumerate(recipe.planners):
+            pairs = f"{VALIDATION}-{recipe.offsets[-1]}"
+            path = runs / name / f"half-0-{n}-on-{pairs}" / "result.json"
+            if path.exists():
+                found = json.loads(path.read_text(encoding="utf-8"))
+                any_step, end = found["success_rate"], found["success_rate_at_end"]
+                rows.append([name, flags, f"{any_step:.1%}", f"{end:.1%}"])
+                records.append({"run": name, "flags": flags, "success_rate": any_step,
+                                "success_rate_at_end": end, "pairs": found["pairs"],
+                                "manifest": found["manifest_hash"]})  # fmt: skip
+    harness.save(
+        "pretrained_planners", "Planners tried with a shipped run, on validation pairs", records,
+        columns=("run", "flags of worldmodel evaluate", "success at any step", "at the end"),
+        rows=rows,
+        note=f"{records[0]['pairs']} pairs, 25 steps to the goal, 50 steps allowed. The planner "
+        "with the best rate at the end is kept with the run.",
     )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def test_paths_are_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest.M
         ("decoder.dim=3", "settings must be key=value, or part.key=value with part one of encoder"),
         ("augment.shift=0.5", "augment.shift must be whole pixels, got 0.5"),
         ("augment.contrast=2", "augment.contrast and brightness must be at most 1, got 2"),
-        ("augment.blur=1", "augment.blur.[key] must be 'shift', 'contrast' or 'brightness'"),
+        ("augment.blur=1", "augment.blur must be 'shift', 'contrast' or 'brightness'"),
         ("accumulate=0", '--accumulate must be greater than or equal to 1, got "0"'),
         ("model=3", "--model must be a valid dictionary"),
     ],
@@ -140,6 +140,13 @@ def test_a_mistake_names_the_setting(word: str, message: str) -> None:
     """Setting, rule, and what came."""
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         told("--data", "x", word)
+
+
+def test_a_table_as_an_option_takes_names_and_values() -> None:
+    """A word that is no name=value is a mistake in the project's own words."""
+    assert told("--data", "x", "--augment", "shift=2").augment == {"shift": 2}
+    with pytest.raises(ValueError, match="^--augment must be name=value$"):
+        told("--data", "x", "--augment", "nonsense")
 
 
 def test_a_preset_that_is_no_word_is_refused_like_any_other() -> None:

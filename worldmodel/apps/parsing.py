@@ -37,6 +37,8 @@ def parse(kind: type[SettingsT], command: str, words: Sequence[str]) -> Settings
         given: Values = _source(kind, command, flags)()
     except SettingsError as error:
         message = str(error).removeprefix("error parsing CLI: ")
+        if named := re.match(r"Parsing error encountered for (\w+):", message):
+            message = f"{_flag(named[1])} must be name=value"
         raise ValueError(message + _hint(kind, message)) from None
     file = read_settings(Path(given["config"])) if given.get("config") else {}
     told = [file, given, _values_of(pairs, kind)]
@@ -99,7 +101,7 @@ def check_kept(settings: Settings, before: Settings) -> None:
 def message_of(error: ValidationError, kind: type[Settings] | None = None) -> str:
     """The first fault in one line; with `kind`, names are written as options."""
     first = error.errors(include_url=False)[0]
-    place = [str(part) for part in first["loc"]]
+    place = [str(part) for part in first["loc"] if part != "[key]"]
     rule = first["msg"].removeprefix("Value error, ")
     if first["type"] == "json_invalid" or (first["type"] == "value_error" and not place):
         return rule

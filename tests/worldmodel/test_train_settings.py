@@ -145,7 +145,7 @@ def test_a_mistake_names_the_setting(word: str, message: str) -> None:
 def test_a_table_as_an_option_takes_names_and_values() -> None:
     """A word that is no name=value is a mistake in the project's own words."""
     assert told("--data", "x", "--augment", "shift=2").augment == {"shift": 2}
-    with pytest.raises(ValueError, match="^--augment must be name=value$"):
+    with pytest.raises(ValueError, match=r"^--augment must be name=value$"):
         told("--data", "x", "--augment", "nonsense")
 
 

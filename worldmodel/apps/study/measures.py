@@ -173,7 +173,7 @@ def _ranking(study: Study) -> Found:
     near = goals.near(test.z[:num, ahead], planner.cost)
     futures = run.world_model.imagine().look(test.frames[:num, :1].to(test.z.device))
     box, iterations = bounds_of(world, run.scale), planner.budget[1]
-    stages = {0: "first", iterations // 2: "half way", iterations - 1: "last"}
+    stages = {0: "first", iterations // 2: "middle", iterations - 1: "last"}
     found = list[Found]()
 
     def judge(progress: Progress) -> None:
@@ -190,7 +190,8 @@ def _ranking(study: Study) -> Found:
                 if step % k == 0:
                     away.append(world.distance(state, goal))
         # The true distance at the frames that the cost looks at.
-        real = away[-1] if planner.cost == "last" else np.min(away, axis=0)
+        seen = away[-1:] if planner.cost == "last" else away
+        real = np.min(seen, axis=0) if planner.cost == "nearest" else np.mean(seen, axis=0)
         truth = torch.from_numpy(real).reshape(num, S)
         order = measure.rank_correlation(progress.costs, truth)
         chosen = truth.gather(1, progress.costs.argmin(1, keepdim=True).cpu())[:, 0]

@@ -211,7 +211,7 @@ def choices(runs: Path) -> None:
     )  # fmt: skip
 
 
-COLUMNS = ("run", "steps to the goal", "mean success", "of each training seed", "at the end",
+COLUMNS = ("run", "steps to the goal", "mean success", "of each training seed", "mean at the end",
            "95 % interval of the first seed", "random", "scripted expert",
            "minutes of training")  # fmt: skip
 

@@ -171,12 +171,12 @@ def test_a_wheel_is_counted_around_the_circle() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("stub_envs:Stateless-v0", "cannot be set to a state: it has no set_state"),
+        ("stub_envs:Stateless-v0", "cannot be set to a state: its class lacks set_state"),
         ("stub_envs:Forgetful-v0", "cannot be set to a state: after set_state.* leads elsewhere"),
         ("stub_envs:Fussy-v0", "cannot be set to a state: set_state.* fails, .*buttons"),
         ("stub_envs:Choosy-v0", r"must take actions from a bounded Box \[A\], got Discrete\(3\)"),
         ("stub_envs:Boundless-v0", r"must take actions from a bounded Box \[A\], got Box\(-inf"),
-        ("Pendulum-v1", "cannot be set to a state: it has no set_state"),
+        ("Pendulum-v1", "cannot be set to a state: its class lacks set_state"),
         ("Karts-v0", "cannot be made: .*doesn't exist"),
         ("", "cannot be made: "),
     ],
@@ -189,10 +189,19 @@ def test_an_environment_that_is_no_world_says_why(name: str, message: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_a_module_that_is_missing_is_an_extra_that_is_missing() -> None:
-    """What cannot be imported is named, with what brings MuJoCo and OGBench."""
-    with pytest.raises(ImportError, match=r"no_such_envs.*sigreg\[envs\]"):
-        open_world("gymnasium:no_such_envs:Cart-v0", workers=0)
+def test_a_module_is_searched_in_the_current_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module of one's own lies beside the command; one that is nowhere is named."""
+    content = STUB.partition("for kind in (")[0] + 'gymnasium.register("Near-v0", entry_point=Cart)'
+    (tmp_path / "near_envs.py").write_text(content, encoding="utf-8")
+    name = "gymnasium:near_envs:Near-v0"
+    with pytest.raises(ValueError, match="there is no module 'near_envs' on Python's path or in"):
+        open_world(name, workers=0)
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert open_world(name, image_size=20, workers=0).state_dim == 4
+    assert sys.path == before
 
 
 def test_held_actions_go_further_than_fresh_ones() -> None:

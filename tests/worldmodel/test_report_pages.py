@@ -61,7 +61,8 @@ def study(name: str) -> Found:
             "actions": Found(known_frames=1, horizons=[1, 2], rank=[E10] * 2,
                              variation=[E10] * 2),
             "ranking": Found(
-                planner={"name": name, "cost": name}, raw_steps_to_goal=25, problems=3, unit=name,
+                planner={"name": name, "cost": name, "samples": 64}, raw_steps_to_goal=25,
+                problems=3, unit=name,
                 stages=[Found(stage=name, correlation=E10, chosen=E10, best=E10)],
             ),
             "violations": Found(

@@ -122,7 +122,9 @@ def _overview(words: Sequence[str]) -> int:
     told = {n: ast.get_docstring(kinds[COMMANDS[n].settings]) for n in COMMANDS if n in group}
     about = "World models that predict embeddings, and planning with them.\n\ncommands:"
     lines = [f"  {name:<12}  {line}" for name, line in told.items()]
-    sys.stdout.write("\n".join(["usage: worldmodel COMMAND [--help] ...\n", about, *lines, ""]))
+    within = "" if first.startswith("-") else f"{first} "
+    usage = f"usage: worldmodel {within}COMMAND [--help] ...\n"
+    sys.stdout.write("\n".join([usage, about, *lines, ""]))
     return 0
 
 

@@ -114,7 +114,7 @@ class CollectSettings(Settings):
     @model_validator(mode="after")
     def _packed(self) -> "CollectSettings":
         if self.jpeg is not None and (self.states_only or self.compression is not None):
-            raise ValueError("jpeg goes with neither states_only nor compression: it packs frames")
+            raise ValueError("jpeg takes neither states_only nor compression")
         return self
 
 

@@ -52,7 +52,7 @@ class Simulator:
         self._reset(0)
         wanted = ("set_state", "model", "data")
         if missing := [name for name in wanted if getattr(self._bare, name, None) is None]:
-            raise self._stuck(f"it has no {' and no '.join(missing)}")
+            raise self._stuck(f"its class lacks {', '.join(missing)}")
         space, box = self._env.action_space, importlib.import_module("gymnasium.spaces").Box
         if not (isinstance(space, box) and len(space.shape) == 1 and space.is_bounded()):
             raise ValueError(f"{self._name} must take actions from a bounded Box [A], got {space}")
@@ -144,6 +144,10 @@ class Simulator:
                 except TypeError:  # it knows no size: its frames are shrunk
                     return make()
         except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+            module = env.rpartition(":")[0]
+            if module and f"'{module}'" in str(error):
+                none = f"there is no module {module!r} on Python's path or in the current folder"
+                raise ValueError(f"{self._name}: {none}") from None
             hint = f"MuJoCo and OGBench come with {install('envs')}"
             raise ImportError(f"{self._name} lacks a package ({_line(error)}); {hint}") from error
         except Exception as error:

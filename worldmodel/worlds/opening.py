@@ -4,6 +4,8 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from worldmodel._arguments import checked
@@ -37,7 +39,8 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
     if kind_of(name) == "gymnasium":
         from worldmodel.worlds.gymnasium import Gymnasium
 
-        return Gymnasium(name.partition(":")[2], image_size, **options)
+        with _here():
+            return Gymnasium(name.partition(":")[2], image_size, **options)
     if ":" in name:
         return _own(name, image_size, options)
     kind, _, number = name.partition("-") if name.startswith("maze-") else (name, "", "")
@@ -58,19 +61,28 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
     return world
 
 
+@contextmanager
+def _here() -> Iterator[None]:
+    """Search for modules in the current folder too."""
+    folder = os.getcwd()  # noqa: PTH109 - a path as sys.path holds it
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
 def _own(name: str, image_size: int, options: dict[str, Any]) -> World:
     """The world of a class named as package.module:Class."""
     path, _, kind = name.partition(":")
-    sys.path.append(os.getcwd())  # noqa: PTH109 - a path as sys.path holds it
     try:
-        found: Any = getattr(importlib.import_module(path), kind, None)
+        with _here():
+            found: Any = getattr(importlib.import_module(path), kind, None)
     except ModuleNotFoundError as error:
         # A missing import inside the module is another error.
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
             raise
         raise ValueError(f"env must name a module, there is none called {error.name!r}") from None
-    finally:
-        sys.path.remove(os.getcwd())  # noqa: PTH109
     if not inspect.isclass(found):
         raise ValueError(f"env must be package.module:Class, and {path} has no class {kind!r}")
     make: Any = found

@@ -199,7 +199,7 @@ def _contact_sheet(episodes: Episodes, path: Path, source: str) -> None:
         within = _spread(lengths[e], 8)
         frames = gather(episodes.frames, episodes.offsets[e] + torch.tensor(within))
         colours = frames[:, in_colour(frames.shape[1])].permute(0, 2, 3, 1).contiguous().numpy()
-        words = [f"{e}, frame {t}" if k else f"episode {e}, {t}" for k, t in enumerate(within)]
+        words = [f"frame {t}" if t else f"episode {e}" for t in within]
         pictures = (Image.fromarray(frame).convert("RGB") for frame in colours)
         fitted = [ImageOps.pad(one, (_SIDE, _SIDE), how, color="white") for one in pictures]
         rows.append([(one, word, "#000000") for one, word in zip(fitted, words, strict=True)])

@@ -43,12 +43,8 @@ def augmented(frames: Observations, by: Mapping[str, float], chance: Tensor) -> 
     if not any(strength := [by.get("contrast", 0), by.get("brightness", 0)]):
         return frames
     whole, x = frames.dtype == torch.uint8, frames.float()
-    factor, add = (
-        (chance[:, 2:] * torch.tensor(strength, device="cpu"))
-        .to(x.device)
-        .view(-1, 2, 1, 1, 1, 1)
-        .unbind(1)
-    )
+    by_window = chance[:, 2:] * torch.tensor(strength, device="cpu")
+    factor, add = by_window.to(x.device).view(-1, 2, 1, 1, 1, 1).unbind(1)
     mean, top = x.mean((1, 2, 3, 4), keepdim=True), 255 if whole else 1
     x = (x * (1 + factor) + (top * add - factor * mean)).clamp(0, top)
     return (x.round() if whole else x).to(frames.dtype)

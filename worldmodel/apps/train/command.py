@@ -146,9 +146,8 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
                 checkpoint()
                 release()
         except (KeyboardInterrupt, NonFiniteError):  # on all ranks, after the same step
-            with suppress(
-                NonFiniteError
-            ):  # a step that was not checked yet: back to the last good one
+            # A step that was not checked yet may not be finite: back to the last good one.
+            with suppress(NonFiniteError):
                 training.settle()
             _keep(settings, material, training, reports)
             raise

@@ -53,3 +53,4 @@ def test_a_step_is_counted_as_the_file_says() -> None:
     assert step.flops == record["counted"]["flops"]
     assert step.weights == record["counted"]["weights"]
     assert step.messages == record["counted"]["messages"]
+    assert step.kernels == record["counted"]["kernels"]

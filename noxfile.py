@@ -26,7 +26,7 @@ CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
 EXTRAS = "worldmodel"
 # Of the published worlds Push-T alone is in CI: each of the others brings half a gigabyte and draws
 # slowly without a GPU. `nox -s control` tests them, each by itself.
-TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,export,dino,hub,push-t"
+TESTED_EXTRAS = f"{EXTRAS},minari,lerobot,cloud,export,dino,hub,push-t"
 WORLD_EXTRAS = ("push-t", "reacher", "cube", "envs")
 # Worlds of `nox -s control`: the extra of each, and its test file.
 CONTROLLED = {

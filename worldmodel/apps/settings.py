@@ -48,7 +48,7 @@ def _absolute(text: str) -> str:
 Source = Annotated[str, AfterValidator(_absolute)]
 Existing = Annotated[Path, AfterValidator(lambda path: Path(_absolute(str(path))))]
 Part = Literal["encoder", "action_encoder", "predictor", "recipe"]
-_DATA = "HDF5 file, LeRobot folder, Minari folder or id"
+_DATA = "HDF5 file or LeRobot folder, also as s3://bucket/walks.h5; Minari folder or id"
 _WORLD = (
     "two-room, maze, push-t, reacher, cube, an environment on MuJoCo as gymnasium:ID, or your own "
     "class as package.module:Class"
@@ -155,7 +155,7 @@ class ConvertSettings(_Columns):
 class RenderSettings(Settings):
     """Draw the frames of a collected file again, at another size."""
 
-    data: CliPositionalArg[Existing] = Field(description="HDF5 file that collect wrote")
+    data: CliPositionalArg[Source] = Field(description="HDF5 file that collect wrote")
     out: CliPositionalArg[Path] = Field(description="HDF5 file to create")
     size: Count = Field(description="side of a frame in pixels")
     env: str | None = option(None, "the world, if it is your own class; none: the file names it")

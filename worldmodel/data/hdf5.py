@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from worldmodel._arguments import checked
 from worldmodel._extras import need
+from worldmodel.data._cloud import Place, Remote, place
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import Frames, StoredFrames, is_channels_last
 from worldmodel.data.jpeg import JPEGFrames
@@ -50,11 +51,12 @@ def open_hdf5(
     """Episodes of an HDF5 file; frames stay on disk until they are read.
 
     Uncompressed frames are memory-mapped, so the system caches them and a file larger than memory
-    streams. Compressed ones are read through h5py. The result can be pickled, forked and sent to
-    workers. A file with an active or killed writer ends at its last whole episode.
+    streams. Compressed ones, and all behind a URL, are read through h5py. The result can be
+    pickled, forked and sent to workers. A file with an active or killed writer ends at its last
+    whole episode; one behind a URL must be closed.
 
     Args:
-        path: of the file.
+        path: of the file, or its URL, as s3://bucket/walks.h5.
         pixels: column of frames, uint8, channels last or first, or none of grey frames. The frames
             of a file of states alone (`worldmodel data collect --states-only`) are its states.
         action: column of raw actions; NaN in the last row of each episode.
@@ -64,7 +66,7 @@ def open_hdf5(
         the file is not HDF5 or damaged, a column is missing or has another shape, or there is no
         episode; OSError if it was cut short.
     """
-    path = Path(path)
+    path = place(path)
     with naming_damage(path), open_for_reading(path) as file:
         columns = sorted(column.name for column in _columns(file))
         blind = pixels == "pixels" and pixels not in columns and "state" in columns
@@ -100,7 +102,7 @@ def open_hdf5(
 
 def hdf5_columns(path: str | Path) -> list[Column]:
     """Every column of an HDF5 file, the index included."""
-    with naming_damage(Path(path)), open_for_reading(Path(path)) as file:
+    with naming_damage(place(path)), open_for_reading(place(path)) as file:
         return _columns(file)
 
 
@@ -119,7 +121,7 @@ def _columns(file: Any) -> list[Column]:
     return found
 
 
-def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
+def _index(file: Any, path: Place, columns: Sequence[str]) -> tuple[Ints, Ints]:
     """Length of each whole episode, and the stored row of each of our rows."""
     num = min(len(file[name]) for name in _INDEX)
     for name in _INDEX:
@@ -148,14 +150,14 @@ def _index(file: Any, path: Path, columns: Sequence[str]) -> tuple[Ints, Ints]:
     return lengths, first + np.arange(int(lengths.sum()))
 
 
-def _whole(values: Any, name: str, path: Path) -> Ints:
+def _whole(values: Any, name: str, path: Place) -> Ints:
     """Entries of the index as integers."""
     if values.dtype.kind not in "iuf" or (values % 1 != 0).any():
         raise ValueError(f"{name!r} must hold whole numbers, got {values.dtype} in {path}")
     return values.astype(np.int64)
 
 
-def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
+def _frames(file: Any, path: Place, name: str, rows: Ints) -> Frames:
     dataset = file[name]
     if str(dataset.attrs.get("encoding")) == "jpeg":
         return _pictures(file, path, name, rows)
@@ -166,12 +168,12 @@ def _frames(file: Any, path: Path, name: str, rows: Ints) -> Frames:
     if min(shape[0], shape[-1]) > _STACK:
         raise ValueError(f"{name!r} must have few channels, last or first, got {found}")
     addresses = row_addresses(dataset, path)
-    if addresses is not None:
+    if addresses is not None and isinstance(path, Path):
         return MappedFrames(path, shape, addresses[rows])
     return ChunkedFrames(path, name, shape, rows, (dataset.chunks or (1,))[0])
 
 
-def _pictures(file: Any, path: Path, name: str, rows: Ints) -> Frames:
+def _pictures(file: Any, path: Place, name: str, rows: Ints) -> Frames:
     """Frames stored as JPEG."""
     spans, shape = _values(file[name], path, rows), file[name].attrs.get("shape")
     store = file.get(f"{name}_jpeg")
@@ -192,19 +194,19 @@ def _pictures(file: Any, path: Path, name: str, rows: Ints) -> Frames:
     return JPEGFrames(path, partial(_column, path, store.name), shape.tolist(), spans)
 
 
-def _column(path: Path, name: str) -> Any:
+def _column(path: Place, name: str) -> Any:
     with naming_damage(path):
         return open_for_reading(path)[name]
 
 
-def _values(dataset: Any, path: Path, rows: Ints) -> NDArray[Any]:
+def _values(dataset: Any, path: Place, rows: Ints) -> NDArray[Any]:
     """Rows of a small column, unconverted."""
     if dataset.dtype.kind not in "fiub" or len(dataset) <= rows.max():
         found = f"{dataset.dtype} {list(dataset.shape)} in {path}"
         raise ValueError(f"{dataset.name!r} must be numbers, one row per frame, got {found}")
     # Published files have one row per chunk, and h5py makes a call for each, which is slow.
     addresses = row_addresses(dataset, path)
-    if addresses is None:
+    if addresses is None or isinstance(path, Remote):
         return dataset[()][rows]
     return mapped_rows(path, _row_bytes(dataset))[addresses[rows]].view(dataset.dtype)
 
@@ -213,11 +215,13 @@ def _row_bytes(dataset: Any) -> int:
     return int(math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
 
 
-def open_for_reading(path: Path) -> Any:
+def open_for_reading(path: Place) -> Any:
     """The file as an h5py.File; FileNotFoundError, or ValueError if it is not HDF5."""
     h5py = need("h5py", "worldmodel", "reading HDF5")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    if isinstance(path, Remote):
+        return _open_remote(h5py, path)
     if not h5py.is_hdf5(path):
         raise ValueError(f"path must be an HDF5 file, got {path}, which is not one")
     with path.open("rb") as raw:
@@ -227,6 +231,17 @@ def open_for_reading(path: Path) -> Any:
     if has_writer:
         _try_out(path)
     return h5py.File(path, "r", swmr=has_writer)
+
+
+def _open_remote(h5py: Any, path: Remote) -> Any:
+    raw = path.open("rb")
+    head = raw.read(12)
+    if head[:8] != b"\x89HDF\r\n\x1a\n":
+        raise ValueError(f"path must be an HDF5 file, got {path}, which is not one")
+    if head[8] >= 3 and head[11] & 4:
+        remedy = "worldmodel data convert makes a clean copy of the local file"
+        raise ValueError(f"{path} must be a closed file, its writer was active or killed: {remedy}")
+    return h5py.File(raw, "r")
 
 
 def _try_out(path: Path) -> None:
@@ -241,7 +256,7 @@ def _try_out(path: Path) -> None:
 
 
 @contextmanager
-def naming_damage(path: Path) -> Iterator[None]:
+def naming_damage(path: Place) -> Iterator[None]:
     """Raise ValueError for a broken structure and OSError for a failed read; both name the path."""
     try:
         yield
@@ -260,7 +275,7 @@ def filters(dataset: Any) -> list[tuple[int, str]]:
     return [(code, name.decode() or f"filter {code}") for code, _, _, name in found]
 
 
-def ensure_filters(dataset: Any, path: Path) -> None:
+def ensure_filters(dataset: Any, path: Place) -> None:
     """Load hdf5plugin if a compression filter of the dataset needs it; ImportError without it."""
     available = need("h5py", "worldmodel", "reading HDF5").h5z.filter_avail
     missing = [(code, name) for code, name in filters(dataset) if not available(code)]
@@ -273,24 +288,24 @@ def ensure_filters(dataset: Any, path: Path) -> None:
             raise ImportError(f"{what}, which h5py cannot read alone: pip install hdf5plugin")
 
 
-def _ensure_own(dataset: Any, path: Path) -> None:
+def _ensure_own(dataset: Any, path: Place) -> None:
     """Refuse values in other files, because the author of this file could name any of yours."""
     if dataset.is_virtual or dataset.external:
         rule = f"hold its own values, got links to other files, in {path}"
         raise ValueError(f"{dataset.name!r} must {rule}: h5repack makes a copy of your own")
 
 
-def row_addresses(dataset: Any, path: Path) -> Ints | None:
-    """Byte address of each row in the file; None if rows are not stored contiguously.
+def row_addresses(dataset: Any, path: Place) -> Ints | None:
+    """Byte address of each row in the file; None if they cannot be mapped.
 
-    They are in contiguous storage and in unfiltered chunks of whole rows.
+    They can in contiguous storage and in unfiltered chunks of whole rows, on this machine.
 
     Raises: ImportError for an unknown filter; ValueError if the file is shorter than it says.
     """
     _ensure_own(dataset, path)
     ensure_filters(dataset, path)
     size, rows = _row_bytes(dataset), len(dataset)
-    if dataset.file.userblock_size or not rows:
+    if dataset.file.userblock_size or not rows or isinstance(path, Remote):
         return None
     if dataset.chunks is None:
         start = dataset.id.get_offset()
@@ -327,7 +342,7 @@ def mapped_rows(path: Path, size: int) -> Images:
 class MappedFrames(StoredFrames):
     """Uncompressed frames of one shape, mapped at their addresses [R] in the file."""
 
-    def __init__(self, path: Path, shape: Sequence[int], addresses: Ints) -> None:
+    def __init__(self, path: Place, shape: Sequence[int], addresses: Ints) -> None:
         super().__init__(len(addresses), shape, channels_last=is_channels_last(shape))
         self._path, self._addresses = path, addresses
 
@@ -344,7 +359,7 @@ class ChunkedFrames(StoredFrames):
     """
 
     def __init__(
-        self, path: Path, name: str, shape: Sequence[int], rows: Ints, per_chunk: int
+        self, path: Place, name: str, shape: Sequence[int], rows: Ints, per_chunk: int
     ) -> None:
         super().__init__(len(rows), shape, channels_last=is_channels_last(shape))
         self._path, self._name, self._rows, self._per_chunk = path, name, rows, per_chunk

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from worldmodel._arguments import checked
 from worldmodel._extras import need
+from worldmodel.data._cloud import place
 from worldmodel.data.hdf5 import naming_damage, open_for_reading
 from worldmodel.data.jpeg import Pictures, encoded
 
@@ -233,8 +234,8 @@ def read_origin(path: str | Path) -> dict[str, str | int]:
 
     Raises: ImportError without h5py; FileNotFoundError; ValueError or OSError on a damaged file.
     """
-    path = Path(path)
-    with naming_damage(path), open_for_reading(path) as file:
+    at = place(path)
+    with naming_damage(at), open_for_reading(at) as file:
         known = {key: file.attrs[key] for key in file.attrs}
     words: dict[str, str | int] = {k: v for k, v in known.items() if isinstance(v, str)}
     return words | {k: int(v) for k, v in known.items() if isinstance(v, np.integer)}

@@ -7,13 +7,13 @@ read such a column while another process writes it.
 
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldmodel._extras import need
+from worldmodel.data._cloud import Place
 from worldmodel.data.frames import Images, StoredFrames
 
 __all__ = ["JPEGFrames", "Pictures", "encoded"]
@@ -55,7 +55,7 @@ class JPEGFrames(StoredFrames):
     """
 
     def __init__(
-        self, path: Path, opened: Callable[[], Any], shape: Sequence[int], spans: NDArray[np.int64]
+        self, path: Place, opened: Callable[[], Any], shape: Sequence[int], spans: NDArray[np.int64]
     ) -> None:
         super().__init__(len(spans), shape, channels_last=True)
         self._path, self._opened, self._spans = path, opened, spans

@@ -1,4 +1,4 @@
-"""LeRobot data sets on the local disk, versions 2 and 3: parquet tables and mp4 videos.
+"""LeRobot data sets, versions 2 and 3: parquet tables and mp4 videos.
 
 Read with pyarrow and av, without the lerobot package.
 Source: LeRobot's documented LeRobotDataset layouts v2.0, v2.1 and v3.0.
@@ -18,6 +18,7 @@ from PIL import Image
 
 from worldmodel._extras import need
 from worldmodel.data import reading
+from worldmodel.data._cloud import Place, place
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.reading import Column, Integers, Names
 
@@ -37,7 +38,7 @@ def open_lerobot(
     leads nowhere. Frames are decoded episode by episode: convert to HDF5 before training.
 
     Args:
-        folder: with `meta/`, `data/` and `videos/`.
+        folder: with `meta/`, `data/` and `videos/`, or its URL, as s3://bucket/folder.
         pixels: camera, e.g. `observation.images.top`; optional if there is only one.
         action: feature with the actions.
         state: features laid side by side as `states`; by default `observation.state` if it exists.
@@ -46,7 +47,7 @@ def open_lerobot(
         feature is unknown, the index lacks an entry, a table or video is shorter than it says, or a
         camera has more than 8 bits a channel, which do not fit into uint8.
     """
-    root = Path(folder)
+    root = place(folder)
     info = _info(root)
     try:
         features = info["features"]
@@ -77,13 +78,13 @@ def open_lerobot(
 
 def lerobot_columns(folder: str | Path) -> list[Column]:
     """Features of a LeRobot folder, shapes of a single step."""
-    features = _info(Path(folder))["features"]
+    features = _info(place(folder))["features"]
     return [Column(name, tuple(f["shape"]), f["dtype"], "") for name, f in features.items()]
 
 
 def is_lerobot(folder: str | Path) -> bool:
     """Whether this is a LeRobot folder."""
-    return (Path(folder) / _INFO).is_file()
+    return (place(folder) / _INFO).is_file()
 
 
 class _Episode(NamedTuple):
@@ -91,12 +92,12 @@ class _Episode(NamedTuple):
 
     number: int
     length: int  #: rows
-    table: Path  #: parquet file that holds them, alone or among others
-    video: Path | None  #: mp4 file, or None if images are in the table
+    table: Place  #: parquet file that holds them, alone or among others
+    video: Place | None  #: mp4 file, or None if images are in the table
     start: float  #: seconds into the video
 
 
-def _info(root: Path) -> dict[str, Any]:
+def _info(root: Place) -> dict[str, Any]:
     """The content of meta/info.json, if its version is known."""
     if not (root / _INFO).is_file():
         raise FileNotFoundError(f"there is no LeRobot data set at {root}: no {_INFO}")
@@ -113,7 +114,7 @@ def _info(root: Path) -> dict[str, Any]:
     return info
 
 
-def _index(root: Path, info: dict[str, Any], camera: str, in_video: bool) -> Iterator[_Episode]:
+def _index(root: Place, info: dict[str, Any], camera: str, in_video: bool) -> Iterator[_Episode]:
     """Every episode: v2 has one file for each, v3 several in a file."""
     is_v2, at = info["codebase_version"].startswith("v2."), f"videos/{camera}"
     for row in _rows(root, at if in_video else None, is_v2=is_v2):
@@ -130,7 +131,7 @@ def _index(root: Path, info: dict[str, Any], camera: str, in_video: bool) -> Ite
         yield _Episode(e, row["length"], root / info["data_path"].format(**where), film, start)
 
 
-def _rows(root: Path, film: str | None, *, is_v2: bool) -> Iterator[dict[str, Any]]:
+def _rows(root: Place, film: str | None, *, is_v2: bool) -> Iterator[dict[str, Any]]:
     if is_v2:
         lines = (root / "meta/episodes.jsonl").read_text(encoding="utf-8").splitlines()
         yield from map(json.loads, filter(None, lines))
@@ -139,18 +140,20 @@ def _rows(root: Path, film: str | None, *, is_v2: bool) -> Iterator[dict[str, An
     names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     if film is not None:
         names += [f"{film}/{key}" for key in ("chunk_index", "file_index", "from_timestamp")]
-    for file in sorted((root / "meta/episodes").glob("*/*.parquet")):
-        yield from parquet.ParquetFile(file).read(columns=names).to_pylist()
+    for file in sorted((root / "meta/episodes").glob("*/*.parquet"), key=str):
+        with file.open("rb") as raw:
+            yield from parquet.ParquetFile(raw).read(columns=names).to_pylist()
 
 
-def _read(table: Path, names: list[str], episodes: list[_Episode]) -> list[dict[str, Any]]:
+def _read(table: Place, names: list[str], episodes: list[_Episode]) -> list[dict[str, Any]]:
     """The rows of each episode, columns [L, …] by name; the table is read once for all."""
     parquet = need("pyarrow.parquet", "lerobot", "reading LeRobot data sets")
     if not table.is_file():
         raise FileNotFoundError(f"episode {episodes[0].number} must lie in {table}, got no file")
     numbers = [episode.number for episode in episodes]
     ours = [("episode_index", "in", numbers)]
-    rows = parquet.read_table(table, columns=["episode_index", *names], filters=ours)
+    with table.open("rb") as raw:
+        rows = parquet.read_table(raw, columns=["episode_index", *names], filters=ours)
     whose = np.asarray(rows["episode_index"])
     columns = {name: np.asarray(rows[name].to_pylist()) for name in names}
     found = []
@@ -172,7 +175,7 @@ def _frames(episodes: list[_Episode], camera: str, fps: float, e: int) -> NDArra
     return np.stack([_image(image, episode.table, camera) for image in rows[camera]])
 
 
-def _image(image: dict[str, Any], table: Path, camera: str) -> NDArray[np.uint8]:
+def _image(image: dict[str, Any], table: Place, camera: str) -> NDArray[np.uint8]:
     """Decode an image stored in the table."""
     if image["bytes"] is None:
         raise ValueError(f"images must be stored inside {table}, got the path {image['path']}")
@@ -182,21 +185,21 @@ def _image(image: dict[str, Any], table: Path, camera: str) -> NDArray[np.uint8]
     return np.asarray(picture.convert("RGB"))
 
 
-def _too_deep(camera: str, found: str, path: Path) -> ValueError:
+def _too_deep(camera: str, found: str, path: Place) -> ValueError:
     remedy = "store it as 8 bits, with the values scaled, or name another with --pixels"
     return ValueError(
         f"camera {camera!r} must have 8 bits a channel, got {found} in {path}; {remedy}"
     )
 
 
-def _video(episode: _Episode, path: Path, fps: float, camera: str) -> NDArray[np.uint8]:
+def _video(episode: _Episode, path: Place, fps: float, camera: str) -> NDArray[np.uint8]:
     """Decode the episode's part of a video, from the key frame before it."""
     av = need("av", "lerobot", "decoding videos")
     number, length = episode.number, episode.length
     if not path.is_file():
         raise FileNotFoundError(f"episode {number} must lie in {path}, got no file")
     frames: list[NDArray[np.uint8]] = []
-    with av.open(str(path)) as container:
+    with path.open("rb") as raw, av.open(raw) as container:
         stream = container.streams.video[0]
         depth = max((part.bits for part in stream.format.components), default=8)
         if depth > 8:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldmodel._extras import need
 from worldmodel.data import reading
+from worldmodel.data._cloud import Remote, place
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.frames import is_channels_last
 from worldmodel.data.reading import Column, Integers, Names
@@ -90,10 +91,10 @@ def minari_columns(dataset: str | Path) -> list[Column]:
 
 def is_minari(dataset: str | Path) -> bool:
     """Whether this is a Minari folder, or could be the id of a data set."""
-    path = Path(dataset)
-    if path.exists():
-        return any((path / f / "metadata.json").is_file() for f in (".", "data"))
-    return _ID.fullmatch(str(dataset)) is not None
+    at = place(dataset)
+    if any((at / name).is_file() for name in ("metadata.json", "data/metadata.json")):
+        return True
+    return not Path(dataset).exists() and _ID.fullmatch(str(dataset)) is not None
 
 
 class _Source:
@@ -119,6 +120,9 @@ class _Source:
 def _folder(dataset: str | Path) -> Path:
     """The folder that holds metadata.json."""
     path = Path(dataset)
+    if isinstance(place(dataset), Remote):
+        remedy = "worldmodel data convert writes HDF5, which can be read from a URL"
+        raise ValueError(f"a Minari data set must be on this machine, got {dataset}; {remedy}")
     if not path.exists():
         root = os.environ.get("MINARI_DATASETS_PATH", Path.home() / ".minari" / "datasets")
         path = Path(root) / str(dataset)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from worldmodel.data._cloud import place
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.hdf5 import hdf5_columns, open_hdf5
 from worldmodel.data.lerobot import is_lerobot, lerobot_columns, open_lerobot
@@ -13,22 +14,23 @@ __all__ = ["columns_of", "format_of", "open_episodes"]
 
 
 def format_of(path: str | Path) -> str:
-    """The format at `path`: "hdf5", "lerobot" or "minari".
+    """The format at `path`, which may be a URL: "hdf5", "lerobot" or "minari".
 
     Raises: FileNotFoundError if nothing is there; ValueError if it is another folder.
     """
+    at = place(path)
+    if at.is_file():
+        return "hdf5"
     if is_lerobot(path):
         return "lerobot"
     if is_minari(path):
         return "minari"
-    if Path(path).is_dir():
+    if at.is_dir():
         raise ValueError(
             f"path must be an HDF5 file, a LeRobot folder (meta/info.json) or a Minari folder "
             f"(data/metadata.json), got {path}"
         )
-    if not Path(path).exists():
-        raise FileNotFoundError(f"there is no data set at {path}")
-    return "hdf5"
+    raise FileNotFoundError(f"there is no data set at {path}")
 
 
 def open_episodes(
@@ -37,7 +39,8 @@ def open_episodes(
 ) -> Episodes:  # fmt: skip
     """Episodes of an HDF5 file, a LeRobot folder, or a Minari folder or id, frames on disk.
 
-    None means the format's usual columns; `integers` and `shift` are those of `read_actions`.
+    A URL of fsspec, as s3://bucket/walks.h5, is read through a cache: see docs/data.md. None means
+    the format's usual columns; `integers` and `shift` are those of `read_actions`.
 
     Raises: as the three readers; ValueError if Minari gets an `action` or `shift`.
     """

@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -120,7 +119,7 @@ def open_pictures(
         hint = f": --env {name}, for train --world {name}" if name else ""
         raise ValueError(f"{data} must say which built-in world it comes from{hint}")
     action = columns.get("action") or "action"
-    if (episodes := open_hdf5(Path(data), action=action)).states is None:
+    if (episodes := open_hdf5(data, action=action)).states is None:
         raise ValueError(f"{data} must hold the column 'state' to draw from")
     if not bool(episodes.stated.all()):
         e = int(episodes.stated.int().argmin())

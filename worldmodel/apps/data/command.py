@@ -155,7 +155,7 @@ def render(settings: kinds.RenderSettings) -> int:
     data, out, size = settings.data, settings.out, settings.size
     with whole_file(out, [data]) as partial:
         episodes = collecting.open_pictures(
-            str(data), render=size, env=settings.env, workers=settings.workers
+            data, render=size, env=settings.env, workers=settings.workers
         )  # fmt: skip
         origin = read_origin(data) | {"image_size": size, "render": settings.told()}
         found = (collecting.one_episode(episodes, e) for e in range(len(episodes)))

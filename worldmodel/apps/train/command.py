@@ -26,6 +26,7 @@ from worldmodel.apps.train.loop import DamagedStateError, NonFiniteError, Traini
 from worldmodel.apps.train.material import TrainMaterial, begin_training, build_model, open_material
 from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
 from worldmodel.data import BatchOrder, Windows
+from worldmodel.data._cloud import place
 from worldmodel.data.hdf5_writer import read_origin
 
 CHECKPOINTS = "checkpoints"
@@ -95,7 +96,7 @@ def _decided(settings: TrainSettings) -> TrainSettings:
     """
     out = settings.out
     if not settings.resume:
-        known = read_origin(settings.data).get("world") if Path(settings.data).is_file() else None
+        known = read_origin(settings.data).get("world") if place(settings.data).is_file() else None
         world = settings.world or (known if isinstance(known, str) else None)
         return settings.model_copy(update={"world": world})
     before = kept_settings(TrainSettings, "train", out / SETTINGS, out=out)
@@ -258,7 +259,7 @@ def _keep(
         save_run(
             model, out, scale=material.scale, frameskip=settings.frameskip, world=settings.world,
             objective=settings.objective,
-            data=settings.data if Path(settings.data).is_absolute() else None,
+            data=settings.data if place(settings.data).is_absolute() else None,
             trained_on=material.trained_on, held_out=material.kept_apart,
             settings=settings.model_dump(mode="json") | {"step": training.step},
         )  # fmt: skip

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,14 @@ def bucket(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         return f"s3://data/{name}"
 
     yield put
-    urllib.request.urlopen(f"{address}/moto-api/reset", data=b"").close()
+    ask("reset")
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def ask(what: str, words: bytes = b"") -> None:
+    """Tell the server."""
+    address, kind = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/{what}", "text/plain"
+    urllib.request.urlopen(urllib.request.Request(address, words, {"Content-Type": kind})).close()
 
 
 def uncompressed(path: Path, walks: list[Any]) -> Path:
@@ -115,9 +122,10 @@ def lerobot(path: Path, walks: list[Any]) -> Path:
 
 
 def batches(episodes: Episodes, workers: int) -> list[Any]:
-    """Every batch of an order of all windows."""
+    """The batches of one pass over all windows."""
     windows = Windows(episodes, num_frames=2, frameskip=2)
-    return list(loader(windows, BatchOrder(len(windows), 4, seed=0), workers=workers))
+    endless = loader(windows, BatchOrder(len(windows), 4, seed=0), workers=workers)
+    return list(islice(endless, len(windows) // 4))
 
 
 def kept_bytes() -> int:
@@ -130,8 +138,13 @@ def kept_bytes() -> int:
 
 
 @pytest.mark.parametrize("make", [uncompressed, gzip, jpeg, published, states, lerobot])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_url_gives_the_windows_of_the_file(
-    bucket: Any, tmp_path: Path, counter_walks: Walks, make: Callable[[Path, list[Any]], Path]
+    bucket: Any,
+    tmp_path: Path,
+    counter_walks: Walks,
+    make: Callable[[Path, list[Any]], Path],
+    workers: int,
 ) -> None:
     """Every frame, action and state, bit for bit; also pickled and in worker processes."""
     here = make(tmp_path / "walks", counter_walks([7, 4, 12] if make is lerobot else LENGTHS))
@@ -140,10 +153,9 @@ def test_a_url_gives_the_windows_of_the_file(
     found, wanted = open_episodes(url), open_episodes(here)
     assert_same(found, wanted)
     assert_same(pickle.loads(pickle.dumps(found)), wanted)
-    for workers in (0, 2) if make in (uncompressed, lerobot) else (0,):
-        for ours, theirs in zip(batches(found, workers), batches(wanted, 0), strict=True):
-            assert torch.equal(ours.frames, theirs.frames)
-            assert torch.equal(ours.actions, theirs.actions)
+    for ours, theirs in zip(batches(found, workers), batches(wanted, 0), strict=True):
+        assert torch.equal(ours.frames, theirs.frames)
+        assert torch.equal(ours.actions, theirs.actions)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -151,19 +163,19 @@ def test_the_cache_never_holds_more_than_its_bound(
     bucket: Any, tmp_path: Path, counter_walks: Walks, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """While more is read than fits, and the windows stay right."""
-    url = bucket(uncompressed(tmp_path / "walks.h5", counter_walks([150] * 4)), "walks.h5")
+    url = bucket(uncompressed(tmp_path / "walks.h5", counter_walks([100] * 4)), "walks.h5")
     monkeypatch.setattr(cloud, "_BLOCK", 4096)
-    bound = 16 * 3 * 4096
+    bound = 16 * 2 * 4096
     monkeypatch.setenv("WORLDMODEL_CACHE_GB", str(bound / 1e9))
     assert (tmp_path / "walks.h5").stat().st_size > 2 * bound
     windows = Windows(open_episodes(url), num_frames=2, frameskip=2)
     order, most = BatchOrder(len(windows), 8, seed=0), 0
-    for step, batch in enumerate(loader(windows, order, workers=workers)):
+    for step, batch in enumerate(islice(loader(windows, order, workers=workers), 16)):
         most = max(most, kept_bytes())
         if step % 8 == 0:
             local = Windows(open_hdf5(tmp_path / "walks.h5"), num_frames=2, frameskip=2)
             assert torch.equal(batch.frames, local.batch(order.batch(step)).frames)
-    assert bound / 2 < most <= bound
+    assert bound / 3 < most <= bound
 
 
 def test_the_block_unused_for_longest_leaves_first(
@@ -233,7 +245,7 @@ def test_a_replaced_object_is_fetched_anew(
     assert_same(open_episodes(url), open_hdf5(tmp_path / "b.h5"))
 
 
-def test_a_run_trains_to_the_same_weights(bucket: Any, tmp_path: Path) -> None:
+def test_a_run_trains_to_the_same_weights(bucket: Any, tmp_path: Path, capsys: Any) -> None:
     """Interrupted and resumed from the URL, which the run remembers, as straight from the file."""
     from test_train_run import write_walks
 
@@ -242,8 +254,12 @@ def test_a_run_trains_to_the_same_weights(bucket: Any, tmp_path: Path) -> None:
     told = settings(here, tmp_path / "straight")
     train(told)
     away = told.model_copy(update={"data": url, "out": tmp_path / "away"})
-    train(away.model_copy(update={"steps": 2}))
-    train(away.model_copy(update={"steps": 4, "resume": True, "workers": 2}))
+    train(away)
+    # As a kill after two of the four steps would leave it.
+    for path in (*away.out.glob("checkpoints/*4*"), away.out / "report.json"):
+        path.unlink()
+    train(away.model_copy(update={"resume": True, "workers": 2}))
+    assert "resumed at step 2 of 4" in capsys.readouterr().err
     assert digest(open_run(away.out).model) == digest(open_run(told.out).model)
     assert open_run(away.out).data == url
 
@@ -291,12 +307,11 @@ def test_mistakes_are_one_line(
     assert "must be a closed file" in told("s3://data/open.h5")
     assert "on this machine" in told(bucket(tmp_path / "minari", "minari"))
     assert "Protocol not known: nowhere" in told("nowhere://data/walks.h5")
-    host = os.environ["AWS_ENDPOINT_URL"]
-    urllib.request.urlopen(f"{host}/moto-api/reset-auth", data=b"0").close()
+    ask("reset-auth", b"0")
     try:
         assert "no permission to read" in told(url)
     finally:
-        urllib.request.urlopen(f"{host}/moto-api/reset-auth", data=b"inf").close()
+        ask("reset-auth", b"inf")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(fsspec.registry._registry, "s3")
     assert 'pip install "sigreg[cloud]"' in told(url)
@@ -306,14 +321,15 @@ def test_mistakes_are_one_line(
 def test_a_lost_server_ends_in_an_error(
     tmp_path: Path, bucket: Any, counter_walks: Walks, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    """Not in a hang, in this process or in a worker."""
+    """Not in a hang, in this process or in a worker; fsspec's settings say how long it takes."""
+    brief = {"connect_timeout": 1, "read_timeout": 1, "retries": {"max_attempts": 0}}
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": brief})
     gone = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     gone.start()
     host, port = gone.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     monkeypatch.setattr(cloud, "_BLOCK", 4096)
     monkeypatch.setenv("WORLDMODEL_CACHE_GB", "0")
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     s3fs.S3FileSystem.clear_instance_cache()
     url = bucket(uncompressed(tmp_path / "walks.h5", counter_walks([150] * 2)), "walks.h5")
     windows = Windows(open_episodes(url), num_frames=2, frameskip=2)
@@ -321,4 +337,4 @@ def test_a_lost_server_ends_in_an_error(
     next(batches)
     gone.stop()
     with pytest.raises(OSError, match=r"cannot read s3://data/walks\.h5"):
-        list(batches)
+        list(islice(batches, 100))

@@ -25,6 +25,8 @@ __all__ = ["Place", "Remote", "place"]
 
 _BLOCK = 2**20  # bytes that one request fetches
 _FOLDERS = 16  # of the cache, by the first digit of a name: each has a lock and a share
+# A fork must not close what its parent opened: it would stop the parent's thread for connections.
+_SYSTEMS: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ def _system(url: str) -> tuple[Any, str]:
     """The file system of a URL, connected in this process, and the path in it."""
     from fsspec import url_to_fs  # which torch brings
 
-    found: tuple[Any, str] = url_to_fs(url)
-    return found
+    system, path = url_to_fs(url)
+    if system not in _SYSTEMS:
+        _SYSTEMS.append(system)
+    return system, path
 
 
 @contextmanager
@@ -130,7 +134,7 @@ def _block(
     digest = sha256(f"{name} {start} {end}".encode()).hexdigest()
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "worldmodel"
     kept = root / digest[0] / digest
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         content = kept.read_bytes()
         os.utime(kept)
         return content

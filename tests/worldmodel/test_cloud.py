@@ -327,6 +327,7 @@ def test_a_lost_server_ends_in_an_error(
     """Not in a hang, in this process or in a worker; fsspec's settings say how long it takes."""
     brief = {"connect_timeout": 1, "read_timeout": 1, "retries": {"max_attempts": 0}}
     monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": brief})
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     gone = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     gone.start()
     host, port = gone.get_host_and_port()

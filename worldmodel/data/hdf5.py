@@ -66,8 +66,8 @@ def open_hdf5(
         the file is not HDF5 or damaged, a column is missing or has another shape, or there is no
         episode; OSError if it was cut short.
     """
-    path = place(path)
-    with naming_damage(path), open_for_reading(path) as file:
+    at = place(path)
+    with naming_damage(at), open_for_reading(at) as file:
         columns = sorted(column.name for column in _columns(file))
         blind = pixels == "pixels" and pixels not in columns and "state" in columns
         needed = [action] if blind else [pixels, action]
@@ -75,17 +75,17 @@ def open_hdf5(
             if name not in columns:
                 found = ", ".join(columns) or "none"
                 raise ValueError(f"{path} must have a column {name!r}, got {found}")
-        lengths, rows = _index(file, path, needed)
-        stored = _values(file[action], path, rows)
+        lengths, rows = _index(file, at, needed)
+        stored = _values(file[action], at, rows)
         taken = read_actions(stored, lengths, path, integers=integers, shift=shift)
         rows = rows[np.isin(np.repeat(np.arange(len(lengths)), lengths), taken.kept)]
-        frames = None if blind else _frames(file, path, pixels, rows)
+        frames = None if blind else _frames(file, at, pixels, rows)
         groups = {str(group) for name in columns for group in PurePosixPath(name).parents}
         chosen = choose_states(
             state, {*columns, *groups} - {"."}, ("state", "proprio"), f"columns or groups of {path}"
         )
         members = [c for name in chosen for c in columns if c == name or c.startswith(f"{name}/")]
-        tables = [_values(file[name], path, rows).reshape(len(rows), -1) for name in members]
+        tables = [_values(file[name], at, rows).reshape(len(rows), -1) for name in members]
     states = None
     if tables:
         states = torch.from_numpy(np.hstack(tables, dtype=np.float32, casting="unsafe"))
@@ -342,7 +342,7 @@ def mapped_rows(path: Path, size: int) -> Images:
 class MappedFrames(StoredFrames):
     """Uncompressed frames of one shape, mapped at their addresses [R] in the file."""
 
-    def __init__(self, path: Place, shape: Sequence[int], addresses: Ints) -> None:
+    def __init__(self, path: Path, shape: Sequence[int], addresses: Ints) -> None:
         super().__init__(len(addresses), shape, channels_last=is_channels_last(shape))
         self._path, self._addresses = path, addresses
 

@@ -6,7 +6,7 @@ Source: LeRobot's documented LeRobotDataset layouts v2.0, v2.1 and v3.0.
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -140,7 +140,8 @@ def _rows(root: Place, film: str | None, *, is_v2: bool) -> Iterator[dict[str, A
     names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     if film is not None:
         names += [f"{film}/{key}" for key in ("chunk_index", "file_index", "from_timestamp")]
-    for file in sorted((root / "meta/episodes").glob("*/*.parquet"), key=str):
+    index: Iterable[Any] = (root / "meta/episodes").glob("*/*.parquet")
+    for file in sorted(index, key=str):
         with file.open("rb") as raw:
             yield from parquet.ParquetFile(raw).read(columns=names).to_pylist()
 

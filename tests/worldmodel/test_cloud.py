@@ -342,3 +342,5 @@ def test_a_lost_server_ends_in_an_error(
     gone.stop()
     with pytest.raises(OSError, match=r"cannot read s3://data/walks\.h5"):
         list(islice(batches, 100))
+    del batches
+    gc.collect()  # its workers end with it, and an error holds it in a cycle

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from planners import MPC, MPPI
-from planners.contract import Scored
 from planners.noise import Noise
 from planners.sampling import Gaussian
 from worldmodel import goals
@@ -53,22 +52,11 @@ class WithPolicy:
 
     plans: Tensor
     discrete: ClassVar[bool] = False
-
-    def init(self, plan: Tensor, previous: Gaussian | None = None, steps: int = 0) -> Gaussian:
-        """As MPPI."""
-        return SEARCH.init(plan, previous, steps)
+    init, tell, plan = SEARCH.init, SEARCH.tell, SEARCH.plan
 
     def ask(self, state: Gaussian, noise: Noise) -> Tensor:
         """The policy's plans, then those of MPPI."""
         return torch.cat([self.plans, SEARCH.ask(state, noise)], 1)
-
-    def tell(self, state: Gaussian, scored: Scored) -> Gaussian:
-        """As MPPI."""
-        return SEARCH.tell(state, scored)
-
-    def plan(self, state: Gaussian) -> Tensor:
-        """As MPPI."""
-        return SEARCH.plan(state)
 
 
 @dataclass(frozen=True, eq=False)

@@ -178,16 +178,9 @@ def tables(given: argparse.Namespace) -> None:
 
     What another machine or an earlier call measured stays, unless --runs holds as many seeds.
     """
-    path, best = harness.RESULTS / "far.json", dict[tuple[str, ...], dict[str, Any]]()
+    path = harness.RESULTS / "far.json"
     before = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
-    for one in [*before, *measured(given)]:
-        key = (*block(one), str(one["offset"]))
-        if key not in best or one["seeds"] >= best[key]["seeds"]:
-            best[key] = one
-    worlds, arms = list(dict.fromkeys(one["world"] for one in best.values())), list(ARMS)
-    results = sorted(best.values(), key=lambda one: (
-        worlds.index(one["world"]), one["machine"], arms.index(one["arm"]), one["offset"]
-    ))  # fmt: skip
+    results = merged(before, measured(given))
     offsets = sorted({one["offset"] for one in results})
     harness.save(
         "far",
@@ -205,6 +198,19 @@ def tables(given: argparse.Namespace) -> None:
         "one thread. The last column names the instructions of the machine that trained and "
         "evaluated; each record of the file names machine and commit.",
     )  # fmt: skip
+
+
+def merged(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All records in order; of the same cell and machine the later, if it has as many seeds."""
+    best = dict[tuple[str, ...], dict[str, Any]]()
+    for one in [*before, *now]:
+        key = (*block(one), str(one["offset"]))
+        if key not in best or one["seeds"] >= best[key]["seeds"]:
+            best[key] = one
+    worlds, arms = list(dict.fromkeys(one["world"] for one in best.values())), list(ARMS)
+    return sorted(best.values(), key=lambda one: (
+        worlds.index(one["world"]), one["machine"], arms.index(one["arm"]), one["offset"]
+    ))  # fmt: skip
 
 
 def measured(given: argparse.Namespace) -> list[dict[str, Any]]:

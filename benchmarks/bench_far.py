@@ -38,6 +38,7 @@ class World(NamedTuple):
     collect: str  #: for `worldmodel data collect`, of the training data
     train: str  #: for `worldmodel train`
     policy: str  #: that acts in the episodes of the pairs
+    env: str | None = None  #: the world's name; None: as the recipe's
 
 
 WALKS = World(
@@ -46,6 +47,8 @@ WALKS = World(
     "expert",
 )
 WORLDS = {
+    # An episode's layout never changes. Prediction alone keeps it and drops where the agent is.
+    "maze+inverse": WALKS._replace(train=f"{WALKS.train} terms.inverse=1", env="maze"),
     "reacher": World("--policy random --episodes 512 --length 125", "--steps 5000", "random"),
 }
 LEARNERS = {
@@ -140,7 +143,9 @@ def ensure(runs: Path, world: str, seed: int, offset: int, name: str, pairs: int
     whose = runs / f"{world}-{seed}-{arm.learner}" if arm.learner else model
     ends, task = (runs / f"{world}-{offset}-{seed}-pairs.{kind}" for kind in ("h5", "json"))
     out = result_of(runs, world, seed, offset, name)
-    recipe, collect = WORLDS.get(world, WALKS), ("data", "collect", "--env", world)
+    recipe = WORLDS.get(world, WALKS)
+    env = recipe.env or world
+    collect = ("data", "collect", "--env", env)
     if not data.exists():
         say(*collect, *recipe.collect.split(), "--seed", seed, "--out", data)
     if not (model / "report.json").exists():
@@ -152,7 +157,7 @@ def ensure(runs: Path, world: str, seed: int, offset: int, name: str, pairs: int
         # Episodes have `offset` steps, so each gives one pair. Some are solved at the start.
         many = ("--episodes", pairs + pairs // 2, "--length", offset, "--seed", 2000 + seed)
         say(*collect, "--policy", recipe.policy, *many, "--out", ends)
-        of = ("manifest", "--env", world, "--data", ends, "--pairs", pairs, "--seed", seed)
+        of = ("manifest", "--env", env, "--data", ends, "--pairs", pairs, "--seed", seed)
         say(*of, "--offset", offset, "--budget", 2 * offset, "--out", task)
     if not arm.words and not (out / "result.json").exists():
         td_mpc2.judge(whose, data, task, out)

@@ -155,11 +155,9 @@ def shared(data: str, folder: Path, ranks: Ranks) -> list[str]:
     for name, sharded in (("parted", False), ("both", True)):
         parts = trace(training(data, ranks, sharded=sharded, accumulate=3))
         results |= {f"{name}.{key}": value for key, value in parts.items()}
-    results |= {
-        f"kept.{key}": value for key, value in trace(training(data, ranks, kept=True)).items()
-    }
-    for name in OBJECTIVES:
-        parts = trace(training(data, ranks, name=name))
+    for name in ("kept", *OBJECTIVES):
+        own: dict[str, Any] = {"kept": True} if name == "kept" else {"name": name}
+        parts = trace(training(data, ranks, **own))
         results |= {f"{name}.{key}": value for key, value in parts.items()}
     for name in ("lewm", *OBJECTIVES):
         run = training(data, ranks, 0.1, name=name, precision="bfloat16")

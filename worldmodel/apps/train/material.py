@@ -166,8 +166,9 @@ def _preloaded(windows: Windows, ranks: Ranks) -> Windows:
     copies = 1 if device.type == "cuda" else ranks.size
     need, free = copies * windows.num_bytes / 2**30, free_memory(device) / 2**30
     if need > free:
-        held = f"the training frames must fit {device}, which has {free:.3g} GiB free"
-        raise ValueError(f"preload: {held}, got {need:.3g} GiB for {copies} process(es)")
+        came = f"{need:.3g} GiB of frames{f' in {copies} copies' if copies > 1 else ''}"
+        rule = f"fit the {free:.3g} GiB that are free on {device}"
+        raise ValueError(f"preload must {rule}, got {came}")
     if ranks.first:
         say(f"preload: {need:.3g} GiB of frames are copied to {device}")
     return windows.on(device)

@@ -83,6 +83,11 @@ def training(
     )
 
 
+def as_recorded(function: Any, *, compile: Any = torch.compile, **_: Any) -> Any:
+    """`torch.compile` up to the graphs, forward and backward, which run as recorded."""
+    return compile(function, dynamic=False, backend="aot_eager")
+
+
 def trace(run: Training) -> dict[str, Tensor]:
     """Every gradient after every step, and the state at the end."""
     found: dict[str, Tensor] = {}
@@ -155,10 +160,15 @@ def shared(data: str, folder: Path, ranks: Ranks) -> list[str]:
     for name, sharded in (("parted", False), ("both", True)):
         parts = trace(training(data, ranks, sharded=sharded, accumulate=3))
         results |= {f"{name}.{key}": value for key, value in parts.items()}
-    for name in ("kept", *OBJECTIVES):
-        own: dict[str, Any] = {"kept": True} if name == "kept" else {"name": name}
+    others: dict[str, dict[str, Any]] = {name: {"name": name} for name in OBJECTIVES}
+    others |= {"kept": {"kept": True}, "compiled": {"compile": True, "accumulate": 3}}
+    others |= {"compiled_parts": {"compile": True, "sharded": True}}
+    # The graphs are recorded as for a compiler, which would take minutes.
+    recorded, torch.compile = torch.compile, as_recorded
+    for name, own in others.items():
         parts = trace(training(data, ranks, **own))
         results |= {f"{name}.{key}": value for key, value in parts.items()}
+    torch.compile = recorded
     for name in ("lewm", *OBJECTIVES):
         run = training(data, ranks, 0.1, name=name, precision="bfloat16")
         list(run.run())

@@ -68,14 +68,26 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "prefix", ["copied.", "sharded.", "parted.", "both.", "kept.", "pldm.", "gcbc.", "composed."]
+    "prefix",
+    [
+        "copied.",
+        "sharded.",
+        "parted.",
+        "both.",
+        "kept.",
+        "compiled.",
+        "compiled_parts.",
+        "pldm.",
+        "gcbc.",
+        "composed.",
+    ],
 )
 def test_two_ranks_are_one_process(found: Found, prefix: str) -> None:
     """Gradients of five steps, weights and batch statistics are those of one process, in float64.
 
     Regularizers and batch norm look at the whole batch, gradients are averaged, AdamW steps alike,
     with the weights on both ranks (DDP) or a part on each (FSDP2); embedded in three parts too,
-    with frames kept in memory, and with every objective.
+    with frames kept in memory, as graphs for a compiler, and with every objective.
     """
     name = prefix[:-1] if prefix[:-1] in shared_runs.OBJECTIVES else "lewm"
     alone = shared_runs.trace(shared_runs.training(str(found.data), name=name))

@@ -239,8 +239,6 @@ class TrainSettings(Recipe):
             raise ValueError(f"augment.shift must be whole pixels, got {self.augment['shift']:g}")
         if (most := max(self.augment.get(k, 0) for k in ("contrast", "brightness"))) > 1:
             raise ValueError(f"augment.contrast and brightness must be at most 1, got {most:g}")
-        if self.compile and self.sharded:
-            raise ValueError("compile must be left out with sharded, whose weights come and go")
         if self.minutes and self.objective == "proposals":
             raise ValueError("minutes needs an objective that can be resumed, got proposals")
         return self

@@ -69,19 +69,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "prefix",
-    [
-        "copied.",
-        "sharded.",
-        "parted.",
-        "both.",
-        "kept.",
-        "compiled.",
-        "compiled_parts.",
-        "pldm.",
-        "gcbc.",
-        "composed.",
-    ],
-)
+    ["copied.", "sharded.", "parted.", "both.", "kept.", "compiled.", "compiled_parts.", "pldm.",
+     "gcbc.", "composed."],
+)  # fmt: skip
 def test_two_ranks_are_one_process(found: Found, prefix: str) -> None:
     """Gradients of five steps, weights and batch statistics are those of one process, in float64.
 

@@ -362,7 +362,8 @@ def compiled(model: nn.Module) -> None:
     """
     # Graphs are small, and the optimizer of DDP cannot split those that compute parts again.
     torch._dynamo.config.optimize_ddp = False
-    options = {"fallback_random": True}  # the random numbers of a network that is not compiled
+    # The random numbers of a network that is not compiled.
+    options: dict[str, Any] = {"fallback_random": True}
     try:
         trial = torch.compile(lambda x: x.sin() + 1, options=options)
         trial(torch.zeros(2, device=next(model.parameters()).device))

@@ -44,7 +44,7 @@ def free_memory(device: torch.device) -> float:
         return torch.cuda.mem_get_info(device)[0]
     try:
         # Linux: pages in its file cache can be used too.
-        text = Path("/proc/meminfo").read_text("ascii")
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
         return math.inf
     found = re.search(r"MemAvailable: *(\d+) kB", text)

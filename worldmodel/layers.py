@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 __all__ = ["AdaLNBlock", "Attention", "Pixels", "ProjectionHead", "ViTBlock", "feed_forward"]
@@ -152,44 +151,10 @@ class Attention(nn.Module):
         return F.dropout(out, self.dropout, self.training)
 
 
-class _Contract(torch.autograd.Function):
-    """W gelu(h) + b of h [..., H]: it keeps h alone, and the backward pass computes gelu(h) again.
-
-    The gradients have the bits of autograd's own, which keeps gelu(h) too: a quarter of what a
-    transformer block keeps.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(h, weight)
-        return F.linear(F.gelu(h), weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        h, weight = ctx.saved_tensors
-        rows, (to_h, to_weight, to_bias) = gradient.flatten(0, -2), ctx.needs_input_grad
-        back = gradient @ weight.to(gradient.dtype) if to_h else None
-        return (
-            None if back is None else torch.ops.aten.gelu_backward(back, h),
-            rows.mT @ F.gelu(h).flatten(0, -2) if to_weight else None,
-            rows.sum(0) if to_bias else None,
-        )
-
-
-class _FeedForward(nn.Sequential):
-    def forward(self, x: Tensor) -> Tensor:
-        _, _, dropout, contract, _ = self
-        # A compiler chooses itself what to compute again.
-        if dropout.p or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return super().forward(x)
-        return _Contract.apply(self[0](x), contract.weight, contract.bias)  # type: ignore[no-untyped-call]
-
-
 def feed_forward(dim: int, hidden_dim: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear, GELU, linear, with dropout after each half."""
     expand, contract = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
-    return _FeedForward(expand, _GELU(), nn.Dropout(dropout), contract, nn.Dropout(dropout))
+    return nn.Sequential(expand, _GELU(), nn.Dropout(dropout), contract, nn.Dropout(dropout))
 
 
 class ViTBlock(nn.Module):

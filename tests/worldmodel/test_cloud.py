@@ -320,10 +320,11 @@ def test_mistakes_are_one_line(
     assert 'pip install "sigreg[cloud]"' in told(url)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_lost_server_ends_in_an_error(
-    tmp_path: Path, bucket: Any, counter_walks: Walks, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bucket: Any, counter_walks: Walks, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    """Not in a hang; fsspec's settings say how long it takes."""
+    """Not in a hang, in this process or in a worker; fsspec's settings say how long it takes."""
     brief = {"connect_timeout": 1, "read_timeout": 1, "retries": {"max_attempts": 0}}
     monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": brief})
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
@@ -336,8 +337,10 @@ def test_a_lost_server_ends_in_an_error(
     s3fs.S3FileSystem.clear_instance_cache()
     url = bucket(uncompressed(tmp_path / "walks.h5", counter_walks([150] * 2)), "walks.h5")
     windows = Windows(open_episodes(url), num_frames=2, frameskip=2)
-    batches = iter(loader(windows, BatchOrder(len(windows), 4, seed=0), workers=0))
+    batches = iter(loader(windows, BatchOrder(len(windows), 4, seed=0), workers=workers))
     next(batches)
     gone.stop()
     with pytest.raises(OSError, match=r"cannot read s3://data/walks\.h5"):
         list(islice(batches, 100))
+    del batches
+    gc.collect()  # its workers end with it, and an error holds it in a cycle

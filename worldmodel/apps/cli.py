@@ -79,8 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             bug = f"{type(error).__name__}: {error} ({_REPORT})"
             _complain(f" {name or ''}".rstrip(), str(error) if mistake else bug)
-        # Processes that load data end with what these frames hold; an exit would wait for them.
-        traceback.clear_frames(error.__traceback__)
         return 2 if mistake else 1
 
 

@@ -1,12 +1,16 @@
 """Windows of episodes, the windows of each batch, and workers that fetch them ahead."""
 
+import atexit
 import copy
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cache, partial
 from itertools import count
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 import torch
@@ -221,7 +225,7 @@ def loader(
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_deaf,
+        worker_init_fn=partial(_deaf, _leaving()),
         # Iterating draws a seed; with its own generator the global one is untouched.
         generator=torch.Generator(),
     )
@@ -248,11 +252,20 @@ class _Loader(DataLoader[Batch]):
             return super().__iter__()
 
 
-def _deaf(_: int) -> None:
+@cache
+def _leaving() -> Any:
+    """A flag, shared with workers, that is set when this process begins to exit."""
+    flag = RawValue("b", False)
+    # Before multiprocessing terminates its workers and waits for them: it has registered earlier.
+    atexit.register(lambda: setattr(flag, "value", True))
+    return flag
+
+
+def _deaf(leaving: Any, _: int) -> None:
     """Ignore signals in workers: the training process handles them and ends its workers.
 
     It tells their errors too: what one says besides is of a connection that another's end broke.
     """
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if leaving.value else None)
     sys.excepthook = lambda *_: None

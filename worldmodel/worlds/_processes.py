@@ -103,7 +103,8 @@ def _each(simulator: Any, what: str, arrays: Sequence[NDArray[Any]]) -> Any:
 
 def serve(descriptor: int) -> None:
     """The loop of a worker: receive the simulator, then answer calls."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)  # the main process handles them, and its end ends this
     pipe, simulator = Connection(descriptor), None
     make = pipe.recv()
     while True:

@@ -8,7 +8,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from worldmodel._extras import need
 from worldmodel.apps.folder import locked, write_json
@@ -85,7 +86,7 @@ def write(settings: ViewSettings, out: Path) -> None:
     material = gather(found, settings.data, settings.episodes, settings.pairs, settings.seed)
     with resources.as_file(resources.files("worldmodel.apps.view") / "page") as page:
         shutil.copytree(page, out, ignore=shutil.ignore_patterns("__pycache__"))
-    told: dict[str, Any] = {
+    told: dict[str, JsonValue] = {
         "world": describe_world(found, material, planner),
         "models": [],
         "horizons": _HORIZONS,

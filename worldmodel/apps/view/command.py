@@ -79,7 +79,7 @@ def write(settings: ViewSettings, out: Path) -> None:
     encoder = found.world_model.encoder
     if not isinstance(encoder, ViTEncoder | ConvEncoder):
         raise ValueError(f"RUN must encode one picture, it has a {type(encoder).__name__}")
-    planner = PlannerSettings()
+    planner = PlannerSettings(history=1)  # as the page plans
     runtime = find_runtime(settings.runtime)
     if runtime is None:
         say("no npm and no --runtime: the page will fetch onnxruntime-web from cdn.jsdelivr.net")

@@ -198,8 +198,8 @@ INNER = {
     "image_size world_versions manifest_versions versions commit machine",
 }
 PLANNER = (
-    "name samples iterations elites std temperature rate horizon execute held cost together "
-    "dtype compile cuda_graph"
+    "name samples iterations elites std temperature rate history horizon execute held cost "
+    "together dtype compile cuda_graph"
 )
 OUTCOME = "pair repeat success success_at_end steps final_distance roughness"
 

@@ -52,6 +52,15 @@ RECIPES = {
         (25,),
         "For goals further away see docs/far-goals.md.",
     ),
+    "reacher": Recipe(
+        "reacher", "--policy random --episodes 512 --length 125", "--steps 5000", None,
+        (
+            "--planner icem --cost mean", "--planner cem --cost mean", "--planner cem --free",
+            "--planner cem",
+        ),
+        (25,),
+        "Both joints must come within 0.05 rad of their goals.",
+    ),
     "push-t": Recipe(
         "push-t", "--policy pusher-varied --states-only --episodes 4000 --length 125",
         "--preset mlp --render 64 --moving 0.8 --moving-states 2 3 4 --steps 9000 --held-out 0.05",

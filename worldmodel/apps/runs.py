@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from worldmodel import checkpoint
 from worldmodel._files import write_atomically
-from worldmodel.apps.parsing import Record, parse_record, read_record
+from worldmodel.apps.parsing import Record, Values, parse_record, read_record
 from worldmodel.apps.settings import Count
 from worldmodel.data import ActionScale
 from worldmodel.data.opening import open_episodes
@@ -36,7 +36,7 @@ class Run(NamedTuple):
     data: str | None  #: path of the training file, or None if it was collected on the fly
     trained_on: frozenset[str]  #: digests of the training episodes (`episode_digests`)
     held_out: frozenset[str]  #: digests of the episodes kept apart
-    settings: dict[str, JsonValue]  #: all other settings of the run
+    settings: Values  #: all other settings of the run
 
     @property
     def world_model(self) -> WorldModel:
@@ -92,7 +92,7 @@ def kept_planner(folder: Path) -> KeptPlanner | None:
 def save_run(
     model: WorldModel | GCBC, folder: Path, *, scale: ActionScale, frameskip: int,
     world: str | None, objective: str = "lewm", data: str | None = None,
-    trained_on: Sequence[str], held_out: Sequence[str], settings: dict[str, JsonValue],
+    trained_on: Sequence[str], held_out: Sequence[str], settings: Values,
 ) -> None:  # fmt: skip
     """Write a run folder that `open_run` reads; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)

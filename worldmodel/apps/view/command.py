@@ -9,8 +9,6 @@ from importlib import resources
 from os import PathLike
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from worldmodel._extras import need
 from worldmodel.apps.folder import locked, write_json
 from worldmodel.apps.machine import machine, versions
@@ -86,9 +84,10 @@ def write(settings: ViewSettings, out: Path) -> None:
     material = gather(found, settings.data, settings.episodes, settings.pairs, settings.seed)
     with resources.as_file(resources.files("worldmodel.apps.view") / "page") as page:
         shutil.copytree(page, out, ignore=shutil.ignore_patterns("__pycache__"))
-    told: dict[str, JsonValue] = {
+    models = list[dict[str, object]]()
+    told: dict[str, object] = {
         "world": describe_world(found, material, planner),
-        "models": [],
+        "models": models,
         "horizons": _HORIZONS,
         "runtime": {"at": "runtime/" if runtime else CDN, "files": FILES},
         "machine": machine("cpu"),
@@ -102,7 +101,7 @@ def write(settings: ViewSettings, out: Path) -> None:
         measured, probe = describe_model(run, material, planner)
         (out / name).mkdir()
         write_graphs(run.world_model, probe, out / name, _HORIZONS)
-        told["models"].append({"folder": name, "weights": digest(run.world_model), **measured})
+        models.append({"folder": name, "weights": digest(run.world_model), **measured})
     if material.found.world is None:
         told["episodes"] = write_episodes(material.found.test, _KEPT_EPISODES, out)
     if runtime is not None:

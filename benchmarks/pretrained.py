@@ -53,7 +53,8 @@ RECIPES = {
         "For goals further away see docs/far-goals.md.",
     ),
     "reacher": Recipe(
-        "reacher", "--policy random --episodes 512 --length 125", "--steps 5000", None,
+        "reacher", "--policy random --episodes 512 --length 125", "--steps 5000",
+        "--policy random --states-only --episodes 400 --length 125",
         (
             "--planner icem --cost mean", "--planner cem --cost mean", "--planner cem --free",
             "--planner cem",

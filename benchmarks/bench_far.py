@@ -7,29 +7,50 @@ exists, so you can interrupt the script at any time, or run several processes at
     python benchmarks/bench_far.py --worlds maze-7 --offsets 100 --arms cem graph
     python benchmarks/bench_far.py --tables             only the table, of finished cases
 
-Models have the demo's size and 800 training episodes. A pair is the first and the last state of a
-held-out episode, so no two pairs share an episode.
+Models have the demo's size. A pair is the first and the last state of a held-out episode, so no two
+pairs share an episode. Seed s of a world has its data in --runs/WORLD-s.h5 and its run in
+--runs/WORLD-s: put finished ones there to start from them. `maze` draws another layout for each
+episode, so its pairs are in layouts that no model has seen.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import harness
 import numpy as np
+import td_mpc2
 import torch
 
 from worldmodel.apps.cli import main as worldmodel
 from worldmodel.apps.evaluate import Result, read_result
 from worldmodel.study import sign_test
 
-RECIPE = (
-    "--steps", "600", "--batch-size", "64", "--learning-rate", "1e-3", "--weight", "0.05",
-    "--warmup", "0.1", "--num-proj", "256",
-)  # fmt: skip
+
+class World(NamedTuple):
+    """How the model of a world is made."""
+
+    collect: str  #: for `worldmodel data collect`, of the training data
+    train: str  #: for `worldmodel train`
+    policy: str  #: that acts in the episodes of the pairs
+    env: str | None = None  #: the world's name; None: as the recipe's
+
+
+WALKS = World(
+    "--policy expert --episodes 800 --length 80 --bump 0.4",
+    "--steps 600 --batch-size 64 --learning-rate 1e-3 --weight 0.05 --warmup 0.1 --num-proj 256",
+    "expert",
+)
+WORLDS = {
+    # An episode's layout never changes. Prediction alone keeps it and drops where the agent is.
+    "maze+inverse": WALKS._replace(train=f"{WALKS.train} terms.inverse=1", env="maze"),
+    "reacher": World("--policy random --episodes 512 --length 125", "--steps 5000", "random"),
+}
 LEARNERS = {
     "policy": ("--learner", "policy"),
     "gcivl": ("--learner", "gcivl"),
@@ -37,6 +58,7 @@ LEARNERS = {
     "gciql": ("--learner", "gciql"),
     "hiql": ("--learner", "hiql", "recipe.ahead=3"),
 }
+SEEDS = 3
 BASE, ALONE, ALWAYS = "cem", "gcivl", "1000"
 OURS = ("--planner", "proposals")
 REFINED = (*OURS, "--iterations", "2")
@@ -48,7 +70,7 @@ class Arm(NamedTuple):
     Attributes:
         says: what it is, in the table.
         learner: of `LEARNERS`, whose run is evaluated; none is the model's own.
-        words: for `worldmodel evaluate`.
+        words: for `worldmodel evaluate`; none: `td_mpc2.judge`.
     """
 
     says: str
@@ -88,6 +110,7 @@ ARMS = {
         "HIQL to its sub-goals, checked near the goal", "hiql", (*REFINED, "--subgoals", "hiql")
     ),
     "gciql": Arm("GCIQL, checked and refined near the goal", "gciql", REFINED),
+    "td-mpc2": Arm("TD-MPC2's cost and search, with GCIVL's value and policy", "gcivl", ()),
 }  # fmt: skip
 
 
@@ -98,7 +121,7 @@ def main() -> int:
     parser.add_argument("--offsets", nargs="+", type=int, default=[25, 50, 100])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--pairs", type=int, default=50)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(SEEDS)))
     parser.add_argument("--runs", type=Path, default=Path("runs/far"))
     parser.add_argument("--tables", action="store_true", help="only the table, of what is there")
     given = parser.parse_args()
@@ -120,33 +143,25 @@ def ensure(runs: Path, world: str, seed: int, offset: int, name: str, pairs: int
     whose = runs / f"{world}-{seed}-{arm.learner}" if arm.learner else model
     ends, task = (runs / f"{world}-{offset}-{seed}-pairs.{kind}" for kind in ("h5", "json"))
     out = result_of(runs, world, seed, offset, name)
-    collect = ("data", "collect", "--env", world, "--policy", "expert")
+    recipe = WORLDS.get(world, WALKS)
+    env = recipe.env or world
+    collect = ("data", "collect", "--env", env)
     if not data.exists():
-        say(
-            *collect,
-            "--episodes",
-            800,
-            "--length",
-            80,
-            "--bump",
-            0.4,
-            "--seed",
-            seed,
-            "--out",
-            data,
-        )
+        say(*collect, *recipe.collect.split(), "--seed", seed, "--out", data)
     if not (model / "report.json").exists():
-        say("train", "--data", data, "--out", model, "--seed", seed, *RECIPE)
+        say("train", "--data", data, "--out", model, "--seed", seed, *recipe.train.split())
     if not (whose / "report.json").exists():
         begin = ("train", "--objective", "proposals", "--init-from", model, "--data", data)
         say(*begin, "--out", whose, *LEARNERS[arm.learner])
     if not task.exists():
         # Episodes have `offset` steps, so each gives one pair. Some are solved at the start.
         many = ("--episodes", pairs + pairs // 2, "--length", offset, "--seed", 2000 + seed)
-        say(*collect, *many, "--out", ends)
-        of = ("manifest", "--env", world, "--data", ends, "--pairs", pairs, "--seed", seed)
+        say(*collect, "--policy", recipe.policy, *many, "--out", ends)
+        of = ("manifest", "--env", env, "--data", ends, "--pairs", pairs, "--seed", seed)
         say(*of, "--offset", offset, "--budget", 2 * offset, "--out", task)
-    if not (out / "index.html").exists():
+    if not arm.words and not (out / "result.json").exists():
+        td_mpc2.judge(whose, data, task, out)
+    elif arm.words and not (out / "index.html").exists():
         say("evaluate", whose, *arm.words, "--manifest", task, "--films", 0, "--out", out)
 
 
@@ -164,48 +179,83 @@ def result_of(runs: Path, world: str, seed: int, offset: int, name: str) -> Path
 
 
 def tables(given: argparse.Namespace) -> None:
-    """Success at the end over all seeds, compared with the base on the same pairs, and its cost."""
-    rows: list[list[harness.Cell]] = []
-    results: list[dict[str, object]] = []
-    for world in given.worlds:
-        for name, arm in ARMS.items():
-            cells: list[harness.Cell] = [world, arm.says]
-            kept, alone = [], list[tuple[Result, Result]]()
-            for offset in given.offsets:
-                pairs, also = (paired(given, world, offset, name, base) for base in (BASE, ALONE))
-                alone += also
-                if not pairs:
-                    cells.append("–")
-                    continue
-                found = compared(pairs)
-                kept.append(found)
-                results.append({"world": world, "arm": name, "offset": offset, **found})
-                told = [] if name == BASE else [f"p = {found['p']:.2g}"]
-                if len(pairs) < len(given.seeds):
-                    told.append(f"{len(pairs)} of {len(given.seeds)} seeds")
-                cells.append(f"{found['end']:.0%}" + (f" ({', '.join(told)})" if told else ""))
-            if kept:
-                cells.append(kept[-1]["rollouts"])
-                cells.append(f"{np.median([one['ms'] for one in kept]):.2g}")
-                ours = alone and arm.learner == ARMS[ALONE].learner and name != ALONE
-                both = compared(alone) if ours else None
-                gain = both and f"{100 * (both['end'] - both['base']):+.1f} (p = {both['p']:.2g})"
-                cells.append(gain or "")
-                rows.append(cells)
+    """Success at the end over all seeds, compared with the base on the same pairs, and its cost.
+
+    What another machine or an earlier call measured stays, unless --runs holds as many seeds.
+    """
+    path = harness.RESULTS / "far.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+    results = merged(before, measured(given))
+    offsets = sorted({one["offset"] for one in results})
     harness.save(
         "far",
         "Far goals: success at the end of a budget of twice the distance",
         results,
-        columns=("world", "way", *(f"{o} steps away" for o in given.offsets), "rollouts", "ms",
-                 "points over alone"),
-        rows=rows,
-        note=f"{given.pairs} held-out pairs an offset and seed, one of each episode; seeds "
-        f"{given.seeds} of data, model and learner; in brackets the exact sign test against "
-        f"{ARMS[BASE].says} on the same pairs; in the last column points over the same learner "
-        "alone, and that test, over all distances. Rollouts: plans of 5 blocks imagined per "
-        "decision at most, a decision every 5 steps. Milliseconds of a decision and pair on a "
-        "busy machine, the pairs of a seed side by side, one thread.",
+        columns=("world", "way", *(f"{o} steps away" for o in offsets), "rollouts", "ms",
+                 "points over alone", "machine"),
+        rows=[row(list(cells), offsets) for _, cells in groupby(results, key=block)],
+        note=f"{given.pairs} held-out pairs an offset and seed, one of each episode; {SEEDS} seeds "
+        "of data, model and learner unless a cell says fewer; in brackets the exact sign test "
+        f"against {ARMS[BASE].says} on the same pairs and machine; in the column before the last "
+        "points over the same learner alone, and that test, over all distances. Rollouts: plans of "
+        "5 blocks (TD-MPC2: 3) imagined per decision at most, a decision every 5 steps. "
+        "Milliseconds of a decision and pair on a busy machine, the pairs of a seed side by side, "
+        "one thread. The last column names the instructions of the machine that trained and "
+        "evaluated; each record of the file names machine and commit.",
     )  # fmt: skip
+
+
+def merged(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All records in order; of the same cell and machine the later, if it has as many seeds."""
+    best = dict[tuple[str, ...], dict[str, Any]]()
+    for one in [*before, *now]:
+        key = (*block(one), str(one["offset"]))
+        if key not in best or one["seeds"] >= best[key]["seeds"]:
+            best[key] = one
+    worlds, arms = list(dict.fromkeys(one["world"] for one in best.values())), list(ARMS)
+    return sorted(best.values(), key=lambda one: (
+        worlds.index(one["world"]), one["machine"], arms.index(one["arm"]), one["offset"]
+    ))  # fmt: skip
+
+
+def measured(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """A record for every world, arm and offset of which --runs holds results."""
+    records = list[dict[str, Any]]()
+    for world in given.worlds:
+        for name, arm in ARMS.items():
+            mine, alone = list[dict[str, Any]](), list[tuple[Result, Result]]()
+            for offset in given.offsets:
+                pairs, also = (paired(given, world, offset, name, base) for base in (BASE, ALONE))
+                alone += also
+                if pairs:
+                    mine.append({"world": world, "arm": name, "offset": offset, **compared(pairs)})
+            if alone and arm.learner == ARMS[ALONE].learner and name != ALONE:
+                both = compared(alone)
+                gain = {"points": 100 * (both["end"] - both["base"]), "points_p": both["p"]}
+                mine = [one | gain for one in mine]
+            records += mine
+    return records
+
+
+def block(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row of the table has in common."""
+    return record["world"], record["machine"], record["arm"]
+
+
+def row(records: Sequence[Mapping[str, Any]], offsets: Sequence[int]) -> list[harness.Cell]:
+    """The cells of an arm in a world on a machine."""
+    last = records[-1]
+    cells: list[harness.Cell] = [last["world"], ARMS[last["arm"]].says]
+    for offset in offsets:
+        found = next((one for one in records if one["offset"] == offset), None)
+        told = [] if not found or found["arm"] == BASE else [f"p = {found['p']:.2g}"]
+        if found and found["seeds"] < SEEDS:
+            told.append(f"{found['seeds']} of {SEEDS} seeds")
+        shown = f"{found['end']:.0%}" + (f" ({', '.join(told)})" if told else "") if found else "–"
+        cells.append(shown)
+    gain = f"{last['points']:+.1f} (p = {last['points_p']:.2g})" if "points" in last else ""
+    ms = float(f"{np.median([one['ms'] for one in records]):.2g}")
+    return [*cells, last["rollouts"], f"{ms:g}", gain, last["machine"].split()[1].rstrip(",")]
 
 
 def paired(
@@ -223,20 +273,24 @@ def paired(
     ]
 
 
-def compared(pairs: Sequence[tuple[Result, Result]]) -> dict[str, float]:
+def compared(pairs: Sequence[tuple[Result, Result]]) -> dict[str, Any]:
     """Rates at the end over all seeds, the paired test against the base, and the median time."""
     own, base = (
         np.array([one.success_at_end for both in pairs for one in both[side].outcomes], float)
         for side in (0, 1)
     )
     mine = [result for result, _ in pairs]
-    rollouts = mine[0].fingerprint.rollouts_per_decision
-    assert rollouts is not None
+    marks = [result.fingerprint for both in pairs for result in both]
+    if len(machines := {mark.machine for mark in marks}) > 1:
+        raise SystemExit(f"--runs must hold results of one machine, got {sorted(machines)}")
     return {
         "seeds": len(pairs), "end": float(own.mean()), "base": float(base.mean()),
         "any": float(np.mean([result.success_rate for result in mine])),
-        "p": sign_test((own - base).tolist()), "rollouts": rollouts,
+        "p": sign_test((own - base).tolist()),
+        "rollouts": mine[0].fingerprint.rollouts_per_decision,
         "ms": 1e3 * float(np.median([r.planning_seconds.median_per_pair for r in mine])),
+        "machine": machines.pop(), "commits": sorted({str(mark.commit)[:12] for mark in marks}),
+        "manifests": [result.manifest_hash for result in mine],
     }  # fmt: skip
 
 

@@ -860,6 +860,10 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
             data.Windows(episodes(), num_frames=3, frameskip=2).batch,
             {"index": torch.tensor([0, 2])},
         ),
+        "Windows.on": lambda: (
+            data.Windows(episodes(), num_frames=3, frameskip=2).on,
+            {"device": torch.device("cpu")},
+        ),
         "action_digest": lambda: (data.action_digest, {"actions": randn(5, 2).numpy()}),
         "episode_digests": lambda: (data.episode_digests, {"episodes": episodes()}),
         "loader": lambda: (

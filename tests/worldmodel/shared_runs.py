@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from worldmodel import Batch, Losses, jepa_loss
+from worldmodel import Batch, ComposedTerms, Losses, composed_loss
 from worldmodel.apps.cli import main as worldmodel
 from worldmodel.apps.parsing import complete
 from worldmodel.apps.ranks import ALONE, Ranks, SharedBatchNorm, joined, synchronise, whole
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import NonFiniteError, Training
-from worldmodel.apps.train.material import build_model
+from worldmodel.apps.train.material import build_model, objective_of
 from worldmodel.data import ActionScale, Windows, open_hdf5
 
 RECIPE = Recipe(steps=5, batch_size=12, learning_rate=1e-2, weight=0.3, num_proj=16, seed=4)
@@ -35,41 +35,57 @@ WORDS = (
 UNEVEN = (3, 5)
 
 
+OBJECTIVES = ("pldm", "gcbc", "composed")  # besides the default
+
+
 def training(
-    data: str,
-    ranks: Ranks = ALONE,
-    dropout: float = 0.0,
-    *,
-    sharded: bool = False,
-    accumulate: int = 1,
-) -> Training:
-    """A tiny model in float64, where rounding is too small for AdamW to blow it up."""
+    data: str, ranks: Ranks = ALONE, dropout: float = 0.0, *, name: str = "lewm",
+    precision: str = "float64", kept: bool = False, **options: Any,
+) -> Training:  # fmt: skip
+    """A tiny model in float64, where rounding is too small for AdamW to blow it up.
+
+    A clone's windows have two frames, so that the frame of its goal is no draw.
+    """
     torch.manual_seed(2)
     episodes, small = open_hdf5(data), {"dim": 8, "projector_dim": 8}
-    windows = Windows(episodes, frameskip=2, scale=ActionScale.fit(episodes))
+    scale, frames = ActionScale.fit(episodes), 2 if name == "gcbc" else 4
+    windows = Windows(episodes, num_frames=frames, frameskip=2, scale=scale)
     parts = {
         "encoder": small | {"width": 4},
         "action_encoder": {"dim": 8},
         "predictor": small | {"depth": 1, "mlp_dim": 8, "dropout": dropout},
     }
-    told = complete(TrainSettings, "train", {"data": data, "out": "run", "model": parts})
-    model = build_model(told, windows).double()
+    if name == "gcbc":
+        del parts["action_encoder"]
+    told = {"data": data, "out": "run", "model": parts, "num_frames": frames}
+    told |= {"objective": "lewm" if name == "composed" else name}
+    settings = complete(TrainSettings, "train", told)
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    model = build_model(settings, windows).to(dtype)
     if ranks.size > 1:
         synchronise(model)
+    recipe = RECIPE if name != "gcbc" else RECIPE.model_copy(update={"weight": 0.0})
+    if dtype == torch.float32:
+        recipe = recipe.model_copy(update={"precision": precision})
+    loss, regularizer = objective_of(settings.objective, recipe)
+    if name == "composed":
+        terms = {"inverse": 0.5, "rollout": 0.5, "straight": 0.1}
+        loss, regularizer = composed_loss, ComposedTerms(regularizer, terms, dim=8, action_dim=4)
+    regularizer.to(dtype)
+
+    def objective(model: Any, batch: Batch, regularizer: Any, weight: float) -> Losses:
+        return loss(model, Batch(batch.frames, batch.actions.to(dtype)), regularizer, weight)
+
+    if kept:
+        windows = windows.on(torch.device("cpu"))
     return Training(
-        model,
-        windows,
-        RECIPE,
-        objective=in_double,
-        ranks=ranks,
-        sharded=sharded,
-        accumulate=accumulate,
+        model, windows, recipe, objective=objective, regularizer=regularizer, ranks=ranks, **options
     )
 
 
-def in_double(model: Any, batch: Batch, regularizer: Any, weight: float) -> Losses:
-    """The default objective on actions in float64."""
-    return jepa_loss(model, Batch(batch.frames, batch.actions.double()), regularizer, weight)
+def as_recorded(function: Any, *, compile: Any = torch.compile, **_: Any) -> Any:
+    """`torch.compile` up to the graphs, forward and backward, which run as recorded."""
+    return compile(function, dynamic=False, backend="aot_eager")
 
 
 def trace(run: Training) -> dict[str, Tensor]:
@@ -144,6 +160,19 @@ def shared(data: str, folder: Path, ranks: Ranks) -> list[str]:
     for name, sharded in (("parted", False), ("both", True)):
         parts = trace(training(data, ranks, sharded=sharded, accumulate=3))
         results |= {f"{name}.{key}": value for key, value in parts.items()}
+    others: dict[str, dict[str, Any]] = {name: {"name": name} for name in OBJECTIVES}
+    others |= {"kept": {"kept": True}, "compiled": {"compile": True, "accumulate": 3}}
+    others |= {"compiled_parts": {"compile": True, "sharded": True}}
+    # The graphs are recorded as for a compiler, which would take minutes.
+    recorded, torch.compile = torch.compile, as_recorded
+    for name, own in others.items():
+        parts = trace(training(data, ranks, **own))
+        results |= {f"{name}.{key}": value for key, value in parts.items()}
+    torch.compile = recorded
+    for name in ("lewm", *OBJECTIVES):
+        run = training(data, ranks, 0.1, name=name, precision="bfloat16")
+        list(run.run())
+        results |= {f"low.{name}.{key}": value for key, value in run.model.state_dict().items()}
     run = training(data, ranks, dropout=0.5)
     words = [dirty(run), str(run.step)]
     plain = {name: value.contiguous() for name, value in results.items()}

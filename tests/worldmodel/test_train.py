@@ -267,6 +267,59 @@ def test_a_batch_in_parts_trains_the_same_weights(tmp_path: Path) -> None:
     assert same(weights(whole), weights(second))
 
 
+def test_a_run_goes_on_with_its_frames_in_memory_bit_for_bit(tmp_path: Path) -> None:
+    """Windows that were copied to the device train the weights of windows that were not."""
+    whole = Training(make_model(), make_windows(), RECIPE)
+    list(whole.run())
+    first = Training(make_model(), make_windows(), RECIPE)
+    next(first.run())
+    first.save(tmp_path / "state.safetensors")
+    second = Training(make_model(), make_windows().on(torch.device("cpu")), RECIPE)
+    second.restore(tmp_path / "state.safetensors")
+    list(second.run())
+    assert same(weights(whole), weights(second))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_compiled_network_trains_the_same_weights(tmp_path: Path) -> None:
+    """Up to rounding, with dropout, augmentation and parts; names stay, and a run may switch."""
+    exact, ends = told(steps=3, batch_size=8, learning_rate=1e-4, num_proj=8), []
+    options: dict[str, Any] = {"augment": {"shift": 2.0}, "accumulate": 2, "objective": in_double}
+    for compile in (False, True):
+        model = make_model().double()
+        training = Training(model, make_windows(), exact, compile=compile, **options)
+        if compile:
+            training.restore(tmp_path / "state.safetensors")
+        for _ in training.run():
+            if training.step == 1 and not compile:
+                training.save(tmp_path / "state.safetensors")
+        ends.append(weights(training))
+    assert ends[0].keys() == ends[1].keys()
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_blocks_are_compiled_one_by_one_and_other_parts_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So blocks of one shape share their code; a machine without a compiler is told in one line."""
+    seen: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda piece, **_: seen.append(piece))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    model = make_model()
+    train_loop.compiled(model)
+    assert seen == [model.encoder, model.action_encoder, *model.predictor.blocks]
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise RuntimeError("No working C++ compiler found\nin a list")
+
+    monkeypatch.setattr(torch, "compile", missing)
+    told = r"compile needs a compiler: gcc.* said: No working C\+\+ compiler found in a list$"
+    with pytest.raises(ValueError, match=told):
+        Training(make_model(), make_windows(), RECIPE, compile=True)
+
+
 class Waits(TorchDispatchMode):
     """Counts what makes the host wait for a device: values that become Python numbers."""
 

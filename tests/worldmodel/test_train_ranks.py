@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from worldmodel.apps.ranks import SharedBatchNorm, synchronise
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.train.loop import read_state
 from worldmodel.apps.train.reports import read_table
+from worldmodel.checkpoint import digest
 from worldmodel.data import HDF5Writer
 from worldmodel.worlds import TwoRoom, collect
 
@@ -52,7 +55,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     run = subprocess.run(
         [sys.executable, *launcher, str(SCRIPT), str(data), str(folder)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return Found(
@@ -64,14 +67,20 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prefix", ["copied.", "sharded.", "parted.", "both."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["copied.", "sharded.", "parted.", "both.", "kept.", "compiled.", "compiled_parts.", "pldm.",
+     "gcbc.", "composed."],
+)  # fmt: skip
 def test_two_ranks_are_one_process(found: Found, prefix: str) -> None:
     """Gradients of five steps, weights and batch statistics are those of one process, in float64.
 
-    SIGReg and batch norm look at the whole batch, gradients are averaged, AdamW steps alike, with
-    the weights on both ranks (DDP) or a part on each (FSDP2); embedded in three parts too.
+    Regularizers and batch norm look at the whole batch, gradients are averaged, AdamW steps alike,
+    with the weights on both ranks (DDP) or a part on each (FSDP2); embedded in three parts too,
+    with frames kept in memory, as graphs for a compiler, and with every objective.
     """
-    alone = shared_runs.trace(shared_runs.training(str(found.data)))
+    name = prefix[:-1] if prefix[:-1] in shared_runs.OBJECTIVES else "lewm"
+    alone = shared_runs.trace(shared_runs.training(str(found.data), name=name))
     for rank in found.ranks:
         shared = {n.removeprefix(prefix): v for n, v in rank.items() if n.startswith(prefix)}
         assert shared.keys() == alone.keys()
@@ -80,6 +89,56 @@ def test_two_ranks_are_one_process(found: Found, prefix: str) -> None:
             # batch norm makes a bias idle.
             error = float((shared[name] - value).double().norm())
             assert error < (1e-12 if name[0] == "1" else 1e-6) * (1 + float(value.double().norm()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lewm", *shared_runs.OBJECTIVES])
+def test_both_ranks_end_with_the_same_finite_weights_in_bfloat16(found: Found, name: str) -> None:
+    """Every objective trains in low precision, with dropout masks of each rank's own."""
+    one, two = (
+        {key: value for key, value in rank.items() if key.startswith(f"low.{name}.")}
+        for rank in found.ranks
+    )
+    assert one
+    for key, value in one.items():
+        assert torch.equal(value, two[key])
+        assert bool(value.isfinite().all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["slurm", "two agents of torchrun"])
+def test_other_launchers_train_the_same_run(found: Found, tmp_path: Path, launcher: str) -> None:
+    """Two tasks of Slurm, and two machines of one process each, leave one folder, bit for bit."""
+    out, python = tmp_path / "run", [sys.executable, "-m"]
+    command = ["worldmodel", "train", "--data", str(found.data), "--out", str(out)]
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "WORLD_", "MASTER_"))}
+    own |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    starts = []
+    if launcher == "slurm":
+        # The port follows from the number of the job.
+        own |= {"SLURM_NTASKS": "2", "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0"}
+        own["SLURM_STEP_NODELIST"] = "localhost"
+        starts += [
+            (python, own | {"SLURM_PROCID": str(r), "SLURM_LOCALID": str(r)}) for r in (0, 1)
+        ]
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        agent = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id"]
+        agent += ["two", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1", "-m"]
+        starts += 2 * [([*python, "torch.distributed.run", *agent], own)]
+    tasks = [
+        subprocess.Popen(
+            [*start, *command, *shared_runs.WORDS], env=env, stderr=subprocess.PIPE, text=True
+        )
+        for start, env in starts
+    ]
+    told = [task.communicate(timeout=300)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], told
+    assert json.loads((out / "report.json").read_text())["processes"] == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+    assert digest(open_run(out).model) == digest(open_run(found.folder / "run").model)
 
 
 @pytest.mark.slow

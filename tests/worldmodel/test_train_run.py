@@ -126,6 +126,20 @@ def test_frames_drawn_while_training_train_the_same_model(
     assert open_run(out).settings["render"] == 16
 
 
+def test_frames_on_the_device_train_the_same_model(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--preload` gives the weights of a run without; what does not fit is told in both numbers."""
+    given = settings(data, tmp_path / "run", report_every=1, held_out=0.25, preload=True, workers=2)
+    train(given)
+    assert digest(open_run(given.out).model) == digest(open_run(run).model)
+    monkeypatch.setattr(train_material, "free_memory", lambda _: 2.0**10)
+    told = r"preload must fit the 9\.54e-07 GiB that are free on cpu, got 9\.\d+e-05 GiB of frames"
+    with pytest.raises(ValueError, match=told):
+        train(given.model_copy(update={"out": tmp_path / "other"}))
+    assert not (tmp_path / "other").exists()
+
+
 def test_scores_are_those_of_the_saved_model_and_move_nothing(data: Path) -> None:
     """Mean over held-out windows in evaluation mode; mode, random state and step stay."""
     training, material = built(settings(data))

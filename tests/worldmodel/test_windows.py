@@ -211,6 +211,38 @@ def test_windows_hold_the_observations_they_are_told(counter_world: World) -> No
         Windows(episodes, num_frames=2, frameskip=2, observations=("wrsit",))
 
 
+def test_windows_on_a_device_are_the_same_windows(counter_world: World) -> None:
+    """Batches are equal, in their order in memory too, and rows outside of windows take no room."""
+    plain = counter_world([7, 3, 9])
+    stored = plain.frames[torch.arange(19)].permute(0, 2, 3, 1).contiguous()
+
+    class Reader:
+        """Frames whose channels come last, as files store them."""
+
+        shape, dtype = tuple(plain.frames.shape), torch.uint8
+
+        def __len__(self) -> int:
+            return len(stored)
+
+        def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+            return stored[rows].movedim(-1, -3)
+
+    episodes = replace(plain, frames=Reader())
+    windows = Windows(
+        episodes, num_frames=2, frameskip=2, observations=("pixels", "states"),
+        subset=torch.tensor([0, 2]), scale=ActionScale(torch.ones(2), torch.ones(2)),
+    )  # fmt: skip
+    windows.thin(0.5)
+    there, index = windows.on(torch.device("cpu")), torch.arange(len(windows)).flip(0)
+    one, two = windows.batch(index), there.batch(index)
+    assert torch.equal(one.actions, two.actions)
+    assert plain.states is not None
+    for name in ("pixels", "states"):
+        assert torch.equal(one.frames[name], two.frames[name])  # type: ignore[index]
+        assert one.frames[name].stride() == two.frames[name].stride()  # type: ignore[index]
+    assert windows.num_bytes <= 14 * (stored[0].numel() + 4 * plain.states.shape[1])
+
+
 def test_episodes_of_vectors_need_no_pictures() -> None:
     """Where the only observation is a state vector, windows are [B, T, Q]."""
     states = torch.arange(20.0)[:, None].expand(20, 3).contiguous()

@@ -1,6 +1,7 @@
 """This machine: its devices, versions, commit and processor."""
 
 import functools
+import math
 import platform
 import re
 import subprocess
@@ -35,6 +36,19 @@ def precision_of(name: str, device: str) -> str:
         raise ValueError(f"precision tf32 needs a GPU by CUDA, got device {device}")
     low = device.startswith("cuda") and torch.cuda.is_bf16_supported()
     return name if name != "auto" else "bfloat16" if low else "float32"
+
+
+def free_memory(device: torch.device) -> float:
+    """Free bytes of a device, of the machine if it is no GPU by CUDA; infinity if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        # Linux: pages in its file cache can be used too.
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return math.inf
+    found = re.search(r"MemAvailable: *(\d+) kB", text)
+    return int(found[1]) * 1024 if found else math.inf
 
 
 def versions() -> dict[str, str]:

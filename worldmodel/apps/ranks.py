@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from worldmodel.apps.machine import device_of
 from worldmodel.layers import AdaLNBlock, ViTBlock
+from worldmodel.loss import PLDMTerms
 
 _MEETING = timedelta(minutes=5)  # for all processes to join
 _PATIENCE = timedelta(days=7)  # for a message: a rank may simulate far longer than another
@@ -200,6 +201,11 @@ def joined(device: str) -> Iterator[Ranks]:
         torch.distributed.destroy_process_group()
 
 
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """The transformer blocks in a module: what is gathered, or compiled, one at a time."""
+    return [piece for piece in module.modules() if isinstance(piece, (ViTBlock, AdaLNBlock))]
+
+
 def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
     """Wrap `module` so that its gradients are averaged over the ranks.
 
@@ -215,8 +221,7 @@ def shared(module: nn.Module, ranks: Ranks, sharded: bool = False) -> nn.Module:
     for tensor in (*module.parameters(), *module.buffers()):
         torch.distributed.broadcast(tensor.detach(), 0)
     mesh = init_device_mesh(device.type, (ranks.size,))
-    blocks = [piece for piece in module.modules() if isinstance(piece, (ViTBlock, AdaLNBlock))]
-    for piece in (*blocks, module):
+    for piece in (*blocks(module), module):
         fully_shard(piece, mesh=mesh)
     return module
 
@@ -286,6 +291,28 @@ class SharedBatchNorm(nn.BatchNorm1d):
         out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
         normalised: Tensor = out.to(x.dtype)
         return normalised
+
+
+class SharedPLDM(PLDMTerms):
+    """PLDM's terms of a batch whose samples are those of all ranks together.
+
+    Every rank must call it, with as many samples. Its gradient, averaged over the ranks, is that of
+    one process. Without other ranks it is PLDMTerms.
+    """
+
+    def forward(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
+        """The terms of z [T, B, D] and actions [B, T, A] of each rank: []."""
+        return super().forward(_of_all(z, 1), None if actions is None else _of_all(actions, 0))
+
+
+def _of_all(value: Tensor, axis: int) -> Tensor:
+    """The values of all ranks side by side, with a gradient."""
+    if not _many():
+        return value
+    rows = [torch.zeros_like(value) for _ in range(torch.distributed.get_world_size())]
+    rows[torch.distributed.get_rank()] = value
+    together: Tensor = _SumOverRanks.apply(torch.cat(rows, axis))  # type: ignore[no-untyped-call]
+    return together
 
 
 def everyone() -> Any:

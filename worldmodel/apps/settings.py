@@ -189,8 +189,8 @@ class TrainSettings(Recipe):
     """Train a world model on episodes of pixels and actions, and write a run folder."""
 
     may_change = (
-        "data", "workers", "device", "sharded", "accumulate", "wandb", "pixels", "action",
-        "init_from",
+        "data", "workers", "device", "sharded", "accumulate", "compile", "preload", "wandb",
+        "pixels", "action", "init_from",
     )  # fmt: skip
 
     out: Path = Field(exclude=True, description="the run folder")
@@ -226,6 +226,8 @@ class TrainSettings(Recipe):
     minutes: Positive | None = option(None, "stop after this time; --resume goes on", exclude=True)
     sharded: bool = option(False, "each process holds a part of the weights (FSDP2)")
     accumulate: Count = option(1, "encode a batch in this many parts: less memory, more time")
+    compile: bool = option(False, "compile the network by torch.compile; the first step is slow")
+    preload: bool = option(False, "copy all training frames to the device first; no workers")
     wandb: bool = option(False, "also log to Weights & Biases, if installed")
     model: dict[Part, dict[str, Any]] = option({}, "arguments of model parts, as part.name=value")
 

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["EpisodeFrames", "Frames", "StoredFrames", "gather", "in_colour", "is_channels_last"]
+__all__ = ["EpisodeFrames", "Frames", "KeptFrames", "StoredFrames", "gather", "in_colour",
+           "is_channels_last"]  # fmt: skip
 
 Images = NDArray[np.uint8]
+_TOGETHER = 256  # frames copied at a time
 
 
 class Frames(Protocol):
@@ -57,6 +59,39 @@ def in_colour(num: int) -> list[int]:
     Grey is repeated, alpha dropped, and of a stack of frames the newest, at its end, is taken.
     """
     return [0, 1, 2] if num == 4 else list(range(num - 3, num)) if num % 3 == 0 else [num - 1] * 3
+
+
+class KeptFrames:
+    """Chosen rows of other frames, in one tensor on a device; other rows cannot be read.
+
+    They keep their order in memory, channels first or last, so that a network rounds alike.
+
+    Args:
+        frames: R of them, read once.
+        rows: [N], in rising order.
+        device: where they are kept and gathered.
+    """
+
+    def __init__(self, frames: Frames, rows: Tensor, device: torch.device) -> None:
+        self.shape, self.dtype = tuple(frames.shape), frames.dtype
+        self._last = not gather(frames, rows[:1]).is_contiguous()
+        first, *rest = self.shape[1:]
+        shape = (*rest, first) if self._last else self.shape[1:]
+        self._kept = torch.empty((len(rows), *shape), dtype=self.dtype, device=device)
+        seen = self._kept.movedim(-1, 1) if self._last else self._kept
+        for part, some in zip(seen.split(_TOGETHER), rows.split(_TOGETHER), strict=True):
+            part.copy_(gather(frames, some))
+        self._place = torch.full((len(frames),), -1, device=rows.device)
+        self._place[rows] = torch.arange(len(rows), device=rows.device)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """Rows [...] -> frames [..., C, H, W], on the device."""
+        place = self._place[rows].to(self._kept.device, non_blocking=True)
+        seen = gather(self._kept, place)
+        return seen.movedim(-1, -3) if self._last else seen
 
 
 class StoredFrames(ABC):

@@ -1,5 +1,7 @@
 """Windows of episodes, the windows of each batch, and workers that fetch them ahead."""
 
+import copy
+import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from worldmodel._arguments import checked
 from worldmodel.data.episodes import ActionScale, Episodes
-from worldmodel.data.frames import Frames, gather
+from worldmodel.data.frames import Frames, KeptFrames, gather
 from worldmodel.records import Batch, as_seed, each, shuffled
 
 __all__ = ["BatchOrder", "Windows", "loader"]
@@ -109,6 +111,30 @@ class Windows(Dataset[Batch]):
             order = torch.randperm(len(still), generator=torch.Generator().manual_seed(seed))
             moves[still[order[:keep]]] = True
             self._starts = first[moves]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the observations in all windows, each row once: what `on` allocates."""
+        kinds = self._sources.values()
+        return len(self._seen()) * sum(math.prod(s.shape[1:]) * s.dtype.itemsize for s in kinds)
+
+    @checked()
+    def on(self, device: torch.device) -> "Windows":
+        """The same windows, whose observations were copied to a device and are gathered there.
+
+        Batches are equal; their actions stay where they are.
+        """
+        rows, twin = self._seen(), copy.copy(self)
+        twin._sources = {n: KeptFrames(own, rows, device) for n, own in self._sources.items()}
+        return twin
+
+    def _seen(self) -> Tensor:
+        """Rows whose observations are in a window, in rising order."""
+        rows = len(self.episodes.actions)
+        used = torch.zeros(rows, dtype=torch.bool, device=self._starts.device)
+        for t in range(self.num_frames):
+            used[self._starts + t * self.frameskip] = True
+        return used.nonzero().flatten()
 
     def __getitem__(self, index: int | list[int] | Tensor) -> Batch:
         """One window, frames [T, C, H, W] and actions [T, k·A]; or those of an index [B]."""

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -221,8 +221,11 @@ def score(training: Training, windows: Windows, count: int) -> Scores:
     order = BatchOrder(len(windows), size, seed=0, rank=ranks.rank, ranks=ranks.size)
     sums, num = torch.zeros(2), max(min(count, len(windows)) // size, 1)
     training.both.eval()
+    # A graph for evaluation would take longer to compile than it saves.
+    plain = torch.compiler.set_stance("force_eager") if training.compiled else nullcontext()
     try:
-        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with plain, torch.no_grad(), forked:
             torch.manual_seed(0)
             for step in range(num):
                 losses = training.losses(windows.batch(order.batch(step)))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sigreg import SIGReg
 from worldmodel._files import write_atomically
 from worldmodel.apps.machine import precision_of
-from worldmodel.apps.ranks import ALONE, Ranks, part, shared, whole
+from worldmodel.apps.ranks import ALONE, Ranks, blocks, part, shared, whole
 from worldmodel.apps.settings import Recipe
 from worldmodel.apps.train.augment import augmented, draws
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
@@ -75,6 +75,7 @@ class Training:
         sharded: each rank holds a part of every weight and moment (FSDP2), not all (DDP).
         augment: largest shift and change of colour of a window, by name; see `augmented`.
         accumulate: parts in which the encoder embeds a batch; losses are of the whole batch.
+        compile: send the network through torch.compile; see `compiled`.
     Raises: ValueError if windows, ranks or parts do not fit the batch, or `steps` is not decided;
         TypeError if the encoder is not `Parted` and `accumulate` is above 1.
     """
@@ -83,7 +84,7 @@ class Training:
         self, model: nn.Module, windows: Windows, recipe: Recipe, *,
         objective: Objective = jepa_loss, regularizer: nn.Module | None = None, workers: int = 0,
         ranks: Ranks = ALONE, sharded: bool = False, augment: Mapping[Any, float] = _NOTHING,
-        accumulate: int = 1,
+        accumulate: int = 1, compile: bool = False,
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
         precision = precision_of(recipe.precision, self.device.type)
@@ -91,6 +92,9 @@ class Training:
             raise ValueError("steps must be a number here, got none")
         if accumulate > 1:
             _embed_in_parts(model, accumulate, recipe.batch_size // ranks.size)
+        self.compiled = compile
+        if compile:
+            compiled(model)
         self.recipe = recipe = recipe.model_copy(update={"precision": precision})
         self.model: Any = model
         self.windows, self.objective = windows, objective
@@ -346,6 +350,30 @@ def _embed_in_parts(model: Any, parts: int, windows: int) -> None:
         kind = type(encoder).__name__
         raise TypeError(f"accumulate needs an encoder that is contract.Parted, got {kind}")
     encoder.parts = parts
+
+
+def compiled(model: nn.Module) -> None:
+    """Compile the parts of a model in place, a part with transformer blocks block by block.
+
+    Blocks of one shape share their code. Names of the weights stay, and dropout draws the same
+    masks. Losses and regularizers run as they are.
+
+    Raises: ValueError if torch cannot compile for the model's device.
+    """
+    # Graphs are small, and the optimizer of DDP cannot split those that compute parts again.
+    torch._dynamo.config.optimize_ddp = False
+    # The random numbers of a network that is not compiled.
+    options: dict[str, Any] = {"fallback_random": True}
+    try:
+        trial = torch.compile(lambda x: x.sin() + 1, options=options)
+        trial(torch.zeros(2, device=next(model.parameters()).device))
+    except (RuntimeError, ImportError) as error:
+        why = " ".join(str(error).split())[:200]
+        rule = "a compiler: gcc, g++ or clang++ on a CPU, and triton on a GPU"
+        raise ValueError(f"compile needs {rule}; torch said: {why}") from error
+    for child in model.children():
+        for piece in blocks(child) or [child]:
+            piece.compile(dynamic=False, options=options)
 
 
 class DamagedStateError(ValueError):

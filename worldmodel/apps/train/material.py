@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from sigreg import SIGReg
 from worldmodel import presets
 from worldmodel.apps.data.collecting import open_pictures
-from worldmodel.apps.machine import precision_of
-from worldmodel.apps.ranks import Ranks, everyone, synchronise
+from worldmodel.apps.machine import free_memory, precision_of
+from worldmodel.apps.progress import say
+from worldmodel.apps.ranks import Ranks, SharedPLDM, everyone, synchronise
 from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Objective, Training
@@ -20,7 +21,7 @@ from worldmodel.data import ActionScale, Episodes, Windows, episode_digests, spl
 from worldmodel.data.frames import EpisodeFrames
 from worldmodel.data.reading import choices_in_words
 from worldmodel.gcbc import GCBC, gcbc_loss
-from worldmodel.loss import ComposedTerms, PLDMTerms, composed_loss, jepa_loss, pldm_loss
+from worldmodel.loss import ComposedTerms, composed_loss, jepa_loss, pldm_loss
 from worldmodel.model import WorldModel
 
 _MEMORY = 8 * 2**30  # most bytes of frames to read into memory if a file cannot be mapped
@@ -108,7 +109,7 @@ def objective_of(name: str, recipe: Recipe) -> tuple[Objective, nn.Module]:
         return gcbc_loss, NoTerms()
     if name == "pldm":
         # The terms have the published weights; the recipe's weight multiplies all of them.
-        return pldm_loss, PLDMTerms()
+        return pldm_loss, SharedPLDM()
     return jepa_loss, SIGReg(num_proj=recipe.num_proj, seed=recipe.seed, group=everyone())
 
 
@@ -149,12 +150,28 @@ def begin_training(
             regularizer, settings.terms, dim=model.encoder.dim, action_dim=width,
             pooled=settings.pooled,
         )  # fmt: skip
+    windows = _preloaded(material.train, ranks) if settings.preload else material.train
     training = Training(
-        model, material.train, settings, objective=objective, regularizer=regularizer,
-        workers=settings.workers, ranks=ranks, sharded=settings.sharded,
-        augment=settings.augment, accumulate=settings.accumulate,
+        model, windows, settings, objective=objective, regularizer=regularizer,
+        workers=0 if settings.preload else settings.workers, ranks=ranks, sharded=settings.sharded,
+        augment=settings.augment, accumulate=settings.accumulate, compile=settings.compile,
     )  # fmt: skip
     return settings, training
+
+
+def _preloaded(windows: Windows, ranks: Ranks) -> Windows:
+    """The windows with their frames on this rank's device; ValueError if they do not fit."""
+    device = torch.device(ranks.device)
+    # Batches are drawn from all windows, so every rank needs all of them.
+    copies = 1 if device.type == "cuda" else ranks.size
+    need, free = copies * windows.num_bytes / 2**30, free_memory(device) / 2**30
+    if need > free:
+        came = f"{need:.3g} GiB of frames{f' in {copies} copies' if copies > 1 else ''}"
+        rule = f"fit the {free:.3g} GiB that are free on {device}"
+        raise ValueError(f"preload must {rule}, got {came}")
+    if ranks.first:
+        say(f"preload: {need:.3g} GiB of frames are copied to {device}")
+    return windows.on(device)
 
 
 def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:

@@ -1,4 +1,4 @@
-"""Small models of Two-Room and a maze for benchmarks of goals and planners, and pairs to try."""
+"""Small models of Two-Room, a maze and Reacher for benchmarks of goals and planners, and pairs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from torch import Tensor
 from planners import CEM, MPC, Bounds
 from sigreg import SIGReg
 from worldmodel import WorldModel, jepa_loss, load, presets, read_config, save
+from worldmodel.apps.evaluate.manifest import read_manifest
+from worldmodel.apps.runs import open_run
 from worldmodel.data import ActionScale, BatchOrder, Episodes, Windows
-from worldmodel.worlds import TwoRoom, Walks, collect
+from worldmodel.data.opening import open_episodes
+from worldmodel.worlds import TwoRoom, Walks, collect, open_world
 from worldmodel.worlds.maze import Maze
 
 FRAMESKIP, SIZE, DIM = 5, 64, 64
@@ -94,6 +97,26 @@ def subject(
         seconds=float(config.extra["cpu_seconds"]),
         **known,
     )
+
+
+def subject_of_run(run: Path, data: Path) -> Subject:
+    """The model of a run of `worldmodel train`, and its data, of episodes of one length."""
+    made, episodes = open_run(run), open_episodes(data)
+    seconds = json.loads((run / "report.json").read_text("utf-8"))["wall_seconds"]
+    assert episodes.states is not None
+    assert made.world is not None
+    states, actions = (
+        x.unflatten(0, (len(episodes), -1)).numpy() for x in (episodes.states, episodes.actions)
+    )
+    known = _known(made.world_model, Walks(states, actions[:, :-1]), episodes, made.scale)
+    world = open_world(made.world, workers=1)
+    return Subject(world, made.world_model, made.scale, seconds=seconds, **known)
+
+
+def pairs_of_manifest(path: Path, num: int) -> Pairs:
+    """The first pairs of a manifest."""
+    manifest = read_manifest(path)
+    return Pairs(manifest.starts[:num], manifest.goals[:num])
 
 
 def pairs(num: int, offset: int, *, seed: int = 0, world: str = "two-room") -> Pairs:

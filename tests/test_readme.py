@@ -189,6 +189,16 @@ def test_scripts_that_the_docs_run_exist() -> None:
     assert sorted(script for script in runs if not (ROOT / script).exists()) == []
 
 
+def test_functions_that_the_docs_place_in_a_file_are_there() -> None:
+    """Every `file.py:Class.function` of CONTRIBUTING.md is defined in that file."""
+    placed = re.findall(r"`(\w[\w/]*\.py):([\w.]+)`", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    assert len(placed) > 10
+    for path, names in placed:
+        text = (ROOT / path).read_text("utf-8")
+        for name in names.split("."):
+            assert re.search(rf"^ *(class|def) {name}\b", text, re.MULTILINE), (path, name)
+
+
 def stated() -> dict[str, tuple[str, str]]:
     """Sentences of the prose with a number in them, made from the code or file it comes from."""
     limit = re.search(r"^EXTRA_LIMIT_MB = (\d+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)

@@ -16,6 +16,7 @@ from worldmodel.records import Observations, as_tensor, each, lead, named
 
 __all__ = ["Futures", "Imagination", "WorldModel", "goal_cost"]
 
+_ALIKE = 16
 _Imagine = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
@@ -220,7 +221,11 @@ class Imagination:
                 f"past_actions must be [B, T - 1, A] with B = {B} and T = {T}, got {got}"
             )
         z: Tensor = self._encoder(observations).to(self.dtype)
-        past = None if past is None or T == 1 else self._action_encoder(past)
+        if past is None or T == 1:
+            return Futures(self._imagine, z, None)
+        # Each row stands for _ALIKE rows: products of few rows round a row by its position, and a
+        # problem's future must not depend on its place in the batch.
+        past = self._action_encoder(past.unsqueeze(1).expand(-1, _ALIKE, -1, -1))[:, 0]
         return Futures(self._imagine, z, past)
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ def cloned(frameskip: int = 3) -> GCBC:
 
 def scene(states: Any) -> Scene:
     """What there is to see in some states."""
-    return Scene(states, lambda: WORLD.draw(states))
+    return Scene(states, lambda _=0: WORLD.draw(states))
 
 
 def test_it_does_what_the_model_says_in_the_worlds_units() -> None:

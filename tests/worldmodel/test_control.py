@@ -198,8 +198,8 @@ INNER = {
     "image_size world_versions manifest_versions versions commit machine",
 }
 PLANNER = (
-    "name samples iterations elites std temperature rate horizon execute held cost together "
-    "dtype compile cuda_graph"
+    "name samples iterations elites std temperature rate history horizon execute held cost "
+    "together dtype compile cuda_graph"
 )
 OUTCOME = "pair repeat success success_at_end steps final_distance roughness"
 
@@ -387,6 +387,7 @@ def test_the_historical_label_names_where_the_planner_departs(run: Run, manifest
     for part in (
         "samples 6, not 300", "iterations 2, not 30", "elites 3, not 30", "horizon 2, not 5",
         "execute 1, not 5", "cost nearest, not last", "one action is held for a block",
+        "history none, not 1",
     ):  # fmt: skip
         assert part in label
     assert "dtype" not in label
@@ -394,7 +395,7 @@ def test_the_historical_label_names_where_the_planner_departs(run: Run, manifest
     assert "planner icem, not cem" in (label := label_of(evaluate(run, task, low)))
     assert "dtype bfloat16, not float32" in label
     published = {"samples": 300, "iterations": 30, "elites": 30, "execute": 5, "cost": "last",
-                 "free": True}  # fmt: skip
+                 "free": True, "history": 1}  # fmt: skip
     short = manifest.model_copy(update={"budget": 3})
     result = evaluate(run, short.take(slice(1)), TrialSettings(protocol="historical", **published))
     steps = result.model_copy(
@@ -420,7 +421,7 @@ def test_the_published_preset_is_the_published_planner(
     assert main([*words, "published"]) == 0
     assert main([*words, "published", "--execute", "1"]) == 0
     wanted = PlannerSettings(
-        samples=300, iterations=30, elites=30, execute=5, cost="last", free=True
+        samples=300, iterations=30, elites=30, execute=5, cost="last", free=True, history=1
     )
     assert told[0].described() == wanted.described()
     assert told[1].described() == wanted.described() | {"execute": 1}

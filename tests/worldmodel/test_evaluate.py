@@ -37,7 +37,7 @@ def acts(policy: RandomPolicy, seeds: np.ndarray) -> np.ndarray:
     """The first actions of a policy for pairs with these seeds."""
     states = np.zeros((len(seeds), 2), np.float32)
     actor = policy.begin(Task(WORLD, states, seeds))
-    return actor(Scene(states, lambda: WORLD.draw(states)))
+    return actor(Scene(states, lambda _=0: WORLD.draw(states)))
 
 
 def test_pairs_lie_offset_steps_apart_in_one_held_out_episode() -> None:

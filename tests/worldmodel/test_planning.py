@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from worldmodel import Futures, Imagination, WorldModel, presets
-from worldmodel.apps.evaluate.policies import PlannerPolicy, Scene, Task, method_of
+from worldmodel.apps.evaluate.manifest import Pairs
+from worldmodel.apps.evaluate.policies import (
+    Actor,
+    PlannerPolicy,
+    Scene,
+    Task,
+    attempt,
+    method_of,
+)
 from worldmodel.apps.settings import EvaluateSettings, PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.worlds import TwoRoom
@@ -53,7 +61,7 @@ def two_decisions(policy: PlannerPolicy, which: list[int], planner: PlannerSetti
     policy = replace(policy, planner=planner)
     states = STARTS[which]
     actor = policy.begin(Task(WORLD, GOALS[which], SEEDS[which]))
-    return np.stack([actor(Scene(states, lambda: WORLD.draw(states))) for _ in range(2)], 1)
+    return np.stack([actor(Scene(states, lambda _=0: WORLD.draw(states))) for _ in range(2)], 1)
 
 
 @pytest.mark.parametrize("name", PLANNERS)
@@ -101,7 +109,7 @@ def test_seeds_decide(policy: PlannerPolicy) -> None:
     """Two pairs that differ in nothing but the seed are planned for differently."""
     states = np.repeat(STARTS[:1], 2, axis=0)
     task = Task(WORLD, np.repeat(GOALS[:1], 2, axis=0), np.asarray([1, 2]))
-    actions = policy.begin(task)(Scene(states, lambda: WORLD.draw(states)))
+    actions = policy.begin(task)(Scene(states, lambda _=0: WORLD.draw(states)))
     assert not np.array_equal(actions[0], actions[1])
 
 
@@ -112,7 +120,7 @@ def test_what_a_plan_expects_is_the_rollout_of_its_actions(policy: PlannerPolicy
         policy, planner=tiny(execute=2), on_plan=lambda z, goal: seen.append((z, goal))
     )
     actor = watched.begin(Task(WORLD, GOALS, SEEDS))
-    actions = actor(Scene(STARTS, lambda: WORLD.draw(STARTS)))
+    actions = actor(Scene(STARTS, lambda _=0: WORLD.draw(STARTS)))
     blocks = SCALE.normalise(torch.from_numpy(actions).reshape(7, 2, 6))
     with torch.no_grad():
         z = policy.model.encode(torch.from_numpy(WORLD.draw(STARTS))[:, None])
@@ -120,6 +128,49 @@ def test_what_a_plan_expects_is_the_rollout_of_its_actions(policy: PlannerPolicy
         goal = policy.model.encode(torch.from_numpy(WORLD.draw(GOALS))[:, None])[:, 0]
     torch.testing.assert_close(seen[0][0], expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(seen[0][1], goal)
+
+
+@pytest.mark.parametrize("execute", [1, 2])
+@pytest.mark.parametrize("free", [True, False])
+def test_a_plan_starts_from_the_models_history(
+    policy: PlannerPolicy, execute: int, free: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan gets the last three frames, a block apart, and the actions between them."""
+    seen: list[tuple[Tensor, Tensor | None]] = []
+    look = Imagination.look
+
+    def watched(self: Imagination, frames: Tensor, past: Tensor | None = None) -> Futures:
+        seen.append((frames, past))
+        return look(self, frames, past)
+
+    monkeypatch.setattr(Imagination, "look", watched)
+    planner, acted = tiny(history=None, execute=execute, free=free, together=7), list[Tensor]()
+
+    class Watched:
+        def begin(self, task: Task) -> Actor:
+            actor = replace(policy, planner=planner).begin(task)
+
+            def act(scene: Scene) -> np.ndarray:
+                acted.append(torch.from_numpy(actor(scene)))
+                return acted[-1].numpy()
+
+            return act
+
+    none = np.zeros(7, np.int64)
+    found = attempt(WORLD, Pairs(STARTS, GOALS, none, none, 0), Watched(), budget=12)
+    raw = torch.cat(acted, dim=1)
+    for decision, (frames, past) in enumerate(seen):
+        now = 3 * decision * execute
+        first = max(0, now - 6)
+        for t, at in enumerate(range(first, now + 1, 3)):
+            drawn = torch.from_numpy(WORLD.draw(found.paths[:, at]))
+            assert torch.equal(frames[:, t], drawn)
+        if now == 0:
+            assert past is None
+        else:
+            blocks = SCALE.normalise(raw[:, first:now].reshape(7, -1, 6))
+            torch.testing.assert_close(past, blocks)
+    assert seen[-1][0].shape[1] == 3
 
 
 def test_the_usual_settings_cost_the_same_number_of_rollouts() -> None:

@@ -229,7 +229,7 @@ def test_a_policy_sees_two_embeddings_and_no_past_action(
     for first in (states, states[::-1]):
         actor = policy.begin(Task(WORLD, states, np.arange(4)))
         for place in (first, states):
-            actor(Scene(place, lambda place=place: WORLD.draw(place)))
+            actor(Scene(place, lambda _=0, place=place: WORLD.draw(place)))
     assert [len(z) for z in seen] == [2] * 4
     assert not torch.equal(seen[0][0], seen[2][0])
     assert all(torch.equal(*both) for both in zip(seen[1], seen[3], strict=True))

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pydantic import JsonValue
 
 from worldmodel import checkpoint
 from worldmodel._files import write_atomically
-from worldmodel.apps.parsing import Record, parse_record, read_record
+from worldmodel.apps.parsing import Record, Values, parse_record, read_record
 from worldmodel.apps.settings import Count
 from worldmodel.data import ActionScale
 from worldmodel.data.opening import open_episodes
@@ -34,7 +36,7 @@ class Run(NamedTuple):
     data: str | None  #: path of the training file, or None if it was collected on the fly
     trained_on: frozenset[str]  #: digests of the training episodes (`episode_digests`)
     held_out: frozenset[str]  #: digests of the episodes kept apart
-    settings: dict[str, Any]  #: all other settings of the run
+    settings: Values  #: all other settings of the run
 
     @property
     def world_model(self) -> WorldModel:
@@ -52,7 +54,7 @@ class _Extra(Record):
     frameskip: Count
     objective: str
     data: str | None
-    settings: dict[str, Any]
+    settings: dict[str, JsonValue]
 
 
 class TrainedOn(Record):
@@ -65,7 +67,7 @@ class TrainedOn(Record):
 class KeptPlanner(Record):
     """The default planner of a run, and the manifest on which it was chosen."""
 
-    settings: dict[str, Any]
+    settings: dict[str, JsonValue]
     manifest: str
     success_rate: float
 
@@ -90,7 +92,7 @@ def kept_planner(folder: Path) -> KeptPlanner | None:
 def save_run(
     model: WorldModel | GCBC, folder: Path, *, scale: ActionScale, frameskip: int,
     world: str | None, objective: str = "lewm", data: str | None = None,
-    trained_on: Sequence[str], held_out: Sequence[str], settings: dict[str, Any],
+    trained_on: Sequence[str], held_out: Sequence[str], settings: Values,
 ) -> None:  # fmt: skip
     """Write a run folder that `open_run` reads; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -343,6 +343,9 @@ class PlannerSettings(Settings):
     elites: Count = option(8, "best candidates, to fit (cem, icem, proposals) or average (mppi)")
     horizon: Count = option(5, "blocks planned ahead")
     execute: Count = option(1, "blocks executed before the next plan")
+    history: Count | None = option(
+        None, "frames that a plan starts from; none: as many as the predictor takes"
+    )
     together: Count | None = option(16, "pairs per call of the model; it changes rounding alone")
     std: Positive = option(1.0, "standard deviation of the first candidates")
     temperature: Positive = option(1.0, "temperature of mppi, in units of the cost")

@@ -10,10 +10,10 @@ of u − c. docs/tune-lambda.md says more.
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import JsonValue
 from torch import Tensor
 
 from sigreg import SIGReg, collapse_value, effective_rank, noise_floor
@@ -79,7 +79,7 @@ class Trial(Record):
 class Search(Record):
     """What `tune.json` holds."""
 
-    config: dict[str, Any]  #: the settings
+    config: dict[str, JsonValue]  #: the settings
     trials: tuple[Trial, ...]
     result: dict[str, float | bool] | None = None
 

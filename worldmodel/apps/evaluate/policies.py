@@ -44,7 +44,8 @@ class Scene(NamedTuple):
     """What a policy gets at a step."""
 
     states: Floats  #: [N, S], for scripted policies; learned ones use the frames
-    frames: Callable[[], NDArray[np.uint8]]  #: draws [N, 3, H, W] when called
+    #: draws [N, 3, H, W] when called; `frames(n)`: as they were n steps ago
+    frames: Callable[..., NDArray[np.uint8]]
 
 
 Actor = Callable[[Scene], Floats]
@@ -99,7 +100,10 @@ FLOORS: dict[str, Policy] = {
 
 @dataclass(frozen=True)
 class PlannerPolicy:
-    """Encodes the current frame, plans in latent space, executes, and begins again."""
+    """Encodes the last frames, plans in latent space, executes, and begins again.
+
+    The frames are a block apart, as in training, with the executed actions between them.
+    """
 
     model: WorldModel  #: in evaluation mode; the planner uses its device
     scale: ActionScale  #: of the actions the model was trained on
@@ -117,18 +121,24 @@ class PlannerPolicy:
         free = self.frameskip if planner.free or self.guide else 1
         held = self.frameskip // free
         goal = _tensor(world.draw(task.goals), self.model)
+        length = planner.history or self.model.predictor.history
         mpc = MPC(
             method_of(planner), horizon=self.guide.horizon if self.guide else planner.horizon,
             action_dim=world.action_dim * free, iterations=planner.budget[1],
             execute=planner.execute, bounds=bounds_of(world, self.scale),
             seed=torch.from_numpy(task.seeds), batch=len(task.goals), block=free,
-            device=goal.device,
+            history=length, device=goal.device,
         )  # fmt: skip
         look = self._looks(goal)
 
         def act(scene: Scene) -> Floats:
-            frames = _tensor(scene.frames(), self.model)[:, None]
-            cost, method = look(frames)
+            unseen = planner.execute if length > 1 and mpc.record.calls else 1
+            for blocks in reversed(range(unseen)):
+                mpc.see(_tensor(scene.frames(blocks * self.frameskip), self.model))
+            frames, past = mpc.observations, mpc.past_actions
+            assert isinstance(frames, Tensor)
+            past = None if past is None else past.repeat(1, 1, held)
+            cost, method = look(frames, past)
             with warnings.catch_warnings():
                 if method is not None:  # actions at a bound are usual here
                     warnings.filterwarnings("ignore", "most candidates", RuntimeWarning)
@@ -136,7 +146,8 @@ class PlannerPolicy:
             if self.on_plan and mpc.last:
                 with torch.no_grad():
                     plan = mpc.last.actions.repeat(1, 1, held)
-                    z = self.model.rollout(self.model.encode(frames), plan)
+                    known = plan if past is None else torch.cat([past, plan], dim=1)
+                    z = self.model.rollout(self.model.encode(frames), known)
                     self.on_plan(z, self.model.encode(goal[:, None])[:, 0])
             out: Floats = actions.repeat_interleave(held, dim=1).cpu().numpy()
             return out
@@ -149,8 +160,12 @@ class PlannerPolicy:
         samples, iterations = self.planner.budget
         return self.guide.rollouts if self.guide else samples * iterations
 
-    def _looks(self, goal: Tensor) -> Callable[[Tensor], tuple[Cost, Method[Any] | None]]:
-        """Map frames to the cost of all problems, in model calls of `together` problems each.
+    def _looks(
+        self, goal: Tensor
+    ) -> Callable[[Tensor, Tensor | None], tuple[Cost, Method[Any] | None]]:
+        """Map frames, and actions between them, to the cost of all problems.
+
+        Each call of the model has `together` problems.
 
         With a guide, also return the planning method of this step, which holds its proposals.
         """
@@ -164,11 +179,14 @@ class PlannerPolicy:
         pairs = list(zip(aims, groups, strict=True))
         guided = [guide.begin(z, goal[some]) for z, some in pairs] if guide else []
 
-        def look(frames: Tensor) -> tuple[Cost, Method[Any] | None]:
-            views, costs, method = [imagination.look(frames[some]) for some in groups], near, None
+        def look(frames: Tensor, past: Tensor | None) -> tuple[Cost, Method[Any] | None]:
+            done = [None if past is None else past[some] for some in groups]
+            seen = zip(groups, done, strict=True)
+            views = [imagination.look(frames[some], between) for some, between in seen]
+            costs, method = near, None
             if guide:
                 told = [
-                    advise(view, frames[some])
+                    advise(view, frames[some, -1:])
                     for advise, view, some in zip(guided, views, groups, strict=True)
                 ]
                 costs = [cost for cost, _, _ in told]
@@ -327,9 +345,9 @@ def attempt(
     num, seconds, paths, done = len(pairs.starts), list[float](), [pairs.starts], list[Floats]()
     actor = policy.begin(Task(world, pairs.goals, np.arange(num) if seeds is None else seeds))
 
-    def frames() -> NDArray[np.uint8]:
+    def frames(ago: int = 0) -> NDArray[np.uint8]:
         began = time.perf_counter()
-        drawn = session.render()
+        drawn = world.draw(paths[-1 - ago]) if ago else session.render()
         seconds[-1] -= time.perf_counter() - began
         return drawn
 

@@ -3,7 +3,6 @@
 import shlex
 import time
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from worldmodel._files import write_atomically
 from worldmodel.apps.data.collecting import open_pictures
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import device_of, provenance
-from worldmodel.apps.parsing import complete
+from worldmodel.apps.parsing import Values, complete
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.report import write_index
 from worldmodel.apps.runs import LEARNER, RECORDED, open_run, save_run
@@ -20,15 +19,16 @@ from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.study.command import sequences
 from worldmodel.checkpoint import as_bytes
 from worldmodel.data import episode_digests
-from worldmodel.learning import learn, save_learner
+from worldmodel.learning import Learner, learn, save_learner
 from worldmodel.policies import Policy
 from worldmodel.transitions import Recipe
 from worldmodel.values import GCIQL, GCIVL, HIQL
 
-_LEARNERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
-    "policy": (Policy, {}), "mixture": (Policy, {"modes": 8}),
-    "gcivl": (GCIVL, {}), "gciql": (GCIQL, {}), "hiql": (HIQL, {}),
+_LEARNERS: dict[str, tuple[type[Learner], int]] = {
+    "policy": (Policy, 1), "mixture": (Policy, 8), "gcivl": (GCIVL, 1), "gciql": (GCIQL, 1),
+    "hiql": (HIQL, 1),
 }  # fmt: skip
+"""By name: kind, and modes of its policy."""
 _READ = {
     "out", "data", "pixels", "action", "world", "render", "init_from", "objective", "learner",
     "model", "device", "steps", "batch_size", "learning_rate", "seed", "config", "debug",
@@ -92,16 +92,16 @@ def run(settings: TrainSettings) -> int:
     return 0
 
 
-def _options(settings: TrainSettings, frameskip: int) -> dict[str, Any]:
+def _options(settings: TrainSettings, frameskip: int) -> Values:
     """Kind and recipe of the learner; ValueError for a setting that has no effect."""
-    own: dict[str, Any] = {"objective": "proposals", "data": settings.data, "out": settings.out}
+    own: Values = {"objective": "proposals", "data": settings.data, "out": settings.out}
     usual = complete(TrainSettings, "train", own)
     for name in sorted(settings.model_fields_set - _READ):
         if getattr(settings, name) != getattr(usual, name):
             raise ValueError(f"{name} has no effect with objective proposals: leave it out")
-    kind, options = _LEARNERS[settings.learner]
+    kind, modes = _LEARNERS[settings.learner]
     # OGBench discounts per raw step, and a block has `frameskip` of them.
-    given: dict[str, Any] = {"hidden": _HIDDEN, "discount": 0.99**frameskip, **options}
+    given: Values = {"hidden": _HIDDEN, "discount": 0.99**frameskip, "modes": modes}
     given |= settings.model.get("recipe", {})
     known = asdict(Recipe())
     for name, value in given.items():

@@ -8,7 +8,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from worldmodel._extras import need
 from worldmodel.apps.folder import locked, write_json
@@ -78,16 +77,17 @@ def write(settings: ViewSettings, out: Path) -> None:
     encoder = found.world_model.encoder
     if not isinstance(encoder, ViTEncoder | ConvEncoder):
         raise ValueError(f"RUN must encode one picture, it has a {type(encoder).__name__}")
-    planner = PlannerSettings()
+    planner = PlannerSettings(history=1)  # as the page plans
     runtime = find_runtime(settings.runtime)
     if runtime is None:
         say("no npm and no --runtime: the page will fetch onnxruntime-web from cdn.jsdelivr.net")
     material = gather(found, settings.data, settings.episodes, settings.pairs, settings.seed)
     with resources.as_file(resources.files("worldmodel.apps.view") / "page") as page:
         shutil.copytree(page, out, ignore=shutil.ignore_patterns("__pycache__"))
-    told: dict[str, Any] = {
+    models = list[dict[str, object]]()
+    told: dict[str, object] = {
         "world": describe_world(found, material, planner),
-        "models": [],
+        "models": models,
         "horizons": _HORIZONS,
         "runtime": {"at": "runtime/" if runtime else CDN, "files": FILES},
         "machine": machine("cpu"),
@@ -101,7 +101,7 @@ def write(settings: ViewSettings, out: Path) -> None:
         measured, probe = describe_model(run, material, planner)
         (out / name).mkdir()
         write_graphs(run.world_model, probe, out / name, _HORIZONS)
-        told["models"].append({"folder": name, "weights": digest(run.world_model), **measured})
+        models.append({"folder": name, "weights": digest(run.world_model), **measured})
     if material.found.world is None:
         told["episodes"] = write_episodes(material.found.test, _KEPT_EPISODES, out)
     if runtime is not None:

@@ -1,7 +1,7 @@
 """The data of the page: facts of the run, held-out episodes, and measurements in Python."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -42,7 +42,7 @@ def gather(run: Run, data: str | None, episodes: int, pairs: int, seed: int) -> 
     return Material(found._replace(source=found.source.replace(path, Path(path).name)), tried)
 
 
-def describe_world(run: Run, material: Material, planner: PlannerSettings) -> dict[str, Any]:
+def describe_world(run: Run, material: Material, planner: PlannerSettings) -> dict[str, object]:
     """The world, its pairs and the planner's default settings, for JSON."""
     (found, pairs), world = material, material.found.world
     raw = found.test.raw.flatten(0, 1)
@@ -51,7 +51,7 @@ def describe_world(run: Run, material: Material, planner: PlannerSettings) -> di
         edges = torch.from_numpy(world.action_low), torch.from_numpy(world.action_high)
     box = Bounds(*edges, mean=run.scale.mean, std=run.scale.std)
     kind = "recorded" if world is None else "maze" if isinstance(world, Maze) else "two-room"
-    told: dict[str, Any] = {
+    told: dict[str, object] = {
         "kind": kind, "name": run.world or "a data set", "size": found.test.frames.shape[-1],
         "source": found.source, "planner": planner.described(),
         "action": {name: getattr(box, name).tolist() for name in ("low", "high", "mean", "std")},
@@ -71,7 +71,7 @@ def describe_world(run: Run, material: Material, planner: PlannerSettings) -> di
 
 def describe_model(
     run: Run, material: Material, planner: PlannerSettings
-) -> tuple[dict[str, Any], Head]:
+) -> tuple[dict[str, object], Head]:
     """Measurements of a model in Python, its map, and the linear probe of its places."""
     model, (found, pairs), world = run.world_model, material, material.found.world
     test, fit = found.test, found.fit
@@ -98,7 +98,7 @@ def describe_model(
         step = model.rollout(learned[:, :-1].flatten(0, 1)[:, None], blocks)
     error = (step[:, 0] - learned[:, 1:].flatten(0, 1)).square().sum(-1)
     every = torch.linspace(0, len(z) - 1, min(_POINTS, len(z))).long()
-    measured: dict[str, Any] = {
+    measured: dict[str, object] = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "dim": z.shape[-1],
         "block": run.frameskip,
@@ -123,7 +123,7 @@ def describe_model(
     return measured, probe
 
 
-def write_episodes(test: Sequences, num: int, folder: Path) -> dict[str, Any]:
+def write_episodes(test: Sequences, num: int, folder: Path) -> dict[str, object]:
     """Write episodes for a world without simulator: a strip of frames each; return actions."""
     for e, frames in enumerate(test.frames[:num]):
         strip = frames.permute(2, 0, 3, 1).flatten(1, 2)  # [H, T W, 3]

@@ -1,0 +1,75 @@
+"""Does a plan from the last frames reach more than a plan from one frame? The same runs and pairs.
+
+    python benchmarks/bench_history.py
+    python benchmarks/bench_history.py --runs reacher=runs/reacher     also a run of your own
+
+Runs are those of `pretrained/`, with the planner that is kept with them, or iCEM.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import harness
+import numpy as np
+
+from worldmodel.apps.evaluate.manifest import read_manifest
+from worldmodel.apps.evaluate.policies import attempt, policy_of
+from worldmodel.apps.runs import kept_planner, open_run
+from worldmodel.apps.settings import PlannerSettings
+from worldmodel.study import sign_test
+from worldmodel.worlds import open_world
+
+PAIRS = 100
+
+
+def main() -> None:
+    """Every run with one frame, and with as many as its predictor takes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", nargs="*", default=[], metavar="WORLD=FOLDER")
+    shipped = sorted(path.parent for path in (harness.ROOT / "pretrained").glob("*/config.json"))
+    folders = {path.name: path for path in shipped}
+    for given in parser.parse_args().runs:
+        name, _, folder = given.partition("=")
+        folders[name] = Path(folder)
+    rows, results = list[list[harness.Cell]](), list[dict[str, object]]()
+    for name, folder in folders.items():
+        run, kept = open_run(folder), kept_planner(folder)
+        planner = PlannerSettings(**(kept.settings if kept else {"planner": "icem"}))
+        manifest = read_manifest(harness.ROOT / "benchmarks" / "manifests" / f"{name}-25.json")
+        pairs, seeds = manifest.take(slice(PAIRS)), manifest.seeds_of(0)[:PAIRS]
+        world = open_world(name, image_size=run.world_model.encoder.image_size)
+        counts = (1, run.world_model.predictor.history)
+        found = []
+        for count in counts:
+            policy = policy_of(run, world, planner.model_copy(update={"history": count}))
+            found.append(attempt(world, pairs, policy, budget=manifest.budget, seeds=seeds))
+            print(f"{name}, {count}: {found[-1].success.mean():.0%}, {found[-1].at_end.mean():.0%}")
+        for at, title in (("success", "any step"), ("at_end", "the end")):
+            one, more = (getattr(outcome, at) for outcome in found)
+            better, worse = int((more & ~one).sum()), int((one & ~more).sum())
+            p = sign_test((more.astype(int) - one).tolist())
+            rows.append([name, counts[1], title, f"{one.mean():.0%}", f"{more.mean():.0%}", better,
+                         worse, f"{p:.2g}"])  # fmt: skip
+        results.append({
+            "world": name, "planner": planner.described(), "manifest": manifest.sha256,
+            "frames": counts,
+            "success": [np.flatnonzero(outcome.success).tolist() for outcome in found],
+            "at_end": [np.flatnonzero(outcome.at_end).tolist() for outcome in found],
+            "seconds": [round(float(np.sum(outcome.seconds)), 1) for outcome in found],
+        })  # fmt: skip
+    harness.save(
+        "history", "Plans from one frame, and from as many as the predictor takes", results,
+        columns=("run", "frames", "reached at", "from one frame", "from all", "only from all",
+                 "only from one", "p"),
+        rows=rows,
+        note=f"The first {PAIRS} pairs of each world's manifest, goals 25 steps away, 50 steps "
+        "allowed; p of the exact sign test on pairs with different outcomes. Two-Room and Push-T: "
+        "the shipped runs and their planners. Reacher: a run of `pretrained.py`'s recipe, 64 "
+        "pixels, 5,000 steps, and iCEM.",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -89,7 +89,7 @@ def test_a_worker_says_nothing_of_another_ones_end() -> None:
     """The thread that hands tensors over would print a traceback of the connection that broke."""
     code = (
         "import sys; from multiprocessing.resource_sharer import sys as its; assert its is sys\n"
-        "from worldmodel.data.windows import _deaf; _deaf(0)\n"
+        "from worldmodel.data.windows import _deaf, _leaving; _deaf(_leaving(), 0)\n"
         "its.excepthook(ConnectionResetError, ConnectionResetError('peer'), None)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -67,7 +67,8 @@ RECIPES = {
         "--preset mlp --render 64 --moving 0.8 --moving-states 2 3 4 --steps 9000 --held-out 0.05",
         "--policy pusher --states-only --episodes 400 --length 125",
         (
-            "--planner cem --free", "--planner cem --free --std 0.7",
+            "--planner cem --free --std 0.7", "--planner cem --free --std 0.7 --samples 256",
+            "--planner cem --free --std 0.7 --history 1",
         ),
         (10, 25),
         "Goals 25 steps away ask for several pushes: about half of them are reached.",

@@ -262,9 +262,11 @@ def kinds_of_reacher(made: Path, num: int) -> None:
         "The same for Reacher: one frozen model, goals 25 steps away",
         subject, pairs, cases, made / "kinds.json",
         lambda s: ((fingertip(s) > CORNER[0].numpy()) & (fingertip(s) < CORNER[1].numpy())).all(-1),
-        f"the model of pretrained/reacher, {SEARCH} Lengths are in units of the stretched arm; the "
-        "box is 0.3–0.7 by 0.3–0.7, no start or goal has its fingertip near it; straight up is "
-        "(0, 0.8), a region is ± 0.1, and a pose is reached at 0.05 rad.",
+        f"the model of pretrained/reacher, plans start from three frames, {SEARCH} Lengths are "
+        "in units of the stretched arm; the box is 0.3–0.7 by 0.3–0.7, no start or goal has its "
+        "fingertip near it; straight up is (0, 0.8), a region is ± 0.1, and a pose is "
+        "reached at 0.05 rad.",
+        history=3,
     )  # fmt: skip
 
 
@@ -297,7 +299,7 @@ class Case(NamedTuple):
 
 def try_kinds(
     name: str, question: str, subject: Subject, pairs: Pairs, cases: dict[str, Case], path: Path,
-    inside: Callable[[Any], Flags], note: str,
+    inside: Callable[[Any], Flags], note: str, history: int = 1,
 ) -> None:  # fmt: skip
     """Success of each case, and how many paths pass through the box."""
     results, rows, num = list[dict[str, object]](), list[list[harness.Cell]](), len(pairs.starts)
@@ -310,7 +312,9 @@ def try_kinds(
                 return AugmentedLagrangian(method, lambda actions: limit(futures(actions)), every=3)
 
             more: dict[str, Any] = {"constrain": keep_out, "iterations": 12} if case.limit else {}
-            found = two_room.control(subject, pairs, case.goal, 50, done=case.done, **more)
+            found = two_room.control(
+                subject, pairs, case.goal, 50, done=case.done, history=history, **more
+            )
             within = np.any([inside(s) for s in found.path], axis=0)
             return [float(found.solved.mean()), float(within.mean())]
 

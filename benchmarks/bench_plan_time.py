@@ -1,7 +1,8 @@
-"""How few rollouts reach the success of the published search? Two-Room, one frozen model a seed.
+"""How few rollouts reach the success of the published search? One frozen model a seed.
 
-    python benchmarks/bench_plan_time.py --pairs 200 --seeds 3      for the table
+    python benchmarks/bench_plan_time.py --pairs 200 --seeds 3      for the table of Two-Room
     python benchmarks/bench_plan_time.py --pairs 60 --seeds 1       a first look
+    python benchmarks/bench_plan_time.py --world reacher            with the pretrained runs
 
 Every setting has the same pairs. It counts as equal if its success is at most two points below that
 of 9,000 rollouts a decision.
@@ -72,20 +73,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--world", choices=("two-room", "reacher"), default="two-room")
     parser.add_argument("--runs", type=Path, default=Path("runs/goals"))
+    parser.add_argument("--reacher", type=Path, default=Path("runs/pretrained/reacher"),
+                        help="what benchmarks/pretrained.py reacher has made")  # fmt: skip
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    arm = arguments.world == "reacher"
+    home = arguments.reacher if arm else arguments.runs
     solved: dict[str, list[Any]] = {setting.name: [] for setting in SETTINGS}
     spent: dict[str, list[tuple[float, float]]] = {setting.name: [] for setting in SETTINGS}
     for seed in range(arguments.seeds):
-        subject = two_room.subject(arguments.runs / f"lewm-{seed}", seed=seed)
-        pairs = two_room.pairs(arguments.pairs, 25, seed=seed)
+        if arm:
+            subject = two_room.subject_of_run(home / f"half-{seed}", home / "data.h5")
+            pairs = two_room.pairs_of_manifest(home / "202-25.json", arguments.pairs)
+        else:
+            subject = two_room.subject(home / f"lewm-{seed}", seed=seed)
+            pairs = two_room.pairs(arguments.pairs, 25, seed=seed)
         for setting in SETTINGS:
             key = f"{setting.name}, {arguments.pairs} pairs"
-            compute = partial(search, subject, pairs, setting)
-            rollouts, seconds, flags = two_room.kept(
-                arguments.runs / f"plan-time-{seed}.json", key, compute
-            )
+            compute = partial(search, subject, pairs, setting, 3 if arm else 1)
+            rollouts, seconds, flags = two_room.kept(home / f"plan-time-{seed}.json", key, compute)
             solved[setting.name].append(np.asarray(flags))
             spent[setting.name].append((rollouts, seconds))
             print(f"{seed} {key}: {np.mean(flags):.1%}, {rollouts:.0f} rollouts", flush=True)
@@ -109,27 +117,31 @@ def main() -> int:
              "yes" if equal else "no"]
         )  # fmt: skip
     harness.save(
-        "plan_time",
-        "How few rollouts reach the success of the published search? Two-Room, 25 steps away",
+        "plan_time_reacher" if arm else "plan_time",
+        "How few rollouts reach the success of the published search? "
+        f"{'Reacher' if arm else 'Two-Room'}, 25 steps away",
         results,
         columns=("search", "rollouts a decision", "times fewer blocks imagined", "success",
                  "solved more / fewer", "p", "equal"),
         rows=rows,
-        note=f"{arguments.pairs} pairs, {arguments.seeds} model(s) of 600 steps, replanned every "
-        "block, goals.near(…, \"nearest\"), held actions, budget 50 steps. Equal: at most 2 points "
-        "below the published search. A stop waits for all pairs of the batch. Gradients count as "
-        "one rollout. Not run on Reacher.",
+        note=f"{arguments.pairs} pairs, {arguments.seeds} model(s) of "
+        f"{5000 if arm else 600} steps, {'plans start from three frames, ' if arm else ''}"
+        "replanned every block, goals.near(…, \"nearest\"), held actions, budget 50 steps. "
+        "Equal: at most 2 points below the published search. A stop waits for all pairs "
+        "of the batch. Gradients count as one rollout.",
     )  # fmt: skip
     return 0
 
 
-def search(subject: two_room.Subject, pairs: two_room.Pairs, setting: Setting) -> list[Any]:
+def search(
+    subject: two_room.Subject, pairs: two_room.Pairs, setting: Setting, history: int
+) -> list[Any]:
     """Rollouts and seconds per decision, and which pairs were solved."""
-    goal = subject.model.imagine().embed(two_room.picture(pairs.goals))
+    goal = subject.model.imagine().embed(two_room.picture(pairs.goals, subject.world))
     found = two_room.control(
         subject, pairs, goals.near(goal, "nearest"), 50,
         method=setting.method, iterations=setting.iterations, horizon=setting.horizon,
-        **setting.options,
+        history=history, **setting.options,
     )  # fmt: skip
     return [found.rollouts, found.seconds, found.solved.tolist()]
 

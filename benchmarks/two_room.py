@@ -174,6 +174,7 @@ def control(
     horizon: int = 5,
     iterations: int = 6,
     execute: int = 1,
+    history: int = 1,
     done: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None,
     **options: Any,
 ) -> Tried:
@@ -189,6 +190,7 @@ def control(
         horizon: blocks of `FRAMESKIP` repeated actions.
         iterations: per decision.
         execute: blocks per decision.
+        history: frames a plan starts from, the actions between them too; above 1, `execute` is 1.
         done: states [N, 2] -> [N]; near the goal by default.
         options: more of `MPC`.
     """
@@ -210,16 +212,20 @@ def control(
         batch=len(tried.starts),
         bounds=Bounds(low, -low, mean=subject.scale.mean, std=subject.scale.std), **options,
     )  # fmt: skip
-    states, path = tried.starts, []
+    assert history == 1 or execute == 1
+    states, path, seen, past = tried.starts, [], list[Tensor](), list[Tensor]()
     solved = np.zeros(len(states), bool)
     with warnings.catch_warnings():
         # The table measures the effect that this warning describes.
         warnings.simplefilter("ignore", RuntimeWarning)
         while len(path) < budget:
-            here.append(imagination.look(picture(states, world)[:, None]))
+            seen.append(picture(states, world))
+            known = torch.stack(past[1 - history :], 1) if past and history > 1 else None
+            here.append(imagination.look(torch.stack(seen[-history:], 1), known))
             began = time.process_time()
             actions = mpc.act(cost).repeat_interleave(FRAMESKIP, dim=1)
             count[0], count[2] = count[0] + 1, count[2] + time.process_time() - began
+            past.append(subject.scale.normalise(actions[:, :FRAMESKIP].flatten(1)))
             for action in actions.unbind(1)[: budget - len(path)]:
                 states = world.step(states, action.numpy())
                 path.append(states)

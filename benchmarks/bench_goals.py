@@ -212,7 +212,7 @@ def kinds(runs: Path, num: int, seed: int) -> None:
 
 def kinds_of_reacher(made: Path, num: int) -> None:
     """The same kinds of goals for Reacher's arm, with the model of benchmarks/pretrained.py."""
-    subject = two_room.subject_of_run(made / "half-0", made / "data.h5")
+    subject = two_room.subject_of_run(made / "seed-0", made / "data.h5")
     pairs = two_room.pairs_of_manifest(made / "202-25.json", 2 * num)
     low, high = CORNER[0].numpy() - 0.05, CORNER[1].numpy() + 0.05
     clear = np.all([((x < low) | (x > high)).any(-1) for x in map(fingertip, pairs)], axis=0)

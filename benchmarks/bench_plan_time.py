@@ -85,7 +85,7 @@ def main() -> int:
     spent: dict[str, list[tuple[float, float]]] = {setting.name: [] for setting in SETTINGS}
     for seed in range(arguments.seeds):
         if arm:
-            subject = two_room.subject_of_run(home / f"half-{seed}", home / "data.h5")
+            subject = two_room.subject_of_run(home / f"seed-{seed}", home / "data.h5")
             pairs = two_room.pairs_of_manifest(home / "202-25.json", arguments.pairs)
         else:
             subject = two_room.subject(home / f"lewm-{seed}", seed=seed)

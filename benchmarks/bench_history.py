@@ -65,9 +65,8 @@ def main() -> None:
                  "only from one", "p"),
         rows=rows,
         note=f"The first {PAIRS} pairs of each world's manifest, goals 25 steps away, 50 steps "
-        "allowed; p of the exact sign test on pairs with different outcomes. Two-Room and Push-T: "
-        "the shipped runs and their planners. Reacher: a run of `pretrained.py`'s recipe, 64 "
-        "pixels, 5,000 steps, and iCEM.",
+        "allowed; p of the exact sign test on pairs with different outcomes. The runs of "
+        "`pretrained/` and the planners kept with them.",
     )  # fmt: skip
 
 

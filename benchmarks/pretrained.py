@@ -68,7 +68,6 @@ RECIPES = {
         "--policy pusher --states-only --episodes 400 --length 125",
         (
             "--planner cem --free --std 0.7", "--planner cem --free --std 0.7 --samples 256",
-            "--planner cem --free --std 0.7 --history 1",
         ),
         (10, 25),
         "Goals 25 steps away ask for several pushes: about half of them are reached.",

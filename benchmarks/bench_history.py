@@ -1,7 +1,9 @@
 """Does a plan from the last frames reach more than a plan from one frame? The same runs and pairs.
 
-python benchmarks/bench_history.py             all runs of pretrained/, with their planners
-python benchmarks/bench_history.py reacher     one of them; the others' rows stay
+    python benchmarks/bench_history.py             all runs of pretrained/
+    python benchmarks/bench_history.py reacher     one of them; the others' rows stay
+
+A run's planner is the one that is kept with it.
 """
 
 from __future__ import annotations
@@ -68,8 +70,9 @@ def main() -> None:
         rows=rows,
         note=f"The first {PAIRS} pairs of each world's manifest, goals 25 steps away, 50 steps "
         "allowed; p of the exact sign test on pairs with different outcomes. The runs of "
-        "`pretrained/` and the planners kept with them, but Push-T with 64 candidates, a quarter of "
-        "those its planner has. Each record names its planner, and its commit if it is older.",
+        "`pretrained/` and the planners kept with them, but Push-T with 64 candidates, a "
+        "quarter of those its planner has. Each record names its planner, and its "
+        "commit if it is older.",
     )  # fmt: skip
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from worldmodel import WorldModel, from_pretrained
+from worldmodel.apps.evaluate.policies import policy_of
 from worldmodel.apps.parsing import read_record
 from worldmodel.apps.runs import PLANNER, KeptPlanner, open_run
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.checkpoint import digest
+from worldmodel.worlds import open_world
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = sorted(path for path in (ROOT / "pretrained").iterdir() if path.is_dir())
@@ -40,3 +42,11 @@ def test_a_shipped_run_is_small_and_has_a_card(folder: Path) -> None:
     card = (folder / "README.md").read_text("utf-8")
     assert f"python benchmarks/pretrained.py {folder.name}" in card
     assert "/tmp" not in card + (folder / "config.json").read_text("utf-8")
+
+
+def test_a_plan_cannot_start_from_more_frames_than_the_predictor_takes() -> None:
+    """More would be dropped without a word."""
+    run = open_run(ROOT / "pretrained" / "two-room")
+    with pytest.raises(ValueError, match="history must be at most 3, .* got 4"):
+        policy_of(run, open_world("two-room", image_size=64), PlannerSettings(history=4))
+    policy_of(run, open_world("two-room", image_size=64), PlannerSettings(history=3))

@@ -359,8 +359,10 @@ def test_two_ranks_share_the_pairs_and_end_as_one(folder: Path, tmp_path: Path) 
     assert error.count("--out must not hold a result yet") == 1
 
 
-def test_a_run_plans_as_was_kept_with_it(folder: Path, tmp_path: Path) -> None:
-    """Later evaluations plan as `--keep-planner` wrote, unless something else is asked for."""
+def test_a_run_plans_as_was_kept_with_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Later evaluations plan and say what `--keep-planner` wrote, unless something else is asked."""
     run = shutil.copytree(folder / "run", tmp_path / "run")
 
     def planned(of: str, out: str, *more: str) -> dict[str, Any]:
@@ -375,7 +377,10 @@ def test_a_run_plans_as_was_kept_with_it(folder: Path, tmp_path: Path) -> None:
         json.loads((folder / name).read_text(encoding="utf-8")) for name in ("m.json", "n.json")
     )
     assert kept["manifest"] == same["sha256"] != other["sha256"]
+    capsys.readouterr()
     assert planned("m.json", "later") == chosen
+    assert "planner of the run (planner.json): " in (words := capsys.readouterr().out)
+    assert "std 0.3, free True" in words
     assert planned("m.json", "told", "--std", "0.5") == chosen | {"std": 0.5}
     usual = planned("m.json", "usual", "--planner", "cem", *SEARCH)
     assert (usual["std"], usual["held"]) == (1.0, True)

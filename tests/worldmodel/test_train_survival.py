@@ -361,7 +361,7 @@ def test_parts_of_a_given_time_end_as_the_whole(
     while not (tmp_path / "run" / "report.json").exists():
         again = ["--resume"] if parts else []
         assert main([*words, "--minutes", "1e-9", *again]) == 0
-        assert parts == 4 or "the minutes are over; continue with" in capsys.readouterr().out
+        assert parts == 4 or "steps are kept; continue with" in capsys.readouterr().out
         parts += 1
     assert parts == 5
     mine, theirs = (open_run(folder).model.state_dict() for folder in (tmp_path / "run", whole))

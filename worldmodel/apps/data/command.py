@@ -101,9 +101,9 @@ def inspect(settings: kinds.InspectSettings) -> int:
     if sheet.is_file() and not sheet.is_symlink() and sheet.suffix == ".png":
         with suppress(OSError), Image.open(sheet) as picture:
             earlier = picture.info.get(_MARK)
+    episodes = open_episodes(settings.data, **settings.model_dump(include=_READ))
     if earlier != data:
         check_new_file(sheet, [data], option="--sheet")
-    episodes = open_episodes(settings.data, **settings.model_dump(include=_READ))
     lengths, (rows, *shape), states = episodes.lengths, episodes.frames.shape, episodes.states
     columns = [(c.name, str(list(c.shape)), c.dtype, c.storage) for c in columns_of(data)]
     widths = [max(map(len, column)) for column in zip(*columns, strict=True)]

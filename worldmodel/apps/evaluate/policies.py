@@ -285,7 +285,8 @@ class GCBCPolicy:
 def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolicy | GCBCPolicy:
     """The run's world model with the planner of the settings, or the run's GCBC policy.
 
-    Raises: ValueError if the model has other actions, or a GCBC policy is given a planner.
+    Raises: ValueError if the model has other actions or takes fewer frames than `history`, or a
+        GCBC policy is given a planner.
     """
     model, width = run.model, world.action_dim * run.frameskip
     takes = model.action_dim if isinstance(model, GCBC) else model.action_encoder.action_dim
@@ -297,6 +298,10 @@ def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolic
     if run.scale.held:
         warnings.warn(run.scale.held_in_words, RuntimeWarning, stacklevel=2)
     if not isinstance(model, GCBC):
+        most = model.predictor.history
+        if (settings.history or 1) > most:
+            rule = f"at most {most}, the frames that the predictor takes"
+            raise ValueError(f"history must be {rule}, got {settings.history}")
         guided = settings.planner == "proposals"
         guide = guide_of(run, bounds_of(world, run.scale), settings) if guided else None
         return PlannerPolicy(model, run.scale, run.frameskip, settings, guide)

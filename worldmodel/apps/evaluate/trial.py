@@ -230,7 +230,9 @@ def result_of(trial: Trial, tried: Sequence[results.Tried]) -> results.Result:
     )  # fmt: skip
 
 
-def planner_of_run(settings: EvaluateSettings, manifest: str) -> EvaluateSettings:
+def planner_of_run(
+    settings: EvaluateSettings, manifest: str, *, quiet: bool = False
+) -> EvaluateSettings:
     """Merge the settings over the run's kept planner, unless they name planner or preset."""
     told = settings.model_fields_set
     if {"planner", "preset"} & told or (kept := kept_planner(locate(settings.run))) is None:
@@ -239,6 +241,11 @@ def planner_of_run(settings: EvaluateSettings, manifest: str) -> EvaluateSetting
         chosen = "the run's planner settings were chosen on these pairs"
         warnings.warn(f"{chosen}: judge it on other pairs", RuntimeWarning, stacklevel=2)
     given = {name: getattr(settings, name) for name in told}
+    usual = PlannerSettings().model_dump(mode="json")
+    own = {k: v for k, v in kept.settings.items() if usual.get(k) != v and k not in told}
+    words = ", ".join(f"{name} {value}" for name, value in own.items()) or "the defaults"
+    if not quiet:
+        say(f"planner of the run ({PLANNER}): {words}")
     return complete(EvaluateSettings, "evaluate", kept.settings, given)
 
 
@@ -248,7 +255,7 @@ def run(settings: EvaluateSettings) -> int:
     with ExitStack() as held, joined(settings.device) as ranks:
         with ranks.together():
             manifest = read_manifest(settings.manifest)
-            settings = planner_of_run(settings, manifest.sha256)
+            settings = planner_of_run(settings, manifest.sha256, quiet=not ranks.first)
             settings = settings.model_copy(update={"device": device_of(settings.device)})
             begun, resume = out / _SETTINGS, (out / _SETTINGS).is_file()
             if (out / "index.html").exists():

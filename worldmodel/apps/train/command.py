@@ -62,7 +62,9 @@ def run(settings: TrainSettings) -> int:
             again = f"continue with: worldmodel train --resume --out {shlex.quote(str(out))}"
             if ranks.first:
                 what = "the minutes are over" if isinstance(stop, _TimeIsOver) else "interrupted"
-                say(f"\n{what}; {again if checkpoints(out) else 'nothing was kept'}")
+                last = "".join(path.stem.partition("-")[2] for path in checkpoints(out)[:1])
+                kept = f"{int(last)} steps are kept; {again}" if last else "nothing was kept"
+                say(f"\n{what}; {kept}")
             if isinstance(stop, _TimeIsOver):
                 return 0
             raise

@@ -47,6 +47,6 @@ def test_a_shipped_run_is_small_and_has_a_card(folder: Path) -> None:
 def test_a_plan_cannot_start_from_more_frames_than_the_predictor_takes() -> None:
     """More would be dropped without a word."""
     run = open_run(ROOT / "pretrained" / "two-room")
-    with pytest.raises(ValueError, match="history must be at most 3, .* got 4"):
+    with pytest.raises(ValueError, match=r"history must be at most 3, .* got 4"):
         policy_of(run, open_world("two-room", image_size=64), PlannerSettings(history=4))
     policy_of(run, open_world("two-room", image_size=64), PlannerSettings(history=3))

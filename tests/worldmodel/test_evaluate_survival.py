@@ -362,7 +362,7 @@ def test_two_ranks_share_the_pairs_and_end_as_one(folder: Path, tmp_path: Path) 
 def test_a_run_plans_as_was_kept_with_it(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Later evaluations plan and say what `--keep-planner` wrote, unless something else is asked."""
+    """Later evaluations plan and say what `--keep-planner` wrote, unless told otherwise."""
     run = shutil.copytree(folder / "run", tmp_path / "run")
 
     def planned(of: str, out: str, *more: str) -> dict[str, Any]:

@@ -282,6 +282,8 @@ def test_a_run_goes_on_with_its_frames_in_memory_bit_for_bit(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+# The compiler looks for gradients of every tensor that it meets.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_a_compiled_network_trains_the_same_weights(tmp_path: Path) -> None:
     """Up to rounding, with dropout, augmentation and parts; names stay, and a run may switch."""
     exact, ends = told(steps=3, batch_size=8, learning_rate=1e-4, num_proj=8), []

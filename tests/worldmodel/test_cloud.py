@@ -29,7 +29,7 @@ from worldmodel.data.opening import format_of, open_episodes
 
 s3fs = pytest.importorskip("s3fs", reason="sigreg[cloud] is not installed")
 h5py = pytest.importorskip("h5py", reason="sigreg[worldmodel] is not installed")
-moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+moto = pytest.importorskip("moto.server", reason="moto[s3] and flask are not installed")
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hdf5_files import assert_same, publish, write  # noqa: E402

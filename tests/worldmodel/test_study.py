@@ -343,13 +343,18 @@ def test_a_trained_baseline_is_studied_on_its_way(tmp_path: Path) -> None:
 class Simulator:
     """Stands for an imagination: embeddings are true states, and plans are simulated."""
 
-    def __init__(self, world: TwoRoom, starts: torch.Tensor, sign: float = 1.0) -> None:
-        self.world, self.starts, self.sign = world, starts, sign
+    def __init__(self, world: TwoRoom, states: torch.Tensor, sign: float = 1.0) -> None:
+        self.world, self.states, self.sign = world, states, sign
 
-    def look(self, _: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    def look(
+        self, frames: torch.Tensor, past: torch.Tensor | None
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        known = frames.shape[1]
+        assert (1 if past is None else past.shape[1] + 1) == known
+
         def futures(plans: torch.Tensor) -> torch.Tensor:
             lead = plans.shape[:2]
-            now = self.starts.repeat_interleave(lead[1], 0).numpy()
+            now = self.states[:, known - 1].repeat_interleave(lead[1], 0).numpy()
             seen = []
             for block in plans.flatten(0, 1).unbind(1):
                 for action in block.unflatten(1, (-1, 2)).unbind(1):
@@ -360,13 +365,16 @@ class Simulator:
         return futures
 
 
-@pytest.mark.parametrize(("sign", "cost"), [(1.0, "last"), (1.0, "mean"), (-1.0, "last")])
+@pytest.mark.parametrize(
+    ("sign", "cost", "history"), [(1.0, "last", None), (1.0, "mean", 1), (-1.0, "last", None)]
+)
 def test_plans_of_a_perfect_model_are_ranked_as_the_world_does(
-    tmp_path: Path, sign: float, cost: str
+    tmp_path: Path, sign: float, cost: str, history: int | None
 ) -> None:
     """With true states for embeddings the order is exact; mirrored ones lead away from the goal."""
     save_small(tmp_path / "run")
-    kept = {"settings": {"cost": cost, "samples": 32}, "manifest": "", "success_rate": 0.5}
+    settings = {"cost": cost, "samples": 32, "history": history}
+    kept = {"settings": settings, "manifest": "", "success_rate": 0.5}
     (tmp_path / "run" / "planner.json").write_text(json.dumps(kept))
     run = open_run(tmp_path / "run")
     material = gather_material(run, None, 12, 0)
@@ -375,7 +383,7 @@ def test_plans_of_a_perfect_model_are_ranked_as_the_world_does(
     assert isinstance(world, TwoRoom)
     material = material._replace(test=material.test._replace(z=states))
     model = run.world_model
-    model.__dict__["imagine"] = lambda: Simulator(world, states[:, 0], sign)
+    model.__dict__["imagine"] = lambda: Simulator(world, states, sign)
     part = study(run, material, parts=["ranking"]).parts["ranking"]
     assert [stage.stage for stage in part.stages] == ["first", "middle", "last"]
     first = part.stages[0]

@@ -163,15 +163,19 @@ def _ranking(study: Study) -> Found:
     """Do costs order candidate plans as the simulator does, in early and late iterations?"""
     run, test, world = study.run, study.material.test, _known_world(study)
     _need(study.variance > 0, "all embeddings are the same, so all plans cost the same")
-    num, ahead, k = min(len(test.z), _PROBLEMS), min(test.z.shape[1] - 1, _AHEAD), run.frameskip
-    starts, ends = (_need(test.states, "")[:num, t].numpy() for t in (0, ahead))
+    num, last, k = min(len(test.z), _PROBLEMS), test.z.shape[1] - 1, run.frameskip
     kept = kept_planner(run.folder)
     planner = PlannerSettings.model_validate(kept.settings if kept else {})
     if planner.planner == "proposals":  # it does not search from random candidates
         planner = PlannerSettings()
     free = k if planner.free else 1
-    near = goals.near(test.z[:num, ahead], planner.cost)
-    futures = run.world_model.imagine().look(test.frames[:num, :1].to(test.z.device))
+    # As `evaluate` plans: from the last frames and the actions between them.
+    now = min(planner.history or run.world_model.predictor.history, last) - 1
+    ahead = min(last - now, _AHEAD)
+    starts, ends = (_need(test.states, "")[:num, t].numpy() for t in (now, now + ahead))
+    near = goals.near(test.z[:num, now + ahead], planner.cost)
+    frames = test.frames[:num, : now + 1].to(test.z.device)
+    futures = run.world_model.imagine().look(frames, test.actions[:num, :now] if now else None)
     box, iterations = bounds_of(world, run.scale), planner.budget[1]
     stages = {0: "first", iterations // 2: "middle", iterations - 1: "last"}
     found = list[Found]()

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_plan_time.py --pairs 200 --seeds 3      for the table of Two-Room
     python benchmarks/bench_plan_time.py --pairs 60 --seeds 1       a first look
-    python benchmarks/bench_plan_time.py --world reacher            with the pretrained runs
+    python benchmarks/bench_plan_time.py --world reacher            of bench_far.py's runs
 
 Every setting has the same pairs. It counts as equal if its success is at most two points below that
 of 9,000 rollouts a decision.
@@ -75,18 +75,20 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--world", choices=("two-room", "reacher"), default="two-room")
     parser.add_argument("--runs", type=Path, default=Path("runs/goals"))
-    parser.add_argument("--reacher", type=Path, default=Path("runs/pretrained/reacher"),
-                        help="what benchmarks/pretrained.py reacher has made")  # fmt: skip
+    parser.add_argument("--far", type=Path, default=Path("runs/far"),
+                        help="where bench_far.py --worlds reacher made runs and pairs")  # fmt: skip
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arm = arguments.world == "reacher"
-    home = arguments.reacher if arm else arguments.runs
+    home = arguments.far if arm else arguments.runs
     solved: dict[str, list[Any]] = {setting.name: [] for setting in SETTINGS}
     spent: dict[str, list[tuple[float, float]]] = {setting.name: [] for setting in SETTINGS}
     for seed in range(arguments.seeds):
         if arm:
-            subject = two_room.subject_of_run(home / f"seed-{seed}", home / "data.h5")
-            pairs = two_room.pairs_of_manifest(home / "202-25.json", arguments.pairs)
+            subject = two_room.subject_of_run(home / f"reacher-{seed}", home / f"reacher-{seed}.h5")
+            pairs = two_room.pairs_of_manifest(
+                home / f"reacher-25-{seed}-pairs.json", arguments.pairs
+            )
         else:
             subject = two_room.subject(home / f"lewm-{seed}", seed=seed)
             pairs = two_room.pairs(arguments.pairs, 25, seed=seed)
@@ -124,8 +126,8 @@ def main() -> int:
         columns=("search", "rollouts a decision", "times fewer blocks imagined", "success",
                  "solved more / fewer", "p", "equal"),
         rows=rows,
-        note=f"{arguments.pairs} pairs, {arguments.seeds} model(s) of "
-        f"{5000 if arm else 600} steps, {'plans start from three frames, ' if arm else ''}"
+        note=f"{arguments.seeds} model(s), {arguments.pairs} pairs each, "
+        f"{5000 if arm else 600} training steps, {'plans start from three frames, ' if arm else ''}"
         "replanned every block, goals.near(…, \"nearest\"), held actions, budget 50 steps. "
         "Equal: at most 2 points below the published search. A stop waits for all pairs "
         "of the batch. Gradients count as one rollout.",

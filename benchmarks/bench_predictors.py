@@ -1,9 +1,10 @@
-"""Which predictor for the same budget? Step by step, all at once, or affine, on Two-Room.
+"""Which predictor for the same budget? Step by step, all at once, or affine.
 
-    python benchmarks/bench_predictors.py
+    python benchmarks/bench_predictors.py                      Two-Room
+    python benchmarks/bench_predictors.py --world reacher      with bench_far.py's data and pairs
 
 Each is trained on as many optimizer steps, of as many frames, with the same encoder, learning rate
-and λ: two minutes each, kept in --runs.
+and λ: two minutes each on Two-Room, six on Reacher, kept in --runs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from two_room import DIM, Subject
 from worldmodel import AffinePredictor, PrefixPredictor, WorldModel, goals
 
 AHEAD = (1, 3, 5, 10)
+STEPS = {"two-room": 600, "reacher": 2000}
 
 
 def with_predictor(predictor: Callable[[], torch.nn.Module]) -> Callable[[], WorldModel]:
@@ -53,22 +55,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--world", choices=("two-room", "reacher"), default="two-room")
     parser.add_argument("--runs", type=Path, default=Path("runs/predictors"))
+    parser.add_argument("--far", type=Path, default=Path("runs/far"),
+                        help="where bench_far.py --worlds reacher made data and pairs")  # fmt: skip
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    arm, steps = arguments.world == "reacher", STEPS[arguments.world]
     results: list[dict[str, object]] = []
     rows: list[list[harness.Cell]] = []
     first: dict[str, Subject] = {}
     for name, (build, num_frames) in CASES.items():
         solved, errors, seconds = [], [], []
         for seed in range(arguments.seeds):
-            folder = arguments.runs / f"{name.split()[0].strip(',')}-{seed}"
-            subject = two_room.subject(folder, build, num_frames=num_frames, seed=seed)
+            kind = ("reacher-" if arm else "") + name.split()[0].strip(",")
+            subject = two_room.subject(
+                arguments.runs / f"{kind}-{seed}", build, num_frames=num_frames, seed=seed,
+                steps=steps, world=arguments.world,
+                data=arguments.far / f"reacher-{seed}.h5" if arm else None,
+            )  # fmt: skip
             first.setdefault(name, subject)
             errors.append(open_loop(subject))
             seconds.append(subject.seconds)
-            pairs = two_room.pairs(arguments.pairs, 25, seed=seed)
-            goal = subject.model.imagine().embed(two_room.picture(pairs.goals))
+            if arm:
+                task = arguments.far / f"reacher-25-{seed}-pairs.json"
+                pairs = two_room.pairs_of_manifest(task, arguments.pairs)
+            else:
+                pairs = two_room.pairs(arguments.pairs, 25, seed=seed)
+            goal = subject.model.imagine().embed(two_room.picture(pairs.goals, subject.world))
             found = two_room.control(subject, pairs, goals.near(goal, "nearest"), 50)
             solved.append(float(found.solved.mean()))
             print(name, seed, solved[-1], errors[-1].tolist(), flush=True)
@@ -92,16 +106,17 @@ def main() -> int:
         row.append(f"{ratio.median:.2f}")
         result["seconds_per_call"] = timings[name].record()
     harness.save(
-        "predictors",
-        "Which predictor for the same budget? Two-Room, 64 pixels, goals 25 steps away",
+        "predictors_reacher" if arm else "predictors",
+        f"Which predictor for the same budget? {'Reacher' if arm else 'Two-Room'}, 64 pixels, "
+        "goals 25 steps away",
         results,
         columns=("predictor", "parameters", "success", *(f"error, {h} ahead" for h in AHEAD),
                  "training", "plans a second over the first's"),
         rows=rows,
-        note=f"{arguments.pairs} pairs, {arguments.seeds} training seed(s), 600 steps of 256 "
+        note=f"{arguments.pairs} pairs, {arguments.seeds} training seed(s), {steps} steps of 256 "
         "frames, 1 thread. Error: open loop from one frame, blocks ahead, as a share of the "
         "variance of embeddings of training episodes. Training: processor "
-        "time. Not run on Reacher.",
+        "time. Plans start from one frame.",
     )  # fmt: skip
     return 0
 

@@ -75,12 +75,20 @@ def subject(
     steps: int = 600,
     seed: int = 0,
     world: str = "two-room",
+    data: Path | None = None,
 ) -> Subject:
-    """Train a model unless the folder holds it; a step has as many frames for any window."""
+    """Train a model unless the folder holds it; a step has as many frames for any window.
+
+    Episodes are walks in `world`, or those of a file of `worldmodel data collect`.
+    """
     kept = folder / "known.safetensors"
     if not kept.exists():
-        walks = collect(WORLDS[world], 800, 80, 6 * seed, bump=0.4)
-        episodes = _drawn(walks, WORLDS[world])
+        if data is None:
+            walks = collect(WORLDS[world], 800, 80, 6 * seed, bump=0.4)
+            episodes = _drawn(walks, WORLDS[world])
+        else:
+            episodes = open_episodes(data).in_memory()
+            walks = _walks(episodes)
         scale = ActionScale.fit(episodes)
         windows = Windows(episodes, num_frames=num_frames, frameskip=FRAMESKIP, scale=scale)
         began = time.process_time()
@@ -91,7 +99,7 @@ def subject(
     config, known = read_config(folder), load_file(kept)
     assert config.action_scale is not None
     return Subject(
-        world=WORLDS[world],
+        world=WORLDS[world] if data is None else open_world(world, workers=1, image_size=SIZE),
         model=load(folder),
         scale=config.action_scale,
         seconds=float(config.extra["cpu_seconds"]),
@@ -103,12 +111,8 @@ def subject_of_run(run: Path, data: Path) -> Subject:
     """The model of a run of `worldmodel train`, and its data, of episodes of one length."""
     made, episodes = open_run(run), open_episodes(data)
     seconds = json.loads((run / "report.json").read_text("utf-8"))["wall_seconds"]
-    assert episodes.states is not None
     assert made.world is not None
-    states, actions = (
-        x.unflatten(0, (len(episodes), -1)).numpy() for x in (episodes.states, episodes.actions)
-    )
-    known = _known(made.world_model, Walks(states, actions[:, :-1]), episodes, made.scale)
+    known = _known(made.world_model, _walks(episodes), episodes, made.scale)
     world = open_world(made.world, workers=1)
     return Subject(world, made.world_model, made.scale, seconds=seconds, **known)
 
@@ -278,6 +282,14 @@ def _drawn(walks: Walks, world: Any) -> Episodes:
         torch.full((num,), length),
         torch.from_numpy(states),
     )
+
+
+def _walks(episodes: Any) -> Walks:
+    """States and actions of episodes of one length."""
+    states, actions = (
+        x.unflatten(0, (len(episodes), -1)).numpy() for x in (episodes.states, episodes.actions)
+    )
+    return Walks(states, actions[:, :-1])
 
 
 @torch.no_grad()

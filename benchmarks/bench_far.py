@@ -7,10 +7,11 @@ exists, so you can interrupt the script at any time, or run several processes at
     python benchmarks/bench_far.py --worlds maze-7 --offsets 100 --arms cem graph
     python benchmarks/bench_far.py --tables             only the table, of finished cases
 
-Models have the demo's size. A pair is the first and the last state of a held-out episode, so no two
-pairs share an episode. Seed s of a world has its data in --runs/WORLD-s.h5 and its run in
---runs/WORLD-s: put finished ones there to start from them. `maze` draws another layout for each
-episode, so its pairs are in layouts that no model has seen.
+Models have the demo's size, that of Push-T the one of `pretrained/push-t`. A pair is the first and
+the last state of a held-out episode, of Push-T two states in it, so no two pairs share an episode.
+Seed s of a world has its data in --runs/WORLD-s.h5 and its run in --runs/WORLD-s: put finished or
+shipped ones there to start from them. `maze` draws another layout for each episode, so its pairs
+are in layouts that no model has seen.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import td_mpc2
 import torch
 
+from pretrained import RECIPES
 from worldmodel.apps.cli import main as worldmodel
 from worldmodel.apps.evaluate import Result, read_result
 from worldmodel.study import sign_test
@@ -39,6 +41,7 @@ class World(NamedTuple):
     train: str  #: for `worldmodel train`
     policy: str  #: that acts in the episodes of the pairs
     env: str | None = None  #: the world's name; None: as the recipe's
+    length: int | None = None  #: of the episodes of the pairs; None: the distance
 
 
 WALKS = World(
@@ -46,10 +49,13 @@ WALKS = World(
     "--steps 600 --batch-size 64 --learning-rate 1e-3 --weight 0.05 --warmup 0.1 --num-proj 256",
     "expert",
 )
+PUSH_T = RECIPES["push-t"]
 WORLDS = {
     # An episode's layout never changes. Prediction alone keeps it and drops where the agent is.
     "maze+inverse": WALKS._replace(train=f"{WALKS.train} terms.inverse=1", env="maze"),
     "reacher": World("--policy random --episodes 512 --length 125", "--steps 5000", "random"),
+    # The pusher begins away from the block: in its first steps it pushes nothing.
+    "push-t": World(PUSH_T.collect, PUSH_T.train, "pusher", length=125),
 }
 LEARNERS = {
     "policy": ("--learner", "policy"),
@@ -148,14 +154,16 @@ def ensure(runs: Path, world: str, seed: int, offset: int, name: str, pairs: int
     collect = ("data", "collect", "--env", env)
     if not data.exists():
         say(*collect, *recipe.collect.split(), "--seed", seed, "--out", data)
-    if not (model / "report.json").exists():
+    shipped = (model / "config.json").exists() and not (model / "train.json").exists()
+    if not (shipped or (model / "report.json").exists()):
         say("train", "--data", data, "--out", model, "--seed", seed, *recipe.train.split())
     if not (whose / "report.json").exists():
         begin = ("train", "--objective", "proposals", "--init-from", model, "--data", data)
         say(*begin, "--out", whose, *LEARNERS[arm.learner])
     if not task.exists():
-        # Episodes have `offset` steps, so each gives one pair. Some are solved at the start.
-        many = ("--episodes", pairs + pairs // 2, "--length", offset, "--seed", 2000 + seed)
+        # Each episode gives one pair. Some are solved at the start.
+        length = recipe.length or offset
+        many = ("--episodes", pairs + pairs // 2, "--length", length, "--seed", 2000 + seed)
         say(*collect, "--policy", recipe.policy, *many, "--out", ends)
         of = ("manifest", "--env", env, "--data", ends, "--pairs", pairs, "--seed", seed)
         say(*of, "--offset", offset, "--budget", 2 * offset, "--out", task)

@@ -202,8 +202,9 @@ def tables(given: argparse.Namespace) -> None:
         columns=("world", "way", *(f"{o} steps away" for o in offsets), "rollouts", "ms",
                  "points over alone", "machine"),
         rows=[row(list(cells), offsets) for _, cells in groupby(results, key=block)],
-        note=f"{given.pairs} held-out pairs an offset and seed, one of each episode; {SEEDS} seeds "
-        "of data, model and learner unless a cell says fewer; in brackets the exact sign test "
+        note="50 held-out pairs (Push-T: 100) an offset and seed, one of each episode; "
+        f"{SEEDS} seeds of data, model and learner unless a cell says fewer; the models of Push-T "
+        "and of the last seed of Reacher are the shipped ones; in brackets the exact sign test "
         f"against {ARMS[BASE].says} on the same pairs and machine; in the column before the last "
         "points over the same learner alone, and that test, over all distances. Rollouts: plans of "
         "5 blocks (TD-MPC2: 3) imagined per decision at most, a decision every 5 steps. "

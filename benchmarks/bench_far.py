@@ -157,7 +157,7 @@ def ensure(runs: Path, world: str, seed: int, offset: int, name: str, pairs: int
     shipped = (model / "config.json").exists() and not (model / "train.json").exists()
     if not (shipped or (model / "report.json").exists()):
         say("train", "--data", data, "--out", model, "--seed", seed, *recipe.train.split())
-    if not (whose / "report.json").exists():
+    if arm.learner and not (whose / "report.json").exists():
         begin = ("train", "--objective", "proposals", "--init-from", model, "--data", data)
         say(*begin, "--out", whose, *LEARNERS[arm.learner])
     if not task.exists():

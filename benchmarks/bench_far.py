@@ -42,6 +42,8 @@ class World(NamedTuple):
     policy: str  #: that acts in the episodes of the pairs
     env: str | None = None  #: the world's name; None: as the recipe's
     length: int | None = None  #: of the episodes of the pairs; None: the distance
+    learn: str = ""  #: more for `worldmodel train` of a learner
+    search: str = ""  #: more for `worldmodel evaluate` of the base: CEM
 
 
 WALKS = World(
@@ -55,7 +57,14 @@ WORLDS = {
     "maze+inverse": WALKS._replace(train=f"{WALKS.train} terms.inverse=1", env="maze"),
     "reacher": World("--policy random --episodes 512 --length 125", "--steps 5000", "random"),
     # The pusher begins away from the block: in its first steps it pushes nothing.
-    "push-t": World(PUSH_T.collect, PUSH_T.train, "pusher", length=125),
+    "push-t": World(
+        PUSH_T.collect,
+        PUSH_T.train,
+        "pusher",
+        length=125,
+        learn="--render 64",
+        search="--free --std 0.7 --samples 256",
+    ),
 }
 LEARNERS = {
     "policy": ("--learner", "policy"),
@@ -159,7 +168,7 @@ def ensure(runs: Path, world: str, seed: int, offset: int, name: str, pairs: int
         say("train", "--data", data, "--out", model, "--seed", seed, *recipe.train.split())
     if arm.learner and not (whose / "report.json").exists():
         begin = ("train", "--objective", "proposals", "--init-from", model, "--data", data)
-        say(*begin, "--out", whose, *LEARNERS[arm.learner])
+        say(*begin, "--out", whose, *LEARNERS[arm.learner], *recipe.learn.split())
     if not task.exists():
         # Each episode gives one pair. Some are solved at the start.
         length = recipe.length or offset
@@ -170,7 +179,8 @@ def ensure(runs: Path, world: str, seed: int, offset: int, name: str, pairs: int
     if not arm.words and not (out / "result.json").exists():
         td_mpc2.judge(whose, data, task, out)
     elif arm.words and not (out / "index.html").exists():
-        say("evaluate", whose, *arm.words, "--manifest", task, "--films", 0, "--out", out)
+        words = (*arm.words, *(recipe.search.split() if name == BASE else ()))
+        say("evaluate", whose, *words, "--manifest", task, "--films", 0, "--out", out)
 
 
 def say(*words: object) -> None:

@@ -63,7 +63,7 @@ WORLDS = {
         "pusher",
         length=125,
         learn="--render 64",
-        search="--free --std 0.7 --samples 256",
+        search="--free --std 0.7",
     ),
 }
 LEARNERS = {

@@ -73,6 +73,7 @@ LEARNERS = {
     "gciql": ("--learner", "gciql"),
     "hiql": ("--learner", "hiql", "recipe.ahead=3"),
 }
+Pairs = list[tuple[Result, Result]]
 SEEDS = 3
 BASE, ALONE, ALWAYS = "cem", "gcivl", "1000"
 OURS = ("--planner", "proposals")
@@ -106,6 +107,10 @@ ARMS = {
     "gcivl-always": Arm(
         "GCIVL, checked and refined all the way", "gcivl",
         (*REFINED, "--check", ALWAYS, "--distance", "1"),
+    ),
+    "gcivl-searched": Arm(
+        "GCIVL, then as many candidates as CEM, all the way", "gcivl",
+        (*OURS, "--iterations", "6", "--samples", "64", "--check", ALWAYS, "--distance", "1"),
     ),
     "modes-checked": Arm("GCIVL of 8 modes, checked and refined near the goal", "modes", REFINED),
     "modes-always": Arm(
@@ -242,15 +247,20 @@ def measured(given: argparse.Namespace) -> list[dict[str, Any]]:
     records = list[dict[str, Any]]()
     for world in given.worlds:
         for name, arm in ARMS.items():
-            mine, alone = list[dict[str, Any]](), list[tuple[Result, Result]]()
+            mine, far, alone = list[dict[str, Any]](), Pairs(), Pairs()
             for offset in given.offsets:
                 pairs, also = (paired(given, world, offset, name, base) for base in (BASE, ALONE))
                 alone += also
+                far += pairs if offset > min(given.offsets) else []
                 if pairs:
                     mine.append({"world": world, "arm": name, "offset": offset, **compared(pairs)})
             if alone and arm.learner == ARMS[ALONE].learner and name != ALONE:
                 both = compared(alone)
                 gain = {"points": 100 * (both["end"] - both["base"]), "points_p": both["p"]}
+                mine = [one | gain for one in mine]
+            if far and name != BASE:
+                both = compared(far)
+                gain = {"far_points": 100 * (both["end"] - both["base"]), "far_p": both["p"]}
                 mine = [one | gain for one in mine]
             records += mine
     return records
@@ -277,9 +287,7 @@ def row(records: Sequence[Mapping[str, Any]], offsets: Sequence[int]) -> list[ha
     return [*cells, last["rollouts"], f"{ms:g}", gain, last["machine"].split()[1].rstrip(",")]
 
 
-def paired(
-    given: argparse.Namespace, world: str, offset: int, name: str, base: str
-) -> list[tuple[Result, Result]]:
+def paired(given: argparse.Namespace, world: str, offset: int, name: str, base: str) -> Pairs:
     """Results of an arm beside those of another, of the seeds that have both."""
     both = [
         [result_of(given.runs, world, seed, offset, arm) / "result.json" for arm in (name, base)]
@@ -292,7 +300,7 @@ def paired(
     ]
 
 
-def compared(pairs: Sequence[tuple[Result, Result]]) -> dict[str, Any]:
+def compared(pairs: Pairs) -> dict[str, Any]:
     """Rates at the end over all seeds, the paired test against the base, and the median time."""
     own, base = (
         np.array([one.success_at_end for both in pairs for one in both[side].outcomes], float)

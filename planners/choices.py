@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from planners._arguments import calls, integer, number, numbers, require
-from planners._common import best, lowest, population, unscored
+from planners._common import lowest, population, unscored
 from planners.contract import Scored
 from planners.gradient import GradientState, Rule, apart, descend
 from planners.noise import Noise
@@ -166,7 +166,7 @@ class SimplexGradient:
         """Keep the best rounding; or one step of the rule for each relaxed plan, projected."""
         if not scored.noise.iteration % 2:
             actions = self._apart(state.actions, scored.noise)
-            return GradientState(actions, state.memory, *best(scored.candidates, scored.costs))
+            return state.after(scored, actions, state.memory)
         actions, memory = descend(self.rule, scored.candidates, scored.grads, state.memory)
         return state._replace(actions=self._projected(actions), memory=memory)
 

@@ -51,26 +51,36 @@ class GradientState(NamedTuple):
     memory: Memory  #: of the optimizer
     nominal: Tensor  #: [B, H, A], the best when plans that can be executed were last scored
     cost: Tensor  #: [B], its cost
+    start: Tensor  #: [B, 1, H, A], where the search began
     states: Tensor | None = None  #: [B, R, H − 1, D], of `GRASP`: states on the way to the goal
     spread: float = 0.0  #: 0, it follows a path
 
     @classmethod
     def of(cls, plan: Tensor, copies: int) -> "GradientState":
         """R copies of a start [B, H, A]."""
-        return cls(plan.unsqueeze(1).expand(-1, copies, -1, -1), {}, plan, unscored(plan))
+        start = plan.unsqueeze(1)
+        return cls(start.expand(-1, copies, -1, -1), {}, plan, unscored(plan), start)
+
+    def after(self, scored: Scored, actions: Tensor, memory: Memory) -> "GradientState":
+        """The state once plans were scored and moved to `actions`."""
+        nominal, cost = best(scored.candidates, scored.costs)
+        return self._replace(actions=actions, memory=memory, nominal=nominal, cost=cost)
 
 
 @dataclass(frozen=True)
 class GradientDescent:
     """Follow the gradient of the cost from one or several starts.
 
-        a_r ← project(rule(a_r, ∇cost(a_r)) + noise_std ε)
+        a_r ← project(rule(a_r, ∇(cost(a_r) + trust |a_r − a_0|²)) + noise_std ε)
 
     Choose it where the cost is smooth and the start is near a good plan. It needs few evaluations
     but ends in the nearest minimum. Restarts, noise, or a start from CEM (see `Refine`) help
-    against that. The plan is the best of the R plans scored last, so its cost is known.
+    against that. The plan is the best of the R plans scored last, so its cost is known. `trust`
+    keeps plans near a start a_0 that is already good, such as the best of `Proposals`, where a
+    learned cost could be exploited.
 
-    Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice.
+    Source: Adam, arXiv:1412.6980; its lr of 0.1 for actions of unit scale is our choice. Trust
+        region: LeWAM, arXiv:2610.12818, with a weight of 0.01.
     """
 
     #: Without a closure. A CUDA graph needs `capturable=True`; `fused=True` depends on the batch.
@@ -78,13 +88,14 @@ class GradientDescent:
     num_restarts: int = 1  #: R; the first starts at the plan, the others around it.
     init_std: Std = 1.0  #: How far around, a number or one per action dim, in planning units.
     noise_std: float = 0.0  #: Of the noise added before each iteration but the first.
+    trust: float = 0.0  #: Weight of the squared distance from the start.
     discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         calls("rule", self.rule, "list of tensors -> torch.optim.Optimizer")
         integer("num_restarts", self.num_restarts, 1)
         row("init_std", self.init_std)
-        numbers(self, noise_std="[0, inf)")
+        numbers(self, noise_std="[0, inf)", trust="[0, inf)")
 
     def init(self, plan: Tensor, *_: object) -> GradientState:
         """R copies of the start; `ask` moves them apart. The last search is ignored."""
@@ -100,8 +111,10 @@ class GradientDescent:
 
     def tell(self, state: GradientState, scored: Scored) -> GradientState:
         """One step of the rule for each plan."""
-        actions, memory = descend(self.rule, scored.candidates, scored.grads, state.memory)
-        return GradientState(actions, memory, *best(scored.candidates, scored.costs))
+        grads = scored.grads
+        if self.trust:
+            grads = grads + 2 * self.trust * (scored.candidates.detach() - state.start)
+        return state.after(scored, *descend(self.rule, scored.candidates, grads, state.memory))
 
     def plan(self, state: GradientState) -> Tensor:
         """The best plan as scored in the last iteration."""
@@ -174,7 +187,7 @@ class GRASP:
             actions, states = self._lift(actions, states, scored.noise)
             # The lifted steps moved the actions, so the optimizer's memory is out of date.
             memory = {}
-        return GradientState(actions, memory, *best(scored.candidates, scored.costs), states)
+        return state.after(scored, actions, memory)._replace(states=states)
 
     def plan(self, state: GradientState) -> Tensor:
         """The best plan as scored in the last iteration."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from planners import Bounds, GradientDescent, Scored, optimize
+from planners import Bounds, GradientDescent, Proposals, Scored, optimize
 from planners.gradient import Memory, descend
 from planners.noise import Noise, Stream
 
@@ -67,6 +67,34 @@ def test_projected_steps_find_the_corner() -> None:
         bounds=Bounds(-1.0, 1.0),
     )
     torch.testing.assert_close(plan.actions, problem.minimiser, atol=1e-6, rtol=0)
+
+
+def test_trust_holds_plans_near_their_start() -> None:
+    """On |a − c|² with trust w from 0, descent ends at c / (1 + w), restarts too."""
+    target = torch.tensor([[2.0, -1.0], [0.5, 3.0]])
+
+    def cost(actions: Tensor) -> Tensor:
+        return (actions - target).square().sum((-1, -2))
+
+    for trust, restarts in ((0.0, 1), (0.25, 1), (3.0, 4)):
+        rule = partial(torch.optim.SGD, lr=0.1)
+        method = GradientDescent(rule, num_restarts=restarts, trust=trust)
+        plan = optimize(method, cost, torch.zeros(1, 2, 2), iterations=200)
+        torch.testing.assert_close(plan.actions, target[None] / (1 + trust), atol=1e-5, rtol=0)
+
+
+def test_trust_keeps_a_proposal_that_a_wrong_cost_would_ruin() -> None:
+    """A cost that falls forever drags a right proposal away; with trust w it moves by 1 / 2w."""
+    right = torch.full((1, 1, 3, 2), 0.5)
+    rule = partial(torch.optim.SGD, lr=0.05)
+
+    def moved(trust: float) -> float:
+        method = Proposals(GradientDescent(rule, trust=trust), right)
+        plan = optimize(method, lambda a: -a.sum((-1, -2)), torch.zeros(1, 3, 2), iterations=200)
+        return float((plan.actions - right[:, 0]).abs().max())
+
+    assert moved(0.0) > 9
+    assert moved(5.0) == pytest.approx(0.1, abs=1e-3)
 
 
 def test_its_plan_was_scored() -> None:

@@ -215,14 +215,15 @@ def tables(given: argparse.Namespace) -> None:
         "Far goals: success at the end of a budget of twice the distance",
         results,
         columns=("world", "way", *(f"{o} steps away" for o in offsets), "rollouts", "ms",
-                 "points over alone", "machine"),
+                 "points over CEM, beyond 25 steps", "points over alone", "machine"),
         rows=[row(list(cells), offsets) for _, cells in groupby(results, key=block)],
         note="50 held-out pairs (Push-T: 100) an offset and seed, one of each episode; "
         f"{SEEDS} seeds of data, model and learner unless a cell says fewer; the models of Push-T "
         "and of the last seed of Reacher are the shipped ones; in brackets the exact sign test "
-        f"against {ARMS[BASE].says} on the same pairs and machine; in the column before the last "
-        "points over the same learner alone, and that test, over all distances. Rollouts: plans of "
-        "5 blocks (TD-MPC2: 3) imagined per decision at most, a decision every 5 steps. "
+        f"against {ARMS[BASE].says} on the same pairs and machine, in the column after the cells "
+        "over 50 and 100 steps together; points over the learner alone are over all distances. "
+        "Rollouts: plans of 5 blocks (TD-MPC2: 3) imagined per decision at most, a decision every "
+        "5 steps. "
         "Milliseconds of a decision and pair on a busy machine, the pairs of a seed side by side, "
         "one thread. The last column names the instructions of the machine that trained and "
         "evaluated; each record of the file names machine and commit.",
@@ -282,9 +283,12 @@ def row(records: Sequence[Mapping[str, Any]], offsets: Sequence[int]) -> list[ha
             told.append(f"{found['seeds']} of {SEEDS} seeds")
         shown = f"{found['end']:.0%}" + (f" ({', '.join(told)})" if told else "") if found else "–"
         cells.append(shown)
-    gain = f"{last['points']:+.1f} (p = {last['points_p']:.2g})" if "points" in last else ""
+    gains = [
+        f"{last[points]:+.1f} (p = {last[p]:.2g})" if p in last else ""
+        for points, p in (("far_points", "far_p"), ("points", "points_p"))
+    ]
     ms = float(f"{np.median([one['ms'] for one in records]):.2g}")
-    return [*cells, last["rollouts"], f"{ms:g}", gain, last["machine"].split()[1].rstrip(",")]
+    return [*cells, last["rollouts"], f"{ms:g}", *gains, last["machine"].split()[1].rstrip(",")]
 
 
 def paired(given: argparse.Namespace, world: str, offset: int, name: str, base: str) -> Pairs:

@@ -356,8 +356,8 @@ def bench_work(rounds: int, iterations: int, problems: int) -> None:
             (
                 labels[n],
                 str(t),
-                f"{ratios[n].median:.2f}",
-                "–".join(f"{value:.2f}" for value in ratios[n].spread),
+                "" if n == "few" else f"{ratios[n].median:.2f}",
+                "" if n == "few" else "–".join(f"{value:.2f}" for value in ratios[n].spread),
             )
             for n, t in timings.items()
         ],

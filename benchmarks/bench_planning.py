@@ -225,13 +225,8 @@ def bench_precision(rounds: int, problems: int = 32) -> None:
         note=f"Elites: pretrained/reacher, {problems} random starts and goals; CEM converges by "
         "float32's elites. Time: random weights of the published size, 300 candidates. int8: "
         "torch.ao.quantization.quantize_dynamic of attention and feed-forward layers, in the plain "
-        f"rollout, which repeats products. VNNI: {'yes' if has_vnni() else 'no'}.",
+        "rollout, which repeats products. A processor with VNNI names it in its flags.",
     )  # fmt: skip
-
-
-def has_vnni() -> bool:
-    """Whether the processor multiplies 8-bit integers four at a time."""
-    return "vnni" in Path("/proc/cpuinfo").read_text("utf-8")
 
 
 def in_precisions(

@@ -20,13 +20,13 @@ from statistics import mean
 from typing import Any
 
 import harness
-import numpy as np
 from bench_small_worlds import worldmodel
 
 from pretrained import RECIPES, SHIPPED, TEST, draw_pairs
 from worldmodel.study import sign_test
 
 STEPS = {"two-room": 600, "reacher": 1500, "push-t": 1500}
+MOVING = "all windows, inverse dynamics and rollout"  # an arm of Push-T alone
 BARE = "terms.inverse=0 terms.rollout=0"
 ARMS = {
     "prediction and SIGReg (LeWM)": BARE,
@@ -35,10 +35,9 @@ ARMS = {
     "LeWM and rollout": "terms.inverse=0 terms.rollout=1",
     "LeWM, inverse dynamics and rollout": "terms.inverse=0.6 terms.rollout=1",
     "LeWM and straightening": f"{BARE} terms.straight=0.1",
-    "all windows, inverse dynamics and rollout": "terms.inverse=0.6 terms.rollout=1 moving=0",
+    MOVING: "terms.inverse=0.6 terms.rollout=1 moving=0",
 }
 FIRST = next(iter(ARMS))
-MOVING = "all windows, inverse dynamics and rollout"  # an arm of Push-T alone
 
 
 def main() -> int:
@@ -123,7 +122,7 @@ def table(runs: Path) -> None:
 
 def ends(result: dict[str, Any]) -> list[float]:
     """Whether each pair was at its goal at the end."""
-    return np.array([one["success_at_end"] for one in result["outcomes"]], float).tolist()
+    return [float(one["success_at_end"]) for one in result["outcomes"]]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
-CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "sve", "bf16")
+CPU_FLAGS = (
+    "avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx_vnni", "avx512_vnni", "sve", "bf16",
+)  # fmt: skip
 # Outputs of benchmarks; they do not change a measurement.
 _OUTPUTS = ("benchmarks/results", "docs/_static")
 PACKAGES = ("sigreg", "torch", "triton", "numpy", "scipy", "h5py")

@@ -155,39 +155,44 @@ def judge(run: Path, pairs: Path, flags: str) -> dict[str, Any]:
 def table(runs: Path) -> None:
     """The mean over the seeds that were tried, for each distance; and each run's card.
 
-    What an earlier call measured stays where `runs` holds nothing newer.
+    What an earlier call measured stays where `runs` holds nothing newer on the same pairs.
     """
     rows, records = list[list[harness.Cell]](), list[dict[str, Any]]()
     before = json.loads((harness.RESULTS / "pretrained.json").read_text(encoding="utf-8"))
+    known = {(one["fingerprint"]["run"], one["offset"], one["seed"]): one
+             for one in before["results"]}  # fmt: skip
     for name, recipe in RECIPES.items():
         mine = list[list[harness.Cell]]()
         for offset in recipe.offsets:
-            paths = [runs / name / f"half-{seed}-on-{TEST}-{offset}" for seed in SEEDS]
-            found = [json.loads((path / "result.json").read_text(encoding="utf-8"))
-                     for path in paths if (path / "result.json").exists()]  # fmt: skip
+            found = list[dict[str, Any]]()
+            for seed in SEEDS:
+                path = runs / name / f"half-{seed}-on-{TEST}-{offset}" / "result.json"
+                if path.exists():
+                    found.append(json.loads(path.read_text(encoding="utf-8")))
+                    del found[-1]["outcomes"]
+                    found[-1]["fingerprint"]["run"] = name
+                    report = runs / name / f"seed-{seed}" / "report.json"
+                    minutes = json.loads(report.read_text(encoding="utf-8"))["wall_seconds"] / 60
+                    found[-1] |= {"seed": seed, "training_minutes": round(minutes, 1)}
+                elif (name, offset, seed) in known:
+                    found.append(known[name, offset, seed])
+            if len({record["manifest_hash"] for record in found}) > 1:
+                raise ValueError(f"seeds of {name} must be judged on the same pairs, {offset} away")
             if not found:
                 continue
-            for record in found:
-                del record["outcomes"]
-                record["fingerprint"]["run"] = name
             records += found
-            seconds = json.loads((runs / name / "seed-0" / "report.json").read_text())[
-                "wall_seconds"
-            ]
             first, every = found[0], [record["success_rate"] for record in found]
             low, high = first["success_interval"]
             mine.append([
                 name, offset, f"{mean(every):.1%}", ", ".join(f"{rate:.1%}" for rate in every),
                 f"{mean(record['success_rate_at_end'] for record in found):.1%}",
                 f"{low:.1%} – {high:.1%}", f"{first['random_success_rate']:.1%}",
-                f"{first['expert_success_rate']:.1%}", f"{seconds / 60:.0f}",
+                f"{first['expert_success_rate']:.1%}",
+                ", ".join(f"{x:.0f}" for one in found if (x := one["training_minutes"])),
             ])  # fmt: skip
-        if mine:
-            card(name, recipe, mine, runs / name)
-        else:
-            mine = [row for row in before["table"]["rows"] if row[0] == name]
-            records += [one for one in before["results"] if one["fingerprint"]["run"] == name]
         rows += mine
+        if mine:
+            card(name, recipe, mine)
     harness.save(
         "pretrained", "The runs in `pretrained/`, on pairs that nobody has seen", records,
         columns=COLUMNS, rows=rows,
@@ -203,12 +208,13 @@ def choices(runs: Path) -> None:
     rows, records = list[list[harness.Cell]](), list[dict[str, Any]]()
     before = json.loads((harness.RESULTS / "pretrained_planners.json").read_text(encoding="utf-8"))
     for name, recipe in RECIPES.items():
-        if not (runs / name).exists():
+        pairs = f"{VALIDATION}-{recipe.offsets[-1]}"
+        paths = [runs / name / f"half-0-{n}-on-{pairs}" / "result.json"
+                 for n in range(len(recipe.planners))]  # fmt: skip
+        if not any(path.exists() for path in paths):
             rows += [row for row in before["table"]["rows"] if row[0] == name]
             records += [record for record in before["results"] if record["run"] == name]
-        for n, flags in enumerate(recipe.planners):
-            pairs = f"{VALIDATION}-{recipe.offsets[-1]}"
-            path = runs / name / f"half-0-{n}-on-{pairs}" / "result.json"
+        for flags, path in zip(recipe.planners, paths, strict=True):
             if path.exists():
                 found = json.loads(path.read_text(encoding="utf-8"))
                 any_step, end = found["success_rate"], found["success_rate_at_end"]
@@ -230,9 +236,9 @@ COLUMNS = ("run", "steps to the goal", "mean success", "of each training seed", 
            "minutes of training")  # fmt: skip
 
 
-def card(name: str, recipe: Recipe, rows: list[list[harness.Cell]], runs: Path) -> None:
+def card(name: str, recipe: Recipe, rows: list[list[harness.Cell]]) -> None:
     """README.md of a shipped run, in the form that the Hugging Face hub shows."""
-    planner = json.loads((runs / "half-0" / "planner.json").read_text(encoding="utf-8"))
+    planner = json.loads((SHIPPED / name / "planner.json").read_text(encoding="utf-8"))
     usual = PlannerSettings().model_dump(mode="json")
     own = {key: value for key, value in planner["settings"].items() if value != usual[key]}
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in ([*COLUMNS], *rows)]

@@ -12,8 +12,6 @@ Letters: N steps, D embedding dims, n blocks a chunk, A action dims; s, s′, g 
 
 import copy
 import math
-from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -29,7 +27,6 @@ __all__ = ["GCIQL", "GCIVL", "HIQL"]
 
 _TAU = 0.005
 _REP = 10  # width of φ
-_Value = Callable[[Tensor, Tensor], Tensor]
 
 
 def expectile(advantage: Tensor, difference: Tensor, share: float) -> Tensor:
@@ -37,31 +34,10 @@ def expectile(advantage: Tensor, difference: Tensor, share: float) -> Tensor:
     return torch.where(advantage >= 0, share, 1 - share) * difference.square()
 
 
-@torch.no_grad()
-def _gain(value: _Value, z: Tensor, after: Tensor, goal: Tensor) -> Tensor:
-    """mean_i V_i(after, g) − mean_i V_i(s, g)."""
-    return value(after, goal).mean(0) - value(z, goal).mean(0)
-
-
 def awr(actor: Actor, x: Tensor, actions: Tensor, advantage: Tensor, alpha: float) -> Tensor:
     """−mean min(e^{α · advantage}, 100) log π(actions | x): imitate good actions more."""
     weight = (alpha * advantage).exp().clamp_max(100.0).detach()
     return -(weight * actor.log_likelihood(x, actions)).mean()
-
-
-def _ivl(value: _Value, slow: _Value, batch: Transitions, share: float) -> Tensor:
-    """The value loss of GCIVL and HIQL.
-
-        adv = r + γ min_i V̄_i(s′) − mean_i V̄_i(s)
-        Σ_i expectile(adv, r + γ V̄_i(s′) − V_i(s))
-
-    The slow copy gives the weight, the learner the residual; each V_i follows its own V̄_i.
-    """
-    g = batch.value_goal
-    with torch.no_grad():
-        following = batch.reward + batch.discount * slow(batch.following, g)
-        advantage = following.amin(0) - slow(batch.z, g).mean(0)
-    return expectile(advantage, following - value(batch.z, g), share).mean(-1).sum()
 
 
 class _Ensemble(nn.ModuleList):
@@ -75,7 +51,9 @@ class _Ensemble(nn.ModuleList):
 
 
 class _Valued(nn.Module):
-    """The common base: networks, of which one has a slow copy, and a distance."""
+    """The common base: values, a network with a slow copy, and a distance."""
+
+    value: nn.Module
 
     def __init__(self, dim: int, recipe: Recipe, followed: nn.Module) -> None:
         super().__init__()
@@ -83,9 +61,33 @@ class _Valued(nn.Module):
         self.slow = copy.deepcopy(followed).requires_grad_(False)
         self._pair = (self.slow, followed)  # in a tuple, so that it is no submodule
 
-    @abstractmethod
     def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """V_i of [..., D] that broadcast: [i, ...]."""
+        return self.value(self._both(z, z_goal))
+
+    def _both(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """What the values get of z and z_goal."""
+        return self.standard(z, z_goal)
+
+    @torch.no_grad()
+    def _gain(self, z: Tensor, after: Tensor, goal: Tensor) -> Tensor:
+        """mean_i V_i(after, g) − mean_i V_i(s, g)."""
+        return self.values(after, goal).mean(0) - self.values(z, goal).mean(0)
+
+    def _ivl(self, batch: Transitions) -> Tensor:
+        """The value loss of GCIVL and HIQL, whose slow copy is of the value.
+
+            adv = r + γ min_i V̄_i(s′) − mean_i V̄_i(s)
+            Σ_i expectile(adv, r + γ V̄_i(s′) − V_i(s))
+
+        The slow copy gives the weight, the learner the residual; each V_i follows its own V̄_i.
+        """
+        g = batch.value_goal
+        with torch.no_grad():
+            following = batch.reward + batch.discount * self.slow(self._both(batch.following, g))
+            advantage = following.amin(0) - self.slow(self._both(batch.z, g)).mean(0)
+        difference = following - self.values(batch.z, g)
+        return expectile(advantage, difference, self.recipe.share).mean(-1).sum()
 
     @checked(z="* D", z_goal="* D")
     def distance(self, z: Tensor, z_goal: Tensor) -> Tensor:
@@ -127,16 +129,11 @@ class GCIVL(_Valued):
         """Proposals, the likeliest first."""
         return self.actor.ranked(self.standard(z, z_goal))
 
-    def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """Both values."""
-        return self.value(self.standard(z, z_goal))
-
     def loss(self, batch: Transitions) -> Tensor:
         """Value and policy, summed; each has parameters of its own."""
-        see, V = self.standard, self.values
-        value = _ivl(V, lambda s, g: self.slow(see(s, g)), batch, self.recipe.share)
-        gain, x = _gain(V, batch.z, batch.following, batch.goal), see(batch.z, batch.goal)
-        return value + awr(self.actor, x, batch.actions, gain, self.recipe.alpha)
+        x = self.standard(batch.z, batch.goal)
+        gain = self._gain(batch.z, batch.following, batch.goal)
+        return self._ivl(batch) + awr(self.actor, x, batch.actions, gain, self.recipe.alpha)
 
 
 @checked()
@@ -171,11 +168,7 @@ class GCIQL(_Valued):
     @checked(z="B D", z_goal="B D")
     def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
         """The proposal."""
-        return self._within(self.actor.ranked(self.standard(z, z_goal)))
-
-    def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """The single value."""
-        return self.value(self.standard(z, z_goal))
+        return self.actor.ranked(self.standard(z, z_goal)).clamp(self.low, self.high)
 
     def keep_within(self, actions: Tensor) -> None:
         """Store the range of recorded actions [..., A]; Q was not trained outside."""
@@ -197,14 +190,11 @@ class GCIQL(_Valued):
         means = self.actor(x)[0][:, 0]
         # The policy's loss must not train the critic.
         frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
-        chosen = torch.cat([x, self._within(means).flatten(1)], -1)
+        chosen = torch.cat([x, means.clamp(self.low, self.high).flatten(1)], -1)
         best: Tensor = torch.func.functional_call(self.critic, frozen, (chosen,)).amin(0)
         pleased = -best.mean() / (best.abs().mean() + 1e-6).detach()
         clone = (means.flatten(1) - actions).square().sum(-1).mean() / 2
         return value + critic + pleased + self.recipe.alpha * clone
-
-    def _within(self, actions: Tensor) -> Tensor:
-        return actions.clamp(self.low, self.high)
 
 
 @checked()
@@ -241,28 +231,22 @@ class HIQL(_Valued):
         wanted = _of_length(self.high.ranked(self.standard(z, z_goal))[:, 0])
         return known[(self._phi(z.unsqueeze(1), known) - wanted).square().sum(-1).argmin(1)]
 
-    def values(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """Both values, of φ."""
-        return self._of(self.value, z, z_goal)
-
     def loss(self, batch: Transitions) -> Tensor:
         """Value and both policies, summed; the policies do not train φ."""
-        see, α, V = self.standard, self.recipe.alpha, self.values
-        value = _ivl(V, lambda s, g: self._of(self.slow, s, g), batch, self.recipe.share)
         s, low, goal, ahead = batch.z, batch.low_goal, batch.goal, batch.subgoal
-        near, far = _gain(V, s, batch.following, low), _gain(V, s, ahead, goal)
+        near, far = self._gain(s, batch.following, low), self._gain(s, ahead, goal)
         with torch.no_grad():
-            x = torch.cat([see(s), self._phi(s, low)], -1)
-            wanted = self._phi(s, ahead).unsqueeze(1)
-        lower = awr(self.actor, x, batch.actions, near, α)
-        return value + lower + awr(self.high, see(s, goal), wanted, far, α)
+            x, wanted = self._both(s, low), self._phi(s, ahead).unsqueeze(1)
+        lower = awr(self.actor, x, batch.actions, near, self.recipe.alpha)
+        higher = awr(self.high, self.standard(s, goal), wanted, far, self.recipe.alpha)
+        return self._ivl(batch) + lower + higher
 
     def _phi(self, z: Tensor, z_goal: Tensor) -> Tensor:
         return _of_length(self.represent(self.standard(z, z_goal)))
 
-    def _of(self, nets: nn.Module, z: Tensor, z_goal: Tensor) -> Tensor:
+    def _both(self, z: Tensor, z_goal: Tensor) -> Tensor:
         φ = self._phi(z, z_goal)
-        return nets(torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1))
+        return torch.cat([self.standard(z).expand(*φ.shape[:-1], -1), φ], -1)
 
 
 def _of_length(x: Tensor) -> Tensor:

@@ -130,13 +130,8 @@ def region(
         frames, weights: which futures count; see above.
     Returns: Goal; 0 inside.
     """
-    read = _in_box(head, low, high)
-
-    def outside(z: Tensor) -> Tensor:
-        y, low, high = read(z)
-        return (y - torch.minimum(torch.maximum(y, low), high)).square().sum(-1)
-
-    return _goal(outside, frames, weights)
+    inside = _inside(head, low, high)
+    return _goal(lambda z: inside(z).clamp_max(0).square().sum(-1), frames, weights)
 
 
 @checked()
@@ -193,12 +188,11 @@ def avoid(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
         low, high: [B, Q] or [Q].
     Returns: z [B, S, H, D] -> [B, S, H], how deep each future lies inside; negative outside.
     """
-    read = _in_box(head, low, high)
+    inside = _inside(head, low, high)
 
     def depth(z: Tensor) -> Tensor:
         with exactly(z):
-            y, low, high = read(precise(z))
-            return torch.minimum(y - low, high - y).amin(-1)
+            return inside(precise(z)).amin(-1)
 
     return depth
 
@@ -249,34 +243,27 @@ def charge(
 
 def _goal(score: Head, frames: Frames, weights: Weights) -> Goal:
     """A goal from a score of each future, [B, S, H, D] -> [B, S, H]."""
+    last_step = frames == "last" and weights is None
     if weights is not None:
-        return Goal(((1.0, _weighted(score, frames, weights)),))
+        home = weights.device if isinstance(weights, Tensor) else "cpu"
+        by = torch.as_tensor(weights, dtype=torch.float32, device=home)
+        if by.dim() != 1 or frames == "nearest":
+            got = f"{list(by.shape)} and {frames!r}"
+            raise ValueError(f"weights must be [H], in place of frames, got {got}")
+        on = cache(by.to)  # copied to the device of the futures once
 
     def term(z: Tensor) -> Tensor:
-        if frames == "last":
+        if last_step:
             return score(z[:, :, -1:])[..., 0]
         each = score(z)
+        if weights is not None:
+            if len(by) != z.shape[2]:
+                raise ValueError(f"weights must be [H] = [{z.shape[2]}], got {list(by.shape)}")
+            return (each * on(z.device)).sum(-1)
         mean = each.mean(-1)
         return each.amin(-1).add(mean, alpha=SOON) if frames == "nearest" else mean
 
-    return Goal(((1.0, term),), last_step=frames == "last")
-
-
-def _weighted(score: Head, frames: Frames, weights: Tensor | Sequence[float]) -> Head:
-    # Copied to the device of the futures once.
-    home = weights.device if isinstance(weights, Tensor) else "cpu"
-    by = torch.as_tensor(weights, dtype=torch.float32, device=home)
-    if by.dim() != 1 or frames == "nearest":
-        got = f"{list(by.shape)} and {frames!r}"
-        raise ValueError(f"weights must be [H], in place of frames, got {got}")
-    on = cache(by.to)
-
-    def term(z: Tensor) -> Tensor:
-        if len(by) != z.shape[2]:
-            raise ValueError(f"weights must be [H] = [{z.shape[2]}], got {list(by.shape)}")
-        return (score(z) * on(z.device)).sum(-1)
-
-    return term
+    return Goal(((1.0, term),), last_step)
 
 
 def precise(value: Tensor) -> Tensor:
@@ -289,17 +276,17 @@ def _per_problem(value: Tensor) -> Tensor:
     return precise(as_tensor(value).detach()).unsqueeze(-2).unsqueeze(-2)
 
 
-def _in_box(head: Head, *sides: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """A function from z to a head's outputs, with the low and the high side."""
-    low, high = (_per_problem(side) for side in sides)
+def _inside(head: Head, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function of z: how far each output of a head lies inside its bounds, [B, S, H, Q]."""
+    least, most = _per_problem(low), _per_problem(high)
 
-    def read(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def inside(z: Tensor) -> Tensor:
         y = head(z)
-        for name, side in zip(("low", "high"), sides, strict=True):
-            _match(name, side, y)
-        return y, low, high
+        _match("low", low, y)
+        _match("high", high, y)
+        return torch.minimum(y - least, most - y)
 
-    return read
+    return inside
 
 
 def _match(name: str, value: Tensor, y: Tensor) -> None:

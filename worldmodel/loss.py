@@ -38,8 +38,7 @@ def jepa_loss(
     Raises: ValueError if the batch is empty, has fewer than two frames or disagreeing shapes.
     Source: LeWM, arXiv:2603.19312, Eq. 1 and Appendix A.
     """
-    batch = batch.tensors()
-    z, prediction = _one_step_error(model, batch)
+    z, _, prediction = _one_step_error(model, batch)
     return Losses.of(prediction, weight, regularizer(z.transpose(0, 1)), z)
 
 
@@ -55,14 +54,15 @@ def pldm_loss(
     Returns: Losses.
     Raises: ValueError if shapes disagree, or B or T is too small for a variance.
     """
-    batch = batch.tensors()
-    z, prediction = _one_step_error(model, batch, at_least=2)
-    return Losses.of(prediction, weight, regularizer(z.transpose(0, 1), batch.actions), z)
+    z, actions, prediction = _one_step_error(model, batch, at_least=2)
+    return Losses.of(prediction, weight, regularizer(z.transpose(0, 1), actions), z)
 
 
-def _one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple[Tensor, Tensor]:
-    """Embeddings z [B, T, D] of a batch, and mean (ẑ_{t+1} − z_{t+1})², []."""
-    frames, actions = batch
+def _one_step_error(
+    model: WorldModel, batch: Batch, at_least: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings z [B, T, D] and actions of a batch, and mean (ẑ_{t+1} − z_{t+1})², []."""
+    frames, actions = batch.tensors()
     B, T = lead(frames, "batch.frames")
     if B < at_least or T < 2:
         raise ValueError(
@@ -73,7 +73,7 @@ def _one_step_error(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple
             f"batch.actions must be [B, T, A] with [B, T] = {[B, T]}, got {list(actions.shape)}"
         )
     z = model.encode(frames)
-    return z, F.mse_loss(model.predict(z[:, :-1], actions[:, :-1]), z[:, 1:])
+    return z, actions, F.mse_loss(model.predict(z[:, :-1], actions[:, :-1]), z[:, 1:])
 
 
 @checked()
@@ -145,12 +145,12 @@ class ComposedTerms(nn.Module):
             rule = f"finite, not negative and of {', '.join(known)}"
             raise ValueError(f"weights must be {rule}, got {dict(weights)}")
         self.regularizer, self.weights, self.pooled = regularizer, dict(weights), pooled
-        self.inverse = InverseDynamics(dim, action_dim) if weights.get("inverse") else None
+        self.inverse: Any = InverseDynamics(dim, action_dim) if weights.get("inverse") else None
 
     def forward(self, model: WorldModel, z: Tensor, actions: Tensor) -> dict[str, Tensor]:
         """The unweighted terms with a weight above 0, of z [B, T, D] and actions [B, T, A]."""
         each: dict[str, Callable[[], Tensor]] = {
-            "inverse": lambda: z.new_zeros(()) if not self.inverse else self.inverse(z, actions),
+            "inverse": lambda: self.inverse(z, actions),
             "rollout": lambda: rollout_error(model, z, actions),
             "straight": lambda: straightening(z),
         }
@@ -170,14 +170,11 @@ def composed_loss(
     Returns: Losses, with `terms`.
     Raises: as `jepa_loss`.
     """
-    batch = batch.tensors()
-    z, prediction = _one_step_error(model, batch)
+    z, actions, prediction = _one_step_error(model, batch)
     seen = z.flatten(0, 1) if terms.pooled else z.transpose(0, 1)
     losses = Losses.of(prediction, weight, terms.regularizer(seen), z)
-    found = terms(model, z, batch.actions)
-    total = losses.total
-    for name, value in found.items():
-        total = total + terms.weights[name] * value
+    found = terms(model, z, actions)
+    total = sum((terms.weights[name] * value for name, value in found.items()), losses.total)
     return losses._replace(total=total, terms={k: v.detach() for k, v in found.items()})
 
 
@@ -230,10 +227,8 @@ class PLDMTerms(nn.Module):
     @checked(z="T B D", actions="B S A")
     def forward(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
         """Weighted sum of the terms of z [T, B, D]; actions [B, T, A] for the inverse dynamics."""
-        total = z.new_zeros(())
-        for name, value in self.terms(z, actions).items():
-            total = total + self.weights[name] * value
-        return total
+        found = self.terms(z, actions)
+        return sum((self.weights[name] * value for name, value in found.items()), z.new_zeros(()))
 
     def terms(self, z: Tensor, actions: Tensor | None = None) -> dict[str, Tensor]:
         """The unweighted terms with a weight above 0."""

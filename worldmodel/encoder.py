@@ -48,8 +48,6 @@ class ViTEncoder(nn.Module):
             raise ValueError(
                 f"image_size must be a multiple of patch_size {patch_size}, got {image_size}"
             )
-        if dim % heads:
-            raise ValueError(f"dim must be a multiple of heads {heads}, got {dim}")
         self.image_size, self.dim, self.parts = image_size, dim, 1
         self.pixels = Pixels(image_size)
         self.patches = nn.Conv2d(3, dim, patch_size, stride=patch_size)

@@ -55,7 +55,6 @@ class GCBC(nn.Module):
         steered = self.trunk(z[:, :-1], z[:, -1:].expand(-1, z.shape[1] - 1, -1))
         return self.head(steered[:, -1])
 
-    @checked(frames="any B T C H W", goal="any B C H W")
     @torch.no_grad()
     def act(self, frames: Tensor, goal: Tensor) -> Tensor:
         """As `forward`, in evaluation mode: actions in the units of the training data."""

@@ -160,11 +160,14 @@ def feed_forward(dim: int, hidden_dim: int, dropout: float = 0.0) -> nn.Sequenti
 class ViTBlock(nn.Module):
     """Pre-norm transformer block of the Vision Transformer; causal for sequences in time.
 
+    Raises: ValueError if heads do not divide `dim`.
     Source: Dosovitskiy et al., arXiv:2010.11929; eps of the published configuration.
     """
 
     def __init__(self, dim: int, heads: int, hidden_dim: int, *, causal: bool = False) -> None:
         super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim must be a multiple of heads {heads}, got {dim}")
         self.norm1 = nn.LayerNorm(dim, eps=1e-12)
         self.attention = Attention(dim, heads, dim // heads, bias=True, causal=causal)
         self.norm2 = nn.LayerNorm(dim, eps=1e-12)

@@ -115,8 +115,6 @@ class PrefixPredictor(nn.Module):
     ) -> None:
         super().__init__()
         self.config = given(locals())
-        if dim % heads:
-            raise ValueError(f"dim must be a multiple of heads {heads}, got {dim}")
         self.dim = self.action_width = dim
         self.history = history
         self.start = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))

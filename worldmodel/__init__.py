@@ -20,12 +20,7 @@ if TYPE_CHECKING:
     from worldmodel.loss import ComposedTerms, PLDMTerms, composed_loss, jepa_loss, pldm_loss
     from worldmodel.model import Futures, Imagination, WorldModel, goal_cost
     from worldmodel.patches import DinoPatches, PatchPredictor
-    from worldmodel.predictor import (
-        AffinePredictor,
-        CausalPredictor,
-        MLPPredictor,
-        PrefixPredictor,
-    )
+    from worldmodel.predictor import AffinePredictor, CausalPredictor, MLPPredictor, PrefixPredictor
     from worldmodel.published import from_published
     from worldmodel.records import Batch, Losses
 

@@ -28,9 +28,7 @@ PartT = TypeVar("PartT", bound=nn.Module)
 
 @checked()
 class Head(nn.Module):
-    """Quantities of an embedding, in their own units: a linear map, or an MLP.
-
-    Inputs are standardised embeddings; outputs are scaled to the units of the quantities.
+    """Quantities of a standardised embedding, in their own units: a linear map, or an MLP.
 
     Args:
         dim, out: D and Q.

@@ -83,8 +83,7 @@ class DinoPatches(nn.Module):
     def train(self, mode: bool = True) -> "DinoPatches":
         """Stay in evaluation mode: the encoder is frozen."""
         del mode
-        super().train(False)
-        return self
+        return super().train(False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embed frames [..., 3, H, W], each alone: [..., P · d]."""

@@ -57,7 +57,10 @@ class PlanRollout:
         width = max(part.width for part in blocks)
         self.rows = rows or rows_in_cache(predictor.history, width, positions)
         if on_cpu:
-            _keep_pages()
+            # Later calls shall need no page faults. glibc returns freed memory to the system above
+            # twice the largest block it has unmapped, 64 MiB at most. Freeing an untouched block of
+            # nearly 32 MiB raises that limit.
+            torch.empty(2**25 - 2**13, dtype=torch.uint8)
         self._steps = torch.compile(self._rollout, dynamic=False) if compile else self._rollout
 
     def __call__(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
@@ -190,12 +193,3 @@ def _mix(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     for j in range(1, seen):
         out[first[j] :].addcmul_(weights[j, first[j] :], values[j])
     return out
-
-
-def _keep_pages() -> None:
-    """Keep freed memory mapped, so that later calls need no page faults.
-
-    glibc returns freed memory to the system above twice the largest block it has unmapped, 64 MiB
-    at most. Freeing an untouched block of nearly 32 MiB raises that limit.
-    """
-    torch.empty(2**25 - 2**13, dtype=torch.uint8)

@@ -2,36 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from planners._arguments import instance, require, shown
-from planners._common import best
+from planners._common import unscored
 from planners.contract import Bounds, Method, Scored
 from planners.noise import Noise
+from planners.sampling import Best
 
-__all__ = ["Proposals", "ProposalsState"]
+__all__ = ["Proposals"]
 
 Source = Tensor | Callable[[Tensor, Noise], Tensor] | Method[Any]
 """Plans [B, P, H, A] in planning units, or a function of the start [B, H, A] and noise, or a method
 whose first candidates are taken, such as `PredictiveSampling(8, 0.3)` for variants of the start."""
-
-
-class ProposalsState(NamedTuple):
-    """The method's state, and the cheapest candidate."""
-
-    inner: Any
-    nominal: Tensor  # [B, H, A]; before the first iteration the start
-    cost: Tensor  # [B], its cost
-    begun: bool = False  # whether the proposals were costed
-
-    @property
-    def spread(self) -> Tensor | float:
-        """That of the method once it searches; inf without a method."""
-        looks = self.begun and self.inner is not None
-        return self.inner.spread if looks else torch.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,32 +61,29 @@ class Proposals:
         """As the method; proposals alone are free actions."""
         return self.method is not None and self.method.discrete
 
-    def init(
-        self, plan: Tensor, previous: ProposalsState | None = None, steps: int = 0
-    ) -> ProposalsState:
+    def init(self, plan: Tensor, previous: Best | None = None, steps: int = 0) -> Best:
         """The start; the method keeps what it keeps of its own last search."""
         kept = self.method and self.method.init(plan, previous and previous.inner, steps)
-        return ProposalsState(kept, plan, plan.new_full(plan.shape[:1], torch.inf))
+        return Best(plan, unscored(plan), torch.inf, kept)
 
-    def ask(self, state: ProposalsState, noise: Noise) -> Tensor:
+    def ask(self, state: Best, noise: Noise) -> Tensor:
         """The start and the proposals, then as the method."""
-        if self.method is None or not state.begun:
+        if self.method is None or not noise.iteration:
             return self._proposed(state.nominal, noise)
         return self.method.ask(state.inner, noise.later(1))
 
-    def tell(self, state: ProposalsState, scored: Scored) -> ProposalsState:
+    def tell(self, state: Best, scored: Scored) -> Best:
         """Keep the cheapest; the method begins there."""
-        nominal, cost = best(scored.candidates, scored.costs)
-        better = cost < state.cost
-        nominal = torch.where(better[:, None, None], nominal, state.nominal)
-        inner = state.inner
-        if self.method is not None and state.begun:
-            inner = self.method.tell(inner, scored._replace(noise=scored.noise.later(1)))
-        elif self.method is not None:
-            inner = self.method.init(nominal, inner)
-        return ProposalsState(inner, nominal, torch.where(better, cost, state.cost), begun=True)
+        found = state.improved(scored)
+        if self.method is None:
+            return found
+        if scored.noise.iteration:
+            inner = self.method.tell(state.inner, scored._replace(noise=scored.noise.later(1)))
+        else:
+            inner = self.method.init(found.nominal, state.inner)
+        return found._replace(spread=inner.spread, inner=inner)
 
-    def plan(self, state: ProposalsState) -> Tensor:
+    def plan(self, state: Best) -> Tensor:
         """The cheapest so far."""
         return state.nominal
 

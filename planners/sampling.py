@@ -144,9 +144,8 @@ class ICEM:
     def init(self, plan: Tensor, previous: ICEMState | None = None, steps: int = 0) -> ICEMState:
         """The given spread around the start, or around the shifted mean, and the shifted elites."""
         std, mean = as_std(self.init_std, plan, "init_std"), plan
-        elites = plan.unsqueeze(1).expand(
-            -1, max(math.ceil(self.keep * self.num_elites), 1), -1, -1
-        )
+        R = max(math.ceil(self.keep * self.num_elites), 1)
+        elites = plan.unsqueeze(1).expand(-1, R, -1, -1)
         known = torch.zeros_like(plan[:, 0, 0], dtype=torch.bool)
         if previous is not None:
             elites, known = shift(previous.elites, steps), previous.known
@@ -267,6 +266,13 @@ class Best(NamedTuple):
     cost: Tensor  #: [B], its cost
     spread: Tensor | float
     inner: Any = None  #: state of the wrapped method
+
+    def improved(self, scored: Scored) -> "Best":
+        """With the cheapest of the scored candidates, where it costs less."""
+        candidate, cost = best(scored.candidates, scored.costs)
+        better = cost < self.cost
+        nominal = torch.where(better[:, None, None], candidate, self.nominal)
+        return self._replace(nominal=nominal, cost=torch.where(better, cost, self.cost))
 
 
 @dataclass(frozen=True)

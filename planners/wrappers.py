@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from planners._arguments import calls, instance, integer, numbers, require
-from planners._common import best, pick, unscored
+from planners._common import pick, unscored
 from planners.contract import Cost, Method, Scored
 from planners.noise import Noise
 from planners.sampling import Best
@@ -44,11 +44,8 @@ class BestSoFar:
 
     def tell(self, state: Best, scored: Scored) -> Best:
         """Compare the best candidate of this iteration with the best so far."""
-        candidate, cost = best(scored.candidates, scored.costs)
-        better = cost < state.cost
-        nominal = torch.where(better[:, None, None], candidate, state.nominal)
         inner = self.method.tell(state.inner, scored)
-        return Best(nominal, torch.where(better, cost, state.cost), inner.spread, inner)
+        return state.improved(scored)._replace(spread=inner.spread, inner=inner)
 
     def plan(self, state: Best) -> Tensor:
         """The best candidate so far."""
@@ -136,7 +133,6 @@ class LagrangianState(NamedTuple):
     violation: Tensor  #: [B], how far its worst constraint is beyond `tolerance`; 0 if feasible
     before: Tensor  #: [B, H, A], the best candidate at the last update
     spread: Tensor  #: [B], how far it moved between two updates; inf while infeasible
-    iteration: int = 0  #: how many are done
     since: int = 0  #: iteration of the wrapped method's last restart
     descends: bool = False  #: whether gradients were used since the last update
 
@@ -234,16 +230,16 @@ class AugmentedLagrangian:
             nominal=torch.where(better[:, None, None], pick(a, index), state.nominal),
             cost=torch.where(better, cost, state.cost),
             violation=torch.where(better, violation, state.violation),
-            iteration=state.iteration + 1,
             descends=state.descends or wants_grad,
         )
-        return state if state.iteration % self.every else self._update(state)
+        done = scored.noise.iteration + 1
+        return state if done % self.every else self._update(state, done)
 
     def plan(self, state: LagrangianState) -> Tensor:
         """The best candidate so far."""
         return state.nominal
 
-    def _update(self, state: LagrangianState) -> LagrangianState:
+    def _update(self, state: LagrangianState, done: int) -> LagrangianState:
         """New multipliers, from the constraints at the cheapest candidate since the last update."""
         λ, ρ, c = state.multiplier, state.penalty[:, None], state.limits
         broken = c.amax(-1).clamp_min(0)
@@ -261,4 +257,4 @@ class AugmentedLagrangian:
         if state.descends:
             return state._replace(descends=False)
         inner = self.method.init(self.method.plan(state.inner), state.inner)
-        return state._replace(inner=inner, since=state.iteration)
+        return state._replace(inner=inner, since=done)

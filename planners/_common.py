@@ -71,12 +71,6 @@ def gaussian(elites: Tensor, divisor: int, like: Tensor) -> tuple[Tensor, Tensor
     return mean.view(like.shape), std.view(like.shape)
 
 
-def spread(candidates: Tensor) -> Tensor:
-    """Standard deviation over the samples, divisor S: [B, H, A]."""
-    flat = candidates.flatten(2).transpose(1, 2).contiguous()
-    return gaussian(flat, flat.shape[-1], candidates[:, 0])[1]
-
-
 def shift(actions: Tensor, steps: int, tail: Tensor | None = None) -> Tensor:
     """Move actions [..., H, A] `steps` earlier; append the end of `tail`, or the last action."""
     again = actions[..., -1:, :].expand_as(actions) if tail is None else tail.expand_as(actions)

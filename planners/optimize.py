@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from planners._arguments import calls, floats, instance, integer, number, require
-from planners._common import mirrored, spread
+from planners._common import gaussian, mirrored
 from planners._record import choose
 from planners.contract import Bounds, Cost, Method, Plan, Progress, Scored, State, StateT, Stopped
 from planners.noise import Noise, Stream, problem_seeds
@@ -19,7 +19,6 @@ from planners.noise import Noise, Stream, problem_seeds
 __all__ = ["optimize", "planning_step"]
 
 LOOK = 5  # iterations between two checks of the plan
-_INF = float("inf")
 _Box = tuple[Tensor, Tensor]  # low and high, each [B or 1, 1, H or 1, A], in planning units
 
 
@@ -92,13 +91,14 @@ def optimize(
             return _project(method.plan(state), box)
 
         def kept() -> tuple[Any, Tensor]:
-            return state, spread(scored.candidates)
+            flat = scored.candidates.flatten(2).transpose(1, 2).contiguous()
+            return state, gaussian(flat, flat.shape[-1], start)[1]
 
         for i in range(iterations):
             told, scored = _iterate(method, cost, state, Noise(stream, i), box)
             lowest.append(scored.costs.amin(1))
             # A graph cannot raise: a problem without a finite cost keeps its state.
-            state = choose(lowest[-1] == _INF, state, told) if in_graph else told
+            state = choose(lowest[-1] == torch.inf, state, told) if in_graph else told
             history.append(told.cost)
             if callback is not None:
                 callback(Progress(i, scored.candidates, scored.costs, now(), state))
@@ -132,7 +132,7 @@ def planning_step(
         begun = begun._replace(spread=std)
         drawn = SimpleNamespace(iteration=0, normal=lambda _, *, dtype: noise.to(dtype))
         state, scored = _iterate(method, cost, begun, drawn, box)
-        told: Any = choose(scored.costs.amin(1) == _INF, begun, state)
+        told: Any = choose(scored.costs.amin(1) == torch.inf, begun, state)
         return told.mean, told.spread, scored.costs
 
     return step
@@ -161,7 +161,7 @@ def _iterate(
             # Of the sum of all costs, because each depends on its own candidate alone.
             (grads,) = torch.autograd.grad(costs.sum(), leaf)
             grads = grads.nan_to_num(0.0, 0.0, 0.0)
-    costs = costs.detach().nan_to_num(_INF, _INF, _INF)
+    costs = costs.detach().nan_to_num(torch.inf, torch.inf, torch.inf)
     scored = Scored(candidates, costs, grads, noise)
     return method.tell(state, scored), scored
 
@@ -176,7 +176,7 @@ def _box(
     if bounds is None and committed is None:
         return None
     B, H, A = plan.shape
-    wide = plan.new_full((A,), _INF)
+    wide = plan.new_full((A,), torch.inf)
     edges = (-wide, wide) if bounds is None else bounds.box(plan)
     low, high = (edge.view(1, 1, 1, A) for edge in edges)
     if committed is not None:
@@ -196,6 +196,7 @@ def _project(actions: Tensor, box: _Box | None) -> Tensor:
 
 
 def _in_graph(plan: Tensor) -> bool:
+    # A function, because dynamo compiles it even where it gives up on the whole of `optimize`.
     if torch.compiler.is_compiling():
         return True
     return plan.is_cuda and torch.cuda.is_current_stream_capturing()
@@ -239,15 +240,12 @@ class Stopping:
         stop: float | None,
         deadline: float | None,
         start: Tensor,
-        *,
         marks: Callable[[], Any] | None = None,
-        now: Callable[[], float] | None = None,
     ) -> None:
         number("stop", stop, "(0, inf)", optional=True)
         number("deadline", deadline, "(0, inf)", optional=True)
         self._stop, self._deadline = stop, deadline
-        self._now = now or time.perf_counter
-        self._began = self._now()
+        self._began = time.perf_counter()
         self._marks = torch.cuda.Event if marks is None and start.is_cuda else marks
         self._queue: deque[Any] = deque()
         self._passed, self._at, self._pace = 0, self._began, 0.0
@@ -291,16 +289,14 @@ class Stopping:
 
     def _late(self, done: int, limit: float) -> bool:
         """Whether the queued work and one more iteration would end after the limit."""
-        passed = done
         if self._marks is not None:
             self._queue.append(self._mark())
             if not self._passed and done > 1:
                 self._queue[0].synchronize()
-            passed = self._passed
             while self._queue and self._queue[0].query():
                 self._queue.popleft()
-                passed += 1
-        now = self._now()
+        passed = done - len(self._queue)
+        now = time.perf_counter()
         if passed > self._passed:
             self._pace = (now - self._at) / (passed - self._passed)
             self._passed, self._at = passed, now

@@ -10,7 +10,6 @@ from torch import Tensor
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise ValueError(message) unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
@@ -55,14 +54,12 @@ def row(name: str, value: Any) -> None:
 
 
 def one_of(name: str, value: Any, options: Sequence[str]) -> None:
-    """One of several strings."""
     words = " or ".join(f'"{option}"' for option in options)
     fits = isinstance(value, str) and value in options
     require(fits, f"{name} must be {words}, got {shown(value)}")
 
 
 def placed(dtype: Any, device: Any) -> None:
-    """A floating dtype of torch, and a device of torch."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating torch.dtype, got {shown(dtype)}")
     try:
@@ -72,7 +69,6 @@ def placed(dtype: Any, device: Any) -> None:
 
 
 def calls(name: str, value: Any, signature: str, *, optional: bool = False) -> None:
-    """A callable, or None where it is optional."""
     if not callable(value) and not (optional and value is None):
         raise TypeError(f"{name} must be callable, {signature}, got {shown(value)}")
 

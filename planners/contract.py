@@ -202,9 +202,9 @@ class Bounds:
         if key in self._rows:
             return self._rows[key]
         require(A % size == 0, f"bounds have {size} entries, which must divide A, got A = {A}")
-        edges = [(edge - self.mean) / self.std for edge in (self.low, self.high)]
-        inner = _rounded_inwards(edges[0], edges[1], like.dtype)
-        outer = _rounded_inwards(self.low, self.high, like.dtype)
+        edges = torch.stack([self.low, self.high])
+        inner = _rounded_inwards((edges - self.mean) / self.std, like.dtype)
+        outer = _rounded_inwards(edges, like.dtype)
         rows = (*inner, *outer, self.mean.to(like.dtype), self.std.to(like.dtype))
         tiled = tuple(row.repeat(A // size).to(like.device) for row in rows)
         # Tensors made while a graph is traced must not be cached.
@@ -229,13 +229,10 @@ class Bounds:
 
 
 def _row(name: str, value: _Row) -> Tensor:
-    """[n], float64, moved to the CPU first: some devices have no float64."""
+    """[n], float64 on the CPU; from a tensor by its numbers: some devices have no float64."""
     try:
-        row = (
-            value.detach().cpu().to(torch.float64, copy=True)
-            if isinstance(value, Tensor)
-            else torch.tensor(value, dtype=torch.float64, device="cpu")
-        )
+        numbers = value.tolist() if isinstance(value, Tensor) else value
+        row = torch.tensor(numbers, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be a number or one per control, got {shown(value)}") from None
     shape = list(row.shape)
@@ -243,16 +240,11 @@ def _row(name: str, value: _Row) -> Tensor:
     return row.reshape(-1)
 
 
-def _rounded_inwards(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Round edges to a dtype of fewer digits, never outwards; equal edges stay equal."""
-    limits = torch.finfo(dtype)
-
-    def inwards(edge: Tensor, way: int) -> Tensor:
-        near = edge.to(dtype)
-        beyond = (near.double() - edge) * way < 0
-        moved = edge + way * limits.eps * (edge.abs() + limits.tiny)
-        return torch.where(beyond, moved.clamp(limits.min, limits.max).to(dtype), near)
-
-    inner_low, inner_high = inwards(low, 1), inwards(high, -1)
-    fits = inner_low <= inner_high
-    return inner_low.where(fits, low.to(dtype)), inner_high.where(fits, high.to(dtype))
+def _rounded_inwards(edges: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round edges [2, n] to a dtype of fewer digits, never outwards; equal edges stay equal."""
+    limits, near = torch.finfo(dtype), edges.to(dtype)
+    way = edges.new_tensor([[1], [-1]])  # a low edge may move up, a high one down
+    beyond = (near.double() - edges) * way < 0
+    moved = edges + way * limits.eps * (edges.abs() + limits.tiny)
+    inner = torch.where(beyond, moved.clamp(limits.min, limits.max).to(dtype), near)
+    return inner.where(inner[0] <= inner[1], near)

@@ -267,9 +267,8 @@ class MPC(Generic[StateT]):
         """Begin new episodes where `done` [B], tensor or array, is true; None means everywhere."""
         new, old = self.begin(), self.record
         fresh, handed = new.history.fresh, old.history.handed
-        mask = (
-            fresh if done is None else torch.as_tensor(done, dtype=fresh.dtype, device=fresh.device)
-        )
+        given = fresh if done is None else done
+        mask = torch.as_tensor(given, dtype=fresh.dtype, device=fresh.device)
         fits = mask.shape == fresh.shape
         require(fits, f"done must be {list(fresh.shape)}, got {list(mask.shape)}")
         if not bool(mask.all()):

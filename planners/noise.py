@@ -31,13 +31,8 @@ _RUN = 64
 def _quantile_table() -> Tensor:
     """[2¹⁶] float32: midpoint quantiles of N(0, 1/2), symmetric, variance scaled to 1/2 exactly."""
     # In pieces too small for torch to start its threads, which would slow the import.
-    step = _LEVELS // 8
-    starts = range(0, _LEVELS // 2, step)
-    p = [
-        (torch.arange(k, k + step, dtype=torch.float64, device="cpu") + 0.5) / _LEVELS
-        for k in starts
-    ]
-    lower = [torch.special.ndtri(piece) for piece in p]
+    pieces = torch.arange(_LEVELS // 2, dtype=torch.float64).split(_LEVELS // 8)
+    lower = [torch.special.ndtri((k + 0.5) / _LEVELS) for k in pieces]
     # Midpoints lose a little of the variance of the tails; the scale corrects that.
     variance = math.fsum(float(x.square().sum()) for x in lower) / (_LEVELS // 2)
     scale = math.sqrt(0.5 / variance) * _GRID
@@ -125,9 +120,9 @@ class Stream:
         self._positions: dict[int, Tensor] = {}
         self._keys: dict[tuple[int, int], Tensor] = {}
 
-    def normal(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
-        """[B, count] standard normal numbers of one iteration and lane."""
-        B, device = self._seed.shape[0], self._seed.device
+    def normal(self, iteration: int, size: Size, lane: int, dtype: torch.dtype) -> Tensor:
+        """[B, *size] standard normal numbers of one iteration and lane."""
+        B, device, count = self._seed.shape[0], self._seed.device, math.prod(size)
         limit = _PASS_CPU if device.type == "cpu" else _PASS_GPU
         first, made = self._ahead.get((lane, dtype), (0, None))
         pairs = -(-count // (2 * _RUN)) * _RUN
@@ -142,12 +137,13 @@ class Stream:
                 bits = self._bits(slice(b, b + problems), first, steps, pairs, lane)
                 _normal(bits, out=made[:, b : b + problems])
             self._ahead[lane, dtype] = (first, made)
-        return made[iteration - first, :, :count]
+        return made[iteration - first, :, :count].view(-1, *size)
 
-    def uniform(self, iteration: int, count: int, lane: int, dtype: torch.dtype) -> Tensor:
-        """[B, count] multiples of 2⁻²⁴ in [0, 1) of one iteration and lane."""
-        bits = self._bits(slice(None), iteration, 1, count, lane)[0]
-        return (((bits >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24).to(dtype)
+    def uniform(self, iteration: int, size: Size, lane: int, dtype: torch.dtype) -> Tensor:
+        """[B, *size] multiples of 2⁻²⁴ in [0, 1) of one iteration and lane."""
+        bits = self._bits(slice(None), iteration, 1, math.prod(size), lane)[0]
+        made = ((bits >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+        return made.to(dtype).view(-1, *size)
 
     def _bits(self, b: slice, first: int, steps: int, count: int, lane: int) -> Tensor:
         """[steps, B, count] int32: 32 random bits per (iteration, problem, position)."""
@@ -199,13 +195,11 @@ class Noise(NamedTuple):
 
     def normal(self, size: Size, *, dtype: torch.dtype = torch.float32, lane: int = 0) -> Tensor:
         """Standard normal numbers [B, *size], made in float32."""
-        made = self.stream.normal(self.iteration + self.offset, math.prod(size), lane, dtype)
-        return made.view(-1, *size)
+        return self.stream.normal(self.iteration + self.offset, size, lane, dtype)
 
     def uniform(self, size: Size, *, dtype: torch.dtype = torch.float32, lane: int = 0) -> Tensor:
         """Uniform numbers in [0, 1), multiples of 2⁻²⁴, [B, *size]."""
-        made = self.stream.uniform(self.iteration + self.offset, math.prod(size), lane, dtype)
-        return made.view(-1, *size)
+        return self.stream.uniform(self.iteration + self.offset, size, lane, dtype)
 
 
 class Correlation(Protocol):

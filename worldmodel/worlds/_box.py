@@ -81,8 +81,9 @@ class BoxWorld(ABC):
         return self.render(self._checked(states))
 
     def idle(self, states: Floats) -> Floats:
-        """Zeros: no step, no torque, no force."""
-        return np.zeros((len(states), self.action_dim), np.float32)
+        """Zeros, no step, no torque, no force, or the bounds that are nearest."""
+        zeros = np.zeros((len(states), self.action_dim), np.float32)
+        return zeros.clip(self.action_low, self.action_high)
 
     def versions(self) -> dict[str, str]:
         """Versions of the packages of the world, and its renderer."""

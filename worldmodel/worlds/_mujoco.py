@@ -1,5 +1,6 @@
-"""Shared by the two MuJoCo worlds: workers, the graphics backend, and errors without one."""
+"""Shared by the MuJoCo worlds: workers, the graphics backend, and errors without one."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,16 +14,7 @@ from worldmodel.worlds._box import BoxWorld
 from worldmodel.worlds._processes import Workers
 from worldmodel.worlds.contract import Floats, Pixels
 
-__all__ = ["PLAIN_BELOW", "MujocoWorld", "choose_backend", "gl_renderer", "named_when_it_fails"]
-
-# Smaller frames are drawn without shadows, reflections and multisampling, which take nearly all the
-# time of a software renderer. The published frames of 224 have them.
-PLAIN_BELOW = 112
-
-_REMEDY = (
-    "MUJOCO_GL=egl needs libEGL (Debian: libegl1 and libgl1-mesa-dri, or NVIDIA's driver), "
-    "MUJOCO_GL=osmesa needs libosmesa6"
-)
+__all__ = ["MujocoWorld", "draw_plainly", "gl_renderer", "load", "named_when_it_fails"]
 
 
 class MujocoWorld(BoxWorld):
@@ -45,14 +37,23 @@ class MujocoWorld(BoxWorld):
         return str(self._workers.call("renderer", np.zeros(1))[0])
 
 
-def choose_backend() -> None:
-    """Draw without a screen on Linux unless MUJOCO_GL is set; call it before importing mujoco."""
+def load(module: str) -> Any:
+    """Import what draws with MuJoCo: on Linux without a screen, unless MUJOCO_GL is set."""
     if sys.platform == "linux":
         os.environ.setdefault("MUJOCO_GL", "egl")
         # Otherwise PyOpenGL chooses X11.
         os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
         # There is one worker per core, so Mesa needs no threads of its own.
         os.environ.setdefault("LP_NUM_THREADS", "1")
+    with named_when_it_fails():
+        return importlib.import_module(module)
+
+
+def draw_plainly(model: Any, image_size: int) -> None:
+    """No shadows, reflections and multisampling in small frames: they are slow in software."""
+    if image_size < 112:
+        model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
+        model.mat_reflectance[:] = model.light_castshadow[:] = 0
 
 
 @contextmanager
@@ -63,12 +64,15 @@ def named_when_it_fails() -> Iterator[None]:
     except Exception as error:
         used = os.environ.get("MUJOCO_GL", "the system's default")
         raise OSError(
-            f"cannot draw with MUJOCO_GL={used} ({type(error).__name__}: {error}); {_REMEDY}"
+            f"cannot draw with MUJOCO_GL={used} ({type(error).__name__}: {error}); "
+            "MUJOCO_GL=egl needs libEGL (Debian: libegl1 and libgl1-mesa-dri, or NVIDIA's driver), "
+            "MUJOCO_GL=osmesa needs libosmesa6"
         ) from error
 
 
-def gl_renderer(gl: Any) -> str:
+def gl_renderer() -> str:
     """The name of the graphics driver, in the current context."""
+    gl: Any = importlib.import_module("OpenGL.GL")
     gl.glGetError()  # clear an error that MuJoCo left
     name = gl.glGetString(gl.GL_RENDERER)
     return f"{os.environ.get('MUJOCO_GL', 'default')}: {name.decode() if name else 'unknown'}"

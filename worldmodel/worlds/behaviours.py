@@ -1,44 +1,43 @@
 """Policies that collect data, by world and name."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from worldmodel.worlds.contract import Expert, Floats, World, kind_of
 from worldmodel.worlds.cube import CubeCollector
-from worldmodel.worlds.push_t_pusher import PushTExplorer, PushTNearBlock
+from worldmodel.worlds.push_t_pusher import PushTExplorer, near_block
 from worldmodel.worlds.reacher import ReacherReach
 from worldmodel.worlds.two_room import TwoRoomExpert
 
 __all__ = ["make_behaviour", "policies"]
 
 # The policies of each world; the first is the default.
-_SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Any]]] = {
-    "two-room": {"expert": TwoRoomExpert},
-    "maze": {"expert": TwoRoomExpert},
+_SCRIPTED: dict[str, dict[str, Callable[[Any, int, np.random.Generator], Expert]]] = {
+    "two-room": {"expert": lambda world, num, rng: TwoRoomExpert(world, num, rng).act},
+    "maze": {"expert": lambda world, num, rng: TwoRoomExpert(world, num, rng).act},
     "push-t": {
-        "pusher": lambda _, num, rng: PushTExplorer(num, rng),
+        "pusher": lambda _, num, rng: PushTExplorer(num, rng).act,
         # Four levels of noise, one per episode, so that the data also hold near misses.
-        "pusher-varied": lambda _, num, rng: PushTExplorer(num, rng, noise=(0.0, 0.1, 0.2, 0.4)),
-        "near-block": lambda _, num, rng: PushTNearBlock(num, rng),
+        "pusher-varied": lambda _, num, rng: PushTExplorer(num, rng, (0.0, 0.1, 0.2, 0.4)).act,
+        "near-block": lambda _, _num, rng: partial(near_block, rng),
     },
-    "reacher": {"reach": lambda _, num, rng: ReacherReach(num, rng)},
-    "cube": {"picker": lambda _, num, rng: CubeCollector(num, rng)},
-    "gymnasium": {"held": lambda world, num, rng: Held(world, num, rng)},
+    "reacher": {"reach": lambda _, num, rng: ReacherReach(num, rng).act},
+    "cube": {"picker": lambda _, num, rng: CubeCollector(num, rng).act},
+    "gymnasium": {"held": lambda world, num, rng: Held(world, num, rng).act},
 }
 
 
 class Held:
-    """Uniform actions of N agents, each held for 1 to `longest` steps.
+    """Uniform actions of N agents, each held for 1 to 20 steps.
 
     In small steps a new action every time stays around its start, for it undoes what the last did.
     """
 
-    def __init__(
-        self, world: World, num: int, rng: np.random.Generator, *, longest: int = 20
-    ) -> None:
-        self.world, self.rng, self.longest = world, rng, longest
+    def __init__(self, world: World, num: int, rng: np.random.Generator) -> None:
+        self.world, self.rng = world, rng
         self.actions = np.zeros((num, world.action_dim), np.float32)
         self.left = np.zeros(num, int)
 
@@ -46,7 +45,7 @@ class Held:
         """Actions [N, A] in the world's box, whatever the states [N, S]."""
         low, high, num = self.world.action_low, self.world.action_high, len(states)
         new = self.rng.uniform(low, high, (num, len(low)))
-        times = self.rng.integers(self.longest, size=num)
+        times = self.rng.integers(20, size=num)
         over = self.left == 0
         self.actions = np.where(over[:, None], new, self.actions).astype(np.float32)
         self.left = np.where(over, times, self.left - 1)
@@ -71,4 +70,4 @@ def make_behaviour(policy: str, world: World, num: int, rng: np.random.Generator
     if policy == "random":
         low, high = world.action_low, world.action_high
         return lambda states: rng.uniform(low, high, (len(states), len(low))).astype(np.float32)
-    return _SCRIPTED[kind_of(world.name)][policy](world, num, rng).act
+    return _SCRIPTED[kind_of(world.name)][policy](world, num, rng)

@@ -1,6 +1,5 @@
 """OGBench's cube: a robot arm over a table with one cube, and its policies."""
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -33,10 +32,8 @@ class _Simulator:
     """OGBench's environment; every call resets its physics."""
 
     def __init__(self, image_size: int) -> None:
-        _mujoco.choose_backend()
-        with _mujoco.named_when_it_fails():
-            self._mujoco: Any = importlib.import_module("mujoco")
-            cube: Any = importlib.import_module("ogbench.manipspace.envs.cube_env")
+        self._mujoco: Any = _mujoco.load("mujoco")
+        cube: Any = _mujoco.load("ogbench.manipspace.envs.cube_env")
         size: dict[str, Any] = {"width": image_size, "height": image_size}
         self._env: Any = cube.CubeEnv(
             "single", ob_type="pixels", mode="data_collection", visualize_info=False, **size
@@ -44,10 +41,7 @@ class _Simulator:
         # A reset would draw a picture as its observation, which is not needed.
         self._env.compute_observation = lambda: None
         self._env.reset(seed=0)
-        self._plain = image_size < _mujoco.PLAIN_BELOW
-        if self._plain:
-            quality = self._env.model.vis.quality
-            quality.offsamples = quality.shadowsize = 0
+        _mujoco.draw_plainly(self._env.model, image_size)
 
     def begin(self, seed: np.int64) -> Floats:
         self._env.reset(seed=int(seed))
@@ -63,18 +57,13 @@ class _Simulator:
     def draw(self, state: Floats) -> Pixels:
         env = self._put(state)
         with _mujoco.named_when_it_fails():
-            image = env.render(scene_callback=self._unreflected if self._plain else None)
+            image = env.render()
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
     def renderer(self, _: float) -> str:
         self.draw(self._read())
-        gl: Any = importlib.import_module("OpenGL.GL")
         self._env._renderer._gl_context.make_current()
-        return _mujoco.gl_renderer(gl)
-
-    def _unreflected(self, scene: Any) -> None:
-        flags = self._mujoco.mjtRndFlag
-        scene.flags[[int(flags.mjRND_SHADOW), int(flags.mjRND_REFLECTION)]] = 0
+        return _mujoco.gl_renderer()
 
     def _put(self, state: Floats) -> Any:
         env, mujoco = self._env, self._mujoco
@@ -86,12 +75,8 @@ class _Simulator:
     def _read(self) -> Floats:
         env = self._env
         seen = env.compute_ob_info()
-        parts = [
-            env.data.qpos,
-            env.data.qvel,
-            *(np.ravel(seen[f"proprio/{name}"]) for name in _READ),
-        ]
-        return np.concatenate(parts).astype(np.float32)
+        readings = [np.ravel(seen[f"proprio/{name}"]) for name in _READ]
+        return np.concatenate([env.data.qpos, env.data.qvel, *readings]).astype(np.float32)
 
 
 class Cube(_mujoco.MujocoWorld):
@@ -205,17 +190,15 @@ class CubePicker:
 class CubeCollector:
     """The picker with random targets and noise, for data collection.
 
-    The noise of an arm has a standard deviation drawn evenly up to `noise`, three times as much for
-    turning and ten times for the gripper. A target is dropped after `patience` steps.
+    The noise of an arm has a standard deviation drawn evenly up to 0.1, three times as much for
+    turning and ten times for the gripper. A target is dropped after 200 steps.
 
     Source: noise of stable-worldmodel's collection with OGBench's Markovian oracle.
     """
 
-    def __init__(
-        self, num: int, rng: np.random.Generator, *, noise: float = 0.1, patience: int = 200
-    ) -> None:
-        self.rng, self.patience = rng, patience
-        self.noise = rng.uniform(0, noise, (num, 1)) * np.array([1, 1, 1, 3, 10])
+    def __init__(self, num: int, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.noise = rng.uniform(0, 0.1, (num, 1)) * np.array([1, 1, 1, 3, 10])
         self.picker = CubePicker(*self._targets(num))
         self.age = np.zeros(num, int)
 
@@ -223,7 +206,7 @@ class CubeCollector:
         """Actions [N, 5] in [−1, 1] for the states [N, 47]."""
         picker = self.picker
         clean = picker.act(states)
-        new = picker.done | (self.age >= self.patience)
+        new = picker.done | (self.age >= 200)
         targets, yaws, rests = self._targets(len(states))
         picker.targets[new] = targets[new]
         if picker.yaws is not None and picker.rests is not None:

@@ -77,7 +77,6 @@ class Maze(DiscWorld):
     smallest = 32
 
     def __init__(self, image_size: int = 64, *, layout: int | None = None) -> None:
-
         super().__init__(image_size)
         self.layout, self.name = layout, "maze" if layout is None else f"maze-{layout}"
         self._cell = self.size / _ROOMS

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from worldmodel._arguments import checked
-from worldmodel._extras import install
 from worldmodel.worlds.contract import World, kind_of
 
 __all__ = ["WORLDS", "open_world"]
@@ -53,11 +52,8 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
     if number:
         options["layout"] = int(number)
     module, cls = kind.replace("-", "_"), kind.title().replace("-", "")
-    try:
-        make = getattr(importlib.import_module(f"worldmodel.worlds.{module}"), cls)
-        world: World = make(image_size, **options)
-    except ModuleNotFoundError as error:
-        raise ImportError(f"{name} needs the package {error.name}: {install(name)}") from error
+    make = getattr(importlib.import_module(f"worldmodel.worlds.{module}"), cls)
+    world: World = make(image_size, **options)
     return world
 
 

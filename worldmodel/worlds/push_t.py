@@ -29,9 +29,6 @@ class PushT(BoxWorld):
     from the agent, kept inside the square; a spring pulls the agent there for a tenth of a second.
     `workers` processes simulate; 0 means this one.
 
-    Every step sets the physics up from the last reported state. A simulator that runs on keeps
-    contact forces that no state holds, and rounding errors then decide where an agent comes out.
-
     The green T in the picture is where gym-pusht draws it; it is not the goal of a pair. At 512
     pixels gym-pusht draws. Every other size is drawn for many states at once by signed distances,
     which differ from its shrunken picture by a sixth of a grey level on average.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from worldmodel.worlds.contract import Floats
 
-__all__ = ["PushTExplorer", "PushTNearBlock", "PushTPusher", "clearance", "to_block", "to_world"]
+__all__ = ["PushTExplorer", "PushTPusher", "clearance", "near_block", "to_block", "to_world"]
 
 Array = NDArray[np.float64]
 
@@ -26,6 +26,9 @@ _RING = 108.0  # radius of the detour around the block
 _LOW, _HIGH = 18.0, 494.0  # where the agent's centre may go
 _SIDE = 5.0  # how far beside a contact's normal a push may begin
 _STAND = 9.0  # gap to the block before a push begins
+_SETTLED = 6.0  # nearer to its goal the block is left, a radian counted as `_LEVER`
+_PATIENCE = 80  # steps after which the explorer gives a goal up
+_MEMORY = 0.5  # share of the explorer's noise that stays to the next step
 
 
 def to_world(points: Array, position: Array, angle: Array) -> Array:
@@ -40,12 +43,9 @@ def to_block(points: Array, position: Array, angle: Array) -> Array:
 
 def clearance(points: Array) -> Array:
     """Distance of points [..., 2] in the block's frame to the T; 0 or less inside it."""
-    gaps = []
-    for box in _BOXES:
-        beyond = np.abs(points - box[:2]) - box[2:]
-        outside = np.linalg.norm(np.maximum(beyond, 0), axis=-1)
-        gaps.append(outside + np.minimum(beyond.max(-1), 0))
-    return np.minimum(*gaps)
+    beyond = np.abs(points[..., None, :] - _BOXES[:, :2]) - _BOXES[:, 2:]  # of each box
+    outside = np.linalg.norm(np.maximum(beyond, 0), axis=-1)
+    return (outside + np.minimum(beyond.max(-1), 0)).min(-1)
 
 
 def _turn(angle: Array) -> Array:
@@ -80,13 +80,11 @@ class PushTPusher:
     along the contact's normal, and about its centre by the lever. The pusher chooses the contact
     whose motion is closest to the missing one, and keeps it until another one is clearly better.
 
-    Goals are states [N, >= 5]. The agent leaves once the block is within `settle` of its goal, in
-    lengths (a radian counts as 57.3); `stride` is the longest action on the way.
+    Goals are states [N, >= 5].
     """
 
-    def __init__(self, goals: Floats, *, settle: float = 6.0, stride: float = 0.6) -> None:
+    def __init__(self, goals: Floats) -> None:
         self.goals = goals.astype(np.float64)
-        self.settle, self.stride = settle, stride
         self.contact = np.full(len(goals), -1)
         self.settled = np.zeros(len(goals), bool)
 
@@ -94,10 +92,14 @@ class PushTPusher:
         """Actions [N, 2] in [−1, 1] for the states [N, >= 5]."""
         s = states.astype(np.float64)
         agent, position, angle = s[:, :2], s[:, 2:4], s[:, 4]
-        shift, turn = self.missing(states)
+        # What the block's pose lacks, in its own frame: a shift of its centre, and a turn.
+        centre = np.broadcast_to(CENTRE, (len(s), 1, 2))
+        there = to_world(centre, self.goals[:, 2:4], self.goals[:, 4])
+        shift = to_block(there, position, angle)[:, 0] - CENTRE
+        turn = (self.goals[:, 4] - angle + np.pi) % (2 * np.pi) - np.pi
         error = np.hypot(np.linalg.norm(shift, axis=-1), _LEVER * turn)
         # The thresholds to leave the block and to return differ.
-        self.settled = np.where(self.settled, error < 2 * self.settle, error < self.settle)
+        self.settled = error < np.where(self.settled, 2 * _SETTLED, _SETTLED)
 
         gain = self._gains(shift, turn, position, angle)
         each = np.arange(len(s))
@@ -120,20 +122,10 @@ class PushTPusher:
         target = np.where(pushing[:, None], wanted, self._around(agent, wanted, position, angle))
         actions = (np.clip(target, _LOW, _HIGH) - agent) / 100.0
         # A push aims further than it goes: the spring closes half of the gap per step.
-        longest = np.where(pushing, 0.35, self.stride)
+        longest = np.where(pushing, 0.35, 0.6)
         length = np.linalg.norm(actions, axis=-1)
         actions = actions * np.minimum(1.0, longest / np.maximum(length, 1e-9))[:, None]
         return actions.astype(np.float32)
-
-    def missing(self, states: Floats) -> tuple[Array, Array]:
-        """The block's missing motion in its own frame: shift of its centre [N, 2], turn [N]."""
-        s = states.astype(np.float64)
-        goal = to_world(
-            np.broadcast_to(CENTRE, (len(s), 1, 2)), self.goals[:, 2:4], self.goals[:, 4]
-        )
-        shift = to_block(goal, s[:, 2:4], s[:, 4])[:, 0] - CENTRE
-        turn = (self.goals[:, 4] - s[:, 4] + np.pi) % (2 * np.pi) - np.pi
-        return shift, turn
 
     def _gains(self, shift: Array, turn: Array, position: Array, angle: Array) -> Array:
         """The part of the missing motion that a push at each contact makes: [N, P]."""
@@ -168,61 +160,44 @@ class PushTExplorer:
     """The pusher with random goals and noise, for data collection.
 
     A goal lies a push or two from the block, so that most steps are in contact. A new one is drawn
-    when the old one is reached, or after `patience` steps.
+    when the old one is reached, or after 80 steps.
 
     `noise` is the standard deviation added to each component of an action, or several values, which
-    agents get in turn; the share `memory` of the noise stays from one step to the next.
+    agents get in turn; half of the noise stays from one step to the next.
     """
 
     def __init__(
-        self,
-        num: int,
-        rng: np.random.Generator,
-        *,
-        noise: float | tuple[float, ...] = 0.1,
-        memory: float = 0.5,
-        patience: int = 80,
+        self, num: int, rng: np.random.Generator, noise: float | tuple[float, ...] = 0.1
     ) -> None:
-        self.rng, self.memory, self.patience = rng, memory, patience
-        self.noise = np.resize(noise, num)[:, None]
+        self.rng, self.noise = rng, np.resize(noise, num)[:, None]
         self.pusher = PushTPusher(np.zeros((num, 5), np.float32))
-        self.age = np.full(num, patience)
+        self.age = np.full(num, _PATIENCE)
         self.drift = np.zeros((num, 2))
 
     def act(self, states: Floats) -> Floats:
         """Actions [N, 2] in [−1, 1] for the states [N, >= 5]."""
-        pusher, rng = self.pusher, self.rng
+        pusher, rng, num = self.pusher, self.rng, len(states)
         there = np.linalg.norm(states[:, :2] - pusher.goals[:, :2], axis=-1) < 20
-        new = (pusher.settled & there) | (self.age >= self.patience)
+        new = (pusher.settled & there) | (self.age >= _PATIENCE)
         # Drawn for all agents, so that their random numbers do not depend on each other.
-        goals = self._goals(states)
-        pusher.goals[new] = goals[new]
-        pusher.contact[new], pusher.settled[new] = -1, False
-        self.age = np.where(new, 0, self.age + 1)
-        fresh = rng.standard_normal(self.drift.shape) * np.sqrt(1 - self.memory**2)
-        self.drift = self.memory * self.drift + fresh
-        return np.clip(pusher.act(states) + self.noise * self.drift, -1, 1).astype(np.float32)
-
-    def _goals(self, states: Floats) -> Array:
-        rng, num = self.rng, len(states)
         block = np.clip(states[:, 2:4] + rng.normal(0, 90, (num, 2)), 80, 432)
         angle = states[:, 4] + rng.normal(0, 1.0, num)
         agent = np.clip(block + rng.uniform(-200, 200, (num, 2)), 40, 472)
-        return np.concatenate([agent, block, angle[:, None]], axis=1)
+        goals = np.concatenate([agent, block, angle[:, None]], axis=1)
+        pusher.goals[new] = goals[new]
+        pusher.contact[new], pusher.settled[new] = -1, False
+        self.age = np.where(new, 0, self.age + 1)
+        fresh = rng.standard_normal(self.drift.shape) * np.sqrt(1 - _MEMORY**2)
+        self.drift = _MEMORY * self.drift + fresh
+        return np.clip(pusher.act(states) + self.noise * self.drift, -1, 1).astype(np.float32)
 
 
-class PushTNearBlock:
-    """Random points, one per step, clipped to a square of half side `reach` around the block.
+def near_block(rng: np.random.Generator, states: Floats) -> Floats:
+    """Actions [N, 2] to random points, clipped to a square of half side 100 around the block.
 
     Source: rule and number of stable-worldmodel's WeakPolicy.
     """
-
-    def __init__(self, num: int, rng: np.random.Generator, *, reach: float = 100.0) -> None:
-        self.num, self.rng, self.reach = num, rng, reach
-
-    def act(self, states: Floats) -> Floats:
-        """Actions [N, 2] in [−1, 1] for the states [N, >= 4]."""
-        agent, block = states[:, :2], states[:, 2:4]
-        points = agent + self.rng.uniform(-100, 100, (self.num, 2))
-        points = np.clip(points, block - self.reach, block + self.reach)
-        return np.clip((points - agent) / 100, -1, 1).astype(np.float32)
+    agent, block = states[:, :2], states[:, 2:4]
+    points = agent + rng.uniform(-100, 100, agent.shape)
+    points = np.clip(points, block - 100, block + 100)
+    return np.clip((points - agent) / 100, -1, 1).astype(np.float32)

@@ -1,6 +1,5 @@
 """Reacher: dm_control's arm of two links in the plane, and its policies."""
 
-import importlib
 from functools import partial
 from typing import Any
 
@@ -13,23 +12,19 @@ __all__ = ["Reacher", "ReacherReach", "steer"]
 
 _STIFFNESS = np.array([6.0, 3.0])
 _DAMPING = np.array([0.9, 0.2])
+_NOISE = 0.3  # standard deviation of what `ReacherReach` adds to each torque
+_PATIENCE = 60  # steps after which it gives a pose up
 
 
 class _Simulator:
     """dm_control's physics; every call resets it."""
 
     def __init__(self, image_size: int) -> None:
-        _mujoco.choose_backend()
         self._size = image_size
-        with _mujoco.named_when_it_fails():
-            reacher: Any = importlib.import_module("dm_control.suite.reacher")
+        reacher: Any = _mujoco.load("dm_control.suite.reacher")
         self._physics: Any = reacher.Physics.from_xml_string(*reacher.get_model_and_assets())
         self._physics.named.model.mat_rgba["target", "a"] = 0.0
-        self._options: dict[str, Any] = {}
-        if image_size < _mujoco.PLAIN_BELOW:
-            quality = self._physics.model.vis.quality
-            quality.offsamples = quality.shadowsize = 0
-            self._options["render_flag_overrides"] = {"shadow": False, "reflection": False}
+        _mujoco.draw_plainly(self._physics.model, image_size)
 
     def step(self, state: Floats, action: Floats) -> Floats:
         physics = self._put(state)
@@ -40,14 +35,13 @@ class _Simulator:
     def draw(self, state: Floats) -> Pixels:
         physics = self._put(state)
         with _mujoco.named_when_it_fails():
-            image = physics.render(self._size, self._size, camera_id=0, **self._options)
+            image = physics.render(self._size, self._size, camera_id=0)
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
     def renderer(self, _: float) -> str:
         self.draw(np.zeros(4, np.float32))
-        gl: Any = importlib.import_module("OpenGL.GL")
         with self._physics.contexts.gl.make_current() as context:
-            return str(context.call(_mujoco.gl_renderer, gl))
+            return str(context.call(_mujoco.gl_renderer))
 
     def _put(self, state: Floats) -> Any:
         physics = self._physics
@@ -114,26 +108,21 @@ def steer(goals: Floats, states: Floats) -> Floats:
 
 
 class ReacherReach:
-    """Moves N arms to random poses; a new pose when near the old one, or after `patience` steps.
+    """Moves N arms to random poses, with noise; a new pose near the old one, or after 60 steps."""
 
-    `noise` is the standard deviation added to each torque.
-    """
-
-    def __init__(
-        self, num: int, rng: np.random.Generator, *, noise: float = 0.3, patience: int = 60
-    ) -> None:
-        self.rng, self.noise, self.patience = rng, noise, patience
+    def __init__(self, num: int, rng: np.random.Generator) -> None:
+        self.rng = rng
         self.goals = np.zeros((num, 2), np.float32)
-        self.age = np.full(num, patience)
+        self.age = np.full(num, _PATIENCE)
 
     def act(self, states: Floats) -> Floats:
         """Actions [N, 2] in [−1, 1] for the states [N, 4]."""
         rng, num = self.rng, len(states)
         near = np.abs(states[:, :2] - self.goals).max(-1) < 0.1
-        new = near | (self.age >= self.patience)
+        new = near | (self.age >= _PATIENCE)
         turned = states[:, 0] + rng.uniform(-np.pi, np.pi, num)
         goals = np.stack([turned, rng.uniform(-2.5, 2.5, num)], axis=1)
         self.goals[new] = goals[new]
         self.age = np.where(new, 0, self.age + 1)
-        noise = self.noise * rng.standard_normal((num, 2))
+        noise = _NOISE * rng.standard_normal((num, 2))
         return np.clip(steer(self.goals, states) + noise, -1, 1).astype(np.float32)

@@ -32,9 +32,7 @@ class RenderedFrames(StoredFrames):
 
     def _here(self) -> World:
         """The world of this process; a forked process makes its own."""
-        if not callable(self._world):
-            return self._world
-        return self._own(self._world)
+        return self._own(self._world) if callable(self._world) else self._world
 
     def _read(self, rows: NDArray[np.int64]) -> Pixels:
         once, place = np.unique(rows, return_inverse=True)

@@ -206,6 +206,10 @@ def test_a_world_of_ones_own_is_opened(tmp_path: Path, monkeypatch: pytest.Monke
     assert (world.name, world.image_size) == ("pond", 24)
     assert world.draw(np.full((1, 2), 100, np.float32)).shape == (1, 3, 24, 24)
     assert sys.path == before
+    monkeypatch.syspath_prepend(tmp_path)  # a folder on the path keeps its place there
+    before = list(sys.path)
+    open_world("my_world:Pond")
+    assert sys.path == before
     with pytest.raises(ValueError, match=r"cannot be made by Pond\(image_size, workers\)"):
         open_world("my_world:Pond", workers=2)
 

@@ -61,6 +61,9 @@ def open_world(name: str, *, image_size: int = 64, workers: int | None = None) -
 def _here() -> Iterator[None]:
     """Search for modules in the current folder too."""
     folder = os.getcwd()  # noqa: PTH109 - a path as sys.path holds it
+    if folder in sys.path:  # `remove` below would take it from its place
+        yield
+        return
     sys.path.append(folder)
     try:
         yield

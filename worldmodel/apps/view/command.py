@@ -6,7 +6,6 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
-from os import PathLike
 from pathlib import Path
 
 from worldmodel._extras import need
@@ -25,6 +24,7 @@ from worldmodel.encoder import ConvEncoder, ViTEncoder
 _MARK, _WITHOUT = "view.json", "without-sigreg"
 _HORIZONS = [3, 5, 8]
 _KEPT_EPISODES = 6
+_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 
 
 def run(settings: ViewSettings) -> int:
@@ -81,12 +81,12 @@ def write(settings: ViewSettings, out: Path) -> None:
     runtime = find_runtime(settings.runtime)
     if runtime is None:
         say("no npm and no --runtime: the page will fetch onnxruntime-web from cdn.jsdelivr.net")
-    material = gather(found, settings.data, settings.episodes, settings.pairs, settings.seed)
+    material, pairs = gather(found, settings)
     with resources.as_file(resources.files("worldmodel.apps.view") / "page") as page:
         shutil.copytree(page, out, ignore=shutil.ignore_patterns("__pycache__"))
     models = list[dict[str, object]]()
     told: dict[str, object] = {
-        "world": describe_world(found, material, planner),
+        "world": describe_world(found, material, pairs, planner),
         "models": models,
         "horizons": _HORIZONS,
         "runtime": {"at": "runtime/" if runtime else CDN, "files": FILES},
@@ -98,12 +98,12 @@ def write(settings: ViewSettings, out: Path) -> None:
         runs["without"] = open_run(settings.run / _WITHOUT, data=settings.data)
     for name, run in runs.items():
         say(f"{run.folder}: measuring it, then writing and checking its graphs: a minute or two")
-        measured, probe = describe_model(run, material, planner)
+        measured, probe = describe_model(run, material, pairs, planner)
         (out / name).mkdir()
         write_graphs(run.world_model, probe, out / name, _HORIZONS)
         models.append({"folder": name, "weights": digest(run.world_model), **measured})
-    if material.found.world is None:
-        told["episodes"] = write_episodes(material.found.test, _KEPT_EPISODES, out)
+    if material.world is None:
+        told["episodes"] = write_episodes(material.test, _KEPT_EPISODES, out)
     if runtime is not None:
         (out / "runtime").mkdir()
         for name in FILES:
@@ -114,15 +114,13 @@ def write(settings: ViewSettings, out: Path) -> None:
 class _Handler(SimpleHTTPRequestHandler):
     """Files of one folder, with the headers that let a browser use threads."""
 
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | _TYPES
+
     def end_headers(self) -> None:
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
-
-    def guess_type(self, path: str | PathLike[str]) -> str:
-        kinds = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
-        return kinds.get(Path(path).suffix) or super().guess_type(path)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""

@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from worldmodel.export import Call, Graph, write_onnx
 from worldmodel.heads import Head
-from worldmodel.layers import AdaLNBlock, ProjectionHead
+from worldmodel.layers import AdaLNBlock, ProjectionHead, fold_modulation
 from worldmodel.model import WorldModel
 from worldmodel.predictor import CausalPredictor
 
@@ -92,21 +92,13 @@ class _Futures(nn.Module):
             new = [end - 1]
             if start != max(0, end - predictor.history):
                 start = max(0, end - predictor.history)
-                windows, new = [_Window() for _ in blocks], list(range(start, end))
+                windows, new = [list[Tensor]() for _ in blocks], list(range(start, end))
             for t in new:
                 x = tokens[t] + predictor.positions[:, t - start]
                 for block, window, by in zip(blocks, windows, steered[t], strict=True):
                     x = block(x, by, window)
             tokens.append(predictor.read_out(x))
         return torch.stack(tokens[1:], dim=1)
-
-
-class _Window:
-    """A block's memory of a window: the oldest token, and keys and values of later ones."""
-
-    def __init__(self) -> None:
-        self.oldest: tuple[Tensor, Tensor] | None = None  # the token, and its own attention output
-        self.keys, self.values = list[Tensor](), list[Tensor]()
 
 
 class _Block(nn.Module):
@@ -126,29 +118,24 @@ class _Block(nn.Module):
 
     def steer(self, action: Tensor) -> tuple[Tensor, ...]:
         """Shifts, 1 + scales and gates, from SiLU of an encoded action [S, D]."""
-        bias = self.block.modulation.bias.unflatten(0, (6, -1)).clone()
-        bias[1::3] += 1
-        return F.linear(action, self.block.modulation.weight, bias.flatten()).chunk(6, dim=-1)
+        return F.linear(action, *fold_modulation(self.block.modulation)).chunk(6, dim=-1)
 
-    def forward(self, x: Tensor, modulation: tuple[Tensor, ...], window: _Window) -> Tensor:
-        return self.block.advance(x, modulation, lambda seen: self._attend(seen, window))
+    def forward(self, x: Tensor, modulation: tuple[Tensor, ...], seen: list[Tensor]) -> Tensor:
+        """`seen`: the oldest token, its own output, then each key and value minus the oldest's."""
+        return self.block.advance(x, modulation, lambda tokens: self._attend(tokens, seen))
 
-    def _attend(self, x: Tensor, window: _Window) -> Tensor:
+    def _attend(self, x: Tensor, seen: list[Tensor]) -> Tensor:
         out = self.block.attention.to_out
-        if window.oldest is None:
-            window.oldest = x, F.linear(x, self.alone, out.bias)
-            return window.oldest[1]
-        oldest, alone = window.oldest
-        key, value = F.linear(x - oldest, self.key_value).chunk(2, dim=-1)
-        window.keys.append(key)
-        window.values.append(value)
+        if not seen:
+            seen += [x, F.linear(x, self.alone, out.bias)]
+            return seen[1]
+        oldest, alone = seen[:2]
+        seen += F.linear(x - oldest, self.key_value).chunk(2, dim=-1)
         query = F.linear(x, self.query)
-        scores = [(query * k) @ self.heads for k in window.keys]
+        scores = [(query * k) @ self.heads for k in seen[2::2]]
         # A softmax in which the oldest token has a score of 0.
         most = reduce(torch.maximum, scores).relu()
         weights = [(score - most).exp() for score in scores]
         total = sum(weights, (-most).exp())
-        parts = [
-            (w / total) @ self.heads.T * v for w, v in zip(weights, window.values, strict=True)
-        ]
+        parts = [(w / total) @ self.heads.T * v for w, v in zip(weights, seen[3::2], strict=True)]
         return F.linear(sum(parts[1:], parts[0]), out.weight) + alone

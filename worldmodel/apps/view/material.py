@@ -1,7 +1,6 @@
 """The data of the page: facts of the run, held-out episodes, and measurements in Python."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -10,7 +9,7 @@ from planners import Bounds
 from worldmodel.apps.evaluate.manifest import Pairs, make_pairs
 from worldmodel.apps.evaluate.policies import PlannerPolicy, attempt
 from worldmodel.apps.runs import Run
-from worldmodel.apps.settings import PlannerSettings
+from worldmodel.apps.settings import PlannerSettings, ViewSettings
 from worldmodel.apps.study.command import gather_material
 from worldmodel.apps.study.measures import Sequences, StudyMaterial
 from worldmodel.heads import Head, fit_head
@@ -21,31 +20,26 @@ from worldmodel.worlds.maze import layout_of
 _OFFSET, _BUDGET, _POINTS, _LAYOUTS = 25, 50, 700, 24
 
 
-class Material(NamedTuple):
-    """Episodes that the run was not trained on, and pairs if the page simulates their world."""
-
-    found: StudyMaterial
-    pairs: Pairs | None
-
-
-def gather(run: Run, data: str | None, episodes: int, pairs: int, seed: int) -> Material:
-    """Collect fresh walks if the page simulates the world, or open unseen episodes of a data set.
+def gather(run: Run, settings: ViewSettings) -> tuple[StudyMaterial, Pairs | None]:
+    """Episodes that the run was not trained on, and pairs if the page simulates their world.
 
     Raises: as `gather_material`.
     """
-    found, tried = gather_material(run, data, episodes, seed, mazes=True), None
-    if found.world is not None and found.test.states is not None and pairs:
+    data, num, seed = settings.data, settings.pairs, settings.seed
+    found, pairs = gather_material(run, data, settings.episodes, seed, mazes=True), None
+    if found.world is not None and found.test.states is not None and num:
         states, offset = list(found.test.states.numpy()), max(_OFFSET // run.frameskip, 1)
-        tried = make_pairs(found.world, states, pairs, offset=offset, seed=seed)
+        pairs = make_pairs(found.world, states, num, offset=offset, seed=seed)
     # The page may be published, so it holds only the file's name.
     path = str(data or run.data)
-    return Material(found._replace(source=found.source.replace(path, Path(path).name)), tried)
+    return found._replace(source=found.source.replace(path, Path(path).name)), pairs
 
 
-def describe_world(run: Run, material: Material, planner: PlannerSettings) -> dict[str, object]:
+def describe_world(
+    run: Run, found: StudyMaterial, pairs: Pairs | None, planner: PlannerSettings
+) -> dict[str, object]:
     """The world, its pairs and the planner's default settings, for JSON."""
-    (found, pairs), world = material, material.found.world
-    raw = found.test.raw.flatten(0, 1)
+    world, raw = found.world, found.test.raw.flatten(0, 1)
     edges = raw.amin(0), raw.amax(0)
     if world is not None:
         edges = torch.from_numpy(world.action_low), torch.from_numpy(world.action_high)
@@ -70,11 +64,10 @@ def describe_world(run: Run, material: Material, planner: PlannerSettings) -> di
 
 
 def describe_model(
-    run: Run, material: Material, planner: PlannerSettings
+    run: Run, found: StudyMaterial, pairs: Pairs | None, planner: PlannerSettings
 ) -> tuple[dict[str, object], Head]:
     """Measurements of a model in Python, its map, and the linear probe of its places."""
-    model, (found, pairs), world = run.world_model, material, material.found.world
-    test, fit = found.test, found.fit
+    model, world, test, fit = run.world_model, found.world, found.test, found.fit
     frames = 0 if fit is None else fit.z[..., 0].numel()
     if fit is None or frames <= fit.z.shape[-1]:
         raise ValueError(

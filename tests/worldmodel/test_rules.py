@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from worldmodel.apps.evaluate import RandomPolicy, evaluate, make_manifest
+from worldmodel.apps.evaluate.manifest import PROTOCOLS, rule_of
 from worldmodel.apps.evaluate.policies import IdlePolicy, attempt
-from worldmodel.apps.evaluate.protocols import PROTOCOLS, rule_of
 from worldmodel.apps.settings import TrialSettings
 from worldmodel.worlds import Maze, TwoRoom, collect
 from worldmodel.worlds.rules import RULES, Rule

@@ -1,4 +1,4 @@
-"""`worldmodel manifest`: write a task to a file, so that every planner can try the same task.
+"""`worldmodel manifest`: protocols, pairs of start and goal, and the file that holds a task.
 
 The file is JSON with a SHA-256 of its content, which reveals a change by hand.
 """
@@ -6,6 +6,7 @@ The file is JSON with a SHA-256 of its content, which reveals a change by hand.
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,7 +18,6 @@ from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 from planners.noise import fold_in
 from worldmodel._files import write_atomically
 from worldmodel.apps.data.collecting import fresh_walks
-from worldmodel.apps.evaluate.protocols import PROTOCOLS, rule_of
 from worldmodel.apps.folder import check_new_file
 from worldmodel.apps.parsing import Record, read_record
 from worldmodel.apps.progress import say
@@ -28,23 +28,19 @@ from worldmodel.data import Episodes, episode_digests
 from worldmodel.data.opening import open_episodes
 from worldmodel.worlds import TwoRoom, World, open_world
 from worldmodel.worlds.contract import kind_of
-from worldmodel.worlds.rules import REST
+from worldmodel.worlds.rules import REST, Rule, rules_of
 
 _LENGTH = 200  # actions of a walk for a manifest, enough for goals 100 steps away
 _FAR, _MOST = 10_000, 10_000  # most steps to a goal, and most walks, for memory
 
 
 def _array(value: object, kind: type[np.float32 | np.int64], rank: int) -> NDArray[Any]:
-    """Parse numbers into an array of that kind and rank."""
-    try:
+    with suppress(ValueError), np.errstate(over="ignore"):  # rows of different lengths
         array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        array = np.empty(())
-    if array.dtype.kind in ("fi" if kind is np.float32 else "i") and array.ndim == rank:
-        with np.errstate(over="ignore"):
+        if array.dtype.kind in ("fi" if kind is np.float32 else "i") and array.ndim == rank:
             array = array.astype(kind)
-        if np.isfinite(array).all():
-            return array
+            if np.isfinite(array).all():
+                return array
     raise ValueError(f"must be {'rows of finite numbers' if rank == 2 else 'whole numbers'}")
 
 
@@ -53,6 +49,52 @@ _SHORT = PlainSerializer(lambda rows: [[float(str(value)) for value in row] for 
 _WHOLE = PlainSerializer(lambda array: array.tolist())
 Floats = Annotated[NDArray[np.float32], PlainValidator(lambda x: _array(x, np.float32, 2)), _SHORT]
 Ints = Annotated[NDArray[np.int64], PlainValidator(lambda x: _array(x, np.int64, 1)), _WHOLE]
+
+
+class Terms(NamedTuple):
+    """Which pairs a protocol takes, and what it counts as success."""
+
+    drawn: frozenset[str] | None = None  #: protocols of manifests that it accepts; None: any
+    offsets: tuple[int, int] | None = None  #: fewest and most steps to a goal
+    stretch: int | None = None  #: budget, as a multiple of these steps
+    any_rows: bool = False  #: whether training episodes and solved pairs are allowed
+    pairs: int | None = None  #: number of first pairs to try; None: all
+    rule: str = "own"  #: name in `rules_of`, if the world has it
+    at_end: bool = False  #: whether only the state after the last step counts
+    rest: bool = False  #: whether starts have zero velocity
+    clear: dict[str, tuple[float, float | None]] | None = None
+    """By world, the rates that CLEAR-LeWM v0.5 reports: released LeWM, and random or None."""
+
+
+_FAIR = frozenset({"held-out", "strict"})
+PROTOCOLS: dict[Protocol, Terms] = {
+    "held-out": Terms(_FAIR),
+    "strict": Terms(_FAIR, (50, 100), 2, at_end=True),
+    "published": Terms(any_rows=True, pairs=50, rule="published"),
+    "historical": Terms(any_rows=True, pairs=50, rule="published"),
+    "clear-moderate": Terms(
+        frozenset({"clear-moderate"}), (25, 25), 2, rest=True, rule="clear-moderate",
+        clear={"two-room": (0.84, 0.067), "reacher": (0.46, 0.043), "push-t": (0.863, 0.04),
+               "cube": (0.503, 0.157)},
+    ),
+    "clear-strict": Terms(
+        frozenset({"clear-strict"}), (25, 25), 2, rest=True, rule="clear-strict",
+        clear={"two-room": (0.583, None), "reacher": (0.43, None), "push-t": (0.703, None),
+               "cube": (0.263, None)},
+    ),
+}  # fmt: skip
+
+
+def rule_of(world: World, protocol: Protocol) -> Rule:
+    """The rule of success in a world under a protocol.
+
+    Raises: ValueError if the protocol does not cover this world.
+    """
+    terms, rules = PROTOCOLS[protocol], rules_of(world)
+    if terms.clear is not None and world.name not in terms.clear:
+        known = ", ".join(terms.clear)
+        raise ValueError(f"protocol {protocol} is of {known}, got {world.name}")
+    return rules.get(terms.rule, rules["own"])
 
 
 class Manifest(Record):
@@ -221,7 +263,6 @@ def run(settings: ManifestSettings) -> int:
         except (ValueError, OSError):
             raise taken from None
     episodes, source = _source(settings)
-    ends, begins = episodes.lengths.cumsum(0).tolist(), episodes.offsets.tolist()
     seen = open_run(settings.unseen_by).trained_on if settings.unseen_by else frozenset[str]()
     names = episode_digests(episodes)
     unseen = [e for e, name in enumerate(names) if name not in seen]
@@ -236,8 +277,9 @@ def run(settings: ManifestSettings) -> int:
     if settings.data is not None:
         source = f"{len(unseen)} of {len(names)} episodes of {source}"
     assert episodes.states is not None
+    states = episodes.states.split(episodes.lengths.tolist())
     manifest = make_manifest(
-        open_world(settings.env), [episodes.states[begins[e] : ends[e]].numpy() for e in unseen],
+        open_world(settings.env), [states[e].numpy() for e in unseen],
         [names[e] for e in unseen], num=settings.pairs, offset=settings.offset,
         budget=settings.budget, seed=settings.seed, source=source, protocol=settings.protocol,
         env=settings.env,

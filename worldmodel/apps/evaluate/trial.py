@@ -14,9 +14,8 @@ import numpy as np
 from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate import result as results
 from worldmodel.apps.evaluate.films import film_attempts
-from worldmodel.apps.evaluate.manifest import Manifest, read_manifest
+from worldmodel.apps.evaluate.manifest import PROTOCOLS, Manifest, read_manifest, rule_of
 from worldmodel.apps.evaluate.policies import FLOORS, PlannerPolicy, Policy, attempt, policy_of
-from worldmodel.apps.evaluate.protocols import PROTOCOLS, rule_of
 from worldmodel.apps.folder import begin_folder, write_json
 from worldmodel.apps.machine import commit, device_of, machine, versions
 from worldmodel.apps.parsing import complete, kept_settings
@@ -175,11 +174,9 @@ def tries(
 
 
 def result_of(trial: Trial, tried: Sequence[results.Tried]) -> results.Result:
-    """The result of all attempts of a trial, given in any order."""
+    """The result of all attempts of a trial, in the order of `trial.keys`."""
     manifest, pairs = trial.manifest, len(trial.manifest.seeds)
-    planned = sorted(
-        (one for one in tried if one.policy == results.PLANNED), key=lambda one: one.key
-    )
+    planned = [one for one in tried if one.policy == results.PLANNED]
     by_repeat = np.asarray([one.success for one in planned]).reshape(-1, pairs).mean(1)
     steps = [one.steps for one in planned if one.steps is not None]
     distance, far = np.quantile([one.final_distance for one in planned], [0.5, 0.95]).tolist()

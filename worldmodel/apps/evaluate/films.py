@@ -14,11 +14,10 @@ from torch import Tensor
 
 from worldmodel._files import write_atomically
 from worldmodel.apps.evaluate.manifest import Manifest
-from worldmodel.apps.evaluate.policies import PlannerPolicy, Policy, attempt
+from worldmodel.apps.evaluate.policies import Floats, PlannerPolicy, Policy, attempt
 from worldmodel.study import embed
 from worldmodel.worlds import World, open_world
 
-Floats = NDArray[np.float32]
 _INK, _GOOD, _BAD, _TRAIL, _GAP, _FOOT = "#2b3040", "#2f9e6f", "#c23b22", "#e9a79a", 6, 20
 _DISC = ((0,), 224.0, 16.0)
 _PLACES = {"two": _DISC, "maze": _DISC, "push": ((0, 2), 512.0, 20.0)}
@@ -45,8 +44,6 @@ def film_attempts(
 ) -> dict[str, Path]:  # fmt: skip
     """Write a video of the first successes and one of the first failures; `reached` is [N].
 
-    The policy repeats these attempts, with the same outcomes, so that its plans can be recorded.
-
     Returns: the files, by "successes" and "failures"; a kind without an attempt has no file.
     """
     written: dict[str, Path] = {}
@@ -59,7 +56,7 @@ def film_attempts(
 
 
 def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np.int64]) -> Film:
-    """Repeat the attempts on the pairs `chosen` [E], and record what each plan expects."""
+    """Repeat the attempts on the pairs `chosen` [E], and record what their plans expect."""
     seen, every, nearest = policy, 1, list[Floats]()
     if isinstance(policy, PlannerPolicy):
         known = np.concatenate([manifest.starts, manifest.goals])
@@ -72,8 +69,7 @@ def film_of(world: World, manifest: Manifest, policy: Policy, chosen: NDArray[np
     pairs, seeds = manifest.take(chosen), manifest.seeds_of(0)[chosen]
     outcome = attempt(world, pairs, seen, budget=manifest.budget, seeds=seeds)
     names, expected = [f"pair {pair}," for pair in chosen], np.stack(nearest) if nearest else None
-    reached = (outcome.success, outcome.steps)
-    return Film(names, outcome.paths, pairs.goals, *reached, expected, every)
+    return Film(names, outcome.paths, pairs.goals, outcome.success, outcome.steps, expected, every)
 
 
 def nearest_frames(z: Tensor, goal: Tensor, bank: Tensor, last: bool) -> NDArray[np.int64]:
@@ -108,10 +104,7 @@ def write_film(film: Film, display: World, path: Path, *, across: int = 1) -> No
 
 
 def sheets(film: Film, display: World, across: int = 1) -> Iterator[Image.Image]:
-    """One picture per step: present, goal and expectation; a success stops at its last step.
-
-    A circle around the goal shows the world's tolerance, if that is a length in the picture.
-    """
+    """One picture per step: present, goal and expectation; a success stops at its last step."""
     last = film.paths.shape[1] - 1
     if film.success.all():
         last = min(last, int(film.steps.max()) + 4)
@@ -154,7 +147,7 @@ def sheet(rows: Sequence[Sequence[tuple[Image.Image, str, str]]], across: int = 
 
 
 def _draw_trail(world: World, picture: Image.Image, path: Floats, goal: Floats) -> None:
-    """Draw the path so far and circles around the goal, in worlds whose states are places."""
+    """Draw the path so far and the goal's tolerance, in worlds whose states are places."""
     columns, size, radius = _PLACES.get(world.name.split("-")[0], ((), 1.0, 0.0))
     draw, scale = ImageDraw.Draw(picture), picture.width / size
     if columns and len(path) > 1:

@@ -165,8 +165,6 @@ class PlannerPolicy:
     ) -> Callable[[Tensor, Tensor | None], tuple[Cost, Method[Any] | None]]:
         """Map frames, and actions between them, to the cost of all problems.
 
-        Each call of the model has `together` problems.
-
         With a guide, also return the planning method of this step, which holds its proposals.
         """
         planner, guide, num = self.planner, self.guide, len(goal)
@@ -321,7 +319,6 @@ def _alike(num: int, together: int | None, device: torch.device) -> list[Tensor]
 
 
 def _tensor(frames: NDArray[np.uint8], model: nn.Module) -> Tensor:
-    """Frames as a tensor on the model's device."""
     return torch.from_numpy(frames).to(next(model.parameters()).device)
 
 

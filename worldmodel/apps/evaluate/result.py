@@ -1,7 +1,4 @@
-"""Results of an evaluation: a record for every attempt, and the rates computed from them.
-
-`worldmodel compare` compares two results on one manifest with a paired test.
-"""
+"""Results of evaluations: a record for every attempt, the rates, and `worldmodel compare`."""
 
 import json
 import os
@@ -288,12 +285,10 @@ def compare(a: Result | Sequence[Result], b: Result | Sequence[Result]) -> Compa
     Raises: ValueError if manifests, protocols or pairs differ.
     """
     sides = [[side] if isinstance(side, Result) else list(side) for side in (a, b)]
-    first, *others = sides[0] + sides[1]
-    for other in others:
-        for what, one, two in (
-            ("manifest", first.manifest_hash, other.manifest_hash),
-            ("protocol", first.protocol, other.protocol),
-        ):
+    first = sides[0][0]
+    for what, name in (("manifest", "manifest_hash"), ("protocol", "protocol")):
+        one, *others = (getattr(result, name) for result in sides[0] + sides[1])
+        for two in others:
             if one != two:
                 raise ValueError(f"the results must be of one {what}, got {one:.12} and {two:.12}")
     kinds = {name: _difference(sides[0], sides[1], name) for name in ("success", "success_at_end")}

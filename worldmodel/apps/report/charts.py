@@ -292,7 +292,6 @@ def _name(axes: "Axes", x_label: str = "", y_label: str = "") -> "Axes":
 
 
 def _short(name: str) -> str:
-    """A name, cut so that the chart has room."""
     return name if len(name) < 30 else name[:28] + "…"
 
 

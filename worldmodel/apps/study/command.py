@@ -20,15 +20,8 @@ from worldmodel.apps.report import render, study_page, write_index
 from worldmodel.apps.report.pages import plural
 from worldmodel.apps.runs import Run, open_run
 from worldmodel.apps.settings import StudySettings
-from worldmodel.apps.study.measures import (
-    PARTS,
-    Found,
-    Sequences,
-    Study,
-    StudyMaterial,
-    UnavailableError,
-    lens_of,
-)
+from worldmodel.apps.study import measures
+from worldmodel.apps.study.measures import PARTS, Found, Sequences, StudyMaterial
 from worldmodel.checkpoint import digest
 from worldmodel.data import Episodes, episode_digests
 from worldmodel.data.frames import gather
@@ -101,13 +94,13 @@ def study(
     elif variance < 1e-4 * length:
         nearly = "The model has nearly collapsed: embeddings vary by less than 1 % of their length."
         notes.insert(0, nearly)
-    lens = lens_of(material.fit or material.test)
-    given, found = Study(run, material, lens, variance, seed, steps), dict[str, Found]()
+    lens, found = measures.lens_of(material.fit or material.test), dict[str, Found]()
+    given = measures.Study(run, material, lens, variance, seed, steps)
     with Progress("study", len(parts), unit="part") as bar:
         for name in parts:
             try:
                 found[name] = PARTS[name](given)
-            except UnavailableError as reason:
+            except measures.UnavailableError as reason:
                 found[name] = Found(unavailable=str(reason))
             bar.update()
     T, D = material.test.z.shape[1:]
@@ -175,8 +168,7 @@ def gather_material(
     fresh = kind == TwoRoom.name or (mazes and kind == "maze")
     source = data or (None if fresh else run.data)
     if source is not None:
-        drawn = run.settings.get("render") if data is None else None
-        found = open_pictures(source, render=drawn)
+        found = open_pictures(source, render=None if data else run.settings.get("render"))
     elif fresh:
         side = int(run.world_model.encoder.image_size)
         world = cast(TwoRoom | Maze, open_world(str(run.world), image_size=side))

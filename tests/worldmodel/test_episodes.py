@@ -155,7 +155,7 @@ def test_a_split_needs_two_sides(num: int, held_out: float) -> None:
 
 def test_frames_from_episodes_equal_frames_in_memory(counter_world: World) -> None:
     """A source that gives whole episodes reads the same rows as a tensor, in any order."""
-    episodes = counter_world([3, 5, 4])
+    episodes = counter_world([3, 5, 4, 2, 2])
     read: list[int] = []
 
     def decode(e: int) -> object:
@@ -163,12 +163,14 @@ def test_frames_from_episodes_equal_frames_in_memory(counter_world: World) -> No
         rows = episodes.rows(torch.tensor([e]))
         return episodes.frames[rows].permute(0, 2, 3, 1).numpy()
 
-    source = EpisodeFrames(decode, episodes.lengths, (3, 16, 16), keep=2)  # type: ignore[arg-type]
-    rows = torch.tensor([[11, 0], [4, 4]])
+    source = EpisodeFrames(decode, episodes.lengths, (3, 16, 16))  # type: ignore[arg-type]
+    rows = torch.tensor([[11, 0, 15], [4, 4, 13]])
     assert torch.equal(source[rows], episodes.frames[rows])
-    assert read == [0, 1, 2]
+    assert read == [0, 1, 2, 3, 4]
     assert torch.equal(source[torch.tensor([5, 9])], episodes.frames[torch.tensor([5, 9])])
-    assert read == [0, 1, 2]  # the last two are kept
+    assert read == [0, 1, 2, 3, 4]  # the last four are kept
+    assert torch.equal(source[torch.tensor([2])], episodes.frames[torch.tensor([2])])
+    assert read == [0, 1, 2, 3, 4, 0]
 
 
 def test_frames_of_mixed_sizes_are_refused() -> None:

@@ -2,8 +2,8 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ __all__ = ["EpisodeFrames", "Frames", "KeptFrames", "StoredFrames", "gather", "i
 
 Images = NDArray[np.uint8]
 _TOGETHER = 256  # frames copied at a time
+_DECODED = 4  # episodes that `EpisodeFrames` keeps
 
 
 class Frames(Protocol):
@@ -132,43 +133,33 @@ class StoredFrames(ABC):
 class EpisodeFrames(StoredFrames):
     """Frames of a source of whole episodes: videos, one file or dataset per episode.
 
-    The last `keep` episodes stay decoded, so rows in order cost one decoding each, but random
+    The last four episodes stay decoded, so rows in order cost one decoding each, but random
     windows decode an episode each. For training, convert it to HDF5 or read it into memory.
 
     Args:
         read: e -> frames [L, H, W, C], uint8, of episode e; must be picklable.
         lengths: [E], rows of each episode.
         shape: (C, H, W) of every frame.
-        keep: episodes kept decoded.
     """
 
     def __init__(
-        self, read: Callable[[int], Images], lengths: Tensor, shape: Sequence[int], *, keep: int = 4
+        self, read: Callable[[int], Images], lengths: Tensor, shape: Sequence[int]
     ) -> None:
         C, H, W = shape
         super().__init__(int(lengths.sum()), (H, W, C), channels_last=True)
-        self._decode, self._lengths, self._keep = read, lengths.numpy(), keep
+        self._decode, self._lengths = read, lengths.numpy()
         self._ends = self._lengths.cumsum()
 
     def _read(self, rows: NDArray[np.int64]) -> Images:
         episode = np.searchsorted(self._ends, rows, side="right")
         within = rows - (self._ends - self._lengths)[episode]
         out = np.empty((len(rows), *self._stored), np.uint8)
+        decoded = self._own(lambda: lru_cache(_DECODED)(self._decode))
         for e in np.unique(episode).tolist():
-            mine = episode == e
-            out[mine] = self._episode(e)[within[mine]]
-        return out
-
-    def _episode(self, e: int) -> Images:
-        if self._source is None:
-            self._source = OrderedDict[int, Images]()
-        if e not in self._source:
-            frames, wanted = self._decode(e), (int(self._lengths[e]), *self._stored)
+            frames, wanted = decoded(e), (int(self._lengths[e]), *self._stored)
             if frames.shape != wanted or frames.dtype != np.uint8:
                 rule = f"every frame must have one size: episode {e} must be uint8 {list(wanted)}"
                 raise ValueError(f"{rule}, got {frames.dtype} {list(frames.shape)}")
-            self._source[e] = frames
-            if len(self._source) > self._keep:
-                self._source.popitem(last=False)
-        self._source.move_to_end(e)
-        return self._source[e]
+            mine = episode == e
+            out[mine] = frames[within[mine]]
+        return out

@@ -22,7 +22,7 @@ from worldmodel.data._cloud import Place, place
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.reading import Column, Integers, Names
 
-__all__ = ["is_lerobot", "lerobot_columns", "open_lerobot"]
+__all__ = ["lerobot_columns", "open_lerobot"]
 
 _INFO = "meta/info.json"
 _REMEDY = "download the data set again, or take the episode out of meta/episodes"
@@ -69,22 +69,18 @@ def open_lerobot(
         for rows in _read(table, list(dict.fromkeys([action, *names])), list(some)):
             actions.append(rows[action].reshape(len(rows[action]), -1))
             states.append([rows[name].astype(np.float32) for name in names])
-    read = partial(_frames, index, camera, float(info["fps"]))
     lengths = np.array([episode.length for episode in index])
     stored = np.vstack(actions)
     taken = reading.read_actions(stored, lengths, folder, integers=integers, shift=shift)
-    return reading.episodes_of(read, read(int(taken.kept[0])).shape[1:], taken, lengths, states)
+    kept = [index[e] for e in taken.kept.tolist()]
+    read = partial(_frames, kept, camera, float(info["fps"]))
+    return reading.episodes_of(read, read(0).shape[1:], taken, lengths, states)
 
 
 def lerobot_columns(folder: str | Path) -> list[Column]:
     """Features of a LeRobot folder, shapes of a single step."""
     features = _info(place(folder))["features"]
     return [Column(name, tuple(f["shape"]), f["dtype"], "") for name, f in features.items()]
-
-
-def is_lerobot(folder: str | Path) -> bool:
-    """Whether this is a LeRobot folder."""
-    return (place(folder) / _INFO).is_file()
 
 
 class _Episode(NamedTuple):
@@ -98,7 +94,6 @@ class _Episode(NamedTuple):
 
 
 def _info(root: Place) -> dict[str, Any]:
-    """The content of meta/info.json, if its version is known."""
     if not (root / _INFO).is_file():
         raise FileNotFoundError(f"there is no LeRobot data set at {root}: no {_INFO}")
     try:
@@ -177,7 +172,6 @@ def _frames(episodes: list[_Episode], camera: str, fps: float, e: int) -> NDArra
 
 
 def _image(image: dict[str, Any], table: Place, camera: str) -> NDArray[np.uint8]:
-    """Decode an image stored in the table."""
     if image["bytes"] is None:
         raise ValueError(f"images must be stored inside {table}, got the path {image['path']}")
     picture = Image.open(io.BytesIO(image["bytes"]))

@@ -6,6 +6,7 @@ Source: Minari's documented EpisodeData (https://minari.farama.org).
 import math
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +45,28 @@ def open_minari(
     Raises: FileNotFoundError; ImportError without minari; ValueError if there is no such
         observation, no episode is left, or sizes differ.
     """
-    source = _Source(_folder(dataset))
-    found = source.open()
+    folder = _folder(dataset)
+    found = _opened(folder)
     leaves = _leaves(found.observation_space)
     images = [n for n, s in leaves.items() if s.dtype == np.uint8 and len(s.shape) in (2, 3)]
     known = ", ".join(f"{n or 'the observation'} {s.dtype} {s.shape}" for n, s in leaves.items())
-    where = f"{source.folder} (uint8 [H, W, C], [C, H, W] or [H, W] among {known})"
-    source.pixels = reading.choose_pixels(pixels, images, "image", where)
+    where = f"{folder} (uint8 [H, W, C], [C, H, W] or [H, W] among {known})"
+    camera = reading.choose_pixels(pixels, images, "image", where)
     usual = ("state", "proprio")
-    names = reading.choose_states(state, leaves, usual, f"observations of {source.folder}")
+    names = reading.choose_states(state, leaves, usual, f"observations of {folder}")
     start, options = _options(found.action_space)
     actions, lengths, states, image, ill = [], [], [], tuple[int, ...](), ""
     for e, episode in enumerate(found):
-        frames = _pictures(_leaf(episode.observations, source.pixels))
+        frames = _pictures(_leaf(episode.observations, camera))
         taken = np.asarray(episode.actions)
         taken = taken.reshape(len(taken), math.prod(taken.shape[1:])) - start
         if len(frames) != len(taken) + 1:
-            ill = ill or f"{len(frames)} and {len(taken)} in episode {e} of {source.folder}"
+            ill = ill or f"{len(frames)} and {len(taken)} in episode {e} of {folder}"
             frames, taken = frames[:0], taken[:0]  # it is left out aloud
         image = image or frames.shape[1:]
         if frames.shape[1:] != image:
-            found = f"{list(image)} in episode 0, got {list(frames.shape[1:])} in episode {e}"
-            raise ValueError(f"every frame must have one size, {found}")
+            sizes = f"{list(image)} in episode 0, got {list(frames.shape[1:])} in episode {e}"
+            raise ValueError(f"every frame must have one size, {sizes}")
         # Each beside the frame it led to, and shifted below, because integers have no NaN.
         actions.append(np.vstack([taken[:1], taken]))
         lengths.append(len(frames))
@@ -74,15 +75,18 @@ def open_minari(
     if ill and not any(lengths):
         raise ValueError(f"episodes must be T + 1 observations around T actions, got {ill}")
     if not actions:
-        raise ValueError(f"{source.folder} must hold at least one episode, got none")
-    rows, stored, home = np.array(lengths), np.vstack(actions), source.folder
-    told = reading.read_actions(stored, rows, home, integers=integers, shift=True, options=options)
-    return reading.episodes_of(source, image, told, rows, states)
+        raise ValueError(f"{folder} must hold at least one episode, got none")
+    rows, stored = np.array(lengths), np.vstack(actions)
+    told = reading.read_actions(
+        stored, rows, folder, integers=integers, shift=True, options=options
+    )
+    read = partial(_frames, found, camera, told.kept.tolist())
+    return reading.episodes_of(read, image, told, rows, states)
 
 
 def minari_columns(dataset: str | Path) -> list[Column]:
     """Observations and actions of a Minari data set, shapes of a single step."""
-    source = _Source(_folder(dataset)).open()
+    source = _opened(_folder(dataset))
     leaves = _leaves(source.observation_space, "observations").items()
     found = [Column(name, tuple(s.shape), str(s.dtype), "") for name, s in leaves]
     space = source.action_space
@@ -97,24 +101,13 @@ def is_minari(dataset: str | Path) -> bool:
     return not Path(dataset).exists() and _ID.fullmatch(str(dataset)) is not None
 
 
-class _Source:
-    """Reads the frames of one episode; each process opens the data set anew."""
+def _opened(folder: Path) -> Any:
+    """The data set; it opens its files for each read, so it can be pickled and forked."""
+    return need("minari", "minari", "reading Minari data sets").MinariDataset(folder)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.pixels = folder, ""
-        self._dataset: Any = None
 
-    def __call__(self, e: int) -> NDArray[np.uint8]:
-        return _pictures(_leaf(self.open()[e].observations, self.pixels))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dataset": None}
-
-    def open(self) -> Any:
-        if self._dataset is None:
-            minari = need("minari", "minari", "reading Minari data sets")
-            self._dataset = minari.MinariDataset(self.folder)
-        return self._dataset
+def _frames(dataset: Any, camera: str, kept: list[int], e: int) -> NDArray[np.uint8]:
+    return _pictures(_leaf(dataset[kept[e]].observations, camera))
 
 
 def _folder(dataset: str | Path) -> Path:

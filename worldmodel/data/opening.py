@@ -6,7 +6,7 @@ from typing import Any
 from worldmodel.data._cloud import place
 from worldmodel.data.episodes import Episodes
 from worldmodel.data.hdf5 import hdf5_columns, open_hdf5
-from worldmodel.data.lerobot import is_lerobot, lerobot_columns, open_lerobot
+from worldmodel.data.lerobot import lerobot_columns, open_lerobot
 from worldmodel.data.minari import is_minari, minari_columns, open_minari
 from worldmodel.data.reading import Column, Integers, Names
 
@@ -21,7 +21,7 @@ def format_of(path: str | Path) -> str:
     at = place(path)
     if at.is_file():
         return "hdf5"
-    if is_lerobot(path):
+    if (at / "meta/info.json").is_file():
         return "lerobot"
     if is_minari(path):
         return "minari"

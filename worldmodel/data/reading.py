@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -129,10 +128,6 @@ def choices_in_words(episodes: Episodes) -> str:
     return f"whole numbers are choices of {options} options, one-hot side by side"
 
 
-def _nth(read: Callable[[int], Any], which: list[int], e: int) -> Any:
-    return read(which[e])
-
-
 def episodes_of(
     read: Callable[[int], NDArray[np.uint8]],
     image: tuple[int, ...],
@@ -140,7 +135,7 @@ def episodes_of(
     lengths: Ints,
     states: list[list[Floats]],
 ) -> Episodes:
-    """A record of the episodes in `taken`; `read` decodes each to frames [L, *image].
+    """A record of the episodes in `taken`; `read` decodes each of them to frames [L, *image].
 
     `lengths` and `states` (lists of [L, …], laid side by side) are of all episodes.
     """
@@ -149,7 +144,7 @@ def episodes_of(
     H, W, C = image
     ours = torch.from_numpy(lengths[taken.kept])
     return Episodes(
-        EpisodeFrames(partial(_nth, read, taken.kept.tolist()), ours, (C, H, W)),
+        EpisodeFrames(read, ours, (C, H, W)),
         torch.from_numpy(taken.actions),
         ours,
         torch.from_numpy(np.vstack(rows)) if rows else None,

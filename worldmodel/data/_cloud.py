@@ -21,8 +21,6 @@ from filelock import FileLock
 from worldmodel._extras import install
 from worldmodel._files import write_atomically
 
-__all__ = ["Place", "Remote", "place"]
-
 _BLOCK = 2**20  # bytes that one request fetches
 _FOLDERS = 16  # of the cache, by the first digit of a name: each has a lock and a share
 # A fork must not close what its parent opened: it would stop the parent's thread for connections.

@@ -1,8 +1,7 @@
 """HDF5 in the published LeWM layout: flat rows, one dataset per column, an index of episodes.
 
 `pixels` [R, H, W, C] (or [R, C, H, W]) uint8, `action` [R, A], optional state columns [R, …],
-`ep_len` [E] and `ep_offset` [E]. Columns may lie in groups: `proprio/joint_pos`. Uncompressed
-frames are memory-mapped; compressed ones are read through h5py, and JPEG (see `jpeg`) is decoded.
+`ep_len` [E] and `ep_offset` [E]. Columns may lie in groups: `proprio/joint_pos`. JPEG: see `jpeg`.
 Source: LeWM's released data and stable-worldmodel's writers (arXiv:2603.19312).
 """
 
@@ -151,7 +150,6 @@ def _index(file: Any, path: Place, columns: Sequence[str]) -> tuple[Ints, Ints]:
 
 
 def _whole(values: Any, name: str, path: Place) -> Ints:
-    """Entries of the index as integers."""
     if values.dtype.kind not in "iuf" or (values % 1 != 0).any():
         raise ValueError(f"{name!r} must hold whole numbers, got {values.dtype} in {path}")
     return values.astype(np.int64)
@@ -174,7 +172,6 @@ def _frames(file: Any, path: Place, name: str, rows: Ints) -> Frames:
 
 
 def _pictures(file: Any, path: Place, name: str, rows: Ints) -> Frames:
-    """Frames stored as JPEG."""
     spans, shape = _values(file[name], path, rows), file[name].attrs.get("shape")
     store = file.get(f"{name}_jpeg")
     known = isinstance(shape, np.ndarray) and shape.shape == (3,) and shape.dtype.kind in "iu"
@@ -208,11 +205,8 @@ def _values(dataset: Any, path: Place, rows: Ints) -> NDArray[Any]:
     addresses = row_addresses(dataset, path)
     if addresses is None or isinstance(path, Remote):
         return dataset[()][rows]
-    return mapped_rows(path, _row_bytes(dataset))[addresses[rows]].view(dataset.dtype)
-
-
-def _row_bytes(dataset: Any) -> int:
-    return int(math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
+    size = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+    return mapped_rows(path, size)[addresses[rows]].view(dataset.dtype)
 
 
 def open_for_reading(path: Place) -> Any:
@@ -220,28 +214,20 @@ def open_for_reading(path: Place) -> Any:
     h5py = need("h5py", "worldmodel", "reading HDF5")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    if isinstance(path, Remote):
-        return _open_remote(h5py, path)
-    if not h5py.is_hdf5(path):
+    raw, is_here = path.open("rb"), isinstance(path, Path)
+    head = raw.read(12)
+    if is_here:
+        raw.close()
+    if not (h5py.is_hdf5(path) if is_here else head[:8] == b"\x89HDF\r\n\x1a\n"):
         raise ValueError(f"path must be an HDF5 file, got {path}, which is not one")
-    with path.open("rb") as raw:
-        head = raw.read(12)
     # With an active or killed writer, SWMR mode reads the complete part. Other files could hang.
     has_writer = len(head) == 12 and head[8] >= 3 and bool(head[11] & 4)  # superblock 3, bit 2
-    if has_writer:
+    if has_writer and isinstance(path, Path):
         _try_out(path)
-    return h5py.File(path, "r", swmr=has_writer)
-
-
-def _open_remote(h5py: Any, path: Remote) -> Any:
-    raw = path.open("rb")
-    head = raw.read(12)
-    if head[:8] != b"\x89HDF\r\n\x1a\n":
-        raise ValueError(f"path must be an HDF5 file, got {path}, which is not one")
-    if head[8] >= 3 and head[11] & 4:
+    elif has_writer:
         remedy = "worldmodel data convert makes a clean copy of the local file"
         raise ValueError(f"{path} must be a closed file, its writer was active or killed: {remedy}")
-    return h5py.File(raw, "r")
+    return h5py.File(path if is_here else raw, "r", swmr=has_writer)
 
 
 def _try_out(path: Path) -> None:
@@ -278,11 +264,10 @@ def filters(dataset: Any) -> list[tuple[int, str]]:
 def ensure_filters(dataset: Any, path: Place) -> None:
     """Load hdf5plugin if a compression filter of the dataset needs it; ImportError without it."""
     available = need("h5py", "worldmodel", "reading HDF5").h5z.filter_avail
-    missing = [(code, name) for code, name in filters(dataset) if not available(code)]
-    if missing:
-        with suppress(ImportError):  # which registers its filters
-            importlib.import_module("hdf5plugin")
-    for code, name in missing:
+    for code, name in filters(dataset):
+        if not available(code):
+            with suppress(ImportError):  # which registers its filters
+                importlib.import_module("hdf5plugin")
         if not available(code):
             what = f"{dataset.name!r} of {path} is compressed by {name!r} (HDF5 filter {code})"
             raise ImportError(f"{what}, which h5py cannot read alone: pip install hdf5plugin")
@@ -304,7 +289,7 @@ def row_addresses(dataset: Any, path: Place) -> Ints | None:
     """
     _ensure_own(dataset, path)
     ensure_filters(dataset, path)
-    size, rows = _row_bytes(dataset), len(dataset)
+    size, rows = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize, len(dataset)
     if dataset.file.userblock_size or not rows or isinstance(path, Remote):
         return None
     if dataset.chunks is None:
@@ -347,9 +332,8 @@ class MappedFrames(StoredFrames):
         self._path, self._addresses = path, addresses
 
     def _read(self, rows: Ints) -> Images:
-        if self._source is None:
-            self._source = mapped_rows(self._path, math.prod(self._stored))
-        return self._source[self._addresses[rows]].reshape(-1, *self._stored)
+        file = self._own(lambda: mapped_rows(self._path, math.prod(self._stored)))
+        return file[self._addresses[rows]].reshape(-1, *self._stored)
 
 
 class ChunkedFrames(StoredFrames):

@@ -5,9 +5,10 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,8 +29,8 @@ _OVERHEAD = 1 << 16  # headers
 _VERSION = ("v110", "v110")  # the oldest file format that one may read while another writes
 
 
-@checked()
-class HDF5Writer:
+@checked(jpeg="[1, 100]")
+class HDF5Writer(AbstractContextManager["HDF5Writer"]):
     """Appends whole episodes; if the writer is killed, the file ends at the last finished one.
 
     Rows are written first, then `ep_offset`, then `ep_len`: an episode counts once its length is
@@ -51,7 +52,7 @@ class HDF5Writer:
         self,
         path: str | Path,
         *,
-        compression: str | None = None,
+        compression: Literal["gzip", "lzf"] | None = None,
         jpeg: int | None = None,
         append: bool = False,
         origin: Mapping[str, str | int] | None = None,
@@ -59,11 +60,8 @@ class HDF5Writer:
         self._h5py = need("h5py", "worldmodel", "writing HDF5")
         self.path, self._compression, self._jpeg = Path(path), compression, jpeg
         self._origin = dict(origin or {})
-        if compression not in (None, "gzip", "lzf"):
-            raise ValueError(f'compression must be None, "gzip" or "lzf", got {compression!r}')
-        if jpeg is not None and (not 1 <= jpeg <= 100 or compression):
-            rule = "1…100, without compression"
-            raise ValueError(f"jpeg must be a quality of {rule}, got {jpeg} and {compression}")
+        if jpeg and compression:
+            raise ValueError(f"jpeg must be without compression, got {jpeg} and {compression}")
         self._file: Any = None
         self._rows = self._episodes = self._bytes = 0
         if append:
@@ -78,16 +76,10 @@ class HDF5Writer:
     def __len__(self) -> int:
         return self._episodes
 
-    def __enter__(self) -> "HDF5Writer":
-        return self
-
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
+        # An error inside the block comes first.
+        with suppress(OSError) if error else nullcontext():
             self.close()
-        except OSError:
-            # An error inside the block comes first.
-            if error is None:
-                raise
 
     def write(
         self,

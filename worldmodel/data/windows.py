@@ -55,7 +55,6 @@ class Windows(Dataset[Batch]):
 
     def __post_init__(self) -> None:
         episodes, subset, observations = self.episodes, self.subset, self.observations
-        num_frames, frameskip = self.num_frames, self.frameskip
         sources: dict[str, Frames] = {"pixels": episodes.frames, **episodes.others}
         if episodes.states is not None:
             sources["states"] = episodes.states
@@ -70,11 +69,11 @@ class Windows(Dataset[Batch]):
         if int(chosen.min()) < 0 or int(chosen.max()) >= len(episodes):
             found = f"{int(chosen.min())} to {int(chosen.max())}"
             raise ValueError(f"subset must be of 0 to {len(episodes) - 1}, got {found}")
-        span = num_frames * frameskip
+        span = self.num_frames * self.frameskip
         counts = (episodes.lengths[chosen] - span + 1).clamp(min=0)
         if int(counts.sum()) == 0:
             longest = max(episodes.lengths[chosen].tolist(), default=0)
-            window = f"num_frames {num_frames} × frameskip {frameskip} = {span} rows"
+            window = f"num_frames {self.num_frames} × frameskip {self.frameskip} = {span} rows"
             found = f"longer than every episode; the longest has {longest}"
             raise ValueError(f"a window of {window} is {found}")
         shift = episodes.offsets[chosen] - (counts.cumsum(0) - counts)

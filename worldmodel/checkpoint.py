@@ -180,7 +180,7 @@ def _read_json(folder: Path) -> tuple[Path, Any]:
         # Configs of older versions and rewritten weights have no digest.
         if named == kept or (file == path and None in (named, kept)):
             return file, config
-    _existing(folder, CONFIG)
+    existing(folder, CONFIG, _hint(folder))
     raise ValueError(f"{path} and {WEIGHTS} beside it belong to two different saves")
 
 
@@ -190,7 +190,7 @@ def _load(path: Path, wanted: type[_ModelT], classes: Classes) -> _ModelT:
         reader = load_policy if config.kind == GCBC.__name__ else load
         wrong = f"{path} holds a {config.kind}, not a {wanted.__name__}"
         raise ValueError(f"{wrong}; worldmodel.{reader.__name__} reads it")
-    state = read_weights(_existing(path, WEIGHTS))
+    state = read_weights(existing(path, WEIGHTS))
     known = {c.__name__: c for c in (*_CLASSES, *classes)}
     # First on the meta device: wrong sizes are refused before they take memory.
     for device in ("meta", "cpu"):
@@ -247,12 +247,13 @@ def _build(name: str, value: Any, known: Mapping[str, type[nn.Module]], most: in
         raise ValueError(f"cannot build {name} {kind}: {error}") from error
 
 
-def _existing(folder: Path, name: str) -> Path:
+def existing(folder: Path, name: str, hint: str = "") -> Path:
+    """A file of a folder; FileNotFoundError if one of the two is absent."""
     path = folder / name
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing{_hint(folder)}")
+        raise FileNotFoundError(f"{path} is missing{hint}")
     return path
 
 
@@ -305,9 +306,9 @@ def notes_of(path: Path) -> dict[str, str]:
         return {}
 
 
-def digest_of(state: Mapping[str, Tensor], before: bytes = b"") -> str:
-    """SHA-256 over `before`, names, dtypes, shapes and bytes, on any device."""
-    total = hashlib.sha256(before)
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, on any device."""
+    total = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         total.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from worldmodel._arguments import checked
-from worldmodel.checkpoint import check_tensors
+from worldmodel.checkpoint import check_tensors, existing
 from worldmodel.encoder import ActionEncoder, ViTEncoder
 from worldmodel.model import WorldModel
 from worldmodel.predictor import CausalPredictor
@@ -103,7 +103,6 @@ def from_published(folder: Folder, map_location: Device = "cpu") -> WorldModel:
 
 
 def _locate(path: Path) -> tuple[Path, Path]:
-    """The two files."""
     found = sorted(path.glob("*.pt"))
     objects = [path] if path.suffix == ".ckpt" else [] if found else sorted(path.glob("*.ckpt"))
     if objects:
@@ -113,19 +112,11 @@ def _locate(path: Path) -> tuple[Path, Path]:
             "the object was made: "
             "torch.save(model.state_dict(), 'weights.pt')"
         )
-    weights = path
-    if path.suffix != ".pt":
-        if not path.is_dir():
-            raise FileNotFoundError(f"{path} is not a folder")
-        weights = path / "weights.pt"
-        if weights not in found and len(found) > 1:
-            raise ValueError(f"{path} holds {len(found)} .pt files; name the one to read")
-        weights = found[0] if len(found) == 1 else weights
-    config = weights.parent / "config.json"
-    for file in (weights, config):
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing")
-    return weights, config
+    weights = path if path.suffix == ".pt" else path / "weights.pt"
+    if len(found) > 1 and weights not in found:
+        raise ValueError(f"{path} holds {len(found)} .pt files; name the one to read")
+    weights = found[0] if len(found) == 1 else weights
+    return existing(weights.parent, weights.name), existing(weights.parent, "config.json")
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -58,8 +58,8 @@ def bootstrap(sums: Tensor, figure: Figure, *, seed: int = 0) -> Estimate:
     Raises: ValueError if `sums` is not [E, K] with at least one episode.
     Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), Chapter 13.
     """
-    sums, value = _total(sums, figure)
-    num = len(sums)
+    sums = sums.double().cpu()
+    num, value = len(sums), float(figure(sums.sum(0)))
     if num >= 2 and math.isfinite(value):
         generator = torch.Generator().manual_seed(as_seed(seed))
         drawn = torch.randint(num, (_ROUNDS, num), generator=generator, device="cpu")
@@ -84,18 +84,12 @@ def jackknife(sums: Tensor, figure: Figure) -> Estimate:
 
     Source: Efron & Tibshirani (1993), Chapter 11.
     """
-    sums, value = _total(sums, figure)
-    num, half = len(sums), math.nan
+    sums = sums.double().cpu()
+    num, value, half = len(sums), float(figure(sums.sum(0))), math.nan
     if num >= 2 and math.isfinite(value):
         without = figure(sums.sum(0) - sums)
         half = _Z * math.sqrt((num - 1) / num * float((without - without.mean()).square().sum()))
     return Estimate(value, value - half, value + half, num)
-
-
-def _total(sums: Tensor, figure: Figure) -> tuple[Tensor, float]:
-    """The sums in double precision, and the figure of all of them."""
-    sums = sums.double().cpu()
-    return sums, float(figure(sums.sum(0)))
 
 
 @checked(values="any E")
@@ -135,8 +129,8 @@ def proportion(successes: float, trials: int) -> Estimate:
     Raises: ValueError unless 0 ≤ successes ≤ trials and trials ≥ 1.
     Source: Wilson (1927), by scipy.
     """
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"successes must be in 0…trials, trials >= 1, got {successes}, {trials}")
+    if successes > trials:
+        raise ValueError(f"successes must be in 0…trials, got {successes}, {trials}")
     from scipy.stats import binomtest
 
     below = math.floor(successes)
@@ -177,11 +171,9 @@ def paired_test(first: Tensor, second: Tensor, *, seed: int = 0) -> PairedTest:
     Source: Student (1908), by scipy; d_z of Lakens, Frontiers in Psychology 4 (2013), Equation 6.
     """
     d = (first.double() - second.double()).cpu()
-    if not bool(d.isfinite().all()):
-        raise ValueError(
-            f"first and second must be finite, got {int((~d.isfinite()).sum())} differences of "
-            f"{len(d)} that are not"
-        )
+    if bad := int((~d.isfinite()).sum()):
+        found = f"{bad} differences of {len(d)} that are not"
+        raise ValueError(f"first and second must be finite, got {found}")
     t, p = 0.0, 1.0
     # Without this, differences equal up to rounding would have a meaningless variance.
     if float(d.std()) > 1e-12 * float(d.abs().max()):

@@ -113,7 +113,7 @@ class ActionRanks(NamedTuple):
 
 
 @torch.no_grad()
-@checked(model="any", z="E>=2 T D", actions="E S A", known="[1, inf)", others="[1, inf)")
+@checked(model="any", z="E>=2 T D", actions="E S A")
 def rank_actions(
     model: WorldModel, z: Tensor, actions: Tensor, *, known: int, others: int = 63, seed: int = 0
 ) -> ActionRanks:
@@ -182,6 +182,6 @@ def splice(x: Tensor, at: int) -> Tensor:
 
     Raises: ValueError if there is one episode only, or `at` lies outside.
     """
-    if len(x) < 2 or not 0 < at < x.shape[1]:
+    if len(x) < 2 or at >= x.shape[1]:
         raise ValueError(f"x must be [E >= 2, T > at, ...] with at = {at} > 0, got {list(x.shape)}")
     return torch.cat([x[:, :at], x.roll(-1, dims=0)[:, at:]], dim=1)

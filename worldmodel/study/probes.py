@@ -125,18 +125,14 @@ class Decoder(nn.Module):
     Shapes: [N, D] -> [N, 3, S, S] in 0…1.
     """
 
-    mean: Tensor
-    centre: Tensor
-    spread: Tensor
-
     def __init__(self, mean: Tensor, centre: Tensor, spread: Tensor, width: int = 32) -> None:
         super().__init__()
         side = mean.shape[-1]
-        if side % 16 or mean.shape != (3, side, side):
+        if side % 16:
             raise ValueError(f"mean must be [3, S, S], S a multiple of 16, got {list(mean.shape)}")
-        self.register_buffer("mean", mean)
-        self.register_buffer("centre", centre)
-        self.register_buffer("spread", spread)
+        self.mean = nn.Buffer(mean)
+        self.centre = nn.Buffer(centre)
+        self.spread = nn.Buffer(spread)
         block = side // 16
         self.grid = nn.Linear(len(centre), width * 64)
         self.layers = nn.Sequential(

@@ -133,10 +133,8 @@ def read_config(folder: Folder) -> RunConfig:
             f"{path} has no format, so it describes no model of ours{_hint(path.parent)}"
         )
     if version > FORMAT:
-        raise ValueError(
-            f"{path} has format {version}, newer than {FORMAT}, the newest this version reads; "
-            "update the library"
-        )
+        rule = f"newer than {FORMAT}, the newest this version reads; update the library"
+        raise ValueError(f"{path} has format {version}, {rule}")
     try:
         model = config["model"]
         # A folder that does not say holds a world model.
@@ -214,10 +212,8 @@ def _describe(name: str, value: Any) -> Any:
     if isinstance(value, nn.Module):
         config = vars(value).get("config")
         if not isinstance(config, dict):
-            raise TypeError(
-                f"{name} must keep its constructor arguments in `config` and come without wrapper, "
-                f"got {type(value).__name__}"
-            )
+            rule = "keep its constructor arguments in `config` and come without wrapper"
+            raise TypeError(f"{name} must {rule}, got {type(value).__name__}")
         return {"class": type(value).__name__, "config": _describe(name, config)}
     if isinstance(value, dict):
         return {key: _describe(f"{name}.{key}", one) for key, one in value.items()}
@@ -232,9 +228,8 @@ def _build(name: str, value: Any, known: Mapping[str, type[nn.Module]], most: in
         return {key: _build(f"{name}.{key}", one, known, most) for key, one in value.items()}
     kind = str(value["class"])
     if kind not in known:
-        raise ValueError(
-            f"{name} has class {kind!r}, known are {sorted(known)}; pass your own as classes=(...)"
-        )
+        rule = f"known are {sorted(known)}; pass your own as classes=(...)"
+        raise ValueError(f"{name} has class {kind!r}, {rule}")
     arguments = _build(name, value["config"], known, most)
     if not isinstance(arguments, dict):
         raise ValueError(f"cannot build {name} {kind}: its config must be arguments by name")

@@ -109,8 +109,7 @@ def _locate(path: Path) -> tuple[Path, Path]:
         raise ValueError(
             f"{objects[0]} is a pickled Python object: loading it would run its code and needs "
             "its classes. Use the released weights.pt with its config.json, or write them where "
-            "the object was made: "
-            "torch.save(model.state_dict(), 'weights.pt')"
+            "the object was made: torch.save(model.state_dict(), 'weights.pt')"
         )
     weights = path if path.suffix == ".pt" else path / "weights.pt"
     if len(found) > 1 and weights not in found:
@@ -126,10 +125,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except OSError:
         raise
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path} holds more than tensors, or is damaged, and was not read: {reason}"
-        ) from error
+        reason = f"is damaged, and was not read: {error}".partition("\n")[0]
+        raise ValueError(f"{path} holds more than tensors, or {reason}") from error
     except Exception as error:
         # Damaged bytes raise IndexError, struct.error, AssertionError and more.
         raise ValueError(f"{path} is damaged or no state dict: {error!r}") from error

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodel._arguments import checked
+from worldmodel._arguments import checked, shown
 from worldmodel._extras import need
 from worldmodel.data._cloud import Place, Remote, place
 from worldmodel.data.episodes import Episodes
@@ -181,8 +181,7 @@ def _pictures(file: Any, path: Place, name: str, rows: Ints) -> Frames:
         raise ValueError(f"{path} must have a column {name + '_jpeg'!r} of bytes beside {name!r}")
     _ensure_own(store, path)
     if spans.dtype != np.int64 or spans.shape[1:] != (2,):
-        found = f"got {spans.dtype} {list(spans.shape)} in {path}"
-        raise ValueError(f"{name!r} of JPEG must be int64 [R, 2], {found}")
+        raise ValueError(f"{name!r} of JPEG must be int64 [R, 2], got {shown(spans)} in {path}")
     first, num = spans[:, 0], spans[:, 1]
     outside = (first < 0) | (num < 1) | (num > len(store)) | (first > len(store) - num)
     if outside.any():

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worldmodel._arguments import checked
+from worldmodel._arguments import checked, shown
 from worldmodel._extras import need
 from worldmodel.data._cloud import place
 from worldmodel.data.hdf5 import naming_damage, open_for_reading
@@ -180,10 +180,9 @@ class HDF5Writer(AbstractContextManager["HDF5Writer"]):
         try:
             self._open()
         except (OSError, ValueError) as error:
-            raise OSError(
-                f"{self.path} cannot be appended to: another writer holds it or was killed, or it "
-                f"is not HDF5 of version 1.10; copy it with `worldmodel data convert` ({error})"
-            ) from error
+            why = "another writer holds it or was killed, or it is not HDF5 of version 1.10"
+            remedy = f"copy it with `worldmodel data convert` ({error})"
+            raise OSError(f"{self.path} cannot be appended to: {why}; {remedy}") from error
         seen = "pixels" if "pixels" in self._file else "state"
         for name in (seen, "action", "ep_len", "ep_offset"):
             if name not in self._file or self._file[name].maxshape[0] is not None:
@@ -237,8 +236,7 @@ def _pixels(frames: ArrayLike) -> NDArray[np.uint8]:
     """Frames [L, C, H, W] of an episode as [L, H, W, C]."""
     seen = np.asarray(frames)
     if seen.dtype != np.uint8 or seen.ndim != 4 or len(seen) < 2:
-        found = f"got {seen.dtype} {list(seen.shape)}"
-        raise ValueError(f"frames must be uint8 [L >= 2, C, H, W], {found}")
+        raise ValueError(f"frames must be uint8 [L >= 2, C, H, W], got {shown(seen)}")
     return seen.transpose(0, 2, 3, 1)
 
 
@@ -265,8 +263,8 @@ def _columns(
     if states is not None:
         values = columns["state"] = np.asarray(states, np.float32)
         if values.ndim != 2 or len(values) != rows:
-            found = f"got {list(values.shape)}"
-            raise ValueError(f"states must be [{rows}, S] beside {rows} frames, {found}")
+            came = list(values.shape)
+            raise ValueError(f"states must be [{rows}, S] beside {rows} frames, got {came}")
     return columns
 
 

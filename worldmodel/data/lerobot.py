@@ -146,8 +146,7 @@ def _read(table: Place, names: list[str], episodes: list[_Episode]) -> list[dict
     parquet = need("pyarrow.parquet", "lerobot", "reading LeRobot data sets")
     if not table.is_file():
         raise FileNotFoundError(f"episode {episodes[0].number} must lie in {table}, got no file")
-    numbers = [episode.number for episode in episodes]
-    ours = [("episode_index", "in", numbers)]
+    ours = [("episode_index", "in", [episode.number for episode in episodes])]
     with table.open("rb") as raw:
         rows = parquet.read_table(raw, columns=["episode_index", *names], filters=ours)
     whose = np.asarray(rows["episode_index"])
@@ -182,9 +181,8 @@ def _image(image: dict[str, Any], table: Place, camera: str) -> NDArray[np.uint8
 
 def _too_deep(camera: str, found: str, path: Place) -> ValueError:
     remedy = "store it as 8 bits, with the values scaled, or name another with --pixels"
-    return ValueError(
-        f"camera {camera!r} must have 8 bits a channel, got {found} in {path}; {remedy}"
-    )
+    rule = f"camera {camera!r} must have 8 bits a channel"
+    return ValueError(f"{rule}, got {found} in {path}; {remedy}")
 
 
 def _video(episode: _Episode, path: Place, fps: float, camera: str) -> NDArray[np.uint8]:

@@ -26,10 +26,8 @@ def format_of(path: str | Path) -> str:
     if is_minari(path):
         return "minari"
     if at.is_dir():
-        raise ValueError(
-            f"path must be an HDF5 file, a LeRobot folder (meta/info.json) or a Minari folder "
-            f"(data/metadata.json), got {path}"
-        )
+        folders = "a LeRobot folder (meta/info.json) or a Minari folder (data/metadata.json)"
+        raise ValueError(f"path must be an HDF5 file, {folders}, got {path}")
     raise FileNotFoundError(f"there is no data set at {path}")
 
 

@@ -66,9 +66,9 @@ class Windows(Dataset[Batch]):
         chosen = (
             torch.arange(len(episodes), device=home) if subset is None else subset.long()
         )  # uint8 would be a mask
-        if int(chosen.min()) < 0 or int(chosen.max()) >= len(episodes):
-            found = f"{int(chosen.min())} to {int(chosen.max())}"
-            raise ValueError(f"subset must be of 0 to {len(episodes) - 1}, got {found}")
+        low, high = (int(end) for end in chosen.aminmax())
+        if low < 0 or high >= len(episodes):
+            raise ValueError(f"subset must be of 0 to {len(episodes) - 1}, got {low} to {high}")
         span = self.num_frames * self.frameskip
         counts = (episodes.lengths[chosen] - span + 1).clamp(min=0)
         if int(counts.sum()) == 0:
@@ -186,10 +186,8 @@ class BatchOrder(Sampler[Tensor]):
         if not 0 < size <= self.num:
             raise ValueError(f"batch_size must be between 1 and the {self.num} windows, got {size}")
         if size % ranks or not 0 <= self.rank < ranks:
-            found = f"{size}, {ranks} and {self.rank}"
-            raise ValueError(
-                f"batch_size must be a multiple of ranks, rank one of them, got {found}"
-            )
+            found = f"got {size}, {ranks} and {self.rank}"
+            raise ValueError(f"batch_size must be a multiple of ranks, rank one of them, {found}")
         self._pass, self._order = -1, torch.empty(0, dtype=torch.int64, device="cpu")
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -35,7 +35,6 @@ class Problem(NamedTuple):
 
     @property
     def spacing(self) -> float:
-        """Δt of the rule."""
         assert self.rule.spacing is not None
         return self.rule.spacing
 
@@ -79,8 +78,8 @@ def finish(sums: Tensor, total: Tensor, squares: Tensor, problem: Problem) -> tu
     return loss, torch.cat((slope * (cos - problem.rule.target), slope * sin), -1)
 
 
-def function_of(kernels: Mapping[str, Callable[[Problem], Answer]]) -> Callable[..., Answer]:
-    """The kernels as one function of tensors and numbers, which an operator of torch must be."""
+def operator_of(make: Any, name: str, kernels: Mapping[str, Callable[[Problem], Answer]]) -> Any:
+    """The kernels as one operator, which `custom_op` or `triton_op` of torch.library makes."""
 
     def loss(
         z: Tensor,
@@ -102,24 +101,19 @@ def function_of(kernels: Mapping[str, Callable[[Problem], Answer]]) -> Callable[
         problem = Problem(z, directions, shares, rule, scale_by_n, chunk, group, want_z, want_rows)
         return kernels[backend](problem)
 
-    return loss
+    operator = make(name, loss, mutates_args=())
+    operator.register_autograd(_pull, setup_context=_save_gradients)
+    return operator
 
 
-def arguments(problem: Problem, backend: str) -> tuple[object, ...]:
-    """The arguments of `function_of` for a problem."""
-    z, directions, shares, rule, *rest = problem
-    return z, *directions, shares, rule.weight, rule.target, problem.spacing, backend, *rest
-
-
-def save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keep the gradients that the forward pass computed."""
+def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[1:])
     z, rows, *_, want_z, want_rows = inputs
     ctx.dtypes = (z.dtype if want_z else None, rows.dtype if want_rows else None)
 
 
-def pull(ctx: Any, upstream: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
+def _pull(ctx: Any, upstream: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
     """The backward pass: scale the gradients by the upstream gradient."""
     if any(gradient is not None for gradient in second):
         raise RuntimeError(

@@ -4,7 +4,7 @@
 """
 
 import importlib.util
-from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sigreg import _arguments as require
 from sigreg._kernels import ecf_cpp, ecf_cpu
-from sigreg._kernels.contract import Answer, Problem, arguments, function_of, pull, save_gradients
+from sigreg._kernels.contract import Problem, operator_of
 from sigreg.directions import directions_op, draw, gaussian_rows
 from sigreg.quadrature import Quadrature
 
@@ -20,13 +20,17 @@ from sigreg.quadrature import Quadrature
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
-def _triton(problem: Problem) -> Answer:
-    from sigreg._kernels import ecf_triton
+def _triton() -> ModuleType:
+    from sigreg._kernels.ecf_triton import launch
 
-    return ecf_triton.loss(problem)
+    return launch
 
 
-_KERNELS = {"cpu": ecf_cpu.loss, "cpp": ecf_cpp.loss, "triton": _triton}
+_KERNELS = {
+    "cpu": ecf_cpu.loss,
+    "cpp": ecf_cpp.loss,
+    "triton": lambda problem: _triton().loss(problem),
+}
 BACKENDS = ("auto", "reference", *_KERNELS)
 
 
@@ -59,16 +63,14 @@ def draw_on_gpu(
     """`sigreg::directions` on a GPU, by one kernel if triton is there, with the same bits."""
     if not _HAS_TRITON:
         return draw(gaussian_rows(num_proj, dim, seed, step), orthogonal)
-    from sigreg._kernels import ecf_triton
-
-    rows, scale = ecf_triton.gaussian_directions(num_proj, dim, seed, step)
+    rows, scale = _triton().gaussian_directions(num_proj, dim, seed, step)
     return draw(rows, orthogonal) if orthogonal else (rows, scale)
 
 
-loss_op = torch.library.custom_op("sigreg::loss", function_of(_KERNELS), mutates_args=())
+loss_op = operator_of(torch.library.custom_op, "sigreg::loss", _KERNELS)
 
 
-@loss_op.register_fake
+@loss_op.register_fake  # type: ignore[untyped-decorator]
 def _(z: Tensor, rows: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     weight, want_z, want_rows = rest[2], *rest[-2:]
     return (
@@ -78,14 +80,12 @@ def _(z: Tensor, rows: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-loss_op.register_autograd(pull, setup_context=save_gradients)
-
-
 def fused_loss(problem: Problem, backend: str) -> Tensor:
     """`sigreg::loss`; on one GPU its twin `loss_triton`, whose kernels a compiler can see."""
-    operator: Callable[..., Answer] = loss_op
+    operator = loss_op
     if backend == "triton" and not problem.group:
-        import sigreg._kernels.ecf_triton  # noqa: F401  # brings the operator
-
+        _triton()  # brings the operator
         operator = torch.ops.sigreg.loss_triton
-    return operator(*arguments(problem, backend))[0]
+    z, directions, shares, rule, *rest = problem
+    parts = z, *directions, shares, rule.weight, rule.target, problem.spacing, backend, *rest
+    return operator(*parts)[0]

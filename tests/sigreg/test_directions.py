@@ -216,10 +216,10 @@ def test_the_hash_on_pythons_integers() -> None:
 @pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 def test_the_gpus_directions_are_the_same_bits() -> None:
     """The Triton kernel's rows and scales equal those of the CPU to the last bit."""
-    from sigreg._kernels import ecf_triton
+    from sigreg._kernels.ecf_triton import launch
 
     device = "cuda" if CUDA else "cpu"
     for num, dim, seed, step in ((5, 1, 0, 0), (3, 7, 9, 2**40), (4, 192, -3, 5)):
         theirs = draw(gaussian_rows(num, dim, seed, torch.tensor(step)), False)
-        ours = ecf_triton.gaussian_directions(num, dim, seed, torch.tensor(step, device=device))
+        ours = launch.gaussian_directions(num, dim, seed, torch.tensor(step, device=device))
         assert all(torch.equal(a.cpu(), b) for a, b in zip(ours, theirs, strict=True))

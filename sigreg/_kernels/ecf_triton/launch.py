@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from sigreg._distributed import whereabouts
-from sigreg._kernels.contract import Answer, Problem, flops, function_of, pull, save_gradients
+from sigreg._kernels.contract import Answer, Problem, flops, operator_of
 from sigreg._kernels.ecf_triton import kernels
 from sigreg.directions import GRID, HASH, Directions, hash_start, quantiles
 
@@ -262,8 +262,5 @@ def gaussian_directions(num: int, dim: int, seed: int, step: Tensor) -> tuple[Te
 
 
 # A second operator: compilers cannot trace messages between ranks, and this one needs triton.
-loss_triton_op: Any = torch.library.triton_op(
-    "sigreg::loss_triton", function_of({"triton": loss}), mutates_args=()
-)
-loss_triton_op.register_autograd(pull, setup_context=save_gradients)
+loss_triton_op = operator_of(torch.library.triton_op, "sigreg::loss_triton", {"triton": loss})
 register_flop_formula([torch.ops.sigreg.loss, torch.ops.sigreg.loss_triton])(flops)

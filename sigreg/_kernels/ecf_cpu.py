@@ -23,7 +23,6 @@ from sigreg.directions import Directions
 # Samples × directions per tile. More leave the cache; fewer need more calls and use one thread.
 _TILE = 1 << 16
 _PROJECTIONS = 1 << 16  # held at a time in one walk, or 128 directions if that is more
-_MAX_SAMPLES = _TILE  # in one walk: more do not fit a tile
 _PAD = 112  # without it a power-of-two N maps all features of a sample to one cache set
 _OFFSETS = 9  # 1, and cos and sin of θ, 2θ, 3θ, 4θ
 _CENTRES = 7  # cos 4θ and sin 4θ are the first centre too
@@ -128,7 +127,7 @@ class _Tile:
 def loss(problem: Problem) -> Answer:
     """Answer a problem: in one pass over the tiles, or in two where that is not possible."""
     wanted = problem.want_z or problem.want_rows
-    if wanted and not problem.group and 0 < problem.z.shape[1] <= _MAX_SAMPLES:
+    if wanted and not problem.group and 0 < problem.z.shape[1] <= _TILE:
         return _in_one_walk(problem)
     return _in_two_phases(problem)
 

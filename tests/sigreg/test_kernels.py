@@ -315,7 +315,6 @@ def test_more_samples_than_a_tile(backend: str, monkeypatch: pytest.MonkeyPatch)
         n = 1100  # more than one task and one run of ecf.cpp hold
     elif backend == "cpu":
         monkeypatch.setattr("sigreg._kernels.ecf_cpu._TILE", 32)
-        monkeypatch.setattr("sigreg._kernels.ecf_cpu._MAX_SAMPLES", 32)
     else:
         monkeypatch.setattr("sigreg._kernels.ecf_triton.launch._PROGRAMS_PER_SM", 64)
         monkeypatch.setattr("sigreg._kernels.ecf_triton.launch._MIN_SAMPLES", 16)

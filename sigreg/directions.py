@@ -186,10 +186,9 @@ def random_directions(
     require.choice("sampler", sampler, SAMPLERS)
     require.integer("seed", seed)
     require.integer("step", step)
-    if device is not None:
-        require.device("device", device)
-    else:
+    if device is None:
         device = step.device if isinstance(step, Tensor) else "cpu"
+    require.device("device", device)
     step = torch.as_tensor(step, dtype=torch.int64, device=device)
     return _drawn(step, num_proj, dim, seed, sampler).unit()
 
@@ -205,10 +204,7 @@ def random_rotation(dim: int, *, seed: int) -> Tensor:
 
 
 class Sketch(nn.Module):
-    """Base of layers that use fresh random directions; it has no forward.
-
-    It owns (seed, step). The state dict holds `step`. A draw in training mode advances it.
-    """
+    """Base of layers that use fresh random directions; it owns (seed, step) and has no forward."""
 
     step: Tensor
 

@@ -67,15 +67,16 @@ class SIGReg(Sketch):
         require.kind("scale_by_n", scale_by_n, bool)
         if chunk is not None:
             require.count("chunk", chunk)
-        if quadrature is not None and (knots, t_max) != (17, 3.0):
+        if quadrature is None:
+            quadrature = trapezoid_rule(knots, t_max)
+        elif (knots, t_max) != (17, 3.0):
             raise ValueError(
                 f"quadrature must come without knots and t_max, got knots={knots}, t_max={t_max}"
             )
-        if quadrature is not None:
-            require.kind("quadrature", quadrature, Quadrature)
+        require.kind("quadrature", quadrature, Quadrature)
         group_name(group)
         require.choice("backend", backend, BACKENDS)
-        self.quadrature = trapezoid_rule(knots, t_max) if quadrature is None else quadrature
+        self.quadrature = quadrature
         self.scale_by_n, self.scale = scale_by_n, scale
         self.group, self.backend, self.chunk = group, backend, chunk
         self._warned = False

@@ -41,14 +41,13 @@ def null_law(quadrature: Quadrature, directions: Tensor | None = None) -> ChiSqu
         across directions is derived here.
     """
     require.kind("quadrature", quadrature, Quadrature)
-    if directions is not None:
-        require.directions(directions, directions)
+    if directions is None:
+        directions = torch.ones(1, 1, device="cpu")
+    require.directions(directions, directions)
     if not torch.allclose(quadrature.target, gaussian(quadrature.t), rtol=0, atol=1e-6):
         raise ValueError("quadrature must have the target of N(0, 1), e^{−t²/2}, got another")
-    gram = torch.ones(1, 1, dtype=torch.float64, device="cpu")
-    if directions is not None:
-        rows = directions.detach().to("cpu", torch.float64)
-        gram = rows @ rows.mT
+    rows = directions.detach().to("cpu", torch.float64)
+    gram = rows @ rows.mT
     eigenvalues, means, squares = zip(
         *(_largest_eigenvalues(gram, *_series(quadrature, first=j)) for j in (1, 2)), strict=True
     )
@@ -66,21 +65,18 @@ def _series(quadrature: Quadrature, first: int) -> tuple[list[int], Tensor]:
     """Powers j = first, first + 2, … and √w g_j [J, r] in a basis of the few dims they span."""
     t = quadrature.t.to("cpu", torch.float64)
     base = quadrature.weight.to("cpu", torch.float64).sqrt() * torch.exp(-(t**2) / 2)
-    powers, g = [first], []
-    while True:
-        j = powers[-1]
+    powers, g = [], []
+    for j in itertools.count(first, 2):
+        powers.append(j)
         g.append(base * torch.exp(j * t.clamp_min(1e-30).log() - math.lgamma(j + 1) / 2))
         if j > t.max() ** 2 and g[-1].square().sum() < 1e-9:
             break
-        powers.append(j + 2)
     stacked = torch.stack(g)
     _, singular, basis = torch.linalg.svd(stacked, full_matrices=False)
     return powers, stacked @ basis[singular > 1e-5 * singular[0]].mT
 
 
-def _largest_eigenvalues(
-    gram: Tensor, powers: list[int], g: Tensor, size: int = 32
-) -> tuple[Tensor, float, float]:
+def _largest_eigenvalues(gram: Tensor, powers: list[int], g: Tensor) -> tuple[Tensor, float, float]:
     """Top eigenvalues of Σ_j gram^{∘j} ⊗ g_j g_jᵀ / M; the sum and square sum of the others."""
     m, r = gram.shape[0], g.shape[1]
     squared = gram.square()
@@ -105,7 +101,7 @@ def _largest_eigenvalues(
             out += g_j[:, None] * (power_j @ torch.einsum("r,mrq->mq", g_j, x))[:, None]
         return out.reshape(m * r, -1)
 
-    size = min(size, m * r)
+    size = min(32, m * r)
     generator = torch.Generator("cpu").manual_seed(0)
     x = torch.randn(m * r, size, dtype=gram.dtype, generator=generator, device="cpu")
     for _ in range(2):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 
 def count(name: str, value: Any, at_least: int = 1) -> None:
-    """A whole number of at least `at_least`."""
     rule = f"{name} must be a whole number of at least {at_least}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(rule)
@@ -30,7 +29,6 @@ def integer(name: str, value: Any) -> None:
 
 
 def device(name: str, value: Any) -> None:
-    """A device as torch names it."""
     try:
         torch.device(value)
     except (RuntimeError, TypeError) as error:
@@ -54,7 +52,6 @@ def kind(name: str, value: Any, kind: type | Callable[..., Any]) -> None:
 
 
 def choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """One of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
@@ -73,7 +70,6 @@ def samples(z: Tensor, name: str = "z", *, axes: str = "N, D", at_least: int = 1
 
 
 def directions(directions: Tensor, z: Tensor) -> None:
-    """[M, D] for z [..., D]."""
     kind("directions", directions, Tensor)
     if not directions.is_floating_point():
         raise TypeError(f"directions must be floating point, got {directions.dtype}")

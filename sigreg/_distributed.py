@@ -44,9 +44,7 @@ def group_name(group: Group) -> str:
 
 
 def _resolve(name: str) -> "ProcessGroup":
-    from torch.distributed import distributed_c10d
-
-    return distributed_c10d._resolve_process_group(name)  # type: ignore
+    return torch.distributed.distributed_c10d._resolve_process_group(name)  # type: ignore
 
 
 def whereabouts(name: str) -> tuple[int, int]:

@@ -194,7 +194,6 @@ def _learn(
 
 
 def _draw(run: Run, points: Found, material: DemoMaterial, out: Path) -> dict[str, object]:
-    """Draw what the page shows; most of it is also a file."""
     # The first three pairs across the wall and the first three within a room; none is picked.
     some = [np.flatnonzero(flags)[:3] for flags in (material.crosses, ~material.crosses)]
     policy = policy_of(run, material.world, PLANNER)
@@ -210,5 +209,4 @@ def _draw(run: Run, points: Found, material: DemoMaterial, out: Path) -> dict[st
 
 
 def _rate(flags: NDArray[np.bool_]) -> float | None:
-    """Share of true flags; None if there are no flags."""
     return round(float(flags.mean()), 4) if len(flags) else None

@@ -55,14 +55,13 @@ def whole_file(path: Path, inputs: Sequence[Path | str] = ()) -> Iterator[Path]:
 @contextmanager
 def begin_folder(
     out: Path, mark: str, *, resume: bool, done: Sequence[str] = (), worth: str | None = None
-) -> Iterator[bool]:
+) -> Iterator[None]:
     """Create or resume a command's folder, and lock it while the block runs.
 
     The file `mark` shows which command wrote it. If all files of `done` exist, the work is over.
     If an error leaves the block and a new folder lacks `worth` (None: any file but the mark), the
     folder is removed, so that the corrected command can use its name.
 
-    Yields: whether the folder existed before.
     Raises: FileExistsError, FileNotFoundError or OSError; the message says what to do.
     """
     ours = (out / mark).is_file()
@@ -73,12 +72,10 @@ def begin_folder(
     if resume and over:
         raise FileExistsError(f"--resume needs an unfinished run, got {out} with its {done[0]}")
     # A start that was killed leaves a lock and nothing else.
-    names = (
-        {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else set()
-    )
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     killed = _LOCK in names <= {_LOCK, f"{_LOCK}.holder", f"{_LOCK}.holder.tmp", f"{mark}.tmp"}
     if not resume:
-        if (out.is_symlink() or out.exists()) and not killed:
+        if out.is_symlink() or (out.exists() and not killed):
             _ensure_free(out / _LOCK, out)
             remedy = "add --resume to continue it, or " if ours and not over else ""
             raise FileExistsError(f"{new}: {remedy}choose another folder")
@@ -94,7 +91,7 @@ def begin_folder(
     try:
         with locked(out / _LOCK, str(out)):
             try:
-                yield resume
+                yield
             except BaseException:
                 left = {path.name for path in out.iterdir()} - {_LOCK, f"{_LOCK}.holder", mark}
                 if not resume and (worth not in left if worth else not left):

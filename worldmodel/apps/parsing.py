@@ -157,12 +157,10 @@ def preset(command: str, option: str, name: str) -> Values:
 def _packaged(file: str, command: str) -> Values:
     """The entries of a command in presets.json or help.yaml beside this module."""
     text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
-    found: Values = _load(file, text).get(command, {})
-    return found
+    return _load(file, text).get(command, {})
 
 
 def _load(name: str, text: str) -> Any:
-    """Parse the text of a JSON or YAML file of that name; ValueError if it is neither."""
     # JSON has its own parser, because YAML 1.1 reads 1e-3 as text.
     if name.endswith(".json"):
         return json.loads(text)
@@ -262,7 +260,6 @@ def _values_of(pairs: Sequence[str], kind: type[Settings]) -> Values:
 
 
 def _hint(kind: type[Settings], message: str) -> str:
-    """Suggest the option that an unknown one probably meant."""
     found = re.search(r"unrecognized arguments: (--[\w-]+)", message)
     if not found:
         return ""

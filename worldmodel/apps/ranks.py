@@ -27,7 +27,6 @@ _LAUNCHERS = (
     ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),  # MPICH, Intel MPI
     ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),  # srun
 )
-_NODES = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 
 
 class Launched(NamedTuple):
@@ -58,7 +57,7 @@ def launched() -> Launched:
         told = f"Slurm granted {size} tasks, but srun did not start this process"
         raise ValueError(f"{told}: {remedy}")
     local = _number(names[2], _number("SLURM_LOCALID", rank))
-    nodes = next((os.environ[name] for name in _NODES if name in os.environ), "")
+    nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_JOB_NODELIST", ""))
     host = os.environ.get("MASTER_ADDR") or first_host(nodes)
     if not host and size > _number("OMPI_COMM_WORLD_LOCAL_SIZE", _number("MPI_LOCALNRANKS", size)):
         raise ValueError("MASTER_ADDR must name the machine of rank 0, it is not set")
@@ -109,11 +108,11 @@ class Ranks(NamedTuple):
 
     def send(self, tensor: Tensor) -> None:
         """Send a CPU tensor to rank 0, and wait until rank 0 calls `receive` or has ended."""
-        _pass(0, lambda: torch.distributed.send(tensor.contiguous(), 0))
+        torch.distributed.send(tensor, 0)
 
     def receive(self, like: Tensor, rank: int) -> Tensor:
-        """Receive a tensor like `like` from a rank, into `like`; OSError if the rank has ended."""
-        _pass(rank, lambda: torch.distributed.recv(like, rank))
+        """Receive a tensor like `like` from a rank, into `like`."""
+        torch.distributed.recv(like, rank)
         return like
 
     def mean(self, values: Tensor) -> Tensor:
@@ -143,14 +142,6 @@ class Ranks(NamedTuple):
 ALONE = Ranks()
 
 
-def _pass(other: int, hand: Callable[[], object]) -> None:
-    try:
-        hand()
-    except RuntimeError as error:
-        why = f"before its work was done: {str(error).splitlines()[0]}"
-        raise OSError(f"rank {other} ended {why}") from error
-
-
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Join the processes that a launcher started for this command, while the block runs.
@@ -159,7 +150,7 @@ def joined(device: str) -> Iterator[Ranks]:
     forms one group only: a block within another block uses the group of the outer one.
 
     Raises: ValueError if there is no such device, or the processes cannot share it; OSError if the
-        others do not join within five minutes.
+        others do not join within five minutes, or one of them ends before the block does.
     """
     rank, size, local, host, port = launched()
     if size > 1 and device != "cpu" and torch.cuda.is_available():
@@ -289,8 +280,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
                 running.lerp_(value.to(running), self.momentum)  # type: ignore[union-attr,arg-type]
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         out = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
-        normalised: Tensor = out.to(x.dtype)
-        return normalised
+        return out.to(x.dtype)
 
 
 class SharedPLDM(PLDMTerms):
@@ -311,8 +301,7 @@ def _of_all(value: Tensor, axis: int) -> Tensor:
         return value
     rows = [torch.zeros_like(value) for _ in range(torch.distributed.get_world_size())]
     rows[torch.distributed.get_rank()] = value
-    together: Tensor = _SumOverRanks.apply(torch.cat(rows, axis))  # type: ignore[no-untyped-call]
-    return together
+    return _SumOverRanks.apply(torch.cat(rows, axis))  # type: ignore[no-untyped-call]
 
 
 def everyone() -> Any:

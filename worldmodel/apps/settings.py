@@ -53,6 +53,7 @@ _WORLD = (
     "two-room, maze, push-t, reacher, cube, an environment on MuJoCo as gymnasium:ID, or your own "
     "class as package.module:Class"
 )
+_SEVERAL = "for several training seeds a pattern in quotes: 'runs/a-*/cem'"
 _RUN = "run folder of demo or train, a released LeWM folder, or owner/name on the hub"
 Device = Annotated[str, Field(description="cpu, cuda, cuda:1, mps, ...; auto: a GPU if any")]
 _WORKERS = "processes that simulate and draw, not for two-room; none: the world's default"
@@ -428,9 +429,6 @@ class EvaluateSettings(TrialSettings):
     device: Device = "auto"
     films: Natural = option(3, "successes and failures to show in the videos")
     out: Path = Field(exclude=True, description="folder to write")
-
-
-_SEVERAL = "for several training seeds a pattern in quotes: 'runs/a-*/cem'"
 
 
 class CompareSettings(Settings):

@@ -191,7 +191,6 @@ def judge(model: WorldModel, windows: Windows, index: Tensor, seed: int = 0) -> 
 def _write(
     settings: TuneSettings, trials: Mapping[float, Trial], result: dict[str, float | bool] | None
 ) -> None:
-    """Write the trials so far, their chart and page, and the result if there is one."""
     config, out = settings.model_dump(mode="json"), settings.out
     search = Search(config=config, trials=tuple(trials.values()), result=result)
     content, weight = search.model_dump(exclude_none=True), result["weight"] if result else None

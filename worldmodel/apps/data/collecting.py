@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -19,7 +18,7 @@ from worldmodel.data import Episodes, HDF5Writer, open_hdf5
 from worldmodel.data.frames import gather
 from worldmodel.data.hdf5 import open_for_reading
 from worldmodel.data.hdf5_writer import read_origin
-from worldmodel.data.jpeg import JPEGFrames, Pictures
+from worldmodel.data.jpeg import JPEGFrames
 from worldmodel.data.opening import open_episodes
 from worldmodel.worlds import TwoRoom, World, collect, open_world
 from worldmodel.worlds.behaviours import make_behaviour
@@ -28,9 +27,8 @@ from worldmodel.worlds.maze import Maze
 from worldmodel.worlds.rendered import RenderedFrames
 
 Floats = NDArray[np.float32]
-# One episode: frames [L + 1, 3, H, W] or None, actions [L, A] and states [L + 1, S] or None.
-Stored = tuple[NDArray[np.uint8] | None, Floats, Floats | None]
-Encoded = tuple[Pictures, Floats, Floats | None]
+# One episode: frames [L + 1, 3, H, W], as JPEG or None, actions [L, A], states [L + 1, S] or None.
+Stored = tuple[Any, Floats, Floats | None]
 # Simulators per drawing process; OpenGL is never forked.
 _OWN = {"reacher": 1, "cube": 1, "gymnasium": 1}
 _TOGETHER = 32  # episodes simulated at once; a change would change what a seed gives
@@ -47,8 +45,9 @@ def drawn(
     theirs and yield nothing. Without `pictures` frames are None.
     """
     simulate, side = _simulator(world, policy, num, length, seed, bump), world.image_size
-    for block, some in _blocks(first, num):
-        whose = block % ranks.size
+    for block in range(first // _TOGETHER, -(-num // _TOGETHER)):
+        begin, whose = block * _TOGETHER, block % ranks.size
+        some = range(max(first - begin, 0), min(num - begin, _TOGETHER))
         if whose == ranks.rank:
             states, actions = simulate(block)
             mine = (
@@ -81,11 +80,17 @@ def fresh_walks(
     return Episodes(RenderedFrames(world, states), actions, lengths, torch.from_numpy(states))
 
 
-def one_episode(stored: Episodes, e: int) -> Stored:
-    """Frames [L, C, H, W], actions [L, A] and states [L, S] of episode e, for a writer."""
-    rows = stored.rows(torch.tensor([e]))
+def one_episode(stored: Episodes, e: int, *, decode: bool = True) -> Stored:
+    """Frames [L, C, H, W], actions [L, A] and states [L, S] of episode e, for a writer.
+
+    Without `decode` JPEG stays as it is: decoded and encoded again it is another picture.
+    """
+    rows, frames = stored.rows(torch.tensor([e])), None
+    if isinstance(stored.frames, JPEGFrames) and not decode:
+        frames = stored.frames.pictures(rows.numpy())
+    elif has_pictures(stored):
+        frames = gather(stored.frames, rows).numpy()
     states = None if stored.states is None else stored.states[rows].numpy()
-    frames = gather(stored.frames, rows).numpy() if has_pictures(stored) else None
     return frames, stored.actions[rows].numpy(), states
 
 
@@ -134,21 +139,12 @@ def open_pictures(
 
 
 def write_all(
-    writer: HDF5Writer, found: Iterable[Stored | Encoded], num: int, title: str, first: int = 0
+    writer: HDF5Writer, found: Iterable[Stored], num: int, title: str, first: int = 0
 ) -> None:
     """Write episodes `first` to `num`, with a progress bar."""
     with Progress(title, num, start=first, unit="episode") as bar:
         for episode in bar.over(found):
             writer.write(*episode)
-
-
-def _as_it_is(stored: Episodes, e: int) -> Stored | Encoded:
-    """As `one_episode`, but JPEG as it is: decoded and encoded again it is another picture."""
-    if not isinstance(stored.frames, JPEGFrames):
-        return one_episode(stored, e)
-    rows = stored.rows(torch.tensor([e]))
-    states = None if stored.states is None else stored.states[rows].numpy()
-    return stored.frames.pictures(rows.numpy()), stored.actions[rows].numpy(), states
 
 
 def packing(settings: Settings) -> dict[str, Any]:
@@ -188,16 +184,10 @@ def open_writer(settings: CollectSettings, origin: dict[str, str | int]) -> HDF5
     copy.unlink(missing_ok=True)
     say(f"{path} is from a killed writer: its {len(stored)} complete episodes are copied first")
     with HDF5Writer(copy, origin=known, **packed) as writer:
-        write_all(writer, map(_as_it_is, repeat(stored), range(len(stored))), len(stored), "copy")
+        found = (one_episode(stored, e, decode=False) for e in range(len(stored)))
+        write_all(writer, found, len(stored), "copy")
     copy.replace(path)
     return HDF5Writer(path, append=True)
-
-
-def _blocks(first: int, num: int) -> Iterator[tuple[int, range]]:
-    """Each block of episodes from `first` to `num`, and the range to use in it."""
-    for block in range(first // _TOGETHER, -(-num // _TOGETHER)):
-        begin = block * _TOGETHER
-        yield block, range(max(first - begin, 0), min(num - begin, _TOGETHER))
 
 
 def one_stream(world: World, policy: str, bump: float) -> TypeGuard[TwoRoom | Maze]:

@@ -51,7 +51,6 @@ def run(settings: TrainSettings) -> int:
             if settings.wandb:
                 need_wandb()
             settings = _decided(settings)
-        with ranks.together():
             if ranks.first:
                 begun = begin_folder(out, SETTINGS, resume=settings.resume, worth=CHECKPOINTS)
                 held.enter_context(begun)
@@ -103,14 +102,14 @@ def _decided(settings: TrainSettings) -> TrainSettings:
         return settings.model_copy(update={"world": world})
     before = kept_settings(TrainSettings, "train", out / SETTINGS, out=out)
     steps, precision = settings.steps or before.steps, settings.precision
-    if (out / _REPORT).exists() and (steps or 0) <= (before.steps or 0):
+    if (out / _REPORT).exists():
+        if (steps or 0) > (before.steps or 0):
+            before = before.model_copy(update={"steps": steps, "schedule_from": before.steps})
         # If a kill came before the folder's page, only the page is missing.
-        if (out / "index.html").exists():
+        elif (out / "index.html").exists():
             more = f"--steps above {before.steps} extends it"
             rule = f"an unfinished run, got {out} with its {_REPORT}"
             raise FileExistsError(f"--resume needs {rule}; {more}")
-    elif (out / _REPORT).exists():
-        before = before.model_copy(update={"steps": steps, "schedule_from": before.steps})
     precision = before.precision if precision == "auto" else precision
     own = {"steps": steps, "precision": precision, "world": settings.world or before.world}
     settings = settings.model_copy(update={**own, "schedule_from": before.schedule_from})
@@ -148,14 +147,12 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
                 reports.step(losses)
                 checkpoint()
                 release()
-        except (KeyboardInterrupt, NonFiniteError):  # on all ranks, after the same step
-            # A step that was not checked yet may not be finite: back to the last good one.
-            with suppress(NonFiniteError):
-                training.settle()
-            _keep(settings, material, training, reports)
-            raise
-        except WorkerEndedError:  # the other ranks do not get this error
-            if ranks.size == 1:
+        except (KeyboardInterrupt, NonFiniteError, WorkerEndedError) as stop:
+            # All ranks stop after the same step; but a worker's end stops this rank alone.
+            if ranks.size == 1 or not isinstance(stop, WorkerEndedError):
+                # A step that was not checked yet may not be finite: back to the last good one.
+                with suppress(NonFiniteError):
+                    training.settle()
                 _keep(settings, material, training, reports)
             raise
     return reports
@@ -171,14 +168,14 @@ def _begin(
     if settings.resume and names.is_file() and read_episodes(out).train != material.trained_on:
         raise ValueError(f"--resume must train on the episodes in {names}, got other ones")
     state = _restore(training, out) if resumes else None
-    if not ranks.first:
-        return settings, training, state
-    # Remove the report first: a run that gets more steps is not finished.
-    (out / _REPORT).unlink(missing_ok=True)
-    write_json(settings.model_dump(mode="json"), out / SETTINGS)
-    write_episodes(out, material.trained_on, material.kept_apart)
-    told = {"weights": sum(p.numel() for p in training.model.parameters()), "step": training.step}
-    say(render("train.txt", s=settings, material=material, ranks=ranks, **told))
+    if ranks.first:
+        # Remove the report first: a run that gets more steps is not finished.
+        (out / _REPORT).unlink(missing_ok=True)
+        write_json(settings.model_dump(mode="json"), out / SETTINGS)
+        write_episodes(out, material.trained_on, material.kept_apart)
+        weights = sum(p.numel() for p in training.model.parameters())
+        told = {"material": material, "ranks": ranks, "weights": weights, "step": training.step}
+        say(render("train.txt", s=settings, **told))
     return settings, training, state
 
 
@@ -271,7 +268,6 @@ def _keep(
 
 
 def _restore(training: Training, out: Path) -> dict[str, Tensor]:
-    """Restore the newest undamaged checkpoint, and say so if it is not the newest one."""
     damaged: list[str] = []
     for path in checkpoints(out):
         try:

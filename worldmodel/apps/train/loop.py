@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ from worldmodel.records import Batch, Losses, named
 
 _FORMAT = 2  # of a training state
 _UNSEEN = 100  # most steps between two checks for values that are not finite
-_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 # (model, batch, regularizer, weight) -> Losses, as `jepa_loss`.
 Objective = Callable[[Any, Batch, Any, float], Losses]
@@ -60,12 +58,11 @@ class Training:
     """A model in training: it takes one step at a time, and saves and restores its state.
 
     Batches and the learning rate are functions of (seed, step), so the state is model, optimizer,
-    regularizer, random state and step. `step` is the number of optimizer steps taken, of `steps`;
-    `gradient_norm` is that of the last step before clipping. With fused AdamW (on a GPU) no step
-    waits for the device: AdamW skips a step that is not finite, and all later ones, until `settle`
-    checks. Each of several ranks computes a part of the batch; gradients are averaged. With batch
-    statistics (`ranks.synchronise`) and SIGReg over all ranks they equal those of one process.
-    Dropout masks depend on (seed, step, rank).
+    regularizer, random state and step. `step` is the number of optimizer steps taken, of `steps`.
+    With fused AdamW (on a GPU) no step waits for the device: AdamW skips a step that is not finite,
+    and all later ones, until `settle` checks. Each of several ranks computes a part of the batch;
+    gradients are averaged. With batch statistics (`ranks.synchronise`) and SIGReg over all ranks
+    they equal those of one process. Dropout masks depend on (seed, step, rank).
 
     Args:
         model: what `objective` takes; trained in place, on the device where it is.
@@ -83,7 +80,7 @@ class Training:
     def __init__(
         self, model: nn.Module, windows: Windows, recipe: Recipe, *,
         objective: Objective = jepa_loss, regularizer: nn.Module | None = None, workers: int = 0,
-        ranks: Ranks = ALONE, sharded: bool = False, augment: Mapping[Any, float] = _NOTHING,
+        ranks: Ranks = ALONE, sharded: bool = False, augment: Mapping[Any, float] | None = None,
         accumulate: int = 1, compile: bool = False,
     ) -> None:  # fmt: skip
         self.device = next(model.parameters()).device
@@ -99,7 +96,7 @@ class Training:
         self.model: Any = model
         self.windows, self.objective = windows, objective
         self.workers, self.ranks, self.sharded = workers, ranks, sharded and ranks.size > 1
-        self.augment = {kind: most for kind, most in augment.items() if most}
+        self.augment = {kind: most for kind, most in (augment or {}).items() if most}
         self.step, self.steps = 0, steps
         self.order = BatchOrder(
             len(windows), recipe.batch_size, seed=recipe.seed, stop=self.steps, rank=ranks.rank,
@@ -174,8 +171,7 @@ class Training:
 
     def losses(self, batch: Batch) -> Losses:
         """The losses of a batch on any device, in the precision of the run."""
-        losses: Losses = self.both(*batch)
-        return losses
+        return self.both(*batch)
 
     def precision(self) -> torch.autocast:
         """A context in which the network computes in the precision of training."""
@@ -185,8 +181,7 @@ class Training:
     def _batches(self) -> Generator[Batch, None, None]:
         if self.workers:
             self.order.start, pin = self.step, self.device.type == "cuda"
-            batches = loader(self.windows, self.order, workers=self.workers, pin_memory=pin)
-            fetched = iter(batches)
+            fetched = iter(loader(self.windows, self.order, workers=self.workers, pin_memory=pin))
             if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
                 # The next fetch notices that a worker died. torch's own handler of this signal
                 # would raise in the middle of a step.

@@ -24,6 +24,7 @@ from worldmodel.gcbc import GCBC, gcbc_loss
 from worldmodel.loss import ComposedTerms, composed_loss, jepa_loss, pldm_loss
 from worldmodel.model import WorldModel
 
+_PASSES = 10  # over the data if no steps are given, as published
 _MEMORY = 8 * 2**30  # most bytes of frames to read into memory if a file cannot be mapped
 
 
@@ -88,9 +89,6 @@ def cut(
         digests = episode_digests(episodes)
         names.append([digests[e] for e in some.tolist()])
     return TrainMaterial(windows[0], windows[1], scale, names[0], names[1])
-
-
-_PASSES = 10  # over the data if no steps are given, as published
 
 
 class NoTerms(nn.Module):
@@ -160,7 +158,6 @@ def begin_training(
 
 
 def _preloaded(windows: Windows, ranks: Ranks) -> Windows:
-    """The windows with their frames on this rank's device; ValueError if they do not fit."""
     device = torch.device(ranks.device)
     # Batches are drawn from all windows, so every rank needs all of them.
     copies = 1 if device.type == "cuda" else ranks.size
@@ -200,10 +197,8 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
         try:
             parts[name] = type(part)(**(part.config | own | wanted))
         except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-            hint = (
-                "; set encoder.patch_size, or write frames of another side with `worldmodel data "
-            )
-            hint += f"convert --size` (they have {episodes.frames.shape[-1]} px)"
+            hint = "; set encoder.patch_size, or write frames of another side with `worldmodel "
+            hint += f"data convert --size` (they have {episodes.frames.shape[-1]} px)"
             why = f"{error}{hint if own and not wanted else ''}"
             raise ValueError(f"the {preset} {name} cannot be built: {why}") from error
     if clones:
@@ -219,7 +214,6 @@ def build_model(settings: TrainSettings, windows: Windows) -> WorldModel | GCBC:
 def _weights_of(
     folder: Path, model: WorldModel | GCBC, material: TrainMaterial
 ) -> dict[str, Tensor]:
-    """Load the weights of a run; a ValueError names the first tensor that does not fit."""
     found, kind = open_run(folder), type(model).__name__
     if (other := type(found.model).__name__) != kind:
         raise ValueError(f"--init-from must be a {kind}, {folder} holds a {other}")

@@ -85,10 +85,10 @@ class Reports:
     ) -> None:  # fmt: skip
         self.training, self.every = training, every or max(training.steps // 200, 1)
         self.wandb, self.writes, layer = wandb, training.ranks.first, training.regularizer
-        composed = layer if isinstance(layer, ComposedTerms) else None
-        layer = layer if composed is None else composed.regularizer
-        names = [] if composed is None else [n for n, w in composed.weights.items() if w > 0]
-        self.columns = (*COLUMNS, *names)
+        self.columns: tuple[str, ...] = COLUMNS
+        if isinstance(layer, ComposedTerms):
+            self.columns += tuple(name for name, weight in layer.weights.items() if weight > 0)
+            layer = layer.regularizer
         # The score of Gaussian embeddings, if the regularizer is SIGReg with its factor N.
         sigreg = layer if isinstance(layer, SIGReg) and layer.scale_by_n else None
         self.floor = None if sigreg is None else noise_floor(sigreg.quadrature)

@@ -202,9 +202,8 @@ def _simulator(
     """A function from the number of a block to its states [E, T + 1, S] and actions [E, T, A]."""
     if one_stream(world, policy, bump):
         walks = collect(world, num, length, seed, bump=bump)
-        cuts = range(_TOGETHER, num, _TOGETHER)
-        parts = np.split(walks.states, cuts), np.split(walks.actions, cuts)
-        return lambda block: (parts[0][block], parts[1][block])
+        spans = [slice(begin, begin + _TOGETHER) for begin in range(0, num, _TOGETHER)]
+        return lambda block: (walks.states[spans[block]], walks.actions[spans[block]])
 
     def together(block: int) -> tuple[Floats, Floats]:
         # Always simulate the whole block, so that episodes do not depend on `num`.

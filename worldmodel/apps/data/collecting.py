@@ -85,11 +85,11 @@ def one_episode(stored: Episodes, e: int, *, decode: bool = True) -> Stored:
 
     Without `decode` JPEG stays as it is: decoded and encoded again it is another picture.
     """
-    rows, frames = stored.rows(torch.tensor([e])), None
+    rows = stored.rows(torch.tensor([e]))
     if isinstance(stored.frames, JPEGFrames) and not decode:
-        frames = stored.frames.pictures(rows.numpy())
-    elif has_pictures(stored):
-        frames = gather(stored.frames, rows).numpy()
+        frames: Any = stored.frames.pictures(rows.numpy())
+    else:
+        frames = gather(stored.frames, rows).numpy() if has_pictures(stored) else None
     states = None if stored.states is None else stored.states[rows].numpy()
     return frames, stored.actions[rows].numpy(), states
 

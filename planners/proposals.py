@@ -119,8 +119,9 @@ class Proposals:
         share = (beyond > 1e-4 * (high - low)).float().mean()
         far = (beyond > high - low).any()
         if bool(far) or float(share) > 0.25 or not bool(plans.isfinite().all()):
+            box = [[round(x, 3) for x in side.reshape(-1).tolist()] for side in (low, high)]
             raise ValueError(
-                f"candidates must be in planning units, inside {low.tolist()} to {high.tolist()}: "
+                f"candidates must be in planning units, inside {box[0]} to {box[1]}: "
                 f"{float(share):.0%} of their numbers lie outside, up to "
                 f"{float(plans.abs().max()):.3g}; Bounds.from_environment converts"
             )

@@ -79,7 +79,7 @@ def test_wrong_units_are_refused() -> None:
     plans = torch.randn(1, 50, 3, 2)
     Proposals(None, plans, bounds)
     for wrong in (100 * plans, plans + 10, plans * torch.nan):
-        with pytest.raises(ValueError, match=r"planning units, inside .* converts"):
+        with pytest.raises(ValueError, match=r"inside \[-2.0, -2.0\] to \[2.0, 2.0\]: .* converts"):
             Proposals(None, wrong, bounds)
         later = Proposals(None, lambda plan, noise, wrong=wrong: wrong, bounds)
         with pytest.raises(ValueError, match="planning units"):

@@ -520,6 +520,16 @@ def test_comparing_counts_the_pairs_on_which_two_results_differ(result_of: Resul
     assert back.p_value == part.p_value
 
 
+def test_a_test_and_an_interval_that_disagree_are_explained(result_of: ResultOf) -> None:
+    """p = 0.07 beside an interval without 0 is not left as a riddle; nothing is said otherwise."""
+    a, b = [0] * 7 + [1] + [1] * 12, [1] * 7 + [0] + [1] * 12
+    for first, said in ((a, 1), (b, 0)):
+        found = compare(result_of(first), result_of(b))
+        for page in ("compare.txt", "compare.html"):
+            told = render(page, names=["a", "b"], found=found).lower()
+            assert told.count("test and interval disagree: the test is exact") == said
+
+
 def test_what_differs_in_more_than_the_policy_is_not_compared(result_of: ResultOf) -> None:
     """Other manifests, protocols or pairs are refused by name."""
     a = result_of([0, 1], manifest_hash="f" * 64)

@@ -51,7 +51,8 @@ def begin(data: Path, out: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-    while not workers_of(child.pid) and time.monotonic() < end:
+    # Both: a single child may be a command that an import calls.
+    while len(workers_of(child.pid)) < 2 and time.monotonic() < end:
         time.sleep(0.1)
     time.sleep(1)  # into the steps
     return child

@@ -162,22 +162,57 @@ print("not reached")
 """
 
 
-@pytest.mark.slow
-def test_three_processes_of_slurm_meet_agree_and_hand_over() -> None:
-    """They form one group, whatever joins it; where some fail all end, and one of them says why."""
+THREADS = """
+import atexit, os, torch
+from worldmodel.apps.ranks import joined, shared
+
+def gloo():
+    names = (open(f"/proc/self/task/{n}/comm").read() for n in os.listdir("/proc/self/task"))
+    return sum("gloo" in name for name in names)
+
+atexit.register(lambda: print(gloo()))
+
+def main():
+    with joined("cpu") as ranks:
+        model = shared(torch.nn.Linear(2, 2), ranks)
+        model(torch.ones(1, 2)).sum().backward()
+        print(gloo() > 0)
+
+main()
+"""
+
+
+def processes(script: str, size: int) -> tuple[list[int | None], list[tuple[bytes, bytes]]]:
+    """The exit statuses of Slurm's tasks that run a script, and what they wrote."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    own = {"SLURM_NTASKS": "3", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    own = {"SLURM_NTASKS": str(size), "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=os.environ | own | {"SLURM_PROCID": str(rank), "OMP_NUM_THREADS": "1"},
         )
-        for rank in range(3)
+        for rank in range(size)
     ]  # fmt: skip
     told = [rank.communicate(timeout=120) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [2, 1, 2], told
+    return [rank.returncode for rank in ranks], told
+
+
+@pytest.mark.slow
+def test_three_processes_of_slurm_meet_agree_and_hand_over() -> None:
+    """They form one group, whatever joins it; where some fail all end, and one of them says why."""
+    codes, told = processes(SCRIPT, 3)
+    assert codes == [2, 1, 2], told
     assert all(out == b"" for out, _ in told)
     assert b"rank 1 says no" in told[1][1]
     assert b"Traceback" not in told[0][1] + told[2][1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads by /proc")
+def test_the_groups_threads_end_before_the_interpreter() -> None:
+    """A thread of gloo that frees a tensor while Python ends would abort the process."""
+    codes, told = processes(THREADS, 2)
+    assert codes == [0, 0], told
+    assert [out.split() for out, _ in told] == [[b"True", b"0"]] * 2

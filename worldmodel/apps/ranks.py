@@ -3,11 +3,14 @@
 torchrun, srun or mpirun starts them. A single process forms no process group.
 """
 
+import atexit
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -165,6 +168,8 @@ def joined(device: str) -> Iterator[Ranks]:
     if size == 1 or torch.distributed.is_initialized():
         yield ranks
         return
+    # At its import this module keeps the group there is, and its threads: import it before.
+    import_module("torch.distributed.nn")
     from torch.distributed.rendezvous import rendezvous
 
     try:
@@ -189,7 +194,18 @@ def joined(device: str) -> Iterator[Ranks]:
             f"one of the {size} processes ended, so rank {rank} ends too: {reason}"
         ) from error
     finally:
+        atexit.register(_end_threads, [torch.distributed.group.WORLD])
         torch.distributed.destroy_process_group()
+
+
+def _end_threads(groups: list[Any]) -> None:
+    """Let go of groups, which joins gloo's threads, before Python ends.
+
+    A thread that frees a tensor while Python ends aborts the process. A wrapped module is part of
+    a cycle of references and shares the group, so the cycles go first.
+    """
+    gc.collect()
+    groups.clear()
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:

@@ -72,15 +72,20 @@ class Goal:
 
 
 @checked(z_goal="* D")
-def near(z_goal: Tensor, frames: Frames = "last", weights: Weights = None) -> Goal:
-    """Close to an embedding: d_h = ‖ẑ_h − z_goal‖².
+def near(
+    z_goal: Tensor, frames: Frames = "last", weights: Weights = None, *, metric: Head | None = None
+) -> Goal:
+    """Close to an embedding: d_h = ‖ẑ_h − z_goal‖², or ‖metric(ẑ_h) − metric(z_goal)‖².
 
     Args:
         z_goal: [B, D], or [D] for all problems; `Imagination.embed` makes it of a picture.
         frames, weights: which futures count; see above.
+        metric: [..., D] -> [..., Q], such as `heads.fit_metric`'s; None: the embeddings themselves.
     Returns: Goal.
     Source: LeWM, arXiv:2603.19312, Section 3 ("last"); sum over D as in the released code.
     """
+    if metric is not None:
+        return state(metric, metric(precise(as_tensor(z_goal))), frames, weights)
     return temporal(lambda z, goal: (z - goal).square().sum(-1), z_goal, frames, weights)
 
 

@@ -21,7 +21,9 @@ from worldmodel.model import WorldModel
 from worldmodel.records import as_seed
 from worldmodel.transitions import check_recorded
 
-__all__ = ["DistanceHead", "Head", "fit_distance", "fit_head", "load_head", "save_head"]
+__all__ = [
+    "DistanceHead", "Head", "fit_distance", "fit_head", "fit_metric", "load_head", "save_head",
+]  # fmt: skip
 
 PartT = TypeVar("PartT", bound=nn.Module)
 
@@ -110,6 +112,38 @@ def fit_head(z: Tensor, y: Tensor, hidden: Sequence[int] = (), *, seed: int = 0)
             linear.weight.copy_(torch.linalg.solve(gram, x.T @ target).T)  # type: ignore[operator]
             linear.bias.zero_()  # type: ignore[operator]
     return head.requires_grad_(False).eval()
+
+
+@checked(z="E T>=2 D", ridge="(0, inf)")
+def fit_metric(z: Tensor, ridge: float = 1e-3) -> Head:
+    """Coordinates in which a step of the data changes every direction equally.
+
+        metric(z) = C^(-1/2) z,    C = mean (z_{t+1} − z_t)(z_{t+1} − z_t)ᵀ + ridge · λ_max · I
+
+    Distances between embeddings become Mahalanobis distances in units of a step: what moves slowly
+    and costs many steps, such as a pushed block, counts more than what every action moves. Use it
+    as the `metric` of `goals.near`.
+
+    Args:
+        z: [E, T, D], embeddings of E windows, a block apart.
+        ridge: of the largest eigenvalue λ_max, so that what hardly changes is no noise.
+    Returns: a linear Head, [..., D] -> [..., D].
+    Raises: ValueError if no embedding changes, or one is not finite.
+    Source: Mahalanobis distance of local changes, Singer & Coifman, Applied and Computational
+        Harmonic Analysis 25 (2008), here with one covariance for all places.
+    """
+    steps = z.diff(dim=1).flatten(0, 1).double().cpu()
+    if not 0 < (size := float(steps.square().sum())) < float("inf"):
+        raise ValueError(f"z must change along its windows and be finite, got changes of {size}")
+    values, vectors = torch.linalg.eigh(steps.T @ steps / len(steps))
+    scale = (values.clamp_min(0) + ridge * values[-1]).rsqrt()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        head = Head(z.shape[-1], z.shape[-1])
+    (linear,) = head.net
+    with torch.no_grad():
+        linear.weight.copy_((vectors * scale) @ vectors.T)  # type: ignore[operator]
+        linear.bias.zero_()  # type: ignore[operator]
+    return head.to(z).requires_grad_(False).eval()
 
 
 @checked(z="E T D", actions="E S A")

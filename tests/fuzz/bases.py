@@ -1020,7 +1020,10 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
             goals.charge,
             {"constraint": lambda z: z.sum(-1), "frames": "mean", "weights": [0.5] * H},
         ),
-        "near": lambda: (goals.near, {"z_goal": randn(B, D), "frames": "last", "weights": None}),
+        "near": lambda: (
+            goals.near,
+            {"z_goal": randn(B, D), "frames": "last", "weights": None, "metric": head()},
+        ),
         "near()": lambda: (goals.near(randn(B, D)), {"z": randn(B, 5, H, D)}),
         "region": lambda: (
             goals.region,
@@ -1072,6 +1075,7 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
             heads.fit_head,
             {"z": randn(40, D), "y": randn(40, 2), "hidden": (), "seed": 0},
         ),
+        "fit_metric": lambda: (heads.fit_metric, {"z": randn(5, 4, D), "ridge": 1e-3}),
         "load_head": lambda: (heads.load_head, {"path": folder / "head.safetensors"}),
         "save_head": lambda: (
             heads.save_head,

@@ -35,11 +35,16 @@ def gap(z: Tensor, goal: Tensor) -> Tensor:
 
 TARGET = torch.tensor([[0.5, -0.5], [1.0, 2.0]])
 GOAL = torch.arange(8.0).view(2, 4) / 4
+UNITS = torch.tensor([1.0, 10.0, 0.1, 0.0])
 # Each goal beside d_h, what it takes a future for.
 KINDS: dict[str, tuple[Make, Callable[[Tensor], Tensor]]] = {
     "near": (
         lambda **k: goals.near(GOAL, **k),
         lambda z: (z - GOAL[:, None, None]).square().sum(-1),
+    ),
+    "near by a metric": (
+        lambda **k: goals.near(GOAL, metric=lambda z: z * UNITS, **k),
+        lambda z: ((z - GOAL[:, None, None]) * UNITS).square().sum(-1),
     ),
     "state": (
         lambda **k: goals.state(first_two, TARGET, scale=torch.tensor([1.0, 2.0]), **k),

@@ -82,8 +82,36 @@ def test_heads_survive_the_disk(tmp_path: Path) -> None:
         heads.load_head(tmp_path / "other.safetensors")
 
 
+def test_a_metric_counts_in_steps_of_the_data() -> None:
+    """Mixed coordinates that move by 3, 0.1 and 1 a step all move by 1 in the metric."""
+    generator = torch.Generator().manual_seed(0)
+    mixed, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
+    steps = torch.randn(50, 40, 3, generator=generator) * torch.tensor([3.0, 0.1, 1.0])
+    z = steps.cumsum(1) @ mixed + 5
+    metric = heads.fit_metric(z, ridge=1e-9)
+    moved = metric(z).diff(dim=1).flatten(0, 1)
+    torch.testing.assert_close(moved.T @ moved / len(moved), torch.eye(3), atol=1e-4, rtol=0)
+    slow, fast = mixed[1] * 0.1, mixed[0] * 3
+    apart = [(metric(z[0, 0] + way) - metric(z[0, 0])).norm().item() for way in (slow, fast)]
+    assert apart == pytest.approx([1, 1], rel=0.05)
+    assert not any(p.requires_grad for p in metric.parameters())
+
+
+def test_a_metrics_ridge_bounds_what_hardly_moves() -> None:
+    """A direction that never moves gets 1 / sqrt(ridge) of the fastest one's units, not more."""
+    z = torch.zeros(2, 30, 2)
+    z[..., 0] = 4.0 * torch.arange(30)
+    metric = heads.fit_metric(z, ridge=0.01)
+    assert (metric(torch.eye(2)) - metric(torch.zeros(2))).diag().tolist() == pytest.approx(
+        [(16 * 1.01) ** -0.5, (16 * 0.01) ** -0.5]
+    )
+
+
 def test_says_what_is_wrong() -> None:
     """Too few rows, and episodes no longer than the reach, are named with their sizes."""
+    for bad in (torch.ones(2, 3, 4), torch.full((2, 3, 4), torch.nan)):
+        with pytest.raises(ValueError, match="z must change along its windows and be finite"):
+            heads.fit_metric(bad)
     with pytest.raises(ValueError, match=r"N >= D \+ 1, got \[3, 3\] and \[3, 1\]"):
         heads.fit_head(torch.randn(3, 3), torch.randn(3, 1))
     model = WorldModel(Nothing(), nn.Identity(), Line(torch.zeros(2)))

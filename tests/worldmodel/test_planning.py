@@ -22,6 +22,7 @@ from worldmodel.apps.evaluate.policies import (
 )
 from worldmodel.apps.settings import EvaluateSettings, PlannerSettings
 from worldmodel.data import ActionScale
+from worldmodel.heads import Head
 from worldmodel.worlds import TwoRoom
 
 WORLD = TwoRoom(16)
@@ -103,6 +104,18 @@ def test_a_last_step_cost_warns_where_less_than_the_plan_is_executed(policy: Pla
         assert len(told) == 1
         two_decisions(policy, [0, 1], tiny(cost="last", execute=2, free=free))
         two_decisions(policy, [0, 1], tiny(cost="nearest", free=free))
+
+
+def test_a_metric_changes_the_cost_alone(policy: PlannerPolicy) -> None:
+    """The identity as metric plans the same actions; one that sees a coordinate plans others."""
+    usual = two_decisions(policy, [0, 1, 2], TINY)
+    metric = Head(8, 8)
+    torch.nn.init.zeros_(metric.net[0].bias)  # type: ignore[arg-type]
+    for row, alike in ((torch.ones(8), True), (torch.eye(8)[0], False)):
+        with torch.no_grad():
+            metric.net[0].weight.copy_(row.diag())  # type: ignore[operator]
+        found = two_decisions(replace(policy, metric=metric), [0, 1, 2], TINY)
+        assert np.allclose(found, usual, atol=1e-5) is alike
 
 
 def test_seeds_decide(policy: PlannerPolicy) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from worldmodel import heads
 from worldmodel.apps.cli import main
 from worldmodel.apps.parsing import complete
 from worldmodel.apps.ranks import ALONE
-from worldmodel.apps.runs import open_run
+from worldmodel.apps.runs import metric_of, open_run
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train import material as train_material
 from worldmodel.apps.train.command import run as train
@@ -27,6 +29,7 @@ from worldmodel.apps.train.reports import read_table
 from worldmodel.checkpoint import digest
 from worldmodel.data import ActionScale, BatchOrder, HDF5Writer, Windows, episode_digests, open_hdf5
 from worldmodel.data.frames import EpisodeFrames
+from worldmodel.study import embed
 from worldmodel.worlds import TwoRoom, collect
 
 pytest.importorskip("h5py", reason="sigreg[data] is not installed")
@@ -92,6 +95,25 @@ def test_the_folder_says_everything(run: Path, data: Path) -> None:
     assert read_table(run / "curves.csv")["step"] == [1, 2, 3, 4]
     assert (run / "curves.png").stat().st_size > 1000
     assert {path.name for path in run.rglob("*.tmp")} == set()
+
+
+def test_the_metric_is_of_the_finished_model(run: Path, tmp_path: Path) -> None:
+    """A block of the training windows moves the embeddings by about 1 a direction."""
+    found = open_run(run)
+    kept = json.loads((run / "train.json").read_text())
+    windows = open_material(complete(TrainSettings, "train", kept, {"out": run})).train
+    z = embed(found.world_model, windows.batch(torch.arange(len(windows))).tensors()[0])
+    moved = metric_of(found)(z).diff(dim=1).flatten(0, 1)
+    values = torch.linalg.eigvalsh(moved.T @ moved / len(moved))
+    assert 0.9 < values[-1] < 1.1  # directions below the ridge move by less
+    without = tmp_path / "without"
+    shutil.copytree(run, without)
+    heads.save_head(heads.Head(3, 3), without / "metric.safetensors")
+    with pytest.raises(ValueError, match=r"must map embeddings of \d+ dims, it does not"):
+        metric_of(open_run(without))
+    (without / "metric.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"metric mahalanobis needs metric\.safetensors in"):
+        metric_of(open_run(without))
 
 
 def test_its_own_file_trains_the_same_model(run: Path, tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from worldmodel.apps.settings import Count
 from worldmodel.data import ActionScale
 from worldmodel.data.opening import open_episodes
 from worldmodel.gcbc import GCBC
+from worldmodel.heads import Head, load_head
 from worldmodel.hub import from_pretrained, locate
 from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
 EPISODES = "episodes.json"
 PLANNER = "planner.json"  # what `evaluate --keep-planner` writes
+METRIC = "metric.safetensors"  # `heads.fit_metric` of the training windows
 LEARNER = "proposals.safetensors"  # what `train --objective proposals` adds
 RECORDED = "recorded.safetensors"  # and the embeddings it learned from
 
@@ -87,6 +89,18 @@ def kept_planner(folder: Path) -> KeptPlanner | None:
     """Read the run's default planner; None if it has none."""
     path = folder / PLANNER
     return read_record(path, KeptPlanner, "record of a planner") if path.is_file() else None
+
+
+def metric_of(run: Run) -> Head:
+    """The metric that training left in a run; ValueError if there is none."""
+    path, model = run.folder / METRIC, run.world_model
+    if not path.is_file():
+        made = "training writes it at its end, if the embeddings change"
+        raise ValueError(f"metric mahalanobis needs {METRIC} in {run.folder}: {made}")
+    head = load_head(path)
+    if not isinstance(head, Head) or head.config["dim"] != model.encoder.dim:
+        raise ValueError(f"{path} must map embeddings of {model.encoder.dim} dims, it does not")
+    return head.to(next(model.parameters()))
 
 
 def save_run(

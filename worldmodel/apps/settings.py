@@ -29,6 +29,7 @@ Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Planner = Literal["cem", "icem", "mppi", "gradient", "predictive-sampling", "proposals"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Cost = Literal["last", "mean", "nearest"]
+Metric = Literal["euclidean", "mahalanobis"]
 Preset = Literal["small", "lewm", "mlp"]
 Augment = Literal["shift", "contrast", "brightness"]
 Term = Literal["inverse", "rollout", "straight"]
@@ -352,6 +353,7 @@ class PlannerSettings(Settings):
     temperature: Positive = option(1.0, "temperature of mppi, in units of the cost")
     rate: Positive = option(0.1, "step size of gradient")
     cost: Cost = option("nearest", "which predictions the cost compares with the goal")
+    metric: Metric = option("euclidean", "distance; mahalanobis: in units of a block's changes")
     free: bool = option(False, "search each raw action; else one action is held for a block")
     sources: list[Proposer] = option(["policy"], "proposals: which plans it imagines")
     cloned: Existing | None = option(None, "proposals: a gcbc run, for one more plan")

@@ -20,10 +20,11 @@ from planners import MPC, Bounds, Cost, Method
 from worldmodel import goals
 from worldmodel.apps.evaluate.manifest import Manifest, Pairs
 from worldmodel.apps.evaluate.proposing import EACH, Guide, guide_of
-from worldmodel.apps.runs import Run
+from worldmodel.apps.runs import Run, metric_of
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.data import ActionScale
 from worldmodel.gcbc import GCBC
+from worldmodel.heads import Head
 from worldmodel.model import WorldModel
 from worldmodel.worlds import World
 from worldmodel.worlds.rules import Rule, rules_of
@@ -110,6 +111,7 @@ class PlannerPolicy:
     frameskip: int = 5  #: raw actions per block
     planner: PlannerSettings = field(default_factory=PlannerSettings)
     guide: Guide | None = None  #: its proposals replace the search
+    metric: Head | None = None  #: of the distance to the goal
     on_plan: Callable[[Tensor, Tensor], None] | None = None
     """Called after each decision with the predicted embeddings of the plan, [N, H, D], and those
     of the goals, [N, D]."""
@@ -173,7 +175,7 @@ class PlannerPolicy:
         dtype: torch.dtype = getattr(torch, planner.dtype)
         imagination = self.model.imagine(dtype, planner.compile, planner.cuda_graph)
         aims = [imagination.embed(goal[some]) for some in groups]
-        near = [goals.near(z, planner.cost) for z in aims]
+        near = [goals.near(z, planner.cost, metric=self.metric) for z in aims]
         pairs = list(zip(aims, groups, strict=True))
         guided = [guide.begin(z, goal[some]) for z, some in pairs] if guide else []
 
@@ -301,8 +303,9 @@ def policy_of(run: Run, world: World, settings: PlannerSettings) -> PlannerPolic
             rule = f"at most {most}, the frames that the predictor takes"
             raise ValueError(f"history must be {rule}, got {settings.history}")
         guided = settings.planner == "proposals"
-        guide = guide_of(run, bounds_of(world, run.scale), settings) if guided else None
-        return PlannerPolicy(model, run.scale, run.frameskip, settings, guide)
+        metric = metric_of(run) if settings.metric == "mahalanobis" else None
+        guide = guide_of(run, bounds_of(world, run.scale), settings, metric) if guided else None
+        return PlannerPolicy(model, run.scale, run.frameskip, settings, guide, metric)
     if settings.described() != PlannerSettings(together=settings.together).described():
         raise ValueError(
             f"{run.folder} holds a policy trained for {run.objective}, which does not plan: "

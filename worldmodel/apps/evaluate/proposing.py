@@ -15,6 +15,7 @@ from worldmodel.apps.runs import LEARNER, RECORDED, Run, open_run
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.checkpoint import read_weights
 from worldmodel.gcbc import GCBC
+from worldmodel.heads import Head
 from worldmodel.learning import Learner, load_learner
 from worldmodel.model import WorldModel
 from worldmodel.policies import Policy, retrieve, unroll
@@ -39,6 +40,7 @@ class Guide(NamedTuple):
     planner: PlannerSettings
     clone: Run | None  #: a run with a GCBC policy
     graph: Graph | None
+    metric: Head | None = None  #: of the distance to the goal
 
     @property
     def rollouts(self) -> int:
@@ -80,7 +82,7 @@ class Guide(NamedTuple):
                     plans.append(retrieve(self.z, self.actions, z, aim, EACH, H))
             plans.append(rest.expand(len(z), 1, H, -1))
             # Near the goal the learner's distance is coarse, so the latent distance is added.
-            cost = goals.near(aim, planner.cost) * (1 / aim.shape[-1])
+            cost = goals.near(aim, planner.cost, metric=self.metric) * (1 / aim.shape[-1])
             trust = torch.full_like(z[:, 0], planner.check == 0, dtype=torch.bool)
             if not isinstance(learner, Policy):
                 soon = goals.temporal(learner.distance, aim, planner.cost)
@@ -131,7 +133,9 @@ class Guide(NamedTuple):
         return torch.cat([first[:, None], after[:, :1]], 2)
 
 
-def guide_of(run: Run, bounds: Bounds, planner: PlannerSettings) -> Guide:
+def guide_of(
+    run: Run, bounds: Bounds, planner: PlannerSettings, metric: Head | None = None
+) -> Guide:
     """Read what `worldmodel train --objective proposals` wrote into a run folder.
 
     Raises: ValueError if there is no learner, or the settings need another learner;
@@ -156,4 +160,5 @@ def guide_of(run: Run, bounds: Bounds, planner: PlannerSettings) -> Guide:
             raise ValueError(f"cloned must be {rule}, got {planner.cloned}")
     if planner.subgoals == "graph" and not isinstance(learner, Policy):
         graph = Graph.of(kept["z"], learner.distance, num=_LANDMARKS, edge=_EDGE)
-    return Guide(model, learner, **kept, bounds=bounds, planner=planner, clone=clone, graph=graph)
+    z, actions = kept["z"], kept["actions"]
+    return Guide(model, learner, z, actions, bounds, planner, clone, graph, metric)

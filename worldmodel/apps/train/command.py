@@ -19,7 +19,7 @@ from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import ALONE, Ranks, joined, whole
 from worldmodel.apps.report import render, save_chart, training_curves, write_index
 from worldmodel.apps.report.pages import number
-from worldmodel.apps.runs import EPISODES, read_episodes, save_run, write_episodes
+from worldmodel.apps.runs import EPISODES, METRIC, read_episodes, save_run, write_episodes
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train import proposing
 from worldmodel.apps.train.loop import DamagedStateError, NonFiniteError, Training, WorkerEndedError
@@ -28,10 +28,15 @@ from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wan
 from worldmodel.data import BatchOrder, Windows
 from worldmodel.data._cloud import place
 from worldmodel.data.hdf5_writer import read_origin
+from worldmodel.gcbc import GCBC
+from worldmodel.heads import fit_metric, save_head
+from worldmodel.hub import from_pretrained
+from worldmodel.records import each
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "train.json"
 _REPORT = "report.json"
+_MEASURED = 1024  # windows that give the metric
 _KEEP = 2  # checkpoints; a killed run loses the steps since the last one
 
 
@@ -155,7 +160,21 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
                     training.settle()
                 _keep(settings, material, training, reports)
             raise
+        if ranks.first:
+            _write_metric(settings.out, material.train, ranks.device)
     return reports
+
+
+def _write_metric(out: Path, windows: Windows, device: str) -> None:
+    """Write the metric of the run's model, if its embeddings change along the training windows."""
+    model = from_pretrained(out, map_location=device)
+    if isinstance(model, GCBC):
+        return
+    chosen = torch.linspace(0, len(windows) - 1, min(_MEASURED, len(windows))).long()
+    seen = (windows.batch(some).tensors()[0] for some in chosen.split(64))
+    with suppress(ValueError), torch.no_grad():
+        z = torch.cat([model.encode(each(frames, lambda one: one.to(device))) for frames in seen])
+        save_head(fit_metric(z), out / METRIC)
 
 
 def _begin(
@@ -170,7 +189,8 @@ def _begin(
     state = _restore(training, out) if resumes else None
     if ranks.first:
         # Remove the report first: a run that gets more steps is not finished.
-        (out / _REPORT).unlink(missing_ok=True)
+        for name in (_REPORT, METRIC):
+            (out / name).unlink(missing_ok=True)
         write_json(settings.model_dump(mode="json"), out / SETTINGS)
         write_episodes(out, material.trained_on, material.kept_apart)
         weights = sum(p.numel() for p in training.model.parameters())

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import asdict
 
 import torch
@@ -14,11 +15,12 @@ from worldmodel.apps.machine import device_of, provenance
 from worldmodel.apps.parsing import Values, complete
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.report import write_index
-from worldmodel.apps.runs import LEARNER, RECORDED, open_run, save_run
+from worldmodel.apps.runs import LEARNER, METRIC, RECORDED, open_run, save_run
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.study.command import sequences
 from worldmodel.checkpoint import as_bytes
 from worldmodel.data import episode_digests
+from worldmodel.heads import fit_metric, save_head
 from worldmodel.learning import Learner, learn, save_learner
 from worldmodel.policies import Policy
 from worldmodel.transitions import Recipe
@@ -78,6 +80,8 @@ def run(settings: TrainSettings) -> int:
             held_out=sorted(run.held_out),
         )  # fmt: skip
         save_learner(learner, out / LEARNER, model=model, notes={"steps": steps})
+        with suppress(ValueError):  # embeddings that never change
+            save_head(fit_metric(z), out / METRIC)
         every = -(-z.numel() // _MOST)
         recorded = {"z": z[::every], "actions": actions[::every]}
         write_atomically(out / RECORDED, as_bytes(recorded)[0])

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from worldmodel.export import export_onnx, export_torch
     from worldmodel.gcbc import GCBC, gcbc_loss
     from worldmodel.hub import from_pretrained, push_to_hub
-    from worldmodel.loss import ComposedTerms, PLDMTerms, composed_loss, jepa_loss, pldm_loss
+    from worldmodel.loss import (
+        ComposedTerms,
+        PLDMTerms,
+        composed_loss,
+        jepa_loss,
+        pldm_loss,
+        predictor_loss,
+    )
     from worldmodel.model import Futures, Imagination, WorldModel, goal_cost
     from worldmodel.patches import DinoPatches, PatchPredictor
     from worldmodel.predictor import AffinePredictor, CausalPredictor, MLPPredictor, PrefixPredictor
@@ -32,6 +39,6 @@ __all__ = [
     "MLPPredictor", "PLDMTerms", "PatchPredictor", "PrefixPredictor", "RunConfig", "StateEncoder",
     "ViTEncoder", "WorldModel", "composed_loss", "export_onnx", "export_torch", "from_pretrained",
     "from_published", "gcbc_loss", "goal_cost", "goals", "heads", "jepa_loss", "learning", "load",
-    "load_policy", "pldm_loss", "policies", "presets", "push_to_hub", "read_config", "save",
-    "subgoals", "values",
+    "load_policy", "pldm_loss", "policies", "predictor_loss", "presets", "push_to_hub",
+    "read_config", "save", "subgoals", "values",
 ]  # fmt: skip

@@ -782,6 +782,10 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
                 "weight": 1.0,
             },
         ),
+        "predictor_loss": lambda: (
+            worldmodel.predictor_loss,
+            {"model": model(), "batch": batch(), "metric": heads.Head(D, D), "weight": 1.0},
+        ),
         "push_to_hub": lambda: (
             worldmodel.push_to_hub,
             {

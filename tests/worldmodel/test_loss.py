@@ -14,6 +14,7 @@ from worldmodel import (
     ConvEncoder,
     WorldModel,
     jepa_loss,
+    predictor_loss,
     presets,
 )
 
@@ -161,3 +162,31 @@ def test_observations_by_name_are_trained_on_as_pictures_are() -> None:
     shorter = seen | {"proprio": seen["proprio"][:, :2]}
     with pytest.raises(ValueError, match="agree in B and T"):
         jepa_loss(model, Batch(shorter, torch.randn(4, 3, 4)), energy)
+
+
+def test_a_predictors_loss_is_in_the_metric_and_leaves_the_encoder(
+    model: WorldModel, batch: Batch
+) -> None:
+    """Errors of one step and of the rollout, in other units; no gradient or new statistics."""
+    units = torch.tensor([0.0, 10.0, *6 * [1.0]])
+    model.train()
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    torch.manual_seed(0)
+    losses = predictor_loss(model, batch, lambda z: z * units, weight=0.5)
+    losses.total.backward()
+    assert model.encoder.training
+    assert all(torch.equal(value, before[n]) for n, value in model.encoder.state_dict().items())
+    assert all(p.grad is None for p in model.encoder.parameters())
+    for part in (model.predictor, model.action_encoder):
+        assert all(p.grad is not None for p in part.parameters())
+    model.eval()
+    with torch.no_grad():
+        losses = predictor_loss(model, batch, lambda z: z * units, weight=0.5)
+        z = model.encode(batch.frames)
+        step = model.predict(z[:, :3], batch.actions[:, :3])
+        path = model.rollout(z[:, :1], batch.actions[:, :3])
+    one, far = (((x - z[:, 1:]) * units).square().mean() for x in (step, path))
+    torch.testing.assert_close(losses.prediction, one)
+    torch.testing.assert_close(losses.terms["rollout"], far)
+    torch.testing.assert_close(losses.total, one + 0.5 * far)
+    assert losses.regularization == 0

@@ -357,6 +357,36 @@ def test_a_run_begins_with_the_weights_of_another(run: Path, data: Path, tmp_pat
     assert open_run(tmp_path / "tuned").settings["step"] == 3
 
 
+def test_a_predictor_is_trained_on_a_frozen_encoder(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The encoder stays to the bit, the predictor learns; resumed without the first run too."""
+    first, out, again = (tmp_path / name for name in ("first", "tuned", "again"))
+    shutil.copytree(run, first)
+    words = ["train", "--config", str(run / "train.json"), "--objective", "predictor"]
+    words += ["terms.rollout=1", "--init-from", str(first), "--out"]
+    assert main([*words, str(out)]) == 0
+    before, after = (open_run(path).world_model for path in (first, out))
+    assert digest(before.encoder) == digest(after.encoder)
+    assert digest(before.predictor) != digest(after.predictor)
+    old, new = (metric_of(open_run(path)).state_dict() for path in (first, out))
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    shutil.copytree(out, again)
+    (again / "report.json").unlink()
+    max((again / "checkpoints").glob("step-*.safetensors")).unlink()
+    shutil.rmtree(first)
+    assert main(["train", "--resume", "--out", str(again)]) == 0
+    assert digest(open_run(again).model) == digest(after)
+    shutil.copytree(run, first)
+    (first / "metric.safetensors").unlink()
+    alone = [*words[:5], "--out"]
+    for given, message in ((words, "needs metric.safetensors"), (alone, "needs --init-from")):
+        capsys.readouterr()
+        assert main([*given, str(tmp_path / "refused")]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "refused").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

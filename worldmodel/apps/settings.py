@@ -33,7 +33,7 @@ Metric = Literal["euclidean", "mahalanobis"]
 Preset = Literal["small", "lewm", "mlp"]
 Augment = Literal["shift", "contrast", "brightness"]
 Term = Literal["inverse", "rollout", "straight"]
-Objective = Literal["lewm", "pldm", "gcbc", "proposals"]
+Objective = Literal["lewm", "pldm", "gcbc", "predictor", "proposals"]
 Learner = Literal["policy", "mixture", "gcivl", "gciql", "hiql"]
 Subgoals = Literal["none", "graph", "hiql"]
 Proposer = Literal["policy", "recorded", "variants"]
@@ -207,7 +207,9 @@ class TrainSettings(Recipe):
     held_out: Share = option(0.1, "fraction of the episodes kept out of training")
     preset: Preset = option("small", "model, and defaults of the settings")
     init_from: Existing | None = option(None, "run whose weights training starts from")
-    objective: Objective = option("lewm", "the loss; proposals: of a learner beside a frozen model")
+    objective: Objective = option(
+        "lewm", "the loss; predictor, proposals: of a predictor or a learner on a frozen encoder"
+    )
     learner: Learner = option("gcivl", "proposals: a policy, or a value and its policies")
     terms: dict[Term, Weight] = option({}, "weights of further loss terms, as terms.name=value")
     pooled: bool = option(False, "SIGReg tests all frames of a batch as one sample, not by step")
@@ -235,7 +237,7 @@ class TrainSettings(Recipe):
 
     @model_validator(mode="after")
     def _composed(self) -> "TrainSettings":
-        if (self.terms or self.pooled) and self.objective != "lewm":
+        if (self.terms or self.pooled) and self.objective not in ("lewm", "predictor"):
             raise ValueError(f"terms and pooled need objective lewm, got {self.objective}")
         if self.augment.get("shift", 0) % 1:
             raise ValueError(f"augment.shift must be whole pixels, got {self.augment['shift']:g}")

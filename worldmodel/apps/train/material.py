@@ -14,15 +14,17 @@ from worldmodel.apps.data.collecting import open_pictures
 from worldmodel.apps.machine import free_memory, precision_of
 from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import Ranks, SharedPLDM, everyone, synchronise
-from worldmodel.apps.runs import open_run
+from worldmodel.apps.runs import metric_of, open_run
 from worldmodel.apps.settings import Recipe, TrainSettings
 from worldmodel.apps.train.loop import Objective, Training
 from worldmodel.data import ActionScale, Episodes, Windows, episode_digests, split
 from worldmodel.data.frames import EpisodeFrames
 from worldmodel.data.reading import choices_in_words
 from worldmodel.gcbc import GCBC, gcbc_loss
-from worldmodel.loss import ComposedTerms, composed_loss, jepa_loss, pldm_loss
+from worldmodel.heads import Head
+from worldmodel.loss import ComposedTerms, composed_loss, jepa_loss, pldm_loss, predictor_loss
 from worldmodel.model import WorldModel
+from worldmodel.records import Batch, Losses
 
 _PASSES = 10  # over the data if no steps are given, as published
 _MEMORY = 8 * 2**30  # most bytes of frames to read into memory if a file cannot be mapped
@@ -142,7 +144,9 @@ def begin_training(
     if ranks.size > 1:
         synchronise(model)
     objective, regularizer = objective_of(settings.objective, settings)
-    if settings.terms or settings.pooled:
+    if isinstance(model, WorldModel) and settings.objective == "predictor":
+        objective, regularizer = _of_predictor(model, settings, fresh)
+    elif settings.terms or settings.pooled:
         width = material.train.episodes.actions.shape[1] * settings.frameskip
         objective, regularizer = composed_loss, ComposedTerms(
             regularizer, settings.terms, dim=model.encoder.dim, action_dim=width,
@@ -155,6 +159,24 @@ def begin_training(
         augment=settings.augment, accumulate=settings.accumulate, compile=settings.compile,
     )  # fmt: skip
     return settings, training
+
+
+def _of_predictor(
+    model: WorldModel, settings: TrainSettings, fresh: bool
+) -> tuple[Objective, nn.Module]:
+    """Freeze the encoder; the loss, and as its third argument the metric of `init_from`."""
+    model.encoder.requires_grad_(False)
+    metric = Head(model.encoder.dim, model.encoder.dim).requires_grad_(False)
+    if fresh:  # a resumed run has it in its checkpoint
+        if settings.init_from is None:
+            raise ValueError("objective predictor needs --init-from, the run of a trained model")
+        metric.load_state_dict(metric_of(open_run(settings.init_from)).state_dict())
+    weight = settings.terms.get("rollout", 0.0)  # of the other terms nothing reaches the predictor
+
+    def loss(model: WorldModel, batch: Batch, metric: nn.Module, _: float) -> Losses:
+        return predictor_loss(model, batch, metric, weight)
+
+    return loss, metric
 
 
 def _preloaded(windows: Windows, ranks: Ranks) -> Windows:

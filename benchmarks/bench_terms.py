@@ -22,7 +22,7 @@ from typing import Any
 import harness
 from bench_small_worlds import worldmodel
 
-from pretrained import RECIPES, SHIPPED, TEST, draw_pairs
+from pretrained import RECIPES, SHIPPED, TEST, draw_pairs, finish
 from worldmodel.study import sign_test
 
 STEPS = {"two-room": 600, "reacher": 1500, "push-t": 1500}
@@ -73,11 +73,9 @@ def ensure(runs: Path, world: str, arm: int, seed: int) -> None:
         worldmodel("data", "collect", "--env", recipe.env, *recipe.collect.split(), "--out", data)
     if list(ARMS)[arm] == SHIPPED_RUN and seed == 0:
         shutil.copytree(SHIPPED / world, run, dirs_exist_ok=True)
-    elif not (run / "report.json").exists():
+    else:
         words = ("--data", data, *recipe.train.split(), "--seed", seed, f"steps={STEPS[world]}")
-        begun = (run / "train.json").exists()
-        own = ("--resume",) if begun else (*words, *list(ARMS.values())[arm].split())
-        worldmodel("train", "--out", run, *own)
+        finish(run, *words, *list(ARMS.values())[arm].split())
     draw_pairs(recipe, runs)
     out = runs / f"{arm}-{seed}-result"
     if not (out / "result.json").exists():

@@ -22,7 +22,7 @@ import harness
 from bench_small_worlds import worldmodel
 
 from worldmodel import from_pretrained, read_config, save
-from worldmodel.apps.runs import read_episodes, write_episodes
+from worldmodel.apps.runs import METRIC, read_episodes, write_episodes
 from worldmodel.apps.settings import PlannerSettings
 
 SHIPPED = harness.ROOT / "pretrained"
@@ -40,6 +40,7 @@ class Recipe(NamedTuple):
     planners: tuple[str, ...]  #: tried on the validation pairs; the best is kept with the run
     offsets: tuple[int, ...]  #: steps from start to goal; the planner is chosen at the last
     about: str  #: limits, for the card
+    predictor: str | None = None  #: settings of a second training, of the predictor alone
 
 
 RECIPES = {
@@ -100,10 +101,11 @@ def make(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
         worldmodel("data", "collect", "--env", recipe.env, *recipe.collect.split(), "--out", data)
     for seed in seeds:
         run = runs / f"seed-{seed}"
-        if not (run / "report.json").exists():
-            new = ("--data", data, *recipe.train.split(), "--seed", seed)
-            again = (run / "train.json").exists()
-            worldmodel("train", "--out", run, *(("--resume",) if again else new))
+        finish(run, "--data", data, *recipe.train.split(), "--seed", seed)
+        if recipe.predictor is not None:
+            before, run = run, runs / f"tuned-{seed}"
+            words = ("--config", before / "train.json", "--init-from", before)
+            finish(run, *words, "--objective", "predictor", *recipe.predictor.split())
         if not (runs / f"half-{seed}").exists():
             halve(run, runs / f"half-{seed}")
     draw_pairs(recipe, runs)
@@ -119,6 +121,20 @@ def make(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
         for offset in recipe.offsets:
             judge(runs / f"half-{seed}", runs / f"{TEST}-{offset}.json", "")
     shutil.copytree(runs / "half-0", SHIPPED / name, dirs_exist_ok=True)
+
+
+def finish(run: Path, *words: object) -> None:
+    """Train a run to its end, if it is not there."""
+    if not (run / "report.json").exists():
+        begun = (run / "train.json").exists()
+        worldmodel("train", "--out", run, *(("--resume",) if begun else words))
+
+
+def minutes(runs: Path, seed: int) -> float:
+    """How long all trainings of a seed took."""
+    reports = (runs / f"{kind}-{seed}" / "report.json" for kind in ("seed", "tuned"))
+    return sum(json.loads(path.read_text(encoding="utf-8"))["wall_seconds"] / 60
+               for path in reports if path.exists())  # fmt: skip
 
 
 def draw_pairs(recipe: Recipe, runs: Path) -> None:
@@ -143,6 +159,8 @@ def halve(run: Path, folder: Path) -> None:
     extra = config.extra | {"settings": settings, "data": None}
     save(from_pretrained(run).half(), folder, action_scale=config.action_scale, extra=extra)
     write_episodes(folder, names.train, names.held_out)
+    if (run / METRIC).exists():
+        shutil.copy(run / METRIC, folder)
 
 
 def judge(run: Path, pairs: Path, flags: str) -> dict[str, Any]:
@@ -173,9 +191,8 @@ def table(runs: Path) -> None:
                     found.append(json.loads(path.read_text(encoding="utf-8")))
                     del found[-1]["outcomes"]
                     found[-1]["fingerprint"]["run"] = name
-                    report = runs / name / f"seed-{seed}" / "report.json"
-                    minutes = json.loads(report.read_text(encoding="utf-8"))["wall_seconds"] / 60
-                    found[-1] |= {"seed": seed, "training_minutes": round(minutes, 1)}
+                    took = round(minutes(runs / name, seed), 1)
+                    found[-1] |= {"seed": seed, "training_minutes": took}
                 elif (name, offset, seed) in known:
                     found.append(known[name, offset, seed])
             if len({record["manifest_hash"] for record in found}) > 1:
@@ -245,9 +262,13 @@ def card(name: str, recipe: Recipe, rows: list[list[harness.Cell]]) -> None:
     own = {key: value for key, value in planner["settings"].items() if value != usual[key]}
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in ([*COLUMNS], *rows)]
     lines.insert(1, "| --- " * len(COLUMNS) + "|")
+    again = ""
+    if recipe.predictor is not None:
+        words = f"--init-from run --objective predictor {recipe.predictor} --out run-2"
+        again = f"$ worldmodel train --config run/train.json {words}\n"
     text = CARD.format(
         name=name, lines="\n".join(lines), about=recipe.about, collect=recipe.collect,
-        train=recipe.train, env=recipe.env,
+        train=recipe.train, env=recipe.env, predictor=again,
         planner=", ".join(f"{key} {value}" for key, value in own.items()) or "nothing",
     )  # fmt: skip
     (SHIPPED / name / "README.md").write_text(text, encoding="utf-8")
@@ -273,7 +294,7 @@ It knows this world's pictures at 64 pixels and no others.
 ```console
 $ worldmodel data collect --env {env} {collect} --out data.h5
 $ worldmodel train --data data.h5 {train} --out run
-$ python benchmarks/pretrained.py {name}    # all steps, and the evaluation
+{predictor}$ python benchmarks/pretrained.py {name}    # all steps, and the evaluation
 ```
 
 `worldmodel evaluate` plans with the settings of `planner.json`, which were chosen on validation

@@ -45,8 +45,7 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "two-room": Recipe(
-        "two-room", "--episodes 800 --length 80 --bump 0.4",
-        "--steps 600 terms.inverse=0.6 terms.rollout=1", None,
+        "two-room", "--episodes 800 --length 80 --bump 0.4", "--steps 600", None,
         (
             "--planner icem --cost mean", "--planner icem --horizon 7 --iterations 4 --cost mean",
             "--planner cem --cost mean", "--planner cem",
@@ -55,8 +54,7 @@ RECIPES = {
         "For goals further away see docs/far-goals.md.",
     ),
     "reacher": Recipe(
-        "reacher", "--policy random --episodes 512 --length 125",
-        "--steps 5000 terms.inverse=0.6",
+        "reacher", "--policy random --episodes 512 --length 125", "--steps 5000",
         "--policy random --states-only --episodes 400 --length 125",
         (
             "--planner icem --cost mean", "--planner cem --cost mean", "--planner cem --free",

@@ -36,7 +36,7 @@ WORDS = [
 FILES = {
     "checkpoints", "config.json", "curves.csv", "curves.png", "demo.html", "demo.json",
     "episodes.gif", "episodes.json", "held_out.csv", "index.html", "latent.png",
-    "model.safetensors", "report.json", "tensorboard", "train.json",
+    "metric.safetensors", "model.safetensors", "report.json", "tensorboard", "train.json",
 }  # fmt: skip
 FIGURES = ("success_rate", "random_success_rate", "probe_r2", "mean_start_goal_distance", "sigreg")
 

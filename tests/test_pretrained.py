@@ -10,7 +10,7 @@ import pytest
 from worldmodel import WorldModel, from_pretrained
 from worldmodel.apps.evaluate.policies import policy_of
 from worldmodel.apps.parsing import read_record
-from worldmodel.apps.runs import PLANNER, KeptPlanner, open_run
+from worldmodel.apps.runs import PLANNER, KeptPlanner, metric_of, open_run
 from worldmodel.apps.settings import PlannerSettings
 from worldmodel.checkpoint import digest
 from worldmodel.worlds import open_world
@@ -30,9 +30,13 @@ def test_a_shipped_run_is_the_one_that_was_judged(folder: Path) -> None:
     assert mine
     assert kept.manifest not in {result["manifest_hash"] for result in mine}
     planner = PlannerSettings(**kept.settings).described()
-    # Results from before plans had a history are of one frame.
-    assert all(planner == {"history": 1, **r["fingerprint"]["planner"]} for r in mine)
-    assert open_run(folder).world == folder.name
+    # Results from before plans had a history are of one frame, and older ones have no metric.
+    before = {"history": 1, "metric": "euclidean"}
+    assert all(planner == before | r["fingerprint"]["planner"] for r in mine)
+    run = open_run(folder)
+    assert run.world == folder.name
+    if planner["metric"] == "mahalanobis":
+        assert metric_of(run).config["dim"] == model.encoder.dim
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)

@@ -121,9 +121,9 @@ def table(runs: Path) -> None:
                f"{one['end']:.1%}", "" if one["arm"] == FIRST else f"{one['p']:.2g}"]
               for one in records],
         note="Data, model, λ, sampling of windows and planner of the shipped run of the world, "
-        "whose planner was chosen for its own terms (Push-T: distances of embeddings, no metric, and "
-        "one training alone, not the predictor's second); 200 pairs of "
-        "fresh episodes. Exact sign test on the same pairs. The fingerprint of each record names "
+        "whose planner was chosen for its own terms (Push-T: distances of embeddings, no metric, "
+        "and one training alone, not the predictor's second); 200 pairs of fresh episodes. Exact "
+        "sign test on the same pairs. The fingerprint of each record names "
         "commit and machine.",
     )  # fmt: skip
 

@@ -155,7 +155,7 @@ def draw_pairs(recipe: Recipe, runs: Path) -> None:
 def halve(run: Path, folder: Path) -> None:
     """Ship a run: weights in half precision, no paths of this machine."""
     config, names = read_config(run), read_episodes(run)
-    settings = config.extra["settings"] | {"data": None}
+    settings = config.extra["settings"] | {"data": None, "init_from": None}
     extra = config.extra | {"settings": settings, "data": None}
     save(from_pretrained(run).half(), folder, action_scale=config.action_scale, extra=extra)
     write_episodes(folder, names.train, names.held_out)

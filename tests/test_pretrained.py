@@ -45,7 +45,9 @@ def test_a_shipped_run_is_small_and_has_a_card(folder: Path) -> None:
     assert sum(file.stat().st_size for file in folder.rglob("*")) <= 8 << 20
     card = (folder / "README.md").read_text("utf-8")
     assert f"python benchmarks/pretrained.py {folder.name}" in card
-    assert "/tmp" not in card + (folder / "config.json").read_text("utf-8")
+    settings = json.loads((folder / "config.json").read_text("utf-8"))["extra"]["settings"]
+    assert not any(str(value).startswith("/") for value in settings.values())
+    assert "/tmp" not in card
 
 
 def test_a_plan_cannot_start_from_more_frames_than_the_predictor_takes() -> None:

@@ -198,7 +198,7 @@ INNER = {
     "image_size world_versions manifest_versions versions commit machine",
 }
 PLANNER = (
-    "name samples iterations elites std temperature rate history horizon execute held cost "
+    "name samples iterations elites std temperature rate history horizon execute held cost metric "
     "together dtype compile cuda_graph"
 )
 OUTCOME = "pair repeat success success_at_end steps final_distance roughness"

@@ -231,7 +231,7 @@ def test_parts_take_arguments_by_name(data: Path) -> None:
         (["batch_size=9999"], "batch_size must be between 1 and the"),
         (
             ["objective=gan"],
-            "--objective must be 'lewm', 'pldm', 'gcbc' or 'proposals', got \"gan\"",
+            "--objective must be 'lewm', 'pldm', 'gcbc', 'predictor' or 'proposals', got \"gan\"",
         ),
         (["augment.shift=16"], "augment.shift must be below the 16 pixels of a frame, got 16"),
         (["accumulate=99"], "accumulate must be at most the 64 windows of a step in each process"),

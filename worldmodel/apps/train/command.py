@@ -170,7 +170,8 @@ def _write_metric(out: Path, windows: Windows, device: str) -> None:
     model = from_pretrained(out, map_location=device)
     if isinstance(model, GCBC):
         return
-    chosen = torch.linspace(0, len(windows) - 1, min(_MEASURED, len(windows))).long()
+    num = min(_MEASURED, len(windows))
+    chosen = torch.arange(num) * len(windows) // num
     seen = (windows.batch(some).tensors()[0] for some in chosen.split(64))
     with suppress(ValueError), torch.no_grad():
         z = torch.cat([model.encode(each(frames, lambda one: one.to(device))) for frames in seen])

@@ -357,6 +357,24 @@ def test_a_run_begins_with_the_weights_of_another(run: Path, data: Path, tmp_pat
     assert open_run(tmp_path / "tuned").settings["step"] == 3
 
 
+def test_a_run_that_gets_more_steps_has_no_metric_until_its_end(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted on the way, its newest model would have the metric of an older one."""
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "_advance", stopped)
+    assert main(["train", "--resume", "--steps", "6", "--out", str(out)]) == 130
+    assert not (out / "metric.safetensors").exists()
+    monkeypatch.undo()
+    assert main(["train", "--resume", "--out", str(out)]) == 0
+    assert (out / "metric.safetensors").exists()
+
+
 def test_a_predictor_is_trained_on_a_frozen_encoder(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,6 +384,9 @@ def test_a_predictor_is_trained_on_a_frozen_encoder(
     words = ["train", "--config", str(run / "train.json"), "--objective", "predictor"]
     words += ["terms.rollout=1", "--init-from", str(first), "--out"]
     assert main([*words, str(out)]) == 0
+    kept = json.loads((out / "train.json").read_text())
+    frozen = built(complete(TrainSettings, "train", kept, {"out": out}))[0].model.encoder
+    assert not any(p.requires_grad for p in frozen.parameters())  # or ranks would wait for them
     before, after = (open_run(path).world_model for path in (first, out))
     assert digest(before.encoder) == digest(after.encoder)
     assert digest(before.predictor) != digest(after.predictor)

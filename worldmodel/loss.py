@@ -11,7 +11,7 @@ from worldmodel._arguments import checked
 from worldmodel.goals import exactly, precise
 from worldmodel.layers import given
 from worldmodel.model import WorldModel
-from worldmodel.records import Batch, Losses, lead
+from worldmodel.records import Batch, Losses, Observations, lead
 
 __all__ = ["ComposedTerms", "InverseDynamics", "PLDMTerms", "composed_loss", "jepa_loss",
            "pldm_loss", "predictor_loss", "rollout_error", "straightening"]  # fmt: skip
@@ -63,12 +63,13 @@ def _one_step_error(
     model: WorldModel, batch: Batch, at_least: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings z [B, T, D] and actions of a batch, and mean (ẑ_{t+1} − z_{t+1})², []."""
-    z, actions = _embedded(model, batch, at_least)
+    frames, actions = _windows(batch, at_least)
+    z = model.encode(frames)
     return z, actions, F.mse_loss(model.predict(z[:, :-1], actions[:, :-1]), z[:, 1:])
 
 
-def _embedded(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple[Tensor, Tensor]:
-    """Embeddings [B, T, D] and actions [B, T, A] of a batch, which must fit each other."""
+def _windows(batch: Batch, at_least: int = 1) -> tuple[Observations, Tensor]:
+    """Frames [B, T, ...] and actions [B, T, A] of a batch, which must fit each other."""
     frames, actions = batch.tensors()
     B, T = lead(frames, "batch.frames")
     if B < at_least or T < 2:
@@ -79,34 +80,32 @@ def _embedded(model: WorldModel, batch: Batch, at_least: int = 1) -> tuple[Tenso
         raise ValueError(
             f"batch.actions must be [B, T, A] with [B, T] = {[B, T]}, got {list(actions.shape)}"
         )
-    return model.encode(frames), actions
+    return frames, actions
 
 
 @checked(weight="[0, inf)")
 def predictor_loss(
     model: WorldModel, batch: Batch, metric: Callable[[Tensor], Tensor], weight: float = 1.0
 ) -> Losses:
-    """Errors of a predictor on a frozen encoder, in a metric.
+    """Errors of a predictor on the embeddings of a frozen encoder, in a metric.
 
         mean (M ẑ_{t+1} − M z_{t+1})² + weight · (the same of the rollout of the whole window)
 
     In the embeddings' own units errors in what moves slowly count for little, and plans in the
-    metric are as wrong as those. The encoder gets no gradient and keeps its batch statistics.
+    metric are as wrong as those.
 
     Args:
-        model, batch: windows of T ≥ 2 frames, and a history of at least T − 1.
+        model, batch: windows of T ≥ 2 embeddings [B, T, D] in place of frames, such as
+            `Windows.on(device, embed)` gives, and a history of at least T − 1.
         metric: M, [..., D] -> [..., Q], such as `heads.fit_metric`'s.
         weight: of the rollout's error.
     Returns: Losses, with the rollout's error in `terms`; `regularization` is 0.
     Raises: as `jepa_loss`.
     """
-    encoder, training = model.encoder, model.encoder.training
-    try:
-        encoder.eval()
-        with torch.no_grad():
-            z, actions = _embedded(model, batch)
-    finally:
-        encoder.train(training)
+    z, actions = _windows(batch)
+    if not isinstance(z, Tensor) or z.shape[2:] != (model.encoder.dim,):
+        came = list(z.shape) if isinstance(z, Tensor) else f"observations {sorted(z)}"
+        raise ValueError(f"batch.frames must be embeddings [B, T, {model.encoder.dim}], got {came}")
     step = model.predict(z[:, :-1], actions[:, :-1])
     path = model.rollout(z[:, :1], actions[:, : z.shape[1] - 1])
     with exactly(z):  # autocast would round away what hardly changes

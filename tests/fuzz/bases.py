@@ -784,7 +784,12 @@ def make_bases(folder: Path) -> dict[str, Callable[[], Call]]:
         ),
         "predictor_loss": lambda: (
             worldmodel.predictor_loss,
-            {"model": model(), "batch": batch(), "metric": heads.Head(D, D), "weight": 1.0},
+            {
+                "model": model(),
+                "batch": batch()._replace(frames=randn(B, T, D)),
+                "metric": heads.Head(D, D),
+                "weight": 1.0,
+            },
         ),
         "push_to_hub": lambda: (
             worldmodel.push_to_hub,

@@ -241,6 +241,9 @@ def test_windows_on_a_device_are_the_same_windows(counter_world: World) -> None:
         assert torch.equal(one.frames[name], two.frames[name])  # type: ignore[index]
         assert one.frames[name].stride() == two.frames[name].stride()  # type: ignore[index]
     assert windows.num_bytes <= 14 * (stored[0].numel() + 4 * plain.states.shape[1])
+    alone = Windows(episodes, num_frames=2, frameskip=2)
+    means = alone.on(torch.device("cpu"), lambda seen: seen.float().mean((2, 3)))
+    assert torch.equal(means.batch(index).frames, alone.batch(index).frames.float().mean((3, 4)))  # type: ignore[union-attr]
 
 
 def test_episodes_of_vectors_need_no_pictures() -> None:

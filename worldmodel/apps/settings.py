@@ -239,6 +239,8 @@ class TrainSettings(Recipe):
     def _composed(self) -> "TrainSettings":
         if (self.terms or self.pooled) and self.objective not in ("lewm", "predictor"):
             raise ValueError(f"terms and pooled need objective lewm, got {self.objective}")
+        if self.objective == "predictor" and (self.sharded or any(self.augment.values())):
+            raise ValueError("sharded and augment must be left out with objective predictor")
         if self.augment.get("shift", 0) % 1:
             raise ValueError(f"augment.shift must be whole pixels, got {self.augment['shift']:g}")
         if (most := max(self.augment.get(k, 0) for k in ("contrast", "brightness"))) > 1:

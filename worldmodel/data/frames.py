@@ -71,17 +71,22 @@ class KeptFrames:
         frames: R of them, read once.
         rows: [N], in rising order.
         device: where they are kept and gathered.
+        embed: [n, C, H, W] -> [n, ...], what is kept of some frames; None: themselves.
     """
 
-    def __init__(self, frames: Frames, rows: Tensor, device: torch.device) -> None:
-        self.shape, self.dtype = tuple(frames.shape), frames.dtype
-        self._last = not gather(frames, rows[:1]).is_contiguous()
+    def __init__(
+        self, frames: Frames, rows: Tensor, device: torch.device,
+        embed: Callable[[Tensor], Tensor] = lambda seen: seen,
+    ) -> None:  # fmt: skip
+        one = embed(gather(frames, rows[:1]))
+        self.shape, self.dtype = (len(frames), *one.shape[1:]), one.dtype
+        self._last = not one.is_contiguous()
         first, *rest = self.shape[1:]
         shape = (*rest, first) if self._last else self.shape[1:]
         self._kept = torch.empty((len(rows), *shape), dtype=self.dtype, device=device)
         seen = self._kept.movedim(-1, 1) if self._last else self._kept
         for part, some in zip(seen.split(_TOGETHER), rows.split(_TOGETHER), strict=True):
-            part.copy_(gather(frames, some))
+            part.copy_(embed(gather(frames, some)))
         self._place = torch.full((len(frames),), -1, device=rows.device)
         self._place[rows] = torch.arange(len(rows), device=rows.device)
 

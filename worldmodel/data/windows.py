@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cache, partial
 from itertools import count
@@ -119,19 +119,24 @@ class Windows(Dataset[Batch]):
     def num_bytes(self) -> int:
         """Bytes of the observations in all windows, each row once: what `on` allocates."""
         kinds = self._sources.values()
-        return len(self._seen()) * sum(math.prod(s.shape[1:]) * s.dtype.itemsize for s in kinds)
+        return len(self.rows()) * sum(math.prod(s.shape[1:]) * s.dtype.itemsize for s in kinds)
 
     @checked()
-    def on(self, device: torch.device) -> "Windows":
+    def on(
+        self, device: torch.device, embed: Callable[[Tensor], Tensor] = lambda seen: seen
+    ) -> "Windows":
         """The same windows, whose observations were copied to a device and are gathered there.
 
-        Batches are equal; their actions stay where they are.
+        Batches are equal, but for `embed`: [n, ...] -> [n, D], embeddings to keep in their place.
+        Actions stay where they are.
         """
-        rows, twin = self._seen(), copy.copy(self)
-        twin._sources = {n: KeptFrames(own, rows, device) for n, own in self._sources.items()}
+        rows, twin = self.rows(), copy.copy(self)
+        twin._sources = {
+            name: KeptFrames(own, rows, device, embed) for name, own in self._sources.items()
+        }
         return twin
 
-    def _seen(self) -> Tensor:
+    def rows(self) -> Tensor:
         """Rows whose observations are in a window, in rising order."""
         rows = len(self.episodes.actions)
         used = torch.zeros(rows, dtype=torch.bool, device=self._starts.device)

@@ -23,13 +23,19 @@ from worldmodel.apps.runs import EPISODES, METRIC, read_episodes, save_run, writ
 from worldmodel.apps.settings import TrainSettings
 from worldmodel.apps.train import proposing
 from worldmodel.apps.train.loop import DamagedStateError, NonFiniteError, Training, WorkerEndedError
-from worldmodel.apps.train.material import TrainMaterial, begin_training, build_model, open_material
+from worldmodel.apps.train.material import (
+    TrainMaterial,
+    begin_training,
+    build_model,
+    embedded,
+    open_material,
+)
 from worldmodel.apps.train.reports import Reports, Scores, begin_wandb, need_wandb, read_table
 from worldmodel.data import BatchOrder, Windows
 from worldmodel.data._cloud import place
 from worldmodel.data.hdf5_writer import read_origin
 from worldmodel.gcbc import GCBC
-from worldmodel.heads import fit_metric, save_head
+from worldmodel.heads import Head, fit_metric, save_head
 from worldmodel.hub import from_pretrained
 from worldmodel.records import each
 
@@ -130,12 +136,16 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
     """
     with ranks.together():
         settings, training, state = _begin(settings, material, ranks)
+        began = time.monotonic()
+        if settings.objective == "predictor":
+            material = embedded(material, training, quiet=not ranks.first)
     log = begin_wandb(settings) if ranks.first else None
     with (
         whole_steps(ranks, settings.minutes) as release,
         Reports(training, settings.out, settings.report_every, state, log) as reports,
         closing(training.run()) as steps,
     ):
+        reports.began = began
 
         def checkpoint() -> None:
             step, every = training.step, settings.checkpoint_every
@@ -160,7 +170,9 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
                     training.settle()
                 _keep(settings, material, training, reports)
             raise
-        if ranks.first:
+        if ranks.first and isinstance(training.regularizer, Head):
+            save_head(training.regularizer, settings.out / METRIC)
+        elif ranks.first:
             _write_metric(settings.out, material.train, ranks.device)
     return reports
 

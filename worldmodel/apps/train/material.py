@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from sigreg import SIGReg
 from worldmodel import presets
 from worldmodel.apps.data.collecting import open_pictures
 from worldmodel.apps.machine import free_memory, precision_of
-from worldmodel.apps.progress import say
+from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import Ranks, SharedPLDM, everyone, synchronise
 from worldmodel.apps.runs import metric_of, open_run
 from worldmodel.apps.settings import Recipe, TrainSettings
@@ -25,6 +26,7 @@ from worldmodel.heads import Head
 from worldmodel.loss import ComposedTerms, composed_loss, jepa_loss, pldm_loss, predictor_loss
 from worldmodel.model import WorldModel
 from worldmodel.records import Batch, Losses
+from worldmodel.study.paths import embed
 
 _PASSES = 10  # over the data if no steps are given, as published
 _MEMORY = 8 * 2**30  # most bytes of frames to read into memory if a file cannot be mapped
@@ -152,10 +154,12 @@ def begin_training(
             regularizer, settings.terms, dim=model.encoder.dim, action_dim=width,
             pooled=settings.pooled,
         )  # fmt: skip
-    windows = _preloaded(material.train, ranks) if settings.preload else material.train
+    frozen = settings.objective == "predictor"  # `embedded` replaces its windows
+    preload = settings.preload and not frozen
+    windows = _preloaded(material.train, ranks) if preload else material.train
     training = Training(
         model, windows, settings, objective=objective, regularizer=regularizer,
-        workers=0 if settings.preload else settings.workers, ranks=ranks, sharded=settings.sharded,
+        workers=0 if preload or frozen else settings.workers, ranks=ranks, sharded=settings.sharded,
         augment=settings.augment, accumulate=settings.accumulate, compile=settings.compile,
     )  # fmt: skip
     return settings, training
@@ -177,6 +181,23 @@ def _of_predictor(
         return predictor_loss(model, batch, metric, weight)
 
     return loss, metric
+
+
+def embedded(material: TrainMaterial, training: Training, *, quiet: bool) -> TrainMaterial:
+    """Windows of the frozen encoder's embeddings, each computed once; the training gets them."""
+    model, both = training.model.eval(), (material.train, material.held_out)
+    plain = torch.compiler.set_stance("force_eager") if training.compiled else nullcontext()
+    total = sum(len(windows.rows()) + 1 for windows in both)  # one more tells the shape
+    with plain, Progress("embed", total, unit="frame", quiet=quiet) as bar:
+
+        def read(frames: Tensor) -> Tensor:
+            z = embed(model, frames)
+            bar.update(len(z))
+            return z
+
+        train, held_out = (windows.on(training.device, read) for windows in both)
+    training.windows = train
+    return material._replace(train=train, held_out=held_out)
 
 
 def _preloaded(windows: Windows, ranks: Ranks) -> Windows:

@@ -401,7 +401,13 @@ def test_a_predictor_is_trained_on_a_frozen_encoder(
     shutil.copytree(run, first)
     (first / "metric.safetensors").unlink()
     alone = [*words[:5], "--out"]
-    for given, message in ((words, "needs metric.safetensors"), (alone, "needs --init-from")):
+    varied = [*words[:5], "augment.shift=1", *words[5:]]
+    refused = (
+        (words, "needs metric.safetensors"),
+        (alone, "needs --init-from"),
+        (varied, "augment must be left out"),
+    )
+    for given, message in refused:
         capsys.readouterr()
         assert main([*given, str(tmp_path / "refused")]) == 2
         assert message in capsys.readouterr().err

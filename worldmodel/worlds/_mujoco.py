@@ -14,6 +14,8 @@ from worldmodel.worlds._box import BoxWorld
 from worldmodel.worlds._processes import Workers
 from worldmodel.worlds.contract import Floats, Pixels
 
+_CELL = 0.006  # side in metres: less than half a pixel of the cube's frames at 64 px
+
 __all__ = ["MujocoWorld", "draw_plainly", "gl_renderer", "load", "named_when_it_fails"]
 
 
@@ -50,10 +52,34 @@ def load(module: str) -> Any:
 
 
 def draw_plainly(model: Any, image_size: int) -> None:
-    """No shadows, reflections and multisampling in small frames: they are slow in software."""
+    """In small frames no shadows, reflections, multisampling, and no details of meshes.
+
+    They are slow in software. Call it before the first frame.
+    """
     if image_size < 112:
         model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
         model.mat_reflectance[:] = model.light_castshadow[:] = 0
+        for mesh in range(model.nmesh):
+            _coarsen(model, mesh)
+
+
+def _coarsen(model: Any, mesh: int) -> None:
+    """Draw fewer triangles: each corner moves to the first vertex in its cell of a grid.
+
+    Triangles that become lines or equal others are dropped. Physics reads the vertices, which stay.
+    """
+    first, num = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+    cells = np.floor(model.mesh_vert[first : first + num] / _CELL).astype(int)
+    _, kept, place = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    first, num = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
+    faces, normals = (own[first : first + num] for own in (model.mesh_face, model.mesh_facenormal))
+    corners = place.ravel()[faces]
+    sides = np.sort(corners, axis=1)
+    _, once = np.unique(sides, axis=0, return_index=True)
+    some = once[(np.diff(sides[once]) > 0).all(1)]
+    if len(some):
+        faces[: len(some)], normals[: len(some)] = kept[corners[some]], normals[some]
+        model.mesh_facenum[mesh] = len(some)
 
 
 @contextmanager

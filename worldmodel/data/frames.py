@@ -71,7 +71,7 @@ class KeptFrames:
         frames: R of them, read once.
         rows: [N], in rising order.
         device: where they are kept and gathered.
-        embed: [n, C, H, W] -> [n, ...], what is kept of some frames; None: themselves.
+        embed: [n, C, H, W] -> [n, ...], what is kept of some frames; by default themselves.
     """
 
     def __init__(

@@ -14,9 +14,9 @@ from worldmodel.worlds._box import BoxWorld
 from worldmodel.worlds._processes import Workers
 from worldmodel.worlds.contract import Floats, Pixels
 
-_CELL = 0.006  # side in metres: less than half a pixel of the cube's frames at 64 px
-
 __all__ = ["MujocoWorld", "draw_plainly", "gl_renderer", "load", "named_when_it_fails"]
+
+_CELL = 0.006  # side in metres: less than half a pixel of the cube's frames at 64 px
 
 
 class MujocoWorld(BoxWorld):
@@ -72,13 +72,15 @@ def _coarsen(model: Any, mesh: int) -> None:
     cells = np.floor(model.mesh_vert[first : first + num] / _CELL).astype(int)
     _, kept, place = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     first, num = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
-    faces, normals = (own[first : first + num] for own in (model.mesh_face, model.mesh_facenormal))
+    of_corners = model.mesh_face, model.mesh_facenormal, model.mesh_facetexcoord
+    faces, normals, textures = (own[first : first + num] for own in of_corners)
     corners = place.ravel()[faces]
     sides = np.sort(corners, axis=1)
     _, once = np.unique(sides, axis=0, return_index=True)
     some = once[(np.diff(sides[once]) > 0).all(1)]
     if len(some):
-        faces[: len(some)], normals[: len(some)] = kept[corners[some]], normals[some]
+        faces[: len(some)] = kept[corners[some]]
+        normals[: len(some)], textures[: len(some)] = normals[some], textures[some]
         model.mesh_facenum[mesh] = len(some)
 
 

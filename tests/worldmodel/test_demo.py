@@ -20,6 +20,7 @@ from worldmodel import load
 from worldmodel.apps import demo
 from worldmodel.apps.cli import main
 from worldmodel.apps.demo import gather, run, seed_for
+from worldmodel.apps.runs import open_run
 from worldmodel.apps.settings import DemoSettings, PlannerSettings
 from worldmodel.apps.train.loop import NonFiniteError, Training, read_state
 from worldmodel.apps.train.reports import read_table
@@ -137,6 +138,13 @@ def test_its_planner_imagines_no_more_than_the_default() -> None:
     assert (demo.PLANNER.planner, demo.PLANNER.horizon) == ("icem", 7)
     mine, usual = demo.PLANNER, PlannerSettings()
     assert math.prod(mine.budget) * mine.horizon <= math.prod(usual.budget) * usual.horizon
+
+
+def test_it_plans_in_units_of_a_block(whole: Path, tmp_path: Path) -> None:
+    """Distances have the run's metric, and are plain where embeddings do not change at all."""
+    trained = open_run(whole)
+    assert demo.planner_of(trained) == demo.PLANNER.model_copy(update={"metric": "mahalanobis"})
+    assert demo.planner_of(trained._replace(folder=tmp_path)) == demo.PLANNER
 
 
 @pytest.mark.parametrize("seed", [0, 2**63 - 1])

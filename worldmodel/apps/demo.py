@@ -28,7 +28,7 @@ from worldmodel.apps.parsing import check_kept, complete, kept_settings
 from worldmodel.apps.progress import say
 from worldmodel.apps.ranks import Ranks
 from worldmodel.apps.report import latent_map, render, save_chart, training_curves, write_index
-from worldmodel.apps.runs import Run, open_run
+from worldmodel.apps.runs import METRIC, Run, open_run
 from worldmodel.apps.settings import BUILT_IN, DemoSettings, TrainSettings, TrialSettings
 from worldmodel.apps.study.command import sequences, study
 from worldmodel.apps.study.measures import Found, StudyMaterial
@@ -38,9 +38,8 @@ from worldmodel.apps.train.reports import read_table
 from worldmodel.data import Episodes, episode_digests
 from worldmodel.worlds import TwoRoom
 
-# It imagines fewer blocks than the default planner, and was chosen on the demo's own seeds.
-# One frame of Two-Room shows the whole state.
-PLANNER = TrialSettings(planner="icem", horizon=7, iterations=4, history=1)
+# It imagines fewer blocks than the default planner. One frame of Two-Room shows the whole state.
+PLANNER = TrialSettings(planner="icem", horizon=7, iterations=4, history=1, cost="mean")
 _SETTINGS, _REPORT = "demo.json", "report.json"
 _WITHOUT = "without-sigreg"  # folder of the ablation
 _PURPOSES = ("train", "held out", "pairs", "random policy", "planner", "probe")
@@ -172,7 +171,7 @@ def _learn(
         whole = StudyMaterial(seen, unseen, world, ["x", "y"], "the demo's own", [])
         studied = study(run, whole, parts=("probes", "map"), seed=seed_for(settings, "probe"))
     with _phase(clock, "plan", f"{settings.pairs} pairs, {settings.budget} steps each"):
-        result = evaluate(run, material.manifest, PLANNER, world=world, title="plan")
+        result = evaluate(run, material.manifest, planner_of(run), world=world, title="plan")
     probes, losses = studied.parts["probes"], read_table(out / "curves.csv")
     if "unavailable" in vars(probes):
         raise ValueError(f"held_out must leave enough episodes to probe: {probes.unavailable}")
@@ -193,10 +192,16 @@ def _learn(
     return run, figures, studied.parts["map"]
 
 
+def planner_of(run: Run) -> TrialSettings:
+    """The planner with distances in units of a block, if the run's embeddings change at all."""
+    metric = "mahalanobis" if (run.folder / METRIC).exists() else "euclidean"
+    return PLANNER.model_copy(update={"metric": metric})
+
+
 def _draw(run: Run, points: Found, material: DemoMaterial, out: Path) -> dict[str, object]:
     # The first three pairs across the wall and the first three within a room; none is picked.
     some = [np.flatnonzero(flags)[:3] for flags in (material.crosses, ~material.crosses)]
-    policy = policy_of(run, material.world, PLANNER)
+    policy = policy_of(run, material.world, planner_of(run))
     film = film_of(material.world, material.manifest, policy, np.concatenate(some))
     film = film._replace(names=[""] * len(film.names), expected=None)
     write_film(film, TwoRoom(160), out / "episodes.gif", across=2)

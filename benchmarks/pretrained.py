@@ -79,10 +79,7 @@ RECIPES = {
         "cube", "--policy picker --episodes 480 --length 200",
         "--preset mlp --moving 0.5 --moving-states 14 15 16 --steps 5000 --held-out 0.05",
         "--policy picker --states-only --episodes 300 --length 200",
-        (
-            "--planner cem", "--planner cem --metric mahalanobis",
-            "--planner cem --free --std 0.7 --metric mahalanobis",
-        ),
+        ("--planner cem", "--planner cem --metric mahalanobis"),
         (25,),
         "The cube must come within 4 cm of its goal, wherever the arm is.",
         "--steps 4000 --learning-rate 5e-4",

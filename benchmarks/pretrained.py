@@ -22,12 +22,15 @@ import harness
 from bench_small_worlds import worldmodel
 
 from worldmodel import from_pretrained, read_config, save
-from worldmodel.apps.runs import METRIC, read_episodes, write_episodes
+from worldmodel._files import write_atomically
+from worldmodel.apps.runs import LEARNER, METRIC, RECORDED, read_episodes, write_episodes
 from worldmodel.apps.settings import PlannerSettings
+from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 
 SHIPPED = harness.ROOT / "pretrained"
 SEEDS = (0, 1, 2)
 VALIDATION, TEST = 101, 202  # seeds of the pairs
+KEEP = 16  # of the recorded episodes that proposals are drawn from, one in so many is shipped
 
 
 class Recipe(NamedTuple):
@@ -41,17 +44,22 @@ class Recipe(NamedTuple):
     offsets: tuple[int, ...]  #: steps from start to goal; the planner is chosen at the last
     about: str  #: limits, for the card
     predictor: str | None = None  #: settings of a second training, of the predictor alone
+    learner: str | None = None  #: settings of a learner of proposals on the finished model
 
 
+_PROPOSED = (
+    "--planner proposals --check 99 --samples 64 --iterations 6 --elites 8 --metric mahalanobis"
+)
 RECIPES = {
     "two-room": Recipe(
         "two-room", "--episodes 800 --length 80 --bump 0.4", "--steps 600", None,
         (
             "--planner icem --cost mean", "--planner icem --horizon 7 --iterations 4 --cost mean",
-            "--planner cem --cost mean", "--planner cem",
+            "--planner cem --cost mean", "--planner cem", "--planner proposals",
         ),
         (25,),
         "For goals further away see docs/far-goals.md.",
+        learner="--learner gcivl",
     ),
     "reacher": Recipe(
         "reacher", "--policy random --episodes 512 --length 125", "--steps 5000",
@@ -76,13 +84,16 @@ RECIPES = {
         "--steps 6000 --learning-rate 5e-4",
     ),
     "cube": Recipe(
-        "cube", "--policy picker --episodes 480 --length 200",
+        "cube", "--policy picker --episodes 1500 --length 200 --seed 7",
         "--preset mlp --moving 0.5 --moving-states 14 15 16 --steps 5000 --held-out 0.05",
         "--policy picker --states-only --episodes 300 --length 200",
-        ("--planner cem", "--planner cem --metric mahalanobis"),
+        (
+            "--planner cem --metric mahalanobis", f"{_PROPOSED} --sources policy",
+            f"{_PROPOSED} --sources policy recorded",
+        ),
         (25,),
         "The cube must come within 4 cm of its goal, wherever the arm is.",
-        "--steps 4000 --learning-rate 5e-4",
+        learner="--learner gcivl",
     ),
 }  # fmt: skip
 
@@ -115,6 +126,13 @@ def make(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
             before, run = run, runs / f"tuned-{seed}"
             words = ("--config", before / "train.json", "--init-from", before)
             finish(run, *words, "--objective", "predictor", *recipe.predictor.split())
+        if recipe.learner is not None:
+            # The learner belongs to the rounded weights, which are shipped.
+            before, run = runs / f"rounded-{seed}", runs / f"learned-{seed}"
+            if not before.exists():
+                halve(runs / f"seed-{seed}", before)
+            words = ("--data", data, "--init-from", before, "--objective", "proposals")
+            finish(run, *words, *recipe.learner.split())
         if not (runs / f"half-{seed}").exists():
             halve(run, runs / f"half-{seed}")
     draw_pairs(recipe, runs)
@@ -141,7 +159,8 @@ def finish(run: Path, *words: object) -> None:
 
 def minutes(runs: Path, seed: int) -> float:
     """How long all trainings of a seed took."""
-    reports = (runs / f"{kind}-{seed}" / "report.json" for kind in ("seed", "tuned"))
+    kinds = ("seed", "tuned", "learned")
+    reports = (runs / f"{kind}-{seed}" / "report.json" for kind in kinds)
     return sum(json.loads(path.read_text(encoding="utf-8"))["wall_seconds"] / 60
                for path in reports if path.exists())  # fmt: skip
 
@@ -170,6 +189,11 @@ def halve(run: Path, folder: Path) -> None:
     write_episodes(folder, names.train, names.held_out)
     if (run / METRIC).exists():
         shutil.copy(run / METRIC, folder)
+    for name, every in ((LEARNER, 1), (RECORDED, KEEP)):
+        if (run / name).exists():
+            parts = {key: part[::every].half() for key, part in read_weights(run / name).items()}
+            told = {"learner": notes_of(run / name).get("learner", "null")}
+            write_atomically(folder / name, as_bytes(parts, told)[0])
 
 
 def judge(run: Path, pairs: Path, flags: str) -> dict[str, Any]:
@@ -263,7 +287,7 @@ def choices(runs: Path) -> None:
         columns=("run", "flags of worldmodel evaluate", "success at any step", "at the end"),
         rows=rows,
         note=f"{records[0]['pairs']} pairs, 25 steps to the goal, 50 steps allowed. The planner "
-        "with the best rate at the end is kept with the run. The cube's run is not shipped.",
+        "with the best rate at the end is kept with the run.",
     )  # fmt: skip
 
 
@@ -283,6 +307,9 @@ def card(name: str, recipe: Recipe, rows: list[list[harness.Cell]]) -> None:
     if recipe.predictor is not None:
         words = f"--init-from run --objective predictor {recipe.predictor} --out run-2"
         again = f"$ worldmodel train --config run/train.json {words}\n"
+    if recipe.learner is not None:
+        words = f"--init-from run --objective proposals {recipe.learner} --out run-2"
+        again = f"$ worldmodel train --data data.h5 {words}\n"
     text = CARD.format(
         name=name, lines="\n".join(lines), about=recipe.about, collect=recipe.collect,
         train=recipe.train, env=recipe.env, predictor=again,

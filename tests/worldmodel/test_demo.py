@@ -84,6 +84,7 @@ def test_the_report_holds_every_figure(whole: Path) -> None:
     assert 0 <= low <= report["success_rate"] <= high <= 1
     assert 0 <= report["random_success_rate"] <= 1
     assert report["episodes"] == 6
+    assert report["planner"]["name"] == "icem"
     for probe in ("linear", "mlp"):
         assert set(report["probe_r2"][probe]) == {"x", "y"}
     for rate in ("same_room_success_rate", "cross_room_success_rate"):

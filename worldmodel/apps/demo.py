@@ -188,6 +188,7 @@ def _learn(
         "embedding_std": float(f"{float(unseen.z.flatten(0, 1).std(0).mean()):.3g}"),
         "random_success_rate": result.random_success_rate,
         "mean_steps_to_goal": result.mean_steps_to_goal,
+        "planner": result.fingerprint.planner,
     }  # fmt: skip
     return run, figures, studied.parts["map"]
 

@@ -147,7 +147,8 @@ def guide_of(
         raise ValueError(f"planner proposals needs {LEARNER} in {run.folder}; {make}")
     device = next(model.parameters()).device
     learner = load_learner(path, model=model).to(device)
-    kept = {name: part.to(device) for name, part in read_weights(run.folder / RECORDED).items()}
+    parts = read_weights(run.folder / RECORDED).items()
+    kept = {name: part.to(device, torch.float32) for name, part in parts}
     graph, clone, which = None, None, type(learner).__name__
     if planner.subgoals == "hiql" and not isinstance(learner, HIQL):
         raise ValueError(f"subgoals hiql needs the learner hiql, got {which}")

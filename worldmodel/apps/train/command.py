@@ -139,9 +139,10 @@ def train(settings: TrainSettings, material: TrainMaterial, ranks: Ranks) -> Rep
         began = time.monotonic()
         if settings.objective == "predictor":
             material = embedded(material, training, quiet=not ranks.first)
+    end = math.inf if settings.minutes is None else began + 60 * settings.minutes
     log = begin_wandb(settings) if ranks.first else None
     with (
-        whole_steps(ranks, settings.minutes) as release,
+        whole_steps(ranks, end) as release,
         Reports(training, settings.out, settings.report_every, state, log) as reports,
         closing(training.run()) as steps,
     ):
@@ -213,16 +214,16 @@ def _begin(
 
 
 @contextmanager
-def whole_steps(ranks: Ranks = ALONE, minutes: float | None = None) -> Iterator[Callable[[], None]]:
+def whole_steps(ranks: Ranks = ALONE, end: float = math.inf) -> Iterator[Callable[[], None]]:
     """Delay Ctrl-C and SIGTERM until the yielded function is called; that function raises.
 
-    The function also raises when `minutes` are over.
+    The function also raises after `end`, in seconds of `time.monotonic`.
 
     All ranks must call it equally often. It raises on all of them, whichever rank got the signal.
     Half a step would change batch statistics and the random state, and a resumed run would end
     differently. Signals with other handlers keep them.
     """
-    held, end = list[int](), math.inf if minutes is None else time.monotonic() + 60 * minutes
+    held = list[int]()
     usual, main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
     both = (signal.SIGINT, signal.SIGTERM) if main else ()
     mine = [one for one in both if signal.getsignal(one) is usual]

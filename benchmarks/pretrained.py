@@ -189,9 +189,12 @@ def halve(run: Path, folder: Path) -> None:
     write_episodes(folder, names.train, names.held_out)
     if (run / METRIC).exists():
         shutil.copy(run / METRIC, folder)
-    for name, every in ((LEARNER, 1), (RECORDED, KEEP)):
+    for name in (LEARNER, RECORDED):
         if (run / name).exists():
-            parts = {key: part[::every].half() for key, part in read_weights(run / name).items()}
+            parts = {key: part.half() if part.is_floating_point() else part
+                     for key, part in read_weights(run / name).items()}  # fmt: skip
+            if name == RECORDED:
+                parts = {key: part[::KEEP] for key, part in parts.items()}
             told = {"learner": notes_of(run / name).get("learner", "null")}
             write_atomically(folder / name, as_bytes(parts, told)[0])
 

@@ -10,9 +10,10 @@ import pytest
 from worldmodel import WorldModel, from_pretrained
 from worldmodel.apps.evaluate.policies import policy_of
 from worldmodel.apps.parsing import read_record
-from worldmodel.apps.runs import PLANNER, KeptPlanner, metric_of, open_run
+from worldmodel.apps.runs import LEARNER, PLANNER, RECORDED, KeptPlanner, metric_of, open_run
 from worldmodel.apps.settings import PlannerSettings
-from worldmodel.checkpoint import digest
+from worldmodel.checkpoint import digest, read_weights
+from worldmodel.learning import load_learner
 from worldmodel.worlds import open_world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,12 @@ def test_a_shipped_run_is_the_one_that_was_judged(folder: Path) -> None:
     assert run.world == folder.name
     if planner["metric"] == "mahalanobis":
         assert metric_of(run).config["dim"] == model.encoder.dim
+    if planner["name"] == "proposals":
+        # The learner is of these very weights, not of those before rounding.
+        learner = load_learner(folder / LEARNER, model=run.world_model)
+        _, T, D = (recorded := read_weights(folder / RECORDED))["z"].shape
+        assert model.encoder.dim == D
+        assert recorded["actions"].shape[1:] == (T - 1, learner.actor.shape[-1])
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)

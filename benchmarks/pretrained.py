@@ -62,7 +62,8 @@ RECIPES = {
         learner="--learner gcivl",
     ),
     "reacher": Recipe(
-        "reacher", "--policy random --episodes 512 --length 125", "--steps 5000",
+        "reacher", "--policy random --episodes 512 --length 125",
+        "--steps 5000 terms.inverse=0.6",
         "--policy random --states-only --episodes 400 --length 125",
         (
             "--planner icem --cost mean", "--planner cem --cost mean", "--planner cem --free",

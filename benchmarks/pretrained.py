@@ -47,9 +47,7 @@ class Recipe(NamedTuple):
     learner: str | None = None  #: settings of a learner of proposals on the finished model
 
 
-_PROPOSED = (
-    "--planner proposals --check 99 --samples 64 --iterations 6 --elites 8 --metric mahalanobis"
-)
+_PROPOSED = "--planner proposals --check 1000 --samples 16 --iterations 3 --metric mahalanobis"
 RECIPES = {
     "two-room": Recipe(
         "two-room", "--episodes 800 --length 80 --bump 0.4", "--steps 600", None,
@@ -129,10 +127,11 @@ def make(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
             finish(run, *words, "--objective", "predictor", *recipe.predictor.split())
         if recipe.learner is not None:
             # The learner belongs to the rounded weights, which are shipped.
-            before, run = runs / f"rounded-{seed}", runs / f"learned-{seed}"
-            if not before.exists():
-                halve(runs / f"seed-{seed}", before)
-            words = ("--data", data, "--init-from", before, "--objective", "proposals")
+            rounded = runs / f"rounded-{seed}"
+            if not rounded.exists():
+                halve(run, rounded)
+            run = runs / f"learned-{seed}"
+            words = ("--data", data, "--init-from", rounded, "--objective", "proposals")
             finish(run, *words, *recipe.learner.split())
         if not (runs / f"half-{seed}").exists():
             halve(run, runs / f"half-{seed}")

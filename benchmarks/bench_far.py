@@ -219,7 +219,8 @@ def tables(given: argparse.Namespace) -> None:
         rows=[row(list(cells), offsets) for _, cells in groupby(results, key=block)],
         note="50 held-out pairs (Push-T: 100) an offset and seed, one of each episode; "
         f"{SEEDS} seeds of data, model and learner unless a cell says fewer; the models of Push-T "
-        "and of the last seed of Reacher are the shipped ones; in brackets the exact sign test "
+        "and of the last seed of Reacher were shipped before (one training, no inverse dynamics); "
+        "in brackets the exact sign test "
         f"against {ARMS[BASE].says} on the same pairs and machine, in the column after the cells "
         "over 50 and 100 steps together; points over the learner alone are over all distances. "
         "Rollouts: plans of 5 blocks (TD-MPC2: 3) imagined per decision at most, a decision every "

@@ -85,16 +85,21 @@ def ensure(runs: Path, world: str, arm: int, seed: int) -> None:
         worldmodel("evaluate", run, "--manifest", pairs, *flags, "--out", out)
 
 
+def results_of(runs: Path, world: str, arm: str) -> list[Path]:
+    """Results of an arm, a seed each."""
+    return sorted((runs / world).glob(f"{list(ARMS).index(arm)}-*-result/result.json"))
+
+
 def table(runs: Path) -> None:
-    """Success of every arm, and the paired test against LeWM; worlds not in --runs stay."""
+    """Success of every arm, and the paired test against LeWM; arms that are not in --runs stay."""
     path = harness.RESULTS / "terms.json"
     records: list[dict[str, Any]] = []
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))["results"]
-        records = [one for one in before if not (runs / one["world"]).exists()]
+        records = [one for one in before if not results_of(runs, one["world"], one["arm"])]
     for world in STEPS:
-        for n, name in enumerate(ARMS):
-            paths = sorted((runs / world).glob(f"{n}-*-result/result.json"))
+        for name in ARMS:
+            paths = results_of(runs, world, name)
             if not paths:
                 continue
             found = {p.parent.name.split("-")[1]: json.loads(p.read_text("utf-8")) for p in paths}
@@ -126,8 +131,8 @@ def table(runs: Path) -> None:
         note="Data, model, λ, sampling of windows and planner of the shipped run of the world, "
         "whose planner was chosen for its own terms (Two-Room: iCEM, no proposals; Push-T: "
         "distances of embeddings, no metric, and one training alone); 200 pairs of fresh "
-        "episodes. Exact sign test on the same pairs. The fingerprint of each record names commit "
-        "and machine.",
+        "episodes. Exact sign test on the same pairs, against LeWM's terms trained on the same "
+        "machine. The fingerprint of each record names commit and machine.",
     )  # fmt: skip
 
 

@@ -70,9 +70,8 @@ def main() -> None:
         rows=rows,
         note=f"The first {PAIRS} pairs of each world's manifest, goals 25 steps away, 50 steps "
         "allowed; p of the exact sign test on pairs with different outcomes. The runs of "
-        "`pretrained/` and the planners kept with them, but Push-T with 64 candidates, a "
-        "quarter of those its planner has. Each record names its planner, and its "
-        "commit if it is older.",
+        "`pretrained/` and the planners kept with them at that time. Each record names its "
+        "planner, and its commit if it is older.",
     )  # fmt: skip
 
 

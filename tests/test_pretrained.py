@@ -10,8 +10,8 @@ import pytest
 from worldmodel import WorldModel, from_pretrained
 from worldmodel.apps.evaluate.policies import policy_of
 from worldmodel.apps.parsing import read_record
-from worldmodel.apps.runs import LEARNER, PLANNER, RECORDED, KeptPlanner, metric_of, open_run
-from worldmodel.apps.settings import PlannerSettings
+from worldmodel.apps.runs import LEARNER, RECORDED, KeptPlanner, metric_of, open_run
+from worldmodel.apps.settings import PLANNER, PlannerSettings
 from worldmodel.checkpoint import digest, read_weights
 from worldmodel.learning import load_learner
 from worldmodel.worlds import open_world

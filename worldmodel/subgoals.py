@@ -108,7 +108,8 @@ def warn_beyond(blocks: Tensor, horizon: int) -> None:
         warnings.warn(
             f"{int(far.sum())} of {len(far)} goals are farther than a plan of {horizon} blocks "
             f"can see, {float(blocks[far].median()):.0f} blocks at the median: plan to sub-goals "
-            "(worldmodel.subgoals), or give the cost a distance that knows the way",
+            "(worldmodel.subgoals, evaluate --subgoals graph), or give the cost a distance that "
+            "knows the way (evaluate --distance)",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -386,6 +386,12 @@ def test_a_run_plans_as_was_kept_with_it(
     assert (usual["std"], usual["held"]) == (1.0, True)
     with pytest.warns(RuntimeWarning, match="were chosen on these pairs"):
         planned("n.json", "again")
+    planned("n.json", "mppi", "--planner", "mppi", *SEARCH, "--keep-planner")
+    warm = planned("m.json", "warm", "--temperature", "3")  # CEM has no such setting
+    assert (warm["name"], warm["temperature"]) == ("mppi", 3)
+    with pytest.raises(AssertionError):
+        planned("m.json", "sources", "--sources", "recorded")
+    assert "is a setting of proposals, got it with planner mppi" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_told_of_by_the_file_that_did_not_fit(tmp_path: Path) -> None:

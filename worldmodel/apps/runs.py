@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from worldmodel import checkpoint
 from worldmodel._files import write_atomically
 from worldmodel.apps.parsing import Record, Values, parse_record, read_record
-from worldmodel.apps.settings import Count
+from worldmodel.apps.settings import PLANNER, Count
 from worldmodel.data import ActionScale
 from worldmodel.data.opening import open_episodes
 from worldmodel.gcbc import GCBC
@@ -20,7 +20,6 @@ from worldmodel.model import WorldModel
 from worldmodel.published import from_published
 
 EPISODES = "episodes.json"
-PLANNER = "planner.json"  # what `evaluate --keep-planner` writes
 METRIC = "metric.safetensors"  # `heads.fit_metric` of the training windows
 LEARNER = "proposals.safetensors"  # what `train --objective proposals` adds
 RECORDED = "recorded.safetensors"  # and the embeddings it learned from

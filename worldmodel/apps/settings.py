@@ -38,6 +38,7 @@ Learner = Literal["policy", "mixture", "gcivl", "gciql", "hiql"]
 Subgoals = Literal["none", "graph", "hiql"]
 Proposer = Literal["policy", "recorded", "variants"]
 BUILT_IN = "two-room"
+PLANNER = "planner.json"  # in a run folder; what `evaluate --keep-planner` writes
 _GUIDED = ("sources", "cloned", "distance", "subgoals", "check")  # only proposals has these
 
 
@@ -387,6 +388,8 @@ class PlannerSettings(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> "PlannerSettings":
+        if self._of_run():
+            return self
         name, elites = self.planner, self.elites
         own = {"elites": ("cem", "icem", "mppi", "proposals"), "temperature": ("mppi",)}
         own |= {"rate": ("gradient",), **dict.fromkeys(_GUIDED, ("proposals",))}
@@ -410,6 +413,10 @@ class PlannerSettings(Settings):
             rule = "distance 0 and a first source other than variants"
             raise ValueError(f"check 0 imagines nothing, so it needs {rule}")
         return self
+
+    def _of_run(self) -> bool:
+        """Whether the planner is that of a run, so that the settings are checked with it later."""
+        return False
 
 
 class TrialSettings(PlannerSettings):
@@ -435,6 +442,10 @@ class EvaluateSettings(TrialSettings):
     device: Device = "auto"
     films: Natural = option(3, "successes and failures to show in the videos")
     out: Path = Field(exclude=True, description="folder to write")
+
+    def _of_run(self) -> bool:
+        chosen = {"planner", "preset"} & self.model_fields_set
+        return not chosen and (Path(self.run) / PLANNER).is_file()
 
 
 class CompareSettings(Settings):

@@ -22,8 +22,8 @@ from worldmodel.apps.parsing import complete, kept_settings
 from worldmodel.apps.progress import Progress, say
 from worldmodel.apps.ranks import joined
 from worldmodel.apps.report import render, write_index
-from worldmodel.apps.runs import PLANNER, KeptPlanner, Run, kept_planner, open_run
-from worldmodel.apps.settings import EvaluateSettings, PlannerSettings, TrialSettings
+from worldmodel.apps.runs import KeptPlanner, Run, kept_planner, open_run
+from worldmodel.apps.settings import PLANNER, EvaluateSettings, PlannerSettings, TrialSettings
 from worldmodel.checkpoint import digest
 from worldmodel.hub import locate
 from worldmodel.worlds import World, open_world

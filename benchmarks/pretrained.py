@@ -25,7 +25,7 @@ from worldmodel import from_pretrained, read_config, save
 from worldmodel._files import write_atomically
 from worldmodel.apps.parsing import complete
 from worldmodel.apps.runs import LEARNER, METRIC, RECORDED, read_episodes, write_episodes
-from worldmodel.apps.settings import PlannerSettings
+from worldmodel.apps.settings import EvaluateSettings
 from worldmodel.checkpoint import as_bytes, notes_of, read_weights
 
 SHIPPED = harness.ROOT / "pretrained"
@@ -304,8 +304,8 @@ COLUMNS = ("run", "steps to the goal", "mean success", "of each training seed", 
 def card(name: str, recipe: Recipe, rows: list[list[harness.Cell]]) -> None:
     """README.md of a shipped run, in the form that the Hugging Face hub shows."""
     planner = json.loads((SHIPPED / name / "planner.json").read_text(encoding="utf-8"))
-    chosen = {"planner": planner["settings"]["planner"]}
-    usual = complete(PlannerSettings, "evaluate", chosen).model_dump(mode="json")
+    told = {"run": name, "manifest": name, "out": name, "planner": planner["settings"]["planner"]}
+    usual = complete(EvaluateSettings, "evaluate", told).model_dump(mode="json")
     usual["planner"] = "cem"
     own = {key: value for key, value in planner["settings"].items() if value != usual[key]}
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in ([*COLUMNS], *rows)]

@@ -61,7 +61,7 @@ def run(settings: TrainSettings) -> int:
         free = torch.tensor([e for e, name in enumerate(names) if name not in run.held_out])
         which, T = _longest(episodes.lengths, free, run.frameskip)
         groups = which.split(32)
-        with Progress("embed", len(groups), unit="batch") as bar:
+        with Progress("embed", len(groups), unit="part") as bar:
             parts = [sequences(run, episodes, some, T) for some in bar.over(groups)]
         z, actions = torch.cat([p.z for p in parts]), torch.cat([p.actions for p in parts])
         steps = settings.steps or 1

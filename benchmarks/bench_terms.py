@@ -131,8 +131,8 @@ def table(runs: Path) -> None:
         note="Data, model, λ, sampling of windows and planner of the shipped run of the world, "
         "whose planner was chosen for its own terms (Two-Room: iCEM, no proposals; Push-T: "
         "distances of embeddings, no metric, and one training alone); 200 pairs of fresh "
-        "episodes. Exact sign test on the same pairs, against LeWM's terms trained on the same "
-        "machine. The fingerprint of each record names commit and machine.",
+        "episodes. Exact sign test on the same pairs, against the run of LeWM's terms that "
+        "was made with it. The fingerprint of each record names commit and machine.",
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from worldmodel.apps.parsing import complete
 from worldmodel.apps.ranks import ALONE
 from worldmodel.apps.runs import metric_of, open_run
 from worldmodel.apps.settings import TrainSettings
+from worldmodel.apps.train import command
 from worldmodel.apps.train import material as train_material
 from worldmodel.apps.train.command import run as train
 from worldmodel.apps.train.command import score
@@ -412,6 +414,24 @@ def test_a_predictor_is_trained_on_a_frozen_encoder(
         assert main([*given, str(tmp_path / "refused")]) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "refused").exists()
+
+
+def test_minutes_count_the_embedding(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it takes all the time, one step follows."""
+    out, embedded, clock = tmp_path / "tuned", command.embedded, time.monotonic
+
+    def slow(*given: Any, **named: Any) -> TrainMaterial:
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + 20)
+        return embedded(*given, **named)
+
+    monkeypatch.setattr(command, "embedded", slow)
+    words = ["train", "--config", str(run / "train.json"), "--objective", "predictor"]
+    words += ["--workers", "0", "--init-from", str(run), "--minutes", "0.3", "--out", str(out)]
+    assert main(words) == 0
+    (kept,) = (out / "checkpoints").glob("step-*.safetensors")
+    assert int(kept.stem.partition("-")[2]) == 1
 
 
 @pytest.mark.parametrize(
